@@ -1,0 +1,13 @@
+"""A small world whose truth is known, and the models trained on it.
+
+* ``scenes``: things, scenes and their rendering to 64x64 images.
+* ``language``: captions of scenes, their exact meaning (clauses), parsing and symbolic truth.
+* ``compositions``: which attribute combinations are never shown in training.
+* ``grammar``: sampling of requests, of scenes that fulfil them, and of captions that are almost right.
+* ``splits``: deterministic train and held-out requests, and the prompt files made from them.
+* ``verifier``: reads an image back without knowing the scene, and says which clauses hold.
+* ``assets``: where the embedded models and prompt files lie.
+* ``train_autoencoder``, ``train_generator``, ``train_clip``: one command each remakes an embedded model.
+
+Nothing here imports torch until a function needs it.
+"""

@@ -1,0 +1,36 @@
+"""Where the embedded models and prompt files lie."""
+
+import os
+from pathlib import Path
+
+_HERE = Path(__file__).resolve()
+_MAKERS = {
+    "scenes_sd3": "python -m mmalign.miniworld.train_autoencoder && python -m mmalign.miniworld.train_generator",
+    "scenes_clip": "python -m mmalign.miniworld.train_clip",
+    "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
+    "prompts": "python -m mmalign.miniworld.splits",
+}
+
+
+class AssetMissing(FileNotFoundError):
+    """An embedded model or prompt file that is not where it should be."""
+
+
+def asset_path(name: str) -> Path:
+    """Find ``assets/<name>``.
+
+    Looked for in the folder named by the environment variable ``MMALIGN_ASSETS`` if it is set, and otherwise in the
+    source checkout and then inside the installed package.
+
+    Raises:
+        AssetMissing: naming the places searched and the command that makes the asset.
+    """
+    override = os.environ.get("MMALIGN_ASSETS")
+    roots = [Path(override)] if override else [_HERE.parents[2] / "assets", _HERE.parents[1] / "assets"]
+    for root in roots:
+        if (root / name).exists():
+            return root / name
+    places = " or ".join(str(root) for root in roots)
+    maker = _MAKERS.get(Path(name).parts[0] if name else "")
+    remedy = f"make it with: {maker}" if maker else "check the name, or point MMALIGN_ASSETS at the assets folder"
+    raise AssetMissing(f"no asset {name!r} in {places}; {remedy}")

@@ -1,0 +1,68 @@
+"""Every error mmalign raises on purpose.
+
+    MmalignError
+    ├── ConfigError        every fault of a run file at once, each with its place
+    ├── CapabilityError    this objective cannot drive that policy, or that reward cannot judge this modality
+    ├── DataError          file, row and column, what was found and what is expected
+    ├── MediaError         the file, what decoded it and what it contained
+    ├── ScoreError         which reward failed, on how many rows, and why
+    ├── CheckError         a run-start check failed (ratio 1, KL 0): the station that differs
+    ├── CheckpointError    the folder that could not be read or written, and why
+    └── MissingExtra       the optional dependency to install
+
+A message says what happened, where, and what to do. Lists of valid values are computed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MmalignError(Exception):
+    """Base of all errors raised on purpose; the command line prints the message without a traceback and exits with 2."""
+
+
+class ConfigError(MmalignError, ValueError):
+    """A run file that cannot be built; the message lists every fault and its place."""
+
+    def __init__(self, faults: str | Iterable[str]) -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class CapabilityError(MmalignError, TypeError):
+    """Two components that cannot work together; the message names what would fit."""
+
+
+class DataError(MmalignError, ValueError):
+    """A data file or row that cannot be used."""
+
+
+class MediaError(MmalignError, ValueError):
+    """An image or audio file that cannot be decoded, or values out of range."""
+
+
+class ScoreError(MmalignError, RuntimeError):
+    """A reward that failed on too many rows to go on."""
+
+
+class CheckError(MmalignError, RuntimeError):
+    """A run-start check that failed."""
+
+
+class CheckpointError(MmalignError, OSError):
+    """A checkpoint that is incomplete, foreign, or could not be written."""
+
+
+class MissingExtra(MmalignError, ImportError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the '{extra}' extra: pip install 'mmalign[{extra}]'")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for a near miss, else ""."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,80 @@
+"""Files that are whole or absent, and names that resolve to folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmalign.core.errors import DataError
+
+
+@contextmanager
+def write_beside(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary file path beside `path`; renamed over it on success, removed on any error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        beside.replace(path)
+        path.chmod(0o644)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder_beside(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it takes the place of `path` on success, is removed on any error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            path.replace(retired / "x")
+            beside.replace(path)
+            shutil.rmtree(retired)
+        else:
+            beside.replace(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def assets_root() -> Path:
+    """The folder of embedded models and prompts: $MMALIGN_ASSETS, a source checkout's `assets/`, or the installed copy."""
+    if named := os.environ.get("MMALIGN_ASSETS"):
+        return Path(named)
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "assets"
+    return checkout if checkout.is_dir() else package / "_assets"
+
+
+def local_path(reference: str, relative_to: Path | None = None) -> Path | None:
+    """The existing local path that `reference` names, or None (then it may be a Hub id).
+
+    Tried in order: beside the run file, as given, and `assets/…` among the embedded assets.
+    """
+    candidates = [Path(reference)]
+    if relative_to is not None and not Path(reference).is_absolute():
+        candidates.insert(0, relative_to / reference)
+    if reference == "assets" or reference.startswith("assets/"):
+        candidates.append(assets_root() / reference.removeprefix("assets").lstrip("/"))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def require_local(reference: str, relative_to: Path | None = None) -> Path:
+    """`local_path`, or a DataError that says where it looked."""
+    if (path := local_path(reference, relative_to)) is not None:
+        return path
+    places = [str(Path(reference).absolute())]
+    if reference.startswith("assets/"):
+        places.append(str(assets_root() / reference.removeprefix("assets/")))
+    raise DataError(f"{reference}: no such file or folder; looked at {', '.join(places)}.")

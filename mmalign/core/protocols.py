@@ -1,0 +1,242 @@
+"""The six nouns as protocols: Adapter, Policy (and its capabilities), Reward, SetReward, Objective, Hook.
+
+An adapter is glue around one pretrained family and knows no RL; a policy is maths around an adapter and knows no model
+names; an objective names the capability it drives (`needs`). Nobody inherits: a dataclass with these members is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmalign.core.types import Experience, Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
+
+Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
+Probe = dict[str, Tensor]  # noise and times drawn once and shared: every entry (B, ...)
+Metrics = Mapping[str, Tensor]  # detached scalars
+Mean = Callable[[Tensor], Tensor]  # averages a scalar over ranks
+Prediction = Literal["flow", "epsilon", "v"]
+
+
+class Adapter(Protocol):
+    """Glue around one pretrained family: tokenizers, encoders, VAEs, checkpoints."""
+
+    modality: Modality
+    module: nn.Module  # the trainable part: what DDP wraps and the optimizer sees
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trainable part lives."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, `module` computes with the weights it started from (LoRA off, or the frozen copy in)."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write what plain diffusers / peft / transformers loads."""
+        ...
+
+
+@runtime_checkable
+class LatentAdapter(Adapter, Protocol):
+    """A diffusion or flow generator: x_t = α x_0 + σ ε, with (α, σ) and the network's own time in a `NoiseLevel`."""
+
+    prediction: Prediction
+    latent_shape: tuple[int, ...]  # of one row, e.g. (C, H, W); packing into tokens stays inside `predict`
+
+    def encode(self, prompts: Sequence[Prompt]) -> Condition:
+        """Conditions for B prompts (no gradient; encoded once per distinct prompt and cached)."""
+        ...
+
+    def unconditional(self, rows: int) -> Condition:
+        """Conditions of the empty (negative) prompt for `rows` rows, for classifier-free guidance."""
+        ...
+
+    def predict(self, x: Float[Tensor, "B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
+        """The network's raw prediction, (B, *latent) float32, with gradient to `module`."""
+        ...
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """The pipeline's own combination of the two predictions (usually u + scale (c - u))."""
+        ...
+
+    def schedule(self, num_inference_steps: int) -> NoiseLevel:
+        """The pipeline's own schedule, K + 1 levels from noise to data; the last is where sampling ends (σ ≈ 0)."""
+        ...
+
+    def level(self, u: Tensor) -> NoiseLevel:
+        """Levels at u in (0, 1), the share of the training schedule (1 is pure noise); same shape as u."""
+        ...
+
+    def decode(self, x: Float[Tensor, "B *latent"]) -> Any:
+        """Latents → images (B, 3, H, W) nominally in [0, 1], not clamped, or Audio; differentiable, float32."""
+        ...
+
+    def latents(self, output: Any) -> Float[Tensor, "B *latent"]:
+        """Images or Audio → latents (the mode of the encoder's distribution), no gradient."""
+        ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A conditional distribution over outputs; names follow torch.distributions."""
+
+    modality: Modality
+    module: nn.Module
+
+    def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+        """One output per prompt row, no gradient; rows of equal prompts form one group."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+        """One output per prompt row by the deployment sampler (deterministic ODE / DDIM for diffusion), no gradient.
+
+        Evaluation and previews use it; equal `rng` states give equal noise before and after training.
+        """
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, the policy is the frozen one it started from."""
+        ...
+
+
+@runtime_checkable
+class StepPolicy(Policy, Protocol):
+    """Replays its own steps: tokens, flow SDE, DDPM."""
+
+    @property
+    def event_size(self) -> int:
+        """Dimensions one step's log-prob sums over (1 for tokens)."""
+        ...
+
+    def step_dist(self, rollout: Rollout, steps: slice = ...) -> StepDist:
+        """The distribution of the recorded steps under the current weights, with gradient."""
+        ...
+
+    def step_log_prob(self, rollout: Rollout, steps: slice = ...) -> Float[Tensor, "B T"]:
+        """`step_dist(...).log_prob`."""
+        ...
+
+
+@runtime_checkable
+class DensityPolicy(Policy, Protocol):
+    """Judges any output: exactly for tokens, by a denoising-error surrogate for diffusion."""
+
+    @property
+    def event_size(self) -> int:
+        """Dimensions one term of `log_prob` sums over (1 for tokens)."""
+        ...
+
+    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+        """Given outputs (images, audio, strings) as a rollout that `log_prob` accepts."""
+        ...
+
+    def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
+        """The noise and times that policy, reference and both sides of a pair share; {} for tokens."""
+        ...
+
+    def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
+        """Terms whose sum over T is (an estimate of) log p, up to a constant; T = draws for diffusion, with gradient."""
+        ...
+
+
+@runtime_checkable
+class DiffPolicy(Policy, Protocol):
+    """Lets gradient flow from the output to the weights (few-step generators)."""
+
+    def draw(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Probe:
+        """All the noise `rsample` will use, so that any split of the rows gives the same outputs."""
+        ...
+
+    def rsample(self, prompts: Sequence[Prompt], draws: Probe) -> Rollout:
+        """Outputs that carry gradient; `trajectory["x0"]` holds the final latents, with gradient."""
+        ...
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A score per row."""
+
+    modalities: frozenset[Modality]  # outputs it can judge
+    range: tuple[float, float]  # declared; the floor is what a PARSE_FAIL scores
+    differentiable: bool  # gradient reaches `rollout.output`
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows; never raises for a bad row (that is a status), never touches global random state."""
+        ...
+
+
+@runtime_checkable
+class SetReward(Protocol):
+    """A score of a set. Rows are embedded once; any subset is then cheap to score."""
+
+    modalities: frozenset[Modality]
+    differentiable: bool
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One embedding per row."""
+        ...
+
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """The set's value; higher is better."""
+        ...
+
+    def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Each row's contribution to `score` (closed-form influence, mean 0); higher is better."""
+        ...
+
+
+class Objective(Protocol):
+    """What to collect, how much each entry weighs, and the loss."""
+
+    needs: type  # the policy capability it drives
+
+    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Experience:
+        """Sample, score and credit one batch of prompts or preferences; called without gradient."""
+        ...
+
+    def weigh(self, mask: Bool[Tensor, "B *T"], mean: Mean) -> Float[Tensor, "B *T"]:
+        """Weights of a whole minibatch; `mean` averages counts over ranks so that they sum to the rank count."""
+        ...
+
+    def loss(self, policy: Any, chunk: Any, rng: torch.Generator) -> tuple[Float[Tensor, ""], Metrics]:
+        """-(weight × gain).sum() of one chunk, and detached metrics of it."""
+        ...
+
+
+def members(capability: type) -> list[str]:
+    """The methods that `capability` adds to a policy, computed from the protocol itself."""
+    names = {name for cls in capability.__mro__ for name in vars(cls) if not name.startswith("_")}
+    return sorted(names)
+
+
+def offers(policy: Any, capability: type) -> bool:
+    """Does the policy (a class or an instance) have every method of `capability`?"""
+    return all(hasattr(policy, name) for name in members(capability))
+
+
+__all__ = [
+    "Adapter",
+    "Condition",
+    "DensityPolicy",
+    "DiffPolicy",
+    "LatentAdapter",
+    "Mean",
+    "Metrics",
+    "Objective",
+    "Policy",
+    "Prediction",
+    "Probe",
+    "Reward",
+    "SetReward",
+    "StepPolicy",
+    "members",
+    "offers",
+]

@@ -1,0 +1,101 @@
+"""A name is a file: component `name` lives in `<package>/<name>.py` as the first entry of that file's `__all__`.
+
+Listing imports nothing. Outside components come by entry points (`mmalign.<kind>s`) or, where the command line allows
+the module, as "module:Class".
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from mmalign.core.errors import ConfigError, did_you_mean
+
+_MARK = {"extra": "forbid", "arbitrary_types_allowed": True}
+
+
+class Registry:
+    """Components of one `kind` ("reward"), built in under `package` or installed as plugins."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+
+    def names(self) -> list[str]:
+        """Every built-in and plugin name, without importing any of them."""
+        path = importlib.import_module(self.package).__path__
+        builtin = {m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_") and not m.ispkg}
+        return sorted(builtin | set(self._plugins()))
+
+    def get(self, name: str, allow: Collection[str] = ()) -> type[Any]:
+        """The class called `name`; "module:Class" only for modules in `allow`."""
+        if ":" in name:
+            return self._outside(name, allow)
+        if name in (plugins := self._plugins()):
+            return plugins[name].load()  # type: ignore[no-any-return]
+        if name not in (names := self.names()):
+            raise ConfigError(
+                f"no {self.kind} is called '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}."
+            )
+        module = importlib.import_module(f"{self.package}.{name}")
+        return getattr(module, module.__all__[0])  # type: ignore[no-any-return]
+
+    def build(self, spec: Mapping[str, Any], at: str, allow: Collection[str] = (), **given: Any) -> Any:
+        """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
+        options = {k: v for k, v in spec.items() if k != "name"}
+        if not isinstance(spec.get("name"), str):
+            raise ConfigError(f"{at}.name: missing. Known: {', '.join(self.names())}.")
+        try:
+            component = self.get(spec["name"], allow)
+        except ConfigError as error:
+            raise ConfigError([f"{at}.name: {fault}" for fault in error.faults]) from None
+        return construct(component, options, at, **given)
+
+    def _outside(self, name: str, allow: Collection[str]) -> type[Any]:
+        module, _, attribute = name.partition(":")
+        if module not in allow:
+            raise ConfigError(f"'{name}' is outside mmalign; run files may name it only with --allow {module}.")
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+
+    def _plugins(self) -> dict[str, EntryPoint]:
+        return {e.name: e for e in entry_points(group=f"mmalign.{self.kind}s")}
+
+
+def construct(component: type[Any], options: Mapping[str, Any], at: str, **given: Any) -> Any:
+    """`component(**options, **given)` with every fault at once; `given` (already built parts) is not validated."""
+    if clash := sorted(set(options) & set(given)):
+        raise ConfigError([f"{at}.{key}: is set by mmalign itself; remove it." for key in clash])
+    component.__pydantic_config__ = ConfigDict(**_MARK)  # type: ignore[attr-defined, typeddict-item]
+    try:
+        return TypeAdapter(component).validate_python({**options, **given})
+    except ValidationError as error:
+        raise ConfigError([explain(fault, at, component) for fault in error.errors()]) from None
+
+
+def explain(fault: Mapping[str, Any], at: str, component: type[Any]) -> str:
+    """One pydantic fault as "place: what, and what to do"."""
+    place = ".".join([at, *map(str, fault["loc"])]) if at else ".".join(map(str, fault["loc"]))
+    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = list(_options_at(component, fault["loc"][:-1]))
+        return f"{place}: unknown option.{did_you_mean(str(fault['loc'][-1]), known)} Known: {', '.join(known)}."
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{place}: missing."
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
+
+
+def _options_at(component: type[Any], location: tuple[Any, ...]) -> list[str]:
+    """The option names of the dataclass that `location` leads to from `component`."""
+    import dataclasses
+    import typing
+
+    found = component
+    for key in location:
+        hint = typing.get_type_hints(found).get(str(key)) if dataclasses.is_dataclass(found) else None
+        nested = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
+        if nested:
+            found = nested[0]  # type: ignore[assignment]
+    return [f.name for f in dataclasses.fields(found) if f.init] if dataclasses.is_dataclass(found) else []

@@ -1,0 +1,277 @@
+"""The data that flows: Prompt → Rollout → Scores → Experience.
+
+One letter, one meaning: B rows (group-major), T policy steps (tokens or denoising transitions), C H W image axes,
+S audio samples, D features, N any set size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Modality = Literal["text", "image", "audio"]
+
+
+class Rows:
+    """A record of batched fields: indexing it indexes every field along B. None stays None; str stays."""
+
+    def __len__(self) -> int:
+        for f in fields(self):  # type: ignore[arg-type]
+            if (n := _length(getattr(self, f.name))) is not None:
+                return n
+        return 0
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        picked = {f.name: _pick(getattr(self, f.name), rows) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **picked)  # type: ignore[type-var]
+
+    def to(self, device: torch.device | str) -> Self:
+        """Every tensor moved to `device`."""
+        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+def _length(value: Any) -> int | None:
+    if isinstance(value, Tensor | Rows | list):
+        return len(value)
+    if isinstance(value, dict):
+        return next((n for v in value.values() if (n := _length(v)) is not None), None)
+    return None
+
+
+def _pick(value: Any, rows: slice | Tensor) -> Any:
+    if isinstance(value, dict):
+        return {k: _pick(v, rows) for k, v in value.items()}
+    if isinstance(value, list):
+        return [value[i] for i in torch.arange(len(value))[rows.cpu() if isinstance(rows, Tensor) else rows].tolist()]
+    if isinstance(value, Tensor | Rows):
+        return value[rows.to(value.device) if isinstance(value, Tensor) and isinstance(rows, Tensor) else rows]
+    return value
+
+
+def _move(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, dict):
+        return {k: _move(v, device) for k, v in value.items()}
+    return value.to(device) if isinstance(value, Tensor | Rows) else value
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Concatenate records, tensors, lists or dicts along B: the inverse of slicing."""
+    first = parts[0]
+    if len(parts) == 1 or first is None:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, list):
+        return [item for part in parts for item in part]
+    if isinstance(first, dict):
+        return {k: join([p[k] for p in parts]) for k in first}
+    if isinstance(first, Rows):
+        joined = {f.name: join([getattr(p, f.name) for p in parts]) for f in fields(first)}  # type: ignore[arg-type]
+        return replace(first, **joined)  # type: ignore[type-var]
+    return first
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request. `media` conditions the policy; `meta` carries facts for rewards (answer, boxes, references)."""
+
+    text: str
+    media: Mapping[str, Tensor] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One offline comparison: for `prompt`, `chosen` beat `rejected` (outputs of the policy's modality, unbatched)."""
+
+    prompt: Prompt
+    chosen: Any
+    rejected: Any
+
+
+@dataclass
+class Audio(Rows):
+    """Sound: `samples` (B, C, S) in [-1, 1] at `rate` Hz; `mask` (B, S) is True where a row still sounds."""
+
+    samples: Float[Tensor, "B C S"]
+    rate: int
+    mask: Bool[Tensor, "B S"] | None = None
+
+
+Images = Float[Tensor, "B 3 H W"]  # sRGB in [0, 1]
+Output = Tensor | Audio | list[str]
+
+
+@dataclass
+class Rollout(Rows):
+    """B outputs for B prompts, with what the policy needs to replay them.
+
+    `output` is images (B, 3, H, W) in [0, 1], `Audio`, or B strings. `group` numbers the prompt a row belongs to.
+    `trajectory` is the policy's own, every entry (B, ...). `step_logp` and `mask` are (B, T); a log-prob is a sum over
+    event dimensions in float32.
+    """
+
+    prompts: list[Prompt]
+    output: Any
+    group: Int[Tensor, " B"]
+    trajectory: dict[str, Tensor] = field(default_factory=dict)
+    step_logp: Float[Tensor, "B T"] | None = None
+    mask: Bool[Tensor, "B T"] | None = None
+
+
+@dataclass
+class NoiseLevel(Rows):
+    """Points of a noise schedule: x_t = alpha x_0 + sigma ε; `times` is what the network takes. All of one shape.
+
+    Rectified flow: alpha = 1 - t, sigma = t. Diffusion: alpha = sqrt(ᾱ), sigma = sqrt(1 - ᾱ).
+    """
+
+    times: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+
+@dataclass
+class StepDist(Rows):
+    """What a policy says of the recorded steps: log-prob always; mean and std where steps are Gaussian.
+
+    `log_prob` (B, T) summed over event dimensions; `mean` (B, T, *event); `std` (B, T); `entropy` (B, T) for tokens.
+    """
+
+    log_prob: Float[Tensor, "B T"]
+    mean: Tensor | None = None
+    std: Float[Tensor, "B T"] | None = None
+    entropy: Float[Tensor, "B T"] | None = None
+
+
+class Status(IntEnum):
+    """Why a row has, or has not, a value. Only OK and PARSE_FAIL carry one (the latter the floor of the range)."""
+
+    OK = 0
+    NOT_APPLICABLE = 1
+    PARSE_FAIL = 2
+    ERROR = 3
+    TIMEOUT = 4
+
+    @property
+    def label(self) -> str:
+        """The lower-case word used in files."""
+        return self.name.lower()
+
+
+@dataclass
+class Scores(Rows):
+    """How good each row is; higher is better. `value` is NaN exactly where no score exists: invalid is not zero.
+
+    `value` (B,) float32; `status` (B,) int8 of `Status`; `confidence` (B,) in [0, 1]; `per_step` (B, T) optional credit
+    by token or step; `parts` named (B,) components for the logs; `info` free text for people, never trained on.
+    """
+
+    value: Float[Tensor, " B"]
+    status: Int[Tensor, " B"]
+    confidence: Float[Tensor, " B"] | None = None
+    per_step: Float[Tensor, "B T"] | None = None
+    parts: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
+    info: list[str] | None = None
+
+    @classmethod
+    def of(cls, value: Float[Tensor, " B"], **more: Any) -> Scores:
+        """All rows OK."""
+        return cls(value=value, status=torch.zeros(len(value), dtype=torch.int8, device=value.device), **more)
+
+    @property
+    def valid(self) -> Bool[Tensor, " B"]:
+        """Rows that may enter statistics and the loss: OK, or the policy's own failure at the floor."""
+        return (self.status == Status.OK) | (self.status == Status.PARSE_FAIL)
+
+
+class Experience(Rows):
+    """What one step trains on; `mask` says which entries count, `weight` (set before any split) how much."""
+
+    mask: Tensor
+    weight: Tensor | None
+
+    def minibatches(self, count: int, rng: torch.Generator) -> Iterator[Self]:
+        """`count` random, nearly equal parts of the rows."""
+        order = torch.randperm(len(self), generator=rng) if count > 1 else torch.arange(len(self))
+        return (self[rows] if count > 1 else self for rows in order.chunk(count))
+
+    def chunks(self, rows: int, spans: int) -> Iterator[tuple[Self, bool]]:
+        """Parts of at most `rows` rows (and `spans` steps, where steps exist), each with "is it the last?"."""
+        starts = range(0, len(self), rows)
+        return ((self[i : i + rows], i == starts[-1]) for i in starts)
+
+
+@dataclass
+class Transitions(Experience):
+    """Scored rollouts, for objectives that replay the policy's own steps.
+
+    `advantage` (B, 1) or (B, T); `old` what the behaviour policy said of the steps; `ref` what the reference says.
+    `steps` is the slice of T this part covers.
+    """
+
+    rollout: Rollout
+    advantage: Float[Tensor, "B #T"]
+    mask: Bool[Tensor, "B T"]
+    old: StepDist
+    ref: StepDist | None = None
+    weight: Float[Tensor, "B T"] | None = None
+    scores: Scores | None = None
+    steps: slice = field(default_factory=lambda: slice(None))
+
+    def chunks(self, rows: int, spans: int) -> Iterator[tuple[Transitions, bool]]:
+        cuts = [(i, t) for i in range(0, len(self), rows) for t in range(0, self.mask.shape[1], spans)]
+        for i, t in cuts:
+            part, span = self[i : i + rows], slice(t, min(t + spans, self.mask.shape[1]))
+            yield (
+                replace(
+                    part,
+                    steps=span,
+                    advantage=part.advantage if part.advantage.shape[1] == 1 else part.advantage[:, span],
+                    mask=part.mask[:, span],
+                    weight=None if part.weight is None else part.weight[:, span],
+                    old=_span(part.old, span),
+                    ref=None if part.ref is None else _span(part.ref, span),
+                ),
+                (i, t) == cuts[-1],
+            )
+
+
+def _span(dist: StepDist, span: slice) -> StepDist:
+    return replace(dist, **{f.name: None if (v := getattr(dist, f.name)) is None else v[:, span] for f in fields(dist)})
+
+
+@dataclass
+class Pairs(Experience):
+    """Chosen and rejected outputs for the same prompts, with the noise both share.
+
+    `probe` is the policy's draw (every entry (B, ...)), one for both sides and for the reference; `ref_chosen` and
+    `ref_rejected` (B, T) are the reference's log-prob terms under it. `label` (B,) is P(chosen is better).
+    """
+
+    chosen: Rollout
+    rejected: Rollout
+    mask: Bool[Tensor, " B"]
+    probe: dict[str, Tensor] = field(default_factory=dict)
+    ref_chosen: Float[Tensor, "B T"] | None = None
+    ref_rejected: Float[Tensor, "B T"] | None = None
+    gap: Float[Tensor, " B"] | None = None
+    label: Float[Tensor, " B"] | None = None
+    weight: Float[Tensor, " B"] | None = None
+
+
+@dataclass
+class Requests(Experience):
+    """Prompts to answer during the loss, with their noise drawn beforehand (`draws`, every entry (B, ...))."""
+
+    prompts: list[Prompt]
+    mask: Bool[Tensor, " B"]
+    draws: dict[str, Tensor] = field(default_factory=dict)
+    weight: Float[Tensor, " B"] | None = None

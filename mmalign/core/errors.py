@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 
 class MmalignError(Exception):
-    """Base of all errors raised on purpose; the command line prints the message without a traceback and exits with 2."""
+    """Base of all errors raised on purpose; the command line prints it without a traceback, exit 2."""
 
 
 class ConfigError(MmalignError, ValueError):

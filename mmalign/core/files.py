@@ -49,7 +49,7 @@ def write_folder_beside(path: Path | str) -> Iterator[Path]:
 
 
 def assets_root() -> Path:
-    """The folder of embedded models and prompts: $MMALIGN_ASSETS, a source checkout's `assets/`, or the installed copy."""
+    """Embedded models and prompts: $MMALIGN_ASSETS, a source checkout's `assets/`, or the installed copy."""
     if named := os.environ.get("MMALIGN_ASSETS"):
         return Path(named)
     package = Path(__file__).resolve().parents[1]

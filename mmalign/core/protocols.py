@@ -59,7 +59,7 @@ class LatentAdapter(Adapter, Protocol):
         """Conditions of the empty (negative) prompt for `rows` rows, for classifier-free guidance."""
         ...
 
-    def predict(self, x: Float[Tensor, "B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
+    def predict(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
         """The network's raw prediction, (B, *latent) float32, with gradient to `module`."""
         ...
 
@@ -75,11 +75,11 @@ class LatentAdapter(Adapter, Protocol):
         """Levels at u in (0, 1), the share of the training schedule (1 is pure noise); same shape as u."""
         ...
 
-    def decode(self, x: Float[Tensor, "B *latent"]) -> Any:
+    def decode(self, x: Float[Tensor, " B *latent"]) -> Any:
         """Latents → images (B, 3, H, W) nominally in [0, 1], not clamped, or Audio; differentiable, float32."""
         ...
 
-    def latents(self, output: Any) -> Float[Tensor, "B *latent"]:
+    def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
         """Images or Audio → latents (the mode of the encoder's distribution), no gradient."""
         ...
 
@@ -143,7 +143,7 @@ class DensityPolicy(Policy, Protocol):
         ...
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
-        """Terms whose sum over T is (an estimate of) log p, up to a constant; T = draws for diffusion, with gradient."""
+        """Terms summing over T to (an estimate of) log p up to a constant; T = draws for diffusion; with gradient."""
         ...
 
 
@@ -202,7 +202,7 @@ class Objective(Protocol):
         """Sample, score and credit one batch of prompts or preferences; called without gradient."""
         ...
 
-    def weigh(self, mask: Bool[Tensor, "B *T"], mean: Mean) -> Float[Tensor, "B *T"]:
+    def weigh(self, mask: Bool[Tensor, " B *T"], mean: Mean) -> Float[Tensor, " B *T"]:
         """Weights of a whole minibatch; `mean` averages counts over ranks so that they sum to the rank count."""
         ...
 

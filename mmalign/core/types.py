@@ -218,7 +218,7 @@ class Transitions(Experience):
     """
 
     rollout: Rollout
-    advantage: Float[Tensor, "B #T"]
+    advantage: Float[Tensor, " B #T"]
     mask: Bool[Tensor, "B T"]
     old: StepDist
     ref: StepDist | None = None
@@ -227,6 +227,7 @@ class Transitions(Experience):
     steps: slice = field(default_factory=lambda: slice(None))
 
     def chunks(self, rows: int, spans: int) -> Iterator[tuple[Transitions, bool]]:
+        """Parts of at most `rows` rows and `spans` steps; `steps` says which."""
         cuts = [(i, t) for i in range(0, len(self), rows) for t in range(0, self.mask.shape[1], spans)]
         for i, t in cuts:
             part, span = self[i : i + rows], slice(t, min(t + spans, self.mask.shape[1]))
@@ -245,7 +246,10 @@ class Transitions(Experience):
 
 
 def _span(dist: StepDist, span: slice) -> StepDist:
-    return replace(dist, **{f.name: None if (v := getattr(dist, f.name)) is None else v[:, span] for f in fields(dist)})
+    def cut(value: Tensor | None) -> Any:
+        return None if value is None else value[:, span]
+
+    return StepDist(cut(dist.log_prob), cut(dist.mean), cut(dist.std), cut(dist.entropy))
 
 
 @dataclass

@@ -1,0 +1,40 @@
+"""The command line. Each file of this folder adds the command of its name; errors print as sentences, exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+
+from mmalign.core.errors import MmalignError
+
+
+def application() -> typer.Typer:
+    """The Typer application with every command of this folder."""
+    app = typer.Typer(
+        name="mmalign",
+        help="Align text, image and audio generators with rewards.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    package = importlib.import_module("mmalign.cli")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name != "main" and not module.name.startswith("_"):
+            importlib.import_module(f"mmalign.cli.{module.name}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; an error raised on purpose is a sentence, not a traceback."""
+    try:
+        application()()
+    except MmalignError as error:
+        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; continue with --resume.", file=sys.stderr)
+        raise SystemExit(130) from None

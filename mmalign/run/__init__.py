@@ -1,0 +1,1 @@
+"""From a run file to a finished run directory: build, train with hooks, evaluate, report."""

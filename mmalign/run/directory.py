@@ -1,0 +1,123 @@
+"""The run directory: what a run leaves behind, and where each thing lies.
+
+    runs/<name>/
+      run.yaml  environment.json  metrics.jsonl  summary.json  report.html  README.md
+      samples/step_000050/   contact_sheet.png, rows.parquet
+      evaluation/before/, evaluation/after/
+      checkpoints/step_000100/
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.config import RunFile, dump
+from mmalign.core.errors import ConfigError
+from mmalign.core.files import write_beside
+
+PACKAGES = ("mmalign", "torch", "diffusers", "transformers", "peft", "accelerate", "open-clip-torch", "numpy")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and whole-or-absent writes of one run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per step."""
+        return self.path / "metrics.jsonl"
+
+    def evaluation(self, when: str) -> Path:
+        """The folder of the evaluation `when` ("before", "after")."""
+        return self.path / "evaluation" / when
+
+    def samples(self, step: int) -> Path:
+        """The folder of the samples of one step."""
+        return self.path / "samples" / f"step_{step:06d}"
+
+    def start(self, run: RunFile, fresh: bool) -> None:
+        """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one."""
+        if fresh and self.metrics.exists():
+            raise ConfigError(f"{self.path}: already holds a run; choose another --out, or continue it with --resume.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write("run.yaml", dump(run))
+        self.write("environment.json", json.dumps(environment(), indent=1))
+
+    def write(self, name: str, text: str) -> Path:
+        """Write one text file, whole or not at all."""
+        path = self.path / name
+        with write_beside(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+        return path
+
+    def append_metrics(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Add one line to `metrics.jsonl`; NaN and infinities become null."""
+        finite = {k: (round(v, 8) if v == v and abs(v) != float("inf") else None) for k, v in numbers.items()}
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **finite}) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop the lines after `step`: they will be written again by the resumed run."""
+        if not self.metrics.exists():
+            return
+        lines = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+        with write_beside(self.metrics) as beside:
+            beside.write_text("".join(line + "\n" for line in lines))
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return sys.maxsize  # a line cut off by a crash
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, commit and command of this process."""
+    import torch
+
+    return {
+        "command": shlex.join(["mmalign", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def commit() -> str:
+    """The source checkout's commit, with "+" if it has uncommitted changes; "" outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return run.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

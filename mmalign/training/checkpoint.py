@@ -1,0 +1,115 @@
+"""Checkpoints that are complete or ignored, and resume that continues exactly.
+
+    checkpoints/step_000100/
+      adapter/                 what plain diffusers / peft / transformers loads
+      state/weights.safetensors, random.safetensors, state.json
+      done                     written last; a folder without it is not a checkpoint
+
+The folder is written under another name and renamed when whole, so a full disk or a crash leaves the previous one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import CheckpointError
+from mmalign.core.files import write_folder_beside
+from mmalign.training.session import Session
+
+DONE = "done"
+
+
+def save(folder: Path, session: Session, adapter: Any, reward: Any = None) -> Path:
+    """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    path = folder / f"step_{session.step:06d}"
+    try:
+        with write_folder_beside(path) as beside:
+            with session.update_rule.averaged():
+                adapter.save(beside / "adapter")
+            _write_state(beside / "state", session, reward)
+            (beside / DONE).write_text(f"{session.step}\n")
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(path, folder, error) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # safetensors has its own type for a failed write
+            raise
+        raise _unwritable(path, folder, error) from error
+    for old in complete(folder)[: -session.trainer.keep or None]:
+        shutil.rmtree(old)
+    return path
+
+
+def complete(folder: Path) -> list[Path]:
+    """The finished checkpoints, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"step_*/{DONE}"))
+
+
+def latest(folder: Path) -> Path:
+    """The newest finished checkpoint.
+
+    Raises:
+        CheckpointError: there is none; unfinished folders are named.
+    """
+    if found := complete(folder):
+        return found[-1]
+    broken = sorted(path.name for path in folder.glob("*step_*"))
+    extra = f" (without their '{DONE}' file, so incomplete: {', '.join(broken)})" if broken else ""
+    raise CheckpointError(f"{folder}: no complete checkpoint{extra}; start the run without --resume.")
+
+
+def load(path: Path, session: Session, reward: Any = None) -> None:
+    """Restore weights, optimizer, average, random streams, data position and stateful rewards from `path`.
+
+    Raises:
+        CheckpointError: a file is missing or truncated, or the weights belong to another model.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        plain = json.loads((path / "state" / "state.json").read_text())
+        tensors = load_file(path / "state" / "weights.safetensors")
+        random = load_file(path / "state" / "random.safetensors")
+    except Exception as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); resume from an earlier checkpoint.") from error
+    expected = {f"{i}.weight": tuple(p.shape) for i, p in enumerate(session.update_rule.parameters)}
+    found = {name: tuple(value.shape) for name, value in tensors.items() if name.endswith(".weight")}
+    if expected != found:
+        raise CheckpointError(
+            f"{path}: holds {len(found)} trained tensors, the run has {len(expected)}, or their shapes differ; "
+            "resume with the run file that wrote it."
+        )
+    session.update_rule.load_state_dict({"tensors": tensors, "count": plain["updates"]})
+    session.streams.load_state_dict(random)
+    session.batches.load_state_dict(plain["batches"])
+    session.step = plain["step"]
+    if plain["reward"] and hasattr(reward, "load_state_dict"):
+        reward.load_state_dict(plain["reward"])
+
+
+def _write_state(folder: Path, session: Session, reward: Any) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    update = session.update_rule.state_dict()
+    save_file({k: v.contiguous() for k, v in update["tensors"].items()}, folder / "weights.safetensors")
+    save_file(session.streams.state_dict(), folder / "random.safetensors")
+    plain = {
+        "step": session.step,
+        "updates": update["count"],
+        "batches": session.batches.state_dict(),
+        "reward": reward.state_dict() if hasattr(reward, "state_dict") else {},
+    }
+    (folder / "state.json").write_text(json.dumps(plain))
+
+
+def _unwritable(path: Path, folder: Path, error: Exception) -> CheckpointError:
+    kept = [p.name for p in complete(folder)]
+    safe = f"still whole: {', '.join(kept)}" if kept else "no earlier checkpoint exists"
+    return CheckpointError(f"{path}: could not be written ({error}); {safe}. Free some space and resume.")

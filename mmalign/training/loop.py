@@ -1,0 +1,54 @@
+"""The loop. It drives every objective over every policy.
+
+`list[Prompt]` → `collect` → Experience → `weigh` → `loss` → gradient → update. Weights are set on the whole minibatch
+before any split, and losses are weighted sums: the gradient is the same for any `rows`, `spans` and process count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mmalign.core.types import Experience
+from mmalign.training.checks import check_start
+from mmalign.training.session import Session
+
+Hook = Callable[[Session, Any, Experience], None]
+
+
+def train(policy: Any, objective: Any, session: Session, hooks: Sequence[Hook] = ()) -> None:
+    """Align `policy` with `objective` until `session.trainer.steps` steps are done.
+
+    One step: collect outputs (no gradient), weigh every entry once over all processes, accumulate the exact gradient
+    chunk by chunk, update. Resumes where `session` stands.
+
+    Raises:
+        CheckError: the ratio is not 1 or the KL not 0 before the first update.
+        ScoreError: a reward failed on too many rows.
+    """
+    for batch in session.remaining():
+        with torch.no_grad(), session.timed("collect"):
+            experience = objective.collect(policy, batch, session.streams["rollout"])
+        if session.step == session.started_at:
+            with session.timed("check"):
+                check_start(policy, experience, session.rows(experience), fresh=session.step == 0)
+        for minibatch in experience.minibatches(session.trainer.minibatches, session.streams["shuffle"]):
+            weighted = replace(minibatch, weight=objective.weigh(minibatch.mask, session.mean))
+            with session.timed("update"):
+                accumulate(policy, objective, weighted, session)
+                session.update(trained=bool(weighted.mask.any()))
+        session.finish_step(objective, experience)
+        for hook in hooks:
+            hook(session, policy, experience)
+
+
+def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> None:
+    """Add the gradient of a weighted minibatch to the parameters, in parts that fit in memory."""
+    for chunk, last in weighted.chunks(session.rows(weighted), session.spans):
+        with session.synchronised(policy.module, when=last):
+            loss, metrics = objective.loss(policy, chunk, session.streams["loss"])
+            session.backward(loss)
+        session.meter.add(metrics, share=len(chunk) / len(weighted))

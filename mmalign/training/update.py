@@ -1,0 +1,99 @@
+"""From accumulated gradient to new weights: clip, AdamW, warm-up, moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.core.config import Trainer
+
+
+class Update:
+    """The optimizer of one run with its schedule and, if asked, an exponential moving average of the weights."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], trainer: Trainer) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.trainer = trainer
+        self.count = 0
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
+        )
+        self.average = [p.detach().clone() for p in self.parameters] if trainer.ema else None
+
+    @property
+    def lr(self) -> float:
+        """The rate of the next update."""
+        return self.trainer.lr * min(1.0, (self.count + 1) / max(self.trainer.warmup, 1))
+
+    def apply(self) -> Tensor:
+        """Clip, step, forget the gradient; returns the gradient's norm before clipping."""
+        limit = self.trainer.max_grad_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        if torch.isfinite(norm):  # a non-finite gradient would destroy the weights; it is logged as such instead
+            self.optimizer.step()
+            self.count += 1
+            self._track_average()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def forget(self) -> None:
+        """Drop the accumulated gradient without a step."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside it, the weights are their moving average (if there is one)."""
+        if self.average is None:
+            yield
+            return
+        live = [p.detach().clone() for p in self.parameters]
+        self._set(self.average)
+        try:
+            yield
+        finally:
+            self._set(live)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors by flat name, ready for safetensors, plus the update count."""
+        tensors: dict[str, Tensor] = {}
+        for i, parameter in enumerate(self.parameters):
+            tensors[f"{i}.weight"] = parameter.detach()
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"{i}.{name}"] = torch.as_tensor(value).detach()
+            if self.average is not None:
+                tensors[f"{i}.average"] = self.average[i]
+        return {"tensors": tensors, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore weights, moments and average exactly."""
+        self.count = state["count"]
+        tensors = state["tensors"]
+        for i, parameter in enumerate(self.parameters):
+            with torch.no_grad():
+                parameter.copy_(tensors[f"{i}.weight"])
+            moments = {
+                name: tensors[f"{i}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{i}.{name}" in tensors
+            }
+            if moments:
+                on_device = {
+                    k: v.clone() if k == "step" else v.clone().to(parameter.device) for k, v in moments.items()
+                }
+                self.optimizer.state[parameter] = on_device
+            if self.average is not None and f"{i}.average" in tensors:
+                self.average[i] = tensors[f"{i}.average"].clone().to(parameter.device)
+
+    def _track_average(self) -> None:
+        if self.average is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - self.trainer.ema)
+
+    def _set(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)

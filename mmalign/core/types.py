@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Modality = Literal["text", "image", "audio"]
+R = TypeVar("R", bound="Rows")
 
 
 class Rows:
@@ -27,11 +28,11 @@ class Rows:
                 return n
         return 0
 
-    def __getitem__(self, rows: slice | Tensor) -> Self:
+    def __getitem__(self: R, rows: slice | Tensor) -> R:
         picked = {f.name: _pick(getattr(self, f.name), rows) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **picked)  # type: ignore[type-var]
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: R, device: torch.device | str) -> R:
         """Every tensor moved to `device`."""
         moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}  # type: ignore[arg-type]
         return replace(self, **moved)  # type: ignore[type-var]
@@ -198,12 +199,12 @@ class Experience(Rows):
     mask: Tensor
     weight: Tensor | None
 
-    def minibatches(self, count: int, rng: torch.Generator) -> Iterator[Self]:
+    def minibatches(self: R, count: int, rng: torch.Generator) -> Iterator[R]:
         """`count` random, nearly equal parts of the rows."""
         order = torch.randperm(len(self), generator=rng) if count > 1 else torch.arange(len(self))
         return (self[rows] if count > 1 else self for rows in order.chunk(count))
 
-    def chunks(self, rows: int, spans: int) -> Iterator[tuple[Self, bool]]:
+    def chunks(self: R, rows: int, spans: int) -> Iterator[tuple[R, bool]]:
         """Parts of at most `rows` rows (and `spans` steps, where steps exist), each with "is it the last?"."""
         starts = range(0, len(self), rows)
         return ((self[i : i + rows], i == starts[-1]) for i in starts)

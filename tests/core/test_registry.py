@@ -1,0 +1,62 @@
+"""A name is a file; a wrong one gets a suggestion; options are checked from outside."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from mmalign.core.errors import ConfigError
+from mmalign.core.registry import Registry, construct
+
+
+@dataclass
+class Inner:
+    rank: int = 4
+
+
+@dataclass
+class Thing:
+    size: int
+    scale: float = 1.0
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError("size must not be negative")
+
+
+def test_options_are_coerced_and_nested() -> None:
+    thing = construct(Thing, {"size": 2, "scale": "1e-3", "inner": {"rank": 8}}, "here")
+    assert (thing.size, thing.scale, thing.inner.rank) == (2, 1e-3, 8)
+
+
+def test_every_fault_of_a_component_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        construct(Thing, {"scale": "big", "inner": {"rnak": 1}, "sizes": 3}, "here")
+    message = str(caught.value)
+    assert "here.size: missing." in message
+    assert "here.scale: Input should be a valid number" in message
+    assert "here.inner.rnak: unknown option. Did you mean 'rank'? Known: rank." in message
+    assert "here.sizes: unknown option. Did you mean 'size'?" in message
+    with pytest.raises(ConfigError, match="here: size must not be negative"):
+        construct(Thing, {"size": -1}, "here")
+
+
+def test_what_the_run_gives_cannot_be_named_in_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"here.size: is set by mmalign itself"):
+        construct(Thing, {"size": 1}, "here", size=2)
+
+
+def test_names_come_from_files_and_unknown_ones_get_a_suggestion() -> None:
+    objectives = Registry("objective", "mmalign.objectives")
+    assert {"grpo", "dpo", "dragon", "r0"} <= set(objectives.names())
+    with pytest.raises(ConfigError, match=r"no objective is called 'gpro'. Did you mean 'grpo'\? Known: .*dragon"):
+        objectives.get("gpro")
+    with pytest.raises(ConfigError, match=r"here.name: missing. Known: "):
+        objectives.build({}, "here")
+
+
+def test_outside_code_needs_permission() -> None:
+    objectives = Registry("objective", "mmalign.objectives")
+    with pytest.raises(ConfigError, match=r"only with --allow collections"):
+        objectives.get("collections:OrderedDict")
+    assert objectives.get("collections:OrderedDict", allow=["collections"]).__name__ == "OrderedDict"

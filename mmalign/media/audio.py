@@ -1,0 +1,80 @@
+"""Sound between files and tensors: float32 (C, S) in [-1, 1] and a rate in Hz; soundfile does the decoding."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import MediaError
+from mmalign.core.files import write_beside
+
+__all__ = ["SUFFIXES", "audio_uri", "decode_audio", "read_audio", "write_audio"]
+
+SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
+
+
+def decode_audio(data: bytes, name: str) -> tuple[Float[Tensor, "C S"], int]:
+    """The sound in `data` and its rate; `name` says in errors where the bytes came from.
+
+    Raises:
+        MediaError: empty, foreign or corrupt bytes, or no samples.
+    """
+    import soundfile
+
+    decoder = f"soundfile {soundfile.__version__}"
+    if not data:
+        raise MediaError(f"{name}: the file is empty (0 bytes).")
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise MediaError(
+            f"{name}: {decoder} could not decode its {len(data)} bytes: {str(error).strip('.')}."
+        ) from None
+    if not len(samples):
+        raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
+    return torch.from_numpy(samples.T.copy()), int(rate)
+
+
+def read_audio(path: Path | str) -> tuple[Float[Tensor, "C S"], int]:
+    """A WAV, FLAC, OGG or MP3 file as samples (C, S) in [-1, 1] and its rate in Hz.
+
+    Raises:
+        MediaError: the file is missing, unreadable, empty or not sound; names it and the decoder.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}).") from None
+    return decode_audio(data, str(path))
+
+
+def write_audio(samples: Float[Tensor, "C S"], rate: int, path: Path | str) -> None:
+    """Write 16-bit sound (loudness untouched, clipped to [-1, 1]); the suffix decides the format; whole or absent."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise MediaError(f"{path}: cannot write '{path.suffix}' sound; use one of {', '.join(sorted(SUFFIXES))}.")
+    with write_beside(path) as beside:
+        beside.write_bytes(_encoded(samples, rate, SUFFIXES[path.suffix.lower()]))
+
+
+def audio_uri(samples: Float[Tensor, "C S"], rate: int) -> str:
+    """16-bit WAV inside a string that an HTML player plays without a file."""
+    return f"data:audio/wav;base64,{base64.b64encode(_encoded(samples, rate, 'WAV')).decode()}"
+
+
+def _encoded(samples: Tensor, rate: int, kind: str) -> bytes:
+    import soundfile
+
+    if samples.ndim != 2:
+        raise MediaError(f"expected sound (C, S), got shape {tuple(samples.shape)}.")
+    if torch.isnan(samples).any():
+        raise MediaError(f"sound of shape {tuple(samples.shape)} contains NaN; the generator or decoder diverged.")
+    buffer = io.BytesIO()
+    subtype = {} if kind in ("OGG", "MP3") else {"subtype": "PCM_16"}
+    soundfile.write(buffer, samples.detach().float().cpu().clamp(-1, 1).T.numpy(), rate, format=kind, **subtype)
+    return buffer.getvalue()

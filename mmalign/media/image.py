@@ -1,0 +1,272 @@
+"""Pictures between files and tensors, and sheets of pictures for people.
+
+In memory a picture is float32 sRGB (3, H, W) in [0, 1], a batch (B, 3, H, W); uint8 exists only at the edge, here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from mmalign.core.errors import MediaError
+from mmalign.core.files import write_beside
+
+if TYPE_CHECKING:
+    from PIL import ImageFont
+    from PIL.Image import Image
+
+__all__ = [
+    "SUFFIXES",
+    "before_after_sheet",
+    "contact_sheet",
+    "data_uri",
+    "decode_image",
+    "from_pil",
+    "read_image",
+    "read_images",
+    "to_pil",
+    "to_uint8",
+    "write_image",
+]
+
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+PAPER, INK, FAINT, LINE = (255, 255, 255), (28, 30, 34), (110, 114, 122), (222, 224, 228)
+
+
+def to_uint8(images: Float[Tensor, "*B C H W"]) -> UInt8[Tensor, "*B C H W"]:
+    """[0, 1] → {0, …, 255}, rounded to nearest and clamped; the inverse of `/ 255`. NaN is a MediaError."""
+    if images.dtype == torch.uint8:
+        return images.detach().cpu()
+    images = images.detach().float().cpu()
+    if torch.isnan(images).any():
+        raise MediaError(f"a picture of shape {tuple(images.shape)} contains NaN; the generator or decoder diverged.")
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_pil(image: Float[Tensor, "3 H W"]) -> Image:
+    """One picture (float in [0, 1] or uint8) as a PIL image."""
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise MediaError(f"expected one picture (3, H, W), got shape {tuple(image.shape)}.")
+    return Image.fromarray(to_uint8(image).permute(1, 2, 0).contiguous().numpy())
+
+
+def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
+    """Any PIL image as (3, H, W) in [0, 1]: upright (EXIF), transparency laid over white, 16-bit grey scaled."""
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # 16-bit grey: `convert` would clip it to 255
+        grey = torch.from_numpy(np.asarray(picture).astype(np.float32) / 65535)
+        return grey.clamp(0, 1).expand(3, *grey.shape).contiguous()
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+    pixels = np.array(picture.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def decode_image(data: bytes, name: str) -> Float[Tensor, "3 H W"]:
+    """The picture in `data`; `name` says in errors where the bytes came from.
+
+    Raises:
+        MediaError: empty, foreign, truncated or corrupt bytes.
+    """
+    import PIL
+    from PIL import Image, UnidentifiedImageError
+
+    decoder = f"Pillow {PIL.__version__}"
+    if not data:
+        raise MediaError(f"{name}: the file is empty (0 bytes).")
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+            return from_pil(picture)
+    except UnidentifiedImageError:
+        raise MediaError(
+            f"{name}: {decoder} does not recognise a picture in its {len(data)} bytes (they begin with {data[:8]!r}); "
+            f"write it as {', '.join(sorted(SUFFIXES))}."
+        ) from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise MediaError(f"{name}: {decoder} could not decode its {len(data)} bytes: {error}.") from None
+
+
+def read_image(path: Path | str) -> Float[Tensor, "3 H W"]:
+    """A PNG, JPEG or WebP file as (3, H, W) in [0, 1].
+
+    Raises:
+        MediaError: the file is missing, unreadable, empty, truncated or not a picture; names it and the decoder.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}).") from None
+    return decode_image(data, str(path))
+
+
+def read_images(paths: Sequence[Path | str]) -> Float[Tensor, "B 3 H W"]:
+    """Files of one size as a batch; pictures of different sizes are a MediaError that names two of them."""
+    pictures = [read_image(path) for path in paths]
+    if not pictures:
+        raise MediaError("a batch needs at least one picture; the list of paths is empty.")
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape != pictures[0].shape:
+            first, other = (f"{p.shape[2]} x {p.shape[1]}" for p in (pictures[0], picture))
+            raise MediaError(f"{path} is {other} but {paths[0]} is {first}; a batch needs one size.")
+    return torch.stack(pictures)
+
+
+def write_image(image: Float[Tensor, "3 H W"] | Image, path: Path | str) -> None:
+    """Write one picture; the suffix of `path` decides the format; the file is whole or absent."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise MediaError(f"{path}: cannot write '{path.suffix}' pictures; use one of {', '.join(sorted(SUFFIXES))}.")
+    picture = to_pil(image) if isinstance(image, Tensor) else image
+    with write_beside(path) as beside:
+        picture.save(beside, format=SUFFIXES[path.suffix.lower()], **_quality(path.suffix))
+
+
+def data_uri(image: Float[Tensor, "3 H W"] | Image, suffix: str = ".png", longest: int = 0) -> str:
+    """The picture inside a string that HTML shows without a file; shrunk to `longest` pixels a side if given."""
+    picture = to_pil(image) if isinstance(image, Tensor) else image.copy()
+    if longest and max(picture.size) > longest:
+        picture.thumbnail((longest, longest))
+    buffer = io.BytesIO()
+    picture.save(buffer, format=SUFFIXES[suffix], **_quality(suffix))
+    return f"data:image/{SUFFIXES[suffix].lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _quality(suffix: str) -> dict[str, int]:
+    return {} if suffix.lower() == ".png" else {"quality": 92}
+
+
+def contact_sheet(
+    images: Float[Tensor, "B 3 H W"], captions: Sequence[str] | None = None, columns: int = 0, scale: int = 0
+) -> Image:
+    """All pictures on one white sheet, each with its caption below.
+
+    Args:
+        images: in [0, 1] (or uint8).
+        captions: one per picture, may hold line breaks; long ones are wrapped to the picture's width. None: no text.
+        columns: pictures a row; 0: about square.
+        scale: pixels drawn per pixel; 0: so that a picture is at least 160 pixels wide and captions stay readable.
+    """
+    from PIL import Image, ImageDraw
+
+    captions = [""] * len(images) if captions is None else captions
+    if not len(images) or len(captions) != len(images):
+        raise MediaError(f"{len(images)} pictures and {len(captions)} captions: a sheet needs one caption per picture.")
+    columns = min(columns or math.ceil(len(images) ** 0.5), len(images))
+    tiles = [_enlarge(image, scale) for image in to_uint8(images)]
+    width, height = tiles[0].size
+    font, gap = _font(13), 12
+    texts = [_wrapped(caption, font, width) for caption in captions]
+    band = max(len(text) for text in texts) * 17 + (6 if any(texts) else 0)
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + band + gap) + gap), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
+        x, y = gap + i % columns * (width + gap), gap + i // columns * (height + band + gap)
+        sheet.paste(tile, (x, y))
+        pen.rectangle((x - 1, y - 1, x + width, y + height), outline=LINE)
+        for line, words in enumerate(text):
+            pen.text((x, y + height + 4 + 17 * line), words, fill=INK, font=font)
+    return sheet
+
+
+def before_after_sheet(
+    before: Float[Tensor, "B 3 H W"],
+    after: Float[Tensor, "B 3 H W"],
+    prompts: Sequence[str],
+    scores: tuple[Sequence[str], Sequence[str]] | None = None,
+    columns: int = 4,
+    scale: int = 0,
+) -> Image:
+    """One block per prompt: the prompt, then the picture before and after side by side, each above its scores.
+
+    Args:
+        before, after: equal prompts (and noise) row by row, in [0, 1] or uint8.
+        prompts: B texts, wrapped to the width of a block.
+        scores: B texts for the pictures before, B for those after; may hold line breaks.
+        columns: blocks a row.
+        scale: pixels drawn per pixel; 0: at least 160 pixels wide.
+    """
+    from PIL import Image, ImageDraw
+
+    blank = [""] * len(prompts)
+    notes = scores or (blank, blank)
+    if len({len(before), len(after), len(prompts), len(notes[0]), len(notes[1])}) != 1:
+        raise MediaError(f"{len(before)} pictures before, {len(after)} after, {len(prompts)} prompts: not one each.")
+    pairs = [[_enlarge(image, scale) for image in pair] for pair in zip(to_uint8(before), to_uint8(after), strict=True)]
+    width, height = pairs[0][0].size
+    font, small, gap = _font(14), _font(12), 6
+    titles = [_wrapped(prompt, font, 2 * width + gap) for prompt in prompts]
+    under = [[_wrapped(note, small, width) for note in (*pair,)] for pair in zip(*notes, strict=True)]
+    head = 18 * max(map(len, titles)) + 6
+    foot = 18 + 16 * max(len(text) for pair in under for text in pair) + 10
+    block, tall = 2 * width + gap + 24, head + height + foot
+    columns = min(columns, len(pairs))
+    sheet = Image.new("RGB", (columns * block + 24, -(-len(pairs) // columns) * tall + 24), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, pair in enumerate(pairs):
+        left, top = 24 + i % columns * block, 16 + i // columns * tall
+        for line, words in enumerate(titles[i]):
+            pen.text((left, top + 18 * line), words, fill=INK, font=font)
+        for side, label in enumerate(("before", "after")):
+            x, y = left + side * (width + gap), top + head
+            sheet.paste(pair[side], (x, y))
+            pen.rectangle((x - 1, y - 1, x + width, y + height), outline=LINE)
+            pen.text((x, y + height + 3), label, fill=FAINT, font=small)
+            for line, words in enumerate(under[i][side]):
+                pen.text((x, y + height + 18 + 16 * line), words, fill=INK, font=small)
+    return sheet
+
+
+def _enlarge(image: UInt8[Tensor, "3 H W"], scale: int) -> Image:
+    from PIL import Image
+
+    picture = to_pil(image)
+    factor = scale or max(1, -(-160 // picture.width))
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:  # not installed: Pillow's own scalable face
+        return ImageFont.load_default(size)
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+    """Lines of `text` at most `width` pixels wide; a single longer word is cut with an ellipsis."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}" if line else word
+            if font.getlength(longer) <= width:
+                line = longer
+                continue
+            lines += [line] if line else []
+            line = word if font.getlength(word) <= width else _cut(word, font, width)
+        lines.append(line)
+    return lines
+
+
+def _cut(word: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    while word and font.getlength(word + "…") > width:
+        word = word[:-1]
+    return word + "…"

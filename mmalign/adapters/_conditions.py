@@ -1,0 +1,82 @@
+"""Prompt conditions, encoded once per distinct text and kept.
+
+Each text is encoded by itself: its condition then does not depend on which texts shared a batch with it, so a resumed
+run, whose cache fills in another order, sees the same numbers. Families pad every text to one length.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from mmalign.core.protocols import Condition
+
+
+@dataclass
+class Conditions:
+    """A least-recently-used cache, on the CPU, of what `encode_text` makes of one text: tensors of shape (1, ...).
+
+    `encode_negative` makes the condition of the negative prompt; it is kept on `device` for good. `encoders` are moved
+    to `device` while they work and, with `offload`, back to the CPU after. `hits` and `misses` count distinct texts
+    per call.
+    """
+
+    encode_text: Callable[[str], Condition]
+    encode_negative: Callable[[], Condition]
+    encoders: Sequence[nn.Module]
+    device: torch.device
+    offload: bool = False
+    capacity: int = 512
+    hits: int = 0
+    misses: int = 0
+    _kept: OrderedDict[str, Condition] = field(default_factory=OrderedDict, repr=False)
+    _negative: Condition | None = field(default=None, repr=False)
+
+    def __call__(self, texts: Sequence[str]) -> Condition:
+        """Conditions for B texts on `device`, every entry (B, ...)."""
+        distinct = list(dict.fromkeys(texts))
+        found = self._look_up(distinct)
+        rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
+        return {
+            name: torch.cat([found[text][name] for text in distinct]).to(self.device).index_select(0, rows)
+            for name in found[distinct[0]]
+        }
+
+    def unconditional(self, rows: int) -> Condition:
+        """The negative prompt's condition for `rows` rows."""
+        if self._negative is None:
+            with self._encoding():
+                self._negative = {name: value.to(self.device) for name, value in self.encode_negative().items()}
+        return {name: value.expand(rows, *value.shape[1:]) for name, value in self._negative.items()}
+
+    def _look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
+        found = {text: self._kept[text] for text in distinct if text in self._kept}
+        fresh = [text for text in distinct if text not in found]
+        self.hits, self.misses = self.hits + len(found), self.misses + len(fresh)
+        if fresh:
+            with self._encoding():
+                for text in fresh:
+                    found[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
+        for text in distinct:
+            self._kept[text] = found[text]
+            self._kept.move_to_end(text)
+        while len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+        return found
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        for encoder in self.encoders:
+            encoder.to(self.device)
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            if self.offload:
+                for encoder in self.encoders:
+                    encoder.to("cpu")

@@ -1,0 +1,162 @@
+"""Low-rank adapters on a diffusers network, in the form that plain diffusers saves and loads.
+
+LoRA (Hu et al., 2106.09685): W x + (alpha / rank) B A x, with B = 0 at the start, so training starts exactly at the
+reference. Attached with `add_adapter`, never `get_peft_model`, which renames every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.core.errors import CheckpointError, ConfigError, did_you_mean
+
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+
+
+@dataclass
+class LoRA:
+    """`rank` ≥ 1; `alpha` the numerator of the scale; `target_modules` name endings, None for the family's own choice.
+
+    `dropout` in [0, 1) acts in training mode only; `seed` draws the first matrix.
+    """
+
+    rank: int = 32
+    alpha: float = 64
+    target_modules: list[str] | None = None
+    dropout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.rank < 1:
+            faults.append(f"rank: {self.rank} is not a positive number.")
+        if not 0 <= self.dropout < 1:
+            faults.append(f"dropout: {self.dropout} is not in [0, 1).")
+        if self.target_modules == []:
+            faults.append("target_modules: is empty; leave it out for the family's own choice.")
+        if faults:
+            raise ConfigError(faults)
+
+
+class LoRAWeights:
+    """The trainable LoRA of one network (`component` of a `pipeline` class) and what a checkpoint needs of it."""
+
+    def __init__(self, network: Any, component: str, pipeline: Any, lora: LoRA, targets: Sequence[str]) -> None:
+        self._network, self._component, self._pipeline = network, component, pipeline
+        self._depth = 0
+        _attach(network, lora, list(lora.target_modules or targets))
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The LoRA matrices by their name in the network, float32."""
+        return {name: p for name, p in self._network.named_parameters() if ".lora_" in name}
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside it the network computes without the LoRA; may be nested."""
+        self._depth += 1
+        if self._depth == 1:
+            self._network.disable_adapters()
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._network.enable_adapters()
+
+    def save(self, directory: Path) -> None:
+        """Write `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` reads."""
+        from diffusers.training_utils import _collate_lora_metadata
+
+        self._pipeline.save_lora_weights(
+            directory,
+            **{f"{self._component}_lora_layers": self._state()},
+            **_collate_lora_metadata({self._component: self._network}),
+        )
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote (or any diffusers LoRA of the same shape); raises CheckpointError on any mismatch."""
+        from peft import set_peft_model_state_dict
+
+        from mmalign.adapters._loading import check_safetensors
+
+        file = directory / WEIGHTS_FILE
+        if not file.exists():
+            raise CheckpointError(f"{file}: no such file; a folder written by save() of a LoRA run is needed.")
+        check_safetensors(file)
+        state = _stripped(file, self._component)
+        _check_fit(file, state, self._state())
+        set_peft_model_state_dict(self._network, state, adapter_name="default")
+
+    def _state(self) -> dict[str, Tensor]:
+        from peft import get_peft_model_state_dict
+
+        return get_peft_model_state_dict(self._network, adapter_name="default")  # type: ignore[no-any-return]
+
+
+def _attach(network: Any, lora: LoRA, targets: list[str]) -> None:
+    from peft import LoraConfig
+
+    unknown = [
+        t for t in targets if not any(name == t or name.endswith(f".{t}") for name, _ in network.named_modules())
+    ]
+    if unknown:
+        linear = sorted({".".join(n.split(".")[-2:]) for n, m in network.named_modules() if isinstance(m, nn.Linear)})
+        raise ConfigError(
+            f"lora.target_modules: {', '.join(unknown)} names no module of {type(network).__name__}."
+            f"{did_you_mean(unknown[0], linear)} Its linear layers end in: {', '.join(linear)}."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(lora.seed)
+        network.add_adapter(
+            LoraConfig(
+                r=lora.rank,
+                lora_alpha=lora.alpha,  # type: ignore[arg-type]
+                lora_dropout=lora.dropout,
+                init_lora_weights="gaussian",
+                target_modules=targets,
+            )
+        )
+    for name, parameter in network.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def _stripped(file: Path, component: str) -> dict[str, Tensor]:
+    """The tensors of `file` without the component's prefix; keys of other components are faults."""
+    from safetensors.torch import load_file
+
+    state = load_file(file)
+    foreign = sorted(key for key in state if not key.startswith(f"{component}."))
+    if foreign:
+        raise CheckpointError(
+            f"{file}: {len(foreign)} of {len(state)} keys do not belong to '{component}', the first is '{foreign[0]}'. "
+            "Rewrite it with diffusers: pipe.load_lora_weights(...) and pipe.save_lora_weights(...)."
+        )
+    return {key.removeprefix(f"{component}."): value for key, value in state.items()}
+
+
+def _check_fit(file: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Raise CheckpointError unless `state` has exactly the keys and shapes of `own`."""
+    for what, keys in (
+        ("this model does not have", state.keys() - own.keys()),
+        ("it lacks", own.keys() - state.keys()),
+    ):
+        if keys:
+            raise CheckpointError(
+                f"{file}: {len(keys)} LoRA keys that {what}, the first is '{min(keys)}'. "
+                "Use the base model and lora.target_modules it was trained with."
+            )
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            rank = min(value.shape[:2])
+            raise CheckpointError(
+                f"{file}: '{key}' is {tuple(value.shape)} and this model's is {tuple(own[key].shape)}. "
+                f"Set lora.rank to what it was trained with ({rank}?) and use the same base model."
+            )

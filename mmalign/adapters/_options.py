@@ -1,0 +1,87 @@
+"""Option types that every adapter of a diffusers family shares, and what is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NoReturn
+
+import torch
+
+from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
+from mmalign.core.types import Prompt
+
+Train = Literal["lora", "full"]
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NotLoaded(MmalignError, AttributeError):
+    """A part of an adapter was used before `load()`; an AttributeError, so `hasattr` answers False until then."""
+
+
+def not_loaded(adapter: Any, name: str) -> NoReturn:
+    """Body of an adapter's `__getattr__`: say that `load()` comes first, or that there is no such attribute."""
+    kind = type(adapter)
+    if name in kind.__annotations__:
+        raise NotLoaded(f"{kind.__name__}.{name} is not there yet: call load() first (model: {adapter.model}).")
+    raise AttributeError(f"'{kind.__name__}' has no attribute '{name}'")
+
+
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """The torch dtype an option names."""
+    return _DTYPES[name]
+
+
+def default_device(named: torch.device | str | None) -> torch.device:
+    """`named`, or CUDA where there is one, or the CPU."""
+    if named is not None:
+        return torch.device(named)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def mixed_precision(device: torch.device, dtype: Dtype) -> AbstractContextManager[None]:
+    """Autocast to `dtype`, or off for fp32: what surrounds the adapter never changes what it computes."""
+    return torch.autocast(device.type, dtype=torch_dtype(dtype), enabled=dtype != "fp32")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """No autocast, whatever surrounds it."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def image_size(
+    resolution: int | None, height: int | None, width: int | None, native: int, multiple: int
+) -> tuple[int, int]:
+    """(height, width) in pixels: each as given, else `resolution`, else the `native` size the model was trained at.
+
+    Raises ConfigError where a side is not a positive multiple of `multiple` pixels.
+    """
+    sides = {"height": height or resolution or native, "width": width or resolution or native}
+    faults = [
+        f"{name}: {side} is not a positive multiple of {multiple}, which this model needs; "
+        f"the nearest is {max(1, round(side / multiple)) * multiple}."
+        for name, side in sides.items()
+        if side <= 0 or side % multiple
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return sides["height"], sides["width"]
+
+
+def check_counts(adapter: Any, *names: str) -> None:
+    """Raise ConfigError naming every option of `names` that is below 1."""
+    faults = [f"{name}: {value} is not a positive number." for name in names if (value := getattr(adapter, name)) < 1]
+    if faults:
+        raise ConfigError(faults)
+
+
+def texts_only(prompts: Sequence[Prompt], family: str) -> list[str]:
+    """The texts of prompts, or a CapabilityError where one carries media that `family` would have to ignore."""
+    for row, prompt in enumerate(prompts):
+        if prompt.media:
+            raise CapabilityError(
+                f"row {row}: the prompt carries media ({', '.join(prompt.media)}) and '{family}' reads text only."
+            )
+    return [prompt.text for prompt in prompts]

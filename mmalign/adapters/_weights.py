@@ -1,0 +1,42 @@
+"""Which weights of a network train: a LoRA on it, or all of it. Both answer the same five calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from mmalign.adapters._full import FullWeights
+from mmalign.adapters._lora import LoRA, LoRAWeights
+from mmalign.adapters._options import Train
+
+
+class Weights(Protocol):
+    """The trained part of a network: what an optimizer, a reference and a checkpoint need of it."""
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name, float32."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, the network computes with the weights it started from."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write what plain diffusers loads."""
+        ...
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote, or raise CheckpointError."""
+        ...
+
+
+def make_trainable(train: Train, pipe: Any, component: str, lora: LoRA, targets: Sequence[str]) -> Weights:
+    """Make `component` of `pipe` trainable (call it before moving to a device: draws are then the same everywhere)."""
+    network = getattr(pipe, component)
+    if train == "full":
+        return FullWeights(network, component)
+    return LoRAWeights(network, component, type(pipe), lora, targets)

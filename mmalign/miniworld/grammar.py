@@ -28,6 +28,7 @@ __all__ = [
     "hard_negatives",
     "holds",
     "parse",
+    "restatements",
     "sample_request",
     "sample_scene",
 ]
@@ -168,8 +169,14 @@ def hard_negatives(
     return found
 
 
+def restatements(request: Request, scene: Scene, split: str = "any") -> list[Request]:
+    """Other true captions of a scene, each stating one attribute or relation more than ``request``."""
+    edits = [edit for edit in _edits(request, may_add=True) if edit.text != request.text and all(holds(scene, edit))]
+    return [edit for edit in edits if split != "train" or not unseen_compositions(edit)]
+
+
 def _edits(request: Request, may_add: bool) -> Iterator[Request]:
-    """All requests one change away; with ``may_add`` also those that state one attribute more."""
+    """All requests one change away; with ``may_add`` also those that state one attribute or relation more."""
     for index, (count, kind) in enumerate(request.groups):
         changed = [Group(other, kind) for other in range(1, MAX_THINGS + 1) if other != count]
         for field, options in (("shape", SHAPES), ("color", COLORS), ("size", SIZES)):
@@ -181,7 +188,7 @@ def _edits(request: Request, may_add: bool) -> Iterator[Request]:
         (first_count, first), (second_count, second) = request.groups
         exchanged = (first._replace(color=second.color), second._replace(color=first.color))
         yield from _valid((Group(first_count, exchanged[0]), Group(second_count, exchanged[1])), request.relation)
-    if request.relation is not None:
+    if request.relation is not None or may_add:
         for relation in RELATIONS:
             yield from _valid(request.groups, relation)
 

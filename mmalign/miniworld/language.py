@@ -87,7 +87,8 @@ def make_request(groups: tuple[Group, ...], relation: str | None = None) -> Requ
     if not 1 <= len(groups) <= 2 or any(group.count < 1 for group in groups) or total > MAX_THINGS:
         raise CaptionError(f"a caption names one or two groups of 1 to {MAX_THINGS} things altogether, got {groups}")
     if len(groups) == 2 and groups[0].kind.overlaps(groups[1].kind):
-        raise CaptionError(f"one thing could be both of {_write(groups[0])!r} and {_write(groups[1])!r}: state a contrast")
+        kinds = " and ".join(repr(_write(group)) for group in groups)
+        raise CaptionError(f"one thing could be both of {kinds}: state a contrast")
     if relation is not None and (len(groups) != 2 or total != 2):
         raise CaptionError(f"{relation!r} relates exactly two single things, got {groups}")
     joiner = f" {relation or 'and'} "
@@ -133,7 +134,8 @@ def parse(text: str) -> Request:
 def _parse_group(piece: str, text: str) -> Group:
     match = _GROUP.fullmatch(piece)
     if match is None:
-        raise CaptionError(f"cannot read {piece!r} in {text!r}: write '<count> [size] [color] <shape>', as 'two red stars'")
+        form = "'<count> [size] [color] <shape>', as 'two red stars'"
+        raise CaptionError(f"cannot read {piece!r} in {text!r}: write {form}")
     count = COUNT_WORDS.index(match["count"]) + 1
     shape = _SINGULAR.get(match["shape"], match["shape"])
     if (match["shape"] == shape) != (count == 1):

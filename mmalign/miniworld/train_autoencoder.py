@@ -105,8 +105,9 @@ def train(steps: int, seed: int, batch: int, report_every: int) -> tuple["Autoen
         optimizer.step()
         schedule.step()
         if step % report_every == 0 or step == steps:
-            print(f"step {step} loss {loss.item():.4f} kl {divergence.item():.3f} {time.time() - started:.0f} s", flush=True)
-            print(measure(model, 128), flush=True)
+            seconds = round(time.time() - started)
+            figures = f"loss {loss.item():.4f} kl {divergence.item():.3f}"
+            print(f"step {step} {figures} {seconds} s", measure(model, 128), flush=True)
     normalise_latents(model, images[:2000])
     seconds = round(time.time() - started)
     return model, {"seed": seed, "steps": steps, "batch": batch, "seconds": seconds, "metrics": measure(model)}

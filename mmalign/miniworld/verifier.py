@@ -46,7 +46,7 @@ def verify(image: np.ndarray, request: Request) -> list[bool]:
 def verify_batch(images: np.ndarray, requests: list[Request]) -> Verdict:
     """Verify images ``(B, 3, 64, 64)`` in [0, 1] (array or tensor) against one request each."""
     if len(images) != len(requests):
-        raise ValueError(f"verify_batch got {len(images)} images and {len(requests)} requests: pass one request an image")
+        raise ValueError(f"verify_batch got {len(images)} images but {len(requests)} requests: pass one for each")
     scenes = [read_scene(image) for image in images]
     clauses = [holds(scene, request) for scene, request in zip(scenes, requests, strict=True)]
     fraction = np.array([np.mean(truths) for truths in clauses], dtype=np.float32)

@@ -1,0 +1,246 @@
+"""Train the scenes' open_clip model, and a differently built second one to judge with.
+
+``python -m mmalign.miniworld.train_clip`` makes ``assets/scenes_clip``; with ``--judge --out assets/scenes_judge`` the
+other. Both load with ``open_clip.create_model_and_transforms("local-dir:<folder>")``.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmalign.miniworld.clip_examples import Examples, distort, make_examples
+from mmalign.miniworld.grammar import hard_negatives
+from mmalign.miniworld.language import holds
+from mmalign.miniworld.pictures import draw_pictures
+from mmalign.miniworld.provenance import save_atomically
+from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
+from mmalign.miniworld.words import MAX_TOKENS, build_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from open_clip import CLIP
+
+MEAN, DEVIATION = (0.75, 0.75, 0.75), (0.25, 0.25, 0.25)
+CHOICES = 32
+
+
+def model_config(judge: bool = False) -> dict[str, Any]:
+    """What goes into ``open_clip_config.json``; the judge has other patches, widths and depths."""
+    tokenizer = build_tokenizer()
+    vision = {"image_size": IMAGE_SIZE, "layers": 5, "width": 160, "head_width": 32, "patch_size": 8}
+    text = {"width": 128, "heads": 4, "layers": 3}
+    if judge:
+        vision |= {"layers": 6, "width": 192, "head_width": 48, "patch_size": 16}
+        text = {"width": 96, "heads": 3, "layers": 4}
+    text |= {
+        "context_length": MAX_TOKENS,
+        "vocab_size": len(tokenizer),
+        "hf_tokenizer_name": "here",  # any name: a local folder's own tokenizer is used
+        "pool_type": "eos",
+        "eos_id": tokenizer.eos_token_id,
+    }
+    return {
+        "model_cfg": {"embed_dim": 96 if judge else 128, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": {"size": IMAGE_SIZE, "mean": MEAN, "std": DEVIATION, "resize_mode": "squash"},
+    }
+
+
+def build_model(config: dict[str, Any]) -> "CLIP":
+    """An untrained open_clip model."""
+    from open_clip import CLIP
+
+    return CLIP(**config["model_cfg"])
+
+
+def normalise(images: "torch.Tensor") -> "torch.Tensor":
+    """``(B, 3, 64, 64)`` in [0, 1] as the model wants it."""
+    return (images - MEAN[0]) / DEVIATION[0]
+
+
+def score(model: "CLIP", images: np.ndarray, captions: list[list[str]]) -> np.ndarray:
+    """Cosines of each image with its own captions.
+
+    Args:
+        model: a trained model.
+        images: ``(n, 3, 64, 64)`` in [0, 1].
+        captions: ``n`` lists of equal length ``k``.
+
+    Returns:
+        ``(n, k)`` cosines.
+    """
+    import torch
+
+    tokenizer = build_tokenizer()
+    flat = [caption for row in captions for caption in row]
+    padding = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True}
+    tokens = tokenizer(flat, return_tensors="pt", **padding).input_ids
+    with torch.no_grad():
+        seen = model.encode_image(normalise(torch.from_numpy(images).float()), normalize=True)
+        read = torch.cat([model.encode_text(part, normalize=True) for part in tokens.split(1024)])
+    return torch.einsum("nd,nkd->nk", seen, read.view(len(images), -1, seen.shape[1])).numpy()
+
+
+def accuracy(
+    model: "CLIP", n: int, seed: int = 20_001, split: str = "heldout", autoencoder: Path | None = None
+) -> float:
+    """How often the true caption wins against 31 with one change (more where those run out), on new scenes."""
+    images, requests, scenes = draw_pictures(n, seed, split)
+    images = images.astype(np.float32) / 255
+    if autoencoder is not None:
+        from diffusers import AutoencoderKL
+
+        images = distort(images, AutoencoderKL.from_pretrained(autoencoder), 0.0, seed)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for request, scene in zip(requests, scenes, strict=True):
+        others = hard_negatives(request, CHOICES - 1, rng, scene)
+        rows.append([request.text, *(other.text for other in others)])
+    training = model.training
+    model.eval()
+    cosines = score(model, images, rows)
+    model.train(training)
+    return float((cosines.argmax(axis=1) == 0).mean())
+
+
+class PatchReader:
+    """Throw-away heads that name the thing in each patch; they teach the image tower to see before it can match."""
+
+    def __init__(self, width: int) -> None:
+        import torch
+
+        self.heads = torch.nn.Linear(width, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
+
+    def loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
+        """Cross-entropies of patch tokens ``(B, P, width)`` against labels ``(B, P, 3)`` of ``patch_labels``."""
+        from torch.nn.functional import cross_entropy
+
+        shapes, colors, sizes = self.heads(patches).float().split([1 + len(SHAPES), len(COLORS), len(SIZES)], dim=-1)
+        filled = labels[..., 0] > 0
+        return (
+            cross_entropy(shapes.flatten(0, 1), labels[..., 0].flatten())
+            + cross_entropy(shapes[filled], labels[filled][:, 0])
+            + cross_entropy(colors[filled], labels[filled][:, 1])
+            + cross_entropy(sizes[filled], labels[filled][:, 2])
+        )
+
+
+def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
+    """Softmax losses both ways; other captions that happen to be true of an image are left out, not punished.
+
+    Args:
+        seen: ``(B, d)`` unit image embeddings.
+        read: ``(M, d)`` unit caption embeddings, the first ``B`` being the images' own.
+        true: ``(B, M)`` bool, which captions hold of which image.
+        scale: what cosines are multiplied by.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    batch = len(seen)
+    own = torch.arange(batch)
+    excused = true.clone()
+    excused[own, own] = False
+    logits = (scale * seen @ read.T).float().masked_fill(excused, -1e4)
+    return (cross_entropy(logits, own) + cross_entropy(logits[:, :batch].T, own)) / 2
+
+
+def train_step(
+    model: "CLIP", reader: PatchReader, examples: Examples, batch: int, rng: np.random.Generator
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Losses of one batch: matching, and patch reading."""
+    import torch
+    from torch.nn.functional import normalize
+
+    images, labels, requests, scenes = examples.draw(batch, rng)
+    true = torch.tensor([[all(holds(scene, request)) for request in requests] for scene in scenes])
+    tokens = examples.tokens(requests)
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled, patches = model.visual(normalise(images))
+        seen, read = normalize(pooled.float(), dim=-1), normalize(model.encode_text(tokens).float(), dim=-1)
+        reading = reader.loss(patches, labels)
+    return contrast(seen, read, true, model.logit_scale.exp()), reading
+
+
+def train(
+    model: "CLIP", config: dict[str, Any], out: Path, autoencoder: Path, steps: int, seed: int, examples: int
+) -> dict[str, Any]:
+    """Train in place, saving after every report; returns the provenance."""
+    import torch
+
+    rng, started, batch, report_every = np.random.default_rng([5, seed]), time.time(), 64, 500
+    material = make_examples(examples, seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
+    print(f"{examples} examples after {time.time() - started:.0f} s", flush=True)
+    reader = PatchReader(config["model_cfg"]["vision_cfg"]["width"])
+    weights = [*model.parameters(), *reader.heads.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
+    recent = []
+    for step in range(1, steps + 1):
+        model.visual.output_tokens = True
+        matching, reading = train_step(model, reader, material, batch, rng)
+        optimizer.zero_grad()
+        (matching + 0.3 * reading).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        recent.append((matching.item(), reading.item()))
+        if step % report_every == 0 or step == steps:
+            model.visual.output_tokens = False
+            seconds, chosen = round(time.time() - started), accuracy(model, 128)
+            losses = np.round(np.mean(recent, axis=0), 4).tolist()
+            print(f"step {step} losses {losses} heldout {chosen:.3f} {seconds} s", flush=True)
+            provenance = {"seed": seed, "steps": step, "batch": batch, "examples": examples, "seconds": seconds}
+            if step < steps:
+                save(model, config, out, provenance | {"metrics": {"heldout_accuracy_of_32": chosen}})
+            recent = []
+    return provenance
+
+
+def save(model: "CLIP", config: dict[str, Any], out: Path, provenance: dict[str, Any]) -> None:
+    """Save as open_clip's local folders are."""
+    from safetensors.torch import save_file
+
+    def write(folder: Path) -> None:
+        (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, folder / "open_clip_model.safetensors")
+        build_tokenizer().save_pretrained(folder)
+
+    save_atomically(out, write, provenance)
+
+
+def main(
+    out: Path, autoencoder: Path, steps: int = 5000, seed: int = 0, examples: int = 20_000, judge: bool = False
+) -> None:
+    """Train and save to the folder ``out``."""
+    import torch
+
+    torch.manual_seed(seed)
+    config = model_config(judge)
+    model = build_model(config)
+    provenance = train(model, config, out, autoencoder, steps, seed, examples)
+    metrics = {
+        "heldout_accuracy_of_32": accuracy(model, 512),
+        "heldout_accuracy_of_32_after_autoencoder": accuracy(model, 512, autoencoder=autoencoder),
+        "train_split_accuracy_of_32": accuracy(model, 512, split="train"),
+        "n": 512,
+    }
+    save(model, config, out, provenance | {"metrics": metrics})
+    print(metrics)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("assets/scenes_clip"))
+    parser.add_argument("--autoencoder", type=Path, default=Path("runs/scenes_autoencoder"))
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--examples", type=int, default=20_000)
+    parser.add_argument("--judge", action="store_true")
+    main(**vars(parser.parse_args()))

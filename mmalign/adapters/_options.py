@@ -51,14 +51,20 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     return torch.autocast(device.type, enabled=False)
 
 
+def input_dtype(train: Train, dtype: Dtype) -> torch.dtype:
+    """What the trained network's frozen weights, and hence its inputs, are kept in: float32 where all of it trains."""
+    return torch.float32 if train == "full" else torch_dtype(dtype)
+
+
 def image_size(
-    resolution: int | None, height: int | None, width: int | None, native: int, multiple: int
+    resolution: int | None, height: int | None, width: int | None, native: int | Sequence[int], multiple: int
 ) -> tuple[int, int]:
-    """(height, width) in pixels: each as given, else `resolution`, else the `native` size the model was trained at.
+    """(height, width) in pixels: each as given, else `resolution`, else `native`, what the model was trained at.
 
     Raises ConfigError where a side is not a positive multiple of `multiple` pixels.
     """
-    sides = {"height": height or resolution or native, "width": width or resolution or native}
+    trained = (native, native) if isinstance(native, int) else tuple(native)
+    sides = {"height": height or resolution or trained[0], "width": width or resolution or trained[1]}
     faults = [
         f"{name}: {side} is not a positive multiple of {multiple}, which this model needs; "
         f"the nearest is {max(1, round(side / multiple)) * multiple}."

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.protocols import Prediction
 from mmalign.core.types import NoiseLevel
 
 
@@ -99,10 +100,10 @@ def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
     return NoiseLevel(times=index.float(), alpha=kept.sqrt(), sigma=(1 - kept).sqrt())
 
 
-def ddim_prediction(scheduler: Any) -> str:
-    """ "epsilon" or "v", from the scheduler's config; CapabilityError for any other."""
+def ddim_prediction(scheduler: Any) -> Prediction:
+    """What the network predicts, from the scheduler's config; CapabilityError for anything but ε and v."""
     stated = scheduler.config.get("prediction_type", "epsilon")
-    known = {"epsilon": "epsilon", "v_prediction": "v"}
+    known: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
     if stated not in known:
         raise CapabilityError(f"prediction_type '{stated}' is not supported; known: {', '.join(known)}.")
     return known[stated]

@@ -22,6 +22,7 @@ from mmalign.adapters._options import (
     check_counts,
     default_device,
     image_size,
+    input_dtype,
     mixed_precision,
     not_loaded,
     texts_only,
@@ -85,12 +86,8 @@ class SD3:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         self.device = device = default_device(self.device)
-        frozen = torch_dtype(self.dtype)
-        dtypes = {
-            "default": frozen,
-            "vae": torch.float32,
-            "transformer": torch.float32 if self.train == "full" else frozen,
-        }
+        dtypes = {"default": torch_dtype(self.dtype), "vae": torch.float32}
+        dtypes["transformer"] = input_dtype(self.train, self.dtype)
         absent = ("image_encoder", "feature_extractor")
         self.pipeline = pipe = open_pipeline(
             self.pipeline_name,
@@ -149,7 +146,7 @@ class SD3:
         """The velocity, float32."""
         with mixed_precision(x.device, self.dtype):
             return self.module(  # type: ignore[no-any-return]
-                hidden_states=x.to(self.pipeline.transformer.dtype), timestep=times, **condition, return_dict=False
+                hidden_states=x.to(input_dtype(self.train, self.dtype)), timestep=times, **condition, return_dict=False
             )[0].float()
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

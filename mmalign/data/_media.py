@@ -1,0 +1,65 @@
+"""Pictures and sound named in rows, decoded only when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+from mmalign.core.types import Audio
+from mmalign.data._tables import shown
+from mmalign.media import audio, image
+
+
+def kind_of(value: Any) -> str:
+    """What a cell holds: "image", "audio" or "text", by the suffix of the path in it; raw bytes are a picture."""
+    name = value.get("path") or "bytes.png" if isinstance(value, Mapping) else value
+    suffix = Path(name).suffix.lower() if isinstance(name, str) else ""
+    return "image" if suffix in image.SUFFIXES else "audio" if suffix in audio.SUFFIXES else "text"
+
+
+def picture(value: Any, folder: Path, place: str) -> Tensor:
+    """(3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`) or {"bytes": …, "path": …}."""
+    data, name = _content(value, folder, place)
+    return image.decode_image(data, name)
+
+
+def sound(value: Any, folder: Path, place: str) -> Audio:
+    """One row of `Audio`, samples (1, C, S), from a cell as in `picture`."""
+    data, name = _content(value, folder, place)
+    samples, rate = audio.decode_audio(data, name)
+    return Audio(samples[None], rate)
+
+
+def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+        return value["bytes"], f"{place} ({value['path']})" if value.get("path") else place
+    named = value.get("path") if isinstance(value, Mapping) else value
+    if not isinstance(named, str) or not named:
+        raise DataError(f"{place}: expected the path of a file, got {shown(value)}.")
+    path = Path(named) if Path(named).is_absolute() else folder / named
+    try:
+        return path.read_bytes(), f"{path} (named in {place})"
+    except OSError as error:
+        raise DataError(f"{place}: {path} cannot be read ({error.strerror}).") from None
+
+
+class LazyPicture(Mapping[str, Tensor]):
+    """`Prompt.media` with one entry, "image", decoded at each look."""
+
+    def __init__(self, value: Any, folder: Path, place: str) -> None:
+        self._cell = (value, folder, place)
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key != "image":
+            raise KeyError(key)
+        return picture(*self._cell)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("image",))
+
+    def __len__(self) -> int:
+        return 1

@@ -1,0 +1,178 @@
+"""Rows out of files: .txt, .jsonl, .csv, .parquet, or a Hugging Face dataset folder; every fault with its place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import DataError, did_you_mean
+from mmalign.core.files import require_local
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class Table:
+    """Rows of one file. `lines[i]` is the line row i stands on, where the format has lines."""
+
+    file: str
+    rows: Sequence[Row]
+    columns: list[str]
+    lines: list[int] | None = None
+
+    def place(self, index: int) -> str:
+        """Where row `index` is, for messages: "file:line", or "file, row i" (from 0)."""
+        return f"{self.file}:{self.lines[index]}" if self.lines else f"{self.file}, row {index}"
+
+    def require(self, *columns: str) -> None:
+        """DataError unless every name in `columns` is a column; shows the columns found and the first row."""
+        for column in columns:
+            if column not in self.columns:
+                raise DataError(
+                    f"{self.file}: no column '{column}'.{did_you_mean(column, self.columns)} "
+                    f"Columns found: {', '.join(self.columns)}. First row: {shown(self.rows[0])}"
+                )
+
+    def text(self, index: int, column: str) -> str:
+        """The string in `column` of row `index`; anything else, or only blanks, is a DataError that shows the row."""
+        row = self.rows[index]
+        value = row.get(column)
+        if isinstance(value, str) and value.strip():
+            return value
+        found = "missing" if column not in row else f"{shown(value)}, not a text" if value else f"empty ({value!r})"
+        raise DataError(f"{self.place(index)}: '{column}' is {found}. The row: {shown(row)}")
+
+
+def shown(value: Any) -> str:
+    """A value as one short line of a message."""
+    brief = reprlib.Repr()
+    brief.maxstring, brief.maxother, brief.maxdict, brief.maxlist = 120, 80, 12, 6
+    return brief.repr(dict(value) if isinstance(value, Mapping) else value)
+
+
+def read_table(reference: str, relative_to: Path | None = None, split: str = "train") -> Table:
+    """The rows that `reference` names.
+
+    Args:
+        reference: a path (beside the run file, as given, or `assets/…`) to a file of a known suffix or a folder that
+            the `datasets` library reads, or "hub:owner/name" for a dataset of the Hugging Face Hub.
+        relative_to: the run file's folder.
+        split: of a dataset that has splits.
+
+    Raises:
+        DataError: no such file, unknown suffix, undecodable content (with its line), or no rows at all.
+    """
+    if reference.startswith("hub:"):
+        return _filled(_dataset(reference.removeprefix("hub:"), reference, split))
+    path = require_local(reference, relative_to)
+    if path.is_dir():
+        return _filled(_dataset(path, str(path), split))
+    if path.suffix.lower() not in READERS:
+        raise DataError(
+            f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, or a folder saved by `datasets`."
+        )
+    return _filled(READERS[path.suffix.lower()](path))
+
+
+def _filled(table: Table) -> Table:
+    if not len(table.rows):
+        raise DataError(
+            f"{table.file}: holds no rows; expected at least one (blank lines and # comments do not count)."
+        )
+    return table
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
+
+
+def _read_txt(path: Path) -> Table:
+    """One prompt a line; blank lines and lines that begin with # are comments (write \\# for a literal #)."""
+    kept = [(i, line.strip()) for i, line in enumerate(_text(path).split("\n"), 1)]
+    kept = [(i, line) for i, line in kept if line and not line.startswith("#")]
+    rows = [{"prompt": line[1:] if line.startswith("\\#") else line} for _, line in kept]
+    return Table(str(path), rows, ["prompt"], [i for i, _ in kept])
+
+
+def _read_jsonl(path: Path) -> Table:
+    rows, lines = [], []
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}. The line: {shown(line)}"
+            ) from None
+        if not isinstance(row, dict):
+            raise DataError(f'{path}:{number}: a line must be a JSON object like {{"prompt": …}}, got {shown(row)}.')
+        rows.append(row)
+        lines.append(number)
+    return Table(str(path), rows, list(dict.fromkeys(key for row in rows for key in row)), lines)
+
+
+def _read_csv(path: Path) -> Table:
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{path}:{reader.line_num}: the row does not have the {len(reader.fieldnames or [])} fields of the "
+                    f"header ({', '.join(reader.fieldnames or [])}): {shown(row)}"
+                )
+            rows.append(row)
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}.") from None
+    return Table(str(path), rows, list(reader.fieldnames or []), lines)
+
+
+def _read_parquet(path: Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: pyarrow {pyarrow.__version__} cannot read it as parquet: {error}.") from None
+    return Table(str(path), table.to_pylist(), table.column_names)
+
+
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+
+
+def _dataset(source: Path | str, name: str, split: str) -> Table:
+    """A folder written by `save_to_disk`, a folder of data files, or a Hub dataset; pictures stay undecoded bytes."""
+    import datasets
+
+    try:
+        saved = isinstance(source, Path) and any((source / f).exists() for f in ("state.json", "dataset_dict.json"))
+        loaded = datasets.load_from_disk(str(source)) if saved else datasets.load_dataset(str(source))
+    except Exception as error:  # the library raises a dozen kinds; all mean the same here
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{name}: datasets {datasets.__version__} cannot load it: {reason}") from None
+    if isinstance(loaded, dict):
+        if split not in loaded:
+            raise DataError(f"{name}: no split '{split}'.{did_you_mean(split, loaded)} Splits: {', '.join(loaded)}.")
+        loaded = loaded[split]
+    for column, feature in loaded.features.items():
+        if type(feature).__name__ in ("Image", "Audio"):
+            loaded = loaded.cast_column(column, type(feature)(decode=False))
+    return Table(name, loaded, list(loaded.column_names))

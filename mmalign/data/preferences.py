@@ -1,0 +1,124 @@
+"""Offline comparisons: rows of prompt, chosen and rejected, where outputs are texts, or files read when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from mmalign.core.errors import DataError
+from mmalign.core.types import Preference, Prompt
+from mmalign.data import _media
+from mmalign.data._held_out import split_by_text, warn_of_leaks
+from mmalign.data._tables import Table, read_table, shown
+
+__all__ = ["Preferences"]
+
+Outputs = Literal["auto", "text", "image", "audio"]
+
+
+@dataclass
+class Preferences:
+    """Preference pairs from one file, with a part held out by prompt.
+
+    Args:
+        path: .jsonl, .parquet, .csv, a folder the `datasets` library reads, or "hub:owner/name".
+        prompt, chosen, rejected: their columns; every other column goes to `Prompt.meta`.
+        outputs: what chosen and rejected hold; "auto" decides by the suffixes in the first row. Pictures and sound are
+            paths relative to the file (or bytes, in parquet) and are decoded when their row is used.
+        held_out: share of the distinct prompts set aside (by a hash of their text, all pairs of a prompt together).
+        held_out_path: another file of the same columns instead.
+        split: of a dataset that has splits.
+        limit: keep only the first rows (0: all).
+        relative_to: the run file's folder; set by mmalign.
+    """
+
+    path: str
+    prompt: str = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    outputs: Outputs = "auto"
+    held_out: float = 0.0
+    held_out_path: str = ""
+    split: str = "train"
+    limit: int = 0
+    relative_to: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is a share in [0, 1), got {self.held_out}")
+        if self.held_out and self.held_out_path:
+            raise ValueError("set held_out or held_out_path, not both")
+
+    def training_items(self) -> Sequence[Preference]:
+        """The comparisons to train on, in file order; pictures and sound are decoded by indexing."""
+        return self._sides[0]
+
+    def held_out_items(self) -> Sequence[Preference]:
+        """The comparisons never trained on; empty if neither `held_out` nor `held_out_path` is set."""
+        return self._sides[1]
+
+    @cached_property
+    def _sides(self) -> tuple[_Pairs, _Pairs]:
+        everything = self._read(self.path)
+        if self.held_out_path:
+            aside = self._read(self.held_out_path)
+            files = (everything.table.file, aside.table.file)
+            warn_of_leaks(everything.texts(), aside.texts(), files)
+            return everything, aside
+        kept, held = split_by_text(everything.texts(), self.held_out, everything.table.file)
+        return everything.only(kept), everything.only(held)
+
+    def _read(self, path: str) -> _Pairs:
+        table = read_table(path, self.relative_to, self.split)
+        table.require(self.prompt, self.chosen, self.rejected)
+        first = table.rows[0]
+        kinds = {_media.kind_of(first[c]) for c in (self.chosen, self.rejected)}
+        if self.outputs == "auto" and len(kinds) > 1:
+            raise DataError(
+                f"{table.place(0)}: '{self.chosen}' and '{self.rejected}' look like {' and '.join(sorted(kinds))}; "
+                f"say outputs: text, image or audio. The row: {shown(first)}"
+            )
+        kind = kinds.pop() if self.outputs == "auto" else self.outputs
+        count = min(self.limit or len(table.rows), len(table.rows))
+        return _Pairs(table, list(range(count)), kind, (self.prompt, self.chosen, self.rejected))
+
+
+class _Pairs(Sequence[Preference]):
+    """Some rows of a table as preferences, made when indexed."""
+
+    def __init__(self, table: Table, rows: list[int], kind: str, columns: tuple[str, str, str]) -> None:
+        self.table, self.rows, self.kind, self.columns = table, rows, kind, columns
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Preference: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Pairs: ...
+    def __getitem__(self, index: int | slice) -> Preference | _Pairs:
+        if isinstance(index, slice):
+            return self.only(self.rows[index])
+        at = self.rows[index]
+        row, (prompt, chosen, rejected) = self.table.rows[at], self.columns
+        meta = {k: v for k, v in row.items() if k not in self.columns}
+        asked = Prompt(self.table.text(at, prompt), meta=meta)
+        return Preference(asked, self._output(at, chosen), self._output(at, rejected))
+
+    def only(self, rows: list[int]) -> _Pairs:
+        """The same table with other rows."""
+        return _Pairs(self.table, rows, self.kind, self.columns)
+
+    def texts(self) -> list[str]:
+        """The prompts' texts, without touching pictures or sound."""
+        return [self.table.text(at, self.columns[0]) for at in self.rows]
+
+    def _output(self, at: int, column: str) -> Any:
+        if self.kind == "text":
+            return self.table.text(at, column)
+        value = self.table.rows[at].get(column)
+        place, folder = f"{self.table.place(at)}, '{column}'", Path(self.table.file).parent
+        return _media.picture(value, folder, place) if self.kind == "image" else _media.sound(value, folder, place)

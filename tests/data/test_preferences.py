@@ -1,0 +1,95 @@
+"""Comparisons of texts, pictures and sound, decoded when indexed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmalign.core.errors import DataError, MediaError
+from mmalign.core.types import Audio
+from mmalign.data.preferences import Preferences
+from mmalign.media.audio import write_audio
+from mmalign.media.image import write_image
+
+
+def write(path: Path, *rows: dict) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_texts(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", {"prompt": "q", "chosen": "yes.", "rejected": "no.", "source": "me"})
+    (pair,) = Preferences(file).training_items()
+    assert (pair.prompt.text, pair.chosen, pair.rejected, pair.prompt.meta) == ("q", "yes.", "no.", {"source": "me"})
+
+
+def test_pictures_are_read_when_indexed_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    write_image(torch.full((3, 4, 4), 0.2), tmp_path / "img" / "a.png")
+    write_image(torch.full((3, 4, 4), 0.4), tmp_path / "img" / "b.png")
+    row = {"prompt": "q", "chosen": "img/a.png", "rejected": "img/b.png"}
+    file = write(tmp_path / "p.jsonl", row, {**row, "prompt": "r", "chosen": "img/gone.png"})
+    pairs = Preferences(file).training_items()
+    torch.testing.assert_close(pairs[0].rejected, torch.full((3, 4, 4), 0.4))
+    assert len(pairs) == 2 and len(pairs[1:]) == 1 and pairs[-2].prompt.text == "q"
+    with pytest.raises(DataError, match=r"p\.jsonl:2, 'chosen': .*gone\.png cannot be read \(No such file"):
+        pairs[1]
+    (tmp_path / "img" / "gone.png").write_bytes(b"")
+    with pytest.raises(MediaError, match=r"gone\.png \(named in .*p\.jsonl:2, 'chosen'\): the file is empty"):
+        pairs[1]
+
+
+def test_picture_bytes_in_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    write_image(torch.full((3, 2, 2), 0.6), tmp_path / "a.png")
+    cell = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    table = pyarrow.Table.from_pylist([{"prompt": "q", "chosen": cell, "rejected": cell}])
+    pyarrow.parquet.write_table(table, tmp_path / "p.parquet")
+    (pair,) = Preferences(str(tmp_path / "p.parquet")).training_items()
+    torch.testing.assert_close(pair.chosen, torch.full((3, 2, 2), 0.6))
+
+
+def test_pictures_of_a_datasets_folder_stay_undecoded_until_indexed(tmp_path: Path) -> None:
+    import datasets
+
+    for name, value in (("a", 0.2), ("b", 0.8)):
+        write_image(torch.full((3, 2, 2), value), tmp_path / f"{name}.png")
+    features = datasets.Features(
+        {"prompt": datasets.Value("string"), "chosen": datasets.Image(), "rejected": datasets.Image()}
+    )
+    row = {"prompt": "q", "chosen": str(tmp_path / "a.png"), "rejected": str(tmp_path / "b.png")}
+    datasets.Dataset.from_list([row], features=features).save_to_disk(str(tmp_path / "hf"))
+    (pair,) = Preferences(str(tmp_path / "hf")).training_items()
+    torch.testing.assert_close(pair.rejected, torch.full((3, 2, 2), 0.8))
+
+
+def test_sound(tmp_path: Path) -> None:
+    write_audio(torch.zeros(1, 80), 8_000, tmp_path / "a.wav")
+    file = write(tmp_path / "p.jsonl", {"prompt": "q", "chosen": "a.wav", "rejected": "a.wav"})
+    (pair,) = Preferences(file).training_items()
+    assert isinstance(pair.chosen, Audio) and pair.chosen.rate == 8_000 and pair.chosen.samples.shape == (1, 1, 80)
+
+
+def test_faults_show_the_row(tmp_path: Path) -> None:
+    mixed = write(tmp_path / "m.jsonl", {"prompt": "q", "chosen": "a.png", "rejected": "words"})
+    with pytest.raises(DataError, match=r"m\.jsonl:1: 'chosen' and 'rejected' look like image and text; say outputs"):
+        Preferences(mixed).training_items()
+    assert Preferences(mixed, outputs="text").training_items()[0].chosen == "a.png"
+    with pytest.raises(
+        DataError, match=r"n\.jsonl: no column 'rejected'\..* Columns found: prompt, chosen\. First row"
+    ):
+        Preferences(write(tmp_path / "n.jsonl", {"prompt": "q", "chosen": "x"})).training_items()
+    listed = write(tmp_path / "l.jsonl", {"prompt": "q", "chosen": [{"role": "user"}], "rejected": "x"})
+    with pytest.raises(DataError, match=r"l\.jsonl:1: 'chosen' is \[\{'role': 'user'\}\], not a text"):
+        Preferences(listed).training_items()[0]
+
+
+def test_held_out_keeps_all_pairs_of_a_prompt_together(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i % 10}", "chosen": f"c{i}", "rejected": f"r{i}"} for i in range(30)]
+    source = Preferences(write(tmp_path / "p.jsonl", *rows), held_out=0.3)
+    train, aside = source.training_items(), source.held_out_items()
+    assert (len(train), len(aside)) == (21, 9)
+    assert not {p.prompt.text for p in train} & {p.prompt.text for p in aside}

@@ -1,0 +1,184 @@
+"""Prompts from every kind of file; every fault says file, place and what was found."""
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmalign.core.errors import ConfigError, DataError, MediaError
+from mmalign.core.registry import construct
+from mmalign.data import sources
+from mmalign.data._held_out import split_by_text
+from mmalign.data.prompts import Prompts
+from mmalign.media.image import write_image
+
+ROWS = [{"prompt": f"a {c} thing", "count": i, "tags": ["x", c]} for i, c in enumerate(("red", "green", "blue", "odd"))]
+
+
+def lines(path: Path, *rows: Any) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_registry_lists_the_sources() -> None:
+    assert sources.names() == ["preferences", "prompts"]
+    assert sources.get("prompts") is Prompts
+
+
+def test_options_are_checked_from_outside(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.colum: unknown option\. Did you mean 'column'\?"):
+        sources.build({"name": "prompts", "path": "x", "colum": "text"}, "data")
+    with pytest.raises(ConfigError, match=r"set held_out or held_out_path, not both"):
+        construct(Prompts, {"path": "x", "held_out": 0.1, "held_out_path": "y"}, "data")
+    with pytest.raises(ConfigError, match=r"held_out is a share in \[0, 1\), got 1.5"):
+        construct(Prompts, {"path": "x", "held_out": 1.5}, "data")
+
+
+def test_txt_skips_blank_lines_and_comments(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_bytes("\ufeff# header\r\n\r\n  a cat \r\n\\#1 fan\r\nzwei Bäume\r\na\u2028b".encode())
+    items = Prompts(str(file)).training_items()
+    assert [p.text for p in items] == ["a cat", "#1 fan", "zwei Bäume", "a\u2028b"]
+    assert items[0].meta == {} and Prompts(str(file)).held_out_items() == []
+
+
+def test_rows_of_every_format_become_prompts_and_meta(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    lines(tmp_path / "p.jsonl", *ROWS)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "p.parquet")
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(str(tmp_path / "hf"))
+    with (tmp_path / "p.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "note"])
+        writer.writeheader()
+        writer.writerows({"prompt": r["prompt"], "note": 'two\nlines, "quoted"'} for r in ROWS)
+    for name in ("p.jsonl", "p.parquet", "hf"):
+        items = Prompts(name, relative_to=tmp_path).training_items()
+        assert [(p.text, p.meta) for p in items] == [
+            (r["prompt"], {"count": r["count"], "tags": r["tags"]}) for r in ROWS
+        ], name
+    items = Prompts("p.csv", relative_to=tmp_path).training_items()
+    assert items[2].text == "a blue thing" and items[2].meta == {"note": 'two\nlines, "quoted"'}
+    assert len(Prompts("p.jsonl", relative_to=tmp_path, limit=2).training_items()) == 2
+
+
+def test_a_plain_folder_of_data_files_is_read_by_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "folder").mkdir()
+    lines(tmp_path / "folder" / "train.jsonl", *ROWS)
+    lines(tmp_path / "folder" / "test.jsonl", ROWS[0])
+    assert len(Prompts(str(tmp_path / "folder"), split="test").training_items()) == 1
+    with pytest.raises(DataError, match=r"folder: no split 'tset'\. Did you mean 'test'\? Splits: train, test"):
+        Prompts(str(tmp_path / "folder"), split="tset").training_items()
+
+
+def test_missing_column_shows_columns_suggestion_and_first_row(tmp_path: Path) -> None:
+    file = lines(tmp_path / "p.jsonl", {"promt": "a cat", "n": 1})
+    message = (
+        r"p\.jsonl: no column 'prompt'\. Did you mean 'promt'\? Columns found: promt, n\. "
+        r"First row: \{'n': 1, 'promt': 'a cat'\}"
+    )
+    with pytest.raises(DataError, match=message):
+        Prompts(file).training_items()
+    (tmp_path / "p.txt").write_text("a cat\n")
+    with pytest.raises(DataError, match=r"p\.txt: no column 'text'\..* Columns found: prompt\."):
+        Prompts(str(tmp_path / "p.txt"), column="text").training_items()
+
+
+def test_bad_rows_are_named_with_their_line(tmp_path: Path) -> None:
+    good = {"prompt": "a cat"}
+    (tmp_path / "bad.jsonl").write_text(json.dumps(good) + "\n\n{'prompt': 1}\n")
+    with pytest.raises(DataError, match=r"bad\.jsonl:3: not valid JSON: .* at column 2\. The line: "):
+        Prompts(str(tmp_path / "bad.jsonl")).training_items()
+    with pytest.raises(DataError, match=r"list\.jsonl:2: a line must be a JSON object .*, got \[1, 2\]"):
+        Prompts(lines(tmp_path / "list.jsonl", good, [1, 2])).training_items()
+    with pytest.raises(DataError, match=r"n\.jsonl:2: 'prompt' is 3, not a text\. The row: \{'prompt': 3\}"):
+        Prompts(lines(tmp_path / "n.jsonl", good, {"prompt": 3})).training_items()
+    with pytest.raises(DataError, match=r"m\.jsonl:2: 'prompt' is missing\. The row: \{'text': 'x'\}"):
+        Prompts(lines(tmp_path / "m.jsonl", good, {"text": "x"})).training_items()
+    with pytest.raises(DataError, match=r"e\.jsonl:2: 'prompt' is '  ', not a text|e\.jsonl:2: 'prompt' is empty"):
+        Prompts(lines(tmp_path / "e.jsonl", good, {"prompt": ""})).training_items()
+    (tmp_path / "short.csv").write_text("prompt,n\na cat,1\na dog\n")
+    with pytest.raises(
+        DataError, match=r"short\.csv:3: the row does not have the 2 fields of the header \(prompt, n\)"
+    ):
+        Prompts(str(tmp_path / "short.csv")).training_items()
+
+
+def test_unusable_files_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("# only a comment\n\n")
+    with pytest.raises(DataError, match=r"empty\.txt: holds no rows; expected at least one"):
+        Prompts(str(tmp_path / "empty.txt")).training_items()
+    (tmp_path / "latin.txt").write_bytes("a\ncaf\xe9".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.txt:2: not UTF-8 text .*save the file as UTF-8"):
+        Prompts(str(tmp_path / "latin.txt")).training_items()
+    (tmp_path / "p.xlsx").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"cannot read '\.xlsx' files; use \.txt, \.jsonl, \.csv, \.parquet"):
+        Prompts(str(tmp_path / "p.xlsx")).training_items()
+    (tmp_path / "p.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match=r"p\.parquet: pyarrow [\d.]+ cannot read it as parquet"):
+        Prompts(str(tmp_path / "p.parquet")).training_items()
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(DataError, match=r"hollow: datasets [\d.]+ cannot load it: "):
+        Prompts(str(tmp_path / "hollow")).training_items()
+    with pytest.raises(DataError, match=r"gone\.txt: no such file or folder"):
+        Prompts("gone.txt", relative_to=tmp_path).training_items()
+
+
+def test_pictures_condition_lazily(tmp_path: Path) -> None:
+    write_image(torch.full((3, 4, 4), 0.2), tmp_path / "a.png")
+    write_image(torch.full((3, 4, 4), 0.4), tmp_path / "b.png")
+    file = lines(tmp_path / "p.jsonl", {"prompt": "what?", "image": "a.png"}, {"prompt": "why?", "image": "b.png"})
+    first, second = Prompts(file, image="image").training_items()
+    assert list(first.media) == ["image"] and first.meta == {}
+    torch.testing.assert_close(first.media["image"], torch.full((3, 4, 4), 0.2))
+    (tmp_path / "b.png").write_bytes(b"junk")
+    with pytest.raises(MediaError, match=r"b\.png \(named in .*p\.jsonl:2\): Pillow"):
+        second.media["image"]
+    with pytest.raises(DataError, match=r"q\.jsonl:2: 'image' is missing"):
+        Prompts(
+            lines(tmp_path / "q.jsonl", {"prompt": "x", "image": "a.png"}, {"prompt": "y"}), image="image"
+        ).training_items()
+
+
+def test_held_out_share_is_exact_disjoint_and_independent_of_order(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    texts = [f"prompt {i}" for i in range(50)] + ["prompt 0"]
+    file.write_text("\n".join(texts))
+    source = Prompts(str(file), held_out=0.2)
+    train, aside = ({p.text for p in side} for side in (source.training_items(), source.held_out_items()))
+    assert len(aside) == 10 and not train & aside and train | aside == set(texts)
+    file.write_text("\n".join(reversed(texts)))
+    assert {p.text for p in Prompts(str(file), held_out=0.2).held_out_items()} == aside
+    with pytest.raises(DataError, match=r"held_out = 0\.001 of 50 distinct prompts is 0; both sides need at least one"):
+        Prompts(str(file), held_out=0.001).training_items()
+
+
+@given(st.lists(st.text(max_size=3), min_size=4, max_size=30), st.floats(0.2, 0.8))
+def test_held_out_partitions_rows_and_never_splits_a_text(texts: list[str], share: float) -> None:
+    try:
+        kept, aside = split_by_text(texts, share, "f")
+    except DataError:
+        assert not 0 < round(share * len(set(texts))) < len(set(texts))
+        return
+    assert sorted(kept + aside) == list(range(len(texts)))
+    assert not {texts[i] for i in kept} & {texts[i] for i in aside}
+
+
+def test_leaking_held_out_file_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree")
+    (tmp_path / "b.txt").write_text("two\nfour")
+    source = Prompts("a.txt", held_out_path="b.txt", relative_to=tmp_path)
+    with caplog.at_level(logging.WARNING, logger="mmalign"):
+        assert [p.text for p in source.held_out_items()] == ["two", "four"]
+    assert "1 of 2 held-out prompts" in caplog.text and "'two'" in caplog.text

@@ -1,0 +1,34 @@
+"""Bidirectional max-average similarity of two token sequences (Mixed-R1, Xu et al. 2025).
+
+A reconstruction: only the abstract ("tokenizer embedding matching between the generated response and the ground truth")
+is public. BMAS = ½ [mean_i max_j S_ij + mean_j max_i S_ij], S the cosines of token embeddings.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def bmas(
+    response: Float[Tensor, "M D"], reference: Float[Tensor, "N D"], centre: Float[Tensor, " D"] | None = None
+) -> Float[Tensor, ""]:
+    """BMAS of one response (M tokens) and one reference (N tokens), in [-1, 1].
+
+    Blind to order and tolerant of repetition, by construction; pair it with a reward that is not.
+
+    Args:
+        response: rows of a *fixed* embedding matrix; the policy's own live one would move the reward with training.
+        reference: rows of the same matrix.
+        centre: the vocabulary's mean row, subtracted first; without it unrelated texts score .3 to .5.
+
+    Raises:
+        ValueError: an empty side (an empty response is the caller's PARSE_FAIL).
+    """
+    if not len(response) or not len(reference):
+        raise ValueError(f"BMAS needs tokens on both sides, got {len(response)} and {len(reference)}")
+    if centre is not None:
+        response, reference = response - centre, reference - centre
+    similarity = normalize(response, dim=1) @ normalize(reference, dim=1).T
+    return (similarity.amax(1).mean() + similarity.amax(0).mean()) / 2

@@ -45,7 +45,7 @@ def test_boxes_refuse_what_is_no_box(bad, kind):
     truth = torch.tensor([[0.1, 0.1, 0.5, 0.5]] * 2)
     with pytest.raises(ValueError, match=r"first box 1 is \["):
         kind(torch.stack([truth[0], torch.tensor(bad, dtype=torch.float32)]), truth)
-    with pytest.raises((ValueError, TypeError), match="in pairs|N 4"):
+    with pytest.raises((ValueError, TypeError), match=r"in pairs|N 4"):
         kind(truth[:1], truth)
 
 

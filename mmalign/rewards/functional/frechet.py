@@ -93,8 +93,8 @@ def frechet_credit(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor, 
     """Each row's contribution to *minus* the distance: the closed-form influence, mean 0, higher is better.
 
     credit_i = -(IF_i - mean IF) / (n - 1), IF_i = 2 (x_i - m)·(m - m2) + |x_i - m|² - (n - 1) [(A Aᵀ)^{1/2}]_ii:
-    the derivative when weight moves to row i, in the units of leave-one-out, FD(X without i) - FD(X). One decomposition
-    instead of n. With Gaussian rows its correlation with leave-one-out is .96 to .996 for n of 4 D or more and .7 to .97
+    the derivative when weight moves to row i, in the units of leave-one-out, FD(X without i) - FD(X). One
+    decomposition instead of n. With Gaussian rows its correlation with leave-one-out is .96 to .996 for n of 4 D or more and .7 to .97
     for n near or below D, where removing a row also removes a dimension; `frechet_leave_one_out` is exact.
     """
     reference, centred, mean, scaled = _prepared(x.detach(), reference)
@@ -105,9 +105,10 @@ def frechet_credit(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor, 
 
 
 def frechet_leave_one_out(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor, "M D"]) -> Float[Tensor, " N"]:
-    """FD(X without i) - FD(X) for every row, exactly; not centred. O(n⁴) in batched n x n eigenvalues, for n to about 100.
+    """FD(X without i) - FD(X) for every row, exactly; not centred; for n up to about 100.
 
-    Eigenvalues of the Gram matrix H P H, P = X C2 Xᵀ and H the centring of the kept rows, stand in for those of A.
+    Eigenvalues of n Gram matrices H P H, P = X C2 Xᵀ and H the centring of the kept rows, stand in for those of A;
+    O(n⁴) operations and n³ numbers in memory.
     """
     if len(x) < 3:
         raise ValueError(f"leaving one out needs at least 3 rows, got {len(x)}")

@@ -1,0 +1,7 @@
+"""Policies: the maths between an adapter and an objective. One file, one policy; what it can do is its methods."""
+
+from mmalign.core.registry import Registry
+
+policies = Registry("policy", "mmalign.policies")
+
+__all__ = ["policies"]

@@ -1,0 +1,36 @@
+"""Checks of constructor options; each raises a ValueError that says what was found and what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, get_args
+
+from mmalign.core.errors import did_you_mean
+
+
+def one_of(name: str, value: Any, literal: Any) -> None:
+    """`value` must be a member of the Literal type."""
+    known = [str(v) for v in get_args(literal)]
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}.{did_you_mean(str(value), known)}")
+
+
+def at_least(name: str, value: int | None, least: int) -> None:
+    """`value` must be None or ≥ `least`."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} is {value}; it must be at least {least}.")
+
+
+def within(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
+    """`value` must be None or in [low, high]."""
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must lie in [{low:g}, {high:g}].")
+
+
+def predicts(policy: str, adapter: Any, kinds: Collection[str], instead: str) -> None:
+    """The adapter must predict one of `kinds`."""
+    if adapter.prediction not in kinds:
+        raise ValueError(
+            f"policy '{policy}' needs an adapter that predicts {' or '.join(kinds)}, and this one "
+            f"({type(adapter).__name__}) predicts {adapter.prediction}; use policy '{instead}'."
+        )

@@ -1,0 +1,66 @@
+"""From prompts and latents to a `Rollout`: groups, micro-batches, decoded outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+from mmalign.core.types import Audio, Prompt, Rollout, join
+
+Saturation = Literal["straight_through", "clamp", "off"]
+
+
+def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
+    """Rows of equal prompts (same text, the very same media tensors) share a number, in order of first appearance."""
+    seen: dict[Any, int] = {}
+    keys = [(p.text, tuple(sorted((name, id(value)) for name, value in p.media.items()))) for p in prompts]
+    return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
+
+
+def first_rows(group: Int[Tensor, " B"]) -> list[int]:
+    """The first row of each group, by group number."""
+    first: dict[int, int] = {}
+    for row, number in enumerate(group.tolist()):
+        first.setdefault(number, row)
+    return [first[number] for number in sorted(first)]
+
+
+def micro_batches(count: int, rows: int) -> list[slice]:
+    """Slices of at most `rows` of `count` rows; all at once where `rows` is 0."""
+    size = rows or max(count, 1)
+    return [slice(i, i + size) for i in range(0, count, size)]
+
+
+def decoded(adapter: Any, x0: Float[Tensor, " B *latent"], rows: int) -> Any:
+    """Outputs in their valid range, `rows` at a time: images clamped to [0, 1], sound to [-1, 1]."""
+    return join([in_range(adapter.decode(x0[part])) for part in micro_batches(len(x0), rows)])
+
+
+def observed(adapter: Any, prompts: Sequence[Prompt], outputs: Any, rows: int) -> Rollout:
+    """Given outputs as a rollout whose `trajectory["x0"]` (B, *latent) holds their latents, float32, no gradient."""
+    if len(outputs) != len(prompts):
+        raise DataError(f"observe: {len(prompts)} prompts but {len(outputs)} outputs; give one output per prompt row.")
+    with torch.no_grad():
+        parts = [adapter.latents(outputs[part]) for part in micro_batches(len(prompts), rows)]
+    x0 = torch.cat(parts).to(adapter.device, torch.float32)
+    return Rollout(prompts=list(prompts), output=outputs, group=groups(prompts).to(x0.device), trajectory={"x0": x0})
+
+
+def in_range(output: Any, saturation: Saturation = "clamp") -> Any:
+    """Images in [0, 1], sound in [-1, 1]: clamped, clamped with the gradient of the identity, or as they are."""
+    if isinstance(output, Audio):
+        return replace(output, samples=_held(output.samples, -1.0, saturation))
+    return _held(output, 0.0, saturation)
+
+
+def _held(values: Tensor, low: float, saturation: Saturation) -> Tensor:
+    if saturation == "off":
+        return values
+    held = values.clamp(low, 1.0)
+    return values + (held - values).detach() if saturation == "straight_through" else held

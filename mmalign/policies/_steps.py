@@ -1,0 +1,144 @@
+"""Pure sampler steps: (x, level, next level, prediction, noise, …) → (mean, std, next).
+
+`next = mean + std · noise`, or `mean` where noise is None. Levels are (B,), so every row may stand at its own.
+
+| paper                          | code         |
+|--------------------------------|--------------|
+| t, t′ (flow time)              | sigma, sigma_next; α = 1 − t |
+| dt = t′ − t < 0                | sigma_next − sigma |
+| v_θ(x_t, t)                    | velocity     |
+| a (Flow-GRPO), η (CPS, Dance)  | noise_level  |
+| σ_t (Flow-GRPO, diffusion coefficient) | diffusion |
+| ᾱ, ᾱ′ (DDIM)                   | alpha², alpha_next² |
+
+Sources: Flow-GRPO (Liu et al. 2025, 2505.05470, eq. 9-11 and the public code); CPS (Coefficients-Preserving Sampling,
+in the same code base); DanceGRPO (Xue et al. 2025, 2505.07818); DDIM (Song et al. 2021, 2010.02502, eq. 12, 16).
+
+Log-probs of these steps are those of the normalised Gaussian N(mean, std² I), summed over the event. Relation to the
+published code, D = event size: Flow-GRPO, DanceGRPO and DDPO average over D, so their log-ratio is ours / D. The CPS
+paper drops the normaliser and uses −mean (x′ − μ)², so its log-ratio is ours · 2 std² / D: a per-step temperature that
+makes late, low-noise steps count less. Their clip ranges transfer by the same factors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.policies._prediction import like
+
+_PURE_NOISE = 0.999
+
+
+class Step(NamedTuple):
+    """One transition: `next` ~ N(mean, std² I); mean and next (B, *event), std (B,)."""
+
+    mean: Tensor
+    std: Tensor
+    next: Tensor
+
+
+def ode(
+    x: Float[Tensor, " B *event"],
+    sigma: Float[Tensor, " B"],
+    sigma_next: Float[Tensor, " B"],
+    velocity: Float[Tensor, " B *event"],
+) -> Step:
+    """One Euler step of the flow's ODE, dx = v dt; std 0."""
+    return _step(x + velocity * like(sigma_next - sigma, x), torch.zeros_like(sigma), None)
+
+
+def flow_sde(
+    x: Float[Tensor, " B *event"],
+    sigma: Float[Tensor, " B"],
+    sigma_next: Float[Tensor, " B"],
+    velocity: Float[Tensor, " B *event"],
+    noise: Float[Tensor, " B *event"] | None,
+    noise_level: float,
+    second: Float[Tensor, ""],
+) -> Step:
+    """Flow-GRPO: the reverse SDE with the flow's marginals and σ_t = a √(t / (1 − t)), one Euler-Maruyama step.
+
+    At t = 1 σ_t is infinite; as in the public code, `second` (the schedule's second level) stands in for t in 1 − t,
+    which makes the first step's std exactly a whatever the number of steps.
+    """
+    held = torch.where(sigma > _PURE_NOISE, second.to(sigma), sigma)
+    return _reverse_sde(x, sigma, sigma_next, velocity, noise, noise_level * (sigma / (1 - held)).sqrt())
+
+
+def dance(
+    x: Float[Tensor, " B *event"],
+    sigma: Float[Tensor, " B"],
+    sigma_next: Float[Tensor, " B"],
+    velocity: Float[Tensor, " B *event"],
+    noise: Float[Tensor, " B *event"] | None,
+    noise_level: float,
+) -> Step:
+    """DanceGRPO: the same reverse SDE with a constant diffusion coefficient σ_t = η.
+
+    Its code writes the drift as v − ½ η² · score with score = −(x − (1 − t) x̂0) / t² = −ε̂ / t: the same thing.
+    """
+    return _reverse_sde(x, sigma, sigma_next, velocity, noise, torch.full_like(sigma, noise_level))
+
+
+def cps(
+    x: Float[Tensor, " B *event"],
+    sigma: Float[Tensor, " B"],
+    sigma_next: Float[Tensor, " B"],
+    velocity: Float[Tensor, " B *event"],
+    noise: Float[Tensor, " B *event"] | None,
+    noise_level: float,
+) -> Step:
+    """Coefficients-Preserving Sampling: DDIM's η written for flows, std = t′ sin(η π / 2).
+
+    The coefficients of signal and noise at t′ are kept exactly, so no noise is left that later steps cannot remove.
+    """
+    clean, epsilon = x - like(sigma, x) * velocity, x + like(1 - sigma, x) * velocity
+    std = sigma_next * math.sin(noise_level * math.pi / 2)
+    return renoise(clean, epsilon, 1 - sigma_next, sigma_next, std, noise)
+
+
+def renoise(
+    clean: Float[Tensor, " B *event"],
+    epsilon: Float[Tensor, " B *event"],
+    alpha_next: Float[Tensor, " B"],
+    sigma_next: Float[Tensor, " B"],
+    std: Float[Tensor, " B"],
+    noise: Float[Tensor, " B *event"] | None,
+) -> Step:
+    """x′ = α′ x0 + √(σ′² − std²) ε + std z (DDIM eq. 12): `std` of the level's noise is fresh; 0 ≤ std ≤ σ′."""
+    kept = (sigma_next.square() - std.square()).clamp(min=0).sqrt()
+    return _step(like(alpha_next, clean) * clean + like(kept, clean) * epsilon, std, noise)
+
+
+def posterior_std(
+    alpha: Float[Tensor, " B"],
+    sigma: Float[Tensor, " B"],
+    alpha_next: Float[Tensor, " B"],
+    sigma_next: Float[Tensor, " B"],
+) -> Float[Tensor, " B"]:
+    """Std of x′ given x and x0 under the forward process: DDIM's σ at η = 1 (eq. 16), ancestral sampling.
+
+    For α² + σ² = 1 it is √((1 − ᾱ′)/(1 − ᾱ) · (1 − ᾱ/ᾱ′)); from pure noise (α = 0) it is σ′, full resampling.
+    """
+    step = (alpha / alpha_next).square()
+    variance = sigma_next.square() * (1 - step * (sigma_next / sigma).square())
+    return variance.clamp(min=0).sqrt()
+
+
+def _reverse_sde(
+    x: Tensor, sigma: Tensor, sigma_next: Tensor, velocity: Tensor, noise: Tensor | None, diffusion: Tensor
+) -> Step:
+    """dx = [v + σ_t² / (2t) (x + (1 − t) v)] dt + σ_t dW from t to t′."""
+    dt = sigma_next - sigma
+    pull = diffusion.square() / (2 * sigma) * dt
+    mean = x * like(1 + pull, x) + velocity * like(dt + pull * (1 - sigma), x)
+    return _step(mean, diffusion * (-dt).sqrt(), noise)
+
+
+def _step(mean: Tensor, std: Tensor, noise: Tensor | None) -> Step:
+    return Step(mean, std, mean if noise is None else mean + like(std, mean) * noise)

@@ -1,0 +1,134 @@
+"""Which denoising steps carry noise, and which of those are recorded and trained.
+
+| kind        | noisy steps                     | recorded steps            | source                          |
+|-------------|---------------------------------|---------------------------|---------------------------------|
+| all         | every candidate                 | the same                  | Flow-GRPO, DDPO                 |
+| first       | the first `size` candidates     | the same                  | MixGRPO, held at the noisy end  |
+| random      | `size` in a row, one random start for the batch | the same  | Flow-GRPO-Fast, MixGRPO random  |
+| progressive | `size` in a row, sliding toward the data, then back to the start | the same | MixGRPO (2507.21802) |
+| subset      | every candidate                 | `size` of them, by chance, per row | DanceGRPO (2505.07818) |
+
+A candidate is a step inside `window_range` whose noise the following steps can remove. Steps that carry no noise follow
+the ODE. A window is never empty and never shrinks near the end of the schedule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmalign.core.rng import rand
+from mmalign.policies._options import at_least, one_of
+
+WindowKind = Literal["all", "first", "random", "progressive", "subset"]
+
+# A step's noise counts as removable while it is at most this many times the noise level that the step lands on. The
+# usual schedules stay below 1.5; the step of a 10-step SD3.5 schedule that lands on 0.0089 with std 0.225 is at 25.
+_REMOVABLE = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`noisy` step indices of the batch, ascending; `recorded` (B, T) indices per row, ascending."""
+
+    noisy: list[int]
+    recorded: Int[Tensor, "B T"]
+
+
+def bounds(window_range: tuple[float, float], steps: int) -> tuple[int, int]:
+    """[start, end) step indices: a range whose values are at most 1 is in fractions of `steps`, else in steps.
+
+    At least one step: (0, 0.1) of 4 steps is step 0.
+    """
+    low, high = window_range
+    if high <= 1:
+        low, high = low * steps + 1e-9, high * steps + 1e-9
+    start = min(int(low), steps - 1)
+    return start, max(start + 1, min(int(high), steps))
+
+
+def candidates(
+    std: Float[Tensor, " K"], sigma_next: Float[Tensor, " K"], window_range: tuple[float, float], residual_noise: bool
+) -> list[int]:
+    """Steps of the range that may carry noise, by their noise `std` and the level `sigma_next` they land on.
+
+    The last step, and any step whose noise is far above the level it lands on, would leave noise in the output; only
+    `residual_noise` admits them. A step with std 0 is deterministic and never a candidate.
+    """
+    start, end = bounds(window_range, len(std))
+    able = std > 0
+    if not residual_noise:
+        able &= std <= _REMOVABLE * sigma_next
+        able[-1] = False
+    return [k for k in range(start, end) if able[k]]
+
+
+def window_start(position: int, count: int, size: int, stride: int = 1) -> int:
+    """Where the sliding window of `size` ≤ `count` starts after `position` moves; the last window touches the end."""
+    last = max(count - size, 0)
+    moves = -(-last // stride) + 1
+    return min((position % moves) * stride, last)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window options of a policy, checked together; one field per option of the same name."""
+
+    kind: WindowKind
+    size: int
+    range: tuple[float, float]
+    every: int
+    stride: int
+    residual_noise: bool
+
+    def __post_init__(self) -> None:
+        one_of("window", self.kind, WindowKind)
+        at_least("window_size", self.size, 0)
+        at_least("window_every", self.every, 1)
+        at_least("window_stride", self.stride, 1)
+        low, high = self.range
+        if low < 0 or high <= low:
+            raise ValueError(f"window_range is ({low:g}, {high:g}); it must be (start, end) with 0 <= start < end.")
+        if self.kind != "all" and self.size == 0:
+            raise ValueError(f"window '{self.kind}' needs window_size >= 1, the number of steps to train per sample.")
+        if self.kind == "all" and self.size > 0:
+            raise ValueError(f"window_size is {self.size} but window 'all' trains every step; name another window.")
+
+    def steps(self, std: Float[Tensor, " K"], sigma_next: Float[Tensor, " K"]) -> list[int]:
+        """The candidates under these options; a ValueError where they are fewer than the window needs."""
+        low, high = self.range
+        if high > 1 and high > len(std):
+            raise ValueError(f"window_range is ({low:g}, {high:g}) but a sample has {len(std)} steps.")
+        able = candidates(std, sigma_next, self.range, self.residual_noise)
+        if not able:
+            raise ValueError(
+                f"no step of window_range ({low:g}, {high:g}) can carry noise: of {len(std)} steps the candidates are "
+                f"{candidates(std, sigma_next, (0.0, 1.0), self.residual_noise)}. Use an earlier range, more steps, or "
+                "residual_noise=True."
+            )
+        if self.size > len(able):
+            raise ValueError(f"window_size is {self.size} but only {len(able)} steps can carry noise: {able}.")
+        return able
+
+    def draw(self, able: list[int], calls: int, rows: int, rng: torch.Generator) -> Plan:
+        """The plan of the batch drawn after `calls` earlier ones."""
+        start = window_start(calls // self.every, len(able), self.size, self.stride)
+        return plan(self.kind, able, self.size, start if self.kind == "progressive" else 0, rows, rng)
+
+
+def plan(kind: WindowKind, able: list[int], size: int, start: int, rows: int, rng: torch.Generator) -> Plan:
+    """The noisy and recorded steps of one batch of `rows`; `able` from `candidates`, `start` from `window_start`."""
+    size = min(size, len(able)) or len(able)
+    if kind == "all" or not able:
+        return Plan(able, torch.tensor(able, dtype=torch.long).expand(rows, -1))
+    if kind == "subset":
+        picked = rand((rows, len(able)), rng).argsort(1)[:, :size].sort(1).values.cpu()
+        return Plan(able, torch.tensor(able)[picked])
+    if kind == "random":
+        start = min(int(rand((1,), rng).item() * (len(able) - size + 1)), len(able) - size)
+    chosen = able[start : start + size]
+    return Plan(chosen, torch.tensor(chosen).expand(rows, -1))

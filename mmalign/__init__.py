@@ -1,0 +1,51 @@
+"""Align text, image and audio generators with rewards.
+
+    import mmalign
+    mmalign.train("run.yaml", ["trainer.steps=50"], out="runs/mine")
+    mmalign.load_reward("clip", checkpoint="assets/scenes_clip")(rollout)
+
+Names load on first use, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "train": "mmalign.run.train",
+    "evaluate": "mmalign.run.evaluate",
+    "load_reward": "mmalign.rewards",
+    "load_adapter": "mmalign.adapters",
+    "rule": "mmalign.rewards",
+    "Prompt": "mmalign.core.types",
+    "Preference": "mmalign.core.types",
+    "Rollout": "mmalign.core.types",
+    "Scores": "mmalign.core.types",
+    "Status": "mmalign.core.types",
+}
+__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from mmalign.adapters import load_adapter as load_adapter
+    from mmalign.core.types import Preference as Preference
+    from mmalign.core.types import Prompt as Prompt
+    from mmalign.core.types import Rollout as Rollout
+    from mmalign.core.types import Scores as Scores
+    from mmalign.core.types import Status as Status
+    from mmalign.rewards import load_reward as load_reward
+    from mmalign.rewards import rule as rule
+    from mmalign.run.evaluate import evaluate as evaluate
+    from mmalign.run.train import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mmalign' has no attribute '{name}'; it has {', '.join(sorted(_WHERE))}.")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["mmalign.core", "mmalign.policies", "mmalign.objectives", "mmalign.rewards"], "beartype.beartype")
+import tests.typecheck  # noqa: F401  (the hook names it)
+
+install_import_hook(["mmalign.core", "mmalign.policies", "mmalign.objectives", "mmalign.rewards"], "tests.typecheck.checked")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

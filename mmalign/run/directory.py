@@ -1,10 +1,10 @@
 """The run directory: what a run leaves behind, and where each thing lies.
 
-    runs/<name>/
-      run.yaml  environment.json  metrics.jsonl  summary.json  report.html  README.md
-      samples/step_000050/   contact_sheet.png, rows.parquet
-      evaluation/before/, evaluation/after/
-      checkpoints/step_000100/
+runs/<name>/
+  run.yaml  environment.json  metrics.jsonl  summary.json  report.html  README.md
+  samples/step_000050/   contact_sheet.png, rows.parquet
+  evaluation/before/, evaluation/after/
+  checkpoints/step_000100/
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu, {torch.get_num_threads()} threads",
         "packages": {name: _version(name) for name in PACKAGES},
     }
 
@@ -109,7 +111,11 @@ def commit() -> str:
     here = Path(__file__).parent
     try:
         run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import write_folder_beside
@@ -22,8 +26,10 @@ from mmalign.training.session import Session
 DONE = "done"
 
 
-def save(folder: Path, session: Session, adapter: Any, reward: Any = None) -> Path:
+def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, Any] | None = None) -> Path:
     """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`.
+
+    `stateful` holds what else must survive by name (reward, policy): anything with `state_dict`/`load_state_dict`.
 
     Raises:
         CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -33,7 +39,7 @@ def save(folder: Path, session: Session, adapter: Any, reward: Any = None) -> Pa
         with write_folder_beside(path) as beside:
             with session.update_rule.averaged():
                 adapter.save(beside / "adapter")
-            _write_state(beside / "state", session, reward)
+            _write_state(beside / "state", session, stateful or {})
             (beside / DONE).write_text(f"{session.step}\n")
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, folder, error) from error
@@ -64,7 +70,7 @@ def latest(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no complete checkpoint{extra}; start the run without --resume.")
 
 
-def load(path: Path, session: Session, reward: Any = None) -> None:
+def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None) -> None:
     """Restore weights, optimizer, average, random streams, data position and stateful rewards from `path`.
 
     Raises:
@@ -89,11 +95,12 @@ def load(path: Path, session: Session, reward: Any = None) -> None:
     session.streams.load_state_dict(random)
     session.batches.load_state_dict(plain["batches"])
     session.step = plain["step"]
-    if plain["reward"] and hasattr(reward, "load_state_dict"):
-        reward.load_state_dict(plain["reward"])
+    for name, part in (stateful or {}).items():
+        if plain["stateful"].get(name) is not None:
+            part.load_state_dict(_unfold(plain["stateful"][name]))
 
 
-def _write_state(folder: Path, session: Session, reward: Any) -> None:
+def _write_state(folder: Path, session: Session, stateful: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
@@ -104,9 +111,26 @@ def _write_state(folder: Path, session: Session, reward: Any) -> None:
         "step": session.step,
         "updates": update["count"],
         "batches": session.batches.state_dict(),
-        "reward": reward.state_dict() if hasattr(reward, "state_dict") else {},
+        "stateful": {name: _fold(p.state_dict()) for name, p in stateful.items() if hasattr(p, "state_dict")},
     }
     (folder / "state.json").write_text(json.dumps(plain))
+
+
+def _fold(value: Any) -> Any:
+    """State as JSON: float32 and integers survive the round trip exactly."""
+    if isinstance(value, Tensor):
+        return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, Mapping):
+        return {str(k): _fold(v) for k, v in value.items()}
+    return [_fold(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _unfold(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"tensor", "dtype"}:
+        return torch.tensor(value["tensor"], dtype=getattr(torch, value["dtype"]))
+    if isinstance(value, dict):
+        return {k: _unfold(v) for k, v in value.items()}
+    return [_unfold(v) for v in value] if isinstance(value, list) else value
 
 
 def _unwritable(path: Path, folder: Path, error: Exception) -> CheckpointError:

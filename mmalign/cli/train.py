@@ -1,0 +1,48 @@
+"""`mmalign train`: one run, from a run file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmalign.core.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train`."""
+    app.command("train")(train)
+
+
+def train(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY.PATH=VALUE]…")] = None,
+    out: Annotated[Path | None, typer.Option(help="run directory; runs/<file name> by default")] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue this run directory; its run.yaml is used")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, load nothing, print the run file")
+    ] = False,
+    allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
+) -> None:
+    """Train one run file; overrides are written as key.path=value."""
+    from mmalign.cli._table import print_rows
+    from mmalign.cli.listing import find_config
+    from mmalign.core.config import dump, load
+    from mmalign.run.build import build
+    from mmalign.run.train import train as run
+
+    words = list(arguments or [])
+    file = words.pop(0) if words and "=" not in words[0] else None
+    if file is None and resume is None:
+        raise ConfigError("name a run file, e.g. `mmalign train run.yaml`; `mmalign list configs` shows ready ones.")
+    path = find_config(file) if file else Path(str(resume)) / "run.yaml"
+    loaded = load(path, words)
+    if dry_run:
+        parts = build(loaded, allow or ())
+        items, aside = parts.source.training_items(), parts.source.held_out_items()
+        typer.echo(dump(parts.resolved()), nl=False)
+        typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
+        return
+    finished = run(loaded, out=out, resume=resume, allow=allow or ())
+    print_rows(finished.rows)
+    typer.echo(f"\nrun directory  {finished.directory.path}\nreport         {finished.directory.path / 'report.html'}")

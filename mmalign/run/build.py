@@ -1,0 +1,219 @@
+"""From a run file to its parts. Everything is checked here, all faults at once, before any weight is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmalign.core.config import RunFile, Spec
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.protocols import members, offers
+from mmalign.run.registries import REGISTRIES
+
+T = TypeVar("T")
+GIVEN = ("adapter", "reward", "relative_to")  # fields that the run sets, never the file
+
+
+@dataclass
+class Parts:
+    """The built components of one run; `load` brings weights in."""
+
+    file: RunFile
+    adapter: Any
+    policy: Any
+    reward: Any
+    objective: Any
+    source: Any
+    judges: dict[str, Any]
+
+    def load(self) -> None:
+        """Load the generator's weights (rewards load theirs on first use)."""
+        if hasattr(self.adapter, "load"):
+            self.adapter.load()
+
+    def stateful(self) -> dict[str, Any]:
+        """What a checkpoint must hold besides weights: parts with a state of their own."""
+        named = {"policy": self.policy, "reward": self.reward, "objective": self.objective}
+        return {name: part for name, part in named.items() if hasattr(part, "load_state_dict")}
+
+    def resolved(self) -> RunFile:
+        """The run file with every default filled in."""
+        rewards = {
+            name: {**resolve(spec, slot.reward), **slot_options(slot)}
+            for (name, spec), slot in zip(self.file.rewards.items(), self.slots(), strict=True)
+        }
+        judges = {name: {**resolve(spec, self.judges[name])} for name, spec in self.file.evaluation.judges.items()}
+        return replace(
+            self.file,
+            adapter=resolve(self.file.adapter, self.adapter),
+            policy=resolve(self.file.policy, self.policy),
+            rewards=rewards,
+            objective=resolve(self.file.objective, self.objective),
+            data=resolve(self.file.data, self.source),
+            combine=resolve(self.file.combine, getattr(self.reward, "combination", None)),
+            evaluation=replace(self.file.evaluation, judges=judges),
+        )
+
+    def slots(self) -> list[Any]:
+        """The reward slots in the order of the run file."""
+        return list(self.reward.slots.values()) if self.reward is not None else []
+
+
+class Faults:
+    """Runs builders one by one and keeps what they complain about."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def attempt(self, make: Callable[[], T]) -> T | None:
+        """`make()`, or None with its faults remembered."""
+        try:
+            return make()
+        except ConfigError as error:
+            self.found += error.faults
+            return None
+
+    def stop_if_any(self, source: Path | None) -> None:
+        """Raise everything found."""
+        if self.found:
+            raise ConfigError([f"{source}: {fault}" if source else fault for fault in self.found])
+
+
+def build(run: RunFile, allow: Collection[str] = ()) -> Parts:
+    """Make every component of `run` without loading weights.
+
+    Raises:
+        ConfigError: unknown names, options and wrong values, all at once.
+        CapabilityError: components that are right by themselves and cannot work together.
+    """
+    faults = Faults()
+    kinds = {kind: REGISTRIES[kind] for kind in REGISTRIES}
+    adapter = faults.attempt(lambda: kinds["adapters"].build(run.adapter, "adapter", allow))
+    policy = faults.attempt(lambda: kinds["policies"].build(run.policy, "policy", allow, adapter=adapter))
+    reward = faults.attempt(lambda: build_reward(run.rewards, run.combine, "rewards", allow))
+    needed = _given(kinds["objectives"], run.objective, "reward", reward, faults, allow)
+    objective = faults.attempt(lambda: kinds["objectives"].build(run.objective, "objective", allow, **needed))
+    beside = _given(kinds["data"], run.data, "relative_to", run.source.parent if run.source else None, faults, allow)
+    source = faults.attempt(lambda: kinds["data"].build(run.data, "data", allow, **beside))
+    judges = {
+        name: faults.attempt(lambda s=spec, n=name: build_judge(n, s, allow))  # type: ignore[misc]
+        for name, spec in run.evaluation.judges.items()
+    }
+    faults.stop_if_any(run.source)
+    parts = Parts(run, adapter, policy, reward, objective, source, judges)
+    check_fit(parts)
+    return parts
+
+
+def build_reward(specs: Mapping[str, Spec], combine: Spec, at: str, allow: Collection[str] = ()) -> Any:
+    """The run's one reward: named slots and how they combine; None without slots."""
+    from mmalign.rewards import Mix, Slot
+
+    if not specs:
+        return None
+    faults = Faults()
+    own = {f.name for f in dataclasses.fields(Slot)} - {"reward", "name"}
+    slots: dict[str, Any] = {}
+    for name, spec in specs.items():
+        options = {k: v for k, v in spec.items() if k not in own}
+        made = faults.attempt(lambda o=options, n=name: REGISTRIES["rewards"].build(o, f"{at}.{n}", allow))  # type: ignore[misc]
+        slots[name] = Slot(reward=made, **{k: v for k, v in spec.items() if k in own})
+    combination = faults.attempt(lambda: REGISTRIES["combinations"].build(combine, "combine", allow))
+    faults.stop_if_any(None)
+    return Mix(slots=slots, combination=combination)
+
+
+def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
+    """A reward that only measures."""
+    options = {k: v for k, v in spec.items() if k != "role"}
+    return REGISTRIES["rewards"].build(options, f"evaluation.judges.{name}", allow)
+
+
+def check_fit(parts: Parts) -> None:
+    """Can the objective drive this policy, and can every reward judge what it makes?
+
+    Raises:
+        CapabilityError: naming what would fit.
+    """
+    needs = parts.objective.needs
+    if not offers(type(parts.policy), needs):
+        missing = [m for m in members(needs) if not hasattr(type(parts.policy), m)]
+        raise CapabilityError(
+            f"objective '{parts.file.objective['name']}' drives a {needs.__name__}; policy "
+            f"'{parts.file.policy['name']}' lacks {', '.join(missing)}. Policies that fit: {', '.join(fitting(needs))}."
+        )
+    modality = parts.policy.modality
+    rewards = {f"rewards.{name}": slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
+    rewards |= {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
+    for place, reward in rewards.items():
+        if modality not in reward.modalities:
+            raise CapabilityError(
+                f"{place}: judges {' and '.join(sorted(reward.modalities))}, but the policy makes {modality}."
+            )
+    if hasattr(needs, "rsample"):
+        blind = [
+            name
+            for name, slot in (parts.reward.slots if parts.reward else {}).items()
+            if not slot.reward.differentiable
+        ]
+        if blind:
+            raise CapabilityError(
+                f"objective '{parts.file.objective['name']}' follows the reward's gradient, but "
+                f"{', '.join(f'rewards.{name}' for name in blind)} has none; use a differentiable reward or grpo."
+            )
+
+
+def fitting(needs: type) -> list[str]:
+    """The policies that offer the capability."""
+    registry = REGISTRIES["policies"]
+    return [name for name in registry.names() if offers(registry.get(name), needs)] or ["none"]
+
+
+def resolve(spec: Spec, component: Any) -> Spec:
+    """`spec` with the component's own defaults filled in, as plain data."""
+    if component is None:
+        return dict(spec)
+    options = {
+        f.name: plain(getattr(component, f.name))
+        for f in dataclasses.fields(component)
+        if f.init and f.name not in GIVEN and not f.name.startswith("_")
+    }
+    return {"name": spec["name"], **options}
+
+
+def slot_options(slot: Any) -> Spec:
+    """The options of a reward's slot (weight, monitor, …)."""
+    return {
+        f.name: plain(getattr(slot, f.name))
+        for f in dataclasses.fields(slot)
+        if f.init and f.name not in ("reward", "name")
+    }
+
+
+def plain(value: Any) -> Any:
+    """YAML-safe data."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _given(registry: Any, spec: Spec, field: str, value: Any, faults: Faults, allow: Collection[str]) -> dict[str, Any]:
+    """`{field: value}` if the component that `spec` names has such a field; a missing value is a fault."""
+    try:
+        component = registry.get(spec["name"], allow)
+    except ConfigError:
+        return {}  # `build` reports it
+    options = {f.name: f for f in dataclasses.fields(component)}
+    if field not in options:
+        return {}
+    required = options[field].default is dataclasses.MISSING and options[field].default_factory is dataclasses.MISSING
+    if value is None and required and not faults.found:
+        faults.found.append(f"rewards: objective '{spec['name']}' needs at least one reward.")
+    return {field: value}

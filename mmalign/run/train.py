@@ -1,0 +1,134 @@
+"""`train(run)`: one run file, from first check to last report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.config import RunFile, load
+from mmalign.core.errors import ConfigError
+from mmalign.core.rng import Streams
+from mmalign.data._batches import Batches
+from mmalign.run.build import Parts, build
+from mmalign.run.directory import RunDirectory
+from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
+from mmalign.training import checkpoint
+from mmalign.training.loop import train as run_loop
+from mmalign.training.session import Session
+from mmalign.training.update import Update
+
+
+@dataclass
+class Finished:
+    """A finished run: its parts, its directory and the rows of its summary table."""
+
+    parts: Parts
+    directory: RunDirectory
+    rows: Sequence[Any]
+
+
+def train(
+    run: RunFile | Path | str,
+    changes: Sequence[str] = (),
+    out: Path | str | None = None,
+    resume: Path | str | None = None,
+    allow: Collection[str] = (),
+) -> Finished:
+    """Train one run file and leave a complete run directory.
+
+    Args:
+        run: a run file or its path.
+        changes: `key.path=value` overrides (with a path).
+        out: the run directory; `runs/<file name>` by default.
+        resume: a run directory to continue from its newest complete checkpoint.
+        allow: modules that the run file may name as "module:Class".
+
+    Raises:
+        ConfigError, CapabilityError, DataError: before any weight is loaded.
+        CheckError, ScoreError, CheckpointError: during the run; what was saved stays whole.
+    """
+    if not isinstance(run, RunFile):
+        run = load(run, changes)
+    parts = build(run, allow)
+    directory = RunDirectory(Path(resume or out or Path("runs") / (run.source.stem if run.source else "run")))
+    session = start_session(parts, directory, resume is not None)
+    prompts = held_out(parts)
+    before = directory.evaluation("before")
+    if prompts and not (before / "done").exists():
+        evaluate_now(parts, prompts, before, session)
+    hooks = [
+        Announce(run.trainer.steps),
+        Preview(parts, directory, prompts[:16], run.trainer.preview_every),
+        Evaluate(parts, directory, prompts, run.trainer.evaluate_every),
+        Save(parts, directory, run.trainer.save_every),
+    ]
+    run_loop(parts.policy, parts.objective, session, hooks)
+    return finish(parts, directory, session, prompts)
+
+
+def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Session:
+    """Load weights, wrap them for this launch, and stand at the right step."""
+    from accelerate import Accelerator
+
+    trainer = parts.file.trainer
+    accelerator = Accelerator(gradient_accumulation_steps=1)
+    if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
+        parts.adapter.device = str(accelerator.device)
+    parts.load()
+    update = Update(list(parts.adapter.trainable().values()), trainer)
+    items = parts.source.training_items()
+    batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
+    if accelerator.num_processes > 1:
+        parts.adapter.module = accelerator.prepare_model(parts.adapter.module)
+    session = Session(
+        trainer=trainer,
+        update_rule=update,
+        batches=batches,
+        streams=Streams(trainer.seed, accelerator.process_index),
+        accelerator=accelerator,
+        record=directory.append_metrics if accelerator.is_main_process else lambda step, numbers: None,
+    )
+    if resumed:
+        checkpoint.load(checkpoint.latest(directory.checkpoints), session, parts.stateful())
+        if session.step >= trainer.steps:
+            raise ConfigError(
+                f"{directory.path}: already at step {session.step} of {trainer.steps}; raise trainer.steps."
+            )
+    if session.is_main:
+        directory.start(parts.resolved(), fresh=not resumed)
+        directory.rewind_metrics(session.step)
+    return session
+
+
+def held_out(parts: Parts) -> list[Any]:
+    """The prompts of the run's evaluation, [] if it names none."""
+    from mmalign.run.registries import REGISTRIES
+
+    wanted = parts.file.evaluation
+    if wanted.prompts:
+        beside = parts.file.source.parent if parts.file.source else None
+        source = REGISTRIES["data"].build(
+            {"name": "prompts", "path": wanted.prompts}, "evaluation.prompts", relative_to=beside
+        )
+        prompts = source.training_items()
+    else:
+        prompts = parts.source.held_out_items()
+    return list(prompts[: wanted.count or None])
+
+
+def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: list[Any]) -> Finished:
+    """Evaluate the result, write summary, card and report."""
+    from mmalign.evaluation.card import card
+    from mmalign.evaluation.report import write_report
+
+    rows: Sequence[Any] = []
+    if session.is_main:
+        if prompts:
+            with session.update_rule.averaged():
+                evaluate_now(parts, prompts, directory.evaluation("after"), session)
+            rows = summarise(parts, directory)
+        directory.write("README.md", card(directory.path))
+        write_report(directory.path)
+    return Finished(parts, directory, rows)

@@ -1,0 +1,47 @@
+"""A whole training problem on toys: a flow on R^2, a reward that pulls its outputs to a point, and a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.config import Trainer
+from mmalign.core.rng import Streams
+from mmalign.data._batches import Batches
+from mmalign.objectives.grpo import GRPO
+from mmalign.policies.flow import Flow
+from mmalign.training.session import Session
+from mmalign.training.update import Update
+from tests.toys import NearPoint, ToyLatent, prompts
+
+
+class Problem:
+    """Policy, objective and session of one run; `lines` collects what the session records."""
+
+    def __init__(self, seed: int = 0, objective: Any = None, rank: int = 0, world: int = 1, **options: Any) -> None:
+        self.adapter = ToyLatent()
+        self.policy = Flow(adapter=self.adapter, num_inference_steps=4, noise_level=0.7)
+        self.objective = objective or GRPO(reward=NearPoint(), group_size=4, beta=0.01)
+        trainer = Trainer(**{"steps": 6, "batch": 4, "lr": 1e-2, "warmup": 2, "seed": seed, **options})
+        self.lines: list[tuple[int, dict[str, float]]] = []
+        self.session = Session(
+            trainer=trainer,
+            update_rule=Update(list(self.adapter.module.parameters()), trainer),
+            batches=Batches(prompts(7), trainer.batch, seed, rank, world),
+            streams=Streams(seed, rank),
+            record=lambda step, numbers: self.lines.append((step, numbers)),
+        )
+
+    def weights(self) -> dict[str, Any]:
+        """A copy of the trained weights."""
+        return {name: value.clone() for name, value in self.adapter.module.state_dict().items()}
+
+
+def save_into(folder: Path, problem: Problem) -> Any:
+    """A hook that writes a checkpoint after every step."""
+    from mmalign.training import checkpoint
+
+    def hook(session: Session, policy: Any, experience: Any) -> None:
+        checkpoint.save(folder, session, problem.adapter, {"policy": problem.policy})
+
+    return hook

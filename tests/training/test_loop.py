@@ -1,0 +1,94 @@
+"""The loop learns, its gradient does not depend on how the work is split, and it stops on a wrong start."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from mmalign.core.errors import CheckError
+from mmalign.core.types import Scores, Status
+from mmalign.objectives.grpo import GRPO
+from mmalign.training.checks import check_start, tolerance
+from mmalign.training.loop import train
+from tests.toys import NearPoint, prompts
+from tests.training.problem import Problem
+
+
+def test_the_loop_improves_the_reward() -> None:
+    problem = Problem(steps=60, batch=4)
+    before = NearPoint()(problem.policy.generate(prompts(4) * 16, torch.Generator().manual_seed(5))).value.mean()
+    train(problem.policy, problem.objective, problem.session)
+    after = NearPoint()(problem.policy.generate(prompts(4) * 16, torch.Generator().manual_seed(5))).value.mean()
+    assert after > before + 0.5
+    steps = [step for step, _ in problem.lines]
+    assert steps == list(range(1, 61))
+    assert {"grad/norm", "time/collect", "time/update", "lr"} <= set(problem.lines[0][1])
+
+
+@pytest.mark.parametrize(("rows", "spans"), [(0, 0), (5, 0), (1, 1), (16, 2), (7, 3)])
+def test_any_split_gives_the_same_weights(rows: int, spans: int) -> None:
+    whole, parts = Problem(steps=1), Problem(steps=1, rows=rows, spans=spans)
+    train(whole.policy, whole.objective, whole.session)
+    train(parts.policy, parts.objective, parts.session)
+    assert parts.lines[0][1]["grad/norm"] == pytest.approx(whole.lines[0][1]["grad/norm"], rel=1e-5)
+    for name, value in whole.weights().items():
+        assert torch.allclose(parts.weights()[name], value, atol=1e-5), name
+
+
+def test_minibatches_update_more_than_once_and_leave_the_start() -> None:
+    problem = Problem(steps=1, minibatches=2)
+    train(problem.policy, problem.objective, problem.session)
+    assert problem.session.update_rule.count == 2
+
+
+class AllFail:
+    """A reward whose rows are all errors: nothing may be learned from them."""
+
+    modalities = frozenset({"image"})
+    range = (0.0, 1.0)
+    differentiable = False
+
+    def __call__(self, rollout: Any) -> Scores:
+        rows = len(rollout)
+        status = torch.full((rows,), Status.ERROR.value, dtype=torch.int8)
+        return Scores(value=torch.full((rows,), torch.nan), status=status)
+
+
+def test_a_step_without_valid_rows_moves_nothing_not_even_by_momentum() -> None:
+    problem = Problem(steps=2)
+    train(problem.policy, problem.objective, problem.session)
+    trained = problem.weights()
+    problem.session.trainer.steps = 4
+    train(problem.policy, GRPO(reward=AllFail(), group_size=4), problem.session)
+    assert all(torch.equal(value, trained[name]) for name, value in problem.weights().items())
+    assert problem.lines[-1][1]["update/skipped"] == 1
+
+
+def collected(problem: Problem) -> Any:
+    with torch.no_grad():
+        return problem.objective.collect(problem.policy, prompts(2), torch.Generator().manual_seed(0))
+
+
+def test_ratio_one_and_kl_zero_at_the_start() -> None:
+    problem = Problem()
+    experience = collected(problem)
+    check_start(problem.policy, experience, len(experience), fresh=True)
+    now = problem.policy.step_dist(experience.rollout)
+    assert torch.equal(now.log_prob, experience.old.log_prob)
+    assert torch.equal(now.log_prob, experience.ref.log_prob)
+
+
+def test_a_replay_that_differs_stops_the_run_naming_the_station() -> None:
+    problem = Problem()
+    experience = collected(problem)
+    wrong = replace(experience, old=replace(experience.old, log_prob=experience.old.log_prob + 0.5))
+    with pytest.raises(
+        CheckError, match=r"ratio: the replayed log-prob differs from the sampler's by 0.5 .*micro-batch"
+    ):
+        check_start(problem.policy, wrong, len(wrong), fresh=True)
+    wrong = replace(experience, ref=replace(experience.ref, log_prob=experience.ref.log_prob - 1))
+    with pytest.raises(CheckError, match=r"KL: the reference differs from the policy by 1 "):
+        check_start(problem.policy, wrong, len(wrong), fresh=True)
+    check_start(problem.policy, wrong, len(wrong), fresh=False)  # a resumed run has left its reference
+    assert tolerance(problem.policy) == 1e-3

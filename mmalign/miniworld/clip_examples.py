@@ -9,14 +9,14 @@ import numpy as np
 from mmalign.miniworld.grammar import Request, hard_negatives, restatements
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
-from mmalign.miniworld.words import MAX_TOKENS, build_tokenizer
+from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
 
 KEPT_NEGATIVES = 12
-DRAWN_NEGATIVES = 4
+DRAWN_NEGATIVES = 3
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Examples:
         )
 
     def tokens(self, requests: list[Request]) -> "torch.Tensor":
-        """Token ids ``(n, MAX_TOKENS)``."""
+        """Token ids ``(n, CAPTION_TOKENS)``."""
         import torch
 
         return torch.tensor([self.token_ids[request.text] for request in requests])
@@ -107,5 +107,5 @@ def make_examples(n: int, seed: int, patch: int, autoencoder: Path) -> Examples:
     negatives = [hard_negatives(request, KEPT_NEGATIVES, rng, scene, "train") for request, scene in pairs]
     texts = {request.text for some in (*positives, *negatives) for request in some}
     tokenizer = build_tokenizer()
-    ids = {t: tokenizer(t, padding="max_length", max_length=MAX_TOKENS, truncation=True).input_ids for t in texts}
+    ids = {t: tokenizer(t, padding="max_length", max_length=CAPTION_TOKENS, truncation=True).input_ids for t in texts}
     return Examples(np.stack([plain, rebuilt]), patch_labels(scenes, patch), positives, negatives, scenes, ids)

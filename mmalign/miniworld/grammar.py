@@ -165,7 +165,7 @@ def hard_negatives(
                 continue
             if len(found) < n and not any(all(holds(truth, edit)) for truth in truths):
                 found.append(edit)
-        frontier = level[:64]
+        frontier = level[:8]
     return found
 
 

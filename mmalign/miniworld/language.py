@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from mmalign.miniworld.scenes import COLORS, MAX_THINGS, SHAPES, SIZES, Scene, Thing
@@ -91,6 +92,12 @@ def make_request(groups: tuple[Group, ...], relation: str | None = None) -> Requ
         raise CaptionError(f"one thing could be both of {kinds}: state a contrast")
     if relation is not None and (len(groups) != 2 or total != 2):
         raise CaptionError(f"{relation!r} relates exactly two single things, got {groups}")
+    return _assemble(groups, relation)
+
+
+@lru_cache(maxsize=100_000)
+def _assemble(groups: tuple[Group, ...], relation: str | None) -> Request:
+    total = sum(group.count for group in groups)
     joiner = f" {relation or 'and'} "
     clauses = [Clause("count", group.count, group.kind) for group in groups]
     clauses.append(Clause("total", total))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Start and end tokens included; the longest caption of the grammar needs twelve.
 MAX_TOKENS = 16
+#: Just enough for the longest caption.
+CAPTION_TOKENS = 12
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 

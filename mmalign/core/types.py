@@ -258,7 +258,8 @@ class Pairs(Experience):
     """Chosen and rejected outputs for the same prompts, with the noise both share.
 
     `probe` is the policy's draw (every entry (B, ...)), one for both sides and for the reference; `ref_chosen` and
-    `ref_rejected` (B, T) are the reference's log-prob terms under it. `label` (B,) is P(chosen is better).
+    `ref_rejected` (B, T) are the reference's log-prob terms under it. `label` (B,) is P(chosen is better). `gap` (B,)
+    is the difference of their scores; `anchor` (B,) the log-ratio, in nats, that each side is judged against (KTO).
     """
 
     chosen: Rollout
@@ -269,6 +270,7 @@ class Pairs(Experience):
     ref_rejected: Float[Tensor, "B T"] | None = None
     gap: Float[Tensor, " B"] | None = None
     label: Float[Tensor, " B"] | None = None
+    anchor: Float[Tensor, " B"] | None = None
     weight: Float[Tensor, " B"] | None = None
 
 

@@ -1,0 +1,74 @@
+"""Group-relative advantages: how much better a row (or step) is than the other answers to its prompt.
+
+    A = (r - b) / (s + floor),   b the group's mean or the mean of the others,   s the group's or everybody's spread
+
+Sources: GRPO (Shao et al. 2024, eq. 3), RLOO (Ahmadian et al. 2024) for `leave_one_out`, Dr. GRPO (Liu et al. 2025) for
+`std="none"`, Flow-GRPO (Liu et al. 2025) for `std="global"`, the floor 1e-4 and the limit 5. The spread is the
+population one (divides by n), as in Flow-GRPO. Statistics run in float64: rewards near a large mean keep their digits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Std = Literal["group", "global", "none"]
+Baseline = Literal["mean", "leave_one_out"]
+
+SAME = 3e-7  # a spread below this share of the values is a few float32 roundings, not a difference
+
+
+def group_relative(
+    value: Float[Tensor, " B #T"],
+    group: Int[Tensor, " B"],
+    valid: Bool[Tensor, " B #T"],
+    *,
+    std: Std = "group",
+    baseline: Baseline = "mean",
+    std_floor: float = 1e-4,
+    limit: float | None = 5.0,
+) -> tuple[Float[Tensor, " B #T"], Bool[Tensor, " B"]]:
+    """Advantages, 0 where not `valid`, and which rows' groups can teach anything.
+
+    With T = 1 the values are rewards of whole rows; with T > 1 they are credit of single steps, and the statistics run
+    over all valid steps of the group. A group is live when at least two of its rows are valid and their values differ.
+    Values at invalid entries are never read (NaN is fine). "global" covers the rows given: those of this process.
+    """
+    x, one = value.double().masked_fill(~valid, 0.0), valid.double()
+    size = int(group.max()) + 1 if len(group) else 0
+    count, total = _by_group(one.sum(1), group, size), _by_group(x.sum(1), group, size)
+    mean = total / count.clamp(min=1)
+    spread = _root_mean(_by_group(((x - mean[group, None]) * one).square().sum(1), group, size), count)
+    height = _root_mean(_by_group(x.square().sum(1), group, size), count)
+    rows = _by_group(valid.any(1).double(), group, size)
+    live = ((rows >= 2) & (spread > SAME * height))[group]
+    reference = mean[group]
+    if baseline == "leave_one_out":
+        reference = (total[group] - x.sum(1)) / (count[group] - one.sum(1)).clamp(min=1)
+    advantage = (x - reference[:, None]) / _scale(std, spread[group], x, one, std_floor)
+    advantage = advantage if limit is None else advantage.clamp(-limit, limit)
+    return advantage.masked_fill(~(valid & live[:, None]), 0.0).to(value.dtype), live
+
+
+def _by_group(entry: Float[Tensor, " B"], group: Int[Tensor, " B"], size: int) -> Float[Tensor, " G"]:
+    return entry.new_zeros(size).index_add(0, group, entry)
+
+
+def _root_mean(squares: Tensor, count: Tensor) -> Tensor:
+    return (squares / count.clamp(min=1)).sqrt()
+
+
+def _scale(std: Std, spread: Tensor, x: Tensor, one: Tensor, floor: float) -> Tensor:
+    """The divisor of the advantage, (B, 1) or a scalar."""
+    if std == "none":
+        return torch.ones_like(spread)[:, None]
+    if std == "group":
+        return spread[:, None] + floor
+    mean = x.sum() / one.sum().clamp(min=1)
+    return _root_mean(((x - mean) * one).square().sum(), one.sum()) + floor
+
+
+__all__ = ["Baseline", "Std", "group_relative"]

@@ -1,0 +1,69 @@
+"""Offline comparisons as pairs of rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+from mmalign.core.types import Audio, Pairs, Preference, join
+
+
+def observed(policy: Any, batch: Sequence[Preference]) -> Pairs:
+    """The policy's view of the chosen and rejected outputs. Raises DataError for outputs that do not batch."""
+    prompts = [preference.prompt for preference in batch]
+    chosen = policy.observe(prompts, batched([preference.chosen for preference in batch], "chosen"))
+    rejected = policy.observe(prompts, batched([preference.rejected for preference in batch], "rejected"))
+    device = chosen.group.device
+    mask = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    return Pairs(chosen=chosen, rejected=rejected, mask=mask, label=labels(batch, device))
+
+
+def labels(batch: Sequence[Preference], device: torch.device | str) -> Float[Tensor, " B"] | None:
+    """P(chosen is better) from `meta["label"]` where any row has one (1 where missing); None if no row has."""
+    found = [preference.prompt.meta.get("label") for preference in batch]
+    if all(label is None for label in found):
+        return None
+    for row, label in enumerate(found):
+        if label is not None and not (isinstance(label, int | float) and 0 <= label <= 1):
+            raise DataError(f"row {row} of the batch: meta.label is {label!r}; expected P(chosen is better) in [0, 1].")
+    return torch.tensor([1.0 if label is None else float(label) for label in found], device=device)
+
+
+def batched(outputs: Sequence[Any], side: str) -> Any:
+    """Single outputs as one batch: tensors are stacked, one-row `Audio` padded and masked, strings listed."""
+    kinds = {type(output).__name__ for output in outputs}
+    if len(kinds) > 1:
+        raise DataError(f"'{side}' mixes {' and '.join(sorted(kinds))} in one batch; keep one kind of output.")
+    if isinstance(outputs[0], Audio):
+        return _sounds(outputs, side)
+    if not isinstance(outputs[0], Tensor):
+        return list(outputs)
+    shapes = {tuple(output.shape) for output in outputs}
+    if len(shapes) > 1:
+        raise DataError(f"'{side}' holds images of {len(shapes)} sizes ({sorted(shapes)}); resize them to one size.")
+    return torch.stack(list(outputs))
+
+
+def _sounds(outputs: Sequence[Audio], side: str) -> Audio:
+    rates = {output.rate for output in outputs}
+    if len(rates) > 1:
+        raise DataError(f"'{side}' holds sound at {sorted(rates)} Hz; resample it to one rate.")
+    longest = max(output.samples.shape[-1] for output in outputs)
+    padded = []
+    for output in outputs:
+        missing = longest - output.samples.shape[-1]
+        rows, _, length = output.samples.shape
+        mask = torch.ones(rows, length, dtype=torch.bool) if output.mask is None else output.mask
+        padded.append(replace(output, samples=F.pad(output.samples, (0, missing)), mask=F.pad(mask, (0, missing))))
+    sound: Audio = join(padded)
+    return sound
+
+
+__all__ = ["batched", "labels", "observed"]

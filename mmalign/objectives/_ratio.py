@@ -1,0 +1,71 @@
+"""The clipped probability ratio, with a trust region that does not depend on the size of a step.
+
+    gain = τ min(r A, clip(r, 1-ε, 1+ε') A),   r = exp(Δ/τ),   Δ the log-ratio of a step in nats of the joint
+
+**Trust region.** Diffusion code takes the *mean* of the log-prob over D, so its clip c bounds c·D nats:
+
+| latent | D | c = 1e-4 bounds | c = 1e-5 bounds |
+|---|---|---|---|
+| SD1.5 512 | 16 384 | 1.6 nats | 0.16 |
+| SDXL 1024, SD3.5 512 | 65 536 | 6.6 nats | 0.66 |
+| FLUX, SD3 1024 | 262 144 | 26 nats | 2.6 |
+
+`clip_unit: nats` (default) means the same region for any D: ε = min(clip, 0.2), τ = max(1, clip/0.2), so 0.2 is PPO's
+clip on the joint ratio and larger values widen it without the exponential running away. `clip_unit: mean` takes the
+published number: τ = D, ε = clip (for tokens, D = 1, that is PPO's ε itself). The factor τ makes the gradient at r = 1
+equal A ∇Δ in either unit; with τ = D the whole gain is D times the published one, and since the KL is a sum too, a
+published β keeps its value (β 0.04 of Flow-GRPO's code, whose KL lacks |dt|, is about 0.004 here at 10 steps).
+
+**Guard** replaces Δ = Σ(ε·δ/s - δ²/2s²) (δ = μ - μ_old, s the step's std, ε its noise) by s Δ + ‖δ‖²/2s = Σ ε·δ: mean 0
+under the old policy, and a scale that does not depend on the step. With `mean` the ratio is exp(mean(ε·δ)), as
+published; with `nats` the bound is clip nats *times s*. The gradient at r = 1 is then s A ∇Δ.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmalign.core.errors import CapabilityError
+from mmalign.core.types import StepDist
+from mmalign.objectives._divergence import squared_distance
+
+Ratios = Float[Tensor, "B T"]
+PPO_CLIP = 0.2
+
+
+class Region(NamedTuple):
+    """The trust region: ratio temperature and how far the ratio may move down and up."""
+
+    temperature: float
+    low: float
+    high: float
+
+
+def trust_region(clip: float, clip_high: float | None, unit: str, event_size: int) -> Region:
+    """τ, ε and ε' of a clip in nats of the joint, or in the mean-space unit of diffusion code (see the table above)."""
+    temperature = float(event_size) if unit == "mean" else max(1.0, clip / PPO_CLIP)
+    per = 1.0 if unit == "mean" else temperature
+    return Region(temperature, clip / per, (clip if clip_high is None else clip_high) / per)
+
+
+def clipped_gain(delta: Ratios, advantage: Float[Tensor, " B #T"], region: Region) -> tuple[Ratios, Ratios]:
+    """τ min(r A, clip(r) A), and r = exp(Δ/τ)."""
+    ratio = (delta / region.temperature).exp()
+    bounded = ratio.clamp(1 - region.low, 1 + region.high)
+    return region.temperature * torch.minimum(ratio * advantage, bounded * advantage), ratio
+
+
+def guarded(dist: StepDist, old: StepDist, mask: Bool[Tensor, "B T"]) -> Ratios:
+    """s Δ + ‖μ - μ_old‖²/2s, the zero-mean form of the log-ratio, in nats × std. Both stds are the schedule's."""
+    if dist.mean is None or old.mean is None or old.std is None:
+        raise CapabilityError("guard needs steps with a mean and a std, and this policy's have none; set guard: false.")
+    std = old.std.where(mask, 1.0)
+    shift = squared_distance(dist.mean, old.mean)
+    return std * (dist.log_prob - old.log_prob) + shift / (2 * std)
+
+
+__all__ = ["Ratios", "Region", "clipped_gain", "guarded", "trust_region"]

@@ -1,0 +1,111 @@
+"""Direct Preference Optimization, offline or online, for anything that can judge an output.
+
+Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq.
+14), IPO (Azar et al. 2023, arXiv 2310.12036), SLiC's hinge (Zhao et al. 2023), KTO (Ethayarajh et al. 2024, arXiv
+2402.01306) and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465).
+
+    loss = -log σ(β (ρ_w - ρ_l)),   ρ = log π_θ - log π_ref;   the other forms are in `_preference.py`
+
+| symbol | here | meaning |
+|---|---|---|
+| w, l | `chosen`, `rejected` | the two outputs of a pair |
+| ρ | sum over T of `log_prob` terms | exact for tokens, a denoising-error estimate for diffusion |
+| (t, ε) | `probe` | noise and times; one draw serves policy, reference and both sides |
+| β | `beta`, `beta_unit` | "sum": per nat of the joint; "mean": published diffusion values, over the event size |
+
+Published β for diffusion (mean over latent elements, with the factor 1/2 of Salesforce's code): SD1.5 5000 (0.305 per
+sum), SDXL 5000 (0.076); diffusers' script leaves out the 1/2, so its 2500 is 5000 here; flow DPO 100 to 2000.
+
+Online, the reward's best and worst (or all pairs) of `group_size` samples become the pair; equal scores and rows that
+could not be scored are skipped, counted and weigh nothing. Reconstruction: online pairing for diffusion follows public
+code (Flow-GRPO's DPO script), not a paper; unlike it, ties are skipped. Left out: KTO on sides of unequal size and its
+two class weights, per-token credit in the margin, updates of the reference (the policy's own matter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.protocols import DensityPolicy, Mean
+from mmalign.core.types import Pairs, Preference, Prompt
+from mmalign.objectives import _weights
+from mmalign.objectives._observing import observed
+from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
+from mmalign.objectives._preference import LossType
+from mmalign.objectives._ranking import all_pairs, best_and_worst, pick
+from mmalign.objectives._scoring import sample_groups, scored
+
+
+@dataclass
+class DPO:
+    """Raise chosen over rejected outputs relative to the frozen reference.
+
+    Offline (`online: off`) batches are `Preference`s, whose `meta["label"]` may hold a soft label; online they are
+    prompts and `reward` makes the pairs. `label_smoothing` in [0, 0.5); `draws` noise draws per output (an even number
+    for ipo); `reference_rows` bounds the rows per no-gradient forward.
+    """
+
+    reward: Any = None
+    online: Literal["off", "best_worst", "all_pairs"] = "off"
+    group_size: int = 4
+    loss_type: LossType = "sigmoid"
+    beta: float = 0.1
+    beta_unit: BetaUnit = "sum"
+    label_smoothing: float = 0.0
+    draws: int = 1
+    reference_rows: int = 16
+
+    needs: ClassVar[type] = DensityPolicy
+
+    def __post_init__(self) -> None:
+        faults = self.head.faults()
+        if self.online != "off" and self.reward is None:
+            faults.append(
+                f"online: {self.online} ranks samples by a reward, and there is none; add one, or online: off."
+            )
+        if self.online != "off" and self.group_size < 2:
+            faults.append(f"group_size: {self.group_size} leaves nothing to compare; set at least 2.")
+        if faults:
+            raise ConfigError(faults)
+
+    @property
+    def head(self) -> Head:
+        """The preference loss these options name."""
+        return Head(
+            self.loss_type, self.beta, self.beta_unit, self.label_smoothing, self.draws, rows=self.reference_rows
+        )
+
+    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
+        """Pairs with noise and reference terms; from preferences, or from samples of the policy and the reward."""
+        pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
+        return compared(policy, pairs, self.head, rng)
+
+    def _offline(self, policy: Any, batch: Sequence[Preference]) -> Pairs:
+        if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
+            raise DataError(f"dpo with online: off reads preferences, got {strange[0]}; set online: best_worst.")
+        return observed(policy, batch)
+
+    def _online(self, policy: Any, batch: Sequence[Prompt | Preference], rng: torch.Generator) -> Pairs:
+        prompts = [row.prompt if isinstance(row, Preference) else row for row in batch]
+        rollout = sample_groups(policy, prompts, self.group_size, rng)
+        scores = scored(self.reward, rollout)
+        pairing = best_and_worst if self.online == "best_worst" else all_pairs
+        return pick(rollout, *pairing(scores.value, scores.valid, self.group_size), scores.value)
+
+    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
+        """Every valid pair alike."""
+        return _weights.per_row(mask, mean)
+
+    def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""
+        return preference_loss(policy, chunk, self.head)
+
+
+__all__ = ["DPO"]

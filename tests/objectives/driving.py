@@ -1,0 +1,77 @@
+"""The training loop reduced to its arithmetic, to compare gradients and to see objectives learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.core.types import Experience, Rollout, Scores, Status
+
+
+def alone(total: Tensor) -> Tensor:
+    """The mean over one process."""
+    return total
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gradient(policy: Any, objective: Any, experience: Experience, rows: int = 1 << 20, spans: int = 1 << 20) -> Tensor:
+    """The gradient of one update, accumulated over chunks."""
+    policy.module.zero_grad(set_to_none=True)
+    accumulate(policy, objective, experience, rows, spans)
+    return torch.cat([p.grad.flatten() for p in policy.module.parameters() if p.requires_grad])
+
+
+def accumulate(policy: Any, objective: Any, experience: Any, rows: int = 1 << 20, spans: int = 1 << 20) -> dict:
+    weighted = replace(experience, weight=objective.weigh(experience.mask, alone))
+    metrics: dict[str, Tensor] = {}
+    for chunk, _ in weighted.chunks(rows, spans):
+        loss, metrics = objective.loss(policy, chunk, stream())
+        loss.backward()
+    return dict(metrics)
+
+
+def collect(policy: Any, objective: Any, batch: Any, seed: int = 0) -> Any:
+    with torch.no_grad():
+        return objective.collect(policy, batch, stream(seed))
+
+
+def learn(policy: Any, objective: Any, batch: Any, steps: int, lr: float, updates: int = 1) -> None:
+    """Plain Adam, fresh samples every step."""
+    adam = torch.optim.Adam(policy.module.parameters(), lr=lr)
+    rng = stream(1)
+    for _ in range(steps):
+        with torch.no_grad():
+            experience = objective.collect(policy, batch, rng)
+        for minibatch in experience.minibatches(updates, rng):
+            adam.zero_grad()
+            accumulate(policy, objective, minibatch)
+            adam.step()
+
+
+def outputs(policy: Any, batch: Any, copies: int = 64) -> Tensor:
+    """Fresh outputs, (rows, 2)."""
+    with torch.no_grad():
+        return policy.sample([p for p in batch for _ in range(copies)], stream(9)).output.flatten(1)
+
+
+@dataclass
+class Fixed:
+    """A reward that reads its answers from a list, with statuses."""
+
+    values: list[float]
+    status: list[Status] | None = None
+    per_step: Tensor | None = None
+    modalities = frozenset({"image"})
+    range = (-1.0, 1.0)
+    differentiable = False
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        value = torch.tensor(self.values, dtype=torch.float64).float()
+        status = torch.tensor(self.status or [Status.OK] * len(value), dtype=torch.int8)
+        return Scores(value=value, status=status, per_step=self.per_step)

@@ -25,18 +25,20 @@ def open_pipeline(
     revision: str | None = None,
     variant: str | None = None,
     absent: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> Any:
     """Build the diffusers pipeline class named `pipeline` from `model`, frozen and in evaluation mode, on the CPU.
 
-    `dtypes` maps component names (and "default") to dtypes; `absent` components are not loaded and become None.
+    `dtypes` maps component names (and "default") to dtypes; `absent` components are not loaded and become None;
+    `optional` ones become None where the checkpoint does not list them.
     Raises CheckpointError naming the file or component at fault.
     """
     import diffusers
 
     kind = getattr(diffusers, pipeline)
     folder = checkpoint_folder(kind, model, revision, variant)
-    check_checkpoint(folder, pipeline, variant, absent)
-    missing = dict.fromkeys(absent)
+    listed = check_checkpoint(folder, pipeline, variant, absent)
+    missing = dict.fromkeys({*absent, *(name for name in optional if name not in listed)})
     if "requires_safety_checker" in kind.__init__.__code__.co_varnames:
         missing["requires_safety_checker"] = False  # type: ignore[assignment]
     try:
@@ -76,15 +78,21 @@ def checkpoint_folder(kind: Any, model: str, revision: str | None = None, varian
         ) from error
 
 
-def check_checkpoint(folder: Path, pipeline: str, variant: str | None = None, absent: Collection[str] = ()) -> None:
-    """Raise CheckpointError unless `folder` holds a whole `pipeline` in safetensors (headers only are read)."""
+def check_checkpoint(
+    folder: Path, pipeline: str, variant: str | None = None, absent: Collection[str] = ()
+) -> list[str]:
+    """The components that `folder` lists; CheckpointError unless they are whole and make up a `pipeline`.
+
+    Of weights only the headers are read. `absent` components are not looked at.
+    """
     index = _read_json(folder / "model_index.json", "a pipeline folder has it at its top: give that folder")
     if (found := index.get("_class_name")) != pipeline:
         raise CheckpointError(f"{folder}: holds a {found}, this adapter drives {pipeline}.{_fitting(found)}")
-    for name, entry in index.items():
-        is_component = isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
-        if is_component and name not in absent:
+    listed = [n for n, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None]
+    for name in listed:
+        if name not in absent:
             check_component(folder / name, variant)
+    return listed
 
 
 def check_component(folder: Path, variant: str | None = None) -> None:

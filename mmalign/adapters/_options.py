@@ -57,14 +57,13 @@ def input_dtype(train: Train, dtype: Dtype) -> torch.dtype:
 
 
 def image_size(
-    resolution: int | None, height: int | None, width: int | None, native: int | Sequence[int], multiple: int
+    resolution: int | None, height: int | None, width: int | None, native: tuple[int, int], multiple: int
 ) -> tuple[int, int]:
     """(height, width) in pixels: each as given, else `resolution`, else `native`, what the model was trained at.
 
     Raises ConfigError where a side is not a positive multiple of `multiple` pixels.
     """
-    trained = (native, native) if isinstance(native, int) else tuple(native)
-    sides = {"height": height or resolution or trained[0], "width": width or resolution or trained[1]}
+    sides = {"height": height or resolution or native[0], "width": width or resolution or native[1]}
     faults = [
         f"{name}: {side} is not a positive multiple of {multiple}, which this model needs; "
         f"the nearest is {max(1, round(side / multiple)) * multiple}."

@@ -83,7 +83,12 @@ def ddim_schedule(scheduler: Any, num_inference_steps: int, device: torch.device
             f"num_inference_steps: {num_inference_steps} is more than the {train_steps} it was trained on."
         )
     fresh.set_timesteps(num_inference_steps)
-    times = fresh.timesteps.clamp(max=train_steps - 1)
+    times = fresh.timesteps
+    if int(times[0]) >= train_steps:
+        raise ConfigError(
+            f"num_inference_steps: {num_inference_steps} with steps_offset {fresh.config.steps_offset} starts at time "
+            f"{int(times[0])}, past the last one trained ({train_steps - 1}); use fewer."
+        )
     before = int(times[-1]) - train_steps // num_inference_steps
     end = fresh.alphas_cumprod[before] if before >= 0 else fresh.final_alpha_cumprod
     kept = torch.cat([fresh.alphas_cumprod[times], end.reshape(1)]).to(device)

@@ -1,4 +1,4 @@
-"""What the U-Net families must be for a plain call of the network to be the whole prediction."""
+"""What the U-Net families share: which checkpoints a plain call of the network is enough for, and their size."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def check_plain(pipe: Any, model: str) -> None:
             f"{model}: its U-Net takes {config.in_channels} channels and its autoencoder makes "
             f"{pipe.vae.config.latent_channels}; inpainting and depth models are not supported."
         )
+
+
+def native_pixels(pipe: Any) -> tuple[int, int]:
+    """(height, width) in pixels of the pictures the U-Net was trained on."""
+    sample_size = pipe.unet.config.sample_size
+    height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor

@@ -88,16 +88,17 @@ class SD3:
         self.device = device = default_device(self.device)
         dtypes = {"default": torch_dtype(self.dtype), "vae": torch.float32}
         dtypes["transformer"] = input_dtype(self.train, self.dtype)
-        absent = ("image_encoder", "feature_extractor")
+        absent, t5 = ("image_encoder", "feature_extractor"), ("text_encoder_3", "tokenizer_3")
         self.pipeline = pipe = open_pipeline(
             self.pipeline_name,
             self.model,
             dtypes,
             revision=self.revision,
             variant=self.variant,
-            absent=absent if self.text_encoder_3 else (*absent, "text_encoder_3", "tokenizer_3"),
+            absent=absent if self.text_encoder_3 else (*absent, *t5),
+            optional=t5,
         )
-        native = pipe.transformer.config.sample_size * pipe.vae_scale_factor
+        native = (pipe.transformer.config.sample_size * pipe.vae_scale_factor,) * 2
         multiple = pipe.transformer.config.patch_size * pipe.vae_scale_factor
         self.height, self.width = image_size(self.resolution, self.height, self.width, native, multiple)
         self.latent_shape = (

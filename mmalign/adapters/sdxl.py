@@ -29,7 +29,7 @@ from mmalign.adapters._options import (
     torch_dtype,
 )
 from mmalign.adapters._schedule import ddim_level, ddim_prediction, ddim_schedule
-from mmalign.adapters._unet import check_plain
+from mmalign.adapters._unet import check_plain, native_pixels
 from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
@@ -96,8 +96,9 @@ class SDXL:
         )
         check_plain(pipe, self.model)
         self.prediction = ddim_prediction(pipe.scheduler)
-        scale, sample_size = pipe.vae_scale_factor, pipe.unet.config.sample_size
-        self.height, self.width = image_size(self.resolution, self.height, self.width, sample_size, scale)
+        scale = pipe.vae_scale_factor
+        native = native_pixels(pipe)
+        self.height, self.width = image_size(self.resolution, self.height, self.width, native, scale)
         self.latent_shape = (pipe.unet.config.in_channels, self.height // scale, self.width // scale)
         self.weights = make_trainable(self.train, pipe, "unet", self.lora, self.lora_targets)
         self.module = pipe.unet.to(device)

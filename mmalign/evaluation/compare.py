@@ -1,0 +1,108 @@
+"""Two runs on the same prompts: who wins how often, by how much, and whether chance explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmalign.core.errors import DataError
+from mmalign.evaluation.bootstrap import win_rate
+from mmalign.evaluation.records import Evaluation
+from mmalign.evaluation.table import SummaryRow, common_rewards, number, summarize
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Comparison", "compare", "compare_runs", "comparison_table"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One reward's verdict on B against A, prompt by prompt (repeats of a prompt are averaged first).
+
+    `delta` and `ci` (95 %, paired bootstrap) are b - a. `wins`, `losses`, `ties` count prompts from B's side;
+    `win_rate` counts a tie as half. `p` is the two-sided sign test over prompts without a tie (Dixon and Mood 1946).
+    For a set reward there is one set and no prompts: `win_rate` is the share of resamples in which B beats A, `p` NaN.
+    """
+
+    name: str
+    a: float
+    b: float
+    delta: float
+    ci: tuple[float, float]
+    wins: int
+    losses: int
+    ties: int
+    win_rate: float
+    p: float
+    n: int
+
+
+def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
+    """B against A for every reward both have.
+
+    Raises:
+        DataError: they were not evaluated on the same prompts.
+    """
+    rows = {row.name: row for row in summarize(a, b, {})}
+    return [_verdict(a, b, rows[name]) for name in common_rewards(a, b)]
+
+
+def _verdict(a: Evaluation, b: Evaluation, row: SummaryRow) -> Comparison:
+    shared = (row.name, row.before, row.after, row.delta, row.ci)
+    if row.name in a.sets:
+        resampled = [side.sets[row.name].resampled.numpy() for side in (a, b)]
+        return Comparison(*shared, 0, 0, 0, win_rate(*resampled), float("nan"), row.n)
+    difference = _per_prompt(b.values(row.name) - a.values(row.name), b.group.numpy())
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    ties = len(difference) - wins - losses
+    return Comparison(*shared, wins, losses, ties, win_rate(0 * difference, difference), sign_test(wins, losses), row.n)
+
+
+def _per_prompt(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    exists = ~np.isnan(values)
+    _, member = np.unique(group[exists], return_inverse=True)
+    sizes = np.bincount(member)
+    return np.asarray(np.bincount(member, values[exists], minlength=len(sizes)) / sizes)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The two-sided probability of a split at least this uneven if both sides were equally good."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def compare_runs(a: Path | str, b: Path | str) -> list[Comparison]:
+    """B's final evaluation against A's; each a run directory or an evaluation's own folder.
+
+    Raises:
+        DataError: a directory without an evaluation, or different prompts.
+    """
+    return compare(*(Evaluation.load(_folder(Path(run))) for run in (a, b)))
+
+
+def _folder(run: Path) -> Path:
+    for folder in (run, run / "evaluation" / "after", run / "evaluation"):
+        if (folder / "evaluation.json").exists():
+            return folder
+    raise DataError(f"{run}: holds no evaluation; looked for evaluation.json in it and in evaluation/after.")
+
+
+def comparison_table(comparisons: list[Comparison], names: tuple[str, str]) -> Table:
+    """A rich table of B (`names[1]`) against A (`names[0]`)."""
+    from rich.table import Table
+
+    table = Table(title=f"{names[1]} against {names[0]}", title_justify="left", header_style="bold")
+    table.add_column("reward")
+    for column in (*names, "difference", "95 % interval", "wins / ties / losses", "win rate", "sign test p"):
+        table.add_column(column, justify="right")
+    for c in comparisons:
+        low, high = (number(v, signed=True) for v in c.ci)
+        counts = f"{c.wins} / {c.ties} / {c.losses}" if c.wins + c.ties + c.losses else "set"
+        means = (number(c.a), number(c.b), number(c.delta, signed=True), f"{low} to {high}")
+        table.add_row(c.name, *means, counts, f"{c.win_rate:.0%}", f"{c.p:.2g}" if c.p == c.p else "–")
+    return table

@@ -1,0 +1,168 @@
+"""A policy on held-out prompts, judged by any rewards: the same noise before and after training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.core.errors import CapabilityError, ConfigError, DataError, ScoreError
+from mmalign.core.protocols import Policy, Reward, SetReward
+from mmalign.core.rng import stream, stream_seed
+from mmalign.core.types import Audio, Prompt, Rollout, Scores
+from mmalign.evaluation.bootstrap import resampled_rows
+from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.media.image import to_uint8
+
+__all__ = ["evaluate"]
+
+SET_RESAMPLES = 200
+
+
+def evaluate(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    rewards: Mapping[str, Reward | SetReward],
+    *,
+    seed: int = 0,
+    rows: int = 64,
+    repeats: int = 1,
+    keep: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Generate for every prompt by the deployment sampler and score with every reward; no gradient.
+
+    Args:
+        policy: its `generate` is called on chunks, its module is in evaluation mode meanwhile.
+        prompts: each answered `repeats` times; the rows of one prompt stay together.
+        rewards: by the name they get in tables. Set rewards embed chunk by chunk and score the whole.
+        seed: chunk k draws its noise from a stream named by (seed, k), whatever the weights are, so evaluations with
+            equal prompts, seed, rows and repeats compare like with like.
+        rows: outputs per chunk, a memory knob (it also decides which noise a row gets).
+        repeats: outputs per prompt.
+        keep: outputs kept in the result for people to look at (texts are all kept).
+        progress: called with (rows done, rows in all) after each chunk.
+
+    Raises:
+        DataError: no prompts.
+        ConfigError: fewer rows than repeats.
+        CapabilityError: a reward that cannot judge what the policy makes.
+        ScoreError: a reward that answered with another number of rows; a reward's own exception says where it happened.
+    """
+    start, groups = time.perf_counter(), list(prompts)
+    _check(policy, groups, rewards, rows, repeats)
+    per_chunk = rows // repeats
+    found: dict[str, list[Any]] = {name: [] for name in rewards}
+    kept: list[Any] = []
+    with torch.no_grad(), _evaluating(getattr(policy, "module", None)):
+        for chunk, first in enumerate(range(0, len(groups), per_chunk)):
+            part = groups[first : first + per_chunk]
+            rollout = policy.generate([p for p in part for _ in range(repeats)], stream(seed, "evaluate", chunk))
+            numbers = torch.arange(first, first + len(part)).repeat_interleave(repeats)
+            rollout = replace(rollout, group=numbers.to(rollout.group.device))
+            for name, reward in rewards.items():
+                found[name].append(_judged(name, reward, rollout))
+            kept = _keep(kept, rollout.output, keep)
+            if progress:
+                progress(int(numbers[-1] + 1) * repeats, len(groups) * repeats)
+    group = torch.arange(len(groups)).repeat_interleave(repeats)
+    sets = {name: reward for name, reward in rewards.items() if isinstance(reward, SetReward)}
+    return Evaluation(
+        modality=policy.modality,
+        prompts=[p for p in groups for _ in range(repeats)],
+        group=group,
+        scores={name: _joined(found[name]) for name in rewards if name not in sets},
+        sets={name: _set_value(reward, torch.cat(found[name]), group, seed) for name, reward in sets.items()},
+        outputs=_stacked(kept),
+        seed=seed,
+        rows=rows,
+        repeats=repeats,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check(policy: Policy, prompts: list[Prompt], rewards: Mapping[str, Any], rows: int, repeats: int) -> None:
+    if not prompts:
+        raise DataError("there are no prompts to evaluate on; set data.held_out, data.held_out_path or --prompts.")
+    if repeats < 1 or rows < repeats:
+        raise ConfigError(f"evaluation.rows: {rows} rows cannot hold the {repeats} repeats of one prompt.")
+    for name, reward in rewards.items():
+        if policy.modality not in reward.modalities:
+            raise CapabilityError(
+                f"reward '{name}' judges {' and '.join(sorted(reward.modalities))}, the policy makes {policy.modality}."
+            )
+
+
+@contextmanager
+def _evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Dropout off, and every submodule's mode restored afterwards."""
+    training = [m for m in module.modules() if m.training] if module is not None else []
+    for m in training:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def _judged(name: str, reward: Reward | SetReward, rollout: Rollout) -> Scores | Tensor:
+    try:
+        result = reward.embed(rollout).float().cpu() if isinstance(reward, SetReward) else reward(rollout).to("cpu")
+    except Exception as error:
+        error.add_note(f"while reward '{name}' judged prompts {rollout.group.min()} to {rollout.group.max()}")
+        raise
+    answered = len(result.value) if isinstance(result, Scores) else len(result)
+    if answered != len(rollout.prompts):
+        raise ScoreError(f"reward '{name}' answered {answered} rows for {len(rollout.prompts)} outputs.")
+    return result
+
+
+def _joined(chunks: list[Scores]) -> Scores:
+    """Scores of all rows; a part that some chunk lacks is NaN there."""
+    names = dict.fromkeys(name for chunk in chunks for name in chunk.parts)
+    absent = [torch.full((len(chunk.value),), torch.nan) for chunk in chunks]
+    return Scores(
+        value=torch.cat([chunk.value.float() for chunk in chunks]),
+        status=torch.cat([chunk.status.to(torch.int8) for chunk in chunks]),
+        parts={n: torch.cat([c.parts.get(n, a).float() for c, a in zip(chunks, absent, strict=True)]) for n in names},
+    )
+
+
+def _set_value(reward: SetReward, embedding: Tensor, group: Tensor, seed: int) -> SetValue:
+    draws = resampled_rows(group.numpy(), SET_RESAMPLES, stream_seed(seed, "bootstrap"))
+    resampled = torch.stack([reward.score(embedding[torch.from_numpy(rows)]).float().cpu() for rows in draws])
+    return SetValue(float(reward.score(embedding)), resampled, len(embedding))
+
+
+def _keep(kept: list[Any], output: Any, count: int) -> list[Any]:
+    """Outputs so far with this chunk's first ones, no more than `count` (texts: all)."""
+    if isinstance(output, list):
+        return [*kept, output]
+    room = count - sum(len(part) for part in kept)
+    if room <= 0:
+        return kept
+    part = output[:room]
+    return [*kept, part.to("cpu") if isinstance(part, Audio) else to_uint8(part)]
+
+
+def _stacked(kept: list[Any]) -> Any:
+    """One batch; sound of different lengths is padded and masked."""
+    if not kept or not isinstance(kept[0], Audio):
+        return [text for part in kept for text in part] if kept and isinstance(kept[0], list) else _cat(kept)
+    longest = max(part.samples.shape[2] for part in kept)
+    masks = [torch.ones(len(p), p.samples.shape[2], dtype=torch.bool) if p.mask is None else p.mask for p in kept]
+    return Audio(
+        torch.cat([nn.functional.pad(p.samples, (0, longest - p.samples.shape[2])) for p in kept]),
+        kept[0].rate,
+        torch.cat([nn.functional.pad(mask, (0, longest - mask.shape[1])) for mask in masks]),
+    )
+
+
+def _cat(kept: list[Tensor]) -> Tensor:
+    return torch.cat(kept) if kept else torch.empty(0)

@@ -1,0 +1,220 @@
+"""What one evaluation found, row by row, and the folder it lives in.
+
+evaluation.json    seed, rows, repeats, seconds, modality; per set reward its value and resamples
+rows.jsonl         one line per row: prompt, group, meta, output (text, or the file of a kept one), scores
+outputs/           the first outputs: 0000.png … or 0000.wav …
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+from mmalign.core.files import write_folder_beside
+from mmalign.core.types import Audio, Modality, Prompt, Scores, Status
+from mmalign.evaluation.bootstrap import Interval, centred_interval, mean_interval
+from mmalign.media.audio import read_audio, write_audio
+from mmalign.media.image import read_images, write_image
+
+__all__ = ["Evaluation", "SetValue"]
+
+
+@dataclass
+class SetValue:
+    """A set reward's value over all rows, and over resamples of the prompts (shared by paired evaluations)."""
+
+    value: float
+    resampled: Float[Tensor, " R"]
+    n: int
+
+
+@dataclass
+class Evaluation:
+    """A policy's outputs on B rows (prompts x repeats) and what each reward says of them.
+
+    `scores[name].value` (B,) is NaN where no score exists. `outputs` holds the first K rows only (every row for text):
+    uint8 pictures (K, 3, H, W), `Audio`, or strings. Two evaluations with equal prompts, seed, rows and repeats were
+    generated from the same noise.
+    """
+
+    modality: Modality
+    prompts: list[Prompt]
+    group: Int[Tensor, " B"]
+    scores: dict[str, Scores]
+    sets: dict[str, SetValue]
+    outputs: Any
+    seed: int
+    rows: int
+    repeats: int
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """Every reward, row rewards first."""
+        return [*self.scores, *self.sets]
+
+    def values(self, name: str) -> Float[np.ndarray, " B"]:
+        """One row reward's values as float64, NaN where none exists."""
+        scores = self.scores[name]
+        return torch.where(scores.valid, scores.value, torch.nan).double().numpy()
+
+    def interval(self, name: str) -> Interval:
+        """The reward's mean (or set value) with its 95 % interval, resampling prompts."""
+        if name in self.sets:
+            found = self.sets[name]
+            return centred_interval(found.value, found.resampled.double().numpy(), found.n)
+        return mean_interval(self.values(name), self.group.numpy())
+
+    def means(self) -> dict[str, float]:
+        """Every reward's mean over the rows that have a score (or its set value), NaN if none has."""
+        rows = {name: self.values(name) for name in self.scores}
+        means = {n: float(v[~np.isnan(v)].mean()) if (~np.isnan(v)).any() else math.nan for n, v in rows.items()}
+        return means | {name: found.value for name, found in self.sets.items()}
+
+    def save(self, folder: Path | str) -> None:
+        """Write this as `folder`, replacing what was there; whole or not at all.
+
+        Facts in `Prompt.meta` that JSON cannot hold are written as their `repr`.
+        """
+        _save(self, folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Evaluation:
+        """What `save` wrote.
+
+        Raises:
+            DataError: a file is missing or not what was written; names it, with the line.
+        """
+        return _load(Path(folder))
+
+    def invalid(self, name: str) -> int:
+        """Rows without a score."""
+        return int((~self.scores[name].valid).sum()) if name in self.scores else 0
+
+
+def _save(evaluation: Evaluation, folder: Path | str) -> None:
+    with write_folder_beside(Path(folder)) as beside:
+        files = _write_outputs(evaluation.outputs, beside / "outputs")
+        plain = ("modality", "seed", "rows", "repeats", "seconds", "extra")
+        head = {
+            **{name: getattr(evaluation, name) for name in plain},
+            "rewards": list(evaluation.scores),
+            "sets": {
+                name: {"value": _number(found.value), "n": found.n, "resampled": found.resampled.tolist()}
+                for name, found in evaluation.sets.items()
+            },
+        }
+        (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")
+        files += [None] * (len(evaluation.prompts) - len(files))
+        rows = (_row(evaluation, i, file) for i, file in enumerate(files))
+        lines = [json.dumps(row, ensure_ascii=False, default=repr) for row in rows]
+        (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
+    if isinstance(outputs, list):
+        return list(outputs)
+    folder.mkdir()
+    names: list[str | None] = []
+    for i in range(len(outputs)):
+        names.append(f"outputs/{i:04d}{'.wav' if isinstance(outputs, Audio) else '.png'}")
+        if isinstance(outputs, Audio):
+            length = outputs.samples.shape[2] if outputs.mask is None else int(outputs.mask[i].sum())
+            write_audio(outputs.samples[i, :, :length], outputs.rate, folder.parent / str(names[-1]))
+        else:
+            write_image(outputs[i], folder.parent / str(names[-1]))
+    return names
+
+
+def _row(evaluation: Evaluation, i: int, file: str | None) -> dict[str, Any]:
+    prompt = evaluation.prompts[i]
+    scores = {
+        name: {
+            "value": _number(s.value[i].item()),
+            "status": Status(int(s.status[i])).label,
+            "parts": {part: _number(v[i].item()) for part, v in s.parts.items()},
+        }
+        for name, s in evaluation.scores.items()
+    }
+    return {
+        "prompt": prompt.text,
+        "group": int(evaluation.group[i]),
+        "meta": dict(prompt.meta),
+        "output": file,
+        "scores": scores,
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _load(folder: Path) -> Evaluation:
+    try:
+        head = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
+        sets = {
+            name: SetValue(_value(s["value"]), torch.tensor([_value(v) for v in s["resampled"]]), s["n"])
+            for name, s in head["sets"].items()
+        }
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is {folder} an evaluation?") from None
+    except (json.JSONDecodeError, KeyError) as error:
+        raise DataError(f"{folder / 'evaluation.json'}: not an evaluation's head: {error!r}.") from None
+    rows = [_parsed(line, folder / "rows.jsonl", i, head["rewards"]) for i, line in enumerate(lines, 1) if line]
+    return Evaluation(
+        modality=head["modality"],
+        prompts=[Prompt(row["prompt"], meta=row["meta"]) for row in rows],
+        group=torch.tensor([row["group"] for row in rows]),
+        scores={name: _scores([row["scores"][name] for row in rows]) for name in head["rewards"]},
+        sets=sets,
+        outputs=_read_outputs(folder, [row["output"] for row in rows if row["output"] is not None], head["modality"]),
+        **{key: head[key] for key in ("seed", "rows", "repeats", "seconds", "extra")},
+    )
+
+
+def _parsed(line: str, file: Path, number: int, rewards: list[str]) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = json.loads(line)
+        for key in ("prompt", "group", "meta", "output"):
+            row[key]
+        for name in rewards:
+            row["scores"][name]["value"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{file}:{number}: not a row of an evaluation: {error!r}.") from None
+    return row
+
+
+def _scores(cells: list[Mapping[str, Any]]) -> Scores:
+    parts = dict.fromkeys(part for cell in cells for part in cell["parts"])
+    return Scores(
+        value=torch.tensor([_value(cell["value"]) for cell in cells]),
+        status=torch.tensor([Status[cell["status"].upper()] for cell in cells], dtype=torch.int8),
+        parts={part: torch.tensor([_value(cell["parts"].get(part)) for cell in cells]) for part in parts},
+    )
+
+
+def _value(number: float | None) -> float:
+    return math.nan if number is None else number
+
+
+def _read_outputs(folder: Path, names: list[str], modality: Modality) -> Any:
+    if modality == "text":
+        return names
+    if modality == "image":
+        return (read_images([folder / n for n in names]) * 255).round().to(torch.uint8) if names else torch.empty(0)
+    clips = [read_audio(folder / name) for name in names]
+    longest = max((samples.shape[1] for samples, _ in clips), default=0)
+    padded = [torch.nn.functional.pad(samples, (0, longest - samples.shape[1])) for samples, _ in clips]
+    mask = torch.stack([torch.arange(longest) < samples.shape[1] for samples, _ in clips]) if clips else None
+    return Audio(torch.stack(padded) if clips else torch.empty(0, 1, 0), clips[0][1] if clips else 1, mask)

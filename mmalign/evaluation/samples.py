@@ -1,0 +1,59 @@
+"""What a policy makes in the middle of a run, for people: a sheet of pictures or sound files, and a table of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.types import Audio, Rollout, Scores, Status
+from mmalign.evaluation.table import number
+from mmalign.media.audio import write_audio
+from mmalign.media.image import contact_sheet, write_image
+
+__all__ = ["save_samples"]
+
+
+def save_samples(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> None:
+    """Fill `folder` (made if missing) with `rows.parquet` and, by modality, `contact_sheet.png` or `000.wav` ….
+
+    The table has one row per output: prompt, group, output (the text, or the file it is in), and per reward its value
+    (null where none exists), status and parts. Pictures carry their prompt and scores as captions.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    columns: dict[str, list[Any]] = {
+        "prompt": [prompt.text for prompt in rollout.prompts],
+        "group": rollout.group.tolist(),
+        "output": _write(folder, rollout, scores),
+    }
+    for name, found in scores.items():
+        columns[name] = _nullable(found.value.tolist())
+        columns[f"{name}/status"] = [Status(int(status)).label for status in found.status]
+        columns |= {f"{name}/{part}": _nullable(value.tolist()) for part, value in found.parts.items()}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "rows.parquet")
+
+
+def _write(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> list[str]:
+    """The outputs' own files; returns what the table says of each row."""
+    output = rollout.output
+    if isinstance(output, list):
+        return output
+    if isinstance(output, Audio):
+        names = [f"{i:03d}.wav" for i in range(len(output))]
+        for i, name in enumerate(names):
+            end = None if output.mask is None else int(output.mask[i].sum())
+            write_audio(output.samples[i, :, :end], output.rate, folder / name)
+        return names
+    captions = [
+        "\n".join([prompt.text, *(f"{name} {number(found.value[i].item())}" for name, found in scores.items())])
+        for i, prompt in enumerate(rollout.prompts)
+    ]
+    write_image(contact_sheet(output, captions), folder / "contact_sheet.png")
+    return ["contact_sheet.png"] * len(rollout.prompts)
+
+
+def _nullable(values: list[float]) -> list[float | None]:
+    return [None if value != value else value for value in values]

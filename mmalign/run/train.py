@@ -128,7 +128,18 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
         if prompts:
             with session.update_rule.averaged():
                 evaluate_now(parts, prompts, directory.evaluation("after"), session)
-            rows = summarise(parts, directory)
+            rows = summarise(parts, directory, session.seconds)
         directory.write("README.md", card(directory.path))
         write_report(directory.path)
     return Finished(parts, directory, rows)
+
+
+def summarise(parts: Parts, directory: RunDirectory, seconds: float) -> list[Any]:
+    """Write `summary.json` from the evaluations before and after; returns its rows."""
+    from mmalign.evaluation.records import Evaluation
+    from mmalign.evaluation.table import roles_of, summarize, write_summary
+
+    before, after = (Evaluation.load(directory.evaluation(when)) for when in ("before", "after"))
+    rows = summarize(before, after, roles_of(parts.file.to_dict()))
+    write_summary(rows, directory.path / "summary.json", seconds, str(directory.path / "report.html"))
+    return rows

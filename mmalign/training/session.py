@@ -115,3 +115,9 @@ class Session:
 
     def __post_init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._opened = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this session was opened."""
+        return time.perf_counter() - self._opened

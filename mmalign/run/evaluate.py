@@ -1,0 +1,70 @@
+"""`evaluate(run)`: a policy on held-out prompts, with any rewards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.config import RunFile, load
+from mmalign.core.files import write_folder_beside
+from mmalign.run.build import Parts, build
+from mmalign.run.directory import RunDirectory
+from mmalign.run.hooks import measure
+from mmalign.run.train import held_out, summarise
+from mmalign.training import checkpoint
+
+
+@dataclass
+class Evaluated:
+    """What was measured: `rows` (before/after) for a run directory, `evaluation` for the policy as it is now."""
+
+    evaluation: Any
+    rows: Sequence[Any]
+    directory: RunDirectory | None
+
+
+def evaluate(
+    run: RunFile | Path | str,
+    prompts: Path | str | None = None,
+    changes: Sequence[str] = (),
+    allow: Collection[str] = (),
+) -> Evaluated:
+    """Measure a policy on held-out prompts.
+
+    Args:
+        run: a run file (the generator as it is), or a run directory (its start against its newest checkpoint; the
+            directory's evaluation, summary and report are written again).
+        prompts: a file of prompts instead of the run's own held-out ones.
+        changes: `key.path=value` overrides.
+        allow: modules that the run file may name.
+    """
+    directory = RunDirectory(Path(run)) if not isinstance(run, RunFile) and Path(run).is_dir() else None
+    file = run if isinstance(run, RunFile) else load(directory.path / "run.yaml" if directory else run, changes)
+    if prompts:
+        file = replace(file, evaluation=replace(file.evaluation, prompts=str(Path(prompts).absolute())))
+    parts = build(file, allow)
+    questions = held_out(parts)
+    parts.load()
+    if directory is None:
+        return Evaluated(measure(parts, questions), [], None)
+    return _compare_with_start(parts, directory, questions)
+
+
+def _compare_with_start(parts: Parts, directory: RunDirectory, prompts: Sequence[Any]) -> Evaluated:
+    from mmalign.evaluation.report import write_report
+
+    start = time.perf_counter()
+    newest = checkpoint.latest(directory.checkpoints)
+    found = {"before": measure(parts, prompts)}
+    parts.adapter.restore(newest / "adapter")
+    found["after"] = measure(parts, prompts)
+    for when, evaluation in found.items():
+        with write_folder_beside(directory.evaluation(when)) as beside:
+            evaluation.save(beside)
+            (beside / "done").write_text(f"{newest.name}\n")
+    rows = summarise(parts, directory, time.perf_counter() - start)
+    write_report(directory.path)
+    return Evaluated(found["after"], rows, directory)

@@ -1,0 +1,17 @@
+"""One process or two: the same gradient, through accelerate's own wrapping."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_two_processes_give_the_gradient_of_one() -> None:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    done = subprocess.run(
+        [*command, "-m", "tests.training.two_processes"], cwd=root, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    worst = re.search(r"worst (\S+)", done.stdout)
+    assert worst and float(worst[1]) <= 1e-5, done.stdout

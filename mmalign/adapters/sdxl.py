@@ -73,7 +73,7 @@ class SDXL:
     conditions: Conditions = field(init=False, repr=False, compare=False)
     images: LatentImages = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    prediction: Prediction = field(init=False, repr=False, compare=False)
+    prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts")

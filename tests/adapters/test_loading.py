@@ -119,3 +119,17 @@ def test_the_embedded_scenes_model_loads_and_draws():
     x = torch.randn(1, *adapter.latent_shape)
     pictures = adapter.decode(sample(adapter, ["a red circle"], x, 2))
     assert pictures.shape == (1, 3, adapter.height, adapter.width) and pictures.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("sd", ("epsilon", "v")), ("sdxl", ("epsilon", "v")), ("sd3", ("flow",))])
+def test_whether_it_is_a_flow_is_known_before_any_weights_are_read(name, kinds):
+    assert adapters.build({"name": name, "model": "owner/model"}, "adapter").prediction in kinds
+
+
+def test_load_adapter_builds_and_loads(checkpoint):
+    import mmalign
+
+    adapter = mmalign.load_adapter("sd", model=str(checkpoint("sd_v")), device="cpu", lora={"rank": 1})
+    assert adapter.prediction == "v" and not adapter.module.training
+    with pytest.raises(ConfigError, match=r"sd\.modell: unknown option\. Did you mean 'model'\?"):
+        mmalign.load_adapter("sd", model="x", modell="y")

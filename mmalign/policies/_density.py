@@ -78,26 +78,27 @@ def surrogate_log_prob(
     return torch.cat(parts)
 
 
-def error_weight(
-    kind: Prediction, alpha: Tensor, sigma: Tensor, weighting: Weighting, slope: Tensor | None = None
-) -> Tensor:
-    """w on the squared error of the network's own prediction; `slope` is −dλ/du / p(u), for "elbo" alone."""
-    own = torch.ones_like(alpha) if kind == "epsilon" else alpha.square()
-    if weighting == "const_eps":
-        return own
-    if weighting == "const_v":
-        return own / alpha.square()
-    if slope is None:
-        raise ValueError("weighting 'elbo' needs the slope of the schedule.")
-    return own * slope
+def constant_weight(kind: Prediction, alpha: Float[Tensor, " B"], weighting: Weighting) -> Float[Tensor, " B"]:
+    """w of "const_v" or "const_eps" on the squared error of the network's own prediction."""
+    if (kind == "epsilon") == (weighting == "const_eps"):
+        return torch.ones_like(alpha)
+    return alpha.square() if weighting == "const_eps" else alpha.square().reciprocal()
 
 
-def log_snr_slope(adapter: Any, u: Float[Tensor, " B"], sigma: Tensor, alpha: Tensor) -> Float[Tensor, " B"]:
-    """−dλ/du = 2 (α⁻¹·−dα/du + σ⁻¹·dσ/du), by central differences between whole entries of a 1,000-entry table."""
+def bound_weight(adapter: Any, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """−dλ/du on the squared error of ε, times α² where the network predicts a velocity; "elbo" before 1 / p(u).
+
+    −dλ/du = 2 (dσ/du / σ − dα/du / α), by central differences between whole entries of a 1,000-entry table.
+    """
     middle = ((u * _TABLE).floor().clamp(2, _TABLE - 3) + 0.5) / _TABLE
     after, before = _level(adapter, middle + 2 / _TABLE), _level(adapter, middle - 2 / _TABLE)
-    width = 4 / _TABLE
-    return 2 * ((after.sigma - before.sigma) / sigma - (after.alpha - before.alpha) / alpha) / width
+    alpha_slope, sigma_slope = (
+        (a - b) * _TABLE / 4 for a, b in ((after.alpha, before.alpha), (after.sigma, before.sigma))
+    )
+    level = _level(adapter, u)
+    if adapter.prediction == "epsilon":
+        return 2 * (sigma_slope / level.sigma - alpha_slope / level.alpha)
+    return 2 * level.alpha * (sigma_slope * level.alpha / level.sigma - alpha_slope)
 
 
 def _term(adapter: Any, clean: Tensor, condition: Any, draw: Probe, weighting: Weighting) -> Float[Tensor, " B"]:
@@ -105,8 +106,10 @@ def _term(adapter: Any, clean: Tensor, condition: Any, draw: Probe, weighting: W
     alpha, sigma, noise = level.alpha, level.sigma, draw["noise"]
     x = like(alpha, clean) * clean + like(sigma, clean) * noise
     wanted = target(adapter.prediction, clean, noise, alpha, sigma)
-    slope = log_snr_slope(adapter, draw["u"], sigma, alpha) / draw["density"] if weighting == "elbo" else None
-    weight = error_weight(adapter.prediction, alpha, sigma, weighting, slope)
+    if weighting == "elbo":
+        weight = bound_weight(adapter, draw["u"]) / draw["density"]
+    else:
+        weight = constant_weight(adapter.prediction, alpha, weighting)
     error = (wanted - adapter.predict(x, level.times, condition)).flatten(1).square().sum(1)
     return -0.5 * weight * error
 

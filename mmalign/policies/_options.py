@@ -28,8 +28,8 @@ def within(name: str, value: float | None, low: float, high: float = float("inf"
 
 
 def predicts(policy: str, adapter: Any, kinds: Collection[str], instead: str) -> None:
-    """The adapter must predict one of `kinds`."""
-    if adapter.prediction not in kinds:
+    """The adapter must predict one of `kinds`; None (an adapter whose own options are wrong) passes."""
+    if adapter is not None and adapter.prediction not in kinds:
         raise ValueError(
             f"policy '{policy}' needs an adapter that predicts {' or '.join(kinds)}, and this one "
             f"({type(adapter).__name__}) predicts {adapter.prediction}; use policy '{instead}'."

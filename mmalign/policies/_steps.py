@@ -95,7 +95,10 @@ def cps(
 ) -> Step:
     """Coefficients-Preserving Sampling: DDIM's η written for flows, std = t′ sin(η π / 2).
 
-    The coefficients of signal and noise at t′ are kept exactly, so no noise is left that later steps cannot remove.
+    The coefficients of signal and noise at t′ are kept exactly, so no noise is left that later steps cannot remove. The
+    marginals are exact where the clean prediction is (data of one point); spread data come out narrower, at any number
+    of steps: fresh noise replaces an estimate ε̂ that carried part of the spread (N(·, 0.4²) becomes N(·, 0.32²) at
+    η = 0.8 as steps → ∞, measured). The two SDEs have no such bias in the limit, and residual noise before it.
     """
     clean, epsilon = x - like(sigma, x) * velocity, x + like(1 - sigma, x) * velocity
     std = sigma_next * math.sin(noise_level * math.pi / 2)

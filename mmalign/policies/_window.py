@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmalign.core.errors import ConfigError
 from mmalign.core.rng import rand
 from mmalign.policies._options import at_least, one_of
 
@@ -98,20 +99,25 @@ class Window:
         if self.kind == "all" and self.size > 0:
             raise ValueError(f"window_size is {self.size} but window 'all' trains every step; name another window.")
 
+    def fits(self, steps: int) -> None:
+        """Check what does not depend on the schedule: with K = `steps` the range must hold the window."""
+        able = torch.ones(steps)
+        self.steps(able, able)
+
     def steps(self, std: Float[Tensor, " K"], sigma_next: Float[Tensor, " K"]) -> list[int]:
-        """The candidates under these options; a ValueError where they are fewer than the window needs."""
+        """The candidates under these options; a ConfigError where they are fewer than the window needs."""
         low, high = self.range
         if high > 1 and high > len(std):
-            raise ValueError(f"window_range is ({low:g}, {high:g}) but a sample has {len(std)} steps.")
+            raise ConfigError(f"window_range is ({low:g}, {high:g}) but a sample has {len(std)} steps.")
         able = candidates(std, sigma_next, self.range, self.residual_noise)
         if not able:
-            raise ValueError(
+            raise ConfigError(
                 f"no step of window_range ({low:g}, {high:g}) can carry noise: of {len(std)} steps the candidates are "
                 f"{candidates(std, sigma_next, (0.0, 1.0), self.residual_noise)}. Use an earlier range, more steps, or "
                 "residual_noise=True."
             )
         if self.size > len(able):
-            raise ValueError(f"window_size is {self.size} but only {len(able)} steps can carry noise: {able}.")
+            raise ConfigError(f"window_size is {self.size} but only {len(able)} steps can carry noise: {able}.")
         return able
 
     def draw(self, able: list[int], calls: int, rows: int, rng: torch.Generator) -> Plan:

@@ -88,7 +88,9 @@ class Ddpm:
         at_least("rows", self.rows, 0)
         within("eta", self.eta, 0, 1)
         self._calls = 0
-        self._candidates(self._process())
+        window = self._window()
+        if self.eta != 0:  # the schedule is not loaded yet; `sample` checks the window against it
+            window.fits(self.num_inference_steps)
 
     @property
     def modality(self) -> Modality:
@@ -180,8 +182,7 @@ class Ddpm:
         )
 
     def _candidates(self, process: Process) -> list[int]:
-        window = self._window()
-        return [] if self.eta == 0 else window.steps(process.step_std(), process.levels.sigma[1:])
+        return [] if self.eta == 0 else self._window().steps(process.step_std(), process.levels.sigma[1:])
 
 
 __all__ = ["Ddpm"]

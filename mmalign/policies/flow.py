@@ -46,8 +46,8 @@ class Flow:
 
     Args:
         adapter: a `LatentAdapter`.
-        sde: how noisy steps draw their noise; "cps" keeps the marginals exactly at any number of steps, the other two
-            as steps → ∞.
+        sde: how noisy steps draw their noise. "cps" leaves no residual noise at any number of steps but narrows the
+            distribution; "flow_sde" and "dance" keep the marginals as steps → ∞ and leave residual noise at few steps.
         noise_level: a of Flow-GRPO (≥ 0), η of CPS (in [0, 1]) or of DanceGRPO (≥ 0); None is the published value
             (0.7, 0.8, 0.3). 0 samples by the ODE and records no steps.
         num_inference_steps: K of `sample`.
@@ -102,7 +102,9 @@ class Flow:
         at_least("rows", self.rows, 0)
         within("noise_level", self.noise_level, 0, 1 if self.sde == "cps" else math.inf)
         self._calls = 0
-        self._candidates(self._process())
+        window = self._window()
+        if self.noise_level != 0:  # the schedule is not loaded yet; `sample` checks the window against it
+            window.fits(self.num_inference_steps)
 
     @property
     def modality(self) -> Modality:
@@ -194,8 +196,7 @@ class Flow:
         )
 
     def _candidates(self, process: Process) -> list[int]:
-        window = self._window()
-        return [] if self.noise_level == 0 else window.steps(process.step_std(), process.levels.sigma[1:])
+        return [] if self.noise_level == 0 else self._window().steps(process.step_std(), process.levels.sigma[1:])
 
 
 __all__ = ["Flow"]

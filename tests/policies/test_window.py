@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -40,7 +42,7 @@ def test_a_sliding_window_visits_every_step_and_then_starts_over(count: int, siz
     assert {s + i for s in starts for i in range(size)} == set(range(count))
     assert starts[0] == 0
     assert 0 in starts[1:]
-    assert all(b - a <= stride for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= stride for a, b in itertools.pairwise(starts))
 
 
 @given(low=st.floats(0, 0.95), width=st.floats(0.001, 1), steps=st.integers(1, 100))
@@ -100,7 +102,6 @@ def test_the_last_step_of_cps_carries_no_noise_whatever_is_asked() -> None:
 @pytest.mark.parametrize(
     ("given_options", "message"),
     [
-        ({"kind": "randm", "size": 2}, "window is 'randm'; it must be one of all, first.*Did you mean 'random'"),
         ({"kind": "random"}, "window 'random' needs window_size >= 1"),
         ({"size": 2}, "window 'all' trains every step; name another window"),
         ({"range": (0.5, 0.2)}, r"window_range is \(0.5, 0.2\); it must be"),

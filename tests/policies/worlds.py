@@ -24,14 +24,14 @@ class CountingLatent(ToyLatent):
 
 
 class DoubleLatent(ToyLatent):
-    """A toy whose weights and arithmetic are float64, for finite differences."""
+    """A toy whose weights are float64, and its arithmetic where x is, for finite differences."""
 
     def __init__(self, prediction: str = "flow", **more: Any) -> None:
         super().__init__(prediction, **more)
         self.module = self.module.double()
 
     def predict(self, x: Tensor, times: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        return super().predict(x.double(), times.double(), condition)
+        return super().predict(x.double(), times.double(), condition).to(x.dtype)
 
 
 def grouped(groups: int = 3, size: int = 4) -> list[Prompt]:
@@ -73,3 +73,14 @@ def gradient(adapter: ToyLatent, value: Any) -> Tensor:
     """Autograd's gradient of the scalar `value()` by every weight, flattened."""
     grads = torch.autograd.grad(value(), list(adapter.module.parameters()))
     return torch.cat([g.flatten() for g in grads]).double()
+
+
+def descend(adapter: ToyLatent, loss: Any, steps: int, rate: float) -> None:
+    """Plain gradient descent with the gradient's norm held at most 1."""
+    for _ in range(steps):
+        parameters = list(adapter.module.parameters())
+        grads = torch.autograd.grad(loss(), parameters)
+        norm = torch.stack([g.norm() for g in grads]).norm().clamp(min=1)
+        with torch.no_grad():
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter.sub_(rate * grad / norm)

@@ -1,0 +1,170 @@
+"""Scores on disk, by what was scored: SQLite in WAL mode, safe for several processes.
+
+A key is the SHA-256 of the reward (its name, options, code version and the bytes of its weights) and of everything it
+may look at: the prompt's text, media and meta, and the exact bytes of the output. Never the output alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import CheckpointError
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+
+_KEPT = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE)  # our own failures are tried again
+
+
+def default_cache_path() -> Path:
+    """`scores.sqlite` in $MMALIGN_CACHE, else in the user's cache folder."""
+    home = os.environ.get("MMALIGN_CACHE")
+    root = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmalign"
+    return root / "scores.sqlite"
+
+
+class ScoreCache:
+    """Scores of single rows by content hash; rows with step credit and failed rows are not kept."""
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        self.path = Path(path) if path is not None else default_cache_path()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID"
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be used as a score cache ({error}); delete it or name another file."
+            ) from None
+
+    def read(self, keys: Sequence[bytes]) -> dict[bytes, Scores]:
+        """The rows that are there, each as scores of one row."""
+        found = {}
+        for start in range(0, len(keys), 500):
+            some = keys[start : start + 500]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT key, row FROM scores WHERE key IN ({marks})"  # only question marks are formatted in
+            found.update({key: _decoded(text) for key, text in self._db.execute(query, some)})
+        return found
+
+    def write(self, keys: Sequence[bytes], scores: Scores) -> None:
+        """Keep every row that has an answer, in one transaction."""
+        if scores.per_step is not None:
+            return
+        kept = [i for i, status in enumerate(scores.status.tolist()) if status in _KEPT]
+        with self._db:
+            self._db.execute("BEGIN")
+            rows = [(keys[i], _encoded(scores, i)) for i in kept]
+            self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+def identity(reward: Any) -> str | None:
+    """What tells this reward from any other as text; None if its scores may not be cached.
+
+    It must say `deterministic = True` and be a dataclass (its options) or have `fingerprint() -> str` (the digest of
+    its weights and preprocessing); `version` is raised when its code changes its values.
+    """
+    if not getattr(reward, "deterministic", False):
+        return None
+    kind = type(reward)
+    facts: dict[str, Any] = {
+        "code": f"{kind.__module__}.{kind.__qualname__}",
+        "version": getattr(reward, "version", "1"),
+    }
+    if dataclasses.is_dataclass(reward):
+        facts["options"] = {f.name: repr(getattr(reward, f.name)) for f in dataclasses.fields(reward) if f.init}
+    elif not hasattr(reward, "fingerprint"):
+        return None
+    if hasattr(reward, "fingerprint"):
+        facts["fingerprint"] = reward.fingerprint()
+    return json.dumps(facts, sort_keys=True)
+
+
+def row_keys(who: str, rollout: Rollout) -> list[bytes]:
+    """One key per row for the reward `who` (`identity`)."""
+    start = hashlib.sha256(who.encode())
+    keys = []
+    for row, prompt in enumerate(rollout.prompts):
+        digest = start.copy()
+        _feed(digest, prompt)
+        _feed(digest, _output(rollout.output, row))
+        keys.append(digest.digest())
+    return keys
+
+
+def _output(output: Any, row: int) -> Any:
+    if isinstance(output, Audio):
+        mask = None if output.mask is None else output.mask[row]
+        return {"samples": output.samples[row], "rate": output.rate, "mask": mask}
+    return output[row]
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """Every value with its type and length, so that no two different inputs give one stream of bytes."""
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous()
+        data = (
+            array.view(torch.uint8).numpy().tobytes() if array.numel() and array.ndim else repr(array.tolist()).encode()
+        )
+        digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode() + data)
+    elif isinstance(value, Prompt):
+        _feed(digest, {"text": value.text, "media": dict(value.media), "meta": dict(value.meta)})
+    elif isinstance(value, Mapping):
+        digest.update(f"map {len(value)} ".encode())
+        for key in sorted(value, key=repr):
+            _feed(digest, repr(key))
+            _feed(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"list {len(value)} ".encode())
+        for item in value:
+            _feed(digest, item)
+    else:
+        data = value if isinstance(value, bytes) else (value if isinstance(value, str) else repr(value)).encode()
+        digest.update(f"{type(value).__name__} {len(data)} ".encode() + data)
+
+
+def _encoded(scores: Scores, row: int) -> str:
+    fields = {
+        "value": _number(scores.value[row]),
+        "status": int(scores.status[row]),
+        "confidence": None if scores.confidence is None else _number(scores.confidence[row]),
+        "parts": {name: _number(part[row]) for name, part in scores.parts.items()},
+        "info": scores.info[row] if scores.info else "",
+    }
+    return json.dumps(fields)
+
+
+def _number(value: Tensor) -> float | None:
+    number = float(value.detach())
+    return None if math.isnan(number) else number
+
+
+def _decoded(text: str) -> Scores:
+    row = json.loads(text)
+
+    def one(number: float | None) -> Tensor:
+        return torch.tensor([float("nan") if number is None else number], dtype=torch.float32)
+
+    return Scores(
+        value=one(row["value"]),
+        status=torch.tensor([row["status"]], dtype=torch.int8),
+        confidence=None if row["confidence"] is None else one(row["confidence"]),
+        parts={name: one(number) for name, number in row["parts"].items()},
+        info=[row["info"]] if row["info"] else None,
+    )

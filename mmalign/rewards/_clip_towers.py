@@ -1,0 +1,240 @@
+"""CLIP-family checkpoints as two functions, pictures → features and texts → features, whatever library wrote them.
+
+| written as | source | read with |
+|---|---|---|
+| open_clip folder (`open_clip_config.json`, safetensors, tokenizer) | `checkpoint: folder` | open_clip, `local-dir:` |
+| open_clip on the Hub | `checkpoint: hf-hub:org/name` | open_clip |
+| open_clip's own list | `model: ViT-B-32-quickgelu`, `pretrained: openai` | open_clip |
+| transformers (`config.json`), local or Hub (PickScore, SigLIP) | `checkpoint: folder or org/name` | transformers |
+
+Weights are safetensors only. A loaded tower is shared by every reward that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.files import local_path
+from mmalign.rewards._pixels import PixelPreprocess
+from mmalign.rewards._quiet_random import quiet_random
+
+Backend = Literal["auto", "open_clip", "transformers"]
+_TEXTS_KEPT, _TEXTS_AT_ONCE = 8192, 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which checkpoint: a `checkpoint` (folder or Hub id), or open_clip's `model` with its `pretrained` tag."""
+
+    checkpoint: str = ""
+    model: str = ""
+    pretrained: str = ""
+    backend: Backend = "auto"
+    processor: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.checkpoint) == bool(self.model):
+            raise ConfigError(
+                "name either checkpoint (a folder or Hub id) or model (with pretrained), not both or none."
+            )
+        if bool(self.model) != bool(self.pretrained):
+            raise ConfigError("model and pretrained go together: open_clip's architecture and its weights' tag.")
+        _ = self.reader  # a folder that is not there is said now, not after the first samples
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, if it is one."""
+        return local_path(self.checkpoint) if self.checkpoint and not self.checkpoint.startswith("hf-hub:") else None
+
+    @property
+    def reader(self) -> Literal["open_clip", "transformers"]:
+        """Who reads it. DataError if a folder is neither's."""
+        if self.backend != "auto":
+            return self.backend
+        if self.model or self.checkpoint.startswith("hf-hub:"):
+            return "open_clip"
+        if (folder := self.folder) is None:
+            if self.checkpoint.count("/") != 1 or self.checkpoint.startswith((".", "/", "assets/")):
+                raise DataError(f"{self.checkpoint}: no such folder, and not a Hub id (org/name).")
+            return "transformers"
+        if (folder / "open_clip_config.json").is_file():
+            return "open_clip"
+        if (folder / "config.json").is_file():
+            return "transformers"
+        raise DataError(f"{folder}: no open_clip_config.json and no config.json in it; not a CLIP checkpoint.")
+
+
+@dataclass
+class Towers:
+    """A frozen CLIP: `images` and `texts` give features (not normalised), `scale` is exp(logit_scale).
+
+    It follows its inputs' device. Texts are encoded once each and kept.
+    """
+
+    module: Any  # an nn.Module with `logit_scale`
+    preprocess: PixelPreprocess
+    tokenize: Callable[[list[str]], dict[str, Tensor]]
+    encode_image: Callable[[Tensor], Tensor]
+    encode_text: Callable[[dict[str, Tensor]], Tensor]
+    name: str
+    files: tuple[Path, ...] = ()
+    _texts: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, repr=False)
+
+    def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B D"]:
+        """Unit features of pictures in [0, 1], float32, with gradient to the pixels where they carry it."""
+        self._follow(images.device)
+        pixels = self.preprocess(images)
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            features = self.encode_image(pixels)
+        return normalize(features.float(), dim=1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
+        """Unit features of texts, float32; each distinct text is encoded once."""
+        device = torch.device(device)
+        if fresh := [text for text in dict.fromkeys(texts) if text not in self._texts]:
+            self._follow(device)
+            for start in range(0, len(fresh), _TEXTS_AT_ONCE):
+                some = fresh[start : start + _TEXTS_AT_ONCE]
+                tokens = {key: value.to(device) for key, value in self.tokenize(some).items()}
+                with torch.autocast(device.type, enabled=False):
+                    features = normalize(self.encode_text(tokens).float(), dim=1)
+                self._texts.update(zip(some, features, strict=True))
+        rows = torch.stack([self._texts[text].to(device) for text in texts])
+        while len(self._texts) > _TEXTS_KEPT:
+            self._texts.popitem(last=False)
+        return rows
+
+    @property
+    def scale(self) -> float:
+        """exp(logit_scale): what the model multiplies cosines by."""
+        return float(self.module.logit_scale.detach().exp())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the weights by their bytes and the preprocessing; the same on every machine."""
+        digest = hashlib.sha256(f"{self.name} {self.preprocess.digest}".encode() if not self.files else b"")
+        for file in self.files:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return f"{digest.hexdigest()[:16]}-{self.preprocess.digest}"
+
+    def _follow(self, device: torch.device) -> None:
+        if self.module.logit_scale.device != device:
+            self.module.to(device)
+
+
+def load_towers(source: Source) -> Towers:
+    """The towers of `source`, loaded once per process while its files do not change.
+
+    Raises:
+        ConfigError: a QuickGELU mismatch or an unknown open_clip name.
+        DataError: a missing or incomplete checkpoint.
+    """
+    folder = source.folder
+    stamp = tuple(sorted((f.name, f.stat().st_mtime_ns) for f in folder.iterdir())) if folder else ()
+    return _loaded(source, stamp)
+
+
+@lru_cache(maxsize=8)
+def _loaded(source: Source, stamp: tuple[tuple[str, int], ...]) -> Towers:
+    with quiet_random():  # building a model draws its initial weights
+        towers = _open_clip(source) if source.reader == "open_clip" else _transformers(source)
+    towers.module.eval().requires_grad_(False)
+    return towers
+
+
+def _open_clip(source: Source) -> Towers:
+    import open_clip
+
+    folder = source.folder
+    name = f"local-dir:{folder.resolve()}" if folder else source.checkpoint or source.model
+    files = _weights(folder) if folder else ()
+    if source.model:
+        _require_known(source.model, source.pretrained)
+    model = open_clip.create_model(name, pretrained=source.pretrained or None, require_pretrained=True)
+    tokenizer = open_clip.get_tokenizer(name)
+    return Towers(
+        module=model,
+        preprocess=PixelPreprocess.of_open_clip(open_clip.get_model_preprocess_cfg(model)),
+        tokenize=lambda texts: {"ids": tokenizer(texts)},
+        encode_image=model.encode_image,
+        encode_text=lambda tokens: model.encode_text(tokens["ids"]),
+        name=f"open_clip {source.checkpoint or source.model} {source.pretrained}",
+        files=files,
+    )
+
+
+def _require_known(model: str, tag: str) -> None:
+    """The name and tag exist, and the activation is the one the weights were trained with; open_clip only warns."""
+    import open_clip
+
+    config = open_clip.get_model_config(model)
+    if config is None:
+        raise ConfigError(f"model: open_clip has no '{model}'; `open_clip.list_models()` names all.")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise ConfigError(f"pretrained: open_clip's '{model}' has no tag '{tag}'. Known: {', '.join(tags)}.")
+    wanted = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    if wanted != bool(config.get("quick_gelu", False)):
+        other = f"{model}-quickgelu" if wanted else model.removesuffix("-quickgelu")
+        raise ConfigError(
+            f"model: the weights '{tag}' were trained {'with' if wanted else 'without'} QuickGELU and '{model}' is "
+            f"{'without' if wanted else 'with'} it, which shifts every score; use model '{other}'."
+        )
+
+
+def _transformers(source: Source) -> Towers:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = source.folder
+    files = _weights(folder) if folder else ()
+    name = str(folder or source.checkpoint)
+    model: Any = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+        raise DataError(f"{name}: a {type(model).__name__} has no image and text features; not a CLIP-family model.")
+    beside = source.processor or name
+    tokenizer = AutoTokenizer.from_pretrained(beside)
+    length = model.config.text_config.max_position_embeddings
+
+    def tokens(texts: list[str]) -> dict[str, Tensor]:
+        return dict(tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"))
+
+    return Towers(
+        module=model,
+        preprocess=PixelPreprocess.of_transformers(_preprocessor(beside), beside),
+        tokenize=tokens,
+        encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
+        encode_text=lambda given: model.get_text_features(**given).pooler_output,
+        name=f"transformers {source.checkpoint}",
+        files=files,
+    )
+
+
+def _preprocessor(name: str) -> dict[str, Any]:
+    from transformers.utils import cached_file
+
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        if found := cached_file(name, file, _raise_exceptions_for_missing_entries=False):
+            config: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
+            return config.get("image_processor", config)
+    raise DataError(f"{name}: no preprocessor_config.json; name the folder or Hub id that has it as `processor`.")
+
+
+def _weights(folder: Path) -> tuple[Path, ...]:
+    if files := tuple(sorted(folder.glob("*.safetensors"))):
+        return files
+    raise DataError(f"{folder}: no .safetensors weights in it; convert the checkpoint (pickled weights are not read).")

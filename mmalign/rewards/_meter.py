@@ -1,0 +1,65 @@
+"""What a reward did since it was last asked: values, statuses, time, cache hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmalign.core.types import Scores, Status
+from mmalign.rewards.functional import group_normalize
+
+
+@dataclass
+class Meter:
+    """Sums over calls; `read` gives the numbers and starts afresh."""
+
+    _values: list[Tensor] = field(default_factory=list)
+    _statuses: list[int] = field(default_factory=list)
+    _seconds: list[float] = field(default_factory=list)
+    _hits: int = 0
+
+    def add(self, scores: Scores, seconds: float, hits: int) -> None:
+        """One call: its scores, how long it took, how many rows came from the cache."""
+        self._values.append(scores.value.detach().float().cpu()[scores.valid.cpu()])
+        self._statuses += scores.status.tolist()
+        self._seconds.append(seconds)
+        self._hits += hits
+
+    def read(self) -> dict[str, Tensor]:
+        """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share."""
+        if not self._statuses:
+            return {}
+        values, rows = torch.cat(self._values), len(self._statuses)
+        found: dict[str, float] = {}
+        if len(values):
+            found = {"mean": float(values.mean()), "std": float(values.std(correction=0))}
+            found |= {"min": float(values.min()), "max": float(values.max())}
+        for status in Status:
+            if (count := self._statuses.count(int(status))) or status in (Status.OK, Status.ERROR):
+                found[status.label] = count / rows
+        seconds = torch.tensor(self._seconds)
+        found |= {"seconds": float(seconds.quantile(0.5)), "seconds_p95": float(seconds.quantile(0.95))}
+        if self._hits:
+            found["cached"] = self._hits / rows
+        self.__init__()  # type: ignore[misc]
+        return {name: torch.tensor(value) for name, value in found.items()}
+
+
+def flat_share(value: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> float:
+    """The share of groups (of two or more scored rows) whose rows all score the same: nothing to learn from them."""
+    z = group_normalize(value.detach().float().cpu(), group.cpu())
+    numbers = [z[(group.cpu() == g) & ~z.isnan()] for g in group.unique().tolist()]
+    groups = [n for n in numbers if len(n) > 1]
+    return sum(bool((n == 0).all()) for n in groups) / len(groups) if groups else 0.0
+
+
+def correlation(first: Float[Tensor, " B"], second: Float[Tensor, " B"]) -> float | None:
+    """Pearson's over rows where both have a value; None below 3 such rows or where one does not vary."""
+    pair = torch.stack([first.detach().double().cpu(), second.detach().double().cpu()])
+    pair = pair[:, ~pair.isnan().any(0)]
+    if pair.shape[1] < 3 or bool((pair.std(1) < 1e-9).any()):
+        return None
+    return float(torch.corrcoef(pair)[0, 1])

@@ -1,0 +1,205 @@
+"""Several named rewards as the one an objective is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import combinations as pairs_of
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.types import Modality, Rollout, Scores
+from mmalign.rewards._cache import ScoreCache
+from mmalign.rewards._credit import Credit, is_set
+from mmalign.rewards._guarded import Guarded
+from mmalign.rewards._meter import correlation, flat_share
+from mmalign.rewards.combine.weighted_sum import WeightedSum
+
+
+@dataclass
+class Slot:
+    """A reward and its place in a mix.
+
+    Args:
+        reward: a `Reward`, or a `SetReward`, which scores rows by their credit.
+        weight: in the combination.
+        monitor: only logged: no part of the value, and its failures never stop the run.
+        timeout: seconds per row, for rewards that declare `isolated = True`.
+        call_rows: rows per call of the reward (0: all); groups stay whole.
+        over: the set of a set reward: the whole batch, or each prompt's group on its own.
+    """
+
+    reward: Any
+    weight: float = 1.0
+    monitor: bool = False
+    timeout: float | None = None
+    call_rows: int = 0
+    over: Literal["batch", "group"] = "batch"
+
+
+@dataclass
+class Mix:
+    """Named slots and a combination; itself a `Reward`.
+
+    The value is the combination of the slots that are not monitors. `parts` holds every slot's value under its name,
+    monitors too, and each slot's own parts under "slot/part". `info` names the slot that has something to say. With one
+    trained slot its confidence and step credit pass through.
+
+    Args:
+        slots: by the name that logs and messages use; a reward that needs no options may stand there as it is.
+        combination: see `mmalign.rewards.combine`.
+        failed_share: share of a slot's rows, over its last 256, whose failure ends the run with a ScoreError; 1: never.
+        cache: where scores of rows seen before are looked up.
+    """
+
+    slots: dict[str, Slot]
+    combination: Any = field(default_factory=WeightedSum)
+    failed_share: float = 0.5
+    cache: ScoreCache | None = None
+    _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.slots = {name: slot if isinstance(slot, Slot) else Slot(slot) for name, slot in self.slots.items()}
+        trained = [name for name, slot in self.slots.items() if not slot.monitor]
+        faults = [] if trained else ["rewards: no reward is trained on; name one without `monitor: true`."]
+        faults += [
+            f"combine: '{name}' is no trained reward.{did_you_mean(name, trained)} Known: {', '.join(trained)}."
+            for name in getattr(self.combination, "mentions", ())
+            if name not in trained
+        ]
+        self._guarded: dict[str, Guarded] = {}
+        for name, slot in self.slots.items():
+            try:
+                self._guarded[name] = self._guard(name, slot)
+            except ConfigError as error:
+                faults += error.faults
+        if faults:
+            raise ConfigError(faults)
+        if not self.modalities:
+            judged = "; ".join(f"{n}: {', '.join(sorted(g.modalities))}" for n, g in self._guarded.items())
+            raise CapabilityError(f"the rewards share no modality ({judged}); remove those that judge another.")
+
+    def _guard(self, name: str, slot: Slot) -> Guarded:
+        reward = slot.reward
+        if is_set(reward):
+            reward = Credit(reward, slot.over, slot.call_rows)
+        elif slot.over != "batch":
+            raise ConfigError(f"rewards.{name}.over: only set rewards are taken over a set; remove it.")
+        return Guarded(
+            name, reward, slot.weight, slot.monitor, slot.call_rows, slot.timeout, self.cache, self.failed_share
+        )
+
+    @property
+    def _trained(self) -> list[Guarded]:
+        return [guarded for guarded in self._guarded.values() if not guarded.monitor]
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Outputs every slot can judge."""
+        return frozenset.intersection(*(frozenset(guarded.modalities) for guarded in self._guarded.values()))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From the trained slots' ranges and the combination."""
+        trained = {slot.name: slot for slot in self._trained}
+        weights = {name: slot.weight for name, slot in trained.items()}
+        return self.combination.bounds({name: slot.range for name, slot in trained.items()}, weights)  # type: ignore[no-any-return]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches the output through every trained slot and the combination."""
+        return bool(self.combination.differentiable) and all(slot.differentiable for slot in self._trained)
+
+    @property
+    def members(self) -> dict[str, tuple[Guarded, float]]:
+        """The trained slots with their weights, for objectives that treat each on its own.
+
+        Each scores rows; those made of a set reward also `embed` rows and `score` sets.
+        """
+        return {slot.name: (slot, slot.weight) for slot in self._trained}
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows.
+
+        Raises:
+            ScoreError: a trained slot failed on too many rows.
+            CapabilityError: a slot cannot judge this modality.
+        """
+        scores = {name: guarded(rollout) for name, guarded in self._guarded.items()}
+        trained = {slot.name: scores[slot.name] for slot in self._trained}
+        weights = {slot.name: slot.weight for slot in self._trained}
+        value = self.combination(trained, weights, rollout.group)
+        if len(trained) == 1:
+            only = next(iter(trained.values()))
+            value.per_step = only.per_step
+            value.confidence = only.confidence if value.confidence is None else value.confidence
+        value.parts = {name: found.value.detach() for name, found in scores.items()}
+        value.parts |= {
+            f"{name}/{part}": v.detach() for name, found in scores.items() for part, v in found.parts.items()
+        }
+        value.info = _told(scores)
+        self._last = {name: found.value.detach() for name, found in scores.items()} | {"group": rollout.group}
+        return value
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside it, stateful combinations keep their state: for evaluation."""
+        adapting = getattr(self.combination, "adapting", None)
+        try:
+            if adapting is not None:
+                self.combination.adapting = False
+            yield
+        finally:
+            if adapting is not None:
+                self.combination.adapting = adapting
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Scalars for the logs, since the last call; those of differences within a batch are of the latest batch.
+
+        "reward/slot" is the mean value, "reward/slot/…" the rest of `Meter.read` and "flat_groups", the share of groups
+        in which nothing differs; "correlation/a/b" of every two slots; and what the combination says of itself.
+        """
+        found: dict[str, Tensor] = {}
+        for name, guarded in self._guarded.items():
+            numbers = guarded.metrics()
+            if "mean" in numbers:
+                found[f"reward/{name}"] = numbers.pop("mean")
+            found |= {f"reward/{name}/{key}": value for key, value in numbers.items()}
+        if self._last:
+            values = {name: value for name, value in self._last.items() if name != "group"}
+            group = self._last["group"]
+            found |= {f"reward/{n}/flat_groups": torch.tensor(flat_share(v, group)) for n, v in values.items()}
+            for first, second in pairs_of(values, 2):
+                if (r := correlation(values[first], values[second])) is not None:
+                    found[f"correlation/{first}/{second}"] = torch.tensor(r)
+        self._last = {}
+        return found | (self.combination.metrics() if hasattr(self.combination, "metrics") else {})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a stateful combination has learned; empty for the others."""
+        return dict(self.combination.state_dict()) if hasattr(self.combination, "state_dict") else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
+        if hasattr(self.combination, "load_state_dict"):
+            self.combination.load_state_dict(state)
+        elif state:
+            raise ValueError(f"the saved state holds {sorted(state)}, but this combination keeps none")
+
+    def close(self) -> None:
+        """End the slots' own processes."""
+        for guarded in self._guarded.values():
+            guarded.close()
+
+
+def _told(scores: Mapping[str, Scores]) -> list[str] | None:
+    rows = len(next(iter(scores.values())))
+    told = [
+        "; ".join(f"{name}: {found.info[row]}" for name, found in scores.items() if found.info and found.info[row])
+        for row in range(rows)
+    ]
+    return told if any(told) else None

@@ -1,0 +1,123 @@
+"""A reward in its own process, the only place where a time limit can be kept: what runs too long is killed.
+
+The clock of a row starts when the process begins it, not when it is queued; a killed process is replaced, so it can
+never hold the next row back.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import ScoreError
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.rewards._isolate import said
+from mmalign.rewards._merge import merge, without_value
+from mmalign.rewards._rule import single_outputs
+
+_START_LIMIT = 300.0  # seconds for a fresh process to import its code
+
+
+class RowProcess:
+    """Scores rows one at a time in a spawned process; `timeout` seconds each."""
+
+    def __init__(self, reward: Any, name: str, timeout: float) -> None:
+        self.reward, self.name, self.timeout = reward, name, timeout
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows; a row over its time is TIMEOUT, a row whose process died is ERROR."""
+        outputs = single_outputs(rollout.output)
+        groups = rollout.group.tolist()
+        rows = zip(rollout.prompts, outputs, groups, strict=True)
+        return merge([self._one(prompt, output, group) for prompt, output, group in rows], "cpu")
+
+    def close(self) -> None:
+        """Kill the process; the next call starts a new one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()  # type: ignore[union-attr]
+        self._process = self._pipe = None
+
+    def _one(self, prompt: Prompt, output: Any, group: int) -> Scores:
+        pipe = self._started()
+        try:
+            pipe.send(_arrays((prompt, output, group)))
+            if not pipe.poll(_START_LIMIT):
+                self.close()
+                raise ScoreError(f"reward '{self.name}': its process did not start within {_START_LIMIT:g} s.")
+            pipe.recv()  # "begun": from here on the row's own time runs
+            if not pipe.poll(self.timeout):
+                self.close()
+                return without_value(1, Status.TIMEOUT, f"no answer within {self.timeout:g} s")
+            answer = pipe.recv()
+        except (EOFError, OSError):
+            code = self._exit_code()
+            self.close()
+            return without_value(1, Status.ERROR, f"the reward's process ended with exit code {code}")
+        return Scores(**_tensors(answer)) if isinstance(answer, dict) else without_value(1, Status.ERROR, answer)
+
+    def _started(self) -> Connection:
+        if self._pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, self.reward), daemon=True)
+            self._process.start()
+            theirs.close()
+        return self._pipe
+
+    def _exit_code(self) -> int | None:
+        self._process.join(5)
+        return self._process.exitcode  # type: ignore[no-any-return]
+
+
+def _serve(pipe: Connection, reward: Any) -> None:
+    """The process's whole life: read a row, say "begun", answer with its scores' fields or with what was raised."""
+    torch.set_num_threads(1)
+    while True:
+        try:
+            prompt, output, group = _tensors(pipe.recv())
+        except EOFError:
+            return
+        pipe.send("begun")
+        try:
+            output = output[None] if isinstance(output, Tensor) else output if isinstance(output, Audio) else [output]
+            scores = reward(Rollout(prompts=[prompt], output=output, group=torch.tensor([group])))
+            pipe.send(
+                _arrays({"value": scores.value, "status": scores.status, "parts": scores.parts, "info": scores.info})
+            )
+        except Exception as error:
+            pipe.send(said(error))
+
+
+def _arrays(value: Any) -> Any:
+    """Tensors as NumPy arrays, which travel by value; tensors would travel as shared files that outlive a kill."""
+    return _mapped(value, Tensor, lambda t: t.detach().cpu().numpy())
+
+
+def _tensors(value: Any) -> Any:
+    return _mapped(value, np.ndarray, lambda a: torch.from_numpy(np.array(a)))
+
+
+def _mapped(value: Any, kind: type, change: Any) -> Any:
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: _mapped(v, kind, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(v, kind, change) for v in value)
+    if isinstance(value, Prompt):
+        return replace(
+            value, media=_mapped(dict(value.media), kind, change), meta=_mapped(dict(value.meta), kind, change)
+        )
+    if isinstance(value, Audio):
+        return replace(value, samples=_mapped(value.samples, kind, change), mask=_mapped(value.mask, kind, change))
+    return value

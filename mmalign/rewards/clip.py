@@ -1,0 +1,98 @@
+"""How well a picture and its text agree, by a CLIP-family model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.types import Rollout, Scores, Status
+from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards.functional import clip_score
+
+__all__ = ["Clip"]
+
+
+@dataclass
+class Clip:
+    """Cosine of picture and text in a CLIP-family model; differentiable in the pixels.
+
+    Judges pictures against their prompts; and texts (captions) against the picture `prompt.media["image"]` they were
+    written for: without one a row is NOT_APPLICABLE, an empty caption is PARSE_FAIL.
+
+    Args:
+        checkpoint: a folder (open_clip's or transformers'), `hf-hub:org/name` (open_clip) or `org/name` (transformers).
+        model: an architecture of open_clip's list, instead of `checkpoint`.
+        pretrained: its weights' tag.
+        backend: which library reads `checkpoint`; `auto` sees it from the files.
+        processor: where a transformers checkpoint's tokenizer and preprocessing lie, if not beside it.
+        score: `cosine` in [-1, 1] (HPSv2); `clip_score`, 2.5 max(cosine, 0) (Hessel et al. 2021); `logit`, cosine times
+            the model's learned scale, about 100 (PickScore).
+        prefix: put before every text; CLIPScore's is "A photo depicts ".
+        dtype: of the vision tower's arithmetic.
+    """
+
+    checkpoint: str = ""
+    model: str = ""
+    pretrained: str = ""
+    backend: Backend = "auto"
+    processor: str = ""
+    score: Literal["cosine", "clip_score", "logit"] = "cosine"
+    prefix: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    modalities = frozenset({"image", "text"})
+    differentiable = True
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend, self.processor)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Of the chosen score; `logit` reads the model's scale."""
+        if self.score == "cosine":
+            return -1.0, 1.0
+        return (0.0, 2.5) if self.score == "clip_score" else (-self.towers.scale, self.towers.scale)
+
+    @property
+    def towers(self) -> Towers:
+        """The model, loaded on first use and shared with others that name it."""
+        return load_towers(self._source)
+
+    def fingerprint(self) -> str:
+        """Of weights and preprocessing."""
+        return self.towers.fingerprint
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        if isinstance(rollout.output, Tensor):
+            texts = [self.prefix + prompt.text for prompt in rollout.prompts]
+            return Scores.of(self._agreement(rollout.output, texts))
+        return self._captions(rollout)
+
+    def _agreement(self, images: Float[Tensor, "B 3 H W"], texts: list[str]) -> Float[Tensor, " B"]:
+        towers = self.towers
+        image = towers.images(images, getattr(torch, self.dtype))
+        # Row by row: the B x B matrix of all pairs would hold B² numbers to use B.
+        cosine = (image * towers.texts(texts, images.device)).sum(1)
+        if self.score == "cosine":
+            return cosine
+        return clip_score(cosine) if self.score == "clip_score" else towers.scale * cosine
+
+    def _captions(self, rollout: Rollout) -> Scores:
+        value = torch.full((len(rollout),), float("nan"))
+        status = torch.full((len(rollout),), int(Status.NOT_APPLICABLE), dtype=torch.int8)
+        for row, (prompt, caption) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
+            picture: Any = prompt.media.get("image")
+            if picture is None:
+                continue
+            if not caption.strip():
+                value[row], status[row] = self.range[0], int(Status.PARSE_FAIL)
+                continue
+            # Pictures of a data set differ in size, so each is prepared on its own.
+            value[row] = self._agreement(picture.reshape(1, *picture.shape[-3:]), [self.prefix + caption])[0].cpu()
+            status[row] = int(Status.OK)
+        return Scores(value, status)

@@ -1,0 +1,17 @@
+"""How several rewards become one value: one dataclass per file, called on the parts, their weights and the groups.
+
+A combination is called as `combination(parts, weights, group)` with `parts` the `Scores` of every trained slot (equal
+B), `weights` their weights and `group` (B,) the prompt each row belongs to, and returns `Scores`. It also says its
+`bounds` from the slots' ranges, the slots its options `mentions`, and whether gradient passes (`differentiable`).
+Stateful ones have `state_dict`, `load_state_dict` and an `adapting` switch.
+
+**Rows that lack a part.** Unless a combination says otherwise, a row on which any part has no value has none either: it
+takes the worst status (error, timeout, not_applicable, in this order) and is masked. PARSE_FAIL has a value, the
+part's floor; the row is combined like any other and keeps the status parse_fail, so that it is counted.
+"""
+
+from mmalign.core.registry import Registry
+
+combinations = Registry("combination", "mmalign.rewards.combine")
+
+__all__ = ["combinations"]

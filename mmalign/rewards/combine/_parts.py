@@ -1,0 +1,62 @@
+"""What combinations share: the worst status, a stack of values, and a common scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mmalign.core.types import Scores, Status
+from mmalign.rewards.functional import group_normalize
+
+Scale = Literal["raw", "group_z"]
+Bounds = tuple[float, float]
+
+#: From harmless to worst; the index is the rank.
+_ORDER = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE, Status.TIMEOUT, Status.ERROR)
+
+
+def worst_status(parts: Mapping[str, Scores]) -> Int[Tensor, " B"]:
+    """Per row the worst status of any part."""
+    rank = torch.tensor([_ORDER.index(status) for status in sorted(Status)])
+    ranks = [rank[part.status.long().cpu()] for part in parts.values()]
+    first = next(iter(parts.values()))
+    order = torch.tensor([int(status) for status in _ORDER], dtype=torch.int8)
+    return order[torch.stack(ranks).amax(0)].to(first.status.device)
+
+
+def stacked(parts: Mapping[str, Scores], scale: Scale, group: Int[Tensor, " B"]) -> Float[Tensor, "K B"]:
+    """Values of all parts, NaN where there is none; `group_z`: each normalised within its groups first."""
+    values = [part.value if scale == "raw" else group_normalize(part.value, group) for part in parts.values()]
+    return torch.stack([value.to(values[0].device) for value in values])
+
+
+def weight_column(parts: Mapping[str, Scores], weights: Mapping[str, float], like: Tensor) -> Float[Tensor, "K 1"]:
+    """The parts' weights, to multiply a stack."""
+    return torch.tensor([weights[name] for name in parts], dtype=like.dtype, device=like.device)[:, None]
+
+
+def valued(value: Float[Tensor, " B"], status: Int[Tensor, " B"], confidence: Tensor | None = None) -> Scores:
+    """Scores whose value is NaN exactly where the status carries none."""
+    scores = Scores(value, status, confidence)
+    scores.value = torch.where(scores.valid, value, float("nan"))
+    return scores
+
+
+def scaled_bounds(ranges: Mapping[str, Bounds], scale: Scale) -> dict[str, Bounds]:
+    """The ranges after scaling: a z-score has none."""
+    unbounded = (float("-inf"), float("inf"))
+    return dict(ranges) if scale == "raw" else dict.fromkeys(ranges, unbounded)
+
+
+def weighted_bounds(ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
+    """Bounds of Σ weight × value."""
+    ends = [sorted((_times(weights[n], low), _times(weights[n], high))) for n, (low, high) in ranges.items()]
+    return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+
+def _times(weight: float, bound: float) -> float:
+    return 0.0 if weight == 0 else weight * bound

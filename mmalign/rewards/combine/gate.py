@@ -1,0 +1,53 @@
+"""Structure first: the other rewards count only where one passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mmalign.core.types import Scores
+from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, weighted_bounds, worst_status
+
+__all__ = ["Gate"]
+
+
+@dataclass
+class Gate:
+    """The weighted sum of the other slots' raw values where slot `by` is at least `at`, else `floor`.
+
+    A row that fails the gate needs no value from the others; a gate without a value is passed on as its status.
+
+    Args:
+        by: the slot that decides; its weight does not matter.
+        floor: the value of a row that fails; below anything an honest output can get.
+        at: the least passing value.
+    """
+
+    by: str
+    floor: float
+    at: float = 0.5
+    differentiable = True
+
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        """Slots named in the options."""
+        return (self.by,)
+
+    def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
+        """Combine B rows."""
+        gate = parts[self.by]
+        others = {name: part for name, part in parts.items() if name != self.by}
+        closed = gate.valid & ~(gate.value >= self.at)
+        values = stacked(others, "raw", group) if others else torch.zeros_like(gate.value)[None]
+        summed = (weight_column(others, weights, values) * values).sum(0) if others else values[0]
+        status = torch.where(closed, gate.status, worst_status(parts))
+        return valued(torch.where(closed, torch.full_like(summed, self.floor), summed), status)
+
+    def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
+        """The others' sum, or the floor."""
+        low, high = weighted_bounds({n: r for n, r in ranges.items() if n != self.by}, weights)
+        return min(low, self.floor), max(high, self.floor)

@@ -1,0 +1,46 @@
+"""The worst of all rewards: min over weight × value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from mmalign.core.types import Scores
+from mmalign.rewards.combine._parts import (
+    Bounds,
+    Scale,
+    scaled_bounds,
+    stacked,
+    valued,
+    weight_column,
+    weighted_bounds,
+    worst_status,
+)
+
+__all__ = ["Minimum"]
+
+
+@dataclass
+class Minimum:
+    """The smallest of weight × value: work goes where it is worst.
+
+    Args:
+        scale: `group_z` compares places within the group; `raw` compares values as they are, on one common scale.
+    """
+
+    scale: Scale = "group_z"
+    differentiable = True
+    mentions = ()
+
+    def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
+        """Combine B rows."""
+        values = stacked(parts, self.scale, group)
+        return valued((weight_column(parts, weights, values) * values).amin(0), worst_status(parts))
+
+    def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
+        """The least of the lower bounds, the least of the upper."""
+        ends = [weighted_bounds({n: r}, weights) for n, r in scaled_bounds(ranges, self.scale).items()]
+        return min(low for low, _ in ends), min(high for _, high in ends)

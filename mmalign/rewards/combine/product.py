@@ -1,0 +1,34 @@
+"""∏ value^weight: every factor can veto, as quality × relevance × no repetition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from mmalign.core.types import Scores
+from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, worst_status
+
+__all__ = ["Product"]
+
+
+@dataclass
+class Product:
+    """The product of value^weight, for rewards in [0, 1] (or [0, ∞)); below 0 counts as 0. Weights are positive."""
+
+    differentiable = True
+    mentions = ()
+
+    def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
+        """Combine B rows."""
+        values = stacked(parts, "raw", group).clamp_min(0)
+        return valued((values ** weight_column(parts, weights, values)).prod(0), worst_status(parts))
+
+    def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
+        """The product of the bounds, cut at 0."""
+        ends = [(max(low, 0.0) ** weights[n], max(high, 0.0) ** weights[n]) for n, (low, high) in ranges.items()]
+        low = math.prod(low for low, _ in ends)
+        return low, math.inf if any(math.isinf(high) for _, high in ends) else math.prod(high for _, high in ends)

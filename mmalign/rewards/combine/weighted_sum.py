@@ -1,0 +1,80 @@
+"""Σ weight × value, each reward put on a common scale first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mmalign.core.types import Scores, Status
+from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, weighted_bounds, worst_status
+
+__all__ = ["WeightedSum"]
+
+
+@dataclass
+class WeightedSum:
+    """The weighted sum of all slots.
+
+    Args:
+        scale: `group_z` normalises each reward within its prompt's group (normalise, then sum: GDPO), so that weights
+            mean influence whatever the units; `running` by the mean and deviation of all rows seen so far; `raw` not.
+            One slot alone has nothing to agree with and stays raw under `group_z`.
+        missing: `propagate`: a row that lacks a part has no value; `renormalize`: it is scored on the parts it has,
+            their weights scaled up to the same total.
+    """
+
+    scale: Literal["raw", "group_z", "running"] = "group_z"
+    missing: Literal["propagate", "renormalize"] = "propagate"
+    differentiable = True
+    mentions = ()
+    adapting = True
+    _seen: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)  # count, mean, sum of squares
+
+    def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
+        """Combine B rows."""
+        alone = len(parts) == 1
+        values = stacked(parts, "group_z" if self.scale == "group_z" and not alone else "raw", group)
+        if self.scale == "running":
+            values = torch.stack([self._running(n, row) for n, row in zip(parts, values, strict=True)])
+        weight = weight_column(parts, weights, values)
+        if self.missing == "propagate":
+            return valued((weight * values).sum(0), worst_status(parts))
+        there = ~values.isnan()
+        share = (weight.abs() * there).sum(0)
+        total = (weight * values.where(there, torch.zeros_like(values))).sum(0)
+        value = total * weight.abs().sum() / share.where(share > 0, torch.ones_like(share))
+        status = worst_status(parts)
+        failed = torch.stack([part.status.to(status.device) == Status.PARSE_FAIL for part in parts.values()]).any(0)
+        found = torch.where(failed, int(Status.PARSE_FAIL), int(Status.OK)).to(status)
+        return valued(value, torch.where(share > 0, found, status))
+
+    def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
+        """The sum's range; endless once scaled."""
+        if self.scale == "raw" or (self.scale == "group_z" and len(ranges) == 1):
+            return weighted_bounds(ranges, weights)
+        return float("-inf"), float("inf")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Running statistics by slot: (3,) float64."""
+        return dict(self._seen)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up running statistics."""
+        self._seen = {name: value.double().cpu() for name, value in state.items()}
+
+    def _running(self, name: str, value: Tensor) -> Tensor:
+        """Standardised by everything seen under this name, the present rows included (Chan et al.'s update)."""
+        count, mean, square = self._seen.get(name, torch.zeros(3, dtype=torch.float64)).tolist()
+        rows = value.detach()[~value.isnan()].double()
+        if self.adapting and len(rows):
+            gap, total = float(rows.mean()) - mean, count + len(rows)
+            square += float((rows - rows.mean()).square().sum()) + gap**2 * count * len(rows) / total
+            mean, count = mean + gap * len(rows) / total, total
+            self._seen[name] = torch.tensor([count, mean, square], dtype=torch.float64)
+        std = (square / max(count - 1, 1)) ** 0.5
+        return (value - mean) / std if std > 0 else value - mean

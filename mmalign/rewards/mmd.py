@@ -1,0 +1,76 @@
+"""How near a set is to a reference set: minus the kernel distance of their embeddings (KAD, CMMD in any encoder)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+from mmalign.core.files import require_local
+from mmalign.core.types import Modality, Rollout
+from mmalign.rewards._reference import load_reference
+from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit
+
+__all__ = ["Mmd"]
+
+
+@dataclass
+class Mmd:
+    """Minus `scale` times the unbiased MMD² between a set's embeddings and the reference's; unbiased at any set size.
+
+    Args:
+        reference: a folder of pictures, a `.txt` of texts, or `.safetensors` statistics that keep their rows.
+        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}.
+        bandwidth: of the Gaussian kernel; 0: the median distance within the reference.
+        scale: 100 gives KAD's numbers.
+    """
+
+    reference: str
+    encoder: str | dict[str, Any] = "assets/scenes_clip"
+    bandwidth: float = 0.0
+    scale: float = 100.0
+
+    def __post_init__(self) -> None:
+        require_local(self.reference)
+        self._encoder = make_encoder(self.encoder)
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What the encoder embeds."""
+        return self._encoder.modalities  # type: ignore[no-any-return]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the encoder is."""
+        return self._encoder.differentiable  # type: ignore[no-any-return]
+
+    @cached_property
+    def target(self) -> tuple[Float[Tensor, "M D"], float]:
+        """The reference's rows, embedded on first use, and the bandwidth."""
+        rows = load_reference(self.reference, self._encoder).rows
+        if rows is None:
+            raise DataError(
+                f"{self.reference}: its statistics keep no rows, which a kernel needs; save them with rows."
+            )
+        return rows, self.bandwidth or median_bandwidth(rows)
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per output."""
+        return self._encoder.embed(rollout)  # type: ignore[no-any-return]
+
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """Minus the distance; above 0 where the sets are more alike than two draws of one distribution."""
+        return -self.scale * mmd(embedding, *self._beside(embedding))
+
+    def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Each row's exact leave-one-out contribution to the score, mean 0."""
+        return self.scale * mmd_credit(embedding, *self._beside(embedding))
+
+    def _beside(self, embedding: Tensor) -> tuple[Tensor, float]:
+        rows, bandwidth = self.target
+        return rows.to(embedding.device), bandwidth

@@ -1,0 +1,55 @@
+"""How diverse a set is: the Vendi score of its embeddings, the effective number of different outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.types import Modality, Rollout
+from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.functional import vendi_credit, vendi_score
+
+__all__ = ["Vendi"]
+
+
+@dataclass
+class Vendi:
+    """The Vendi score under cosine similarity, in [1, n]; with `over: group` in its slot, diversity per prompt.
+
+    Args:
+        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}.
+        order: q > 0: 1 is Shannon's; larger ones listen to the largest cluster.
+    """
+
+    encoder: str | dict[str, Any] = "assets/scenes_clip"
+    order: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.order > 0:
+            raise ValueError(f"order must be above 0, got {self.order}")
+        self._encoder = make_encoder(self.encoder)
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What the encoder embeds."""
+        return self._encoder.modalities  # type: ignore[no-any-return]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the encoder is."""
+        return self._encoder.differentiable  # type: ignore[no-any-return]
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per output."""
+        return self._encoder.embed(rollout)  # type: ignore[no-any-return]
+
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """The effective number of different rows, 1 to n."""
+        return vendi_score(embedding, self.order)
+
+    def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Each row's contribution to the score, mean 0, in the units of leave-one-out."""
+        return vendi_credit(embedding, self.order)

@@ -1,0 +1,284 @@
+"""The engine: contract, isolation, breaker, time limits, cache, random state, books."""
+
+import math
+import random
+import sqlite3
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, ScoreError
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.rewards import Guarded, ScoreCache
+from mmalign.rewards._quiet_random import quiet_random
+from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores, troubled
+
+OK, NA, PF, ERR, TO = (int(s) for s in Status)
+
+
+def guard(reward, **options):
+    return Guarded("judge", reward, **options)
+
+
+def test_good_scores_pass_unchanged():
+    found = guard(Numbers())(answers("1", "-2.5"))
+    assert found.value.tolist() == [1, -2.5] and found.status.tolist() == [OK, OK] and found.info is None
+
+
+def test_a_failing_row_is_isolated_and_says_why():
+    reward = Numbers()
+    texts = [str(i) for i in range(31)]
+    texts[13] = "thirteen"
+    found = guard(reward)(answers(*texts))
+    assert found.status.tolist() == [ERR if i == 13 else OK for i in range(31)]
+    assert found.value[13].isnan() and found.value[14] == 14
+    assert "ValueError: could not convert string to float: 'thirteen' (doubles.py:" in found.info[13]
+    assert len(reward.calls) <= 1 + 2 * math.ceil(math.log2(31))
+
+
+def test_a_reward_that_fails_everywhere_is_not_called_for_every_row():
+    reward = Numbers()
+    found = guard(reward, failed_share=1.0)(answers(*["x"] * 200))
+    assert found.status.tolist() == [ERR] * 200 and all("ValueError" in text for text in found.info)
+    assert len(reward.calls) <= 50
+
+
+def test_the_breaker_stops_a_run_and_names_reward_count_and_reason():
+    judge = guard(Numbers(), failed_share=0.3)
+    judge(answers(*"12345678"))
+    judge(answers(*"1x3x5678"))  # 2 of 16
+    judge(answers(*"xx"))  # 4 of 18
+    with pytest.raises(ScoreError, match=r"reward 'judge' failed on 8 of the last 22 rows \(limit 30%\); .*ValueError"):
+        judge(answers(*"xxxx"))
+
+
+def test_the_breaker_forgets_and_never_stops_for_a_monitor():
+    judge = guard(Numbers(), failed_share=0.5)
+    judge(answers(*"123456"))
+    for _ in range(15):  # 2 of 6 each: below the limit however often
+        judge(answers(*"1234xx"))
+    monitor = guard(Numbers(), monitor=True, failed_share=0.0)
+    assert monitor(answers(*["x"] * 64)).status.tolist() == [ERR] * 64
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("value", torch.zeros(1), r"returned value of shape \(1,\) for 2 rows; return \(2,\)"),
+        ("status", torch.zeros(2, 1, dtype=torch.int8), r"status of shape \(2, 1\)"),
+        ("parts", {"a": torch.zeros(3)}, r"parts\[a\] of shape \(3,\)"),
+        ("info", ["one"], "1 entries of info for 2 rows"),
+        ("status", torch.tensor([0, 9], dtype=torch.int8), r"status 9; known: 0 \(ok\)"),
+    ],
+)
+def test_broken_contracts_stop_at_once(field, value, message):
+    given = Scores.of(torch.zeros(2))
+    setattr(given, field, value)  # past the annotations, as an outside reward would be
+    with pytest.raises(ScoreError, match=message):
+        guard(Given(given), failed_share=1.0)(answers("a", "b"))
+
+
+def test_something_else_than_scores_is_refused():
+    with pytest.raises(ScoreError, match="returned list; return Scores"):
+        guard(Given([1.0, 2.0]))(answers("a", "b"))
+
+
+def test_values_that_are_no_values_become_errors_of_their_row():
+    given = scores([math.nan, math.inf, 1.5, 1.00005], [Status.OK] * 4)
+    found = guard(Given(given), failed_share=1.0)(answers(*"abcd"))
+    assert found.status.tolist() == [ERR, ERR, ERR, OK]
+    assert found.value[:3].isnan().all()
+    assert found.info[0] == "the value is nan"
+    assert found.info[2] == "the value 1.5 is outside the declared range (-1.0, 1.0)"
+
+
+def test_invalid_is_not_zero_and_parse_fail_is_the_floor():
+    given = scores(
+        [0.0, 0.0, 0.0, 0.0, 0.5], [Status.NOT_APPLICABLE, Status.PARSE_FAIL, Status.ERROR, Status.TIMEOUT, 0]
+    )
+    found = guard(Given(given), failed_share=1.0)(answers(*"abcde"))
+    assert found.value[1] == -1 and found.value[4] == 0.5
+    assert found.value.isnan().tolist() == [True, False, True, True, False]
+
+
+def test_parse_fail_without_a_floor_is_the_rewards_mistake():
+    given = scores([0.0], [Status.PARSE_FAIL])
+    with pytest.raises(ScoreError, match="declare a finite floor"):
+        guard(Given(given, bounds=(-math.inf, 1.0)))(answers("a"))
+
+
+@dataclass
+class NeedsSetUp(Numbers):
+    def __call__(self, rollout):
+        raise ConfigError("scale: set it")
+
+
+def test_faults_of_the_set_up_are_not_blamed_on_rows():
+    with pytest.raises(ConfigError, match="scale: set it"):
+        guard(NeedsSetUp())(answers("1"))
+
+
+def test_a_reward_for_another_modality_is_refused():
+    with pytest.raises(CapabilityError, match="'judge' judges text; these outputs are image"):
+        guard(Numbers())(pictures())
+    sound = Rollout([Prompt("a")], Audio(torch.zeros(1, 1, 8), 8000), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(CapabilityError, match="these outputs are audio"):
+        guard(Brightness())(sound)
+
+
+@dataclass
+class Gambler(Numbers):
+    def __call__(self, rollout):
+        torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
+        return super().__call__(rollout)
+
+
+def test_global_random_state_is_put_back():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    guard(Gambler())(answers("1"))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    # The annotation checker of these tests draws from `random` itself, so Python's generator is tried without it.
+    state = random.getstate()
+    with quiet_random():
+        random.random()
+    assert state == random.getstate()
+
+
+def test_calls_of_bounded_rows_keep_groups_whole():
+    reward = Numbers()
+    rollout = answers(*[str(i) for i in range(14)], per_prompt=3)  # groups of 3, 3, 3, 3, 2
+    found = guard(reward, rows=7)(rollout)
+    assert found.value.tolist() == list(range(14)) and reward.calls == [6, 6, 2]
+    guard(reward, rows=2)(rollout)
+    assert reward.calls[3:] == [3, 3, 3, 3, 2]
+
+
+def test_gradient_passes_also_when_a_call_is_cut():
+    rollout = pictures()
+    rollout.output.requires_grad_()
+    guard(Brightness(), rows=2)(rollout).value.sum().backward()
+    assert torch.allclose(rollout.output.grad, torch.full_like(rollout.output, 1 / 192))
+
+
+def test_time_limits_kill_and_replace_the_process():
+    judge = guard(troubled(nap=600.0), timeout=1.0, failed_share=1.0)
+    try:
+        judge(answers("0.5"))  # the start of the process is on nobody's clock
+        start = time.perf_counter()
+        found = judge(answers("sleep", "0.25", "raise", "decline", "fail", "nan", "exit"))
+        assert time.perf_counter() - start < 200  # far below the nap; most of it starts a new process
+        assert found.status.tolist() == [TO, OK, ERR, NA, PF, ERR, ERR]
+        assert found.value[1] == 0.25 and found.value[4] == -1
+        assert found.info[0] == "no answer within 1 s" and "ZeroDivisionError" in found.info[2]
+        assert "exit code 7" in found.info[6]
+    finally:
+        judge.close()
+
+
+def test_a_time_limit_needs_a_process_to_kill():
+    with pytest.raises(ConfigError, match=r"rewards\.judge\.timeout: only rewards that declare `isolated = True`"):
+        guard(Numbers(), timeout=1.0)
+
+
+def test_books():
+    judge = guard(Numbers(), failed_share=1.0)
+    judge(answers("1", "3"))
+    judge(answers("x", "5"))
+    found = {name: float(value) for name, value in judge.metrics().items()}
+    assert (found["mean"], found["min"], found["max"]) == (3, 1, 5)
+    assert found["std"] == pytest.approx(math.sqrt(8 / 3))
+    assert found["ok"] == 0.75 and found["error"] == 0.25 and "timeout" not in found
+    assert 0 < found["seconds"] <= found["seconds_p95"]
+    assert judge.metrics() == {}
+
+
+# cache -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_answers_what_it_has_seen(tmp_path):
+    cache, reward = ScoreCache(tmp_path / "scores.sqlite"), Numbers()
+    judge = guard(reward, cache=cache)
+    first = judge(answers("1", "2", "0.1"))
+    again = judge(answers("1", "7", "0.1"))  # the prompts q0, q1, q2 are equal
+    assert reward.calls == [3, 1]
+    assert again.value.tolist() == [first.value[0], 7, first.value[2]]
+    assert float(judge.metrics()["cached"]) == pytest.approx(2 / 6)
+    fresh = guard(Numbers(), cache=ScoreCache(tmp_path / "scores.sqlite"))
+    assert fresh(answers("1", "2", "0.1")).value.tolist() == first.value.tolist() and fresh.reward.calls == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda r: (Numbers(scale=2.0), r),
+        lambda r: (Numbers(), answers("1", "2.0")),
+        lambda r: (Numbers(), Rollout([Prompt("other"), r.prompts[1]], r.output, r.group)),
+        lambda r: (Numbers(), Rollout([Prompt("q0", meta={"answer": 1}), r.prompts[1]], r.output, r.group)),
+        lambda r: (
+            Numbers(),
+            Rollout([Prompt("q0", media={"image": torch.zeros(3, 2, 2)}), *r.prompts[1:]], r.output, r.group),
+        ),
+    ],
+)
+def test_the_cache_sees_every_difference(tmp_path, other):
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    rollout = answers("1", "2")
+    guard(Numbers(), cache=cache)(rollout)
+    reward, changed = other(rollout)
+    guard(reward, cache=cache)(changed)
+    assert sum(reward.calls) >= 1
+
+
+def test_the_cache_keys_pictures_by_their_exact_bytes(tmp_path):
+    from mmalign.rewards._cache import row_keys
+
+    rollout = pictures()
+    keys = row_keys("r", rollout)
+    assert len(set(keys)) == 4 and row_keys("s", rollout) != keys
+    nudged = Rollout(rollout.prompts, rollout.output.clone(), rollout.group)
+    nudged.output[2, 0, 0, 0] = torch.nextafter(nudged.output[2, 0, 0, 0], torch.tensor(2.0))
+    assert [a == b for a, b in zip(keys, row_keys("r", nudged), strict=True)] == [True, True, False, True]
+    turned = Rollout(rollout.prompts, rollout.output.reshape(4, 3, 4, 16), rollout.group)
+    assert not set(keys) & set(row_keys("r", turned))
+
+
+def test_failures_and_gradients_and_undeclared_rewards_are_not_cached(tmp_path):
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    judge = guard(Numbers(), cache=cache, failed_share=1.0)
+    judge(answers("x"))
+    judge(answers("x"))
+    assert len(judge.reward.calls) == 2
+    rollout = pictures()
+    with torch.no_grad():
+        guard(Brightness(), cache=cache)(rollout)
+    rollout.output.requires_grad_()
+    assert guard(Brightness(), cache=cache)(rollout).value.requires_grad
+    undeclared = Numbers()
+    undeclared.deterministic = False
+    for _ in range(2):
+        guard(undeclared, cache=cache)(answers("3"))
+    assert undeclared.calls == [1, 1]
+
+
+def test_every_field_survives_the_cache(tmp_path):
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    given = scores([0.1, None], [Status.OK, Status.NOT_APPLICABLE], confidence=torch.tensor([0.7, 0.2]))
+    given.parts, given.info = {"a": torch.tensor([1 / 3, math.nan])}, ["", "why"]
+    cache.write([b"k", b"l"], given)
+    found = cache.read([b"l", b"k", b"m"])
+    assert set(found) == {b"k", b"l"}
+    assert found[b"k"].value.tolist() == given.value[:1].tolist() and found[b"l"].value.isnan()
+    assert found[b"k"].parts["a"].tolist() == given.parts["a"][:1].tolist() and found[b"l"].info == ["why"]
+    assert found[b"k"].confidence.tolist() == given.confidence[:1].tolist()
+    assert sqlite3.connect(cache.path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_foreign_file_is_no_cache(tmp_path):
+    path = tmp_path / "scores.sqlite"
+    path.write_text("not a database at all" * 100)
+    with pytest.raises(CheckpointError, match=r"scores\.sqlite: cannot be used as a score cache"):
+        ScoreCache(path)

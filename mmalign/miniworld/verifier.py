@@ -118,8 +118,8 @@ def _opacity(pixels: np.ndarray, blob: np.ndarray, background: np.ndarray) -> np
 
 
 @lru_cache(maxsize=1)
-def _templates() -> tuple[np.ndarray, list[tuple[str, str, float, float]]]:
-    """All shapes and sizes at all half-pixel offsets, as unit rows ``(n, window²)``, and what each row shows."""
+def _templates() -> tuple[np.ndarray, np.ndarray, list[tuple[str, str, float, float]]]:
+    """All shapes and sizes at all half-pixel offsets: rows ``(n, window²)``, their squared norms, what each shows."""
     rows, names = [], []
     for shape in SHAPES:
         for size in SIZES:
@@ -134,17 +134,18 @@ def _templates() -> tuple[np.ndarray, list[tuple[str, str, float, float]]]:
                     canvas[top : top + PATCH, left : left + PATCH] = coverage(shape, size, dx - whole[0], dy - whole[1])
                     rows.append(canvas.ravel())
                     names.append((shape, size, float(dx), float(dy)))
-    return np.stack(rows), names
+    templates = np.stack(rows)
+    return templates, (templates**2).sum(axis=1), names
 
 
 def _read_shape(opacity: np.ndarray, x: float, y: float) -> tuple[str, str, float, float, float]:
     """Best-fitting shape and size, the overlap with it, and its centre."""
-    templates, names = _templates()
+    templates, norms, names = _templates()
     column, row = round(x), round(y)
     half = _WINDOW // 2
     padded = np.pad(opacity, half)
-    window = padded[row : row + _WINDOW, column : column + _WINDOW].ravel()
-    overlap = 2 * (templates @ window) / ((templates**2).sum(axis=1) + float(window @ window))
+    window = padded[row : row + _WINDOW, column : column + _WINDOW].ravel().astype(np.float32)
+    overlap = 2 * (templates @ window) / (norms + float(window @ window))
     best = int(overlap.argmax())
     shape, size, dx, dy = names[best]
     return shape, size, float(overlap[best]), column + dx, row + dy

@@ -25,8 +25,9 @@ class ToyLatent:
     def __init__(self, prediction: str = "flow", seed: int = 0, width: int = 32) -> None:
         torch.manual_seed(seed)
         self.prediction = prediction
-        self.module = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, 2))
-        self._start = {k: v.clone() for k, v in self.module.state_dict().items()}
+        self.network = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, 2))
+        self.module: nn.Module = self.network  # a launcher may wrap it
+        self._start = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
 
     @property
@@ -35,12 +36,12 @@ class ToyLatent:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        live = {k: v.clone() for k, v in self.module.state_dict().items()}
-        self.module.load_state_dict(self._start)
+        live = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.network.load_state_dict(self._start)
         try:
             yield
         finally:
-            self.module.load_state_dict(live)
+            self.network.load_state_dict(live)
 
     def save(self, directory: Path) -> None:
         from safetensors.torch import save_file

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from mmalign.core.config import RunFile, Spec
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import members, offers
+from mmalign.core.registry import construct
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
@@ -93,7 +94,8 @@ def build(run: RunFile, allow: Collection[str] = ()) -> Parts:
     kinds = {kind: REGISTRIES[kind] for kind in REGISTRIES}
     adapter = faults.attempt(lambda: kinds["adapters"].build(run.adapter, "adapter", allow))
     policy = faults.attempt(lambda: kinds["policies"].build(run.policy, "policy", allow, adapter=adapter))
-    reward = faults.attempt(lambda: build_reward(run.rewards, run.combine, "rewards", allow))
+    share = run.trainer.stop_on_failed_scores
+    reward = faults.attempt(lambda: build_reward(run.rewards, run.combine, share, allow))
     needed = _given(kinds["objectives"], run.objective, "reward", reward, faults, allow)
     objective = faults.attempt(lambda: kinds["objectives"].build(run.objective, "objective", allow, **needed))
     beside = _given(kinds["data"], run.data, "relative_to", run.source.parent if run.source else None, faults, allow)
@@ -108,22 +110,25 @@ def build(run: RunFile, allow: Collection[str] = ()) -> Parts:
     return parts
 
 
-def build_reward(specs: Mapping[str, Spec], combine: Spec, at: str, allow: Collection[str] = ()) -> Any:
+def build_reward(
+    specs: Mapping[str, Spec], combine: Spec, failed_share: float = 0.5, allow: Collection[str] = ()
+) -> Any:
     """The run's one reward: named slots and how they combine; None without slots."""
     from mmalign.rewards import Mix, Slot
 
     if not specs:
         return None
     faults = Faults()
-    own = {f.name for f in dataclasses.fields(Slot)} - {"reward", "name"}
+    own = {f.name for f in dataclasses.fields(Slot)} - {"reward"}
     slots: dict[str, Any] = {}
     for name, spec in specs.items():
         options = {k: v for k, v in spec.items() if k not in own}
-        made = faults.attempt(lambda o=options, n=name: REGISTRIES["rewards"].build(o, f"{at}.{n}", allow))  # type: ignore[misc]
-        slots[name] = Slot(reward=made, **{k: v for k, v in spec.items() if k in own})
+        made = faults.attempt(lambda o=options, n=name: REGISTRIES["rewards"].build(o, f"rewards.{n}", allow))  # type: ignore[misc]
+        place = {k: v for k, v in spec.items() if k in own}
+        slots[name] = faults.attempt(lambda p=place, m=made, n=name: construct(Slot, p, f"rewards.{n}", reward=m))  # type: ignore[misc]
     combination = faults.attempt(lambda: REGISTRIES["combinations"].build(combine, "combine", allow))
     faults.stop_if_any(None)
-    return Mix(slots=slots, combination=combination)
+    return Mix(slots=slots, combination=combination, failed_share=failed_share)
 
 
 def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
@@ -186,11 +191,7 @@ def resolve(spec: Spec, component: Any) -> Spec:
 
 def slot_options(slot: Any) -> Spec:
     """The options of a reward's slot (weight, monitor, …)."""
-    return {
-        f.name: plain(getattr(slot, f.name))
-        for f in dataclasses.fields(slot)
-        if f.init and f.name not in ("reward", "name")
-    }
+    return {f.name: plain(getattr(slot, f.name)) for f in dataclasses.fields(slot) if f.init and f.name != "reward"}
 
 
 def plain(value: Any) -> Any:

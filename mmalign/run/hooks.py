@@ -76,7 +76,7 @@ class Preview:
 
         with session.timed("preview"), session.update_rule.averaged():
             rollout = policy.generate(list(self.prompts), stream(self.parts.file.evaluation.seed, "preview"))
-            scores = {name: slot.reward(rollout) for name, slot in pointwise(self.parts).items()}
+            scores = {name: reward(rollout) for name, reward in measures(self.parts).items() if callable(reward)}
         with write_folder_beside(self.directory.samples(session.step)) as folder:
             save_samples(folder, rollout, scores)
 
@@ -115,15 +115,13 @@ class Save:
 
 
 def measures(parts: Parts) -> dict[str, Any]:
-    """Every reward that is measured on held-out prompts: the run's own, then the judges."""
+    """Every reward that is measured on held-out prompts: the run's own, then the judges; a failed row is a status."""
+    from mmalign.core.protocols import SetReward
+    from mmalign.rewards import Guarded
+
     own = {name: slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
-    return {**own, **parts.judges}
-
-
-def pointwise(parts: Parts) -> dict[str, Any]:
-    """The run's slots that score single rows."""
-    slots = parts.reward.slots if parts.reward else {}
-    return {name: slot for name, slot in slots.items() if callable(slot.reward)}
+    every = {**own, **parts.judges}
+    return {n: r if isinstance(r, SetReward) else Guarded(n, r, monitor=True) for n, r in every.items()}
 
 
 def measure(parts: Parts, prompts: Sequence[Any]) -> Any:

@@ -51,4 +51,5 @@ def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> 
         with session.synchronised(policy.module, when=last):
             loss, metrics = objective.loss(policy, chunk, session.streams["loss"])
             session.backward(loss)
-        session.meter.add(metrics, share=len(chunk) / len(weighted))
+        named = {name if "/" in name else f"policy/{name}": value for name, value in metrics.items()}
+        session.meter.add(named, share=len(chunk) / len(weighted))

@@ -1,0 +1,69 @@
+"""`mmalign score`: any reward on outputs made anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmalign.core.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add `score`."""
+    app.command("score")(score)
+
+
+def score(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS.jsonl", help="lines of prompt, output, meta?, group?")],
+    reward: Annotated[str, typer.Option(help="a name from `mmalign list rewards`")],
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="an option of the reward")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="write lines here instead of printing them")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="rows per call")] = 64,
+    cache: Annotated[bool, typer.Option(help="remember scores of rows seen before, beside the rows")] = False,
+    allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
+) -> None:
+    """Score every row; a set reward gives one line for the whole file."""
+    from mmalign.core.config import override
+    from mmalign.core.files import write_beside
+    from mmalign.core.protocols import SetReward
+    from mmalign.rewards import Guarded, ScoreCache, load_reward
+    from mmalign.run.score import read_rows, score_rows
+
+    named = override({}, options or [])
+    if "name" in named:
+        raise ConfigError("--set name=…: the reward is named by --reward.")
+    judge = load_reward(reward, allow or (), **named)
+    table = read_rows(rows)
+    if not isinstance(judge, SetReward):
+        kept = ScoreCache(rows.with_suffix(".scores.sqlite")) if cache else None
+        judge = Guarded(reward, judge, monitor=True, cache=kept)
+    with _progress(len(table)) as advance:
+        lines = score_rows(table, judge, rows.parent, batch, advance)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    with write_beside(out) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def _progress(total: int):  # type: ignore[no-untyped-def]
+    """A bar on standard error while rows are scored; nothing where nobody watches."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    @contextmanager
+    def bar():  # type: ignore[no-untyped-def]
+        console = Console(stderr=True)
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+            task = progress.add_task("scoring", total=total)
+            yield lambda done: progress.update(task, completed=done)
+
+    return bar()

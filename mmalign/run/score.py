@@ -1,0 +1,186 @@
+"""Score outputs that were made anywhere: rows of a JSONL file in, one line per row out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import CapabilityError, DataError, MediaError
+from mmalign.core.protocols import SetReward
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status, join
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the file: a prompt and what was made of it; `place` is "file:line" for messages."""
+
+    prompt: Prompt
+    output: str
+    group: str
+    place: str
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Parse and check every line.
+
+    Raises:
+        DataError: every bad line at once, with file, line and field.
+    """
+    if not file.is_file():
+        raise DataError(f"{file}: no such file.")
+    rows, faults = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{file}:{number}"
+        found = _faults(line, place)
+        faults += found
+        if not found:
+            raw = json.loads(line)
+            prompt = Prompt(raw.get("prompt", ""), meta=raw.get("meta") or {})
+            rows.append(Row(prompt, raw["output"], raw.get("group") or prompt.text, place))
+    if faults:
+        raise DataError("\n".join(faults[:20] + ([f"… and {len(faults) - 20} more."] if len(faults) > 20 else [])))
+    if not rows:
+        raise DataError(f'{file}: holds no rows; write lines like {{"prompt": "…", "output": "picture.png"}}.')
+    return rows
+
+
+def _faults(line: str, place: str) -> list[str]:
+    try:
+        raw = json.loads(line)
+    except json.JSONDecodeError as error:
+        return [f"{place}: not JSON ({error.msg} at column {error.colno})."]
+    if not isinstance(raw, dict):
+        return [f"{place}: a row is an object, found {type(raw).__name__}."]
+    faults = [f"{place}: field '{key}' is missing." for key in ("prompt", "output") if key not in raw]
+    faults += [f"{place}: unknown field '{key}'; a row has {', '.join(FIELDS)}." for key in raw if key not in FIELDS]
+    return faults + [
+        f"{place}: field '{key}' must be {kind.__name__}, found {raw[key]!r}."
+        for key, kind in FIELDS.items()
+        if raw.get(key) is not None and not isinstance(raw[key], kind)
+    ]
+
+
+def modality_of(rows: Sequence[Row], reward: Any) -> str:
+    """What the outputs are, by their suffix where the reward judges media; mixed files are an error."""
+    kinds = {_kind(row.output, reward) for row in rows}
+    if len(kinds) > 1:
+        odd = next(row for row in rows if _kind(row.output, reward) != _kind(rows[0].output, reward))
+        raise DataError(
+            f"{odd.place}: field 'output' is of another kind than row 1; score one kind of media at a time."
+        )
+    kind = kinds.pop()
+    if kind not in reward.modalities:
+        raise CapabilityError(f"this reward judges {' and '.join(sorted(reward.modalities))}; the outputs are {kind}.")
+    return kind
+
+
+def _kind(output: str, reward: Any) -> str:
+    suffix = Path(output).suffix.lower()
+    if suffix in IMAGES and (reward.modalities != {"text"}):
+        return "image"
+    return "audio" if suffix in SOUNDS and reward.modalities != {"text"} else "text"
+
+
+def score_rows(
+    rows: Sequence[Row], reward: Any, folder: Path, batch: int = 64, progress: Callable[[int], None] = lambda n: None
+) -> list[dict[str, Any]]:
+    """Lines for the output file: one per row, or one for the whole file where the reward judges sets.
+
+    Args:
+        rows: from `read_rows`.
+        reward: a `Reward` or a `SetReward`.
+        folder: relative outputs start there.
+        batch: rows per call.
+        progress: called with the rows done.
+    """
+    kind = modality_of(rows, reward)
+    read = {"image": _image, "audio": _sound, "text": lambda row, folder: row.output}[kind]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
+    parts: dict[int, Any] = {}
+    done = 0
+    for start in range(0, len(rows), batch):
+        taken = list(range(start, min(start + batch, len(rows))))
+        outputs = {i: read(rows[i], folder) for i in taken}
+        for same in _alike(outputs):
+            rollout = Rollout(
+                prompts=[rows[i].prompt for i in same],
+                output=_stack([outputs[i] for i in same]),
+                group=torch.tensor([numbers[rows[i].group] for i in same]),
+            )
+            with torch.no_grad():
+                found = reward.embed(rollout) if isinstance(reward, SetReward) else reward(rollout)
+            parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
+        done += len(taken)
+        progress(done)
+    whole = join([parts[i] for i in range(len(rows))])
+    return [_set_line(whole, reward)] if isinstance(reward, SetReward) else _row_lines(whole)
+
+
+def _row_lines(scores: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "value": _number(scores.value[i]),
+            "status": Status(int(scores.status[i])).label,
+            "parts": {name: _number(part[i]) for name, part in scores.parts.items()},
+            **({"info": scores.info[i]} if scores.info and scores.info[i] else {}),
+        }
+        for i in range(len(scores))
+    ]
+
+
+def _set_line(embedding: Tensor, reward: Any) -> dict[str, Any]:
+    credit = [_number(c) for c in reward.credit(embedding)]
+    return {"value": _number(reward.score(embedding)), "n": len(embedding), "credit": credit}
+
+
+def _number(value: Tensor) -> float | None:
+    plain = float(value)
+    return plain if plain == plain and abs(plain) != float("inf") else None
+
+
+def _alike(outputs: Mapping[int, Any]) -> list[list[int]]:
+    """Rows whose media have one shape, and so can share a call."""
+    groups: dict[Any, list[int]] = {}
+    for i, output in outputs.items():
+        shape = (*output.samples.shape, output.rate) if isinstance(output, Audio) else ()
+        groups.setdefault(tuple(output.shape) if isinstance(output, Tensor) else shape, []).append(i)
+    return list(groups.values())
+
+
+def _stack(outputs: Sequence[Any]) -> Any:
+    if isinstance(outputs[0], Tensor):
+        return torch.stack(list(outputs))
+    if isinstance(outputs[0], Audio):
+        return Audio(torch.cat([o.samples for o in outputs]), outputs[0].rate)
+    return list(outputs)
+
+
+def _image(row: Row, folder: Path) -> Tensor:
+    from mmalign.media.image import read_image
+
+    return _read(lambda: read_image(folder / row.output), row)  # type: ignore[no-any-return]
+
+
+def _sound(row: Row, folder: Path) -> Audio:
+    from mmalign.media.audio import read_audio
+
+    return _read(lambda: read_audio(folder / row.output), row)  # type: ignore[no-any-return]
+
+
+def _read(read: Callable[[], Any], row: Row) -> Any:
+    try:
+        return read()
+    except MediaError as error:
+        raise DataError(f"{row.place}: field 'output': {error}") from None

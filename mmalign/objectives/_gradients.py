@@ -46,6 +46,8 @@ def output_gradient(reward: Any, rollout: Rollout) -> tuple[Tensor, Float[Tensor
             f"reward {type(reward).__name__} calls itself differentiable, and its value has no gradient to the output."
         )
     (gradient,) = torch.autograd.grad(total, leaf)
+    # What failed may send NaN back even with slope 0; rows do not mix, so dropping the row drops all of it.
+    gradient = gradient.where(scores.valid.reshape(-1, *[1] * (gradient.ndim - 1)), 0.0)
     return gradient, scores.value.detach(), scores.valid
 
 

@@ -87,14 +87,13 @@ class DPO:
         pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
         return compared(policy, pairs, self.head, rng)
 
-    def _offline(self, policy: Any, batch: Sequence[Preference]) -> Pairs:
+    def _offline(self, policy: Any, batch: Sequence[Any]) -> Pairs:
         if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
             raise DataError(f"dpo with online: off reads preferences, got {strange[0]}; set online: best_worst.")
         return observed(policy, batch)
 
-    def _online(self, policy: Any, batch: Sequence[Prompt | Preference], rng: torch.Generator) -> Pairs:
-        prompts = [row.prompt if isinstance(row, Preference) else row for row in batch]
-        rollout = sample_groups(policy, prompts, self.group_size, rng)
+    def _online(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
+        rollout = sample_groups(policy, batch, self.group_size, rng)
         scores = scored(self.reward, rollout)
         pairing = best_and_worst if self.online == "best_worst" else all_pairs
         return pick(rollout, *pairing(scores.value, scores.valid, self.group_size), scores.value)

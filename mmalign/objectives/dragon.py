@@ -18,7 +18,8 @@ Paper: Bai et al. 2025, "DRAGON: Distributional Rewards Optimize Diffusion Gener
 | pool | row rewards, unpaired | the top and bottom half of all outputs, whatever their prompts |
 
 `pair` and `pool` also take a set reward and then compare its credits; choosing many rows by credit at once may miss the
-better set, which is why greedy_swap exists.
+better set, which is why greedy_swap exists. A `pool` mixes prompts: where one prompt's outputs all score higher than
+another's, its halves say which prompt is easier, not which output is better.
 
 Reconstruction: the body of the paper was out of reach. That D⁺/D⁻ start from two sets, the contrast and both losses are
 the paper's; the swap test (`accept`), the number of `sweeps`, the defaults, and pairing by neighbours for more than two

@@ -110,7 +110,8 @@ class R0:
         if self.weight_decay_to_start:
             pull = squared_distance(policy.module, self._start or {})
             metrics["weights/distance"] = pull.detach()
-            loss = loss + self.weight_decay_to_start * chunk.weight.sum() * pull
+            share = chunk.weight.sum(dtype=torch.float64).to(pull)  # float64: the shares of any split add up alike
+            loss = loss + self.weight_decay_to_start * share * pull
         return loss, metrics
 
     def _reward_gain(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:

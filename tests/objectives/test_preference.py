@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmalign.objectives import _preference as preference
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def scalar(value: float) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-30, 30), st.floats(0, 1))
+def test_sigmoid_is_cross_entropy(z: float, label: float) -> None:
+    p = 1 / (1 + np.exp(-np.float64(z)))
+    want = -label * np.log(p) - (1 - label) * np.log1p(-p) if abs(z) < 15 else None
+    got = preference.sigmoid(scalar(z), scalar(label)).item()
+    assert want is None or got == pytest.approx(want, rel=1e-6, abs=1e-9)
+    assert math.isfinite(got)
+
+
+@pytest.mark.parametrize("label", [0.6, 0.9])
+def test_soft_label_optimum_is_its_logit(label: float) -> None:
+    z = scalar(math.log(label / (1 - label))).requires_grad_()
+    preference.sigmoid(z, scalar(label)).sum().backward()
+    assert z.grad is not None and abs(z.grad.item()) < 1e-12
+
+
+def test_smoothing_flips_a_share() -> None:
+    assert preference.smoothed(ONE, 0.1).item() == pytest.approx(0.9)
+    assert preference.smoothed(scalar(0.5), 0.3).item() == pytest.approx(0.5)
+    assert preference.smoothed(scalar(0.0), 0.1).item() == pytest.approx(0.1)
+
+
+def test_hinge_by_hand() -> None:
+    assert [preference.hinge(scalar(z), ONE).item() for z in (-1.0, 0.0, 0.4, 2.0)] == pytest.approx([2, 1, 0.6, 0])
+    assert preference.hinge(scalar(0.5), scalar(0.75)).item() == pytest.approx(0.75 * 0.5 + 0.25 * 1.5)
+
+
+def test_kto_by_hand() -> None:
+    """chosen z 0.8, rejected z -0.2, reference point 0.3."""
+    sigma = lambda v: 1 / (1 + math.exp(-v))  # noqa: E731
+    want = 0.5 * (1 - sigma(0.5)) + 0.5 * (1 - sigma(0.5))
+    assert preference.kto(scalar(0.8), scalar(-0.2), scalar(0.3), ONE).item() == pytest.approx(want)
+    flipped = preference.kto(scalar(0.8), scalar(-0.2), scalar(0.3), scalar(0.0)).item()
+    assert flipped == pytest.approx(1 - want)
+    assert preference.kto(scalar(0.0), scalar(0.0), scalar(0.0), ONE).item() == 0.5
+
+
+def test_halves_are_two_estimates_of_the_same_sum() -> None:
+    even, odd = preference.halves(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    assert (even.item(), odd.item()) == (8.0, 12.0)
+    assert (even + odd).item() / 2 == 10.0
+
+
+def test_one_noisy_draw_biases_ipo_and_two_do_not() -> None:
+    """ẑ = θ (1 + ξ), Var ξ = 1: squaring one draw moves the minimiser of (z - ½)² from ½ to ¼."""
+    rng = torch.Generator().manual_seed(0)
+    draws = 1 + torch.randn(400_000, 2, generator=rng, dtype=torch.float64)
+    label = torch.ones(len(draws), dtype=torch.float64)
+
+    def minimiser(first: torch.Tensor, second: torch.Tensor) -> float:
+        """Where the expected gradient of the loss crosses 0; it is linear in θ, so two evaluations tell."""
+        slopes = []
+        for at in (0.0, 1.0):
+            theta = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+            preference.ipo(theta * first, theta * second, label).mean().backward()
+            assert theta.grad is not None
+            slopes.append(theta.grad.item())
+        return -slopes[0] / (slopes[1] - slopes[0])
+
+    assert minimiser(draws[:, 0], draws[:, 0]) == pytest.approx(0.25, abs=0.01)
+    assert minimiser(draws[:, 0], draws[:, 1]) == pytest.approx(0.50, abs=0.01)
+
+
+def test_ipo_with_soft_label() -> None:
+    z = scalar(0.2).requires_grad_()
+    preference.ipo(z, z, scalar(0.7)).sum().backward()
+    assert z.grad is not None and abs(z.grad.item()) < 1e-12

@@ -1,0 +1,102 @@
+"""Which curves to draw: every metric once as a small chart, and learned rewards against truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mmalign.evaluation.report.charts import Series, aligned_chart, line_chart, path_chart
+from mmalign.evaluation.report.reading import RunRecord
+
+__all__ = ["Against", "Section", "against_truth", "sections", "time_shares"]
+
+TITLES = {
+    "reward": "Rewards on training prompts",
+    "eval": "Rewards on held-out prompts",
+    "policy": "Policy",
+    "grad": "Optimisation",
+    "time": "Seconds per step",
+    "memory": "Memory",
+}
+LOOSE = "Other"
+
+
+@dataclass
+class Section:
+    """Small charts under one heading; metrics that never moved are told in a sentence instead."""
+
+    title: str
+    charts: list[tuple[str, float, str]] = field(default_factory=list)  # name, last value, picture
+    constant: list[tuple[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Against:
+    """One learned reward against one truth."""
+
+    learned: str
+    truth: str
+    role: str
+    over_steps: str
+    path: str
+
+
+def sections(record: RunRecord) -> list[Section]:
+    """Every metric of the run, grouped by the word before its first slash; known groups first."""
+    found: dict[str, Section] = {}
+    for name in record.metric_names():
+        head = name.split("/")[0] if "/" in name else {"lr": "grad", "loss": "grad", "update": "grad"}.get(name, "")
+        head = "grad" if head in ("update", "gradient") else head
+        title = TITLES.get(head, head.capitalize() if head else LOOSE)
+        section = found.setdefault(title, Section(title))
+        points = record.curve(name)
+        values = {value for _, value in points}
+        if len(values) == 1:
+            section.constant.append((name, values.pop()))
+        elif points:
+            series, whole = Series(name, points, _tone(record, name)), head in ("time", "memory")
+            section.charts.append((name, points[-1][1], line_chart(series, whole, smooth=name != "lr")))
+    order = [*TITLES.values()]
+    return sorted(found.values(), key=lambda s: order.index(s.title) if s.title in order else len(order))
+
+
+def _tone(record: RunRecord, name: str) -> str:
+    parts = name.split("/")
+    role = record.roles.get(parts[1]) if parts[0] in ("reward", "eval") and len(parts) == 2 else None
+    return {"trained": "learned", "verifier": "truth"}.get(role or "", "plain")
+
+
+def against_truth(record: RunRecord) -> list[Against]:
+    """Each trained reward against the verifiers (without any: the judges); charts need two points of each."""
+    roles = record.roles
+    trained = [name for name, role in roles.items() if role == "trained"]
+    truths = [name for name, role in roles.items() if role == "verifier"]
+    truths = truths or [name for name, role in roles.items() if role == "judge"]
+    pairs = []
+    for truth in truths[:2]:
+        for learned in trained[:3]:
+            told, known = _best_curve(record, learned), _best_curve(record, truth)
+            if len(told) >= 2 and len(known) >= 2:
+                one, two = Series(learned, told, "learned"), Series(truth, known, "truth")
+                pairs.append(Against(learned, truth, roles[truth], aligned_chart(one, two), path_chart(one, two)))
+    return pairs
+
+
+def _best_curve(record: RunRecord, reward: str) -> list[tuple[float, float]]:
+    """Held-out values with the evaluations before and after as its ends; else the training curve."""
+    held_out = dict(record.curve(f"eval/{reward}"))
+    training = record.curve(f"reward/{reward}")
+    row = next((row for row in record.summary if row.name == reward), None)
+    if row is not None and row.before == row.before and record.metrics:
+        held_out = {0.0: row.before, **held_out, record.metrics[-1]["step"]: row.after}
+    if len(held_out) < 3 and len(training) > len(held_out):
+        return training
+    return sorted(held_out.items())
+
+
+def time_shares(record: RunRecord) -> list[tuple[str, float, float]]:
+    """Stations by their mean seconds per step: (name, seconds, share), the longest first."""
+    steps = len(record.metrics)
+    names = [name for name in record.metric_names() if name.startswith("time/")]
+    means = {name.removeprefix("time/"): sum(v for _, v in record.curve(name)) / steps for name in names}
+    total = sum(means.values())
+    return [(n, s, s / total) for n, s in sorted(means.items(), key=lambda item: -item[1]) if s > 0]

@@ -1,0 +1,147 @@
+"""What people look at: the same prompts and noise before and after, and samples along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import MmalignError
+from mmalign.core.types import Audio, Status
+from mmalign.evaluation.records import Evaluation
+from mmalign.evaluation.report.reading import RunRecord
+from mmalign.evaluation.table import number
+from mmalign.media.audio import audio_uri, read_audio
+from mmalign.media.image import data_uri, read_image, to_pil
+
+__all__ = ["Card", "Sheet", "Side", "cards", "sheets"]
+
+MOST_CARDS, MOST_SHEETS, MOST_CLIPS = 12, 5, 6
+SHOWN_PIXELS = 256
+
+
+@dataclass
+class Score:
+    """One reward's verdict on one output; `tick` for a verifier: "yes", "no" or "" (it is a number)."""
+
+    name: str
+    text: str
+    tick: str = ""
+    trend: str = ""
+
+
+@dataclass
+class Side:
+    """One output with its scores; `kind` says which of `uri` and `text` to show."""
+
+    label: str
+    kind: str
+    uri: str = ""
+    text: str = ""
+    scores: list[Score] = field(default_factory=list)
+
+
+@dataclass
+class Card:
+    """One prompt with its outputs."""
+
+    prompt: str
+    sides: list[Side]
+
+
+@dataclass
+class Sheet:
+    """Samples of one step: a picture, or clips."""
+
+    step: int
+    picture: str = ""
+    clips: list[str] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+
+
+def cards(record: RunRecord) -> list[Card]:
+    """The first kept prompts, in file order and not chosen by score, with what each policy made of them."""
+    sides = [(label, e) for label, e in (("before", record.before), ("after", record.after)) if e is not None]
+    if not sides:
+        return []
+    count = min(MOST_CARDS, *(_kept(e) for _, e in sides))
+    paired = len(sides) == 2 and [p.text for p in sides[0][1].prompts] == [p.text for p in sides[1][1].prompts]
+    shown = sides if paired else sides[-1:]
+    return [
+        Card(
+            shown[0][1].prompts[i].text,
+            [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None) for label, e in shown],
+        )
+        for i in range(count)
+    ]
+
+
+def _kept(evaluation: Evaluation) -> int:
+    return len(evaluation.outputs)
+
+
+def _side(label: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None) -> Side:
+    scores = [_score(name, evaluation, i, record, base) for name in evaluation.scores]
+    output: Any = evaluation.outputs
+    if isinstance(output, list):
+        return Side(label, "text", text=output[i], scores=scores)
+    if isinstance(output, Audio):
+        end = None if output.mask is None else int(output.mask[i].sum())
+        return Side(label, "audio", uri=audio_uri(output.samples[i, :, :end], output.rate), scores=scores)
+    return Side(label, "image", uri=_picture(output[i]), scores=scores)
+
+
+def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None) -> Score:
+    scores = evaluation.scores[name]
+    if not bool(scores.valid[i]):
+        return Score(name, Status(int(scores.status[i])).label.replace("_", " "))
+    value = float(scores.value[i])
+    ticks = record.roles.get(name) == "verifier" and bool(
+        ((scores.value == 0) | (scores.value == 1))[scores.valid].all()
+    )
+    trend = ""
+    if base is not None and name in base.scores and bool(base.scores[name].valid[i]):
+        change = value - float(base.scores[name].value[i])
+        trend = "up" if change > 1e-6 else "down" if change < -1e-6 else ""
+    return Score(name, number(value), ("yes" if value == 1 else "no") if ticks else "", trend)
+
+
+def _picture(image: Any) -> str:
+    """A data URI: small pictures enlarged by whole pixels so that browsers do not blur them, large ones as JPEG."""
+    from PIL import Image
+
+    picture = to_pil(image)
+    if max(picture.size) >= SHOWN_PIXELS:
+        return data_uri(picture, ".jpg", longest=512)
+    factor = -(-SHOWN_PIXELS // max(picture.size))
+    enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return data_uri(enlarged)
+
+
+def sheets(record: RunRecord) -> list[Sheet]:
+    """Samples of at most five steps, evenly chosen, the last always among them; unreadable files are noted."""
+    chosen = record.samples
+    if len(chosen) > MOST_SHEETS:
+        chosen = [chosen[round(i * (len(chosen) - 1) / (MOST_SHEETS - 1))] for i in range(MOST_SHEETS)]
+    return [sheet for folder in chosen if (sheet := _sheet(folder, record.missing)) is not None]
+
+
+def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
+    sheet = Sheet(int(folder.name.removeprefix("step_")) if folder.name.removeprefix("step_").isdigit() else 0)
+    try:
+        for picture in sorted(folder.glob("contact_sheet.*")):
+            sheet.picture = data_uri(read_image(picture), ".jpg", longest=1400)
+        sheet.clips = [audio_uri(*read_audio(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
+        if not sheet.picture and not sheet.clips and (folder / "rows.parquet").exists():
+            sheet.texts = _texts(folder / "rows.parquet")
+    except (MmalignError, OSError, ValueError) as error:
+        missing.append(f"samples/{folder.name} could not be read: {error}")
+        return None
+    return sheet if sheet.picture or sheet.clips or sheet.texts else None
+
+
+def _texts(path: Path) -> list[tuple[str, str]]:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path, columns=["prompt", "output"]).slice(0, 8).to_pydict()
+    return list(zip(table["prompt"], table["output"], strict=True))

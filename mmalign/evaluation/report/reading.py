@@ -1,0 +1,125 @@
+"""What a run directory holds; whatever is missing or broken is named, not fatal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmalign.core.errors import DataError, MmalignError
+from mmalign.evaluation.records import Evaluation
+from mmalign.evaluation.table import Role, SummaryRow, read_summary, roles_of
+
+__all__ = ["RunRecord", "read_run"]
+
+T = TypeVar("T")
+Line = dict[str, float]
+
+
+@dataclass
+class RunRecord:
+    """The parts of one run directory; an empty part is explained in `missing`."""
+
+    path: Path
+    run: dict[str, Any] = field(default_factory=dict)
+    run_text: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+    metrics: list[Line] = field(default_factory=list)
+    summary: list[SummaryRow] = field(default_factory=list)
+    seconds: float | None = None
+    before: Evaluation | None = None
+    after: Evaluation | None = None
+    samples: list[Path] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The directory's own name."""
+        return self.path.resolve().name
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """Roles by reward: the summary's where it has them, else the run file's."""
+        return roles_of(self.run) | {row.name: row.role for row in self.summary}
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """The (step, value) points of one metric."""
+        return [(line["step"], line[name]) for line in self.metrics if name in line]
+
+    def metric_names(self) -> list[str]:
+        """Every metric, in the order of its first appearance."""
+        return list(dict.fromkeys(name for line in self.metrics for name in line if name != "step"))
+
+
+def read_run(directory: Path | str) -> RunRecord:
+    """Read every part of a run directory.
+
+    Raises:
+        DataError: there is no such directory. A part that is missing or broken only adds a sentence to `missing`.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such run directory.")
+    record = RunRecord(path)
+    record.run_text = _attempt(record, "run.yaml", lambda file: file.read_text(encoding="utf-8"), "")
+    record.run = _attempt(record, "run.yaml", _yaml, {}, again=True)
+    record.environment = _attempt(record, "environment.json", _object, {})
+    record.metrics = _attempt(record, "metrics.jsonl", lambda file: _lines(file, record.missing), [])
+    record.summary = _attempt(record, "summary.json", read_summary, [])
+    record.seconds = _attempt(record, "summary.json", lambda file: _object(file).get("seconds"), None, again=True)
+    record.before = _attempt(record, "evaluation/before", Evaluation.load, None)
+    record.after = _attempt(record, "evaluation/after", Evaluation.load, None)
+    record.samples = sorted(p for p in (path / "samples").glob("step_*") if p.is_dir())
+    if not record.samples:
+        record.missing.append("samples/ holds no step (trainer.preview_every is 0)")
+    return record
+
+
+def _attempt(record: RunRecord, name: str, read: Callable[[Path], T], otherwise: T, again: bool = False) -> T:
+    """`read` of one part, or `otherwise` with the reason noted (once: not `again`)."""
+    path = record.path / name
+    reason = f"{name} is not there"
+    if path.exists():
+        try:
+            return read(path)
+        except (MmalignError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            reason = f"{name} could not be read: {error}"
+    if not again or path.exists():
+        record.missing.append(reason)
+    return otherwise
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(loaded, dict):
+        raise ValueError("not a mapping")
+    return loaded
+
+
+def _object(path: Path) -> dict[str, Any]:
+    loaded = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(loaded, dict):
+        raise ValueError("not a JSON object")
+    return loaded
+
+
+def _lines(path: Path, missing: list[str]) -> list[Line]:
+    """Metric lines in the order of steps; lines of one step are merged, null and NaN entries dropped."""
+    steps: dict[float, Line] = {}
+    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            line = {k: float(v) for k, v in json.loads(text).items() if isinstance(v, int | float)}
+            steps.setdefault(line["step"], {}).update({k: v for k, v in line.items() if math.isfinite(v)})
+        except (ValueError, KeyError, AttributeError):
+            missing.append(f"metrics.jsonl, line {number}, is not a step and is left out")
+    return [steps[step] for step in sorted(steps)]

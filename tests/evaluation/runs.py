@@ -1,0 +1,73 @@
+"""A small, complete run directory for tests of what reads one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.evaluation.samples import save_samples
+from mmalign.evaluation.table import roles_of, summarize, write_summary
+
+RUN: dict[str, Any] = {
+    "adapter": {"name": "sd3", "model": "owner/tiny-model"},
+    "policy": {"name": "flow", "num_inference_steps": 8},
+    "rewards": {"clip": {"name": "clip", "weight": 1.0, "prefix": "a|b"}},
+    "objective": {"name": "grpo", "group_size": 4},
+    "data": {"name": "prompts", "path": "p.txt"},
+    "evaluation": {"judges": {"truth": {"name": "rule", "role": "verifier"}, "fid": {"name": "fid"}}},
+}
+NASTY = "a <script>alert('x')</script> & \"quoted\" prompt"
+
+
+def make_evaluation(gain: float, modality: str = "image", rows: int = 6) -> Evaluation:
+    """Clip rises by `gain`, the verifier holds for the first `gain` share of rows, one clip row has no score."""
+    asked = [Prompt(NASTY if i == 0 else f"prompt {i}", meta={"count": i}) for i in range(rows)]
+    value = torch.linspace(0.2, 0.3, rows) + gain
+    status = torch.zeros(rows, dtype=torch.int8)
+    value[-1], status[-1] = torch.nan, int(Status.TIMEOUT)
+    scores = {
+        "clip": Scores(value, status, parts={"raw": value * 2}),
+        "truth": Scores.of((torch.arange(rows) < gain * rows).float()),
+    }
+    sets = {"fid": SetValue(gain, gain + torch.randn(50, generator=torch.Generator().manual_seed(0)), rows)}
+    outputs: Any = (torch.linspace(0, 1, rows * 48).reshape(rows, 3, 4, 4) * 255).to(torch.uint8)
+    if modality == "audio":
+        outputs = Audio(torch.zeros(rows, 1, 40), 8_000)
+    if modality == "text":
+        outputs = [f"<b>answer</b> {i}" for i in range(rows)]
+    return Evaluation(modality, asked, torch.arange(rows), scores, sets, outputs, 0, 64, 1)  # type: ignore[arg-type]
+
+
+def make_run(path: Path, modality: str = "image", steps: int = 40) -> Path:
+    """Write every part of a run directory as a real run does."""
+    before, after = make_evaluation(0.25, modality), make_evaluation(0.75, modality)
+    before.save(path / "evaluation" / "before")
+    after.save(path / "evaluation" / "after")
+    write_summary(summarize(before, after, roles_of(RUN)), path / "summary.json", 75.0, "report.html")
+    (path / "run.yaml").write_text(yaml.safe_dump(RUN, sort_keys=False))
+    environment = {
+        "command": "mmalign train run.yaml",
+        "device": "cpu",
+        "packages": {"mmalign": "0.1.0", "torch": "2.11.0", "peft": "not installed"},
+    }
+    (path / "environment.json").write_text(json.dumps(environment))
+    lines = []
+    for step in range(1, steps + 1):
+        line = {"step": step, "lr": 1e-4, "reward/clip": 0.4 + 0.01 * step, "reward/clip/invalid": 0.0}
+        lines.append(line | {"policy/kl": None, "grad/norm": 1 / step, "time/collect": 2.0, "time/update": 1.0})
+        if step % 10 == 0:
+            lines.append({"step": step, "eval/clip": 0.4 + 0.01 * step, "eval/truth": 0.25 + 0.01 * step})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = after.outputs.float() / 255 if modality == "image" else after.outputs
+    for step in (20, 40):
+        save_samples(path / "samples" / f"step_{step:06d}", Rollout(after.prompts, output, after.group), after.scores)
+    adapter = path / "checkpoints" / f"step_{steps:06d}" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    return path

@@ -1,0 +1,259 @@
+"""The report is one valid, self-contained file, whatever is missing; its charts show the numbers they are given."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmalign.core.errors import DataError
+from mmalign.evaluation.report import write_report
+from mmalign.evaluation.report.charts import (
+    Scale,
+    Series,
+    aligned_chart,
+    interval_mark,
+    line_chart,
+    path_chart,
+    smoothed,
+    ticks,
+)
+from mmalign.evaluation.report.curves import against_truth, sections, time_shares
+from mmalign.evaluation.report.reading import read_run
+from mmalign.evaluation.report.verdict import verdict
+from mmalign.evaluation.table import SummaryRow
+from tests.evaluation.runs import make_run
+
+VOID = {"meta", "link", "img", "br", "circle", "line", "polyline"}
+PARTS = ["run.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluation", "samples", "checkpoints"]
+
+
+class Checked(HTMLParser):
+    """Fails on unbalanced tags; collects what the page would ask a network for, its ids, links and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.asked: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        assert tag not in ("script", "iframe", "object")
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in given:
+            self.ids.append(str(given["id"]))
+        if tag == "a":
+            self.links.append(str(given["href"]))
+        elif source := given.get("src") or given.get("href"):
+            self.asked += [] if source.startswith("data:") else [source]
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID, f"<{tag}/> does not close itself in HTML"
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def checked(path: Path) -> tuple[str, Checked]:
+    html = path.read_text(encoding="utf-8")
+    parser = Checked()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    assert parser.asked == [] and "url(" not in html and "@import" not in html
+    assert len(parser.ids) == len(set(parser.ids))
+    for link in parser.links:
+        assert link.removeprefix("#") in parser.ids or link.startswith("https://arxiv.org/abs/")
+    return html, parser
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "a <b> run")
+
+
+def test_page_is_valid_and_holds_everything(run: Path) -> None:
+    path = write_report(run)
+    assert path == run / "report.html"
+    html, page = checked(path)
+    text = " ".join(page.text)
+    assert "a <b> run" in text and "mmalign train run.yaml" in text and "1 min 15 s" in text
+    assert html.count("data:image/png") == 12 and html.count("data:image/jpeg") == 2
+    assert "✓ holds" in text and "✗ fails" in text and "timeout" in text
+    assert "alert('x')" in text and "<script" not in html
+    assert "clip has no score for 1 of 6 rows" in text
+    assert "reward/clip/invalid" in text and "The same at every step" in text
+    assert "owner/tiny-model" in text and 'load_lora_weights("checkpoints/step_000040/adapter")' in text
+    assert "Missing from this directory" not in text
+    assert [p.name for p in run.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("modality", ["text", "audio"])
+def test_other_modalities(tmp_path: Path, modality: str) -> None:
+    html, page = checked(write_report(make_run(tmp_path / "r", modality), tmp_path / "elsewhere.html"))
+    if modality == "text":
+        assert "<b>answer</b> 3" in " ".join(page.text) and "&lt;b&gt;answer" in html
+    else:
+        assert html.count("<audio") == 12 + 2 * 6
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_any_part_may_be_missing(run: Path, tmp_path: Path, part: str) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(copy / part) if (copy / part).is_dir() else (copy / part).unlink()
+    text = " ".join(checked(write_report(copy))[1].text)
+    said = {"samples": "samples/ holds no step", "evaluation": "evaluation/before is not there"}
+    assert part == "checkpoints" or said.get(part, f"{part} is not there") in text
+    assert part != "checkpoints" or "No checkpoint to load" in text
+
+
+def test_an_empty_directory_names_everything_and_no_directory_is_an_error(tmp_path: Path) -> None:
+    _, page = checked(write_report(tmp_path))
+    assert "".join(page.text).count("is not there") == 6
+    with pytest.raises(DataError, match=r"gone: no such run directory"):
+        write_report(tmp_path / "gone")
+
+
+def test_broken_parts_are_named(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "metrics.jsonl").write_text((copy / "metrics.jsonl").read_text() + '{"step": 41, "rew')
+    (copy / "summary.json").write_text("[]")
+    (copy / "environment.json").write_text("{")
+    (copy / "run.yaml").write_text("a: [")
+    (copy / "samples" / "step_000040" / "contact_sheet.png").write_bytes(b"x")
+    (copy / "evaluation" / "after" / "outputs" / "0001.png").write_bytes(b"")
+    text = " ".join(checked(write_report(copy))[1].text)
+    for sentence in (
+        "metrics.jsonl, line 45, is not a step and is left out",
+        "summary.json could not be read",
+        "environment.json could not be read",
+        "run.yaml could not be read: not YAML",
+        "samples/step_000040 could not be read",
+        "0001.png: the file is empty",
+    ):
+        assert sentence in text, sentence
+
+
+def test_metrics_of_one_step_are_merged_and_sorted_into_sections(run: Path) -> None:
+    record = read_run(run)
+    assert len(record.metrics) == 40 and record.curve("eval/truth")[0] == (10, pytest.approx(0.35))
+    assert "policy/kl" not in record.metric_names()
+    found = sections(record)
+    assert [s.title for s in found] == [
+        "Rewards on training prompts",
+        "Rewards on held-out prompts",
+        "Optimisation",
+        "Seconds per step",
+    ]
+    assert [name for name, *_ in found[2].charts] == ["grad/norm"] and found[2].constant == [("lr", 1e-4)]
+    assert time_shares(record) == [("collect", 2.0, pytest.approx(2 / 3)), ("update", 1.0, pytest.approx(1 / 3))]
+
+
+def test_truth_is_drawn_from_before_to_after(run: Path) -> None:
+    (pair,) = against_truth(read_run(run))
+    assert (pair.learned, pair.truth, pair.role) == ("clip", "truth", "verifier")
+    assert pair.path.count("<circle") == 5  # before, steps 10 to 30, after in the place of step 40
+
+
+def coordinates(svg: str, kind: str) -> list[list[tuple[float, float]]]:
+    found = re.findall(rf'<polyline class="{kind}[^"]*" points="([^"]+)"', svg)
+    return [[tuple(map(float, pair.split(","))) for pair in points.split()] for points in found]
+
+
+def test_aligned_series_start_together_and_keep_their_own_axes() -> None:
+    learned = Series("reward", [(0, 5.0), (10, 9.0)], "learned")
+    truth = Series("truth", [(0, 0.6), (10, 0.4)], "truth")
+    rising, falling = coordinates(aligned_chart(learned, truth, 400, 200), "line")
+    assert rising[0] == falling[0] and rising[1][1] < rising[0][1] < falling[1][1]
+    assert rising[0][1] - rising[1][1] == pytest.approx(falling[1][1] - falling[0][1], abs=0.2)
+    flat = Series("truth", [(0, 0.6), (10, 0.61)], "truth")
+    (_, level) = coordinates(aligned_chart(learned, flat, 400, 200), "line")
+    assert abs(level[1][1] - level[0][1]) < 10, "noise of a rate is blown up to the size of the reward's rise"
+
+
+def test_path_interpolates_the_learned_reward_at_the_steps_of_the_truth() -> None:
+    steps, values = [0, 4, 9, 12], [1.0, 3.0, 2.0, 5.0]
+    truth = Series("t", [(0, 0.1), (2, 0.2), (6, 0.3), (12, 0.4)])
+    (path,) = coordinates(path_chart(Series("l", list(zip(steps, values, strict=True))), truth), "line")
+    expected = np.interp([0, 2, 6, 12], steps, values)
+    slope, shift = np.polyfit(expected, [x for x, _ in path], 1)
+    np.testing.assert_allclose([x for x, _ in path], slope * expected + shift, atol=0.1)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80))
+def test_charts_stay_inside_their_frame(values: list[float]) -> None:
+    series = Series("m", list(enumerate(values, 1)))
+    for svg in (line_chart(series), line_chart(series, whole=True)):
+        for line in coordinates(svg, "(?:raw|line)"):
+            assert all(0 <= x <= 320 and 0 <= y <= 150 for x, y in line)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 6))
+def test_ticks_are_round_inside_and_enough(low: float, width: float, about: int) -> None:
+    if low + width == low or width < 1e-9 * abs(low):
+        return
+    found = ticks(low, low + width, about)
+    assert about - 1 <= len(found) <= 2.5 * about + 2
+    assert all(low - 1e-9 * abs(low) - 1e-6 * width <= t <= (low + width) * (1 + 1e-9) + 1e-6 * width for t in found)
+
+
+def test_smoothing_keeps_constants_ends_and_short_curves() -> None:
+    line = [(float(i), 3.0) for i in range(100)]
+    assert smoothed(line) == line and smoothed(line[:20]) == line[:20]
+    noisy = [(float(i), float(i % 2)) for i in range(120)]
+    assert max(abs(v - 0.5) for _, v in smoothed(noisy)) < 0.15
+
+
+def test_long_curves_are_thinned_without_losing_their_mean() -> None:
+    (line, _) = coordinates(line_chart(Series("m", [(i, float(i)) for i in range(10_000)])), "(?:raw|line)")
+    assert len(line) <= 400
+
+
+def test_interval_mark_and_scale() -> None:
+    assert 'class="mark good"' in interval_mark(0.2, 0.1, 0.3) and 'class="mark bad"' in interval_mark(-1, -2, -0.5)
+    assert 'class="mark even"' in interval_mark(0.1, -0.1, 0.3) and interval_mark(0.1, float("nan"), 1) == ""
+    assert Scale(0, 10, 100, 0)(2.5) == 75
+
+
+def row(name: str, role: str, delta: float, half: float) -> SummaryRow:
+    return SummaryRow(name, role, 0.5, 0.5 + delta, delta, (delta - half, delta + half), 64)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("truth", "tone", "says"),
+    [
+        (
+            row("t", "verifier", 0.2, 0.1),
+            "good",
+            r"^Better on held-out prompts: t went from 0\.500 to 0\.700 \(\+0\.200",
+        ),
+        (
+            row("t", "verifier", -0.2, 0.1),
+            "bad",
+            "^Reward hacking, the trained reward rose while the truth fell: t went",
+        ),
+        (row("t", "judge", 0.0, 0.1), "even", "^The trained reward rose, the truth did not move beyond chance"),
+    ],
+)
+def test_verdicts(truth: SummaryRow, tone: str, says: str) -> None:
+    trained = row("r", "trained", 0.3, 0.1)
+    found = verdict([trained, truth])
+    assert found[0] == tone and re.search(says, found[1])
+    assert verdict([trained])[1].startswith("No judge or verifier measured this run") and verdict([]) == ("even", "")
+    assert verdict([row("r", "trained", 0, 1), row("t", "verifier", 0, 1)])[1].startswith("No change beyond chance")
+    some = verdict([row("v", "verifier", 0.2, 0.1), row("t", "verifier", 0, 0.1)])
+    assert some[0] == "good" and "by some measures" in some[1]
+    worse = verdict([row("r", "trained", 0, 0.1), row("t", "verifier", -0.2, 0.1)])
+    assert worse == ("bad", worse[1]) and worse[1].startswith("Worse on held-out prompts")

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Literal
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
@@ -34,6 +35,12 @@ class Pool:
         """Embed every row. Raises CapabilityError unless the reward, or each of its `members`, is a SetReward."""
         members = set_members(reward)
         return cls(members, [member.embed(rollout) for member, _ in members])
+
+    @property
+    def sound(self) -> Bool[Tensor, " N"]:
+        """Rows whose embeddings are all finite."""
+        finite = [embedding.detach().flatten(1).isfinite().all(1).cpu() for embedding in self.embeddings]
+        return torch.stack(finite).all(0)
 
     def value(self, rows: Int[Tensor, " n"]) -> float:
         """The score of the set of these rows."""

@@ -87,9 +87,13 @@ class DRAGON:
     def _swapped(self, rollout: Rollout) -> Pairs:
         pool = Pool.of(self.reward, rollout)
         rows = torch.arange(len(rollout), device=rollout.group.device)
-        better, worse, high, low = greedy_swap(pool, rows[0::2], rows[1::2], self.sweeps, self.accept)
+        better, worse, high, low = rows[0::2].clone(), rows[1::2].clone(), 0.0, 0.0
+        sound = pool.sound.to(rows.device).reshape(-1, 2).all(1)  # a row that does not embed takes its pair out
+        if sound.any():
+            up, down, high, low = greedy_swap(pool, better[sound], worse[sound], self.sweeps, self.accept)
+            better[sound], worse[sound] = up, down
         # Equal or unusable (NaN) values say nothing about either set: the pairs stay, masked, and are counted.
-        mask = torch.full((len(better),), high > low, device=rows.device)
+        mask = sound & (high > low)
         gap = torch.full((len(better),), high - low, device=rows.device).where(mask, 0.0)
         return Pairs(chosen=rollout[better], rejected=rollout[worse], mask=mask, gap=gap)
 

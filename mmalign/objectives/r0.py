@@ -115,7 +115,9 @@ class R0:
         return loss, metrics
 
     def _reward_gain(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
-        output, metrics, gradients = media(rollout.output), {}, {}
+        output = media(rollout.output)
+        metrics: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
         total = torch.zeros_like(output)
         for name, (reward, weight) in self.rewards().items():
             gradient, value, valid = output_gradient(reward, rollout)

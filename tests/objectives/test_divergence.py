@@ -59,5 +59,5 @@ def test_masked_steps_stay_out() -> None:
 
 def test_gaussian_needs_means() -> None:
     bare = StepDist(torch.zeros(1, 1))
-    with pytest.raises(CapabilityError, match="needs the mean and std of every step.*divergence: k3"):
+    with pytest.raises(CapabilityError, match=r"needs the mean and std of every step.*divergence: k3"):
         divergence("gaussian", bare, bare, torch.ones(1, 1, dtype=torch.bool))

@@ -185,7 +185,7 @@ def test_soft_labels_come_from_the_data() -> None:
 
 
 def test_ipo_wants_two_halves() -> None:
-    with pytest.raises(ConfigError, match="draws: 1 is odd, and loss_type ipo squares a noisy estimate.*draws: 2"):
+    with pytest.raises(ConfigError, match=r"draws: 1 is odd, and loss_type ipo squares a noisy estimate.*draws: 2"):
         collect(GaussianPolicy(noisy=True), DPO(loss_type="ipo"), preferences())
     collect(GaussianPolicy(), DPO(loss_type="ipo"), preferences())  # exact log-probs need no draws
 

@@ -108,6 +108,17 @@ def test_equal_sets_teach_nothing() -> None:
         assert accumulate(policy, objective, pairs)["pairs/skipped"] == 1
 
 
+def test_a_row_that_does_not_embed_takes_only_its_pair_out() -> None:
+    class Deaf(NearGaussian):
+        def embed(self, rollout: Rollout) -> torch.Tensor:
+            embedding = super().embed(rollout).clone()
+            embedding[3] = float("nan")
+            return embedding
+
+    pairs = collect(GaussianPolicy(), DRAGON(Deaf()), prompts(5))
+    assert pairs.mask.tolist() == [True, False, True, True, True]
+
+
 def test_neighbours_and_pool_by_hand() -> None:
     value = torch.tensor([1.0, 2.0, 5.0, 5.0, float("nan"), 9.0, 4.0, 3.0])
     valid = value.isfinite()

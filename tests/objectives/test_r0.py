@@ -242,16 +242,16 @@ def test_what_cannot_work_is_named() -> None:
         def __call__(self, rollout: Rollout) -> Scores:
             return Scores.of(rollout.output.detach().flatten(1).sum(1))
 
-    with pytest.raises(CapabilityError, match="r0 follows the rewards' gradient, but judge has none"):
+    with pytest.raises(CapabilityError, match=r"r0 follows the rewards' gradient, but judge has none"):
         R0(Members(near=(NearPoint(), 1.0), judge=(Fixed([1.0]), 1.0)))
     policy = GaussianPolicy()
-    with pytest.raises(CapabilityError, match="reward Silent calls itself differentiable"):
+    with pytest.raises(CapabilityError, match=r"reward Silent calls itself differentiable"):
         gradient(policy, R0(Silent()), collect(policy, R0(Silent()), prompts(1)))
     with pytest.raises(
-        CapabilityError, match="guidance_weight: Point has no guidance_direction; set guidance_weight: 0"
+        CapabilityError, match=r"guidance_weight: Point has no guidance_direction; set guidance_weight: 0"
     ):
         collect(Point(), R0(NearPoint(), guidance_weight=1.0), prompts(1))
     with pytest.raises(ConfigError, match="objective: samples_per_prompt: 0 is out of range; set at least 1"):
         objectives.build({"name": "r0", "samples_per_prompt": 0}, "objective", reward=NearPoint())
-    with pytest.raises(ConfigError, match="objective._start: unknown option"):
+    with pytest.raises(ConfigError, match=r"objective\._start: unknown option"):
         objectives.build({"name": "r0", "_start": {}}, "objective", reward=NearPoint())

@@ -97,5 +97,5 @@ def test_guard_survives_deterministic_steps_and_needs_moments() -> None:
     old = StepDist(log_prob=torch.zeros(1, 2), mean=mean, std=torch.tensor([[1.0, 0.0]]))
     now = StepDist(log_prob=torch.zeros(1, 2), mean=mean + 1, std=old.std)
     assert guarded(now, old, torch.tensor([[True, False]])).isfinite().all()
-    with pytest.raises(CapabilityError, match="guard needs steps with a mean and a std.*guard: false"):
+    with pytest.raises(CapabilityError, match=r"guard needs steps with a mean and a std.*guard: false"):
         guarded(StepDist(log_prob=torch.zeros(1, 2)), old, torch.ones(1, 2, dtype=torch.bool))

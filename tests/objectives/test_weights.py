@@ -2,6 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmalign.core.protocols import Mean
 from mmalign.objectives import _weights as weights
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
@@ -9,6 +10,18 @@ MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
 
 def alone(total: torch.Tensor) -> torch.Tensor:
     return total
+
+
+def noting(counts: list[torch.Tensor]) -> Mean:
+    def mean(count: torch.Tensor) -> torch.Tensor:
+        counts.append(count)
+        return count
+
+    return mean
+
+
+def always(mean: torch.Tensor) -> Mean:
+    return lambda count: mean
 
 
 def test_by_hand() -> None:
@@ -37,8 +50,8 @@ def test_averaging_over_ranks_is_exact(rows: list[list[bool]], cut: int) -> None
     for weigh in (weights.per_sequence, weights.per_step, weights.constant):
         counts: list[torch.Tensor] = []
         for part in parts:
-            weigh(mask[part], lambda c: counts.append(c) or c)  # type: ignore[func-returns-value]
+            weigh(mask[part], noting(counts))
         mean = torch.stack(counts).mean()
-        ranks = [(weigh(mask[part], lambda _: mean) * value[part]).sum() for part in parts]
+        ranks = [(weigh(mask[part], always(mean)) * value[part]).sum() for part in parts]
         whole = (weigh(mask, alone) * value).sum()
         assert torch.allclose(torch.stack(ranks).mean(), whole, rtol=1e-5)

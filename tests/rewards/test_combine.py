@@ -1,0 +1,220 @@
+"""Combinations: golden values, missing values, state, and what holds for all of them."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmalign.core.errors import ConfigError
+from mmalign.core.types import Status
+from mmalign.rewards.combine import combinations
+from tests.rewards.doubles import scores
+
+OK, NA, PF, ERR, TO = Status
+ONE = torch.zeros(4, dtype=torch.long)
+REQUIRED = {
+    "gate": {"by": "a", "floor": -5.0},
+    "lagrangian": {"thresholds": {"a": 0.5}},
+    "stratified": {"rule": "a", "model": "b"},
+    "confidence": {"rule": "a", "model": "b"},
+}
+
+
+def made(name, **options):
+    return combinations.build({"name": name, **(options or REQUIRED.get(name, {}))}, "combine")
+
+
+def combine(name, parts, weights=None, group=None, **options):
+    rows = len(next(iter(parts.values())))
+    group = torch.zeros(rows, dtype=torch.long) if group is None else group
+    return made(name, **options)(parts, weights or dict.fromkeys(parts, 1.0), group)
+
+
+def test_the_registry_lists_the_files():
+    expected = "confidence ensemble gate lagrangian log_sigmoid minimum product rank stratified weighted_sum"
+    assert combinations.names() == expected.split()
+    with pytest.raises(ConfigError, match=r"Did you mean 'minimum'\?"):
+        combinations.build({"name": "minimun"}, "combine")
+
+
+def test_weighted_sum_raw_and_normalised():
+    parts = {"a": scores([0, 0, 1, 1]), "b": scores([0, 0.1, 0.2, 0.3])}
+    raw = combine("weighted_sum", parts, {"a": 2.0, "b": -1.0}, scale="raw")
+    assert raw.value.tolist() == pytest.approx([0, -0.1, 1.8, 1.7])
+    z = combine("weighted_sum", parts)
+    assert z.value.tolist() == pytest.approx([-2.0279, -1.2533, 1.2533, 2.0279], abs=1e-4)  # GDPO, sample deviation
+    alone = combine("weighted_sum", {"b": parts["b"]}, {"b": 3.0})
+    assert alone.value.tolist() == pytest.approx([0, 0.3, 0.6, 0.9])
+
+
+def test_weighted_sum_running_standardises_by_all_it_has_seen_and_survives_a_restart():
+    first, second = torch.randn(50) * 3 + 7, torch.randn(30) * 3 + 7
+    group = torch.zeros(1, dtype=torch.long)
+    mixed = made("weighted_sum", scale="running")
+    mixed({"a": scores(first.tolist())}, {"a": 1.0}, group.expand(50))
+    again = made("weighted_sum", scale="running")
+    again.load_state_dict(mixed.state_dict())
+    both = torch.cat([first, second]).double()
+    for sum_ in (mixed, again):
+        value = sum_({"a": scores(second.tolist())}, {"a": 1.0}, group.expand(30)).value
+        assert torch.allclose(value.double(), (second - both.mean()) / both.std(), atol=1e-5)
+    again.adapting = False
+    before = again.state_dict()["a"].clone()
+    again({"a": scores([100.0])}, {"a": 1.0}, group)
+    assert torch.equal(before, again.state_dict()["a"])
+
+
+def test_missing_parts_propagate_the_worst_status_unless_told_to_renormalise():
+    parts = {
+        "a": scores([1, None, None, -1, None], [OK, NA, ERR, PF, NA]),
+        "b": scores([3, 3, None, 3, None], [OK, OK, TO, OK, NA]),
+    }
+    weights = {"a": 1.0, "b": 3.0}
+    strict = combine("weighted_sum", parts, weights, scale="raw")
+    assert strict.status.tolist() == [OK, NA, ERR, PF, NA]
+    assert strict.value[[0, 3]].tolist() == [10, 8] and strict.value[[1, 2, 4]].isnan().all()
+    lenient = combine("weighted_sum", parts, weights, scale="raw", missing="renormalize")
+    assert lenient.status.tolist() == [OK, OK, ERR, PF, NA]
+    assert lenient.value[[0, 1, 3]].tolist() == [10, 12, 8] and lenient.value[[2, 4]].isnan().all()
+
+
+def test_log_sigmoid_is_the_papers_and():
+    parts = {"a": scores([0, 2, 1]), "b": scores([0, -2, 3])}
+    found = combine("log_sigmoid", parts)
+    assert found.value[:2].tolist() == pytest.approx([-1.386294, -2.253856], abs=1e-6)
+    moved = combine("log_sigmoid", parts, references={"a": 1.0, "b": 3.0})
+    assert moved.value[2].item() == pytest.approx(-1.386294, abs=1e-6)
+
+
+def test_rank_minimum_product():
+    parts = {"a": scores([0.1, 0.5, 0.5, 9]), "b": scores([4, 3, 2, 1])}
+    assert combine("rank", parts).value.tolist() == pytest.approx([0 + 1, 0.5 + 2 / 3, 0.5 + 1 / 3, 1 + 0])
+    assert combine("minimum", parts, scale="raw").value.tolist() == pytest.approx([0.1, 0.5, 0.5, 1])
+    assert combine("minimum", parts, {"a": 100.0, "b": 1.0}, scale="raw").value.tolist() == [4, 3, 2, 1]
+    found = combine("product", {"a": scores([0.25, -1.0]), "b": scores([0.5, 0.5])}, {"a": 0.5, "b": 2.0})
+    assert found.value.tolist() == pytest.approx([0.125, 0.0])
+
+
+def test_gate():
+    parts = {
+        "a": scores([1, 0, 0, None], [OK, OK, OK, ERR]),
+        "b": scores([2, 2, None, 2], [OK, OK, ERR, OK]),
+    }
+    found = combine("gate", parts)
+    assert found.value[:3].tolist() == [2, -5, -5] and found.status.tolist() == [OK, OK, OK, ERR]
+
+
+def test_stratified_and_confidence():
+    parts = {"a": scores([1, 1, 0, 0, 0]), "b": scores([2, 5, 4, 0, -1])}
+    assert combine("stratified", parts).value.tolist() == pytest.approx([0.95, 1.05, 0.05, -0.03, -0.05])
+    parts["b"].value[3], parts["b"].status[3] = math.nan, ERR
+    found = combine("stratified", parts)
+    assert found.value[[2, 4]].tolist() == pytest.approx([0.05, -0.05]) and found.value[3].isnan()
+    with pytest.raises(ConfigError, match="low \\+ high must be below 1"):
+        made("stratified", rule="a", model="b", low=0.6, high=0.5)
+
+    rule = scores([1, 1, None, None, 1], [OK, OK, NA, ERR, OK])
+    rule.confidence = torch.tensor([0.7, 1.0, 0.0, 1.0, 0.5])
+    model = scores([0.2, None, 0.4, 0.4, None], [OK, ERR, OK, OK, TO])
+    found = combine("confidence", {"a": rule, "b": model})
+    assert found.value[:3].tolist() == pytest.approx([0.76, 1.0, 0.4])
+    assert found.status.tolist() == [OK, OK, OK, ERR, TO]
+
+
+def test_ensemble():
+    parts = {"a": scores([1, 1, None, None]), "b": scores([3, 1, 5, None])}
+    for how, expected in {"mean": [2, 1, 5], "min": [1, 1, 5], "mean_minus_std": [1, 1, 5]}.items():
+        found = combine("ensemble", parts, how=how, scale="raw", spread=4.0)
+        assert found.value[:3].tolist() == expected
+        assert found.confidence.tolist() == [0.75, 1, 1, 0]
+        assert found.status.tolist() == [OK, OK, OK, ERR]
+    judges = {"a": scores([1, 2, 3]), "b": scores([10, 20, 30]), "c": scores([9, 5, 1])}
+    vote = combine("ensemble", judges, how="vote")
+    assert vote.value.tolist() == pytest.approx([-1 / 3, 0, 1 / 3])
+    assert vote.confidence.tolist() == pytest.approx([1 / 3, 0, 1 / 3])
+
+
+@pytest.mark.parametrize("kind", ["at_least", "equal"])
+def test_lagrangian_multipliers_move_against_the_gap(kind):
+    held = made("lagrangian", thresholds={"a": 0.5}, kind=kind, lr=1.0)
+    start = held.multipliers["a"]
+    assert start == pytest.approx(0.5, abs=1e-3)
+    above, below = {"a": scores([0.9, 0.9])}, {"a": scores([0.1, 0.1])}
+    group = torch.zeros(2, dtype=torch.long)
+    held(above, {"a": 1.0}, group)
+    assert held.multipliers["a"] < start
+    for _ in range(3):
+        held(below, {"a": 1.0}, group)
+    assert held.multipliers["a"] > start
+    assert float(held.metrics()["multiplier/a"]) == pytest.approx(held.multipliers["a"])
+    for _ in range(200):
+        held(above, {"a": 1.0}, group)
+    assert (held.multipliers["a"] < 0) == (kind == "equal")
+
+
+def test_lagrangian_values_state_and_missing_rows():
+    held = made("lagrangian", thresholds={"a": 0.0}, scale="raw", lr=1.0)
+    parts = {"a": scores([4, None]), "b": scores([1, 1])}
+    group = torch.zeros(2, dtype=torch.long)
+    found = held(parts, {"a": 0.5, "b": 3.0}, group)
+    assert found.value[0] == 3 + 0.5 * 0.5 * 4 and found.value[1].isnan()
+    again = made("lagrangian", thresholds={"a": 0.0}, scale="raw", lr=1.0)
+    again.load_state_dict(held.state_dict())
+    for one in (held, again):
+        one(parts, {"a": 0.5, "b": 3.0}, group)
+    assert held.multipliers == again.multipliers
+    again.adapting = False
+    again(parts, {"a": 0.5, "b": 3.0}, group)
+    assert held.multipliers == again.multipliers
+    with pytest.raises(ValueError, match=r"multipliers are of \['z'\]"):
+        held.load_state_dict({"z": torch.zeros(2)})
+
+
+ALL = combinations.names()
+
+
+@pytest.mark.parametrize("name", ALL)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_what_holds_for_every_combination(name, data):
+    """NaN exactly where the status has no value; rows may be permuted; inputs stay; values keep to the bounds."""
+    rows = data.draw(st.integers(2, 7))
+    number = st.one_of(st.none(), st.floats(0, 1, width=32))
+    parts = {n: scores(data.draw(st.lists(number, min_size=rows, max_size=rows))) for n in "abc"}
+    weights = {"a": 1.0, "b": 0.5, "c": 2.0}
+    group = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows)))
+    before = {n: part.value.clone() for n, part in parts.items()}
+    found = made(name)(parts, weights, group)
+    assert (found.value.isnan() == ~found.valid).all()
+    assert all(torch.equal(part.value.nan_to_num(9), before[n].nan_to_num(9)) for n, part in parts.items())
+    order = torch.randperm(rows)
+    shuffled = made(name)({n: part[order] for n, part in parts.items()}, weights, group[order])
+    assert torch.allclose(shuffled.value, found.value[order], atol=1e-5, equal_nan=True)
+    assert torch.equal(shuffled.status, found.status[order])
+    low, high = made(name).bounds(dict.fromkeys("abc", (0.0, 1.0)), weights)
+    values = found.value[found.valid]
+    assert (values >= low - 1e-5).all() and (values <= high + 1e-5).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradient_passes_where_declared(name):
+    made_ = made(name)
+    parts = {n: scores([0.2, 0.9, 0.6, 0.7]) for n in "ab"}
+    for part in parts.values():
+        part.value.requires_grad_()
+    found = made_(parts, {"a": 1.0, "b": 1.0}, ONE)
+    assert found.value.requires_grad == made_.differentiable
+    if made_.differentiable:
+        (found.value * torch.tensor([1.0, 2, 3, 4])).sum().backward()
+        assert parts["b"].value.grad.isfinite().all() or name == "confidence"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.01, 100), st.floats(-10, 10))
+def test_normalised_sums_do_not_see_the_scale_of_a_reward(scale, offset):
+    a, b = torch.tensor([0.1, 0.9, 0.3, 0.5]), torch.tensor([1.0, 0.0, 2.0, 5.0])
+    one = combine("weighted_sum", {"a": scores(a.tolist()), "b": scores(b.tolist())})
+    other = combine("weighted_sum", {"a": scores((a * scale + offset).tolist()), "b": scores(b.tolist())})
+    assert torch.allclose(one.value, other.value, atol=1e-2)

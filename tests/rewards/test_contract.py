@@ -1,0 +1,175 @@
+"""What every built-in reward owes, whatever it measures: tried on each one that the registry lists."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmalign.core.protocols import Reward, SetReward
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards import Guarded, functional, load_reward, rewards
+from mmalign.rewards._cache import identity
+
+NAMES = rewards.names()
+SETS = ("frechet", "mmd", "vendi")
+TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
+
+
+@pytest.fixture(scope="module")
+def make(tiny_clip, picture_folder, linear_head):
+    """Any reward, built on tiny checkpoints."""
+    checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
+    options = {
+        "clip": checkpoint,
+        "aesthetic": checkpoint | {"head": str(linear_head)},
+        "frechet": reference | {"encoder": str(tiny_clip)},
+        "mmd": reference | {"encoder": str(tiny_clip)},
+        "vendi": {"encoder": str(tiny_clip)},
+        "verifier": {"graded": True},
+    }
+    return lambda name: load_reward(name, **options.get(name, {}))
+
+
+def scenes(per_prompt=2):
+    """Rendered scenes, some of them of the prompt, slightly noisy."""
+    from mmalign.miniworld.grammar import parse, sample_scene
+    from mmalign.miniworld.scenes import render
+
+    rng = np.random.default_rng(0)
+    texts = [text for text in TEXTS for _ in range(per_prompt)]
+    images = [render(sample_scene(parse(TEXTS[(i // 2) % 3]), rng), rng) for i in range(len(texts))]
+    output = torch.from_numpy(np.stack(images)).float()
+    output = (output + 0.01 * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    return Rollout([Prompt(t) for t in texts], output, torch.arange(len(texts)) // per_prompt)
+
+
+def value_of(reward, rollout):
+    return reward.credit(reward.embed(rollout)) if not callable(reward) else reward(rollout).value
+
+
+def images_only(name):
+    if "image" not in rewards.get(name).__dict__.get("modalities", {"image"}):
+        pytest.skip("judges no pictures")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reward_speaks_the_protocol(name, make):
+    reward = make(name)
+    assert isinstance(reward, SetReward if name in SETS else Reward)
+    assert reward.modalities <= {"text", "image", "audio"} and reward.modalities
+    module = __import__(f"mmalign.rewards.{name}", fromlist=["x"])
+    assert module.__doc__.strip() and getattr(module, module.__all__[0]) is rewards.get(name)
+    if name not in SETS:
+        low, high = reward.range
+        assert low < high
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_finite_value_per_row_within_the_range(name, make):
+    images_only(name)
+    rollout = scenes()
+    before = rollout.output.clone()
+    state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    value = value_of(make(name), rollout)
+    assert value.shape == (6,) and value.isfinite().all()
+    assert torch.equal(before, rollout.output), "the input was changed"
+    assert torch.equal(state, torch.get_rng_state()), "global random numbers were drawn"
+    assert (numbers == np.random.get_state()[1]).all()  # noqa: NPY002
+    if name not in SETS:
+        low, high = make(name).range
+        assert (value >= low).all() and (value <= high).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_permuting_rows_permutes_values(name, make):
+    images_only(name)
+    rollout, reward = scenes(), make(name)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    assert torch.allclose(value_of(reward, rollout)[order], value_of(reward, rollout[order]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
+def test_a_row_scores_the_same_in_any_batch(name, make):
+    images_only(name)
+    rollout, reward = scenes(), make(name)
+    alone = torch.cat([value_of(reward, rollout[i : i + 1]) for i in range(len(rollout))])
+    assert torch.allclose(value_of(reward, rollout), alone, atol=1e-5)
+    assert torch.equal(value_of(reward, rollout), value_of(reward, rollout)), "not deterministic"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_reaches_the_pixels_exactly_where_declared(name, make):
+    images_only(name)
+    rollout, reward = scenes(), make(name)
+    rollout.output.requires_grad_()
+    value = reward.score(reward.embed(rollout)) if name in SETS else reward(rollout).value.sum()
+    assert value.requires_grad == reward.differentiable
+    if reward.differentiable:
+        value.backward()
+        assert rollout.output.grad.isfinite().all() and rollout.output.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_ignore_order_and_their_credit_has_mean_zero(name, make):
+    rollout, reward = scenes(), make(name)
+    embedding = reward.embed(rollout)
+    assert torch.allclose(reward.score(embedding), reward.score(embedding.flip(0)), atol=1e-8)
+    assert reward.credit(embedding).mean().abs() < 1e-8
+    assert torch.allclose(embedding, torch.cat([reward.embed(rollout[:4]), reward.embed(rollout[4:])]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
+def test_built_in_rewards_can_be_cached_and_tell_their_options_apart(name, make):
+    who = identity(make(name))
+    assert who is not None and who == identity(make(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_guarded_calls_hold_for_all(name, make):
+    images_only(name)
+    found = Guarded(name, make(name))(scenes())
+    assert isinstance(found, Scores) and found.valid.all()
+
+
+# the small ones ----------------------------------------------------------------------------------------------------
+
+
+def test_the_verifier_tells_truth_from_falsehood():
+    rollout = scenes()
+    strict, graded = load_reward("verifier"), load_reward("verifier", graded=True)
+    found = strict(rollout)
+    assert found.value.tolist() == [1.0] * 6 and torch.equal(found.parts["graded"], graded(rollout).value)
+    wrong = Rollout([Prompt("two blue squares")] * 6, rollout.output, rollout.group)
+    assert strict(wrong).value.tolist() == [0, 0, 1, 1, 0, 0]
+    assert 0 <= graded(wrong).value[0] < 1
+
+
+def test_the_verifier_declines_what_it_cannot_read_and_keeps_the_original_request():
+    from mmalign.core.errors import CapabilityError
+    from mmalign.core.types import Status
+
+    rollout = scenes(1)
+    prompts = [
+        Prompt("an oil painting"),
+        Prompt("two azure quads", meta={"request": "two blue squares"}),
+        rollout.prompts[2],
+    ]
+    found = load_reward("verifier")(Rollout(prompts, rollout.output[[0, 2, 2]], rollout.group))
+    assert found.status[0] == Status.NOT_APPLICABLE and found.value[0].isnan() and "oil painting" in found.info[0]
+    assert found.status[1:].tolist() == [0, 0]
+    with pytest.raises(CapabilityError, match=r"reads pictures \(3, 64, 64\); these are \(3, 32, 32\)"):
+        load_reward("verifier")(Rollout(prompts, rollout.output[:, :, :32, :32], rollout.group))
+
+
+def test_sharpness_by_hand():
+    flat, dot = torch.full((3, 5, 5), 0.3), torch.zeros(3, 5, 5)
+    dot[:, 2, 2] = 1.0
+    rollout = Rollout([Prompt("a"), Prompt("b")], torch.stack([flat, dot]), torch.arange(2))
+    assert load_reward("sharpness")(rollout).value.tolist() == pytest.approx([0, 8 / 9], abs=1e-6)
+
+
+def test_every_function_of_the_mathematics_is_public():
+    import pkgutil
+
+    files = {module.name for module in pkgutil.iter_modules(functional.__path__)}
+    made_in = {getattr(functional, name).__module__.rsplit(".", 1)[-1] for name in functional.__all__}
+    assert made_in == files

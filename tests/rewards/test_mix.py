@@ -1,0 +1,204 @@
+"""Mixes: slots, monitors, sets as credit, members, state and books; and how each fault is said."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
+from mmalign.core.types import Prompt, Rollout, Scores, Status
+from mmalign.rewards import Credit, Guarded, Mix, Slot
+from mmalign.rewards.combine import combinations
+from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores
+from tests.toys import NearGaussian, NearPoint
+
+RAW = {"name": "weighted_sum", "scale": "raw"}
+
+
+def mix(slots, combine=RAW, **more):
+    return Mix(slots, combinations.build(combine, "combine"), **more)
+
+
+def points(count=12, group=4):
+    rng = torch.Generator().manual_seed(0)
+    output = torch.randn(count, 1, 1, 2, generator=rng)
+    return Rollout([Prompt(f"p{i // group}") for i in range(count)], output, torch.arange(count) // group)
+
+
+def test_value_parts_and_monitors():
+    rollout = pictures()
+    dark = Given(scores([-0.1, -0.2, -0.3, -0.4], parts={"inner": torch.arange(4.0)}))
+    mixed = mix({"bright": Slot(Brightness(), 2.0), "dark": Slot(dark), "watch": Slot(Brightness(), 7.0, monitor=True)})
+    found = mixed(rollout)
+    mean = rollout.output.mean((1, 2, 3))
+    assert torch.allclose(found.value, 2 * mean + dark.scores.value)
+    assert set(found.parts) == {"bright", "dark", "watch", "dark/inner"}
+    assert torch.allclose(found.parts["watch"], mean) and found.parts["dark/inner"].tolist() == [0, 1, 2, 3]
+    assert mixed.range == (-1.0, 3.0) and mixed.modalities == {"image"}
+    assert set(mixed.members) == {"bright", "dark"} and mixed.members["bright"][1] == 2.0
+
+
+def test_a_mix_is_what_its_slots_say_by_default():
+    rollout = pictures(per_prompt=3)
+    one = Mix({"bright": Brightness()})
+    assert torch.allclose(one(rollout).value, Brightness()(rollout).value)  # alone: raw
+    two = Mix({"bright": Brightness(), "again": Slot(Brightness(), 3.0)})
+    value = two(rollout).value.reshape(2, 3)
+    assert torch.allclose(value.mean(1), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(value.std(1), torch.full((2,), 4.0), atol=1e-4)
+    assert two.range == (-math.inf, math.inf)
+
+
+def test_missing_parts_reach_the_value_and_the_reasons_their_slot():
+    mixed = mix({"numbers": Slot(Numbers()), "given": Slot(Given(scores([1, None, 1])))}, failed_share=1.0)
+    found = mixed(answers("1", "2", "x"))
+    assert found.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR]
+    assert found.value[0] == 2 and found.value[1:].isnan().all()
+    assert found.info[2].startswith("numbers: ValueError")
+
+
+def test_a_failing_monitor_never_alters_or_stops_training():
+    rollout = answers(*["1"] * 16)
+    mixed = mix(
+        {"numbers": Slot(Numbers()), "broken": Slot(Given(scores([None] * 16)), monitor=True)}, failed_share=0.1
+    )
+    for _ in range(30):
+        found = mixed(rollout)
+    assert found.status.tolist() == [0] * 16 and found.parts["broken"].isnan().all()
+    trained = mix({"broken": Slot(Given(scores([None] * 16)))}, failed_share=0.1)
+    with pytest.raises(ScoreError, match="reward 'broken' failed on 16 of the last 16 rows"):
+        trained(rollout)
+
+
+def test_a_set_reward_enters_as_credit_and_stays_a_set():
+    rollout = points()
+    whole = mix({"near": Slot(NearGaussian(), 2.0)})
+    found = whole(rollout)
+    judge = NearGaussian()
+    credit = judge.credit(judge.embed(rollout))
+    assert torch.allclose(found.value, 2 * credit)
+    assert torch.allclose(found.parts["near/set"], judge.score(judge.embed(rollout)).expand(12))
+    member, weight = whole.members["near"]
+    assert weight == 2.0 and torch.allclose(member.score(member.embed(rollout)), judge.score(rollout.output.flatten(1)))
+    row_member = mix({"point": Slot(NearPoint())}).members["point"][0]
+    assert not hasattr(row_member, "embed") and not hasattr(row_member, "score")
+    each = mix({"near": Slot(NearGaussian(), over="group")})(rollout)
+    apart = torch.cat([judge.credit(rollout.output[i : i + 4].flatten(1)) for i in (0, 4, 8)])
+    assert torch.allclose(each.value, apart, atol=1e-6)
+
+
+def test_sets_are_embedded_in_pieces_but_never_cut():
+    class Counting(NearGaussian):
+        sizes: list = []
+
+        def embed(self, rollout):
+            self.sizes.append(len(rollout))
+            return super().embed(rollout)
+
+    found = mix({"near": Slot(Counting(), call_rows=5)})(points())
+    assert Counting.sizes == [5, 5, 2]
+    assert torch.allclose(found.value, mix({"near": Slot(NearGaussian())})(points()).value)
+
+
+def test_small_sets_and_broken_embeddings_have_no_credit():
+    found = Credit(NearGaussian(), "group")(points(5, 3))  # groups of 3 and 2
+    assert found.status.tolist() == [0, 0, 0, *[Status.NOT_APPLICABLE] * 2]
+    rollout = points()
+    rollout.output[5] = math.nan
+    found = Credit(NearGaussian())(rollout)
+    kept = torch.tensor([i for i in range(12) if i != 5])
+    assert found.status[5] == Status.ERROR and found.info[5] == "the embedding is not finite"
+    assert torch.allclose(found.value[kept], Credit(NearGaussian())(rollout[kept]).value)
+
+
+def test_the_mean_of_a_sets_rows_has_the_gradient_of_the_set():
+    rollout = points()
+    rollout.output.requires_grad_()
+    (mixed,) = torch.autograd.grad(mix({"near": Slot(NearGaussian())})(rollout).value.mean(), rollout.output)
+    judge = NearGaussian()
+    (direct,) = torch.autograd.grad(judge.score(judge.embed(rollout)), rollout.output)
+    assert torch.allclose(mixed, direct, atol=1e-6)
+
+
+def test_differentiable_needs_every_trained_slot_and_the_combination():
+    assert mix({"a": Slot(Brightness())}).differentiable
+    assert mix({"a": Slot(Brightness()), "b": Slot(Given(scores([1])), monitor=True)}).differentiable
+    assert not mix({"a": Slot(Brightness()), "b": Slot(Given(scores([1])))}).differentiable
+    assert not mix({"a": Slot(Brightness())}, {"name": "rank"}).differentiable
+
+
+def test_one_trained_slot_passes_its_step_credit_and_confidence():
+    given = scores([0.5, 0.1], confidence=torch.tensor([0.3, 0.4]))
+    given.per_step = torch.arange(6.0).reshape(2, 3)
+    found = Mix({"steps": Given(given)})(answers("a", "b"))
+    assert torch.equal(found.per_step, given.per_step) and torch.equal(found.confidence, given.confidence)
+
+
+def test_state_of_the_combination_is_the_mixs():
+    spec = {"name": "lagrangian", "thresholds": {"bright": 0.1}, "scale": "raw", "lr": 1.0}
+    held = mix({"bright": Slot(Brightness())}, spec)
+    with held.frozen():
+        held(pictures())
+    assert held.combination.multipliers["bright"] == 0.5
+    held(pictures())
+    assert held.combination.multipliers["bright"] < 0.5
+    again = mix({"bright": Slot(Brightness())}, spec)
+    again.load_state_dict(held.state_dict())
+    assert again.combination.multipliers == held.combination.multipliers
+    assert float(held.metrics()["multiplier/bright"]) == pytest.approx(held.combination.multipliers["bright"])
+    stateless = mix({"bright": Slot(Brightness())}, {"name": "rank"})
+    assert stateless.state_dict() == {}
+    with pytest.raises(ValueError, match=r"saved state holds \['bright'\], but this combination keeps none"):
+        stateless.load_state_dict(held.state_dict())
+
+
+def test_books_name_slots_flat_groups_and_correlations():
+    a, b = Given(scores([0, 1, 0.5, 0.5])), Given(scores([0, -1, -0.5, 0.5]))
+    mixed = mix({"a": Slot(a), "b": Slot(b, monitor=True)})
+    mixed(pictures())
+    found = {name: float(value) for name, value in mixed.metrics().items()}
+    assert found["reward/a"] == 0.5 and found["reward/b/min"] == -1 and found["reward/a/ok"] == 1
+    assert found["reward/a/flat_groups"] == 0.5 and found["reward/b/flat_groups"] == 0
+    assert found["correlation/a/b"] == pytest.approx(
+        float(torch.corrcoef(torch.stack([a.scores.value, b.scores.value]))[0, 1])
+    )
+    assert mixed.metrics() == {}
+
+
+def test_faults_are_said_together_with_their_place():
+    with pytest.raises(ConfigError) as caught:
+        Mix(
+            {
+                "bright": Slot(Brightness(), timeout=3.0),
+                "dark": Slot(Brightness(), over="group"),
+                "w": Slot(1, monitor=True),
+            },
+            combinations.build({"name": "gate", "by": "brihgt", "floor": 0.0}, "combine"),
+        )
+    assert [fault.split(":")[0] for fault in caught.value.faults] == [
+        "combine",
+        "rewards.bright.timeout",
+        "rewards.dark.over",
+    ]
+    assert "Did you mean 'bright'? Known: bright, dark." in caught.value.faults[0]
+    with pytest.raises(ConfigError, match="no reward is trained on"):
+        Mix({"a": Slot(Brightness(), monitor=True)})
+    with pytest.raises(CapabilityError, match=r"share no modality \(a: image; b: text\)"):
+        Mix({"a": Brightness(), "b": Numbers()})
+
+
+@dataclass
+class Inner:
+    """Not a reward; only to see that a guarded slot says whose attribute is missing."""
+
+    modalities = frozenset({"text"})
+
+
+def test_a_guarded_slot_says_whose_attribute_is_missing():
+    with pytest.raises(AttributeError, match="Guarded 'inner' has no attribute 'embed'"):
+        _ = Guarded("inner", Inner()).embed
+
+
+def test_scores_of_a_mix_are_scores():
+    assert isinstance(Mix({"a": Brightness()})(pictures()), Scores)

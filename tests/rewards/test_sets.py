@@ -1,0 +1,125 @@
+"""Set rewards on pictures through a tiny CLIP: references, values, credit, gradients."""
+
+import json
+
+import pytest
+import torch
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.types import Prompt, Rollout
+from mmalign.media.image import read_image
+from mmalign.rewards import functional as F
+from mmalign.rewards import load_reward
+from mmalign.rewards._reference import load_reference, save_reference
+from mmalign.rewards.encoders import encoders, make_encoder
+from tests.rewards.doubles import answers, pictures
+
+
+def embedded(folder, encoder):
+    return torch.cat([encoder.images([read_image(p)]) for p in sorted(folder.iterdir())])
+
+
+def test_frechet_and_mmd_against_the_functions(tiny_clip, picture_folder):
+    rollout = pictures(per_prompt=4, size=32)
+    encoder = make_encoder(str(tiny_clip))
+    rows = embedded(picture_folder, encoder)
+    x = encoder.embed(rollout)
+    for name, value, credit in (
+        ("frechet", -F.frechet_distance(x, rows), F.frechet_credit(x, rows)),
+        ("mmd", -F.kad(x, rows), 100 * F.mmd_credit(x, rows)),
+    ):
+        reward = load_reward(name, reference=str(picture_folder), encoder=str(tiny_clip))
+        assert torch.allclose(reward.score(reward.embed(rollout)), value, atol=1e-9)
+        assert torch.allclose(reward.credit(reward.embed(rollout)), credit, atol=1e-9)
+        assert reward.modalities == {"image", "text"} and reward.differentiable
+    exact = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip), credit_by="leave_one_out")
+    assert torch.allclose(exact.credit(x), F.frechet_leave_one_out(x, rows) - F.frechet_leave_one_out(x, rows).mean())
+
+
+def test_a_set_equal_to_its_reference_is_best(tiny_clip, picture_folder):
+    reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
+    rows = embedded(picture_folder, make_encoder(str(tiny_clip)))
+    assert abs(reward.score(rows).item()) < 1e-9
+    assert reward.score(reward.embed(pictures(per_prompt=3, size=32))) < -1e-6
+
+
+def test_vendi_of_equal_and_of_different_pictures(tiny_clip):
+    reward = load_reward("vendi", encoder=str(tiny_clip))
+    rollout = pictures(per_prompt=3, size=32)
+    several = reward.score(reward.embed(rollout))
+    rollout.output[:] = rollout.output[:1]
+    assert reward.score(reward.embed(rollout)).item() == pytest.approx(1, abs=1e-4) < several
+    assert load_reward("vendi", encoder=str(tiny_clip), order=2.0).order == 2.0
+    with pytest.raises(ConfigError, match="order must be above 0"):
+        load_reward("vendi", encoder=str(tiny_clip), order=0.0)
+
+
+@pytest.mark.parametrize("name", ["frechet", "mmd", "vendi"])
+def test_gradient_of_sets_reaches_the_pixels(name, tiny_clip, picture_folder):
+    options = {} if name == "vendi" else {"reference": str(picture_folder)}
+    reward = load_reward(name, encoder=str(tiny_clip), **options)
+    rollout = pictures(per_prompt=3, size=32)
+    rollout.output.requires_grad_()
+    reward.score(reward.embed(rollout)).backward()
+    assert rollout.output.grad.isfinite().all() and (rollout.output.grad.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_words_can_be_exemplars_and_captions_be_judged(tiny_clip, tmp_path):
+    (tmp_path / "wanted.txt").write_text("a red circle\n\n two blue square\nthree star\n")
+    reward = load_reward("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip))
+    rows = make_encoder(str(tiny_clip)).texts(["a red circle", "two blue square", "three star"])
+    assert torch.allclose(reward.target.rows, rows)
+    captions = answers("a red circle", "two blue square", "three star")
+    assert abs(reward.score(reward.embed(captions)).item()) < 1e-9
+    rollout = Rollout([Prompt("x")] * 3, torch.rand(3, 3, 32, 32), torch.zeros(3, dtype=torch.long))
+    assert reward.score(reward.embed(rollout)) < 0
+
+
+def test_statistics_are_kept_with_their_provenance(tiny_clip, tiny_transformers_clip, picture_folder, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    encoder = make_encoder(str(tiny_clip))
+    rows = embedded(picture_folder, encoder)
+    save_reference(tmp_path / "ref.safetensors", rows, encoder, "six pictures")
+    found = load_reference(str(tmp_path / "ref.safetensors"), encoder)
+    x = encoder.embed(pictures(per_prompt=3, size=32))
+    assert torch.allclose(F.frechet_distance(x, found.gaussian), F.frechet_distance(x, rows), atol=1e-7)
+    assert torch.equal(found.rows, rows) and found.gaussian.count == 6
+    with safe_open(tmp_path / "ref.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["provenance"])
+    assert facts == {"encoder": encoder.fingerprint(), "count": 6, "source": "six pictures"}
+    other = make_encoder({"name": "clip", "checkpoint": str(tiny_transformers_clip)})
+    with pytest.raises(DataError, match=r"made with encoder .* but this run's is .*Make the statistics again"):
+        load_reference(str(tmp_path / "ref.safetensors"), other)
+    save_reference(tmp_path / "bare.safetensors", rows, encoder, "six pictures", keep_rows=False)
+    kernel = load_reward("mmd", reference=str(tmp_path / "bare.safetensors"), encoder=str(tiny_clip))
+    with pytest.raises(DataError, match="keep no rows"):
+        kernel.score(x)
+    save_file({"mean": torch.zeros(2)}, tmp_path / "half.safetensors")
+    with pytest.raises(DataError, match="lacks cov"):
+        load_reference(str(tmp_path / "half.safetensors"), encoder)
+    (tmp_path / "junk.safetensors").write_text("junk")
+    with pytest.raises(DataError, match=r"junk\.safetensors: cannot be read as reference statistics"):
+        load_reference(str(tmp_path / "junk.safetensors"), encoder)
+
+
+def test_references_that_are_none(tiny_clip, tmp_path):
+    encoder = make_encoder(str(tiny_clip))
+    with pytest.raises(ConfigError, match=r"frechet: nowhere: no such file or folder"):
+        load_reward("frechet", reference="nowhere", encoder=str(tiny_clip))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no pictures in it; looked for \.png"):
+        load_reference(str(tmp_path / "empty"), encoder)
+    (tmp_path / "one.txt").write_text("a star\n")
+    with pytest.raises(DataError, match="at least 2 items, found 1"):
+        load_reference(str(tmp_path / "one.txt"), encoder)
+    (tmp_path / "x.csv").write_text("a")
+    with pytest.raises(DataError, match=r"a reference is a folder of pictures, a \.txt"):
+        load_reference(str(tmp_path / "x.csv"), encoder)
+
+
+def test_encoders_are_a_registry():
+    assert "clip" in encoders.names()
+    with pytest.raises(ConfigError, match=r"encoder\.name: no encoder is called 'clpi'"):
+        make_encoder({"name": "clpi"})

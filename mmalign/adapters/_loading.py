@@ -6,6 +6,7 @@ with a message about tensors.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -36,10 +37,10 @@ def open_pipeline(
     import diffusers
 
     kind = getattr(diffusers, pipeline)
-    folder = checkpoint_folder(kind, model, revision, variant)
+    folder = checkpoint_folder(kind, model, revision, variant, absent)
     listed = check_checkpoint(folder, pipeline, variant, absent)
     missing = dict.fromkeys({*absent, *(name for name in optional if name not in listed)})
-    if "requires_safety_checker" in kind.__init__.__code__.co_varnames:
+    if "requires_safety_checker" in inspect.signature(kind.__init__).parameters:
         missing["requires_safety_checker"] = False  # type: ignore[assignment]
     try:
         pipe = kind.from_pretrained(
@@ -58,8 +59,10 @@ def modules(pipe: Any) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
-def checkpoint_folder(kind: Any, model: str, revision: str | None = None, variant: str | None = None) -> Path:
-    """The local folder of `model`; a Hub id is downloaded (or found in the Hub cache) first."""
+def checkpoint_folder(
+    kind: Any, model: str, revision: str | None = None, variant: str | None = None, absent: Collection[str] = ()
+) -> Path:
+    """The local folder of `model`; a Hub id is downloaded (or found in the Hub cache) first, without `absent` parts."""
     if (found := local_path(model)) is not None:
         if found.is_dir():
             return found
@@ -70,7 +73,8 @@ def checkpoint_folder(kind: Any, model: str, revision: str | None = None, varian
     if model.startswith(("/", "./", "../", "~", "assets/")) or model.count("/") > 1:
         raise CheckpointError(f"{model}: no such folder; give an existing pipeline folder or a Hub id (owner/name).")
     try:
-        return Path(kind.download(model, revision=revision, variant=variant, use_safetensors=True))
+        skipped = dict.fromkeys(absent)  # components passed by hand are not downloaded
+        return Path(kind.download(model, revision=revision, variant=variant, use_safetensors=True, **skipped))
     except Exception as error:  # the Hub client raises many unrelated kinds, all meaning "not to be had"
         raise CheckpointError(
             f"{model}: not a local folder, and the Hub did not give it: {error}. "
@@ -99,7 +103,8 @@ def check_component(folder: Path, variant: str | None = None) -> None:
     """Raise CheckpointError unless every weight file of one component's folder is there and whole."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: missing, but model_index.json lists it; copy or download it again.")
-    for listing in folder.glob("*.safetensors.index*.json"):
+    of_variant = list(folder.glob(f"*.safetensors.index.{variant}.json")) if variant else []
+    for listing in of_variant or folder.glob("*.safetensors.index.json"):
         for shard in set(_read_json(listing, "copy it again").get("weight_map", {}).values()):
             if not (folder / shard).exists():
                 raise CheckpointError(f"{folder / shard}: missing, but {listing.name} lists it; download it again.")

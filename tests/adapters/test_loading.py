@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mmalign.adapters import adapters
+from mmalign.adapters._loading import check_component, checkpoint_folder
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError
 from mmalign.core.files import local_path
 
@@ -57,6 +59,15 @@ def test_a_missing_shard_is_named(copy):
         load(copy)
 
 
+def test_only_the_wanted_variants_list_of_shards_counts(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "m.fp16.safetensors")
+    for name, shard in (("index", "gone.safetensors"), ("index.fp16", "m.fp16.safetensors")):
+        (tmp_path / f"m.safetensors.{name}.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    check_component(tmp_path, "fp16")
+    with pytest.raises(CheckpointError, match=r"gone\.safetensors: missing, but m\.safetensors\.index\.json lists it"):
+        check_component(tmp_path)
+
+
 def test_a_checkpoint_of_another_family_names_the_adapter_that_fits(checkpoint):
     with pytest.raises(CheckpointError, match=r"holds a StableDiffusion3Pipeline, this adapter drives .*'sd3'"):
         load(checkpoint("sd3"), "sd")
@@ -71,6 +82,25 @@ def test_models_that_are_nowhere_say_where_was_looked(tmp_path):
     single.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"is a file; .*from_single_file"):
         load(single)
+
+
+def test_parts_that_are_left_out_are_not_downloaded(checkpoint):
+    asked = {}
+
+    class Hub:
+        @staticmethod
+        def download(model, **options):
+            asked.update(options, model=model)
+            return str(checkpoint("sd3"))
+
+    assert checkpoint_folder(Hub, "owner/model", "main", "fp16", ["text_encoder_3"]) == checkpoint("sd3")
+    assert asked == {
+        "model": "owner/model",
+        "revision": "main",
+        "variant": "fp16",
+        "use_safetensors": True,
+        "text_encoder_3": None,
+    }
 
 
 def test_an_asset_name_is_the_same_path(checkpoint, tmp_path, monkeypatch):

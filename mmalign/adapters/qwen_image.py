@@ -185,8 +185,13 @@ class QwenImage:
         return unpack(combined * (wanted / length), height, width)
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
-        """The pipeline's own sigmas: even, shifted by the number of tokens, stretched to the scheduler's last one."""
+        """The pipeline's own sigmas: even, shifted by the number of tokens, stretched to the scheduler's last one.
+
+        Raises ConfigError for a single step where they are stretched: the pipeline itself then divides by zero.
+        """
         scheduler, steps = self.pipeline.scheduler, num_inference_steps
+        if steps == 1 and scheduler.config.shift_terminal:
+            raise ConfigError("num_inference_steps: 1 is too few for a scheduler with shift_terminal; take 2 or more.")
         mu = dynamic_shift(scheduler, (self.latent_shape[1] // 2) * (self.latent_shape[2] // 2))
         even = [1 - i / steps for i in range(steps)]
         return flow_schedule(scheduler, steps, default_device(self.device), mu, even)

@@ -125,4 +125,8 @@ def test_latents_are_normalised_per_channel(family):
 
 
 def test_the_schedule_ends_where_the_scheduler_stretches_it_to(family):
-    assert family.make().schedule(8).sigma[-2].item() == pytest.approx(0.02, abs=1e-6)
+    adapter = family.make()
+    assert adapter.schedule(8).sigma[-2].item() == pytest.approx(0.02, abs=1e-6)
+    assert adapter.schedule(2).sigma.isfinite().all()
+    with pytest.raises(ConfigError, match="num_inference_steps: 1 is too few for a scheduler with shift_terminal"):
+        adapter.schedule(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmalign.miniworld.grammar import Request, hard_negatives, restatements
+from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
 KEPT_NEGATIVES = 12
-DRAWN_NEGATIVES = 3
+DRAWN_NEGATIVES = 2
+#: Drawn besides, where there are any: captions of the same things in another order, which a bag of words cannot tell.
+DRAWN_REARRANGED = 2
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Examples:
     labels: np.ndarray  # (n, patches, 3) int64: shape + 1 or 0, color, size
     positives: list[list[Request]]
     negatives: list[list[Request]]
+    rearranged: list[list[list[Request]]]  # one list for each positive
     scenes: list[Scene]
     token_ids: dict[str, list[int]]
 
@@ -37,9 +40,14 @@ class Examples:
         import torch
 
         chosen = rng.integers(len(self.scenes), size=batch)
-        own = [self.positives[i][rng.integers(len(self.positives[i]))] for i in chosen]
-        misses = [self.negatives[i] for i in chosen]
-        near = [some[k] for some in misses for k in rng.integers(len(some), size=DRAWN_NEGATIVES)]
+        picks = [(i, rng.integers(len(self.positives[i]))) for i in chosen]
+        own = [self.positives[i][k] for i, k in picks]
+        near: list[Request] = []
+        for i, k in picks:
+            confusing = self.rearranged[i][k]
+            if confusing:
+                near += [confusing[m] for m in rng.integers(len(confusing), size=DRAWN_REARRANGED)]
+            near += [self.negatives[i][m] for m in rng.integers(len(self.negatives[i]), size=DRAWN_NEGATIVES)]
         images = self.looks[rng.integers(2, size=batch), chosen].astype(np.float32) / 255
         return (
             torch.from_numpy(soften(images, rng)),
@@ -105,7 +113,13 @@ def make_examples(n: int, seed: int, patch: int, autoencoder: Path) -> Examples:
     pairs = list(zip(requests, scenes, strict=True))
     positives = [[request, *restatements(request, scene, "train")] for request, scene in pairs]
     negatives = [hard_negatives(request, KEPT_NEGATIVES, rng, scene, "train") for request, scene in pairs]
-    texts = {request.text for some in (*positives, *negatives) for request in some}
+    rearranged = [
+        [rearrangements(positive, scene, "train") for positive in some]
+        for some, scene in zip(positives, scenes, strict=True)
+    ]
+    groups = (*positives, *negatives, *(some for row in rearranged for some in row))
+    texts = {request.text for some in groups for request in some}
     tokenizer = build_tokenizer()
     ids = {t: tokenizer(t, padding="max_length", max_length=CAPTION_TOKENS, truncation=True).input_ids for t in texts}
-    return Examples(np.stack([plain, rebuilt]), patch_labels(scenes, patch), positives, negatives, scenes, ids)
+    labels = patch_labels(scenes, patch)
+    return Examples(np.stack([plain, rebuilt]), labels, positives, negatives, rearranged, scenes, ids)

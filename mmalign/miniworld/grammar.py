@@ -28,6 +28,7 @@ __all__ = [
     "hard_negatives",
     "holds",
     "parse",
+    "rearrangements",
     "restatements",
     "sample_request",
     "sample_scene",
@@ -173,6 +174,23 @@ def restatements(request: Request, scene: Scene, split: str = "any") -> list[Req
     """Other true captions of a scene, each stating one attribute or relation more than ``request``."""
     edits = [edit for edit in _edits(request, may_add=True) if edit.text != request.text and all(holds(scene, edit))]
     return [edit for edit in edits if split != "train" or not unseen_compositions(edit)]
+
+
+def rearrangements(request: Request, scene: Scene, split: str = "any") -> list[Request]:
+    """False captions that name the same things: attributes or counts exchanged between the two, or another relation."""
+    if len(request.groups) < 2:
+        return []
+    first, second = request.groups
+    pairs = [(first._replace(count=second.count), second._replace(count=first.count))]
+    for field in ("shape", "color", "size"):
+        exchanged = (getattr(second.kind, field), getattr(first.kind, field))
+        kinds = [group.kind._replace(**{field: v}) for group, v in zip((first, second), exchanged, strict=True)]
+        pairs.append((first._replace(kind=kinds[0]), second._replace(kind=kinds[1])))
+    found = [edit for pair in pairs for edit in _valid(pair, request.relation)]
+    if request.relation is not None:
+        found += [edit for relation in RELATIONS for edit in _valid((first, second), relation)]
+    kept = [edit for edit in found if split != "train" or not unseen_compositions(edit)]
+    return [edit for edit in dict.fromkeys(kept) if not all(holds(scene, edit))]
 
 
 def _edits(request: Request, may_add: bool) -> Iterator[Request]:

@@ -215,15 +215,26 @@ def save(model: "CLIP", config: dict[str, Any], out: Path, provenance: dict[str,
 
 
 def main(
-    out: Path, autoencoder: Path, steps: int = 5000, seed: int = 0, examples: int = 16_000, judge: bool = False
+    out: Path,
+    autoencoder: Path,
+    steps: int = 5000,
+    seed: int = 0,
+    examples: int = 16_000,
+    judge: bool = False,
+    start: Path | None = None,
 ) -> None:
-    """Train and save to the folder ``out``."""
+    """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
     import torch
+    from safetensors.torch import load_file
 
     torch.manual_seed(seed)
     config = model_config(judge)
     model = build_model(config)
+    if start:
+        model.load_state_dict(load_file(start / "open_clip_model.safetensors"))
     provenance = train(model, config, out, autoencoder, steps, seed, examples)
+    if start:
+        provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     metrics = {
         "heldout_accuracy_of_32": accuracy(model, 512),
         "heldout_accuracy_of_32_after_autoencoder": accuracy(model, 512, autoencoder=autoencoder),
@@ -241,5 +252,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, default=16_000)
+    parser.add_argument("--start", type=Path, help="go on from this saved model")
     parser.add_argument("--judge", action="store_true")
     main(**vars(parser.parse_args()))

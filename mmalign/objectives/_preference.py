@@ -8,8 +8,8 @@ up to a constant).
 |---|---|---|---|
 | sigmoid | -log σ(z) | z = logit(label) | DPO, Rafailov et al. 2023, eq. 7; smoothing: cDPO, Mitchell 2023 |
 | hinge | max(0, 1 - z) | z = ±1 | SLiC, Zhao et al. 2023 |
-| ipo | (z - 1/2)² | z = label - 1/2 | IPO, Azar et al. 2023, eq. 17, times β² so that its scale is that of the others |
-| kto | ½[1 - σ(z_c - q)] + ½[1 - σ(q - z_r)] | none | KTO, Ethayarajh et al. 2024, eq. 8 (both weights 1) |
+| ipo | (z - 1/2)² | z = label - 1/2 | IPO, Azar et al. 2023, times β² to match the scale of the others |
+| kto | ½[1 - σ(z_c - q)] + ½[1 - σ(q - z_r)] | none | KTO, Ethayarajh et al. 2024 (both weights 1) |
 
 A *squared* loss of a noisy estimate is biased: E(z-t)² = (E z-t)² + Var z, and Var z shrinks with the update itself, so
 the optimum does too. `ipo` therefore multiplies two independent estimates, (z₁ - t)(z₂ - t): value and gradient are

@@ -25,12 +25,12 @@ def per_sequence(mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
 
 
 def per_step(mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
-    """Every step alike, so long sequences count more (DAPO, Yu et al. 2025, eq. 8)."""
+    """Every step alike, so long sequences count more (DAPO, Yu et al. 2025)."""
     return mask.float() / _positive(mean(mask.float().sum()))
 
 
 def constant(mask: Bool[Tensor, "B T"], mean: Mean, horizon: int = 1) -> Float[Tensor, "B T"]:
-    """Every step weighs 1/`horizon` of a sequence, whatever its length (Dr. GRPO, Liu et al. 2025, §3.2)."""
+    """Every step weighs 1/`horizon` of a sequence, whatever its length (Dr. GRPO, Liu et al. 2025)."""
     return mask.float() / horizon / _positive(mean(mask.any(1).float().sum()))
 
 

@@ -1,8 +1,8 @@
 """Direct Preference Optimization, offline or online, for anything that can judge an output.
 
-Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908, eq.
-14), IPO (Azar et al. 2023, arXiv 2310.12036), SLiC's hinge (Zhao et al. 2023), KTO (Ethayarajh et al. 2024, arXiv
-2402.01306) and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465).
+Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908), IPO
+(Azar et al. 2023, arXiv 2310.12036), SLiC's hinge (Zhao et al. 2023), KTO (Ethayarajh et al. 2024, arXiv 2402.01306)
+and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465).
 
     loss = -log σ(β (ρ_w - ρ_l)),   ρ = log π_θ - log π_ref;   the other forms are in `_preference.py`
 

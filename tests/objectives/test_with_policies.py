@@ -8,7 +8,7 @@ import torch
 from mmalign.core.protocols import Objective, offers
 from mmalign.core.types import Preference, Prompt, Rollout
 from mmalign.objectives import objectives
-from mmalign.policies.ddpm import DDPM
+from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.few_step import FewStep
 from mmalign.policies.flow import Flow
 from mmalign.rewards import Mix, Slot
@@ -28,13 +28,13 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         lambda: Flow(ToyLatent(), sde="flow_sde", num_inference_steps=5),
         {"name": "grpo", "guard": True, "clip": 0.1, "clip_unit": "mean", "beta": 0.01, "divergence": "gaussian"},
     ),
-    "grpo, ddpm": (lambda: DDPM(ToyLatent("epsilon"), num_inference_steps=5), {"name": "grpo", "beta": 0.001}),
+    "grpo, ddpm": (lambda: Ddpm(ToyLatent("epsilon"), num_inference_steps=5), {"name": "grpo", "beta": 0.001}),
     "dpo, flow": (
         lambda: Flow(ToyLatent(), noise_level=0, num_inference_steps=5),
         {"name": "dpo", "online": "best_worst", "beta": 2.0, "draws": 2},
     ),
     "dragon, ddpm": (
-        lambda: DDPM(ToyLatent("epsilon"), num_inference_steps=5),
+        lambda: Ddpm(ToyLatent("epsilon"), num_inference_steps=5),
         {"name": "dragon", "builder": "pair", "beta": 2.0, "samples_per_prompt": 4},
     ),
     "r0, few steps": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import combinations as pairs_of
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.registry import construct
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards._cache import ScoreCache
 from mmalign.rewards._credit import Credit, is_set
@@ -56,7 +57,7 @@ class Mix:
         cache: where scores of rows seen before are looked up.
     """
 
-    slots: dict[str, Slot]
+    slots: dict[str, Any]  # of `Slot`, once built
     combination: Any = field(default_factory=WeightedSum)
     failed_share: float = 0.5
     cache: ScoreCache | None = None
@@ -84,6 +85,8 @@ class Mix:
             raise CapabilityError(f"the rewards share no modality ({judged}); remove those that judge another.")
 
     def _guard(self, name: str, slot: Slot) -> Guarded:
+        options = {f.name: getattr(slot, f.name) for f in fields(slot) if f.name != "reward"}
+        self.slots[name] = slot = construct(Slot, options, f"rewards.{name}", reward=slot.reward)  # checks their types
         reward = slot.reward
         if is_set(reward):
             reward = Credit(reward, slot.over, slot.call_rows)

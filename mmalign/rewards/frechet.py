@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards._reference import Reference, load_reference
+from mmalign.rewards._swaps import swapped_sets
 from mmalign.rewards.encoders import make_encoder
-from mmalign.rewards.functional import frechet_credit, frechet_distance, frechet_leave_one_out
+from mmalign.rewards.functional import frechet_credit, frechet_distance, frechet_leave_one_out, frechet_of_subsets
 
 __all__ = ["Frechet"]
 
@@ -67,3 +69,8 @@ class Frechet:
             return frechet_credit(embedding, self.target.gaussian)
         credit = frechet_leave_one_out(embedding, self.target.gaussian)
         return credit - credit.mean()
+
+    def swap_scores(self, kept: Float[Tensor, "N D"], other: Float[Tensor, "N D"], start: int) -> Float[Tensor, " S"]:
+        """The score with row i of `kept` replaced by row i of `other`, for each i from `start`, all at once."""
+        sets = swapped_sets(len(kept), start, kept.device)
+        return -frechet_of_subsets(torch.cat([kept, other]), sets, self.target.gaussian)

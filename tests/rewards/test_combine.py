@@ -59,7 +59,7 @@ def test_weighted_sum_running_standardises_by_all_it_has_seen_and_survives_a_res
     both = torch.cat([first, second]).double()
     for sum_ in (mixed, again):
         value = sum_({"a": scores(second.tolist())}, {"a": 1.0}, group.expand(30)).value
-        assert torch.allclose(value.double(), (second - both.mean()) / both.std(), atol=1e-5)
+        assert torch.allclose(value.double(), (second.double() - both.mean()) / both.std(), atol=1e-5)
     again.adapting = False
     before = again.state_dict()["a"].clone()
     again({"a": scores([100.0])}, {"a": 1.0}, group)

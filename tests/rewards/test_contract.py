@@ -46,9 +46,10 @@ def value_of(reward, rollout):
     return reward.credit(reward.embed(rollout)) if not callable(reward) else reward(rollout).value
 
 
-def images_only(name):
-    if "image" not in rewards.get(name).__dict__.get("modalities", {"image"}):
+def images_only(reward):
+    if "image" not in reward.modalities:
         pytest.skip("judges no pictures")
+    return reward
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,32 +66,29 @@ def test_every_reward_speaks_the_protocol(name, make):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_finite_value_per_row_within_the_range(name, make):
-    images_only(name)
-    rollout = scenes()
+    reward, rollout = images_only(make(name)), scenes()
     before = rollout.output.clone()
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    value = value_of(make(name), rollout)
+    value = value_of(reward, rollout)
     assert value.shape == (6,) and value.isfinite().all()
     assert torch.equal(before, rollout.output), "the input was changed"
     assert torch.equal(state, torch.get_rng_state()), "global random numbers were drawn"
     assert (numbers == np.random.get_state()[1]).all()  # noqa: NPY002
     if name not in SETS:
-        low, high = make(name).range
+        low, high = reward.range
         assert (value >= low).all() and (value <= high).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_permuting_rows_permutes_values(name, make):
-    images_only(name)
-    rollout, reward = scenes(), make(name)
+    rollout, reward = scenes(), images_only(make(name))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     assert torch.allclose(value_of(reward, rollout)[order], value_of(reward, rollout[order]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
 def test_a_row_scores_the_same_in_any_batch(name, make):
-    images_only(name)
-    rollout, reward = scenes(), make(name)
+    rollout, reward = scenes(), images_only(make(name))
     alone = torch.cat([value_of(reward, rollout[i : i + 1]) for i in range(len(rollout))])
     assert torch.allclose(value_of(reward, rollout), alone, atol=1e-5)
     assert torch.equal(value_of(reward, rollout), value_of(reward, rollout)), "not deterministic"
@@ -98,8 +96,7 @@ def test_a_row_scores_the_same_in_any_batch(name, make):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_reaches_the_pixels_exactly_where_declared(name, make):
-    images_only(name)
-    rollout, reward = scenes(), make(name)
+    rollout, reward = scenes(), images_only(make(name))
     rollout.output.requires_grad_()
     value = reward.score(reward.embed(rollout)) if name in SETS else reward(rollout).value.sum()
     assert value.requires_grad == reward.differentiable
@@ -125,8 +122,7 @@ def test_built_in_rewards_can_be_cached_and_tell_their_options_apart(name, make)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_guarded_calls_hold_for_all(name, make):
-    images_only(name)
-    found = Guarded(name, make(name))(scenes())
+    found = Guarded(name, images_only(make(name)))(scenes())
     assert isinstance(found, Scores) and found.valid.all()
 
 

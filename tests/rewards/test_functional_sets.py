@@ -118,6 +118,14 @@ def test_frechet_credit_follows_leave_one_out(n, d, least):
     assert credit.mean().abs() < 1e-9
 
 
+@pytest.mark.parametrize("n, d", [(5, 9), (12, 4)])
+def test_frechet_of_subsets_is_the_distance_of_each(n, d):
+    y, x = F.gaussian(rows(40, d, 19)), rows(2 * n, d, 20, scale=1.4, shift=3.0)
+    subsets = torch.stack([torch.randperm(2 * n, generator=torch.Generator().manual_seed(s))[:n] for s in range(6)])
+    expected = torch.stack([F.frechet_distance(x[chosen], y) for chosen in subsets])
+    assert torch.allclose(F.frechet_of_subsets(x, subsets, y), expected, atol=1e-6)
+
+
 def test_frechet_credit_is_the_derivative_when_weight_moves_to_a_row():
     """Weighted mean and covariance with weight moved to row i, differentiated numerically (n > d)."""
     x, y = rows(20, 3, 9, scale=1.3), F.gaussian(rows(50, 3, 10))

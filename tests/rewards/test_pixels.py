@@ -41,7 +41,7 @@ def test_equals_open_clips_pil_pipeline(shape, mode, interpolation):
     picture, pixels = smooth_picture(*shape)
     difference = (ours(pixels)[0] - peer(picture)).abs() * torch.tensor(config["std"])[:, None, None]
     assert ours(pixels).shape == (1, 3, 32, 32)
-    assert difference.max() < 1.6 / 255 and difference.mean() < 0.5 / 255  # PIL rounds after each of its two passes
+    assert difference.max() < 2 / 255 and difference.mean() < 0.5 / 255  # PIL rounds after each of its two passes
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -53,7 +53,7 @@ def test_equals_transformers_processor(shape):
     picture, pixels = smooth_picture(*shape)
     peer = processor(picture, return_tensors="pt")["pixel_values"]
     std = torch.tensor(processor.image_std)[:, None, None]
-    assert ((ours(pixels) - peer).abs() * std).max() < 1.6 / 255
+    assert ((ours(pixels) - peer).abs() * std).max() < 2 / 255
 
 
 def test_squash_and_faults_of_transformers_configs():

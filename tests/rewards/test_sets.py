@@ -36,6 +36,17 @@ def test_frechet_and_mmd_against_the_functions(tiny_clip, picture_folder):
     assert torch.allclose(exact.credit(x), F.frechet_leave_one_out(x, rows) - F.frechet_leave_one_out(x, rows).mean())
 
 
+def test_swaps_at_once_equal_swaps_one_by_one(tiny_clip, picture_folder):
+    reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
+    kept, other = (reward.embed(pictures(per_prompt=3, size=32, seed=s)) for s in (1, 2))
+    expected = []
+    for place in range(2, 6):
+        trial = kept.clone()
+        trial[place] = other[place]
+        expected.append(reward.score(trial))
+    assert torch.allclose(reward.swap_scores(kept, other, 2), torch.stack(expected), atol=1e-6)
+
+
 def test_a_set_equal_to_its_reference_is_best(tiny_clip, picture_folder):
     reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
     rows = embedded(picture_folder, make_encoder(str(tiny_clip)))
@@ -48,7 +59,8 @@ def test_vendi_of_equal_and_of_different_pictures(tiny_clip):
     rollout = pictures(per_prompt=3, size=32)
     several = reward.score(reward.embed(rollout))
     rollout.output[:] = rollout.output[:1]
-    assert reward.score(reward.embed(rollout)).item() == pytest.approx(1, abs=1e-4) < several
+    equal = reward.score(reward.embed(rollout)).item()
+    assert equal == pytest.approx(1, abs=1e-4) and equal < several
     assert load_reward("vendi", encoder=str(tiny_clip), order=2.0).order == 2.0
     with pytest.raises(ConfigError, match="order must be above 0"):
         load_reward("vendi", encoder=str(tiny_clip), order=0.0)

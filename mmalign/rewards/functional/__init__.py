@@ -1,6 +1,7 @@
 """The mathematics of rewards as plain functions on tensors: no models, no files, no state.
 
-    Fréchet distance     gaussian, frechet_distance, frechet_between, frechet_credit, frechet_leave_one_out
+    Fréchet distance     gaussian, frechet_distance, frechet_between, frechet_of_subsets
+                         frechet_credit, frechet_leave_one_out
     kernel distance      mmd, kad, mmd_credit, median_bandwidth
     diversity            vendi_score, vendi_score_kernel, vendi_credit
     boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou
@@ -20,6 +21,7 @@ from mmalign.rewards.functional.frechet import (
     frechet_credit,
     frechet_distance,
     frechet_leave_one_out,
+    frechet_of_subsets,
     gaussian,
 )
 from mmalign.rewards.functional.groups import group_normalize, group_rank
@@ -39,6 +41,7 @@ __all__ = [
     "frechet_credit",
     "frechet_distance",
     "frechet_leave_one_out",
+    "frechet_of_subsets",
     "gaussian",
     "group_normalize",
     "group_rank",

@@ -21,6 +21,8 @@ def stratified(
         low: half width of the band around 0.
         high: half width of the band around 1.
     """
+    if not len(model):
+        return model.clone()
     right = rule > 0.5
     same = (group[:, None] == group[None]).to(model.device) & (right[:, None] == right[None])
     least = model[None].expand_as(same).masked_fill(~same, float("inf")).amin(1)

@@ -12,7 +12,7 @@ from typing import Any
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import local_path
 from mmalign.core.registry import Registry
-from mmalign.evaluation.report.reading import RunRecord, read_run
+from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number
 
 __all__ = ["CardFacts", "card", "card_facts"]

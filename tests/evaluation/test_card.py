@@ -1,6 +1,8 @@
 """The card's header is what the Hub reads, its table what was measured, its lines what loads the weights."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,12 @@ import yaml
 from mmalign.core.errors import DataError
 from mmalign.evaluation.card import card
 from tests.evaluation.runs import make_run
+
+
+def test_card_and_report_import_in_either_order() -> None:
+    for first in ("card", "report"):
+        code = f"import mmalign.evaluation.{first}"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def header(text: str) -> dict:

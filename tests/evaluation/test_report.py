@@ -23,12 +23,12 @@ from mmalign.evaluation.report.charts import (
     ticks,
 )
 from mmalign.evaluation.report.curves import against_truth, sections, time_shares
-from mmalign.evaluation.report.reading import read_run
 from mmalign.evaluation.report.verdict import verdict
+from mmalign.evaluation.run_record import read_run
 from mmalign.evaluation.table import SummaryRow
 from tests.evaluation.runs import make_run
 
-VOID = {"meta", "link", "img", "br", "circle", "line", "polyline"}
+VOID, SHAPES = {"meta", "link", "img"}, {"circle", "line", "polyline"}
 PARTS = ["run.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluation", "samples", "checkpoints"]
 
 
@@ -56,7 +56,7 @@ class Checked(HTMLParser):
             self.asked += [] if source.startswith("data:") else [source]
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        assert tag in VOID, f"<{tag}/> does not close itself in HTML"
+        assert tag in SHAPES, f"<{tag}/> does not close itself in HTML"
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"

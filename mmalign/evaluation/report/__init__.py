@@ -1,6 +1,6 @@
 """One self-contained HTML file per run directory: opens offline, asks the network for nothing, follows dark mode.
 
-`reading.py` collects what the directory holds, `charts.py` draws, `curves.py` and `gallery.py` choose what to draw,
+`..run_record` collects what the directory holds, `charts.py` draws, `curves.py` and `gallery.py` choose what to draw,
 `page.py` fills `page.html`.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mmalign.evaluation.report.charts import Series, aligned_chart, line_chart, path_chart
-from mmalign.evaluation.report.reading import RunRecord
+from mmalign.evaluation.run_record import RunRecord
 
 __all__ = ["Against", "Section", "against_truth", "sections", "time_shares"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmalign.core.errors import MmalignError
 from mmalign.core.types import Audio, Status
 from mmalign.evaluation.records import Evaluation
-from mmalign.evaluation.report.reading import RunRecord
+from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
 from mmalign.media.audio import audio_uri, read_audio
 from mmalign.media.image import data_uri, read_image, to_pil

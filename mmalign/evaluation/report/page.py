@@ -15,8 +15,8 @@ from mmalign.evaluation.card import card_facts
 from mmalign.evaluation.report.charts import interval_mark
 from mmalign.evaluation.report.curves import against_truth, sections, time_shares
 from mmalign.evaluation.report.gallery import cards, sheets
-from mmalign.evaluation.report.reading import RunRecord, read_run
 from mmalign.evaluation.report.verdict import direction, verdict
+from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number
 
 __all__ = ["report_html", "write_report"]
@@ -54,6 +54,7 @@ def report_html(record: RunRecord) -> str:
         record=record,
         verdict_tone=tone,
         verdict=sentence,
+        command=str(record.environment.get("command") or ""),
         facts=_facts(record),
         marks={row.name: interval_mark(row.delta, *row.ci) for row in record.summary},
         ways={row.name: direction(row) for row in record.summary},

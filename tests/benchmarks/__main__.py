@@ -1,0 +1,27 @@
+"""Run every benchmark and write `results/<name>.json`: `make bench`, or `python -m tests.benchmarks overhead`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from mmalign.core.files import write_beside
+from mmalign.run.directory import environment
+from tests.benchmarks import group_size, overhead, span_memory
+
+BENCHMARKS = {"overhead": overhead.measure, "group_size": group_size.measure, "span_memory": span_memory.measure}
+
+
+def main() -> None:
+    """Measure what is named, or all."""
+    for name in sys.argv[1:] or BENCHMARKS:
+        found = BENCHMARKS[name]()
+        path = Path(__file__).parent / "results" / f"{name}.json"
+        with write_beside(path) as beside:
+            beside.write_text(json.dumps({"environment": environment(), "found": found}, indent=1) + "\n")
+        print(json.dumps(found, indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()

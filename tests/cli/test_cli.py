@@ -1,0 +1,178 @@
+"""The commands as people type them: tables, JSON, exit codes and sentences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmalign.cli.main import main
+
+
+def mmalign(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `mmalign words…`."""
+    monkeypatch.setattr(sys, "argv", ["mmalign", *map(str, words)])
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    return lambda *words: mmalign(monkeypatch, capsys, *words)
+
+
+def test_list_names_every_kind(call: Any) -> None:
+    code, out, _ = call("list")
+    assert code == 0
+    for name in ("sd3", "few_step", "verifier", "weighted_sum", "dragon", "preferences", "scenes/grpo_verifier"):
+        assert name in out, name
+    code, out, _ = call("list", "objectives")
+    assert code == 0 and "grpo" in out and "verifier" not in out
+    code, _, err = call("list", "reward")
+    assert code == 2 and "nothing is listed under 'reward'. Did you mean 'rewards'?" in err
+
+
+def test_show_prints_a_full_run_file_that_loads(call: Any, tmp_path: Path) -> None:
+    from mmalign.core.config import load
+    from mmalign.run.build import build
+
+    code, out, _ = call("show", "scenes/grpo_verifier")
+    assert code == 0 and "advantage_clip" in out
+    path = tmp_path / "copy.yaml"
+    path.write_text(out)
+    assert build(load(path)).resolved().to_dict() == load(path).to_dict()
+    code, _, err = call("show", "scenes/grpo_verifer")
+    assert code == 2 and "Did you mean 'scenes/grpo_verifier'?" in err
+
+
+def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> None:
+    from mmalign.cli.listing import configs
+
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n" * 20)
+    rows = tmp_path / "preferences.jsonl"
+    rows.write_text(json.dumps({"prompt": "a", "chosen": "a.png", "rejected": "b.png"}) + "\n")
+    for name in configs():
+        change = []
+        if name.startswith("text_to_image/"):
+            change = [f"data.path={rows if 'dpo' in name else prompts}"]
+        code, out, err = call("train", name, *change, "--dry-run")
+        assert code == 0, f"{name}: {err}"
+        assert "# ok:" in out
+
+
+def test_faults_of_a_run_file_exit_2_without_a_traceback(call: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("adaptr: {name: sd3}\ntrainer: {stepz: 1}\n")
+    code, _, err = call("train", path)
+    assert code == 2 and "Traceback" not in err
+    assert "adaptr: unknown section. Did you mean 'adapter'?" in err and "trainer.stepz: unknown option" in err
+    code, _, err = call("train")
+    assert code == 2 and "name a run file" in err
+
+
+def scenes(call: Any, folder: Path, count: int = 6) -> Path:
+    code, out, err = call("miniworld", "make", folder, "--count", count)
+    assert code == 0, err
+    assert "mmalign score" in out
+    return folder / "rows.jsonl"
+
+
+def test_made_scenes_score_one_with_the_verifier(call: Any, tmp_path: Path) -> None:
+    rows = scenes(call, tmp_path / "world")
+    out = tmp_path / "scores.jsonl"
+    code, _, err = call("score", rows, "--reward", "verifier", "--out", out)
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == 6 and all(line["value"] == 1.0 and line["status"] == "ok" for line in lines)
+    assert set(lines[0]["parts"]) == {"graded", "strict"}
+
+
+def test_a_row_that_cannot_be_judged_is_null_not_zero(call: Any, tmp_path: Path) -> None:
+    rows = scenes(call, tmp_path / "world", 2)
+    row = json.loads(rows.read_text().splitlines()[0])
+    rows.write_text(json.dumps({**row, "prompt": "a bird sings"}) + "\n")
+    code, out, _ = call("score", rows, "--reward", "verifier")
+    line = json.loads(out)
+    assert code == 0 and line["value"] is None and line["status"] == "not_applicable" and line["info"]
+
+
+def test_bad_rows_are_named_all_at_once_and_nothing_is_written(call: Any, tmp_path: Path) -> None:
+    rows = scenes(call, tmp_path / "world", 2)
+    good = rows.read_text().splitlines()[0]
+    rows.write_text("\n".join([good, "{broken", '{"prompt": 3}', '{"prompt": "a", "output": "0000.png", "extra": 1}']))
+    out = tmp_path / "scores.jsonl"
+    code, _, err = call("score", rows, "--reward", "verifier", "--out", out)
+    assert code == 2 and not out.exists() and "Traceback" not in err
+    assert "rows.jsonl:2: not JSON" in err
+    assert "rows.jsonl:3: field 'output' is missing" in err
+    assert "rows.jsonl:3: field 'prompt' must be str, found 3" in err
+    assert "rows.jsonl:4: unknown field 'extra'; a row has prompt, output, meta, group" in err
+
+
+def test_a_corrupt_picture_is_named_with_its_line(call: Any, tmp_path: Path) -> None:
+    rows = scenes(call, tmp_path / "world", 2)
+    picture = tmp_path / "world" / "0001.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    out = tmp_path / "scores.jsonl"
+    code, _, err = call("score", rows, "--reward", "sharpness", "--out", out)
+    assert code == 2 and not out.exists()
+    assert "rows.jsonl:2: field 'output':" in err and "0001.png" in err
+
+
+def test_score_refuses_unknown_rewards_options_and_files(call: Any, tmp_path: Path) -> None:
+    rows = scenes(call, tmp_path / "world", 1)
+    code, _, err = call("score", rows, "--reward", "verifer")
+    assert code == 2 and "Did you mean 'verifier'?" in err
+    code, _, err = call("score", rows, "--reward", "verifier", "--set", "grade=true")
+    assert code == 2 and "unknown option. Did you mean 'graded'?" in err
+    code, _, err = call("score", tmp_path / "none.jsonl", "--reward", "verifier")
+    assert code == 2 and "none.jsonl: no such file" in err
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n")
+    code, _, err = call("score", empty, "--reward", "verifier")
+    assert code == 2 and "holds no rows" in err
+
+
+def test_miniworld_does_not_write_into_a_used_folder(call: Any, tmp_path: Path) -> None:
+    scenes(call, tmp_path / "world", 1)
+    code, _, err = call("miniworld", "make", tmp_path / "world")
+    assert code == 2 and "is not an empty folder" in err
+
+
+def test_quickstart_never_removes_what_is_not_a_run(call: Any, tmp_path: Path) -> None:
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "a.jpg").write_text("x")
+    code, _, err = call("quickstart", "image", "--out", precious)
+    assert code == 2 and "holds no run; choose another --out" in err and (precious / "a.jpg").exists()
+    code, _, err = call("quickstart", "video")
+    assert code == 2 and "there is no quickstart 'video'" in err
+
+
+def test_doctor_imports_what_it_reports(call: Any) -> None:
+    code, out, _ = call("doctor", "--json")
+    found = {item["check"]: item["state"] for item in json.loads(out)}
+    assert found["torch, torchvision, torchaudio agree"] == "ok"
+    assert code == (1 if "missing" in found.values() else 0)
+
+
+def test_importing_the_package_is_quick() -> None:
+    import subprocess
+
+    code = "import sys, time; t = time.time(); import mmalign; print(time.time() - t, 'torch' in sys.modules)"
+    seconds, torch_too = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert torch_too == "False"
+    assert (
+        float(seconds) < 5
+    )  # the promise is 0.3 s on a quiet machine; this catches a heavy import, not a busy machine

@@ -1,0 +1,137 @@
+"""From a run file to a finished run directory on a real, tiny pipeline: resume, evaluation, what diffusers loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmalign.core.config import load
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.run.build import build
+from mmalign.run.evaluate import evaluate
+from mmalign.run.train import train
+
+RunFile = Callable[..., Path]
+
+
+def trained_weights(directory: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(directory / "checkpoints" / "step_000004" / "state" / "weights.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_run_leaves_everything_it_promises(run_file: RunFile, tmp_path: Path, kind: str) -> None:
+    finished = train(load(run_file(kind)), out=tmp_path / "run")
+    root = finished.directory.path
+    for name in ("run.yaml", "environment.json", "metrics.jsonl", "summary.json", "report.html", "README.md"):
+        assert (root / name).stat().st_size > 50, name
+    assert (root / "samples" / "step_000002" / "contact_sheet.png").exists()
+    assert (root / "samples" / "step_000002" / "rows.parquet").exists()
+    lines = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "grad/norm" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "eval/small" in line] == [2, 4]
+    summary = json.loads((root / "summary.json").read_text())
+    assert {(row["name"], row["role"]) for row in summary["rows"]} == {("crisp", "trained"), ("small", "judge")}
+    assert set(summary["rows"][0]) == {"name", "role", "before", "after", "delta", "ci", "n"}
+    assert summary["report"].endswith("report.html") and summary["seconds"] > 0
+
+
+def test_its_own_resolved_file_gives_the_same_run(run_file: RunFile, tmp_path: Path) -> None:
+    first = train(load(run_file()), out=tmp_path / "one")
+    second = train(
+        load(first.directory.path / "run.yaml", [f"data.path={tmp_path / 'prompts.txt'}"]), out=tmp_path / "two"
+    )
+    one, two = trained_weights(first.directory.path), trained_weights(second.directory.path)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_resume_is_the_uninterrupted_run_bit_for_bit(run_file: RunFile, tmp_path: Path) -> None:
+    train(load(run_file()), out=tmp_path / "whole")
+    half = tmp_path / "half"
+    train(load(run_file(), ["trainer.steps=2"]), out=half)
+    train(load(half / "run.yaml", ["trainer.steps=4"]), resume=half)
+    one, two = trained_weights(tmp_path / "whole"), trained_weights(half)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(ConfigError, match=r"half: already at step 4 of 4; raise trainer.steps"):
+        train(load(half / "run.yaml"), resume=half)
+    with pytest.raises(
+        ConfigError, match=r"half: already holds a run; choose another --out, or continue it with --resume"
+    ):
+        train(load(run_file()), out=half)
+
+
+def test_evaluating_a_directory_compares_with_its_start(run_file: RunFile, tmp_path: Path) -> None:
+    finished = train(load(run_file("full")), out=tmp_path / "run")
+    done = evaluate(finished.directory.path, changes=[f"data.path={tmp_path / 'prompts.txt'}"])
+    assert [row.name for row in done.rows] == [row.name for row in finished.rows]
+    for again, row in zip(done.rows, finished.rows, strict=True):
+        assert again.before == pytest.approx(row.before, abs=1e-6)
+        assert again.after == pytest.approx(row.after, abs=1e-5)
+    alone = evaluate(load(run_file()))
+    assert alone.rows == [] and set(alone.evaluation.names()) == {"crisp", "small"}
+
+
+def test_a_lora_run_is_loaded_by_plain_diffusers(run_file: RunFile, tmp_path: Path, tiny_model: Path) -> None:
+    from diffusers import StableDiffusion3Pipeline
+
+    finished = train(load(run_file()), out=tmp_path / "run")
+    pipe = StableDiffusion3Pipeline.from_pretrained(tiny_model)
+    pipe.set_progress_bar_config(disable=True)
+
+    def picture() -> torch.Tensor:
+        made = pipe("a picture", num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="pt")
+        return made.images
+
+    before = picture()
+    pipe.load_lora_weights(finished.directory.path / "checkpoints" / "step_000004" / "adapter")
+    assert (picture() - before).abs().max() > 1e-4
+
+
+def test_what_cannot_work_together_is_said_before_anything_loads(run_file: RunFile) -> None:
+    path = run_file()
+    with pytest.raises(
+        CapabilityError, match=r"objective 'r0' drives a DiffPolicy; policy 'flow' lacks draw, rsample.*few_step"
+    ):
+        build(load(path, ["objective={name: r0}"]))
+    with pytest.raises(
+        CapabilityError,
+        match=r"objective 'grpo' drives a StepPolicy; policy 'few_step' lacks .*Policies that fit: ddpm, flow",
+    ):
+        build(load(path, ["policy={name: few_step}"]))
+    with pytest.raises((CapabilityError, ConfigError), match=r"compressibility|small|gradient"):
+        changes = ["objective={name: r0}", "policy={name: few_step}", "rewards.small={name: compressibility}"]
+        build(load(path, changes))
+
+
+def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:
+    changes = [
+        "adapter.trian=full",
+        "policy.sde=sdee",
+        "rewards.crisp.name=sharpnes",
+        "rewards.other={name: clip, wieght: 2}",
+        "objective.group_size=1",
+        "data.colum=x",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        build(load(run_file(), changes))
+    message = str(caught.value)
+    for part in (
+        "adapter.trian: unknown option. Did you mean 'train'?",
+        "sdee",
+        "no reward is called 'sharpnes'. Did you mean 'sharpness'?",
+        "rewards.other.wieght: unknown option.",
+        "group_size",
+        "data.colum: unknown option. Did you mean 'column'?",
+    ):
+        assert part in message, f"{part}\n--- in ---\n{message}"
+
+
+def test_an_objective_without_its_reward_says_so(run_file: RunFile) -> None:
+    with pytest.raises(ConfigError, match=r"rewards: objective 'grpo' needs at least one reward"):
+        build(load(run_file(), ["rewards={}"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign.core.errors import ConfigError, DataError, MediaError
@@ -164,6 +164,7 @@ def test_held_out_share_is_exact_disjoint_and_independent_of_order(tmp_path: Pat
         Prompts(str(file), held_out=0.001).training_items()
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(max_size=3), min_size=4, max_size=30), st.floats(0.2, 0.8))
 def test_held_out_partitions_rows_and_never_splits_a_text(texts: list[str], share: float) -> None:
     try:

@@ -11,7 +11,7 @@
 | σ_t (Flow-GRPO, diffusion coefficient) | diffusion |
 | ᾱ, ᾱ′ (DDIM)                   | alpha², alpha_next² |
 
-Sources: Flow-GRPO (Liu et al. 2025, 2505.05470, eq. 9-11 and the public code); CPS (Coefficients-Preserving Sampling,
+Sources: Flow-GRPO (Liu et al. 2025, 2505.05470, and its public code); CPS (Coefficients-Preserving Sampling,
 in the same code base); DanceGRPO (Xue et al. 2025, 2505.07818); DDIM (Song et al. 2021, 2010.02502, eq. 12, 16).
 
 Log-probs of these steps are those of the normalised Gaussian N(mean, std² I), summed over the event. Relation to the

@@ -243,7 +243,7 @@ def test_following_the_rewards_gradient_raises_it(options: dict[str, Any]) -> No
     def loss() -> Tensor:
         return -reward(made.rsample(grouped(), made.draw(grouped(), rng))).value.mean()
 
-    descend(made.adapter, loss, steps=100, rate=0.1)
+    descend(made.adapter, loss, steps=60, rate=0.15)
     after = made.generate(grouped(), generator(9)).trajectory["x0"]
     far = [(x.flatten(1) - reward.target).square().sum(1).mean().item() for x in (before, after)]
     assert far[1] < 0.25 * far[0]

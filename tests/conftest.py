@@ -9,7 +9,8 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook names it)
 
-install_import_hook(["mmalign.core", "mmalign.policies", "mmalign.objectives", "mmalign.rewards"], "tests.typecheck.checked")
+CHECKED = ["mmalign.core", "mmalign.policies", "mmalign.objectives", "mmalign.rewards"]
+install_import_hook(CHECKED, "tests.typecheck.checked")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

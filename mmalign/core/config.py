@@ -100,7 +100,11 @@ class Evaluation:
 
 @dataclass
 class RunFile:
-    """A run file after parsing: component sections still as specs, typed sections checked. `source` is the file."""
+    """A run file after parsing: component sections still as specs, typed sections checked. `source` is the file.
+
+    Relative paths in it start at `base`, by default the file's own folder; resolved files name it, so that they mean
+    the same wherever they are copied.
+    """
 
     adapter: Spec
     policy: Spec
@@ -110,7 +114,13 @@ class RunFile:
     trainer: Trainer = field(default_factory=Trainer)
     evaluation: Evaluation = field(default_factory=Evaluation)
     combine: Spec = field(default_factory=lambda: {"name": "weighted_sum"})
+    base: str = ""
     source: Path | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where relative paths start."""
+        return Path(self.base) if self.base else self.source.parent if self.source else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `run.yaml` holds it."""
@@ -182,6 +192,8 @@ def parse(raw: Mapping[str, Any], source: Path | None = None) -> RunFile:
         if key in raw and not (isinstance(raw[key], dict) and isinstance(raw[key].get("name"), str)):
             faults.append(f"{key}: write a mapping with a `name`, e.g. {{name: …}} (got {raw[key]!r}).")
     faults += _reward_faults(raw.get("rewards", {}))
+    if not isinstance(raw.get("base", ""), str):
+        faults.append(f"base: write a folder (got {raw['base']!r}).")
     typed: dict[str, Any] = {}
     for key, kind in (("trainer", Trainer), ("evaluation", Evaluation)):
         try:
@@ -195,7 +207,7 @@ def parse(raw: Mapping[str, Any], source: Path | None = None) -> RunFile:
         raise ConfigError([where + fault for fault in faults])
     components: dict[str, Any] = {key: dict(raw[key]) for key in (*COMPONENTS, "combine") if key in raw}
     rewards = {str(name): dict(spec) for name, spec in raw.get("rewards", {}).items()}
-    return RunFile(**components, rewards=rewards, **typed, source=source)
+    return RunFile(**components, rewards=rewards, **typed, base=raw.get("base", ""), source=source)
 
 
 def _reward_faults(raw: Any) -> list[str]:

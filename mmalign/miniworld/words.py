@@ -1,6 +1,7 @@
 """The small CLIP tokenizer that the scene models share: every word of the grammar is one token."""
 
 import string
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mmalign.miniworld.language import COUNT_WORDS, PLURALS, RELATIONS
@@ -42,7 +43,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
     spellings = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while any(len(pieces) > 1 for pieces in spellings):
-        pairs = [pair for pieces in spellings for pair in zip(pieces, pieces[1:], strict=False)]
+        pairs = [pair for pieces in spellings for pair in pairwise(pieces)]
         best = max(dict.fromkeys(pairs), key=pairs.count)
         merges.append(best)
         spellings = [_join(pieces, best) for pieces in spellings]

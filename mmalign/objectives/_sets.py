@@ -73,7 +73,7 @@ def set_members(reward: Any) -> list[tuple[Any, float]]:
     if rowwise := [name for name, (member, _) in named.items() if not is_set(member)]:
         raise CapabilityError(
             f"builder greedy_swap re-scores whole sets, and {', '.join(rowwise)} only scores single rows; "
-            "use set rewards (fad, vendi, …), or builder: pair."
+            "use a set reward such as frechet or vendi, or builder: pair."
         )
     return list(named.values())
 

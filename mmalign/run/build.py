@@ -47,8 +47,10 @@ class Parts:
             for (name, spec), slot in zip(self.file.rewards.items(), self.slots(), strict=True)
         }
         judges = {name: {**resolve(spec, self.judges[name])} for name, spec in self.file.evaluation.judges.items()}
+        folder = self.file.folder
         return replace(
             self.file,
+            base=str(folder.absolute()) if folder else "",
             adapter=resolve(self.file.adapter, self.adapter),
             policy=resolve(self.file.policy, self.policy),
             rewards=rewards,
@@ -98,7 +100,7 @@ def build(run: RunFile, allow: Collection[str] = ()) -> Parts:
     reward = faults.attempt(lambda: build_reward(run.rewards, run.combine, share, allow))
     needed = _given(kinds["objectives"], run.objective, "reward", reward, faults, allow)
     objective = faults.attempt(lambda: kinds["objectives"].build(run.objective, "objective", allow, **needed))
-    beside = _given(kinds["data"], run.data, "relative_to", run.source.parent if run.source else None, faults, allow)
+    beside = _given(kinds["data"], run.data, "relative_to", run.folder, faults, allow)
     source = faults.attempt(lambda: kinds["data"].build(run.data, "data", allow, **beside))
     judges = {
         name: faults.attempt(lambda s=spec, n=name: build_judge(n, s, allow))  # type: ignore[misc]

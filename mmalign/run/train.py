@@ -15,6 +15,7 @@ from mmalign.run.build import Parts, build
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
 from mmalign.training import checkpoint
+from mmalign.training.loop import Hook
 from mmalign.training.loop import train as run_loop
 from mmalign.training.session import Session
 from mmalign.training.update import Update
@@ -58,7 +59,7 @@ def train(
     before = directory.evaluation("before")
     if prompts and not (before / "done").exists():
         evaluate_now(parts, prompts, before, session)
-    hooks = [
+    hooks: list[Hook] = [
         Announce(run.trainer.steps),
         Preview(parts, directory, prompts[:16], run.trainer.preview_every),
         Evaluate(parts, directory, prompts, run.trainer.evaluate_every),
@@ -108,10 +109,8 @@ def held_out(parts: Parts) -> list[Any]:
 
     wanted = parts.file.evaluation
     if wanted.prompts:
-        beside = parts.file.source.parent if parts.file.source else None
-        source = REGISTRIES["data"].build(
-            {"name": "prompts", "path": wanted.prompts}, "evaluation.prompts", relative_to=beside
-        )
+        spec = {"name": "prompts", "path": wanted.prompts}
+        source = REGISTRIES["data"].build(spec, "evaluation.prompts", relative_to=parts.file.folder)
         prompts = source.training_items()
     else:
         prompts = parts.source.held_out_items()

@@ -16,6 +16,7 @@ from mmalign.run.evaluate import evaluate
 from mmalign.run.train import train
 
 RunFile = Callable[..., Path]
+ABSENT = ("text_encoder_3", "tokenizer_3", "image_encoder", "feature_extractor")  # the tiny checkpoint lacks them
 
 
 def trained_weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -68,7 +69,7 @@ def test_resume_is_the_uninterrupted_run_bit_for_bit(run_file: RunFile, tmp_path
 
 def test_evaluating_a_directory_compares_with_its_start(run_file: RunFile, tmp_path: Path) -> None:
     finished = train(load(run_file("full")), out=tmp_path / "run")
-    done = evaluate(finished.directory.path, changes=[f"data.path={tmp_path / 'prompts.txt'}"])
+    done = evaluate(finished.directory.path)
     assert [row.name for row in done.rows] == [row.name for row in finished.rows]
     for again, row in zip(done.rows, finished.rows, strict=True):
         assert again.before == pytest.approx(row.before, abs=1e-6)
@@ -81,7 +82,7 @@ def test_a_lora_run_is_loaded_by_plain_diffusers(run_file: RunFile, tmp_path: Pa
     from diffusers import StableDiffusion3Pipeline
 
     finished = train(load(run_file()), out=tmp_path / "run")
-    pipe = StableDiffusion3Pipeline.from_pretrained(tiny_model)
+    pipe = StableDiffusion3Pipeline.from_pretrained(tiny_model, **dict.fromkeys(ABSENT))
     pipe.set_progress_bar_config(disable=True)
 
     def picture() -> torch.Tensor:

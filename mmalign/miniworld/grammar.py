@@ -1,6 +1,7 @@
 """Sampling from the grammar: requests, scenes that fulfil them, and captions that are almost right."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from mmalign.miniworld.language import (
     parse,
 )
 from mmalign.miniworld.scenes import COLORS, EDGE, GAP, IMAGE_SIZE, MAX_THINGS, RADIUS, SHAPES, SIZES, Scene, Thing
+
+T = TypeVar("T")
 
 __all__ = [
     "CaptionError",
@@ -37,7 +40,7 @@ __all__ = [
 #: Truth scenes keep this many pixels more than the relation itself asks, so that reading them back is not a coin toss.
 _CLEAR_RELATION = 4.0
 _TASK_WEIGHTS = (0.08, 0.12, 0.25, 0.10, 0.25, 0.20)
-_COUNTED_PAIRS = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))
+_COUNTED_PAIRS: tuple[tuple[int, ...], ...] = ((2, 1), (1, 2), (2, 2), (3, 1), (1, 3))
 
 
 def sample_request(rng: np.random.Generator, split: str = "any", task: str | None = None) -> Request:
@@ -60,8 +63,8 @@ def sample_request(rng: np.random.Generator, split: str = "any", task: str | Non
             return request
 
 
-def _pick(rng: np.random.Generator, options: tuple) -> object:
-    return options[rng.integers(len(options))]
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    return options[int(rng.integers(len(options)))]
 
 
 def _kind(rng: np.random.Generator, color_chance: float, size_chance: float) -> Description:
@@ -155,7 +158,8 @@ def hard_negatives(
         split: "train" leaves out captions with unseen compositions.
     """
     truths = [scene] if scene is not None else [sample_scene(request, rng) for _ in range(4)]
-    frontier, seen, found = [request], {request.text}, []
+    frontier, seen = [request], {request.text}
+    found: list[Request] = []
     while len(found) < n and frontier:
         fresh = {edit.text: edit for source in frontier for edit in _edits(source, scene is not None)}
         level = [edit for text, edit in fresh.items() if text not in seen]

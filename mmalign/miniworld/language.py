@@ -49,7 +49,7 @@ class Description(NamedTuple):
 class Group(NamedTuple):
     """A number of things of one kind, as in "two red circles"."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # the field hides tuple.count, which nothing here calls
     kind: Description
 
 
@@ -61,7 +61,7 @@ class Clause(NamedTuple):
     """
 
     test: str
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # as in Group
     kind: Description | None = None
     relation: str | None = None
     other: Description | None = None
@@ -162,11 +162,11 @@ def clause_holds(scene: Scene, clause: Clause) -> bool:
     """Symbolic truth of one clause about a scene."""
     if clause.test == "total":
         return len(scene.things) == clause.count
-    fitting = [thing for thing in scene.things if clause.kind.fits(thing)]
+    fitting = [thing for thing in scene.things if clause.kind and clause.kind.fits(thing)]
     if clause.test == "count":
         return len(fitting) == clause.count
-    others = [thing for thing in scene.things if clause.other.fits(thing)]
-    return len(fitting) == len(others) == 1 and relation_holds(clause.relation, fitting[0], others[0])
+    others = [thing for thing in scene.things if clause.other and clause.other.fits(thing)]
+    return len(fitting) == len(others) == 1 and relation_holds(clause.relation or "", fitting[0], others[0])
 
 
 def holds(scene: Scene, request: Request) -> list[bool]:

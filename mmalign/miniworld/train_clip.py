@@ -32,7 +32,7 @@ def model_config(judge: bool = False) -> dict[str, Any]:
     """What goes into ``open_clip_config.json``; the judge has other patches, widths and depths."""
     tokenizer = build_tokenizer()
     vision = {"image_size": IMAGE_SIZE, "layers": 5, "width": 128, "head_width": 32, "patch_size": 8}
-    text = {"width": 128, "heads": 4, "layers": 3}
+    text: dict[str, Any] = {"width": 128, "heads": 4, "layers": 3}
     if judge:
         vision |= {"layers": 6, "width": 192, "head_width": 48, "patch_size": 16}
         text = {"width": 96, "heads": 3, "layers": 4}

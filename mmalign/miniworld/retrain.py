@@ -1,0 +1,44 @@
+"""The embedded models by name, each with the call that makes it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+AUTOENCODER = Path("runs/scenes_autoencoder")
+
+
+def autoencoder(out: Path) -> None:
+    """The generator's autoencoder; it becomes part of `scenes_sd3`, so it lies outside `out`."""
+    from mmalign.miniworld import train_autoencoder
+
+    train_autoencoder.main(AUTOENCODER)
+
+
+def generator(out: Path) -> None:
+    """`out/scenes_sd3`."""
+    from mmalign.miniworld import train_generator
+
+    train_generator.main(out / "scenes_sd3", AUTOENCODER)
+
+
+def clip(out: Path) -> None:
+    """`out/scenes_clip`."""
+    from mmalign.miniworld import train_clip
+
+    train_clip.main(out / "scenes_clip", AUTOENCODER)
+
+
+def reference(out: Path) -> None:
+    """`out/reference/scenes_clip.safetensors`: what truth scenes look like to `scenes_clip`."""
+    from mmalign.miniworld import reference_set
+
+    reference_set.main(out / "reference" / "scenes_clip.safetensors", out / "scenes_clip")
+
+
+MODELS: dict[str, Callable[[Path], None]] = {
+    "autoencoder": autoencoder,
+    "generator": generator,
+    "clip": clip,
+    "reference": reference,
+}

@@ -49,6 +49,32 @@ def make(
     typer.echo(f"{count} scenes in {out}; try: mmalign score {out}/rows.jsonl --reward verifier")
 
 
+@world.command("reference")
+def reference(
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("assets/reference/scenes_clip.safetensors"),
+    encoder: Annotated[str, typer.Option(help="the CLIP checkpoint that embeds")] = "assets/scenes_clip",
+    count: Annotated[int, typer.Option(min=2, help="truth scenes")] = 512,
+    seed: Annotated[int, typer.Option(help="of captions and scenes")] = 0,
+) -> None:
+    """Write the statistics of truth scenes that the frechet and mmd rewards compare with."""
+    import numpy as np
+    import torch
+
+    from mmalign.miniworld.grammar import sample_request, sample_scene
+    from mmalign.miniworld.scenes import render
+    from mmalign.rewards._reference import save_reference
+    from mmalign.rewards.encoders import make_encoder
+
+    rng = np.random.default_rng(seed)
+    scenes = [render(sample_scene(sample_request(rng, "train"), rng), rng) for _ in range(count)]
+    embed = make_encoder(encoder)
+    with torch.no_grad():
+        rows = torch.cat([embed.images([torch.from_numpy(image)]) for image in scenes])
+    command = f"mmalign miniworld reference --encoder {encoder} --count {count} --seed {seed}"
+    save_reference(out, rows, embed, source=command, keep_rows=False)
+    typer.echo(f"{count} truth scenes as {encoder} sees them: {out}")
+
+
 @world.command("train")
 def train(
     what: Annotated[str, typer.Argument(help="one model, or all")] = "all",

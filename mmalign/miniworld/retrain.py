@@ -29,16 +29,8 @@ def clip(out: Path) -> None:
     train_clip.main(out / "scenes_clip", AUTOENCODER)
 
 
-def reference(out: Path) -> None:
-    """`out/reference/scenes_clip.safetensors`: what truth scenes look like to `scenes_clip`."""
-    from mmalign.miniworld import reference_set
-
-    reference_set.main(out / "reference" / "scenes_clip.safetensors", out / "scenes_clip")
-
-
 MODELS: dict[str, Callable[[Path], None]] = {
     "autoencoder": autoencoder,
     "generator": generator,
     "clip": clip,
-    "reference": reference,
 }

@@ -18,7 +18,8 @@ quickstart: .venv/ready  ## align the embedded text-to-image model and write a r
 	$(BIN)/mmalign quickstart image --out $(OUT)
 
 test: .venv/ready check  ## everything CI runs
-	$(BIN)/python -m pytest
+	# one thread per worker: small models gain nothing from more, and workers would fight over cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: .venv/ready  ## style, types, import order
 	$(BIN)/ruff check .

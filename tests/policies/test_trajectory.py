@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.rng import randn
 from mmalign.core.types import Prompt, Rollout, join
 from mmalign.policies._gaussian import normal_kl
 from mmalign.policies.ddpm import Ddpm
@@ -124,6 +125,14 @@ def test_the_shared_prefix_is_run_once_per_group_and_changes_nothing(sampler: st
     states = rollout.trajectory["x"][:, 0].reshape(3, 4, 2)
     assert states.eq(states[:, :1]).all()  # a group branches where its window starts
     assert (rollout.trajectory["next"][:, 0].reshape(3, 4, 2).std(1) > 0).all()
+    # Each group's prefix is the deterministic path of its own prompt from its own noise.
+    process, own = made._process(), grouped(3, 1)
+    x, condition = randn((3, 1, 1, 2), generator()), adapter.encode(own)
+    with torch.no_grad():
+        for k in range(3):
+            index = torch.full((3,), k)
+            x = process.plain(x, index, adapter.predict(x, process.levels.times[index], condition), None).next
+    torch.testing.assert_close(states[:, 0], x.reshape(3, 2))
     alone = policy(sampler, **late)
     assert not alone.sample(grouped(3, 4), generator()).trajectory["x"][:, 0].reshape(3, 4, 2).std(1).eq(0).any()
     # The prefix is the deterministic sampler itself: without noise, rollouts of a group are one and the same.
@@ -211,6 +220,9 @@ def test_outputs_are_in_range_and_trajectories_float32_where_they_should_lie() -
 def test_residual_noise_lets_the_last_step_draw_where_it_has_variance() -> None:
     assert policy("flow_sde").sample(prompts(1), generator()).trajectory["step"].tolist() == [[0, 1, 2, 3, 4]]
     noisy = policy("flow_sde", residual_noise=True)
+    assert noisy.sample(prompts(1), generator()).trajectory["step"].tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert policy("ddim_v").sample(prompts(1), generator()).trajectory["step"].tolist() == [[0, 1, 2, 3, 4]]
+    noisy = policy("ddim_v", residual_noise=True)  # its schedule ends at σ > 0, so the last step has a variance
     assert noisy.sample(prompts(1), generator()).trajectory["step"].tolist() == [[0, 1, 2, 3, 4, 5]]
     still = policy("cps", residual_noise=True)  # its last step has std 0: never a part of T
     assert still.sample(prompts(1), generator()).trajectory["step"].tolist() == [[0, 1, 2, 3, 4]]

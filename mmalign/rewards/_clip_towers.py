@@ -52,7 +52,10 @@ class Source:
             )
         if bool(self.model) != bool(self.pretrained):
             raise ConfigError("model and pretrained go together: open_clip's architecture and its weights' tag.")
-        _ = self.reader  # a folder that is not there is said now, not after the first samples
+        # Said now, not after the first samples: a folder that is not there, an open_clip name or tag that is none.
+        _ = self.reader
+        if self.model:
+            _require_known(self.model, self.pretrained)
 
     @property
     def folder(self) -> Path | None:
@@ -163,8 +166,6 @@ def _open_clip(source: Source) -> Towers:
     folder = source.folder
     name = f"local-dir:{folder.resolve()}" if folder else source.checkpoint or source.model
     files = _weights(folder) if folder else ()
-    if source.model:
-        _require_known(source.model, source.pretrained)
     model = open_clip.create_model(name, pretrained=source.pretrained or None, require_pretrained=True)
     tokenizer = open_clip.get_tokenizer(name)
     return Towers(

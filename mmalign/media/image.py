@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
 from mmalign.core.errors import MediaError
@@ -43,7 +43,7 @@ SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 PAPER, INK, FAINT, LINE = (255, 255, 255), (28, 30, 34), (110, 114, 122), (222, 224, 228)
 
 
-def to_uint8(images: Float[Tensor, "*B C H W"]) -> UInt8[Tensor, "*B C H W"]:
+def to_uint8(images: Num[Tensor, "*B C H W"]) -> UInt8[Tensor, "*B C H W"]:
     """[0, 1] → {0, …, 255}, rounded to nearest and clamped; the inverse of `/ 255`. NaN is a MediaError."""
     if images.dtype == torch.uint8:
         return images.detach().cpu()
@@ -53,7 +53,7 @@ def to_uint8(images: Float[Tensor, "*B C H W"]) -> UInt8[Tensor, "*B C H W"]:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def to_pil(image: Float[Tensor, "3 H W"]) -> Image:
+def to_pil(image: Num[Tensor, "3 H W"]) -> Image:
     """One picture (float in [0, 1] or uint8) as a PIL image."""
     from PIL import Image
 
@@ -127,7 +127,7 @@ def read_images(paths: Sequence[Path | str]) -> Float[Tensor, "B 3 H W"]:
     return torch.stack(pictures)
 
 
-def write_image(image: Float[Tensor, "3 H W"] | Image, path: Path | str) -> None:
+def write_image(image: Num[Tensor, "3 H W"] | Image, path: Path | str) -> None:
     """Write one picture; the suffix of `path` decides the format; the file is whole or absent."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -137,7 +137,7 @@ def write_image(image: Float[Tensor, "3 H W"] | Image, path: Path | str) -> None
         picture.save(beside, format=SUFFIXES[path.suffix.lower()], **_quality(path.suffix))
 
 
-def data_uri(image: Float[Tensor, "3 H W"] | Image, suffix: str = ".png", longest: int = 0) -> str:
+def data_uri(image: Num[Tensor, "3 H W"] | Image, suffix: str = ".png", longest: int = 0) -> str:
     """The picture inside a string that HTML shows without a file; shrunk to `longest` pixels a side if given."""
     picture = to_pil(image) if isinstance(image, Tensor) else image.copy()
     if longest and max(picture.size) > longest:
@@ -152,7 +152,7 @@ def _quality(suffix: str) -> dict[str, int]:
 
 
 def contact_sheet(
-    images: Float[Tensor, "B 3 H W"], captions: Sequence[str] | None = None, columns: int = 0, scale: int = 0
+    images: Num[Tensor, "B 3 H W"], captions: Sequence[str] | None = None, columns: int = 0, scale: int = 0
 ) -> Image:
     """All pictures on one white sheet, each with its caption below.
 
@@ -186,8 +186,8 @@ def contact_sheet(
 
 
 def before_after_sheet(
-    before: Float[Tensor, "B 3 H W"],
-    after: Float[Tensor, "B 3 H W"],
+    before: Num[Tensor, "B 3 H W"],
+    after: Num[Tensor, "B 3 H W"],
     prompts: Sequence[str],
     scores: tuple[Sequence[str], Sequence[str]] | None = None,
     columns: int = 4,

@@ -75,6 +75,7 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
 
     trainer = parts.file.trainer
     accelerator = Accelerator(gradient_accumulation_steps=1)
+    resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)
     parts.load()
@@ -98,7 +99,7 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
                 f"{directory.path}: already at step {session.step} of {trainer.steps}; raise trainer.steps."
             )
     if session.is_main:
-        directory.start(parts.resolved(), fresh=not resumed)
+        directory.start(resolved, fresh=not resumed)
         directory.rewind_metrics(session.step)
     return session
 

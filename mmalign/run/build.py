@@ -46,7 +46,10 @@ class Parts:
             name: {**resolve(spec, slot.reward), **slot_options(slot)}
             for (name, spec), slot in zip(self.file.rewards.items(), self.slots(), strict=True)
         }
-        judges = {name: {**resolve(spec, self.judges[name])} for name, spec in self.file.evaluation.judges.items()}
+        judges = {
+            name: resolve(spec, self.judges[name]) | {k: v for k, v in spec.items() if k == "role"}
+            for name, spec in self.file.evaluation.judges.items()
+        }
         folder = self.file.folder
         return replace(
             self.file,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import importlib.util
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmalign.core.config import RunFile, load
-from mmalign.core.errors import ConfigError
+from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.rng import Streams
 from mmalign.data._batches import Batches
 from mmalign.run.build import Parts, build
@@ -74,7 +75,8 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     from accelerate import Accelerator
 
     trainer = parts.file.trainer
-    accelerator = Accelerator(gradient_accumulation_steps=1)
+    tracker = available(trainer.tracker)
+    accelerator = Accelerator(gradient_accumulation_steps=1, log_with=tracker, project_dir=str(directory.path))
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)
@@ -90,7 +92,7 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
         batches=batches,
         streams=Streams(trainer.seed, accelerator.process_index),
         accelerator=accelerator,
-        record=directory.append_metrics if accelerator.is_main_process else lambda step, numbers: None,
+        record=recorder(directory, accelerator),
     )
     if resumed:
         checkpoint.load(checkpoint.latest(directory.checkpoints), session, parts.stateful())
@@ -101,7 +103,29 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     if session.is_main:
         directory.start(resolved, fresh=not resumed)
         directory.rewind_metrics(session.step)
+    if tracker:
+        accelerator.init_trackers(
+            "mmalign", config={"run": directory.path.name, "objective": parts.file.objective["name"]}
+        )
     return session
+
+
+def available(tracker: str) -> str | None:
+    """The tracker's name for accelerate, None for "none"; MissingExtra if its package is not installed."""
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        raise MissingExtra(f"trainer.tracker: {tracker}", "track")
+    return None if tracker == "none" else tracker
+
+
+def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[str, float]], None]:
+    """Writes each step's numbers to metrics.jsonl (main process) and to the trackers, if any."""
+
+    def record(step: int, numbers: dict[str, float]) -> None:
+        if accelerator.is_main_process:
+            directory.append_metrics(step, numbers)
+        accelerator.log(numbers, step=step)
+
+    return record
 
 
 def held_out(parts: Parts) -> list[Any]:
@@ -124,6 +148,7 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
     from mmalign.evaluation.report import write_report
 
     rows: Sequence[Any] = []
+    session.accelerator.end_training()
     if session.is_main:
         if prompts:
             with session.update_rule.averaged():

@@ -20,7 +20,7 @@ data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
 trainer: {{steps: 4, batch: 2, lr: 1.0e-3, save_every: 2, preview_every: 2, evaluate_every: 2}}
 evaluation:
   judges:
-    small: {{name: compressibility}}
+    small: {{name: compressibility, role: judge}}
 """
 
 

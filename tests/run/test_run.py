@@ -39,6 +39,7 @@ def test_a_run_leaves_everything_it_promises(run_file: RunFile, tmp_path: Path, 
     summary = json.loads((root / "summary.json").read_text())
     assert {(row["name"], row["role"]) for row in summary["rows"]} == {("crisp", "trained"), ("small", "judge")}
     assert set(summary["rows"][0]) == {"name", "role", "before", "after", "delta", "ci", "n"}
+    assert load(root / "run.yaml").evaluation.judges["small"]["role"] == "judge"
     assert summary["report"].endswith("report.html") and summary["seconds"] > 0
 
 
@@ -136,3 +137,44 @@ def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:
 def test_an_objective_without_its_reward_says_so(run_file: RunFile) -> None:
     with pytest.raises(ConfigError, match=r"rewards: objective 'grpo' needs at least one reward"):
         build(load(run_file(), ["rewards={}"]))
+
+
+def test_a_reward_that_judges_another_modality_is_refused(run_file: RunFile) -> None:
+    named = "{name: 'tests.run.outside:WordCount'}"
+    with pytest.raises(ConfigError, match=r"rewards.crisp.name: .* only with --allow tests.run.outside"):
+        build(load(run_file(), [f"rewards.crisp={named}"]))
+    with pytest.raises(CapabilityError, match=r"rewards.crisp: judges text, but the policy makes image"):
+        build(load(run_file(), [f"rewards.crisp={named}"]), allow=["tests.run.outside"])
+    with pytest.raises(CapabilityError, match=r"evaluation.judges.small: judges text, but the policy makes image"):
+        build(load(run_file(), [f"evaluation.judges.small={named}"]), allow=["tests.run.outside"])
+
+
+def test_an_empty_prompt_file_and_a_missing_column_are_named(run_file: RunFile, tmp_path: Path) -> None:
+    from mmalign.core.errors import DataError
+
+    path = run_file()
+    (tmp_path / "empty.txt").write_text("\n# nothing\n")
+    with pytest.raises(DataError, match=r"empty\.txt"):
+        train(load(path, ["data.path=empty.txt"]), out=tmp_path / "run")
+    (tmp_path / "rows.jsonl").write_text('{"promt": "a cat"}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl.*prompt"):
+        train(load(path, ["data.path=rows.jsonl", "data.held_out=0"]), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_curves_also_go_to_the_tracker(run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from mmalign.core.errors import MissingExtra
+
+    changes = ["trainer.tracker=tensorboard", "trainer.steps=2", "trainer.evaluate_every=0"]
+    finished = train(load(run_file(), changes), out=tmp_path / "run")
+    written = next(finished.directory.path.rglob("events.out.tfevents.*"))
+    events = EventAccumulator(str(written.parent))
+    events.Reload()
+    assert [event.step for event in events.Scalars("grad/norm")] == [1, 2]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingExtra, match=r"trainer.tracker: wandb needs the 'track' extra: pip install 'mmalign\[track\]'"
+    ):
+        train(load(run_file(), ["trainer.tracker=wandb"]), out=tmp_path / "other")

@@ -30,7 +30,7 @@ def test_every_grammar_word_is_one_token() -> None:
     assert len(tokenizer("a small red circle left of a large blue square").input_ids) == 12
 
 
-@pytest.mark.parametrize("name", ["scenes_sd3", "scenes_clip", "scenes_judge"])
+@pytest.mark.parametrize("name", ["scenes_sd3", "scenes_clip"])
 def test_assets_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = asset_path(name)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 16 * MEBIBYTE
@@ -42,7 +42,7 @@ def test_pipeline_runs_in_plain_diffusers_and_keeps_its_promise() -> None:
     import torch
     from diffusers import StableDiffusion3Pipeline
 
-    pipeline = StableDiffusion3Pipeline.from_pretrained(asset_path("scenes_sd3"))
+    pipeline = StableDiffusion3Pipeline.from_pretrained(asset_path("scenes_sd3"), torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     requests = distinct_requests("heldout", 32)
     images = pipeline(
@@ -51,6 +51,7 @@ def test_pipeline_runs_in_plain_diffusers_and_keeps_its_promise() -> None:
         width=64,
         num_inference_steps=10,
         guidance_scale=0.0,
+        max_sequence_length=1,  # what it was trained with
         generator=torch.Generator().manual_seed(7),
         output_type="np",
     ).images
@@ -67,10 +68,11 @@ def test_silent_encoder_is_the_same_as_none() -> None:
     folder = asset_path("scenes_sd3")
     images = []
     for absent in ({}, {"text_encoder_3": None, "tokenizer_3": None}):
-        pipeline = StableDiffusion3Pipeline.from_pretrained(folder, **absent)
+        pipeline = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32, **absent)
         pipeline.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(0)
-        images.append(pipeline("a red circle", 64, 64, 2, generator=generator, output_type="np").images)
+        size = {"height": 64, "width": 64, "num_inference_steps": 2, "max_sequence_length": 1}
+        images.append(pipeline("a red circle", **size, generator=generator, output_type="np").images)
     assert np.array_equal(*images) or np.abs(images[0] - images[1]).max() < 1e-5
 
 
@@ -87,7 +89,7 @@ def test_autoencoder_keeps_held_out_scenes_readable() -> None:
     assert verify_batch(decode(model, latents).numpy(), requests).fulfilled.mean() >= 0.95
 
 
-@pytest.mark.parametrize("name", ["scenes_clip", "scenes_judge"])
+@pytest.mark.parametrize("name", ["scenes_clip"])
 def test_clip_loads_with_open_clip_and_prefers_the_true_caption(name: str) -> None:
     import open_clip
     import torch

@@ -57,7 +57,7 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     from mmalign.cli.listing import configs
 
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("a cat\na dog\n" * 20)
+    prompts.write_text("".join(f"a picture of {n} cats\n" for n in range(40)))
     rows = tmp_path / "preferences.jsonl"
     rows.write_text(json.dumps({"prompt": "a", "chosen": "a.png", "rejected": "b.png"}) + "\n")
     for name in configs():

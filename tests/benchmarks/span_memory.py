@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 STEPS = (2, 4, 8)
@@ -28,7 +29,6 @@ def _peak(steps: int, spans: int) -> float:
 
 
 def _one(steps: int, spans: int) -> None:
-    import resource
     from dataclasses import replace
 
     import torch
@@ -45,9 +45,16 @@ def _one(steps: int, spans: int) -> None:
     with torch.no_grad():
         experience = objective.collect(policy, next(session.batches), session.streams["rollout"])
     weighted = replace(experience, weight=objective.weigh(experience.mask, session.mean))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far, which sampling set
+    before = _kib("VmRSS")
     accumulate(policy, objective, weighted, session)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print((_kib("VmHWM") - before) / 1024)
+
+
+def _kib(name: str) -> int:
+    """A number of `/proc/self/status`."""
+    with Path("/proc/self/status").open(encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))
 
 
 if __name__ == "__main__":

@@ -73,10 +73,15 @@ def train(
 def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Session:
     """Load weights, wrap them for this launch, and stand at the right step."""
     from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
 
     trainer = parts.file.trainer
     tracker = available(trainer.tracker)
-    accelerator = Accelerator(gradient_accumulation_steps=1, log_with=tracker, project_dir=str(directory.path))
+    # Only one process previews and evaluates: a forward must not wait for the others to share buffers.
+    wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(
+        gradient_accumulation_steps=1, log_with=tracker, project_dir=str(directory.path), kwargs_handlers=[wrapping]
+    )
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)

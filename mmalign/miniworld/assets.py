@@ -1,9 +1,9 @@
 """Where the embedded models and prompt files lie."""
 
-import os
 from pathlib import Path
 
-_HERE = Path(__file__).resolve()
+from mmalign.core.files import assets_root
+
 _MAKERS = {
     "scenes_sd3": "python -m mmalign.miniworld.train_autoencoder && python -m mmalign.miniworld.train_generator",
     "scenes_clip": "python -m mmalign.miniworld.train_clip",
@@ -23,14 +23,11 @@ def asset_path(name: str) -> Path:
     source checkout and then inside the installed package.
 
     Raises:
-        AssetMissing: naming the places searched and the command that makes the asset.
+        AssetMissing: naming the place searched and the command that makes the asset.
     """
-    override = os.environ.get("MMALIGN_ASSETS")
-    roots = [Path(override)] if override else [_HERE.parents[2] / "assets", _HERE.parents[1] / "assets"]
-    for root in roots:
-        if (root / name).exists():
-            return root / name
-    places = " or ".join(str(root) for root in roots)
+    root = assets_root()
+    if (root / name).exists():
+        return root / name
     maker = _MAKERS.get(Path(name).parts[0] if name else "")
     remedy = f"make it with: {maker}" if maker else "check the name, or point MMALIGN_ASSETS at the assets folder"
-    raise AssetMissing(f"no asset {name!r} in {places}; {remedy}")
+    raise AssetMissing(f"no asset {name!r} in {root}; {remedy}")

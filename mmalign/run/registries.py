@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from mmalign.adapters import adapters
 from mmalign.core.registry import Registry
+from mmalign.data import sources
+from mmalign.objectives import objectives
+from mmalign.policies import policies
+from mmalign.rewards import rewards
+from mmalign.rewards.combine import combinations
 
 REGISTRIES: dict[str, Registry] = {
-    "adapters": Registry("adapter", "mmalign.adapters"),
-    "policies": Registry("policy", "mmalign.policies"),
-    "rewards": Registry("reward", "mmalign.rewards"),
-    "combinations": Registry("combination", "mmalign.rewards.combine"),
-    "objectives": Registry("objective", "mmalign.objectives"),
-    "data": Registry("data", "mmalign.data"),
+    "adapters": adapters,
+    "policies": policies,
+    "rewards": rewards,
+    "combinations": combinations,
+    "objectives": objectives,
+    "data": sources,
 }

@@ -1,6 +1,6 @@
-"""Training material for the scenes' CLIP: pictures, true captions, near misses, and what lies in every patch."""
+"""Training material for the scenes' CLIP: pictures, true captions, near misses, and what there is to see in each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,59 +8,91 @@ import numpy as np
 
 from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements
 from mmalign.miniworld.pictures import draw_pictures
+from mmalign.miniworld.scene_facts import scene_facts
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
+    from transformers import CLIPTokenizer
 
-KEPT_NEGATIVES = 12
-DRAWN_NEGATIVES = 2
-#: Drawn besides, where there are any: captions of the same things in another order, which a bag of words cannot tell.
-DRAWN_REARRANGED = 2
+#: False captions per image: with some other content, and (where there are any) of the same things in another order,
+#: which a bag of words cannot tell.
+NEGATIVES, REARRANGED = 1, 2
+#: How much of a batch has been through the autoencoder, as generated pictures have.
+REBUILT_SHARE = 0.25
+
+
+@dataclass
+class Batch:
+    """``B`` images and the captions that they are compared with."""
+
+    images: "torch.Tensor"  # (B, 3, 64, 64) in [0, 1]
+    patches: "torch.Tensor"  # (B, patches, 3), see patch_labels
+    facts: "torch.Tensor"  # (B, facts), see scene_facts
+    captions: list[Request]  # the B images' own, then near misses
+    scenes: list[Scene]
 
 
 @dataclass
 class Examples:
-    """``n`` scenes with two looks each (plain, and through the autoencoder) and their captions."""
+    """Endless examples of the train split, none of whose captions, true or false, names a held-out composition.
 
-    looks: np.ndarray  # (2, n, 3, 64, 64) uint8
-    labels: np.ndarray  # (n, patches, 3) int64: shape + 1 or 0, color, size
-    positives: list[list[Request]]
-    negatives: list[list[Request]]
-    rearranged: list[list[list[Request]]]  # one list for each positive
-    scenes: list[Scene]
-    token_ids: dict[str, list[int]]
+    Scenes are new in every batch, but for those rebuilt by the autoencoder, which is slow: they are drawn once.
+    """
 
-    def draw(
-        self, batch: int, rng: np.random.Generator
-    ) -> "tuple[torch.Tensor, torch.Tensor, list[Request], list[Scene]]":
-        """A batch: images ``(B, 3, 64, 64)`` in [0, 1], labels, ``B`` own captions and then near misses, scenes."""
+    rebuilt: np.ndarray  # (n, 3, 64, 64) uint8
+    rebuilt_requests: list[Request]
+    rebuilt_scenes: list[Scene]
+    patch: int
+    rng: np.random.Generator
+    tokenizer: "CLIPTokenizer" = field(default_factory=build_tokenizer)
+    _ids: dict[str, list[int]] = field(default_factory=dict)
+
+    def draw(self, batch: int) -> Batch:
+        """The next batch."""
         import torch
 
-        chosen = rng.integers(len(self.scenes), size=batch)
-        picks = [(i, rng.integers(len(self.positives[i]))) for i in chosen]
-        own = [self.positives[i][k] for i, k in picks]
-        near: list[Request] = []
-        for i, k in picks:
-            confusing = self.rearranged[i][k]
-            if confusing:
-                near += [confusing[m] for m in rng.integers(len(confusing), size=DRAWN_REARRANGED)]
-            near += [self.negatives[i][m] for m in rng.integers(len(self.negatives[i]), size=DRAWN_NEGATIVES)]
-        images = self.looks[rng.integers(2, size=batch), chosen].astype(np.float32) / 255
-        return (
-            torch.from_numpy(soften(images, rng)),
-            torch.from_numpy(self.labels[chosen]),
+        old = self.rng.integers(len(self.rebuilt), size=round(batch * REBUILT_SHARE))
+        plain, requests, scenes = draw_pictures(batch - len(old), int(self.rng.integers(2**62)))
+        images = soften(np.concatenate([plain, self.rebuilt[old]]).astype(np.float32) / 255, self.rng)
+        requests = requests + [self.rebuilt_requests[i] for i in old]
+        scenes = scenes + [self.rebuilt_scenes[i] for i in old]
+        own, near = [], []
+        for request, scene in zip(requests, scenes, strict=True):
+            true = [request, *restatements(request, scene, "train")]
+            own.append(true[self.rng.integers(len(true))])
+            near += hard_negatives(own[-1], NEGATIVES, self.rng, scene, "train")
+            confusing = rearrangements(own[-1], scene, "train")
+            self.rng.shuffle(confusing)  # type: ignore[arg-type]
+            near += confusing[:REARRANGED]
+        return Batch(
+            torch.from_numpy(images),
+            torch.from_numpy(patch_labels(scenes, self.patch)),
+            torch.from_numpy(np.stack([scene_facts(scene) for scene in scenes])),
             own + near,
-            [self.scenes[i] for i in chosen],
+            scenes,
         )
 
     def tokens(self, requests: list[Request]) -> "torch.Tensor":
         """Token ids ``(n, CAPTION_TOKENS)``."""
         import torch
 
-        return torch.tensor([self.token_ids[request.text] for request in requests])
+        new = list({request.text for request in requests} - self._ids.keys())
+        if new:
+            padding = {"padding": "max_length", "max_length": CAPTION_TOKENS, "truncation": True}
+            self._ids.update(zip(new, self.tokenizer(new, **padding).input_ids, strict=True))
+        return torch.tensor([self._ids[request.text] for request in requests])
+
+
+def make_examples(rebuilt: int, seed: int, patch: int, autoencoder: Path) -> Examples:
+    """Examples of which ``rebuilt`` pictures have been through the autoencoder."""
+    from diffusers import AutoencoderKL
+
+    plain, requests, scenes = draw_pictures(rebuilt, 500_000 + seed)
+    looks = distort(plain.astype(np.float32) / 255, AutoencoderKL.from_pretrained(autoencoder), 0.1, seed)
+    return Examples(np.round(looks * 255).astype(np.uint8), requests, scenes, patch, np.random.default_rng([6, seed]))
 
 
 def soften(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -97,29 +129,3 @@ def patch_labels(scenes: list[Scene], patch: int) -> np.ndarray:
             cell = int(thing.y) // patch * across + int(thing.x) // patch
             row[cell] = SHAPES.index(thing.shape) + 1, COLORS.index(thing.color), SIZES.index(thing.size)
     return labels
-
-
-def make_examples(n: int, seed: int, patch: int, autoencoder: Path) -> Examples:
-    """Examples of the train split; no caption, true or false, names a held-out composition."""
-    from diffusers import AutoencoderKL
-
-    plain, requests, scenes = draw_pictures(n, 500_000 + seed)
-    vae = AutoencoderKL.from_pretrained(autoencoder)
-    rebuilt = np.empty_like(plain)
-    for part in range(0, n, 1000):
-        images = plain[part : part + 1000].astype(np.float32) / 255
-        rebuilt[part : part + 1000] = np.round(distort(images, vae, 0.1, seed + part) * 255)
-    rng = np.random.default_rng([6, seed])
-    pairs = list(zip(requests, scenes, strict=True))
-    positives = [[request, *restatements(request, scene, "train")] for request, scene in pairs]
-    negatives = [hard_negatives(request, KEPT_NEGATIVES, rng, scene, "train") for request, scene in pairs]
-    rearranged = [
-        [rearrangements(positive, scene, "train") for positive in some]
-        for some, scene in zip(positives, scenes, strict=True)
-    ]
-    groups = (*positives, *negatives, *(some for row in rearranged for some in row))
-    texts = {request.text for some in groups for request in some}
-    tokenizer = build_tokenizer()
-    ids = {t: tokenizer(t, padding="max_length", max_length=CAPTION_TOKENS, truncation=True).input_ids for t in texts}
-    labels = patch_labels(scenes, patch)
-    return Examples(np.stack([plain, rebuilt]), labels, positives, negatives, rearranged, scenes, ids)

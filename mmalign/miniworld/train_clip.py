@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.miniworld.clip_examples import Examples, distort, make_examples
+from mmalign.miniworld.clip_examples import Batch, distort, make_examples
 from mmalign.miniworld.grammar import hard_negatives
 from mmalign.miniworld.language import holds
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
+from mmalign.miniworld.scene_facts import fact_count
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 
 MEAN, DEVIATION = (0.75, 0.75, 0.75), (0.25, 0.25, 0.25)
 CHOICES = 32
+#: Of matching, reading patches and answering questions.
+LOSS_WEIGHTS = (1.0, 0.3, 0.1)
 
 
 def model_config(judge: bool = False) -> dict[str, Any]:
     """What goes into ``open_clip_config.json``; the judge has other patches, widths and depths."""
     tokenizer = build_tokenizer()
-    vision = {"image_size": IMAGE_SIZE, "layers": 5, "width": 128, "head_width": 32, "patch_size": 8}
+    vision = {"image_size": IMAGE_SIZE, "layers": 5, "width": 128, "head_width": 32, "mlp_ratio": 3.0, "patch_size": 8}
     text: dict[str, Any] = {"width": 128, "heads": 4, "layers": 3}
     if judge:
         vision |= {"layers": 6, "width": 192, "head_width": 48, "patch_size": 16}
@@ -106,19 +109,28 @@ def accuracy(
     return float((cosines.argmax(axis=1) == 0).mean())
 
 
-class PatchReader:
-    """Throw-away heads that name the thing in each patch; they teach the image tower to see before it can match."""
+class Readers:
+    """Throw-away heads that teach the image tower to see before it can match.
 
-    def __init__(self, width: int) -> None:
+    One names the thing in each patch; the other answers every question about the scene from the embedding itself, which
+    makes the tower carry counts and arrangements there long before captions reward it.
+    """
+
+    def __init__(self, width: int, embedding: int) -> None:
         import torch
 
-        self.heads = torch.nn.Linear(width, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
+        self.patch = torch.nn.Linear(width, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
+        self.fact = torch.nn.Linear(embedding, fact_count())
 
-    def loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
+    def parameters(self) -> "list[torch.nn.Parameter]":
+        """Those of both heads."""
+        return [*self.patch.parameters(), *self.fact.parameters()]
+
+    def patch_loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         """Cross-entropies of patch tokens ``(B, P, width)`` against labels ``(B, P, 3)`` of ``patch_labels``."""
         from torch.nn.functional import cross_entropy
 
-        shapes, colors, sizes = self.heads(patches).float().split([1 + len(SHAPES), len(COLORS), len(SIZES)], dim=-1)
+        shapes, colors, sizes = self.patch(patches).float().split([1 + len(SHAPES), len(COLORS), len(SIZES)], dim=-1)
         filled = labels[..., 0] > 0
         return (
             cross_entropy(shapes.flatten(0, 1), labels[..., 0].flatten())
@@ -126,6 +138,12 @@ class PatchReader:
             + cross_entropy(colors[filled], labels[filled][:, 1])
             + cross_entropy(sizes[filled], labels[filled][:, 2])
         )
+
+    def fact_loss(self, pooled: "torch.Tensor", facts: "torch.Tensor") -> "torch.Tensor":
+        """Binary cross-entropies of embeddings ``(B, d)`` against ``scene_facts``, summed over the questions."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(self.fact(pooled), facts, reduction="none").sum(dim=-1).mean()
 
 
 def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
@@ -148,53 +166,51 @@ def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", s
     return (cross_entropy(logits, own) + cross_entropy(logits[:, :batch].T, own)) / 2
 
 
-def train_step(
-    model: "CLIP", reader: PatchReader, examples: Examples, batch: int, rng: np.random.Generator
-) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Losses of one batch: matching, and patch reading."""
+def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Tensor") -> "torch.Tensor":
+    """Losses of one batch: matching, reading patches, answering questions; ``(3,)``."""
     import torch
     from torch.nn.functional import normalize
 
-    images, labels, requests, scenes = examples.draw(batch, rng)
-    true = torch.tensor([[all(holds(scene, request)) for request in requests] for scene in scenes])
-    tokens = examples.tokens(requests)
+    true = torch.tensor([[all(holds(scene, request)) for request in batch.captions] for scene in batch.scenes])
     # Full precision: at these widths bfloat16 is no faster on a CPU.
-    pooled, patches = model.visual(normalise(images))
+    pooled, patches = model.visual(normalise(batch.images))
     seen, read = normalize(pooled, dim=-1), normalize(model.encode_text(tokens), dim=-1)
-    return contrast(seen, read, true, model.logit_scale.exp()), reader.loss(patches, labels)
+    matching = contrast(seen, read, true, model.logit_scale.exp())
+    return torch.stack([matching, readers.patch_loss(patches, batch.patches), readers.fact_loss(pooled, batch.facts)])
 
 
 def train(
-    model: "CLIP", config: dict[str, Any], out: Path, autoencoder: Path, steps: int, seed: int, examples: int
+    model: "CLIP", config: dict[str, Any], out: Path, autoencoder: Path, steps: int, seed: int, rebuilt: int
 ) -> dict[str, Any]:
     """Train in place, saving after every report; returns the provenance."""
     import torch
 
-    rng, started, batch, report_every = np.random.default_rng([5, seed]), time.time(), 64, 500
-    material = make_examples(examples, seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
-    print(f"{examples} examples after {time.time() - started:.0f} s", flush=True)
-    reader = PatchReader(config["model_cfg"]["vision_cfg"]["width"])
-    weights = [*model.parameters(), *reader.heads.parameters()]
+    started, batch, report_every = time.time(), 64, 500
+    material = make_examples(rebuilt, seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
+    print(f"{rebuilt} rebuilt pictures after {time.time() - started:.0f} s", flush=True)
+    readers = Readers(config["model_cfg"]["vision_cfg"]["width"], config["model_cfg"]["embed_dim"])
+    weights = [*model.parameters(), *readers.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
     recent = []
     for step in range(1, steps + 1):
         model.visual.output_tokens = True
-        matching, reading = train_step(model, reader, material, batch, rng)
+        drawn = material.draw(batch)
+        losses = train_step(model, readers, drawn, material.tokens(drawn.captions))
         optimizer.zero_grad()
-        (matching + 0.3 * reading).backward()
+        losses.dot(torch.tensor(LOSS_WEIGHTS)).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, np.log(100))
-        recent.append((matching.item(), reading.item()))
+        recent.append(losses.detach().numpy())
         if step % report_every == 0 or step == steps:
             model.visual.output_tokens = False
             seconds, chosen = round(time.time() - started), accuracy(model, 128)
-            losses = np.round(np.mean(recent, axis=0), 4).tolist()
-            print(f"step {step} losses {losses} heldout {chosen:.3f} {seconds} s", flush=True)
-            provenance = {"seed": seed, "steps": step, "batch": batch, "examples": examples, "seconds": seconds}
+            means = np.round(np.mean(recent, axis=0), 4).tolist()
+            print(f"step {step} losses {means} heldout {chosen:.3f} {seconds} s", flush=True)
+            provenance = {"seed": seed, "steps": step, "batch": batch, "rebuilt": rebuilt, "seconds": seconds}
             if step < steps:
                 save(model, config, out, provenance | {"metrics": {"heldout_accuracy_of_32": chosen}})
             recent = []
@@ -217,9 +233,9 @@ def save(model: "CLIP", config: dict[str, Any], out: Path, provenance: dict[str,
 def main(
     out: Path,
     autoencoder: Path,
-    steps: int = 5000,
+    steps: int = 6000,
     seed: int = 0,
-    examples: int = 16_000,
+    rebuilt: int = 4000,
     judge: bool = False,
     start: Path | None = None,
 ) -> None:
@@ -232,7 +248,7 @@ def main(
     model = build_model(config)
     if start:
         model.load_state_dict(load_file(start / "open_clip_model.safetensors"))
-    provenance = train(model, config, out, autoencoder, steps, seed, examples)
+    provenance = train(model, config, out, autoencoder, steps, seed, rebuilt)
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     metrics = {
@@ -248,10 +264,10 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_clip"))
-    parser.add_argument("--autoencoder", type=Path, default=Path("runs/scenes_autoencoder"))
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--autoencoder", type=Path, default=Path("assets/scenes_sd3/vae"))
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--examples", type=int, default=16_000)
+    parser.add_argument("--rebuilt", type=int, default=4000)
     parser.add_argument("--start", type=Path, help="go on from this saved model")
     parser.add_argument("--judge", action="store_true")
     main(**vars(parser.parse_args()))

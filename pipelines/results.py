@@ -2,7 +2,8 @@
 
     python -m pipelines.results configs/scenes/grpo_verifier.yaml --seeds 0 1 2
 
-Every seed is a full `mmalign train`; the JSON holds each seed's before and after with intervals, and their mean.
+Every seed is a full `mmalign train`; one that has finished in its folder already is read, not run again. The JSON holds
+each seed's before and after with intervals, and their mean.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ RESULTS = Path(__file__).parents[1] / "assets" / "results"
 
 
 def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str, Any]:
-    """Train one seed and return its summary."""
-    finished = train(load(config, [*changes, f"trainer.seed={seed}"]), out=out)
-    summary: dict[str, Any] = json.loads((finished.directory.path / "summary.json").read_text())
+    """Train one seed, unless it is there, and return its summary."""
+    if not (out / "summary.json").exists():
+        train(load(config, [*changes, f"trainer.seed={seed}"]), out=out)
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return {"seed": seed, "rows": summary["rows"], "seconds": summary["seconds"]}
 
 
@@ -43,6 +45,7 @@ def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "delta": statistics.fmean(deltas),
                 "delta_by_seed": deltas,
                 "ci_by_seed": [row["ci"] for row in same],
+                "win_rate_by_seed": [row["win_rate"] for row in same],
                 "n": first["n"],
             }
         )

@@ -14,7 +14,15 @@ import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
 from numpy import ndarray
 
-__all__ = ["Interval", "centred_interval", "mean_interval", "paired_interval", "resampled_rows", "win_rate"]
+__all__ = [
+    "Interval",
+    "centred_interval",
+    "mean_interval",
+    "paired_interval",
+    "prompt_means",
+    "resampled_rows",
+    "win_rate",
+]
 
 BLOCK = 2_000_000  # entries of the resampling matrix held at once
 
@@ -124,3 +132,11 @@ def win_rate(before: Num[ndarray, " R"], after: Num[ndarray, " R"]) -> float:
     difference = np.asarray(after, float) - np.asarray(before, float)
     difference = difference[~np.isnan(difference)]
     return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(difference) else float("nan")
+
+
+def prompt_means(values: Float[ndarray, " B"], group: Shaped[ndarray, " B"]) -> Float[ndarray, " G"]:
+    """The mean of each prompt's rows that have a value (not NaN); prompts without any are left out."""
+    exists = ~np.isnan(values)
+    _, member = np.unique(np.asarray(group)[exists], return_inverse=True)
+    sizes = np.bincount(member)
+    return np.asarray(np.bincount(member, values[exists], minlength=len(sizes)) / sizes)

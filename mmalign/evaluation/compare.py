@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mmalign.core.errors import DataError
-from mmalign.evaluation.bootstrap import win_rate
+from mmalign.evaluation.bootstrap import prompt_means
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.table import SummaryRow, common_rewards, number, summarize
 
@@ -24,8 +22,8 @@ class Comparison:
     """One reward's verdict on B against A, prompt by prompt (repeats of a prompt are averaged first).
 
     `delta` and `ci` (95 %, paired bootstrap) are b - a. `wins`, `losses`, `ties` count prompts from B's side;
-    `win_rate` counts a tie as half. `p` is the two-sided sign test over prompts without a tie (Dixon and Mood 1946).
-    For a set reward there is one set and no prompts: `win_rate` is the share of resamples in which B beats A, `p` NaN.
+    `win_rate` is `SummaryRow`'s. `p` is the two-sided sign test over prompts without a tie (Dixon and Mood 1946), NaN
+    for a set reward, where there is one set and no prompts.
     """
 
     name: str
@@ -54,19 +52,11 @@ def compare(a: Evaluation, b: Evaluation) -> list[Comparison]:
 def _verdict(a: Evaluation, b: Evaluation, row: SummaryRow) -> Comparison:
     shared = (row.name, row.before, row.after, row.delta, row.ci)
     if row.name in a.sets:
-        resampled = [side.sets[row.name].resampled.numpy() for side in (a, b)]
-        return Comparison(*shared, 0, 0, 0, win_rate(*resampled), float("nan"), row.n)
-    difference = _per_prompt(b.values(row.name) - a.values(row.name), b.group.numpy())
+        return Comparison(*shared, 0, 0, 0, row.win_rate, float("nan"), row.n)
+    difference = prompt_means(b.values(row.name) - a.values(row.name), b.group.numpy())
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     ties = len(difference) - wins - losses
-    return Comparison(*shared, wins, losses, ties, win_rate(0 * difference, difference), sign_test(wins, losses), row.n)
-
-
-def _per_prompt(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    exists = ~np.isnan(values)
-    _, member = np.unique(group[exists], return_inverse=True)
-    sizes = np.bincount(member)
-    return np.asarray(np.bincount(member, values[exists], minlength=len(sizes)) / sizes)
+    return Comparison(*shared, wins, losses, ties, row.win_rate, sign_test(wins, losses), row.n)
 
 
 def sign_test(wins: int, losses: int) -> float:

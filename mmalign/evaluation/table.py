@@ -14,7 +14,7 @@ import numpy as np
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import write_beside
-from mmalign.evaluation.bootstrap import Interval, centred_interval, paired_interval
+from mmalign.evaluation.bootstrap import Interval, centred_interval, paired_interval, prompt_means, win_rate
 from mmalign.evaluation.records import Evaluation
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class SummaryRow:
     """One reward before and after training; `delta` and `ci` (95 %, paired bootstrap over prompts) are after - before.
 
     `before` and `after` are means over the `n` rows that have a score in both, so that they differ by `delta`; for a
-    set reward they are its two values. NaN (null in JSON) where no row has both.
+    set reward they are its two values. `win_rate` is the share of prompts that got better, a tie being half a win;
+    for a set reward the share of resamples of the prompts. NaN (null in JSON) where no row has both.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SummaryRow:
     delta: float
     ci: tuple[float, float]
     n: int
+    win_rate: float = math.nan
 
 
 def roles_of(run: Mapping[str, Any]) -> dict[str, Role]:
@@ -96,12 +98,16 @@ def _row(before: Evaluation, after: Evaluation, name: str, role: Role) -> Summar
         one, two = before.sets[name], after.sets[name]
         moved = (two.resampled - one.resampled).double().numpy()
         delta = centred_interval(two.value - one.value, moved, two.n)
-        return SummaryRow(name, role, one.value, two.value, delta.value, (delta.low, delta.high), delta.n)
+        wins = win_rate(one.resampled.numpy(), two.resampled.numpy())
+        return SummaryRow(name, role, one.value, two.value, delta.value, (delta.low, delta.high), delta.n, wins)
     one_row, two_row = before.values(name), after.values(name)
     delta = paired_interval(one_row, two_row, after.group.numpy())
     both = ~np.isnan(one_row + two_row)
     means = [float(side[both].mean()) if both.any() else math.nan for side in (one_row, two_row)]
-    return SummaryRow(name, role, means[0], means[1], delta.value, (delta.low, delta.high), delta.n)
+    moved = prompt_means(two_row - one_row, after.group.numpy())
+    return SummaryRow(
+        name, role, means[0], means[1], delta.value, (delta.low, delta.high), delta.n, win_rate(0 * moved, moved)
+    )
 
 
 def write_summary(rows: Sequence[SummaryRow], path: Path | str, seconds: float, report: str) -> None:
@@ -134,7 +140,7 @@ def read_summary(path: Path | str) -> list[SummaryRow]:
 def _known(key: str, value: Any) -> Any:
     if key == "ci":
         return tuple(math.nan if v is None else v for v in value)
-    return math.nan if value is None and key in ("before", "after", "delta") else value
+    return math.nan if value is None and key in ("before", "after", "delta", "win_rate") else value
 
 
 def summary_table(rows: Sequence[SummaryRow]) -> Table:

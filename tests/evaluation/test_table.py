@@ -80,7 +80,7 @@ def test_set_rewards_use_the_resamples_both_share() -> None:
 
 def test_golden_summary(tmp_path: Path) -> None:
     rows = [
-        SummaryRow("clip", "trained", 0.25, 0.5, 0.25, (0.125, 0.375), 64),
+        SummaryRow("clip", "trained", 0.25, 0.5, 0.25, (0.125, 0.375), 64, 0.75),
         SummaryRow("truth", "verifier", NAN, NAN, NAN, (-math.inf, NAN), 0),
     ]
     write_summary(rows, tmp_path / "summary.json", 12.34567, "report.html")
@@ -94,6 +94,7 @@ def test_golden_summary(tmp_path: Path) -> None:
                 "delta": 0.25,
                 "ci": [0.125, 0.375],
                 "n": 64,
+                "win_rate": 0.75,
             },
             {
                 "name": "truth",
@@ -103,6 +104,7 @@ def test_golden_summary(tmp_path: Path) -> None:
                 "delta": None,
                 "ci": [None, None],
                 "n": 0,
+                "win_rate": None,
             },
         ],
         "seconds": 12.346,

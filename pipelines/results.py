@@ -1,6 +1,7 @@
 """The README's table: one run file, several seeds, one committed JSON.
 
     python -m pipelines.results configs/scenes/grpo_verifier.yaml --seeds 0 1 2
+    python -m pipelines.results          # print the table of everything committed
 
 Every seed is a full `mmalign train`; one that has finished in its folder already is read, not run again. The JSON holds
 each seed's before and after with intervals, and their mean.
@@ -27,7 +28,15 @@ def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str
     if not (out / "summary.json").exists():
         train(load(config, [*changes, f"trainer.seed={seed}"]), out=out)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return {"seed": seed, "rows": summary["rows"], "seconds": summary["seconds"]}
+    return {"seed": seed, "rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    """Held-out scores along the way: learned rewards against the truth, one entry per evaluation."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    start = len("eval/")
+    found = [({k[start:]: v for k, v in line.items() if k.startswith("eval/")}, line.get("step", 0)) for line in lines]
+    return [{"step": step, **scores} for scores, step in found if scores]
 
 
 def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -52,27 +61,51 @@ def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def reported(result: dict[str, Any], stem: str) -> str:
+    """One line of the README's table: what was trained on, what the truth says, and how to get the same."""
+    trained, truth = (next(row for row in result["mean"] if row["role"] == role) for role in ("trained", "verifier"))
+    judges = [row for row in result["mean"] if row["role"] == "judge"]
+    changes = ", ".join(f"{delta:+.3f}" for delta in truth["delta_by_seed"])
+    lowest = min(low for low, _ in truth["ci_by_seed"])
+    wins = statistics.fmean(trained["win_rate_by_seed"])
+    cells = (
+        f"[{stem}](assets/results/{stem}.json)",
+        f"{trained['name']} {trained['before']:.3f} → {trained['after']:.3f}, wins {wins:.0%}",
+        "; ".join(f"{row['name']} {row['before']:.3f} → {row['after']:.3f}" for row in judges),
+        f"{truth['before']:.3f} → **{truth['after']:.3f}** ({changes}; lowest 95 % bound {lowest:+.3f})",
+        f"`{result['command']}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def table() -> str:
+    """Every committed result as Markdown."""
+    head = (
+        "| run | trained on | judged by | verifier: share of prompts fully satisfied | command |\n|---|---|---|---|---|"
+    )
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    return "\n".join([head, *(reported(result, stem) for stem, result in found.items())])
+
+
 def main() -> None:
-    """Run the seeds and write `assets/results/<config>.json`."""
+    """Run the seeds and write `assets/results/<config>.json`; without a run file print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
+    parser.add_argument("config", type=Path, nargs="?")
     parser.add_argument("changes", nargs="*", help="key.path=value")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
     given = parser.parse_args()
-    runs = [
-        run_seed(given.config, seed, given.changes, given.runs / f"{given.config.stem}-{seed}") for seed in given.seeds
-    ]
-    words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
-    command = " ".join(["python -m pipelines.results", *words])
-    result = {"command": command, "commit": commit(), "mean": across_seeds(runs), "seeds": runs}
-    path = RESULTS / f"{given.config.stem}.json"
-    with write_beside(path) as beside:
-        beside.write_text(json.dumps(result, indent=1) + "\n")
-    for row in result["mean"]:
-        deltas = ", ".join(f"{d:+.3f}" for d in row["delta_by_seed"])
-        change = f"{row['before']:.3f} -> {row['after']:.3f}  {row['delta']:+.3f}"
-        print(f"{row['name']:>12} {row['role']:<9} {change}  ({deltas})")
+    if given.config is not None:
+        runs = [
+            run_seed(given.config, seed, given.changes, given.runs / f"{given.config.stem}-{seed}")
+            for seed in given.seeds
+        ]
+        words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
+        command = " ".join(["python -m pipelines.results", *words])
+        result = {"command": command, "commit": commit(), "mean": across_seeds(runs), "seeds": runs}
+        with write_beside(RESULTS / f"{given.config.stem}.json") as beside:
+            beside.write_text(json.dumps(result, indent=1) + "\n")
+    print(table())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def train(
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import dump, load
-    from mmalign.run.build import build
+    from mmalign.run.build import build, check_columns
+    from mmalign.run.train import held_out
     from mmalign.run.train import train as run
 
     words = list(arguments or [])
@@ -40,6 +41,7 @@ def train(
     if dry_run:
         parts = build(loaded, allow or ())
         items, aside = parts.source.training_items(), parts.source.held_out_items()
+        check_columns(parts, held_out(parts))
         typer.echo(dump(parts.resolved()), nl=False)
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return

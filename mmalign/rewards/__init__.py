@@ -1,12 +1,13 @@
 """Rewards: how good an output is. A component is one file here; sets and rows, rules and models, mixes of them.
 
     Reward      one score per row                   clip, aesthetic, verifier, sharpness, compressibility, …
+                of texts                            exact_match, multiple_choice, relaxed_accuracy, iou, tool_call, …
     SetReward   one score per set, credit per row   frechet, mmd, vendi
     Mix         named slots and a combination       what an objective is given
 
 `mmalign.rewards.functional` holds the mathematics, `mmalign.rewards.combine` the ways to make one value of several,
-`mmalign.rewards.encoders` what sets are embedded with. Every call goes through `Guarded`: a row that fails has a
-status, never a silent 0.0.
+`mmalign.rewards.encoders` what sets are embedded with, `mmalign.rewards.parsing` the reading of answers. Every call
+goes through `Guarded`: a row that fails has a status, never a silent 0.0.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from mmalign.rewards._credit import Credit
 from mmalign.rewards._guarded import Guarded
 from mmalign.rewards._mix import Mix, Slot
 from mmalign.rewards._rule import rule
+from mmalign.rewards.parsing import Unreadable
 
 rewards = Registry("reward", "mmalign.rewards")
 
-__all__ = ["Credit", "Guarded", "Mix", "ScoreCache", "Slot", "load_reward", "rewards", "rule"]
+__all__ = ["Credit", "Guarded", "Mix", "ScoreCache", "Slot", "Unreadable", "load_reward", "rewards", "rule"]
 
 
 def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:

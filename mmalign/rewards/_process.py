@@ -19,7 +19,7 @@ from mmalign.core.errors import ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards._isolate import said
 from mmalign.rewards._merge import merge, without_value
-from mmalign.rewards._rule import single_outputs
+from mmalign.rewards._rows import single_outputs
 
 _START_LIMIT = 300.0  # seconds for a fresh process to import its code
 

@@ -15,34 +15,38 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
-from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards._isolate import NOT_ABOUT_A_ROW, said
-
-Verdict = float | None | Status
+from mmalign.core.types import Modality, Rollout, Scores
+from mmalign.rewards._rows import Verdict, judge_rows
 
 
 def rule(
-    *, modalities: Iterable[Modality], range: tuple[float, float], isolated: bool = False, deterministic: bool = True
+    *,
+    modalities: Iterable[Modality],
+    range: tuple[float, float],
+    isolated: bool = False,
+    deterministic: bool = True,
+    needs: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Verdict]], type[Any]]:
     """Turn `function(prompt, output, *, options…)` into a reward class of the same name.
 
     `output` is a picture (3, H, W), an `Audio` of one row, or a string; without gradient, on the CPU. The function
-    returns the value; None (or `Status.NOT_APPLICABLE`) where the rule does not apply; `Status.PARSE_FAIL` where the
-    output is malformed, which scores the floor of `range`. What it raises, and NaN, is an ERROR of that row alone.
+    returns the value, or the value and its named parts; None (or `Status.NOT_APPLICABLE`) where the rule does not
+    apply; `Status.PARSE_FAIL`, or raises `Unreadable`, where the output is malformed, which scores the floor of
+    `range`. What else it raises, and NaN, is an ERROR of that row alone.
 
     Args:
         modalities: outputs it judges.
         range: of its values; the floor must be finite if it ever returns PARSE_FAIL.
         isolated: run in its own process, where a timeout can end it (slow parsers, code, SQL).
         deterministic: equal input, equal value: scores may be cached.
+        needs: options that name a column of `Prompt.meta` the rule cannot do without.
     """
 
     def wrap(function: Callable[..., Verdict]) -> type[Any]:
         def call(self: Any, rollout: Rollout) -> Scores:
             options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-            return _scored(lambda prompt, output: function(prompt, output, **options), rollout, range[0])
+            columns = [options[name] for name in needs]
+            return judge_rows(lambda prompt, output: function(prompt, output, **options), rollout, range[0], columns)
 
         call.__doc__ = "Score B rows, one at a time."
         members = {
@@ -51,6 +55,7 @@ def rule(
             "differentiable": False,
             "isolated": isolated,
             "deterministic": deterministic,
+            "needs": property(lambda self: tuple(getattr(self, name) for name in needs)),
             "judge": staticmethod(function),
             "__call__": call,
             "__doc__": function.__doc__,
@@ -80,40 +85,3 @@ def _options(function: Callable[..., Any]) -> list[Any]:
         else (p.name, hints[p.name], dataclasses.field(default=p.default))
         for p in keywords
     ]
-
-
-def _scored(judge: Callable[[Prompt, Any], Verdict], rollout: Rollout, floor: float) -> Scores:
-    values, states, info = [], [], []
-    for prompt, output in zip(rollout.prompts, single_outputs(rollout.output), strict=True):
-        value, status, why = _judged(judge, prompt, output)
-        values.append(floor if status is Status.PARSE_FAIL else value)
-        states.append(int(status))
-        info.append(why)
-    return Scores(
-        value=torch.tensor(values, dtype=torch.float32),
-        status=torch.tensor(states, dtype=torch.int8),
-        info=info if any(info) else None,
-    )
-
-
-def _judged(judge: Callable[[Prompt, Any], Verdict], prompt: Prompt, output: Any) -> tuple[float, Status, str]:
-    nan = float("nan")
-    try:
-        found = judge(prompt, output)
-        if found is None:
-            return nan, Status.NOT_APPLICABLE, ""
-        if isinstance(found, Status):
-            return nan, found, ""
-        value = float(found)
-    except NOT_ABOUT_A_ROW:
-        raise
-    except Exception as error:
-        return nan, Status.ERROR, said(error)
-    return (value, Status.OK, "") if value == value else (nan, Status.ERROR, "the value is nan")
-
-
-def single_outputs(output: Any) -> list[Any]:
-    """One output per row, detached and on the CPU: pictures (3, H, W), `Audio` of one row, or strings."""
-    if isinstance(output, Audio):
-        return [output[i : i + 1].to("cpu") for i in range(len(output))]
-    return list(output.detach().cpu()) if isinstance(output, torch.Tensor) else list(output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -174,6 +174,22 @@ def check_fit(parts: Parts) -> None:
                 f"objective '{parts.file.objective['name']}' follows the reward's gradient, but "
                 f"{', '.join(f'rewards.{name}' for name in blind)} has none; use a differentiable reward or grpo."
             )
+
+
+def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
+    """Has the data every column that the rewards need of it?
+
+    Raises:
+        DataError: every column that no row has.
+    """
+    from mmalign.rewards._columns import require_columns
+
+    slots = parts.reward.slots.items() if parts.reward else ()
+    rewards = {f"rewards.{name}": slot.reward for name, slot in slots}
+    judges = {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
+    if any(hasattr(reward, "needs") for reward in rewards.values()):
+        require_columns(rewards, [getattr(item, "prompt", item) for item in parts.source.training_items()])
+    require_columns(rewards | judges, held_out)
 
 
 def fitting(needs: type) -> list[str]:

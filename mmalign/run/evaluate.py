@@ -10,7 +10,7 @@ from typing import Any
 
 from mmalign.core.config import RunFile, load
 from mmalign.core.files import write_folder_beside
-from mmalign.run.build import Parts, build
+from mmalign.run.build import Parts, build, check_columns
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure
 from mmalign.run.train import held_out, summarise
@@ -47,6 +47,7 @@ def evaluate(
         file = replace(file, evaluation=replace(file.evaluation, prompts=str(Path(prompts).absolute())))
     parts = build(file, allow)
     questions = held_out(parts)
+    check_columns(parts, questions)
     parts.load()
     if directory is None:
         return Evaluated(measure(parts, questions), [], None)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, DataError, MediaError
 from mmalign.core.protocols import SetReward
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status, join
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.rewards._merge import merge
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
@@ -102,9 +103,18 @@ def score_rows(
         rows: from `read_rows`.
         reward: a `Reward` or a `SetReward`.
         folder: relative outputs start there.
-        batch: rows per call.
+        batch: rows per call; all at once where a row's score depends on its group.
         progress: called with the rows done.
+
+    Raises:
+        DataError: a column that the reward needs is in no row's `meta`, or an output cannot be read.
+        CapabilityError: the reward cannot judge these outputs.
     """
+    from mmalign.rewards._columns import require_columns
+
+    judge = getattr(reward, "reward", reward)
+    require_columns({"this reward": judge}, [row.prompt for row in rows])
+    batch = len(rows) if getattr(judge, "whole", False) else batch
     kind = modality_of(rows, reward)
     read = {"image": _image, "audio": _sound, "text": lambda row, folder: row.output}[kind]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
@@ -124,8 +134,8 @@ def score_rows(
             parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
         progress(done)
-    whole = join([parts[i] for i in range(len(rows))])
-    return [_set_line(whole, reward)] if isinstance(reward, SetReward) else _row_lines(whole)
+    found = [parts[i] for i in range(len(rows))]
+    return [_set_line(torch.cat(found), reward)] if isinstance(reward, SetReward) else _row_lines(merge(found, "cpu"))
 
 
 def _row_lines(scores: Scores) -> list[dict[str, Any]]:

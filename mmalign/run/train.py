@@ -12,7 +12,7 @@ from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.rng import Streams
 from mmalign.data._batches import Batches
-from mmalign.run.build import Parts, build
+from mmalign.run.build import Parts, build, check_columns
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
 from mmalign.training import checkpoint
@@ -54,9 +54,10 @@ def train(
     if not isinstance(run, RunFile):
         run = load(run, changes)
     parts = build(run, allow)
+    prompts = held_out(parts)
+    check_columns(parts, prompts)
     directory = RunDirectory(Path(resume or out or Path("runs") / (run.source.stem if run.source else "run")))
     session = start_session(parts, directory, resume is not None)
-    prompts = held_out(parts)
     before = directory.evaluation("before")
     if prompts and not (before / "done").exists():
         evaluate_now(parts, prompts, before, session)

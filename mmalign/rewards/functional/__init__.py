@@ -1,11 +1,13 @@
-"""The mathematics of rewards as plain functions on tensors: no models, no files, no state.
+"""The mathematics of rewards as plain functions on tensors and plain values: no models, no files, no state.
 
     Fréchet distance     gaussian, frechet_distance, frechet_between, frechet_of_subsets
                          frechet_credit, frechet_leave_one_out
     kernel distance      mmd, kad, mmd_credit, median_bandwidth
     diversity            vendi_score, vendi_score_kernel, vendi_credit
-    boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou
-    CLIP and captions    clip_score, ref_clip_score, bmas
+    boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou, assign, match_boxes
+    CLIP and captions    clip_score, ref_clip_score, bmas, contrastive_similarity
+    length               length_window, cosine_length, soft_overlong, group_length, repetition_penalty
+    answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
     combining            group_normalize, group_rank, log_sigmoid_and, stratified
 
 Statistics of sets are taken in float64 whatever comes in; sums of small squares in float32 turn negative.
@@ -15,6 +17,7 @@ from mmalign.rewards.functional.bmas import bmas
 from mmalign.rewards.functional.boxes import box_ciou, box_diou, box_giou, box_iou, valid_boxes
 from mmalign.rewards.functional.clip_scores import clip_score, ref_clip_score
 from mmalign.rewards.functional.conjunction import log_sigmoid_and
+from mmalign.rewards.functional.contrast import contrastive_similarity
 from mmalign.rewards.functional.frechet import (
     Gaussian,
     frechet_between,
@@ -25,33 +28,53 @@ from mmalign.rewards.functional.frechet import (
     gaussian,
 )
 from mmalign.rewards.functional.groups import group_normalize, group_rank
+from mmalign.rewards.functional.lengths import cosine_length, group_length, length_window, soft_overlong
+from mmalign.rewards.functional.matching import Matched, assign, match_boxes
 from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit
+from mmalign.rewards.functional.relaxed_accuracy import relaxed_accuracy
+from mmalign.rewards.functional.repetition import repetition_penalty
+from mmalign.rewards.functional.same_table import same_table
 from mmalign.rewards.functional.strata import stratified
+from mmalign.rewards.functional.tool_match import multiset_jaccard, tool_format, tool_match
 from mmalign.rewards.functional.vendi import vendi_credit, vendi_score, vendi_score_kernel
 
 __all__ = [
     "Gaussian",
+    "Matched",
+    "assign",
     "bmas",
     "box_ciou",
     "box_diou",
     "box_giou",
     "box_iou",
     "clip_score",
+    "contrastive_similarity",
+    "cosine_length",
     "frechet_between",
     "frechet_credit",
     "frechet_distance",
     "frechet_leave_one_out",
     "frechet_of_subsets",
     "gaussian",
+    "group_length",
     "group_normalize",
     "group_rank",
     "kad",
+    "length_window",
     "log_sigmoid_and",
+    "match_boxes",
     "median_bandwidth",
     "mmd",
     "mmd_credit",
+    "multiset_jaccard",
     "ref_clip_score",
+    "relaxed_accuracy",
+    "repetition_penalty",
+    "same_table",
+    "soft_overlong",
     "stratified",
+    "tool_format",
+    "tool_match",
     "valid_boxes",
     "vendi_credit",
     "vendi_score",

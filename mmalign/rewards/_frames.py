@@ -1,0 +1,48 @@
+"""Boxes from any coordinate convention into one: xyxy, in pixels where the picture's size is known, else in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Frame = Literal["pixel", "unit", "per_mille"]
+Layout = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
+Size = tuple[float, float]  # width, height
+
+_STEPS = {"unit": 1.0, "per_mille": 1000.0}
+
+
+def corners(values: Float[Tensor, "N 4"], layout: Layout) -> Float[Tensor, "N 4"]:
+    """Boxes as (x1, y1, x2, y2); neither swapped nor clipped."""
+    a, b, c, d = values.unbind(1)
+    found = {
+        "xyxy": (a, b, c, d),
+        "yxyx": (b, a, d, c),
+        "xywh": (a, b, a + c, b + d),
+        "cxcywh": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
+    }[layout]
+    return torch.stack(found, 1)
+
+
+def extent(frame: Frame, size: Size | None) -> Size | None:
+    """Width and height of the whole frame in its own units; None for pixels of a picture of unknown size."""
+    return size if frame == "pixel" else (_STEPS[frame], _STEPS[frame])
+
+
+def moved(boxes: Float[Tensor, "N 4"], source: Size, target: Size) -> Float[Tensor, "N 4"]:
+    """Boxes of a frame of extent `source` in one of extent `target`."""
+    scale = torch.tensor([t / s for s, t in zip(source, target, strict=True)], dtype=boxes.dtype)
+    return boxes * scale.repeat(2)
+
+
+def size_in(value: Sequence[float] | None, column: str) -> Size | None:
+    """[width, height] from a column; ValueError if it is something else."""
+    if value is None:
+        return None
+    if len(value) != 2 or not all(isinstance(v, int | float) and 0 < v < float("inf") for v in value):
+        raise ValueError(f"Prompt.meta['{column}'] is [width, height], both positive; found {value!r}")
+    return float(value[0]), float(value[1])

@@ -1,0 +1,58 @@
+"""chrF of one output against references, by sacrebleu: characters, so it needs no word boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards._captions import library
+from mmalign.rewards._rows import judge_rows
+from mmalign.rewards._texts import references_of
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
+
+__all__ = ["Chrf"]
+
+
+@dataclass
+class Chrf:
+    """chrF / 100 (Popović 2015), in [0, 1]; `word_order: 2` makes it chrF++.
+
+    Args:
+        column: of `Prompt.meta`: a reference, or a list of them.
+        char_order: longest character n-gram.
+        word_order: longest word n-gram.
+        beta: weight of recall.
+        lowercase: case does not count.
+        where: the answer stands, see `parsing.answer_of`.
+    """
+
+    column: str = "references"
+    char_order: int = 6
+    word_order: int = 0
+    beta: int = 2
+    lowercase: bool = True
+    where: Where = "whole"
+    modalities = frozenset({"text"})
+    range = (0.0, 1.0)
+    differentiable = False
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        made = library("sacrebleu.metrics", "reward 'chrf'").CHRF
+        self._metric = made(
+            char_order=self.char_order, word_order=self.word_order, beta=self.beta, lowercase=self.lowercase
+        )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta`."""
+        return (self.column,)
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        return judge_rows(self.judge, rollout, self.range[0], self.needs)
+
+    def judge(self, prompt: Prompt, output: str) -> float:
+        """The score of one output."""
+        said = bounded(answer_of(output, self.where), LONG)
+        return min(1.0, float(self._metric.sentence_score(said, references_of(prompt, self.column)).score) / 100)

@@ -1,0 +1,42 @@
+"""Nearer to its own reference than to others."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Aggregate = Literal["mean", "max", "logsumexp"]
+
+
+def contrastive_similarity(
+    own: Float[Tensor, " B"],
+    others: Float[Tensor, "B N"],
+    present: Bool[Tensor, "B N"],
+    aggregate: Aggregate = "mean",
+    temperature: float = 0.1,
+) -> Float[Tensor, " B"]:
+    """own - aggregate over the `present` others, in [-2, 2] for cosines; NaN where a row has no other.
+
+    The contrastive term of "Bridging the Semantic Gap: Contrastive Rewards for Multilingual Text-to-SQL", of which the
+    abstract alone was in reach; a reconstruction: cos(e(ŷ), e(y)) - agg_n cos(e(ŷ), e(n)).
+
+    Args:
+        own: similarity of each output to its own reference.
+        others: similarity to negatives.
+        present: which entries of `others` are negatives of the row.
+        aggregate: `mean`, `max`, or `logsumexp`, τ log mean exp(s/τ), between the two.
+        temperature: τ.
+    """
+    count = present.sum(1)
+    if aggregate == "mean":
+        level = (others * present).sum(1) / count
+    elif aggregate == "max":
+        level = others.masked_fill(~present, -math.inf).amax(1) if others.shape[1] else torch.full_like(own, math.nan)
+    else:
+        scaled = (others / temperature).masked_fill(~present, -math.inf)
+        level = temperature * (scaled.logsumexp(1) - count.to(own.dtype).log())
+    return torch.where(count > 0, own - level, torch.full_like(own, math.nan))

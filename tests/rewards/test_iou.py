@@ -1,0 +1,163 @@
+"""Boxes in answers against torchvision, scipy-free brute force and golden values."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import ops
+
+from mmalign.core.types import Status
+from mmalign.rewards import functional as F
+from mmalign.rewards.iou import Iou
+from tests.rewards.asking import one, scored, told
+
+OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE
+
+
+def boxes(rng, count):
+    corner = torch.rand(count, 2, generator=rng, dtype=torch.float64) * 60
+    return torch.cat([corner, corner + 1 + 39 * torch.rand(count, 2, generator=rng, dtype=torch.float64)], 1)
+
+
+# matching ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_assignment_is_not_the_greedy_one():
+    quality = torch.tensor([[0.8, 0.7], [0.75, 0.1]])
+    assert sorted(F.assign(quality)) == [(0, 1), (1, 0)]
+    assert sum(float(quality[i, j]) for i, j in F.assign(quality)) == pytest.approx(1.45)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))
+def test_assignment_equals_trying_everything(n, m, seed):
+    rng = torch.Generator().manual_seed(seed)
+    quality = torch.rand(n, m, generator=rng, dtype=torch.float64)
+    allowed = torch.rand(n, m, generator=rng) > 0.4
+    pairs = F.assign(quality, allowed)
+    assert all(allowed[i, j] for i, j in pairs)
+    assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
+    tall = [*range(n), *[None] * m]
+    ways = [
+        [(i, j) for j, i in enumerate(order) if i is not None and allowed[i, j]]
+        for order in set(itertools.permutations(tall, m))
+    ]
+    most = max(map(len, ways))
+    best = max(sum(float(quality[i, j]) for i, j in way) for way in ways if len(way) == most)
+    assert len(pairs) == most and sum(float(quality[i, j]) for i, j in pairs) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+def test_matched_score_equals_torchvision_and_brute_force(kind):
+    peer = {"iou": ops.box_iou, "giou": ops.generalized_box_iou, "diou": ops.distance_box_iou, "ciou": ops.complete_box_iou}
+    lowest = {"iou": 0, "giou": -1, "diou": -1, "ciou": -1.5}[kind]
+    rng = torch.Generator().manual_seed(5)
+    for n, m in ((1, 1), (2, 3), (4, 3)):
+        first, second = boxes(rng, n), boxes(rng, m)
+        quality = (peer[kind](first, second) - lowest) / (1 - lowest)
+        small, large = (quality, m) if n <= m else (quality.T, n)
+        best = max(
+            sum(float(small[i, j]) for i, j in enumerate(order))
+            for order in itertools.permutations(range(large), len(small))
+        )
+        assert F.match_boxes(first, second, kind).score == pytest.approx(best / max(n, m), abs=1e-6)
+
+
+def test_misses_extras_duplicates_and_nothing():
+    a, b = torch.tensor([[0.0, 0, 1, 1], [5, 5, 6, 6]], dtype=torch.float64).split(1)
+    both, none = torch.cat([a, b]), a[:0]
+    assert F.match_boxes(both, both.flip(0)).score == 1
+    assert F.match_boxes(a, both).score == F.match_boxes(both, a).score == 0.5
+    assert F.match_boxes(torch.cat([a, a, a]), a).score == pytest.approx(1 / 3)
+    assert F.match_boxes(none, none).score == 1 and F.match_boxes(none, a).score == F.match_boxes(a, none).score == 0
+    labels = torch.tensor([[False, True], [True, False]])
+    assert F.match_boxes(both, both, same_label=labels).score == 0 and F.match_boxes(both, both, threshold=0.5).score == 1
+
+
+# the reward --------------------------------------------------------------------------------------------------------
+
+GOLDEN = [([0, 0, 2, 2], [1, 1, 3, 3], 0.142857, -0.079365), ([0, 0, 1, 1], [2, 0, 3, 1], 0, -0.333333)]
+GOLDEN += [([10, 10, 20, 20], [12, 12, 18, 18], 0.36, 0.36), ([0, 0, 100, 100], [50, 50, 150, 150], 0.142857, None)]
+
+
+@pytest.mark.parametrize("said, truth, iou, giou", GOLDEN)
+def test_golden_values_of_one_box(said, truth, iou, giou):
+    assert one("iou", json.dumps(said), {"boxes": truth}) == (pytest.approx(iou, abs=1e-6), OK)
+    if giou is not None:
+        assert one("iou", json.dumps(said), {"boxes": truth}, kind="giou")[0] == pytest.approx((giou + 1) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("said", ["[.5,.5,.1,.1]", "[1,1,0,0]", "[2,2,0,0]", "[10,10,0,0]"])
+@pytest.mark.parametrize("kind", ["iou", "giou"])
+def test_inverted_boxes_are_never_paid(said, kind):
+    """Unchecked, GIoU pays the last one 625 times the perfect score."""
+    options = {"frame": "unit", "truth_frame": "unit", "kind": kind}
+    assert one("iou", said, {"boxes": [0.1, 0.1, 0.5, 0.5]}, **options) == (0, FAIL)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "", "nothing", "[nan, 0, 1, 1]", "[NaN, 0, 1, 1]", "[0, 0, inf, 1]", "[0, 0, 1e999, 1]", "[0,0,0,1]", "[1,2,3]",
+        "[[", "[" * 1_000_000, "[0,0,2,2]" * 1_000, "<box>1,2</box>", "[-5, 0, 1, 1]", "[0, 0, 101, 50.6]",
+    ],
+)  # fmt: skip
+def test_what_is_no_box_in_the_picture_fails(said):
+    value, status = one("iou", said, {"boxes": [0, 0, 2, 2], "size": [100, 50]}, tolerance=0.0)
+    assert (value, status) == (0, FAIL)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["pixel", "unit", "per_mille"]), st.sampled_from(["xyxy", "xywh", "cxcywh", "yxyx"]))
+def test_every_convention_says_the_same(seed, frame, layout):
+    rng = torch.Generator().manual_seed(seed)
+    truth, said = boxes(rng, 3), boxes(rng, 2)
+    size = torch.tensor([100.0, 200.0], dtype=torch.float64)
+    whole = {"pixel": size, "unit": torch.ones(2), "per_mille": torch.full((2,), 1000.0)}[frame].repeat(2)
+    scaled = said / size.repeat(2) * whole
+    written = ops.box_convert(scaled, "xyxy", layout) if layout != "yxyx" else scaled[:, [1, 0, 3, 2]]
+    meta = {"boxes": truth.tolist(), "size": [100, 200]}
+    found = Iou(frame=frame, layout=layout, kind="ciou")(told((json.dumps(written.tolist()), meta)))
+    expected = F.match_boxes(said, truth, "ciou").score
+    assert found.status.item() == OK and found.value.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_other_writings_and_frames():
+    meta = {"boxes": [{"bbox": [25, 50, 50, 100], "label": "Cat"}], "size": [100, 200], "seen": [200, 400]}
+    loc = "<loc0256><loc0256><loc0512><loc0512> cat"
+    assert one("iou", loc, meta, labels=True) == (1, OK)
+    assert one("iou", loc.replace("cat", "dog"), meta, labels=True) == (0, OK)
+    assert one("iou", "<box>[[250,250,500,500]]</box>", meta, frame="per_mille") == (1, OK)
+    assert one("iou", '[{"bbox_2d": [50, 100, 100, 200]}]', meta, seen_size="seen") == (1, OK)
+    truth = {"boxes": [0.25, 0.25, 0.25, 0.25]}
+    assert one("iou", "[250,250,500,500]", truth, frame="per_mille", truth_frame="unit", truth_layout="xywh") == (1, OK)
+
+
+def test_a_wrong_frame_says_so():
+    """The classic: answers in pixels, scored as 0 to 1, all near zero without a word."""
+    found = scored("iou", ("[10, 20, 30, 40]", {"boxes": [0.1, 0.2, 0.3, 0.4]}), frame="unit", truth_frame="unit")
+    assert found.info == ["box 0, [10.0, 20.0, 30.0, 40.0], is not ordered or not inside the unit frame"]
+
+
+def test_parts_and_invalid_boxes_as_misses():
+    truth = {"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]]}
+    rows = [("[[0,0,10,10],[20,20,30,29],[40,40,50,50]]", truth), ("[[0,0,10,10],[9,9,1,1]]", truth), ("[]", {"boxes": []})]
+    found = scored("iou", *rows, invalid="miss")
+    assert found.value.tolist() == pytest.approx([1.9 / 3, 0.5, 1])
+    assert found.parts["iou"].tolist() == pytest.approx([0.95, 1, 0])
+    assert found.parts["precision"].tolist() == pytest.approx([2 / 3, 0.5, 1])
+    assert found.parts["recall"].tolist() == pytest.approx([1, 0.5, 1])
+    assert found.parts["surplus"].tolist() == [1, 0, 0]
+    assert scored("iou", ("[9,9,1,1]", {"boxes": []}), invalid="miss").value.item() == 0
+
+
+def test_data_that_does_not_fit():
+    found = scored("iou", ("[0,0,1,1]", {"boxes": [5, 5, 1, 1]}), ("[0,0,1,1]", {"boxes": [1, 2]}))
+    assert found.status.tolist() == [ERROR] * 2 and "invalid box for its frame" in found.info[0]
+    found = scored("iou", ("[0,0,1,1]", {"boxes": [0, 0, 1, 1]}), frame="unit")
+    assert found.status.item() == NONE and "has no 'size'" in found.info[0]
+    assert one("iou", "[0,0,1,1]", {"boxes": [0, 0, 1, 1], "size": [0, 5]})[1] is ERROR
+    assert one("iou", "<loc0000><loc0000><loc0512><loc0512>", {"boxes": [0, 0, 1, 1]})[1] is ERROR

@@ -26,13 +26,18 @@ BetaUnit = Literal["sum", "mean"]
 
 @dataclass(frozen=True)
 class Head:
-    """A preference loss and its strength; `beta_unit` mean divides β by the event size, as diffusion code does."""
+    """A preference loss and its strength; `beta_unit` mean divides β by the event size, as diffusion code does.
+
+    `winner_weight` adds that much of the chosen output's own -log p, in the same unit: the margin alone is content when
+    both outputs become less likely.
+    """
 
     loss_type: LossType
     beta: float
     beta_unit: BetaUnit = "sum"
     label_smoothing: float = 0.0
     draws: int = 1
+    winner_weight: float = 0.0
     rows: int = 16
 
     def faults(self) -> list[str]:
@@ -40,6 +45,7 @@ class Head:
         rules = (
             (self.beta > 0, f"beta: {self.beta} must be positive."),
             (0 <= self.label_smoothing < 0.5, f"label_smoothing: {self.label_smoothing} must lie in [0, 0.5)."),
+            (self.winner_weight >= 0, f"winner_weight: {self.winner_weight} must be at least 0."),
             (self.draws >= 1, f"draws: {self.draws} must be at least 1."),
             (self.rows >= 1, f"reference_rows: {self.rows} must be at least 1."),
         )
@@ -47,7 +53,11 @@ class Head:
 
     def joint_beta(self, event_size: int) -> float:
         """β per nat of the joint log-prob."""
-        return self.beta / event_size if self.beta_unit == "mean" else self.beta
+        return self.beta / self.unit(event_size)
+
+    def unit(self, event_size: int) -> float:
+        """Nats of the joint in one of this head's."""
+        return float(event_size) if self.beta_unit == "mean" else 1.0
 
 
 def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator) -> Pairs:
@@ -88,6 +98,8 @@ def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor
     beta = head.joint_beta(policy.event_size)
     label = torch.ones_like(up[:, 0]) if pairs.label is None else pairs.label.to(up)
     value = row_loss(head.loss_type, up, down, beta, pairs, _preference.smoothed(label, head.label_smoothing))
+    if head.winner_weight:
+        value = value - head.winner_weight / head.unit(policy.event_size) * chosen.sum(1)
     margin = up.detach().sum(1) - down.detach().sum(1)
     metrics = means(
         pairs.mask,

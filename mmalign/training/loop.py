@@ -29,6 +29,7 @@ def train(policy: Any, objective: Any, session: Session, hooks: Sequence[Hook] =
         CheckError: the ratio is not 1 or the KL not 0 before the first update.
         ScoreError: a reward failed on too many rows.
     """
+    session.spread(objective)
     for batch in session.remaining():
         with torch.no_grad(), session.timed("collect"):
             experience = objective.collect(policy, batch, session.streams["rollout"])

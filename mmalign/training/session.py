@@ -70,7 +70,8 @@ class Session:
 
     def spread(self, objective: Any) -> None:
         """Let the statistics of the objective and its reward cover the rows of every process."""
-        for part in (objective, getattr(objective, "reward", None)):
+        parts: tuple[Any, ...] = (objective, getattr(objective, "reward", None))
+        for part in parts:
             if hasattr(part, "over_ranks"):
                 part.over_ranks = self.mean
 

@@ -31,7 +31,7 @@ class MLPHead:
 
     None of these has an activation, so at evaluation (no dropout) each is one affine map, and is folded into one.
     ImageReward's own weights read the features of its BLIP, which no CLIP model gives: here only its shape is of use,
-    for a head trained on CLIP features. Pickled weights are not read; whoever trusts a file converts it once, in Python:
+    for a head trained on CLIP features. Pickled weights are not read; whoever trusts a file converts it:
 
         safetensors.torch.save_file(torch.load("head.pth", weights_only=True), "head.safetensors")
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.protocols import Mean, one_process
 from mmalign.core.types import Pairs
 from mmalign.objectives import _preference
 from mmalign.objectives._preference import LossType
@@ -60,7 +61,7 @@ class Head:
         return float(event_size) if self.beta_unit == "mean" else 1.0
 
 
-def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator) -> Pairs:
+def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator, over_ranks: Mean = one_process) -> Pairs:
     """The pairs with one probe for both sides and the reference, the reference's terms and, for KTO, the anchor.
 
     Raises ConfigError where a squared loss would have to square a single noisy draw.
@@ -75,19 +76,20 @@ def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator) -> Pai
         chosen = terms(policy, pairs.chosen, probe, head.rows)
         rejected = terms(policy, pairs.rejected, probe, head.rows)
     pairs = replace(pairs, probe=probe, ref_chosen=chosen, ref_rejected=rejected)
-    return anchored(policy, pairs, head.rows) if head.loss_type == "kto" else pairs
+    return anchored(policy, pairs, head.rows, over_ranks) if head.loss_type == "kto" else pairs
 
 
-def anchored(policy: Any, pairs: Pairs, rows: int) -> Pairs:
+def anchored(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
     """The pairs with KTO's reference point: max(0, mean log-ratio of all valid outputs), under the current weights.
 
-    Taken once per `collect`, so it is 0 until the policy has moved and does not depend on how the loss is split; the
-    mean is over this process's rows. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
+    Taken once per `collect`, over the rows of every process, so it is 0 until the policy has moved and does not depend
+    on how the loss is split. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
     """
     chosen = terms(policy, pairs.chosen, pairs.probe, rows).sum(1) - _sum(pairs.ref_chosen)
     rejected = terms(policy, pairs.rejected, pairs.probe, rows).sum(1) - _sum(pairs.ref_rejected)
     total = (chosen + rejected).where(pairs.mask, 0.0).sum()
-    point = (total / (2 * pairs.mask.sum()).clamp(min=1)).clamp(min=0)
+    total, count = over_ranks(torch.stack([total, 2 * pairs.mask.sum().to(total)]))
+    point = (total / count.where(count > 0, 1.0)).clamp(min=0)
     return replace(pairs, anchor=point.expand(len(pairs)).clone())
 
 

@@ -28,7 +28,7 @@ two class weights, per-token credit in the margin, updates of the reference (the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
-from mmalign.core.protocols import DensityPolicy, Mean
+from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
 from mmalign.objectives._observing import observed
@@ -67,6 +67,8 @@ class DPO:
     winner_weight: float = 0.0
     reference_rows: int = 16
 
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
+
     needs: ClassVar[type] = DensityPolicy
 
     def __post_init__(self) -> None:
@@ -96,7 +98,7 @@ class DPO:
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with noise and reference terms; from preferences, or from samples of the policy and the reward."""
         pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
-        return compared(policy, pairs, self.head, rng)
+        return compared(policy, pairs, self.head, rng, self.over_ranks)
 
     def _offline(self, policy: Any, batch: Sequence[Any]) -> Pairs:
         if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:

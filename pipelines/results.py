@@ -67,10 +67,10 @@ def reported(result: dict[str, Any], stem: str) -> str:
     judges = [row for row in result["mean"] if row["role"] == "judge"]
     changes = ", ".join(f"{delta:+.3f}" for delta in truth["delta_by_seed"])
     lowest = min(low for low, _ in truth["ci_by_seed"])
-    wins = statistics.fmean(trained["win_rate_by_seed"])
+    wins = f", wins {statistics.fmean(rates):.0%}" if (rates := trained.get("win_rate_by_seed")) else ""
     cells = (
         f"[{stem}](assets/results/{stem}.json)",
-        f"{trained['name']} {trained['before']:.3f} → {trained['after']:.3f}, wins {wins:.0%}",
+        f"{trained['name']} {trained['before']:.3f} → {trained['after']:.3f}{wins}",
         "; ".join(f"{row['name']} {row['before']:.3f} → {row['after']:.3f}" for row in judges),
         f"{truth['before']:.3f} → **{truth['after']:.3f}** ({changes}; lowest 95 % bound {lowest:+.3f})",
         f"`{result['command']}`",

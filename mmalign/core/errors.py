@@ -7,6 +7,7 @@
     ├── MediaError         the file, what decoded it and what it contained
     ├── ScoreError         which reward failed, on how many rows, and why
     ├── CheckError         a run-start check failed (ratio 1, KL 0): the station that differs
+    ├── OutOfMemory        the phase, its shapes, and the options to lower
     ├── CheckpointError    the folder that could not be read or written, and why
     └── MissingExtra       the optional dependency to install
 
@@ -49,6 +50,10 @@ class ScoreError(MmalignError, RuntimeError):
 
 class CheckError(MmalignError, RuntimeError):
     """A run-start check that failed."""
+
+
+class OutOfMemory(MmalignError, RuntimeError):
+    """An allocation that failed, on the GPU or the CPU."""
 
 
 class CheckpointError(MmalignError, OSError):

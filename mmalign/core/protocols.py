@@ -20,8 +20,13 @@ from mmalign.core.types import Experience, Modality, NoiseLevel, Prompt, Rollout
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
 Probe = dict[str, Tensor]  # noise and times drawn once and shared: every entry (B, ...)
 Metrics = Mapping[str, Tensor]  # detached scalars
-Mean = Callable[[Tensor], Tensor]  # averages a scalar over ranks
+Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
 Prediction = Literal["flow", "epsilon", "v"]
+
+
+def one_process(total: Tensor) -> Tensor:
+    """The `Mean` of a process that has no others beside it."""
+    return total
 
 
 class Adapter(Protocol):
@@ -194,7 +199,11 @@ class SetReward(Protocol):
 
 
 class Objective(Protocol):
-    """What to collect, how much each entry weighs, and the loss."""
+    """What to collect, how much each entry weighs, and the loss.
+
+    One with statistics beyond a prompt's own group has an attribute `over_ranks: Mean`, which the loop sets; so has a
+    reward with such statistics. Every rank then calls it equally often.
+    """
 
     needs: type  # the policy capability it drives
 
@@ -239,4 +248,5 @@ __all__ = [
     "StepPolicy",
     "members",
     "offers",
+    "one_process",
 ]

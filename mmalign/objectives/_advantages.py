@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmalign.core.protocols import Mean, one_process
+
 Std = Literal["group", "global", "none"]
 Baseline = Literal["mean", "leave_one_out"]
 
@@ -30,12 +32,14 @@ def group_relative(
     baseline: Baseline = "mean",
     std_floor: float = 1e-4,
     limit: float | None = 5.0,
+    over_ranks: Mean = one_process,
 ) -> tuple[Float[Tensor, " B #T"], Bool[Tensor, " B"]]:
     """Advantages, 0 where not `valid`, and which rows' groups can teach anything.
 
     With T = 1 the values are rewards of whole rows; with T > 1 they are credit of single steps, and the statistics run
     over all valid steps of the group. A group is live when at least two of its rows are valid and their values differ.
-    Values at invalid entries are never read (NaN is fine). "global" covers the rows given: those of this process.
+    Values at invalid entries are never read (NaN is fine). "global" covers the rows of every process: `over_ranks`
+    averages its sums, and each process calls it equally often.
     """
     x, one = value.double().masked_fill(~valid, 0.0), valid.double()
     size = int(group.max()) + 1 if len(group) else 0
@@ -48,7 +52,7 @@ def group_relative(
     reference = mean[group]
     if baseline == "leave_one_out":
         reference = (total[group] - x.sum(1)) / (count[group] - one.sum(1)).clamp(min=1)
-    advantage = (x - reference[:, None]) / _scale(std, spread[group], x, one, std_floor)
+    advantage = (x - reference[:, None]) / _scale(std, spread[group], x, one, over_ranks, std_floor)
     advantage = advantage if limit is None else advantage.clamp(-limit, limit)
     return advantage.masked_fill(~(valid & live[:, None]), 0.0).to(value.dtype), live
 
@@ -61,14 +65,17 @@ def _root_mean(squares: Tensor, count: Tensor) -> Tensor:
     return (squares / count.clamp(min=1)).sqrt()
 
 
-def _scale(std: Std, spread: Tensor, x: Tensor, one: Tensor, floor: float) -> Tensor:
+def _scale(std: Std, spread: Tensor, x: Tensor, one: Tensor, over_ranks: Mean, floor: float) -> Tensor:
     """The divisor of the advantage, (B, 1) or a scalar."""
     if std == "none":
         return torch.ones_like(spread)[:, None]
     if std == "group":
         return spread[:, None] + floor
-    mean = x.sum() / one.sum().clamp(min=1)
-    return _root_mean(((x - mean) * one).square().sum(), one.sum()) + floor
+    # Sums and counts arrive as means over ranks: their common factor leaves every ratio.
+    total, count = over_ranks(torch.stack([x.sum(), one.sum()]))
+    some = count.where(count > 0, 1.0)
+    mean = total / some
+    return (over_ranks(((x - mean) * one).square().sum()) / some).sqrt() + floor
 
 
 __all__ = ["Baseline", "Std", "group_relative"]

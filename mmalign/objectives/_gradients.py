@@ -51,6 +51,13 @@ def output_gradient(reward: Any, rollout: Rollout) -> tuple[Tensor, Float[Tensor
     return gradient, scores.value.detach(), scores.valid
 
 
+def inward(gradient: Float[Tensor, " B *event"], output: Any) -> Float[Tensor, " B *event"]:
+    """The gradient, 0 where it would push a saturated value (an image's at 0 or 1, a sound's at ±1) further out."""
+    values, low = media(output).detach(), -1.0 if isinstance(output, Audio) else 0.0
+    lost = ((values <= low) & (gradient < 0)) | ((values >= 1) & (gradient > 0))
+    return gradient.masked_fill(lost, 0.0)
+
+
 def sizes(gradient: Float[Tensor, " B *event"]) -> Float[Tensor, " B"]:
     """The norm of every sample's gradient, in float32 or better."""
     wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
@@ -76,4 +83,4 @@ def inner(gradient: Float[Tensor, " B *event"], output: Float[Tensor, " B *event
     return (gradient.detach() * output).flatten(1).sum(1)
 
 
-__all__ = ["cosines", "inner", "media", "output_gradient", "sizes", "unit"]
+__all__ = ["cosines", "inner", "inward", "media", "output_gradient", "sizes", "unit"]

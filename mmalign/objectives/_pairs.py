@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.protocols import Mean, one_process
 from mmalign.core.types import Pairs
 from mmalign.objectives import _preference
 from mmalign.objectives._preference import LossType
@@ -26,13 +27,18 @@ BetaUnit = Literal["sum", "mean"]
 
 @dataclass(frozen=True)
 class Head:
-    """A preference loss and its strength; `beta_unit` mean divides β by the event size, as diffusion code does."""
+    """A preference loss and its strength; `beta_unit` mean divides β by the event size, as diffusion code does.
+
+    `winner_weight` adds that much of the chosen output's own -log p, in the same unit: the margin alone is content when
+    both outputs become less likely.
+    """
 
     loss_type: LossType
     beta: float
     beta_unit: BetaUnit = "sum"
     label_smoothing: float = 0.0
     draws: int = 1
+    winner_weight: float = 0.0
     rows: int = 16
 
     def faults(self) -> list[str]:
@@ -40,6 +46,7 @@ class Head:
         rules = (
             (self.beta > 0, f"beta: {self.beta} must be positive."),
             (0 <= self.label_smoothing < 0.5, f"label_smoothing: {self.label_smoothing} must lie in [0, 0.5)."),
+            (self.winner_weight >= 0, f"winner_weight: {self.winner_weight} must be at least 0."),
             (self.draws >= 1, f"draws: {self.draws} must be at least 1."),
             (self.rows >= 1, f"reference_rows: {self.rows} must be at least 1."),
         )
@@ -47,10 +54,14 @@ class Head:
 
     def joint_beta(self, event_size: int) -> float:
         """β per nat of the joint log-prob."""
-        return self.beta / event_size if self.beta_unit == "mean" else self.beta
+        return self.beta / self.unit(event_size)
+
+    def unit(self, event_size: int) -> float:
+        """Nats of the joint in one of this head's."""
+        return float(event_size) if self.beta_unit == "mean" else 1.0
 
 
-def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator) -> Pairs:
+def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator, over_ranks: Mean = one_process) -> Pairs:
     """The pairs with one probe for both sides and the reference, the reference's terms and, for KTO, the anchor.
 
     Raises ConfigError where a squared loss would have to square a single noisy draw.
@@ -65,19 +76,20 @@ def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator) -> Pai
         chosen = terms(policy, pairs.chosen, probe, head.rows)
         rejected = terms(policy, pairs.rejected, probe, head.rows)
     pairs = replace(pairs, probe=probe, ref_chosen=chosen, ref_rejected=rejected)
-    return anchored(policy, pairs, head.rows) if head.loss_type == "kto" else pairs
+    return anchored(policy, pairs, head.rows, over_ranks) if head.loss_type == "kto" else pairs
 
 
-def anchored(policy: Any, pairs: Pairs, rows: int) -> Pairs:
+def anchored(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
     """The pairs with KTO's reference point: max(0, mean log-ratio of all valid outputs), under the current weights.
 
-    Taken once per `collect`, so it is 0 until the policy has moved and does not depend on how the loss is split; the
-    mean is over this process's rows. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
+    Taken once per `collect`, over the rows of every process, so it is 0 until the policy has moved and does not depend
+    on how the loss is split. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
     """
     chosen = terms(policy, pairs.chosen, pairs.probe, rows).sum(1) - _sum(pairs.ref_chosen)
     rejected = terms(policy, pairs.rejected, pairs.probe, rows).sum(1) - _sum(pairs.ref_rejected)
     total = (chosen + rejected).where(pairs.mask, 0.0).sum()
-    point = (total / (2 * pairs.mask.sum()).clamp(min=1)).clamp(min=0)
+    total, count = over_ranks(torch.stack([total, 2 * pairs.mask.sum().to(total)]))
+    point = (total / count.where(count > 0, 1.0)).clamp(min=0)
     return replace(pairs, anchor=point.expand(len(pairs)).clone())
 
 
@@ -88,6 +100,8 @@ def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor
     beta = head.joint_beta(policy.event_size)
     label = torch.ones_like(up[:, 0]) if pairs.label is None else pairs.label.to(up)
     value = row_loss(head.loss_type, up, down, beta, pairs, _preference.smoothed(label, head.label_smoothing))
+    if head.winner_weight:
+        value = value - head.winner_weight / head.unit(policy.event_size) * chosen.sum(1)
     margin = up.detach().sum(1) - down.detach().sum(1)
     metrics = means(
         pairs.mask,

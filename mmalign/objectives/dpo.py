@@ -2,7 +2,8 @@
 
 Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908), IPO
 (Azar et al. 2023, arXiv 2310.12036), SLiC's hinge (Zhao et al. 2023), KTO (Ethayarajh et al. 2024, arXiv 2402.01306)
-and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465).
+and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465). Winner term: CRPO of TangoFlux (Hung et al. 2024, arXiv
+2412.21037).
 
     loss = -log σ(β (ρ_w - ρ_l)),   ρ = log π_θ - log π_ref;   the other forms are in `_preference.py`
 
@@ -16,6 +17,8 @@ and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465).
 Published β for diffusion (mean over latent elements, with the factor 1/2 of Salesforce's code): SD1.5 5000 (0.305 per
 sum), SDXL 5000 (0.076); diffusers' script leaves out the 1/2, so its 2500 is 5000 here; flow DPO 100 to 2000.
 
+CRPO's loss, -log σ(…) + E ‖v - v̂‖²_mean of the winner, is `beta_unit: mean, winner_weight: 2` (log p has a factor 1/2).
+
 Online, the reward's best and worst (or all pairs) of `group_size` samples become the pair; equal scores and rows that
 could not be scored are skipped, counted and weigh nothing. Reconstruction: online pairing for diffusion follows public
 code (Flow-GRPO's DPO script), not a paper; unlike it, ties are skipped. Left out: KTO on sides of unequal size and its
@@ -25,7 +28,7 @@ two class weights, per-token credit in the margin, updates of the reference (the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,7 +36,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
-from mmalign.core.protocols import DensityPolicy, Mean
+from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
 from mmalign.objectives._observing import observed
@@ -49,7 +52,8 @@ class DPO:
 
     Offline (`online: off`) batches are `Preference`s, whose `meta["label"]` may hold a soft label; online they are
     prompts and `reward` makes the pairs. `label_smoothing` in [0, 0.5); `draws` noise draws per output (an even number
-    for ipo); `reference_rows` bounds the rows per no-gradient forward.
+    for ipo); `winner_weight` of the chosen output's own -log p, in `beta_unit`;
+    `reference_rows` bounds the rows per no-gradient forward.
     """
 
     reward: Any = None
@@ -60,7 +64,10 @@ class DPO:
     beta_unit: BetaUnit = "sum"
     label_smoothing: float = 0.0
     draws: int = 1
+    winner_weight: float = 0.0
     reference_rows: int = 16
+
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 
     needs: ClassVar[type] = DensityPolicy
 
@@ -79,13 +86,19 @@ class DPO:
     def head(self) -> Head:
         """The preference loss these options name."""
         return Head(
-            self.loss_type, self.beta, self.beta_unit, self.label_smoothing, self.draws, rows=self.reference_rows
+            self.loss_type,
+            self.beta,
+            self.beta_unit,
+            self.label_smoothing,
+            self.draws,
+            self.winner_weight,
+            self.reference_rows,
         )
 
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with noise and reference terms; from preferences, or from samples of the policy and the reward."""
         pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
-        return compared(policy, pairs, self.head, rng)
+        return compared(policy, pairs, self.head, rng, self.over_ranks)
 
     def _offline(self, policy: Any, batch: Sequence[Any]) -> Pairs:
         if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:

@@ -29,7 +29,7 @@ samples are ours. Left out: sets larger than this process's batch (a set is what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -37,7 +37,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError
-from mmalign.core.protocols import DensityPolicy, Mean
+from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
@@ -65,6 +65,8 @@ class DRAGON:
     draws: int = 1
     reference_rows: int = 16
 
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
+
     needs: ClassVar[type] = DensityPolicy
 
     def __post_init__(self) -> None:
@@ -82,7 +84,7 @@ class DRAGON:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
         rollout = sample_groups(policy, batch, self.samples_per_prompt, rng)
         pairs = self._swapped(rollout) if self.builder == "greedy_swap" else self._ranked(rollout)
-        return compared(policy, pairs, self._head(), rng)
+        return compared(policy, pairs, self._head(), rng, self.over_ranks)
 
     def _swapped(self, rollout: Rollout) -> Pairs:
         pool = Pool.of(self.reward, rollout)

@@ -16,13 +16,13 @@ al. 2023, arXiv 2305.13301), DAPO's asymmetric clip (Yu et al. 2025), GRPO-Guard
 Units of the trust region and the guard are explained, with their table, in `_ratio.py`.
 
 Reconstruction: GRPO-Guard's equations were read from code, not from the paper. Left out: ratio-free objectives, dual
-clip, use of `Scores.confidence`. "global" std and all statistics cover this process's rows.
+clip, use of `Scores.confidence`. The "global" std covers the rows of every process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.core.protocols import Mean, StepPolicy
+from mmalign.core.protocols import Mean, StepPolicy, one_process
 from mmalign.core.types import Prompt, Rollout, Scores, StepDist, Transitions
 from mmalign.objectives import _weights
 from mmalign.objectives._advantages import Baseline, Std, group_relative
@@ -65,6 +65,8 @@ class GRPO:
     horizon: int = 1
     replay: bool = False
     reference_rows: int = 16
+
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 
     needs: ClassVar[type] = StepPolicy
 
@@ -133,6 +135,7 @@ class GRPO:
             baseline=self.baseline,
             std_floor=self.std_floor,
             limit=self.advantage_clip,
+            over_ranks=self.over_ranks,
         )
 
     def weigh(self, mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:

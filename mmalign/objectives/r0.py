@@ -20,9 +20,9 @@ weights. These sum to 1 over an update (to the process's share of it where rows 
 
 From the paper: 4 steps from the pretrained network, no data and no distillation loss, per-reward gradient
 normalisation, the guidance reward, weight regularisation, random η, R0+. Reconstruction: where the norm is taken (per
-sample, on the output), 1e-8, and the forms of the guidance reward and of the pull. Left out: the high-resolution
-guidance loss, masks of saturated pixels (rewards see what they clamp), Langevin noise of the second version. A run
-should keep a reward it does not train on: the paper's own FID rises.
+sample, on the output), 1e-8, the mask of saturated pixels, and the forms of the guidance reward and of the pull. Left
+out: the high-resolution guidance loss, Langevin noise of the second version. A run should keep a reward it does not
+train on: the paper's own FID rises.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from mmalign.core.protocols import DiffPolicy, Mean
 from mmalign.core.types import Prompt, Requests, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._anchoring import squared_distance, start_weights
-from mmalign.objectives._gradients import cosines, inner, media, output_gradient, sizes, unit
+from mmalign.objectives._gradients import cosines, inner, inward, media, output_gradient, sizes, unit
 from mmalign.objectives._scoring import means
 
 
@@ -48,7 +48,10 @@ from mmalign.objectives._scoring import means
 class R0:
     """Follow the normalised gradients of differentiable rewards through a few-step sampler.
 
-    `samples_per_prompt` outputs per prompt and update; `guidance_weight` needs a policy with `guidance_direction`.
+    `samples_per_prompt` outputs per prompt and update; `guidance_weight` needs a policy with `guidance_direction`;
+    `mask_saturated` takes out, before the norm, what would push black or white pixels further out: rewards see the
+    clamped picture, and with the policy's straight-through clamp such pixels would take up norm and move latents for
+    nothing. What brings them back stays.
     """
 
     reward: Any
@@ -56,6 +59,7 @@ class R0:
     normalize: bool = True
     guidance_weight: float = 0.0
     weight_decay_to_start: float = 0.0
+    mask_saturated: bool = False
     _start: dict[str, Tensor] | None = field(init=False, default=None, repr=False)  # θ₀: a constant, copied once
 
     needs: ClassVar[type] = DiffPolicy
@@ -121,6 +125,8 @@ class R0:
         total = torch.zeros_like(output)
         for name, (reward, weight) in self.rewards().items():
             gradient, value, valid = output_gradient(reward, rollout)
+            if self.mask_saturated:
+                gradient = inward(gradient, rollout.output)
             gradients[name] = gradient
             total += weight * (unit(gradient) if self.normalize else gradient)
             for label, number in ((f"reward/{name}", value), (f"gradient/{name}", sizes(gradient))):

@@ -8,12 +8,17 @@
 | progressive | `size` in a row, sliding toward the data, then back to the start | the same | MixGRPO (2507.21802) |
 | subset      | every candidate                 | `size` of them, by chance, per row | DanceGRPO (2505.07818) |
 
+"progressive" stays `every` calls at each start; with `decay` k > 0 it stays ceil(every · exp(-k max(0, l - after))), l
+the first step of the window: MixGRPO's `exp_decay` (k 0.1, after 13), which hurries through the steps near the data.
+
 A candidate is a step inside `window_range` whose noise the following steps can remove. Steps that carry no noise follow
 the ODE. A window is never empty and never shrinks near the end of the schedule.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +28,7 @@ from torch import Tensor
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.rng import rand
-from mmalign.policies._options import at_least, one_of
+from mmalign.policies._options import at_least, one_of, within
 
 WindowKind = Literal["all", "first", "random", "progressive", "subset"]
 
@@ -68,6 +73,16 @@ def candidates(
     return [k for k in range(start, end) if able[k]]
 
 
+def window_position(calls: int, stays: Sequence[int]) -> int:
+    """Which start the window has after `calls` calls, if it stays `stays[i]` calls at the i-th and then begins anew."""
+    left = calls % sum(stays)
+    for position, stay in enumerate(stays):
+        if left < stay:
+            return position
+        left -= stay
+    raise AssertionError("a remainder is below the sum")
+
+
 def window_start(position: int, count: int, size: int, stride: int = 1) -> int:
     """Where the sliding window of `size` ≤ `count` starts after `position` moves; the last window touches the end."""
     last = max(count - size, 0)
@@ -85,12 +100,18 @@ class Window:
     every: int
     stride: int
     residual_noise: bool
+    decay: float = 0.0
+    decay_after: int = 13
 
     def __post_init__(self) -> None:
         one_of("window", self.kind, WindowKind)
         at_least("window_size", self.size, 0)
         at_least("window_every", self.every, 1)
         at_least("window_stride", self.stride, 1)
+        at_least("window_decay_after", self.decay_after, 0)
+        within("window_decay", self.decay, 0)
+        if self.decay and self.kind != "progressive":
+            raise ValueError(f"window_decay shortens the stays of window 'progressive'; '{self.kind}' has none: set 0.")
         low, high = self.range
         if low < 0 or high <= low:
             raise ValueError(f"window_range is ({low:g}, {high:g}); it must be (start, end) with 0 <= start < end.")
@@ -122,8 +143,16 @@ class Window:
 
     def draw(self, able: list[int], calls: int, rows: int, rng: torch.Generator) -> Plan:
         """The plan of the batch drawn after `calls` earlier ones."""
-        start = window_start(calls // self.every, len(able), self.size, self.stride)
-        return plan(self.kind, able, self.size, start if self.kind == "progressive" else 0, rows, rng)
+        start = self._start(able, calls) if self.kind == "progressive" and able else 0
+        return plan(self.kind, able, self.size, start, rows, rng)
+
+    def _start(self, able: list[int], calls: int) -> int:
+        """Where the sliding window starts, an index into `able`."""
+        moves = -(-max(len(able) - self.size, 0) // self.stride) + 1
+        starts = [window_start(i, len(able), self.size, self.stride) for i in range(moves)]
+        beyond = [max(0, able[start] - self.decay_after) for start in starts]
+        stays = [math.ceil(self.every * math.exp(-self.decay * steps)) for steps in beyond]
+        return starts[window_position(calls, stays)]
 
 
 def plan(kind: WindowKind, able: list[int], size: int, start: int, rows: int, rng: torch.Generator) -> Plan:

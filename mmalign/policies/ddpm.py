@@ -48,6 +48,8 @@ class Ddpm:
         window_range: (start, end) of the steps to choose from, as fractions (values up to 1) or step indices.
         window_every, window_stride: "progressive" moves by `window_stride` steps every `window_every` calls of
             `sample`; the count is part of `state_dict`.
+        window_decay, window_decay_after: "progressive" stays ceil(window_every · exp(-window_decay · max(0, l -
+            window_decay_after))) calls where its first step is l; 0 stays `window_every` calls everywhere.
         residual_noise: also let the last step draw noise, where its variance is not 0.
         same_noise: rows of a group share the initial noise; steps before the first noisy one run once per group.
         weighting, density_levels: weights and distribution of levels of the surrogate density, see `_density.py`.
@@ -71,6 +73,8 @@ class Ddpm:
     window_range: tuple[float, float] = (0.0, 1.0)
     window_every: int = 25
     window_stride: int = 1
+    window_decay: float = 0.0
+    window_decay_after: int = 13
     residual_noise: bool = False
     same_noise: bool = False
     weighting: Weighting = "const_eps"
@@ -179,6 +183,8 @@ class Ddpm:
             self.window_every,
             self.window_stride,
             self.residual_noise,
+            self.window_decay,
+            self.window_decay_after,
         )
 
     def _candidates(self, process: Process) -> list[int]:

@@ -9,6 +9,7 @@ Recipes are options, not classes:
 | Flow-CPS        | sde: cps, noise_level: 0.8 |
 | DanceGRPO (2505.07818)  | sde: dance, noise_level: 0.3, same_noise: true, window: subset, window_size: 10 (of 16) |
 | MixGRPO (2507.21802)    | sde: flow_sde, window: progressive, window_size: 4, num_inference_steps: 25 |
+| … its `exp_decay`       | the same, window_decay: 0.1 |
 | four-step students      | num_inference_steps: 4 |
 | DPO, DRAGON, NFT        | noise_level: 0 (plain ODE samples; nothing is recorded) |
 """
@@ -59,6 +60,8 @@ class Flow:
         window_range: (start, end) of the steps to choose from, as fractions (values up to 1) or step indices.
         window_every, window_stride: "progressive" moves by `window_stride` steps every `window_every` calls of
             `sample`; the count is part of `state_dict`.
+        window_decay, window_decay_after: "progressive" stays ceil(window_every · exp(-window_decay · max(0, l -
+            window_decay_after))) calls where its first step is l; 0 stays `window_every` calls everywhere.
         residual_noise: also noisy: the last step, and steps that land near σ = 0 with more noise than what follows can
             remove (as Flow-GRPO's first code did). Rewards then judge noisy images.
         same_noise: rows of a group share the initial noise; steps before the first noisy one run once per group.
@@ -84,6 +87,8 @@ class Flow:
     window_range: tuple[float, float] = (0.0, 1.0)
     window_every: int = 25
     window_stride: int = 1
+    window_decay: float = 0.0
+    window_decay_after: int = 13
     residual_noise: bool = False
     same_noise: bool = False
     weighting: Weighting = "const_v"
@@ -193,6 +198,8 @@ class Flow:
             self.window_every,
             self.window_stride,
             self.residual_noise,
+            self.window_decay,
+            self.window_decay_after,
         )
 
     def _candidates(self, process: Process) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.protocols import Mean, one_process
 from mmalign.core.registry import construct
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards._cache import ScoreCache
@@ -116,6 +117,16 @@ class Mix:
     def differentiable(self) -> bool:
         """Whether gradient reaches the output through every trained slot and the combination."""
         return bool(self.combination.differentiable) and all(slot.differentiable for slot in self._trained)
+
+    @property
+    def over_ranks(self) -> Mean:
+        """Averages over processes, for combinations that learn from all rows; the loop sets it."""
+        return getattr(self.combination, "over_ranks", one_process)
+
+    @over_ranks.setter
+    def over_ranks(self, mean: Mean) -> None:
+        if hasattr(self.combination, "over_ranks"):
+            self.combination.over_ranks = mean
 
     @property
     def members(self) -> dict[str, tuple[Guarded, float]]:

@@ -14,6 +14,7 @@ from mmalign.core.rng import stream
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
 from mmalign.training import checkpoint
+from mmalign.training.memory import evaluating
 from mmalign.training.session import Session
 
 
@@ -74,7 +75,8 @@ class Preview:
             return
         from mmalign.evaluation.samples import save_samples
 
-        with session.timed("preview"), session.update_rule.averaged():
+        showing = evaluating(len(self.prompts), len(self.prompts))
+        with session.timed("preview"), session.update_rule.averaged(), showing:
             rollout = policy.generate(list(self.prompts), stream(self.parts.file.evaluation.seed, "preview"))
             scores = {name: reward(rollout) for name, reward in measures(self.parts).items() if callable(reward)}
         with write_folder_beside(self.directory.samples(session.step)) as folder:
@@ -129,7 +131,7 @@ def measure(parts: Parts, prompts: Sequence[Any]) -> Any:
     from mmalign.evaluation.evaluate import evaluate
 
     wanted = parts.file.evaluation
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(len(prompts), wanted.rows):
         return evaluate(parts.policy, list(prompts), measures(parts), seed=wanted.seed, rows=wanted.rows)
 
 

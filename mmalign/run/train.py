@@ -15,6 +15,7 @@ from mmalign.data._batches import Batches
 from mmalign.run.build import Parts, build, check_columns
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
+from mmalign.run.launch import check_accelerator, check_environment
 from mmalign.training import checkpoint
 from mmalign.training.loop import Hook
 from mmalign.training.loop import train as run_loop
@@ -49,7 +50,7 @@ def train(
 
     Raises:
         ConfigError, CapabilityError, DataError: before any weight is loaded.
-        CheckError, ScoreError, CheckpointError: during the run; what was saved stays whole.
+        CheckError, ScoreError, OutOfMemory, CheckpointError: during the run; what was saved stays whole.
     """
     if not isinstance(run, RunFile):
         run = load(run, changes)
@@ -72,10 +73,15 @@ def train(
 
 
 def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Session:
-    """Load weights, wrap them for this launch, and stand at the right step."""
+    """Load weights, wrap them for this launch, and stand at the right step.
+
+    Raises:
+        ConfigError: a launch that shards weights or optimizer state, before anything is loaded.
+    """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
+    check_environment()
     trainer = parts.file.trainer
     tracker = available(trainer.tracker)
     # Only one process previews and evaluates: a forward must not wait for the others to share buffers.
@@ -83,6 +89,7 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     accelerator = Accelerator(
         gradient_accumulation_steps=1, log_with=tracker, project_dir=str(directory.path), kwargs_handlers=[wrapping]
     )
+    check_accelerator(accelerator)
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)

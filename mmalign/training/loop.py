@@ -14,6 +14,7 @@ import torch
 
 from mmalign.core.types import Experience
 from mmalign.training.checks import check_start
+from mmalign.training.memory import collecting, updating
 from mmalign.training.session import Session
 
 Hook = Callable[[Session, Any, Experience], None]
@@ -28,16 +29,18 @@ def train(policy: Any, objective: Any, session: Session, hooks: Sequence[Hook] =
     Raises:
         CheckError: the ratio is not 1 or the KL not 0 before the first update.
         ScoreError: a reward failed on too many rows.
+        OutOfMemory: which phase did not fit, and what to lower.
     """
+    session.spread(objective)
     for batch in session.remaining():
-        with torch.no_grad(), session.timed("collect"):
+        with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
             experience = objective.collect(policy, batch, session.streams["rollout"])
         if session.step == session.started_at:
-            with session.timed("check"):
+            with session.timed("check"), updating(policy, experience, session.trainer, "check"):
                 check_start(policy, experience, session.rows(experience), fresh=session.step == 0)
         for minibatch in experience.minibatches(session.trainer.minibatches, session.streams["shuffle"]):
             weighted = replace(minibatch, weight=objective.weigh(minibatch.mask, session.mean))
-            with session.timed("update"):
+            with session.timed("update"), updating(policy, weighted, session.trainer):
                 accumulate(policy, objective, weighted, session)
                 session.update(trained=bool(weighted.mask.any()))
         session.finish_step(objective, experience)

@@ -62,10 +62,18 @@ class Session:
             yield next(self.batches)
 
     def mean(self, total: Tensor) -> Tensor:
-        """The mean of a scalar over processes."""
+        """The mean of a tensor over processes, entry by entry, on the tensor's own device."""
         if self.accelerator is None or self.accelerator.num_processes == 1:
             return total
-        return self.accelerator.reduce(total, reduction="mean")  # type: ignore[no-any-return]
+        shared = self.accelerator.reduce(total.to(self.accelerator.device), reduction="mean")
+        return shared.to(total.device)  # type: ignore[no-any-return]
+
+    def spread(self, objective: Any) -> None:
+        """Let the statistics of the objective and its reward cover the rows of every process."""
+        parts: tuple[Any, ...] = (objective, getattr(objective, "reward", None))
+        for part in parts:
+            if hasattr(part, "over_ranks"):
+                part.over_ranks = self.mean
 
     def synchronised(self, module: nn.Module, when: bool) -> AbstractContextManager[Any]:
         """Gradients are averaged over processes only in the last chunk of an update."""

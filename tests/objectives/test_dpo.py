@@ -20,6 +20,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "ipo": {"loss_type": "ipo", "draws": 4},
     "hinge": {"loss_type": "hinge"},
     "kto": {"loss_type": "kto"},
+    "winner": {"winner_weight": 0.4},
 }
 
 
@@ -107,6 +108,17 @@ def test_mean_unit_divides_by_the_event_size() -> None:
     mean, total = DPO(beta=3.0, beta_unit="mean"), DPO(beta=1.5, beta_unit="sum")
     experience = collect(policy, mean, preferences())
     assert torch.equal(gradient(policy, mean, experience), gradient(policy, total, experience))
+
+
+@pytest.mark.parametrize("unit", ["sum", "mean"])
+def test_the_winner_term_is_the_chosen_outputs_own_log_prob(unit: Any) -> None:
+    policy = moved(GaussianPolicy(noisy=True, double=True))
+    plain, crpo = DPO(beta_unit=unit), DPO(beta_unit=unit, winner_weight=2.0)
+    experience = collect(policy, plain, preferences())
+    experience.weight = plain.weigh(experience.mask, lambda n: n)
+    added = crpo.loss(policy, experience, stream())[0] - plain.loss(policy, experience, stream())[0]
+    chosen = policy.log_prob(experience.chosen, experience.probe).sum(1).mean()
+    assert torch.allclose(added, -2 * chosen / (policy.event_size if unit == "mean" else 1))
 
 
 def test_before_the_first_update_everything_is_zero() -> None:
@@ -217,6 +229,7 @@ def test_outputs_that_do_not_batch_are_named() -> None:
     [
         ({"online": "best_worst"}, "online: best_worst ranks samples by a reward, and there is none"),
         ({"beta": 0.0, "label_smoothing": 0.7}, r"(?s)beta: 0.0 must be positive.*label_smoothing: 0.7 must lie"),
+        ({"winner_weight": -1.0}, "winner_weight: -1.0 must be at least 0"),
         ({"draws": 0}, "draws: 0 must be at least 1"),
         ({"loss_type": "sigmoyd"}, "objective.loss_type: Input should be 'sigmoid', 'ipo', 'hinge' or 'kto'"),
     ],

@@ -10,7 +10,7 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._anchoring import squared_distance, start_weights
-from mmalign.objectives._gradients import output_gradient
+from mmalign.objectives._gradients import inward, output_gradient
 from mmalign.objectives.r0 import R0
 from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
 from tests.objectives.gaussian_policy import GaussianPolicy
@@ -197,6 +197,37 @@ def test_invalid_rows_push_nowhere() -> None:
     got = gradient(policy, objective, experience)
     assert got.isfinite().all() and got.norm() > 0
     assert accumulate(policy, objective, experience)["invalid/reward"] == pytest.approx(1 / 3)
+
+
+def test_saturated_pixels_push_back_but_not_out() -> None:
+    output = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0, 1.3, -0.2]).reshape(1, 1, 1, 7)
+    gradient = torch.tensor([-1.0, 2.0, 3.0, 4.0, -5.0, 6.0, 7.0]).reshape(1, 1, 1, 7)
+    assert inward(gradient, output).flatten().tolist() == [0, 2, 3, 0, -5, 0, 7]
+    sound = Audio(samples=output[0], rate=8)
+    assert inward(gradient[0], sound).flatten().tolist() == [-1, 2, 3, 0, -5, 0, 7]  # 0 is the middle of a wave
+
+
+def test_the_mask_comes_before_the_norm() -> None:
+    """Slope (3, 4) at the picture (0.3, 1): the white pixel may not go up, so the other keeps all of the norm."""
+
+    @dataclass
+    class Both:
+        modalities = frozenset({"image"})
+        differentiable = True
+
+        def __call__(self, rollout: Rollout) -> Scores:
+            x = rollout.output.flatten(1)
+            return Scores.of(3 * x[:, 0] + 4 * x[:, 1])
+
+    policy = Point()
+    with torch.no_grad():
+        policy.module[0].copy_(torch.tensor([0.3, 1.0]))
+    found = {}
+    for mask in (False, True):
+        objective = R0(Both(), mask_saturated=mask)
+        found[mask] = gradient(policy, objective, collect(policy, objective, prompts(1)))
+    assert torch.allclose(found[False], torch.tensor([-0.6, -0.8], dtype=torch.float64))
+    assert torch.allclose(found[True], torch.tensor([-1.0, 0.0], dtype=torch.float64))
 
 
 def test_reward_graphs_are_gone_before_the_generator_goes_back() -> None:

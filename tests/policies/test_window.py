@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -61,6 +62,23 @@ def test_progressive_moves_every_so_many_calls() -> None:
     window = options(kind="progressive", size=2, every=3)
     drawn = [window.draw([0, 1, 2, 3], calls, 1, generator()).noisy for calls in range(12)]
     assert drawn == [[0, 1]] * 3 + [[1, 2]] * 3 + [[2, 3]] * 3 + [[0, 1]] * 3
+
+
+def test_decay_hurries_through_the_steps_near_the_data_as_mixgrpos_code_does() -> None:
+    """Against the counters of MixGRPO's code (exp_decay, stride 1), written out: l moves when they run out."""
+    steps, size, every, k, after = 25, 4, 20, 0.1, 13
+    window = options(kind="progressive", size=size, every=every, decay=k, decay_after=after)
+    at, spent, expected = 0, 0, []
+    while at <= steps - size:
+        expected.append(at)
+        spent += 1
+        if spent >= math.ceil(every * math.exp(-k * max(0, at - after))):
+            at, spent = at + 1, 0
+    found = [window.draw(list(range(steps)), calls, 1, generator()).noisy[0] for calls in range(len(expected) + 1)]
+    assert found == [*expected, 0]
+    assert expected.count(0) == expected.count(13) == 20 and expected.count(21) == 9
+    with pytest.raises(ValueError, match="window_decay shortens the stays of window 'progressive'; 'first' has none"):
+        options(kind="first", size=2, decay=0.1)
 
 
 def test_random_reaches_every_start_and_first_stays() -> None:

@@ -160,36 +160,3 @@ def test_folders_that_are_no_checkpoint(tiny_clip, tmp_path):
         load_reward("clip", model="ViT-Q", pretrained="x")
     with pytest.raises(ConfigError, match=r"'ViT-B-32' has no tag 'x'\. Known: openai"):
         load_reward("clip", model="ViT-B-32", pretrained="x")
-
-
-# aesthetic ---------------------------------------------------------------------------------------------------------
-
-
-def test_aesthetic_equals_the_layers_one_by_one(tiny_clip, linear_head):
-    from safetensors.torch import load_file
-
-    rollout = pictures(size=32)
-    found = load_reward("aesthetic", head=str(linear_head), checkpoint=str(tiny_clip))(rollout)
-    t = load_file(linear_head)
-    x = load_towers(Source(str(tiny_clip))).images(rollout.output)
-    expected = (x @ t["layers.0.weight"].T + t["layers.0.bias"]) @ t["layers.2.weight"].T + t["layers.2.bias"]
-    assert torch.allclose(found.value, expected[:, 0], atol=1e-5)
-
-
-def test_aesthetic_heads_that_do_not_fit(tiny_clip, tmp_path):
-    from safetensors.torch import save_file
-
-    def made(**tensors):
-        save_file({k.replace("_", "."): v for k, v in tensors.items()}, tmp_path / "h.safetensors")
-        return load_reward("aesthetic", head=str(tmp_path / "h.safetensors"), checkpoint=str(tiny_clip))
-
-    with pytest.raises(DataError, match=r"no linear layers 'N\.weight' in it; found scale"):
-        made(scale=torch.ones(1))(pictures())
-    with pytest.raises(DataError, match=r"1\.weight takes 5 features, but 4 come in"):
-        made(**{"0_weight": torch.ones(4, 16), "1_weight": torch.ones(1, 5)})(pictures())
-    with pytest.raises(DataError, match="the last layer gives 2 numbers"):
-        made(**{"0_weight": torch.ones(2, 16)})(pictures())
-    with pytest.raises(ConfigError, match="takes 9 features, but the CLIP model gives 16"):
-        made(**{"0_weight": torch.ones(1, 9)})(pictures(size=32))
-    with pytest.raises(ConfigError, match="no such file"):
-        load_reward("aesthetic", head="nowhere.safetensors", checkpoint=str(tiny_clip))

@@ -154,6 +154,58 @@ def test_lagrangian_multipliers_move_against_the_gap(kind):
     assert (held.multipliers["a"] < 0) == (kind == "equal")
 
 
+def test_projected_multipliers_are_dual_ascent_by_hand_and_keep_to_their_bounds():
+    held = made("lagrangian", thresholds={"a": 0.5}, multiplier="projected", lr=0.5, momentum=0.0, most=0.3)
+    group, seen = torch.zeros(2, dtype=torch.long), []
+    for mean in (0.1, 0.9, 0.2, 0.0, 0.4, 1.0, 1.0):
+        held({"a": scores([mean - 0.1, mean + 0.1])}, {"a": 1.0}, group)
+        seen.append(held.multipliers["a"])
+    # lambda + (threshold - mean) / 2, cut to [0, 0.3]
+    assert seen == pytest.approx([0.2, 0.0, 0.15, 0.3, 0.3, 0.05, 0.0], abs=1e-6)
+    quick = made("lagrangian", thresholds={"a": 0.5}, multiplier="projected", lr=1.0, momentum=0.9, most=1.0)
+    for _ in range(20):
+        quick({"a": scores([-3.0])}, {"a": 1.0}, group[:1])
+    assert quick.multipliers["a"] == 1.0
+    quick({"a": scores([0.6])}, {"a": 1.0}, group[:1])
+    assert quick.multipliers["a"] < 1.0  # no momentum is stored up at the bound
+    both = made("lagrangian", thresholds={"a": 0.5}, multiplier="projected", kind="equal", lr=1.0, most=2.0)
+    for _ in range(20):
+        both({"a": scores([9.0])}, {"a": 1.0}, group[:1])
+    assert both.multipliers["a"] == -2.0 and both.bounds({"a": (0.0, 1.0)}, {"a": 1.0}) == (-math.inf, math.inf)
+    both.scale = "raw"
+    assert both.bounds({"a": (0.0, 1.0)}, {"a": 1.0}) == (-2.0, 2.0)
+    with pytest.raises(ConfigError, match=r"most and lr must be positive, momentum in \[0, 1\)"):
+        made("lagrangian", thresholds={"a": 0.5}, momentum=1.0)
+
+
+def test_a_lagrangian_finds_the_constrained_optimum_where_a_fixed_sum_does_not():
+    """Main reward -(x - 2)², held reward -x at least -1: the optimum is x = 1 with λ = 2 (dλ: 2(2 - x) = λ)."""
+    held = made(
+        "lagrangian", thresholds={"held": -1.0}, multiplier="projected", scale="raw", lr=0.1, momentum=0.0, most=5.0
+    )
+    x, group = torch.tensor([0.0], requires_grad=True), torch.zeros(1, dtype=torch.long)
+    for _ in range(600):
+        parts = {"main": scores([0.0]), "held": scores([0.0])}
+        parts["main"].value, parts["held"].value = -((x - 2) ** 2), -x
+        (gradient,) = torch.autograd.grad(held(parts, {"main": 1.0, "held": 1.0}, group).value.sum(), x)
+        x = (x + 0.05 * gradient).detach().requires_grad_()
+    assert x.item() == pytest.approx(1.0, abs=1e-2)
+    assert held.multipliers["held"] == pytest.approx(2.0, abs=2e-2)
+
+
+def test_lagrangian_multipliers_follow_the_rows_of_every_process():
+    """Two processes, played one after the other: each sees the sums of both, so both hold the multiplier of one."""
+    rows = [torch.tensor([0.0, 0.1, 0.2]), torch.tensor([0.9])]
+    sums = torch.stack([torch.tensor([float(r.sum()), len(r)], dtype=torch.float64) for r in rows])
+    alone = made("lagrangian", thresholds={"a": 0.5}, lr=1.0)
+    alone({"a": scores(torch.cat(rows).tolist())}, {"a": 1.0}, torch.zeros(4, dtype=torch.long))
+    for mine in rows:
+        one = made("lagrangian", thresholds={"a": 0.5}, lr=1.0)
+        one.over_ranks = lambda total: sums.mean(0)
+        one({"a": scores(mine.tolist())}, {"a": 1.0}, torch.zeros(len(mine), dtype=torch.long))
+        assert one.multipliers["a"] == pytest.approx(alone.multipliers["a"], abs=1e-9)
+
+
 def test_lagrangian_values_state_and_missing_rows():
     held = made("lagrangian", thresholds={"a": 0.0}, scale="raw", lr=1.0)
     parts = {"a": scores([4, None]), "b": scores([1, 1])}

@@ -21,6 +21,7 @@ def make(tiny_clip, picture_folder, linear_head):
     options = {
         "clip": checkpoint,
         "aesthetic": checkpoint | {"head": str(linear_head)},
+        "mlp_head": checkpoint | {"head": str(linear_head), "activation": "gelu"},
         "frechet": reference | {"encoder": str(tiny_clip)},
         "mmd": reference | {"encoder": str(tiny_clip)},
         "vendi": {"encoder": str(tiny_clip)},

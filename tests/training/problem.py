@@ -32,6 +32,11 @@ class Problem:
             record=lambda step, numbers: self.lines.append((step, numbers)),
         )
 
+    def stateful(self) -> dict[str, Any]:
+        """What a checkpoint holds besides weights, as a run's parts say it."""
+        named = {"policy": self.policy, "reward": self.objective.reward}
+        return {name: part for name, part in named.items() if hasattr(part, "load_state_dict")}
+
     def weights(self) -> dict[str, Any]:
         """A copy of the trained weights."""
         return {name: value.clone() for name, value in self.adapter.module.state_dict().items()}
@@ -42,6 +47,6 @@ def save_into(folder: Path, problem: Problem) -> Any:
     from mmalign.training import checkpoint
 
     def hook(session: Session, policy: Any, experience: Any) -> None:
-        checkpoint.save(folder, session, problem.adapter, {"policy": problem.policy})
+        checkpoint.save(folder, session, problem.adapter, problem.stateful())
 
     return hook

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from mmalign.core.errors import CheckpointError
+from mmalign.objectives.grpo import GRPO
+from mmalign.rewards import Mix
+from mmalign.rewards.combine.lagrangian import Lagrangian
 from mmalign.training import checkpoint
 from mmalign.training.loop import train
+from tests.toys import NearPoint
 from tests.training.problem import Problem, save_into
 
 
@@ -34,6 +38,29 @@ def test_resume_equals_the_uninterrupted_run(tmp_path: Path, options: dict[str, 
     if options:
         for one, other in zip(second.session.update_rule.average, whole.session.update_rule.average, strict=True):
             assert torch.equal(one, other)
+
+
+def held_at_threshold() -> GRPO:
+    """GRPO on a reward that is kept near a threshold by a multiplier that learns."""
+    held = Lagrangian({"held": -1.0}, multiplier="projected", lr=0.3, momentum=0.5)
+    return GRPO(Mix({"main": NearPoint(), "held": NearPoint((-1.0, 1.0))}, held), group_size=4)
+
+
+def test_multipliers_resume_exactly(tmp_path: Path) -> None:
+    whole = Problem(objective=held_at_threshold())
+    train(whole.policy, whole.objective, whole.session)
+
+    first = Problem(objective=held_at_threshold(), steps=3)
+    train(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
+    halfway = first.objective.reward.combination.multipliers["held"]
+    second = Problem(objective=held_at_threshold())
+    checkpoint.load(checkpoint.latest(tmp_path), second.session, second.stateful())
+    assert second.objective.reward.combination.multipliers["held"] == halfway > 0
+    train(second.policy, second.objective, second.session)
+
+    assert [n["multiplier/held"] for _, n in second.lines] == [n["multiplier/held"] for _, n in whole.lines[3:]]
+    assert second.lines[-1][1]["multiplier/held"] != pytest.approx(halfway)
+    assert all(torch.equal(second.weights()[name], value) for name, value in whole.weights().items())
 
 
 def trained(tmp_path: Path, steps: int = 3) -> Problem:

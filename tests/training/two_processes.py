@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
+from mmalign.objectives._pairs import anchored
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
@@ -48,6 +49,49 @@ def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tens
     return torch.cat([p.grad.flatten() for p in parameters])
 
 
+class Recorded:
+    """A policy that answers with the rows of one earlier rollout: its noise then does not depend on who asks."""
+
+    def __init__(self, policy: Any, rollout: Any) -> None:
+        self.policy, self.rollout = policy, rollout
+
+    def sample(self, texts: Any, rng: torch.Generator) -> Any:
+        """The next rows, whatever the prompts."""
+        return self.rollout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.policy, name)
+
+
+def statistics(kind: str, session: Session, share: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """What all rows decide together ("global" advantages, KTO's anchor): by one process, and by this one's share."""
+    adapter = ToyLatent()
+    policy: Any = Flow(adapter=adapter)
+    if kind == "global":
+        objective: Any = GRPO(reward=NearPoint(), group_size=4, std="global")
+        whole = objective.collect(policy, prompts(6), torch.Generator().manual_seed(0))
+        few = Recorded(policy, whole.rollout[share.start * 12 : share.stop * 12])
+        texts = prompts(6)[share.start * 3 : share.stop * 3]
+        apart = objective.collect(few, texts, torch.Generator()).advantage
+        session.spread(objective)
+        mine = objective.collect(few, texts, torch.Generator()).advantage
+        assert not torch.allclose(apart, mine, rtol=1e-3), "this share's spread is that of the whole"
+        return whole.advantage[share.start * 12 : share.stop * 12], mine
+    objective = DPO(reward=NearPoint(), online="all_pairs", group_size=4, loss_type="kto")
+    with torch.no_grad():
+        pairs = objective.collect(policy, prompts(6), torch.Generator().manual_seed(0))
+        for parameter in adapter.module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        # As if the policy had come to like its outputs, some more than others: the anchor is not cut off at 0.
+        liked = 30 * torch.rand(len(pairs), 1, generator=torch.Generator().manual_seed(2))
+        pairs = replace(pairs, ref_chosen=pairs.ref_chosen - liked, ref_rejected=pairs.ref_rejected - liked)
+        whole, cut = anchored(policy, pairs, 16), len(pairs) // 3
+        part = pairs[:cut] if share.start == 0 else pairs[cut:]
+        apart = anchored(policy, part, 16).anchor[0]
+        assert not torch.allclose(apart, whole.anchor[0], rtol=1e-3), "both shares have the anchor of the whole"
+        return whole.anchor[: len(part)], anchored(policy, part, 16, session.mean).anchor
+
+
 def main() -> None:
     """Compare and print."""
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1)
@@ -61,6 +105,13 @@ def main() -> None:
             worst = max(worst, gap)
             if accelerator.is_main_process:
                 print(f"{kind} rows={rows} relative difference {gap:.1e}", flush=True)
+    trainer = Trainer()
+    session = Session(trainer, Update([torch.nn.Parameter(torch.zeros(1))], trainer), None, Streams(0), accelerator)
+    for kind in ("global", "kto"):
+        alone, shared = statistics(kind, session, slice(rank, rank + 1))
+        gap = float((shared - alone).norm() / alone.norm())
+        worst = max(worst, gap)
+        print(f"{kind} of process {rank} relative difference {gap:.1e}", flush=True)
     if accelerator.is_main_process:
         print(f"worst {worst:.3e}", flush=True)
 

@@ -3,7 +3,8 @@
 A combination is called as `combination(parts, weights, group)` with `parts` the `Scores` of every trained slot (equal
 B), `weights` their weights and `group` (B,) the prompt each row belongs to, and returns `Scores`. It also says its
 `bounds` from the slots' ranges, the slots its options `mentions`, and whether gradient passes (`differentiable`).
-Stateful ones have `state_dict`, `load_state_dict` and an `adapting` switch.
+Stateful ones have `state_dict`, `load_state_dict` and an `adapting` switch; with `over_ranks` (a `Mean`, set by the
+loop) their state follows the rows of every process and stays the same on all.
 
 **Rows that lack a part.** Unless a combination says otherwise, a row on which any part has no value has none either: it
 takes the worst status (error, timeout, not_applicable, in this order) and is masked. PARSE_FAIL has a value, the

@@ -1,4 +1,4 @@
-"""Rewards held at thresholds by multipliers that learn, against over-optimising any one of them."""
+"""A main reward maximised while others are held at thresholds, by multipliers that learn."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.protocols import Mean, one_process
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
@@ -27,35 +28,50 @@ __all__ = ["Lagrangian"]
 
 @dataclass
 class Lagrangian:
-    """Σ_free w r + Σ_held λ w r, where λ falls while a held reward is above its threshold and rises while below.
+    """Σ_free w r + Σ_held λ w r, where λ rises while a held reward is below its threshold and falls while above.
 
-    After Moskovitz et al. 2023 ("Confronting Reward Model Overoptimization with Constrained RLHF"): λ = σ(μ) for
-    "at least θ", tanh(μ) for "exactly θ", μ by SGD on Σ λ_i (mean_i - θ_i). A reconstruction at the level of rewards:
-    the paper also weighs its KL advantage by N - Σ λ, which here is the objective's own β.
+    The dual of "maximise the free rewards where every held one reaches θ", ascended on the mean of each batch:
+
+    | multiplier | λ | step on μ | source |
+    |---|---|---|---|
+    | squashed | σ(μ) in (0, 1), tanh(μ) for `equal` | lr ∂λ/∂μ (θ - mean) | Moskovitz et al. 2023, 2310.04373 |
+    | projected | μ kept in [0, `most`], [-`most`, `most`] for `equal` | lr (θ - mean) | projected dual ascent |
+
+    `squashed` weighs a held reward at most as much as a free one of equal weight, and moves slowly near its ends;
+    `projected` starts at 0, lets a violated threshold outweigh the main reward, and is quick to let go. A
+    reconstruction at the level of rewards: the paper also weighs its KL advantage by N - Σ λ, which here is the
+    objective's own β. λ is the same on every process, and part of the checkpoint.
 
     Args:
         thresholds: θ by slot, in the slot's own units; slots not named are free.
         kind: `at_least`, or `equal`, where λ may turn negative and push back.
+        multiplier: how λ is kept in bounds.
+        most: the largest λ of `projected`.
         lr: of μ.
-        momentum: of μ.
+        momentum: of μ; a μ that meets its bound loses it.
         scale: of the summed values; means are compared with θ always raw.
     """
 
     thresholds: dict[str, float]
     kind: Literal["at_least", "equal"] = "at_least"
+    multiplier: Literal["squashed", "projected"] = "squashed"
+    most: float = 10.0
     lr: float = 0.01
     momentum: float = 0.1
     scale: Scale = "group_z"
     differentiable = True
     adapting = True
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
     _mu: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _velocity: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.thresholds:
             raise ValueError("thresholds: name at least one slot and the value to hold it at")
+        if self.most <= 0 or self.lr <= 0 or not 0 <= self.momentum < 1:
+            raise ValueError("most and lr must be positive, momentum in [0, 1)")
         # σ(0) = 0.5 as in the paper; tanh starts as high, not at 0 where nothing would be optimised.
-        start = 0.0 if self.kind == "at_least" else 0.5493
+        start = 0.5493 if self.multiplier == "squashed" and self.kind == "equal" else 0.0
         self._mu = dict.fromkeys(self.thresholds, start)
         self._velocity = dict.fromkeys(self.thresholds, 0.0)
 
@@ -65,8 +81,16 @@ class Lagrangian:
         return tuple(self.thresholds)
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """Between which λ stays."""
+        high = 1.0 if self.multiplier == "squashed" else self.most
+        return (-high if self.kind == "equal" else 0.0), high
+
+    @property
     def multipliers(self) -> dict[str, float]:
         """λ by held slot."""
+        if self.multiplier == "projected":
+            return dict(self._mu)
         squash = torch.sigmoid if self.kind == "at_least" else torch.tanh
         return {name: float(squash(torch.tensor(mu, dtype=torch.float64))) for name, mu in self._mu.items()}
 
@@ -82,12 +106,10 @@ class Lagrangian:
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The sum's bounds over every λ; endless under `group_z`."""
-        least = {"at_least": 0.0, "equal": -1.0}[self.kind]
         low, high = 0.0, 0.0
         for name, span in scaled_bounds(ranges, self.scale).items():
-            ends = [weighted_bounds({name: span}, {name: weights[name]})]
-            if name in self.thresholds:
-                ends.append(weighted_bounds({name: span}, {name: weights[name] * least}))
+            factors = self.limits if name in self.thresholds else (1.0,)
+            ends = [weighted_bounds({name: span}, {name: weights[name] * factor}) for factor in factors]
             low, high = low + min(a for a, _ in ends), high + max(b for _, b in ends)
         return low, high
 
@@ -110,11 +132,23 @@ class Lagrangian:
 
     def _adapt(self, parts: Mapping[str, Scores]) -> None:
         for name, threshold in self.thresholds.items():
-            values = parts[name].value.detach()[parts[name].valid]
-            if not len(values):
-                continue
-            multiplier = self.multipliers[name]
-            slope = multiplier * (1 - multiplier) if self.kind == "at_least" else 1 - multiplier**2
-            step = slope * (float(values.double().mean()) - threshold)
-            self._velocity[name] = self.momentum * self._velocity[name] + step
-            self._mu[name] -= self.lr * self._velocity[name]
+            values = parts[name].value.detach()[parts[name].valid].double()
+            seen = values.new_tensor([float(values.sum()), len(values)])
+            total, count = self.over_ranks(seen).tolist()
+            if count:
+                self._move(name, total / count - threshold)
+
+    def _move(self, name: str, excess: float) -> None:
+        """One step of μ down the batch's `excess` of mean over threshold."""
+        velocity = self.momentum * self._velocity[name] + self._slope(name) * excess
+        wanted = self._mu[name] - self.lr * velocity
+        low, high = self.limits if self.multiplier == "projected" else (-float("inf"), float("inf"))
+        self._mu[name] = min(max(wanted, low), high)
+        self._velocity[name] = velocity if self._mu[name] == wanted else 0.0
+
+    def _slope(self, name: str) -> float:
+        """∂λ/∂μ."""
+        if self.multiplier == "projected":
+            return 1.0
+        value = self.multipliers[name]
+        return value * (1 - value) if self.kind == "at_least" else 1 - value**2

@@ -22,8 +22,8 @@ class WeightedSum:
 
     Args:
         scale: `group_z` normalises each reward within its prompt's group (normalise, then sum: GDPO), so that weights
-            mean influence whatever the units; `running` by the mean and deviation of all rows seen so far; `raw` not.
-            One slot alone has nothing to agree with and stays raw under `group_z`.
+            mean influence whatever the units; `running` by the mean and deviation of all rows that this process has
+            seen so far; `raw` not. One slot alone has nothing to agree with and stays raw under `group_z`.
         missing: `propagate`: a row that lacks a part has no value; `renormalize`: it is scored on the parts it has,
             their weights scaled up to the same total.
     """

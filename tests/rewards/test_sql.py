@@ -4,6 +4,7 @@ import itertools
 import os
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -129,7 +130,8 @@ def test_faults_of_the_data_are_ours(judge, folder):
 def test_right_results_are_remembered_and_the_process_ends_with_its_reward(judge):
     judge("select 1")
     process = judge.reward.process
-    assert process.remembered(*next(iter(process._kept)), 1.0) is next(iter(process._kept.values()))
+    (file, sql), kept = next(iter(process._kept.items()))
+    assert process.remembered(Path(file), sql, 1.0) is kept
     mine = SqlExecution()
     mine.process._started()
     running = mine.process._process

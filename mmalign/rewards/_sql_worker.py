@@ -14,7 +14,14 @@ from typing import Any
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _REACH_OUTSIDE = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
-_SYNTAX = ("syntax error", "incomplete input", "unrecognized token", "one statement at a time", "null character", "not authorized")
+_SYNTAX = (
+    "syntax error",
+    "incomplete input",
+    "unrecognized token",
+    "one statement at a time",
+    "null character",
+    "not authorized",
+)
 _LIMIT = ("interrupted", "out of memory", "too big", "too complex", "database or disk is full")
 _LONGEST_VALUE = 10_000_000  # bytes
 _CELL = 100_000  # characters of one value that are sent on

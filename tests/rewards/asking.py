@@ -9,7 +9,9 @@ from mmalign.rewards import Guarded, load_reward
 def told(*rows, group=None):
     """Rows of (output, meta)."""
     numbers = torch.arange(len(rows)) if group is None else torch.tensor(group)
-    return Rollout([Prompt(f"question {i}", meta=meta) for i, (_, meta) in enumerate(rows)], [r[0] for r in rows], numbers)
+    return Rollout(
+        [Prompt(f"question {i}", meta=meta) for i, (_, meta) in enumerate(rows)], [r[0] for r in rows], numbers
+    )
 
 
 def scored(name, *rows, group=None, **options):

@@ -181,7 +181,11 @@ def test_a_row_without_its_column_is_not_applicable_and_a_bad_column_is_our_erro
 
 
 def test_a_column_that_no_row_has_is_found_before_training():
-    rewards = {"rewards.a": load_reward("exact_match"), "rewards.b": load_reward("iou"), "rewards.c": load_reward("format")}
+    rewards = {
+        "rewards.a": load_reward("exact_match"),
+        "rewards.b": load_reward("iou"),
+        "rewards.c": load_reward("format"),
+    }
     prompts = told(("", {"anwser": "a", "boxes": None}), ("", {"boxes": []})).prompts
     with pytest.raises(DataError) as error:
         require_columns(rewards, prompts)

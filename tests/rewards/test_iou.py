@@ -52,7 +52,12 @@ def test_assignment_equals_trying_everything(n, m, seed):
 
 @pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
 def test_matched_score_equals_torchvision_and_brute_force(kind):
-    peer = {"iou": ops.box_iou, "giou": ops.generalized_box_iou, "diou": ops.distance_box_iou, "ciou": ops.complete_box_iou}
+    peer = {
+        "iou": ops.box_iou,
+        "giou": ops.generalized_box_iou,
+        "diou": ops.distance_box_iou,
+        "ciou": ops.complete_box_iou,
+    }
     lowest = {"iou": 0, "giou": -1, "diou": -1, "ciou": -1.5}[kind]
     rng = torch.Generator().manual_seed(5)
     for n, m in ((1, 1), (2, 3), (4, 3)):
@@ -74,7 +79,9 @@ def test_misses_extras_duplicates_and_nothing():
     assert F.match_boxes(torch.cat([a, a, a]), a).score == pytest.approx(1 / 3)
     assert F.match_boxes(none, none).score == 1 and F.match_boxes(none, a).score == F.match_boxes(a, none).score == 0
     labels = torch.tensor([[False, True], [True, False]])
-    assert F.match_boxes(both, both, same_label=labels).score == 0 and F.match_boxes(both, both, threshold=0.5).score == 1
+    assert (
+        F.match_boxes(both, both, same_label=labels).score == 0 and F.match_boxes(both, both, threshold=0.5).score == 1
+    )
 
 
 # the reward --------------------------------------------------------------------------------------------------------
@@ -111,7 +118,11 @@ def test_what_is_no_box_in_the_picture_fails(said):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(["pixel", "unit", "per_mille"]), st.sampled_from(["xyxy", "xywh", "cxcywh", "yxyx"]))
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from(["pixel", "unit", "per_mille"]),
+    st.sampled_from(["xyxy", "xywh", "cxcywh", "yxyx"]),
+)
 def test_every_convention_says_the_same(seed, frame, layout):
     rng = torch.Generator().manual_seed(seed)
     truth, said = boxes(rng, 3), boxes(rng, 2)
@@ -144,7 +155,11 @@ def test_a_wrong_frame_says_so():
 
 def test_parts_and_invalid_boxes_as_misses():
     truth = {"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]]}
-    rows = [("[[0,0,10,10],[20,20,30,29],[40,40,50,50]]", truth), ("[[0,0,10,10],[9,9,1,1]]", truth), ("[]", {"boxes": []})]
+    rows = [
+        ("[[0,0,10,10],[20,20,30,29],[40,40,50,50]]", truth),
+        ("[[0,0,10,10],[9,9,1,1]]", truth),
+        ("[]", {"boxes": []}),
+    ]
     found = scored("iou", *rows, invalid="miss")
     assert found.value.tolist() == pytest.approx([1.9 / 3, 0.5, 1])
     assert found.parts["iou"].tolist() == pytest.approx([0.95, 1, 0])

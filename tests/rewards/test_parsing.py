@@ -1,5 +1,6 @@
 """Parsers read what they promise, refuse the rest with `Unreadable` alone, and take time in proportion to the text."""
 
+import contextlib
 import json
 import time
 
@@ -88,19 +89,23 @@ def test_nothing_breaks_a_parser_or_slows_it(name):
 
 @each
 @settings(max_examples=60, deadline=None)
-@given(st.text() | st.text("[]{}()<>/\\\",.:;-+0123456789eEnaifbox thkwrlcsq`\n", max_size=200))
+@given(st.text() | st.text('[]{}()<>/\\",.:;-+0123456789eEnaifbox thkwrlcsq`\n', max_size=200))
 @example("<answer>1</answer>")
 @example("</answer><answer>")
 @example("<think></think></think>x")
 def test_any_text_is_read_or_refused(name, text):
-    try:
+    with contextlib.suppress(P.Unreadable):
         PARSERS[name](text)
-    except P.Unreadable:
-        pass
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s), max_leaves=12))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda s: st.lists(s) | st.dictionaries(st.text(), s),
+        max_leaves=12,
+    )
+)
 def test_json_comes_back_from_prose(value):
     value = [value]
     assert P.json_values(f"I'd say \"so\": ```json\n{json.dumps(value)}\n``` that's it") == [value]
@@ -204,13 +209,24 @@ def test_words_and_normal_form():
 
 @pytest.mark.parametrize(
     "text, value",
-    [("1,234.5", 1234.5), ("$1,000", 1000), ("5 %", 5), ("−3", -3), ("１２", 12), ("12.", 12), ("1e3", 1000), (".5", 0.5)],
+    [
+        ("1,234.5", 1234.5),
+        ("$1,000", 1000),
+        ("5 %", 5),
+        ("−3", -3),
+        ("１２", 12),
+        ("12.", 12),
+        ("1e3", 1000),
+        (".5", 0.5),
+    ],
 )
 def test_numbers_as_people_write_them(text, value):
     assert P.number(text) == value == P.last_number(f"well, {text}")
 
 
-@pytest.mark.parametrize("text", ["", "five", "1,23", "1 2", "nan", "inf", "1e999", "0x10", "1_000", "5 km", "--1", "12345,678"])
+@pytest.mark.parametrize(
+    "text", ["", "five", "1,23", "1 2", "nan", "inf", "1e999", "0x10", "1_000", "5 km", "--1", "12345,678"]
+)
 def test_what_is_no_number(text):
     with pytest.raises(P.Unreadable):
         P.number(text)

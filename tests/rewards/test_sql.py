@@ -1,7 +1,6 @@
 """Queries from a model: right ones, wrong ones, and those that write, reach outside or never end."""
 
 import itertools
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -65,19 +64,20 @@ def test_tiers(judge, output, value):
     [
         "", "I do not know", "select name,, age from pet", "select", "select 'a", "select 1; drop table pet",
         "DROP TABLE pet", "delete from pet", "with x as (select 1) insert into pet select 'a', 1, 1",
-        "with x as (select 1) delete from pet", "attach '/tmp/x.db' as y", "pragma query_only = 0", "vacuum into '/tmp/x'",
+        "with x as (select 1) delete from pet", "attach '/tmp/x.db' as y", "pragma query_only = 0",
+        "vacuum into '/tmp/x'",
         "select load_extension('x')", "select * from pragma_table_list", "select \x00", "select '\ud800' from nowhere",
         "select " + "(" * 90_000, "x" * 2_000_000,
     ],
 )  # fmt: skip
 def test_what_is_no_query_or_would_do_more_than_read(judge, folder, output):
-    files = sorted(os.listdir(folder / "pets"))
+    files = sorted(path.name for path in (folder / "pets").iterdir())
     content = (folder / "pets" / "pets.sqlite").read_bytes()
     value, status, why = judge(output)
     assert (value, status) == (-1, FAIL) or (value, status) == (-0.5, OK)
     if "(" * 100 not in output:
         assert status is FAIL and why
-    assert sorted(os.listdir(folder / "pets")) == files
+    assert sorted(path.name for path in (folder / "pets").iterdir()) == files
     assert (folder / "pets" / "pets.sqlite").read_bytes() == content
 
 
@@ -120,7 +120,9 @@ def test_a_constant_is_found_out_by_a_second_database(judge):
 def test_faults_of_the_data_are_ours(judge, folder):
     assert judge("select 1", "select nothing from pet")[1] is ERROR
     value, status, why = judge("select 1", database="dogs")
-    assert status is ERROR and value != value and "Prompt.meta['database']: no such file" in why and "dogs.sqlite" in why
+    assert (
+        status is ERROR and value != value and "Prompt.meta['database']: no such file" in why and "dogs.sqlite" in why
+    )
     whole = {"sql": "select 1", "database": str(folder / "pets" / "pets.sqlite")}
     found = scored("sql_execution", ("select 1", whole), ("select 1", {"sql": "select 1"}))
     assert found.status.tolist() == [OK, Status.NOT_APPLICABLE] and "no 'database'" in found.info[1]

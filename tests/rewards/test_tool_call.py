@@ -59,7 +59,8 @@ def test_one_of_two_calls():
     "output",
     [
         "", "no call", "<tool_call>", lines(""), lines("[]"), lines('{"name": 3, "parameters": {}}'),
-        lines('{"name": "weather"}'), lines('{"name": "weather", "parameters": [1]}'), lines("{" * 10_000), lines("9" * 10_000),
+        lines('{"name": "weather"}'), lines('{"name": "weather", "parameters": [1]}'), lines("{" * 10_000),
+        lines("9" * 10_000),
         "<tool_call>" * 500_000, "x" * 10_000_000,
     ],
 )  # fmt: skip
@@ -80,7 +81,9 @@ def test_no_call_wanted():
 
 
 def test_parts_and_bad_truth():
-    found = scored("tool_call", (lines(PARIS), {"ground_truth": lines(PARIS)}), ("a", {"ground_truth": lines("nonsense")}))
+    found = scored(
+        "tool_call", (lines(PARIS), {"ground_truth": lines(PARIS)}), ("a", {"ground_truth": lines("nonsense")})
+    )
     assert found.parts["match"][0] == 3 and found.parts["format"][0] == 0
     assert found.status.tolist() == [OK, ERROR] and "Prompt.meta['ground_truth']: a line of the calls" in found.info[1]
 

@@ -38,7 +38,7 @@ def test_a_run_leaves_everything_it_promises(run_file: RunFile, tmp_path: Path, 
     assert [line["step"] for line in lines if "eval/small" in line] == [2, 4]
     summary = json.loads((root / "summary.json").read_text())
     assert {(row["name"], row["role"]) for row in summary["rows"]} == {("crisp", "trained"), ("small", "judge")}
-    assert set(summary["rows"][0]) == {"name", "role", "before", "after", "delta", "ci", "n"}
+    assert set(summary["rows"][0]) == {"name", "role", "before", "after", "delta", "ci", "n", "win_rate"}
     assert load(root / "run.yaml").evaluation.judges["small"]["role"] == "judge"
     assert summary["report"].endswith("report.html") and summary["seconds"] > 0
 

@@ -51,8 +51,8 @@ def make(
 
 @world.command("reference")
 def reference(
-    out: Annotated[Path, typer.Option(help="the file to write")] = Path("assets/reference/scenes_clip.safetensors"),
-    encoder: Annotated[str, typer.Option(help="the CLIP checkpoint that embeds")] = "assets/scenes_clip",
+    out: Annotated[Path, typer.Option(help="the file to write")] = Path("assets/reference/scenes_judge.safetensors"),
+    encoder: Annotated[str, typer.Option(help="the CLIP checkpoint that embeds")] = "assets/scenes_judge",
     count: Annotated[int, typer.Option(min=2, help="truth scenes")] = 512,
     seed: Annotated[int, typer.Option(help="of captions and scenes")] = 0,
 ) -> None:

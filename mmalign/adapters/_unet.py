@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmalign.adapters._loaded import Frame
 from mmalign.core.errors import CapabilityError
 
 
@@ -21,8 +22,9 @@ def check_plain(pipe: Any, model: str) -> None:
         )
 
 
-def native_pixels(pipe: Any) -> tuple[int, int]:
-    """(height, width) in pixels of the pictures the U-Net was trained on."""
-    sample_size = pipe.unet.config.sample_size
+def unet_frame(pipe: Any, model: str) -> Frame:
+    """Latents as the U-Net takes them, pictures of the size it was trained on; refuses what `check_plain` refuses."""
+    check_plain(pipe, model)
+    sample_size, scale = pipe.unet.config.sample_size, pipe.vae_scale_factor
     height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
+    return Frame(pipe.unet.config.in_channels, (height * scale, width * scale), scale)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,26 +11,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmalign.adapters._conditions import Conditions
+from mmalign.adapters import _loaded
 from mmalign.adapters._cut import warn_if_cut
 from mmalign.adapters._frame_images import FrameImages
-from mmalign.adapters._loading import modules, open_pipeline
+from mmalign.adapters._loaded import Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
     Dtype,
     Train,
     check_counts,
     default_device,
-    image_size,
     input_dtype,
     mixed_precision,
     not_loaded,
     texts_only,
-    torch_dtype,
 )
-from mmalign.adapters._packing import pack, unpack
+from mmalign.adapters._packing import pack, packed_frame, unpack
 from mmalign.adapters._schedule import dynamic_shift, flow_level, flow_schedule
-from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
@@ -87,11 +82,16 @@ class QwenImage:
     )
 
     module: nn.Module = field(init=False, repr=False, compare=False)
-    pipeline: Any = field(init=False, repr=False, compare=False)
-    weights: Weights = field(init=False, repr=False, compare=False)
-    conditions: Conditions = field(init=False, repr=False, compare=False)
-    images: FrameImages = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    loaded: Loaded = field(init=False, repr=False, compare=False)
+
+    reference = _loaded.reference
+    trainable = _loaded.trainable
+    save = _loaded.save
+    restore = _loaded.restore
+    unconditional = _loaded.unconditional
+    decode = _loaded.decode
+    latents = _loaded.latents
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts", "max_sequence_length")
@@ -106,59 +106,11 @@ class QwenImage:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        self.device = device = default_device(self.device)
-        dtypes = {"default": torch_dtype(self.dtype), "vae": torch.float32}
-        dtypes["transformer"] = input_dtype(self.train, self.dtype)
-        self.pipeline = pipe = open_pipeline(
-            self.pipeline_name,
-            self.model,
-            dtypes,
-            revision=self.revision,
-            variant=self.variant,
-        )
-        native = (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
-        self.height, self.width = image_size(
-            self.resolution, self.height, self.width, native, 2 * pipe.vae_scale_factor
-        )
-        self.latent_shape = (
-            pipe.transformer.config.in_channels // 4,
-            self.height // pipe.vae_scale_factor,
-            self.width // pipe.vae_scale_factor,
-        )
-        self.weights = make_trainable(self.train, pipe, "transformer", self.lora, self.lora_targets)
-        self.module = pipe.transformer.to(device)
-        if self.gradient_checkpointing:
-            pipe.transformer.enable_gradient_checkpointing()
-        self.images = FrameImages(pipe.vae.to(device), self.decode_rows, self.gradient_checkpointing)
-        encoders = [part for name, part in modules(pipe).items() if name.startswith("text_encoder")]
-        self.conditions = Conditions(
-            self._encode_text, self._encode_negative, encoders, device, self.offload_text_encoder, self.cached_prompts
-        )
-        return self
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it, `module` computes with the weights it started from."""
-        return self.weights.reference()
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name."""
-        return self.weights.trainable()
-
-    def save(self, directory: Path) -> None:
-        """Write the LoRA file, or the `transformer` folder, that plain diffusers loads."""
-        self.weights.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
-        self.weights.restore(directory)
+        return load_into(self, "transformer", packed_frame, images=FrameImages)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` (B, L, D) and `encoder_hidden_states_mask` (B, L), False at padding."""
-        return self.conditions(texts_only(prompts, "qwen_image"))
-
-    def unconditional(self, rows: int) -> Condition:
-        """The same of the negative prompt."""
-        return self.conditions.unconditional(rows)
+        return self.loaded.conditions(texts_only(prompts, "qwen_image"))
 
     def predict(
         self, x: Float[Tensor, "B C h w"], times: Float[Tensor, " B"], condition: Condition
@@ -189,7 +141,7 @@ class QwenImage:
 
         Raises ConfigError for a single step where they are stretched: the pipeline itself then divides by zero.
         """
-        scheduler, steps = self.pipeline.scheduler, num_inference_steps
+        scheduler, steps = self.loaded.pipeline.scheduler, num_inference_steps
         if steps == 1 and scheduler.config.shift_terminal:
             raise ConfigError("num_inference_steps: 1 is too few for a scheduler with shift_terminal; take 2 or more.")
         mu = dynamic_shift(scheduler, (self.latent_shape[1] // 2) * (self.latent_shape[2] // 2))
@@ -198,18 +150,12 @@ class QwenImage:
 
     def level(self, u: Tensor) -> NoiseLevel:
         """Training levels at u, unshifted where the shift depends on resolution (as published)."""
-        return flow_level(self.pipeline.scheduler, u)
-
-    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Images nominally in [0, 1], not clamped, with gradient to x."""
-        return self.images.decode(x)
-
-    def latents(self, output: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """The mode of the autoencoder's latents for images in [0, 1]."""
-        return self.images.latents(output)
+        return flow_level(self.loaded.pipeline.scheduler, u)
 
     def _encode_text(self, text: str) -> Condition:
-        embeds, mask = self.pipeline.encode_prompt(prompt=[text], device=self.device, max_sequence_length=LONGEST)
+        embeds, mask = self.loaded.pipeline.encode_prompt(
+            prompt=[text], device=self.device, max_sequence_length=LONGEST
+        )
         known, kept = embeds.shape[1], self.max_sequence_length
         warn_if_cut("qwen_image", text, known, kept)
         mask = torch.ones(embeds.shape[:2], device=embeds.device) if mask is None else mask

@@ -5,34 +5,29 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmalign.adapters._conditions import Conditions
+from mmalign.adapters import _loaded
 from mmalign.adapters._cut import warn_if_cut
 from mmalign.adapters._deep_images import DeepImages
-from mmalign.adapters._loading import modules, open_pipeline
+from mmalign.adapters._loaded import Frame, Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
     Dtype,
     Train,
     check_counts,
     default_device,
-    image_size,
     input_dtype,
     mixed_precision,
     not_loaded,
     texts_only,
-    torch_dtype,
 )
 from mmalign.adapters._schedule import flow_level, flow_schedule
-from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
@@ -86,12 +81,18 @@ class Sana:
     )
 
     module: nn.Module = field(init=False, repr=False, compare=False)
-    pipeline: Any = field(init=False, repr=False, compare=False)
     scheduler: Any = field(init=False, repr=False, compare=False)
-    weights: Weights = field(init=False, repr=False, compare=False)
-    conditions: Conditions = field(init=False, repr=False, compare=False)
-    images: DeepImages = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    loaded: Loaded = field(init=False, repr=False, compare=False)
+
+    reference = _loaded.reference
+    trainable = _loaded.trainable
+    save = _loaded.save
+    restore = _loaded.restore
+    unconditional = _loaded.unconditional
+    guide = _loaded.guide
+    decode = _loaded.decode
+    latents = _loaded.latents
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts", "max_sequence_length")
@@ -101,66 +102,19 @@ class Sana:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        self.device = device = default_device(self.device)
-        dtypes = {"default": torch_dtype(self.dtype), "vae": torch.float32}
-        dtypes["transformer"] = input_dtype(self.train, self.dtype)
-        self.pipeline = pipe = open_pipeline(
-            self.pipeline_name,
-            self.model,
-            dtypes,
-            revision=self.revision,
-            variant=self.variant,
-        )
-        self.scheduler = _euler(pipe.scheduler)
-        network = pipe.transformer.config
-        multiple = math.lcm(32, network.patch_size * pipe.vae_scale_factor)  # 32: the pipeline's own rule
-        native = (network.sample_size * pipe.vae_scale_factor,) * 2
-        self.height, self.width = image_size(self.resolution, self.height, self.width, native, multiple)
-        self.latent_shape = (
-            network.in_channels,
-            self.height // pipe.vae_scale_factor,
-            self.width // pipe.vae_scale_factor,
-        )
-        self.weights = make_trainable(self.train, pipe, "transformer", self.lora, self.lora_targets)
-        self.module = pipe.transformer.to(device)
-        if self.gradient_checkpointing:
-            pipe.transformer.enable_gradient_checkpointing()
-        self.images = DeepImages(pipe.vae.to(device), self.decode_rows, self.gradient_checkpointing)
-        encoders = [part for name, part in modules(pipe).items() if name.startswith("text_encoder")]
-        self.conditions = Conditions(
-            self._encode_text, self._encode_negative, encoders, device, self.offload_text_encoder, self.cached_prompts
-        )
+        load_into(self, "transformer", _frame, images=DeepImages)
+        self.scheduler = _euler(self.loaded.pipeline.scheduler)
         return self
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it, `module` computes with the weights it started from."""
-        return self.weights.reference()
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name."""
-        return self.weights.trainable()
-
-    def save(self, directory: Path) -> None:
-        """Write the LoRA file, or the `transformer` folder, that plain diffusers loads."""
-        self.weights.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
-        self.weights.restore(directory)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` (B, L, D) and `encoder_attention_mask` (B, L), 1 at tokens, 0 at padding."""
-        return self.conditions(texts_only(prompts, "sana"))
-
-    def unconditional(self, rows: int) -> Condition:
-        """The same of the negative prompt."""
-        return self.conditions.unconditional(rows)
+        return self.loaded.conditions(texts_only(prompts, "sana"))
 
     def predict(
         self, x: Float[Tensor, "B C h w"], times: Float[Tensor, " B"], condition: Condition
     ) -> Float[Tensor, "B C h w"]:
         """The velocity, float32 (the first half of the channels where the checkpoint also predicts a variance)."""
-        config = self.pipeline.transformer.config
+        config = self.loaded.pipeline.transformer.config
         with mixed_precision(x.device, self.dtype):
             output = self.module(
                 x.to(input_dtype(self.train, self.dtype)),
@@ -170,27 +124,15 @@ class Sana:
             )[0]
         return output[:, : x.shape[1]].float()  # type: ignore[no-any-return]
 
-    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans, 2207.12598) as the pipeline writes it: u + scale (c - u)."""
-        return unconditional + scale * (conditional - unconditional)
-
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
         """The sigmas of the checkpoint's own scheduler, flow-matching Euler or DPM-Solver."""
-        own = self.pipeline.scheduler
+        own = self.loaded.pipeline.scheduler
         sigmas = None if self.scheduler is own else _solver_sigmas(own, num_inference_steps)
         return flow_schedule(self.scheduler, num_inference_steps, default_device(self.device), sigmas=sigmas)
 
     def level(self, u: Tensor) -> NoiseLevel:
         """Training levels at u, shifted as the scheduler's config says."""
         return flow_level(self.scheduler, u)
-
-    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Images nominally in [0, 1], not clamped, with gradient to x."""
-        return self.images.decode(x)
-
-    def latents(self, output: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """The mode of the autoencoder's latents for images in [0, 1]."""
-        return self.images.latents(output)
 
     def _encode_text(self, text: str) -> Condition:
         embeds, mask, _, _ = self._encode_prompt(text, self._instruction())
@@ -202,10 +144,10 @@ class Sana:
 
     def _encode_prompt(self, text: str, instruction: list[str]) -> Any:
         before = "\n".join(instruction)
-        encode, room = self.pipeline.tokenizer.encode, self.max_sequence_length
+        encode, room = self.loaded.pipeline.tokenizer.encode, self.max_sequence_length
         room += len(encode(before)) - 2 if instruction else 0  # the pipeline's own sum
         warn_if_cut("sana", text, len(encode(before + text.lower().strip())), room)
-        return self.pipeline.encode_prompt(
+        return self.loaded.pipeline.encode_prompt(
             prompt=[text],
             do_classifier_free_guidance=False,
             device=self.device,
@@ -216,7 +158,13 @@ class Sana:
     def _instruction(self) -> list[str]:
         if self.complex_human_instruction is not None:
             return self.complex_human_instruction
-        return list(inspect.signature(self.pipeline.__call__).parameters["complex_human_instruction"].default)
+        return list(inspect.signature(self.loaded.pipeline.__call__).parameters["complex_human_instruction"].default)
+
+
+def _frame(pipe: Any) -> Frame:
+    network, scale = pipe.transformer.config, pipe.vae_scale_factor
+    multiple = math.lcm(32, network.patch_size * scale)  # 32: the pipeline's own rule
+    return Frame(network.in_channels, (network.sample_size * scale,) * 2, multiple)
 
 
 def _euler(scheduler: Any) -> Any:

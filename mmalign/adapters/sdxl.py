@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmalign.adapters._conditions import Conditions
-from mmalign.adapters._decode import LatentImages
-from mmalign.adapters._loading import open_pipeline
+from mmalign.adapters import _loaded
+from mmalign.adapters._loaded import Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
     Dtype,
     Train,
     check_counts,
     default_device,
-    image_size,
     input_dtype,
     mixed_precision,
     not_loaded,
     texts_only,
-    torch_dtype,
 )
 from mmalign.adapters._schedule import ddim_level, ddim_prediction, ddim_schedule
-from mmalign.adapters._unet import check_plain, native_pixels
-from mmalign.adapters._weights import Weights, make_trainable
+from mmalign.adapters._unet import unet_frame
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
@@ -68,12 +62,18 @@ class SDXL:
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     module: nn.Module = field(init=False, repr=False, compare=False)
-    pipeline: Any = field(init=False, repr=False, compare=False)
-    weights: Weights = field(init=False, repr=False, compare=False)
-    conditions: Conditions = field(init=False, repr=False, compare=False)
-    images: LatentImages = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    loaded: Loaded = field(init=False, repr=False, compare=False)
     prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which
+
+    reference = _loaded.reference
+    trainable = _loaded.trainable
+    save = _loaded.save
+    restore = _loaded.restore
+    unconditional = _loaded.unconditional
+    guide = _loaded.guide
+    decode = _loaded.decode
+    latents = _loaded.latents
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts")
@@ -83,61 +83,14 @@ class SDXL:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        self.device = device = default_device(self.device)
-        dtypes = {"default": torch_dtype(self.dtype), "vae": torch.float32}
-        dtypes["unet"] = input_dtype(self.train, self.dtype)
-        self.pipeline = pipe = open_pipeline(
-            self.pipeline_name,
-            self.model,
-            dtypes,
-            revision=self.revision,
-            variant=self.variant,
-            absent=("feature_extractor", "image_encoder"),
-        )
-        check_plain(pipe, self.model)
-        self.prediction = ddim_prediction(pipe.scheduler)
-        scale = pipe.vae_scale_factor
-        native = native_pixels(pipe)
-        self.height, self.width = image_size(self.resolution, self.height, self.width, native, scale)
-        self.latent_shape = (pipe.unet.config.in_channels, self.height // scale, self.width // scale)
-        self.weights = make_trainable(self.train, pipe, "unet", self.lora, self.lora_targets)
-        self.module = pipe.unet.to(device)
-        if self.gradient_checkpointing:
-            pipe.unet.enable_gradient_checkpointing()
-        self.images = LatentImages(pipe.vae.to(device), self.decode_rows, self.gradient_checkpointing)
-        self.conditions = Conditions(
-            self._encode_text,
-            self._encode_negative,
-            [part for part in (pipe.text_encoder, pipe.text_encoder_2) if part is not None],
-            device,
-            self.offload_text_encoder,
-            self.cached_prompts,
-        )
+        absent = ("feature_extractor", "image_encoder")
+        load_into(self, "unet", lambda pipe: unet_frame(pipe, self.model), absent=absent)
+        self.prediction = ddim_prediction(self.loaded.pipeline.scheduler)
         return self
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it, `module` computes with the weights it started from."""
-        return self.weights.reference()
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name."""
-        return self.weights.trainable()
-
-    def save(self, directory: Path) -> None:
-        """Write the LoRA file, or the `unet` folder, that plain diffusers loads."""
-        self.weights.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
-        self.weights.restore(directory)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` (B, 77, D), `text_embeds` (B, P) and `time_ids` (B, 6)."""
-        return self.conditions(texts_only(prompts, "sdxl"))
-
-    def unconditional(self, rows: int) -> Condition:
-        """The same of the negative prompt."""
-        return self.conditions.unconditional(rows)
+        return self.loaded.conditions(texts_only(prompts, "sdxl"))
 
     def predict(
         self, x: Float[Tensor, "B C h w"], times: Float[Tensor, " B"], condition: Condition
@@ -154,35 +107,23 @@ class SDXL:
             )[0]
         return answer.float()  # type: ignore[no-any-return]
 
-    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans, 2207.12598) as the pipeline writes it: u + scale (c - u)."""
-        return unconditional + scale * (conditional - unconditional)
-
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
         """DDIM's levels for the scheduler's config."""
-        return ddim_schedule(self.pipeline.scheduler, num_inference_steps, default_device(self.device))
+        return ddim_schedule(self.loaded.pipeline.scheduler, num_inference_steps, default_device(self.device))
 
     def level(self, u: Tensor) -> NoiseLevel:
         """Training levels at u."""
-        return ddim_level(self.pipeline.scheduler, u)
-
-    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Images nominally in [0, 1], not clamped, with gradient to x."""
-        return self.images.decode(x)
-
-    def latents(self, output: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """The mode of the autoencoder's latents for images in [0, 1]."""
-        return self.images.latents(output)
+        return ddim_level(self.loaded.pipeline.scheduler, u)
 
     def _encode_text(self, text: str) -> Condition:
-        embeds, _, pooled, _ = self.pipeline.encode_prompt(
+        embeds, _, pooled, _ = self.loaded.pipeline.encode_prompt(
             [text], device=self.device, do_classifier_free_guidance=False
         )
         return self._condition(embeds, pooled)
 
     def _encode_negative(self) -> Condition:
         negative = [self.negative_prompt] if self.negative_prompt else None
-        _, embeds, _, pooled = self.pipeline.encode_prompt([""], device=self.device, negative_prompt=negative)
+        _, embeds, _, pooled = self.loaded.pipeline.encode_prompt([""], device=self.device, negative_prompt=negative)
         return self._condition(embeds, pooled)
 
     def _condition(self, embeds: Tensor, pooled: Tensor) -> Condition:

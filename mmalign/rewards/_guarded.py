@@ -18,9 +18,9 @@ from mmalign.rewards._contract import checked
 from mmalign.rewards._credit import Credit, is_set
 from mmalign.rewards._isolate import isolated
 from mmalign.rewards._merge import merge, scattered
-from mmalign.rewards._meter import Meter
 from mmalign.rewards._process import RowProcess
 from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards._tally import Tally
 
 _DEFAULT_TIMEOUT = 60.0
 
@@ -48,7 +48,7 @@ class Guarded:
     timeout: float | None = None
     cache: ScoreCache | None = None
     failed_share: float = 0.5
-    _meter: Meter = field(default_factory=Meter, init=False, repr=False)
+    _tally: Tally = field(default_factory=Tally, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if is_set(self.reward):
@@ -94,13 +94,13 @@ class Guarded:
         start = time.perf_counter()
         with quiet_random():
             scores, hits = self._scored(rollout)
-        self._meter.add(scores, time.perf_counter() - start, hits)
+        self._tally.add(scores, time.perf_counter() - start, hits)
         self._breaker.watch(scores)
         return scores
 
     def metrics(self) -> dict[str, Tensor]:
-        """Values, status shares and seconds since the last call of `metrics`, see `Meter.read`."""
-        return self._meter.read()
+        """Values, status shares and seconds since the last call of `metrics`, see `Tally.read`."""
+        return self._tally.read()
 
     def close(self) -> None:
         """End the reward's own process, if it has one."""

@@ -18,7 +18,7 @@ from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards._cache import ScoreCache
 from mmalign.rewards._credit import Credit, is_set
 from mmalign.rewards._guarded import Guarded
-from mmalign.rewards._meter import correlation, flat_share
+from mmalign.rewards._tally import correlation, flat_share
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 
 
@@ -174,7 +174,7 @@ class Mix:
     def metrics(self) -> dict[str, Tensor]:
         """Scalars for the logs, since the last call; those of differences within a batch are of the latest batch.
 
-        "reward/slot" is the mean value, "reward/slot/…" the rest of `Meter.read` and "flat_groups", the share of groups
+        "reward/slot" is the mean value, "reward/slot/…" the rest of `Tally.read` and "flat_groups", the share of groups
         in which nothing differs; "correlation/a/b" of every two slots; and what the combination says of itself.
         """
         found: dict[str, Tensor] = {}

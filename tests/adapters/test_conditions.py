@@ -24,11 +24,11 @@ def counted(conditions):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_encoders_see_each_text_once(name, make):
     adapter = make(name)
-    calls = counted(adapter.conditions)
+    calls = counted(adapter.loaded.conditions)
     first = adapter.encode([Prompt("a"), Prompt("b"), Prompt("a")])
     again = adapter.encode([Prompt("b"), Prompt("a")])
     assert calls == ["a", "b"]
-    assert (adapter.conditions.hits, adapter.conditions.misses) == (2, 2)
+    assert (adapter.loaded.conditions.hits, adapter.loaded.conditions.misses) == (2, 2)
     for key, value in first.items():
         assert torch.equal(value[0], value[2])
         assert torch.equal(again[key], value[[1, 0]])
@@ -104,7 +104,7 @@ def test_media_that_would_be_ignored_is_refused(make):
 
 def test_sd3_can_leave_t5_out(make):
     whole, without = make("sd3"), make("sd3", text_encoder_3=False)
-    assert without.pipeline.text_encoder_3 is None
+    assert without.loaded.pipeline.text_encoder_3 is None
     key = "encoder_hidden_states"
     condition = without.encode([Prompt("a")])[key]
     assert condition[:, 24:].abs().max() == 0

@@ -101,7 +101,7 @@ def test_a_prompt_that_is_too_long_is_cut_with_a_warning_as_the_pipeline_cuts_it
 
 def test_images_are_the_autoencoders_but_not_clamped(family):
     adapter = family.make()
-    vae, x = adapter.pipeline.vae, start_of(adapter)
+    vae, x = adapter.loaded.pipeline.vae, start_of(adapter)
     vae.decoder.conv_out.weight.data.mul_(5)  # brighter and darker than paper and ink
     mean, std = (torch.tensor(getattr(vae.config, k)).view(1, -1, 1, 1, 1) for k in ("latents_mean", "latents_std"))
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_images_are_the_autoencoders_but_not_clamped(family):
 def test_latents_are_normalised_per_channel(family):
     adapter = family.make()
     images = torch.rand(2, 3, 32, 32)
-    vae = adapter.pipeline.vae
+    vae = adapter.loaded.pipeline.vae
     with torch.no_grad():
         z = vae.encode(images[:, :, None] * 2 - 1).latent_dist.mean[:, :, 0]
     for channel, (mean, std) in enumerate(zip(vae.config.latents_mean, vae.config.latents_std, strict=True)):

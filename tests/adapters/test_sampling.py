@@ -99,6 +99,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, make):
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
 def test_only_the_trained_part_asks_for_gradients(name, make):
     adapter = make(name)
-    for component in modules(adapter.pipeline).values():
+    for component in modules(adapter.loaded.pipeline).values():
         for key, p in component.named_parameters():
             assert p.requires_grad == (".lora_" in key)

@@ -126,7 +126,7 @@ def test_a_variance_half_is_left_out(tmp_path):
 def test_latents_are_scaled_as_the_autoencoder_states(families):
     adapter = families["euler"].make()
     images = torch.rand(2, 3, 64, 64)
-    vae = adapter.pipeline.vae
+    vae = adapter.loaded.pipeline.vae
     with torch.no_grad():
         torch.testing.assert_close(adapter.latents(images), vae.encode(images * 2 - 1).latent * 0.41407)
 

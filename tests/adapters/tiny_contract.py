@@ -119,7 +119,7 @@ def prompts_matter_and_media_is_refused(family: Family, tmp_path: Path) -> None:
 
 def each_text_is_encoded_once(family: Family, tmp_path: Path) -> None:
     adapter, calls = family.make(), []
-    adapter.pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    adapter.loaded.pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     prompts = [Prompt(t) for t in (TEXTS[0], TEXTS[1], TEXTS[0])]
     first, again = adapter.encode(prompts), adapter.encode(prompts[:2])
     assert len(calls) == 2
@@ -198,18 +198,18 @@ def gradients_reach_what_trains_and_the_latents(family: Family, tmp_path: Path) 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.trainable().values())
     assert any(p.grad.abs().max() > 0 for p in adapter.trainable().values())
     assert x.grad.abs().max() > 0
-    assert all(not p.requires_grad for p in adapter.images.vae.parameters())
+    assert all(not p.requires_grad for p in adapter.loaded.images.vae.parameters())
 
 
 def the_decoders_gradient_is_its_slope(family: Family, tmp_path: Path) -> None:
     adapter = family.make()
-    adapter.images.vae.double()
+    adapter.loaded.images.vae.double()
     x = start_of(adapter, 1).double()
     direction = start_of(adapter, 1, seed=5).double()
     weight = torch.randn(1, 3, adapter.height, adapter.width, generator=torch.Generator().manual_seed(6)).double()
 
     def value(at: Tensor) -> Tensor:
-        return (adapter.images._picture(at) * weight).sum()
+        return (adapter.loaded.images._picture(at) * weight).sum()
 
     x.requires_grad_()
     (slope,) = torch.autograd.grad(value(x), x)

@@ -13,7 +13,7 @@ from mmalign.rewards.functional import group_normalize
 
 
 @dataclass
-class Meter:
+class Tally:
     """Sums over calls; `read` gives the numbers and starts afresh."""
 
     _values: list[Tensor] = field(default_factory=list)

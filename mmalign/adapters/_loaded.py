@@ -1,0 +1,183 @@
+"""What every diffusers family loads alike, and the members of an adapter that follow from it.
+
+A family's dataclass holds its options, says in `load` what is its own (`load_into`), and takes the shared members into
+its body by name (`save = _loaded.save`); what is left for its file is how prompts are encoded, how the network is
+called, and its noise levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.adapters._conditions import Conditions
+from mmalign.adapters._decode import LatentImages
+from mmalign.adapters._loading import modules, open_pipeline
+from mmalign.adapters._lora import LoRA
+from mmalign.adapters._options import Dtype, Train, default_device, image_size, input_dtype, torch_dtype
+from mmalign.adapters._weights import Weights, make_trainable
+from mmalign.core.protocols import Condition
+
+
+class Images(Protocol):
+    """Between latents and pictures."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) nominally in [0, 1], not clamped, with gradient to x."""
+        ...
+
+    def latents(self, images: Tensor) -> Tensor:
+        """The mode of the latents of images in [0, 1], no gradient."""
+        ...
+
+
+@dataclass
+class Loaded:
+    """A checkpoint in its parts: the pipeline, what trains of it, cached conditions, and its autoencoder."""
+
+    pipeline: Any
+    weights: Weights
+    conditions: Conditions
+    images: Images
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Pictures of a checkpoint: `channels` of its latents, `native` (height, width) and the `multiple` in pixels."""
+
+    channels: int
+    native: tuple[int, int]
+    multiple: int
+
+
+class Family(Protocol):
+    """The options that all families share, and what `load_into` fills in."""
+
+    model: str
+    train: Train
+    lora: LoRA
+    dtype: Dtype
+    device: torch.device | str | None
+    resolution: int | None
+    height: int | None
+    width: int | None
+    gradient_checkpointing: bool
+    offload_text_encoder: bool
+    decode_rows: int
+    cached_prompts: int
+    revision: str | None
+    variant: str | None
+    pipeline_name: ClassVar[str]
+    lora_targets: ClassVar[tuple[str, ...]]
+
+    module: nn.Module
+    latent_shape: tuple[int, ...]
+    loaded: Loaded
+
+    def _encode_text(self, text: str) -> Condition: ...
+
+    def _encode_negative(self) -> Condition: ...
+
+
+F = TypeVar("F", bound=Family)
+
+
+def load_into(
+    adapter: F,
+    component: str,
+    frame: Callable[[Any], Frame],
+    *,
+    images: Callable[[Any, int, bool], Images] = LatentImages,
+    absent: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> F:
+    """Read the checkpoint and place it: sets `device`, `height`, `width`, `latent_shape`, `module` and `loaded`.
+
+    Args:
+        adapter: with its options; returned.
+        component: the pipeline's trained network.
+        frame: what the pipeline's pictures are like; may refuse the checkpoint.
+        images: made of the autoencoder, `decode_rows` and `gradient_checkpointing`.
+        absent, optional: components, see `open_pipeline`.
+
+    Raises:
+        CheckpointError, ConfigError: naming what is at fault.
+    """
+    adapter.device = device = default_device(adapter.device)
+    network_dtype = input_dtype(adapter.train, adapter.dtype)
+    pipe = open_pipeline(
+        adapter.pipeline_name,
+        adapter.model,
+        {"default": torch_dtype(adapter.dtype), "vae": torch.float32, component: network_dtype},
+        revision=adapter.revision,
+        variant=adapter.variant,
+        absent=absent,
+        optional=optional,
+    )
+    found, scale = frame(pipe), pipe.vae_scale_factor
+    height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
+    adapter.height, adapter.width = height, width
+    adapter.latent_shape = (found.channels, height // scale, width // scale)
+    network = getattr(pipe, component)
+    weights = make_trainable(adapter.train, pipe, component, adapter.lora, adapter.lora_targets)
+    adapter.module = network.to(device)
+    if adapter.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    encoders = [part for name, part in modules(pipe).items() if name.startswith("text_encoder")]
+    conditions = Conditions(
+        adapter._encode_text,
+        adapter._encode_negative,
+        encoders,
+        device,
+        adapter.offload_text_encoder,
+        adapter.cached_prompts,
+    )
+    autoencoder = images(pipe.vae.to(device), adapter.decode_rows, adapter.gradient_checkpointing)
+    adapter.loaded = Loaded(pipe, weights, conditions, autoencoder)
+    return adapter
+
+
+def reference(self: Family) -> AbstractContextManager[None]:
+    """Inside it, `module` computes with the weights it started from."""
+    return self.loaded.weights.reference()
+
+
+def trainable(self: Family) -> dict[str, nn.Parameter]:
+    """Trainable parameters by name."""
+    return self.loaded.weights.trainable()
+
+
+def save(self: Family, directory: Path) -> None:
+    """Write the LoRA file, or the network's folder, that plain diffusers loads."""
+    self.loaded.weights.save(directory)
+
+
+def restore(self: Family, directory: Path) -> None:
+    """Load what `save` wrote; raises CheckpointError where anything does not fit."""
+    self.loaded.weights.restore(directory)
+
+
+def unconditional(self: Family, rows: int) -> Condition:
+    """Conditions of the negative prompt, with the entries that `encode` gives."""
+    return self.loaded.conditions.unconditional(rows)
+
+
+def guide(self: Family, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans, 2207.12598) as most pipelines write it: u + scale (c - u)."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def decode(self: Family, x: Tensor) -> Tensor:
+    """Images (B, 3, H, W) of latents (B, C, h, w), nominally in [0, 1], not clamped, with gradient to x."""
+    return self.loaded.images.decode(x)
+
+
+def latents(self: Family, output: Tensor) -> Tensor:
+    """The mode of the autoencoder's latents (B, C, h, w) for images (B, 3, H, W) in [0, 1]."""
+    return self.loaded.images.latents(output)

@@ -13,15 +13,14 @@ import torch
 
 @pytest.fixture(scope="session")
 def real_size(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a checkpoint: "sd3" or "sdxl"."""
-    from tests.gpu import real_sizes
+    """The folder of a family's checkpoint, by a name of `real_sizes.WRITERS`."""
+    from tests.gpu.real_sizes import WRITERS
 
-    writers = {"sd3": real_sizes.write_sd35_medium, "sdxl": real_sizes.write_sdxl}
     root, written = tmp_path_factory.mktemp("real"), {}
 
     def folder(name: str) -> Path:
         if name not in written:
-            written[name] = writers[name](root / name)
+            written[name] = WRITERS[name](root / name)
             torch.cuda.empty_cache()
         return written[name]
 

@@ -1,4 +1,4 @@
-"""SD3.5 medium and SDXL at their real dimensions, random weights: correctness in bf16 and fp32, memory, throughput."""
+"""Every image family at its real widths, random weights: correctness in bf16 and fp32, memory, throughput."""
 
 from __future__ import annotations
 
@@ -10,47 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.core.config import Trainer
-from mmalign.core.rng import Streams
-from mmalign.core.types import Prompt
-from mmalign.data._batches import Batches
 from mmalign.training.checks import check_start, tolerance
 from mmalign.training.loop import accumulate, train
-from mmalign.training.session import Session
-from mmalign.training.update import Update
+from tests.gpu.problem import PROMPTS, grpo_session, loaded
+from tests.gpu.real_sizes import WRITERS
 
 pytestmark = pytest.mark.gpu
-PROMPTS = [Prompt(f"a picture of {n} things") for n in ("one", "two", "three", "four")]
-FAMILIES = ("sd3", "sdxl")
-
-
-def loaded(name: str, folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Adapter with LoRA and its step policy, at 512 pixels."""
-    from mmalign.adapters import adapters
-    from mmalign.policies import policies
-
-    options = {
-        "model": str(folder),
-        "dtype": dtype,
-        "resolution": 512,
-        "gradient_checkpointing": True,
-        "device": "cuda",
-    }
-    options |= {"text_encoder_3": False} if name == "sd3" else {}
-    adapter = adapters.build({"name": name, **options}, "adapter").load()
-    kind = {"sd3": {"name": "flow", "num_inference_steps": 6}, "sdxl": {"name": "ddpm", "num_inference_steps": 6}}[name]
-    return adapter, policies.build({**kind, "rows": 4}, "policy", adapter=adapter)
-
-
-def grpo_session(adapter: Any, spans: int = 1) -> tuple[Any, Session]:
-    """GRPO on a reward that costs nothing, so that figures are the generator's."""
-    from mmalign.objectives.grpo import GRPO
-    from mmalign.rewards import Mix, load_reward
-
-    trainer = Trainer(steps=1, batch=2, rows=4, spans=spans, lr=1e-4)
-    rule = Update(list(adapter.trainable().values()), trainer)
-    session = Session(trainer, rule, Batches(PROMPTS, 2, 0), Streams(0))
-    return GRPO(reward=Mix({"crisp": load_reward("sharpness")}), group_size=4, beta=0.01), session
+FAMILIES = tuple(WRITERS)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])

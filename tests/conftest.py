@@ -5,6 +5,10 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook names it)
@@ -19,6 +23,34 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a tiny language model by kind, written when first asked for; `chat` gives it a template."""
+    from tests.adapters.tiny_lm import write_tiny_lm
+
+    root = tmp_path_factory.mktemp("language")
+
+    def folder(kind: str = "llama", chat: bool = False) -> Path:
+        path = root / (f"{kind}-chat" if chat else kind)
+        return path if path.exists() else write_tiny_lm(path, kind, chat)
+
+    return folder
+
+
+@pytest.fixture
+def lm(lm_folder: Callable[..., Path]) -> Callable[..., Any]:
+    """`lm("llama", train="full")` is the loaded adapter of a tiny language model on the CPU."""
+    from mmalign.adapters.causal_lm import CausalLM
+
+    def adapter(kind: str = "llama", **options: Any) -> Any:
+        from mmalign.adapters._lora import LoRA
+
+        folder = lm_folder(kind, chat=options.get("chat", False) is not False)
+        return CausalLM(**{"model": str(folder), "device": "cpu", "lora": LoRA(rank=4, alpha=8), **options}).load()
+
+    return adapter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

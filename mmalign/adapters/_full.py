@@ -1,50 +1,38 @@
 """All weights of one network trainable, with a frozen copy for the reference.
-
-The copy rests on the CPU until the first `reference()`, then stays on the network's device. Entering swaps storage
-pointers, parameter by parameter: no weight is copied per call, and optimizer state and hooks keep their parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmalign.adapters._start import Start
 from mmalign.core.errors import CheckpointError
 
 
 class FullWeights:
-    """Every parameter of `network` (`component` of its pipeline), trained in float32."""
+    """Every parameter of `network` (`component` of its pipeline, "" for a model by itself), trained in float32.
 
-    def __init__(self, network: Any, component: str) -> None:
-        self._network, self._component = network, component
+    `read` gives the named tensors of a folder that `save` wrote; by default those of its safetensors files.
+    """
+
+    def __init__(self, network: Any, component: str, read: Callable[[Path], dict[str, Tensor]] | None = None) -> None:
+        self._network, self._component, self._read = network, component, read or _read
         network.requires_grad_(True).float()
-        self._frozen = {name: p.detach().cpu().clone() for name, p in network.named_parameters()}
-        self._depth = 0
+        self._start = Start(self.trainable())
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every parameter by name."""
         return dict(self._network.named_parameters())
 
-    @contextmanager
-    def reference(self) -> Iterator[None]:
-        """Inside it the network computes with the weights it started from; may be nested.
-
-        Run it to its end before `backward` of a graph built outside it: the graph reads the live weights.
-        """
-        self._depth += 1
-        if self._depth == 1:
-            self._swap()
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._swap()
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it the network computes with the weights it started from; see `Start`."""
+        return self._start.swapped_in()
 
     def save(self, directory: Path) -> None:
         """Write `directory/<component>`, which the network class's own `from_pretrained` reads."""
@@ -56,7 +44,7 @@ class FullWeights:
 
         folder = directory / self._component
         check_component(folder)
-        state = _read(folder)
+        state = self._read(folder)
         own = self.trainable()
         for what, keys in (
             ("this model does not have", state.keys() - own.keys()),
@@ -73,13 +61,6 @@ class FullWeights:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state[name])
-
-    def _swap(self) -> None:
-        for name, parameter in self._network.named_parameters():
-            frozen = self._frozen[name].to(parameter.device)
-            self._frozen[name], parameter.data = parameter.data, frozen
-        # Autocast keeps low-precision copies by parameter, not by storage: they are stale now.
-        torch.clear_autocast_cache()
 
 
 def _read(folder: Path) -> dict[str, Tensor]:

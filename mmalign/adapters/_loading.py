@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,27 @@ def checkpoint_folder(
     kind: Any, model: str, revision: str | None = None, variant: str | None = None, absent: Collection[str] = ()
 ) -> Path:
     """The local folder of `model`; a Hub id is downloaded (or found in the Hub cache) first, without `absent` parts."""
+    wanted = "a pipeline folder (with model_index.json)"
+    advice = f"diffusers' {kind.__name__}.from_single_file(...).save_pretrained(folder) makes one."
+    skipped = dict.fromkeys(absent)  # components passed by hand are not downloaded
+
+    def download() -> Path:
+        return Path(kind.download(model, revision=revision, variant=variant, use_safetensors=True, **skipped))
+
+    return model_folder(model, wanted, advice, download)
+
+
+def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Path]) -> Path:
+    """The existing folder `model`, or what `download()` gives for a Hub id; CheckpointError says what was `wanted`."""
     if (found := local_path(model)) is not None:
         if found.is_dir():
             return found
-        raise CheckpointError(
-            f"{found}: is a file; a pipeline folder (with model_index.json) or a Hub id is needed. "
-            f"diffusers' {kind.__name__}.from_single_file(...).save_pretrained(folder) makes one."
-        )
+        raise CheckpointError(f"{found}: is a file; {wanted} or a Hub id is needed. {advice}")
     if model.startswith(("/", "./", "../", "~", "assets/")) or model.count("/") > 1:
-        raise CheckpointError(f"{model}: no such folder; give an existing pipeline folder or a Hub id (owner/name).")
+        kind = wanted.partition(" (")[0].removeprefix("a ")
+        raise CheckpointError(f"{model}: no such folder; give an existing {kind} or a Hub id (owner/name).")
     try:
-        skipped = dict.fromkeys(absent)  # components passed by hand are not downloaded
-        return Path(kind.download(model, revision=revision, variant=variant, use_safetensors=True, **skipped))
+        return download()
     except Exception as error:  # the Hub client raises many unrelated kinds, all meaning "not to be had"
         raise CheckpointError(
             f"{model}: not a local folder, and the Hub did not give it: {error}. "

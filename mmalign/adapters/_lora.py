@@ -51,7 +51,7 @@ class LoRAWeights:
     def __init__(self, network: Any, component: str, pipeline: Any, lora: LoRA, targets: Sequence[str]) -> None:
         self._network, self._component, self._pipeline = network, component, pipeline
         self._depth = 0
-        _attach(network, lora, list(lora.target_modules or targets))
+        attach(network, lora, list(lora.target_modules or targets))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The LoRA matrices by their name in the network, float32."""
@@ -91,7 +91,7 @@ class LoRAWeights:
             raise CheckpointError(f"{file}: no such file; a folder written by save() of a LoRA run is needed.")
         check_safetensors(file)
         state = _stripped(file, self._component)
-        _check_fit(file, state, self._state())
+        check_fit(file, state, self._state())
         set_peft_model_state_dict(self._network, state, adapter_name="default")
 
     def _state(self) -> dict[str, Tensor]:
@@ -100,7 +100,8 @@ class LoRAWeights:
         return get_peft_model_state_dict(self._network, adapter_name="default")  # type: ignore[no-any-return]
 
 
-def _attach(network: Any, lora: LoRA, targets: list[str]) -> None:
+def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
+    """Add a fresh LoRA to the modules whose names end in `targets`, trained in float32; `more` goes to its config."""
     from peft import LoraConfig
 
     unknown = [
@@ -121,6 +122,7 @@ def _attach(network: Any, lora: LoRA, targets: list[str]) -> None:
                 lora_dropout=lora.dropout,
                 init_lora_weights="gaussian",
                 target_modules=targets,
+                **more,
             )
         )
     for name, parameter in network.named_parameters():
@@ -142,7 +144,7 @@ def _stripped(file: Path, component: str) -> dict[str, Tensor]:
     return {key.removeprefix(f"{component}."): value for key, value in state.items()}
 
 
-def _check_fit(file: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+def check_fit(file: Path, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
     """Raise CheckpointError unless `state` has exactly the keys and shapes of `own`."""
     for what, keys in (
         ("this model does not have", state.keys() - own.keys()),

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmalign.core.types import Experience, Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
 
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
+Inputs = Mapping[str, Tensor]  # what a `TokenAdapter` makes of one prompt, unpadded; `input_ids` (L,) is among it
 Probe = dict[str, Tensor]  # noise and times drawn once and shared: every entry (B, ...)
 Metrics = Mapping[str, Tensor]  # detached scalars
 Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
@@ -86,6 +87,74 @@ class LatentAdapter(Adapter, Protocol):
 
     def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
         """Images or Audio → latents (the mode of the encoder's distribution), no gradient."""
+        ...
+
+
+@runtime_checkable
+class Decoding(Protocol):
+    """Completions in the making: the cache behind A rows, and what the next step is drawn from."""
+
+    features: Float[Tensor, "A D"]  # for `TokenAdapter.logits`
+
+    def advance(self, tokens: Int[Tensor, " A *event"]) -> None:
+        """Append one step to every row; `features` are then those of the step after it."""
+        ...
+
+    def keep(self, rows: Int[Tensor, " K"]) -> None:
+        """Go on with these rows only."""
+        ...
+
+
+@runtime_checkable
+class TokenAdapter(Adapter, Protocol):
+    """A generator of tokens, step by step; a step is one token, or one frame of K codebooks.
+
+    Completions are `tokens` (B, T, *event_shape) with `mask` (B, T), True up to and including the step that ends them.
+    An entry outside [0, vocabulary) was fixed by the format (a delay pattern's fill) and not chosen: its probability
+    is 1. Rows name the prompt they continue by its number in `inputs`, so that whatever a prompt costs (its forward,
+    its images, its sound) is paid once however many rows share it. Networks run without dropout.
+    """
+
+    event_shape: tuple[int, ...]  # () for text, (K,) for codebooks
+    vocabulary: int  # V: entries of one softmax
+    stop_ids: tuple[int, ...]  # any of them ends a completion and belongs to it; () if only its length does
+    pad_id: int  # fills what is masked; never read
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
+        """Model inputs of each prompt: tokenised and processed once per distinct prompt, and kept; no gradient."""
+        ...
+
+    def features(
+        self,
+        inputs: Sequence[Inputs],
+        rows: Int[Tensor, " B"],
+        tokens: Int[Tensor, " B T *event"],
+        mask: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B T *features"]:
+        """What `logits` needs to judge step t: of the prompt `inputs[rows[b]]` and the steps before t; with gradient.
+
+        Raises DataError where prompt and completion are longer than the model's context.
+        """
+        ...
+
+    def logits(self, features: Float[Tensor, " N *features"]) -> Float[Tensor, " N *event V"]:
+        """Unnormalised log-probs of N steps, temperature 1; cheap in memory for few N; with gradient."""
+        ...
+
+    def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Decoding:
+        """Forward every prompt once, then stand before the first of at most `steps` steps of B rows; no gradient."""
+        ...
+
+    def forced(self, step: int) -> Int[Tensor, " *event"] | None:
+        """The entries of step `step` that the format fixes, -1 where free; None where all are."""
+        ...
+
+    def decode(self, tokens: Int[Tensor, " B T *event"], mask: Bool[Tensor, "B T"]) -> Any:
+        """Completions → B strings, or Audio; what ends a text is not part of it."""
+        ...
+
+    def tokenize(self, outputs: Any) -> tuple[Int[Tensor, " B T *event"], Bool[Tensor, "B T"]]:
+        """Given outputs → finished completions, with the token that ends them; T at least 1."""
         ...
 
 
@@ -234,8 +303,10 @@ def offers(policy: Any, capability: type) -> bool:
 __all__ = [
     "Adapter",
     "Condition",
+    "Decoding",
     "DensityPolicy",
     "DiffPolicy",
+    "Inputs",
     "LatentAdapter",
     "Mean",
     "Metrics",
@@ -246,6 +317,7 @@ __all__ = [
     "Reward",
     "SetReward",
     "StepPolicy",
+    "TokenAdapter",
     "members",
     "offers",
     "one_process",

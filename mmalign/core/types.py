@@ -116,7 +116,8 @@ class Rollout(Rows):
 
     `output` is images (B, 3, H, W) in [0, 1], `Audio`, or B strings. `group` numbers the prompt a row belongs to.
     `trajectory` is the policy's own, every entry (B, ...). `step_logp` and `mask` are (B, T); a log-prob is a sum over
-    event dimensions in float32.
+    event dimensions in float32. `truncated` (B,) is True where an output was cut off before it ended by itself; None
+    where outputs have no end of their own.
     """
 
     prompts: list[Prompt]
@@ -125,6 +126,7 @@ class Rollout(Rows):
     trajectory: dict[str, Tensor] = field(default_factory=dict)
     step_logp: Float[Tensor, "B T"] | None = None
     mask: Bool[Tensor, "B T"] | None = None
+    truncated: Bool[Tensor, " B"] | None = None
 
 
 @dataclass

@@ -15,12 +15,11 @@ from mmalign.core.types import Rollout, StepDist, join
 
 @torch.no_grad()
 def recorded(policy: Any, rollout: Rollout, rows: int, *, moments: bool) -> StepDist:
-    """`policy.step_dist` of the whole rollout, `rows` rows at a time; mean and std are kept only if `moments`."""
-    parts = []
-    for start in range(0, len(rollout), rows):
-        dist = policy.step_dist(rollout[start : start + rows], slice(None))
-        parts.append(dist if moments else replace(dist, mean=None, std=None))
-    return replace(join(parts), entropy=None)
+    """`policy.step_dist` of the whole rollout, `rows` rows at a time; the log-prob alone unless `moments`."""
+    pieces = [rollout[start : start + rows] for start in range(0, len(rollout), rows)]
+    if not moments:
+        return StepDist(torch.cat([policy.step_log_prob(piece, slice(None)) for piece in pieces]))
+    return replace(join([policy.step_dist(piece, slice(None)) for piece in pieces]), entropy=None)
 
 
 @torch.no_grad()

@@ -29,8 +29,27 @@ def within(name: str, value: float | None, low: float, high: float = float("inf"
 
 def predicts(policy: str, adapter: Any, kinds: Collection[str], instead: str) -> None:
     """The adapter must predict one of `kinds`; None (an adapter whose own options are wrong) passes."""
+    makes_latents(policy, adapter)
     if adapter is not None and adapter.prediction not in kinds:
         raise ValueError(
             f"policy '{policy}' needs an adapter that predicts {' or '.join(kinds)}, and this one "
             f"({type(adapter).__name__}) predicts {adapter.prediction}; use policy '{instead}'."
+        )
+
+
+def makes_latents(policy: str, adapter: Any) -> None:
+    """The adapter must be a `LatentAdapter`; None (an adapter whose own options are wrong) passes."""
+    if adapter is not None and not hasattr(type(adapter), "predict"):
+        raise ValueError(
+            f"policy '{policy}' needs an adapter that makes latents, and this one ({type(adapter).__name__}) makes "
+            "tokens; use policy 'tokens'."
+        )
+
+
+def makes_tokens(policy: str, adapter: Any) -> None:
+    """The adapter must be a `TokenAdapter`; None (an adapter whose own options are wrong) passes."""
+    if adapter is not None and not hasattr(type(adapter), "begin"):
+        raise ValueError(
+            f"policy '{policy}' needs an adapter that makes tokens, and this one ({type(adapter).__name__}) makes "
+            "latents; use policy 'flow' or 'ddpm'."
         )

@@ -19,8 +19,13 @@ Saturation = Literal["straight_through", "clamp", "off"]
 def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
     """Rows of equal prompts (same text, the very same media tensors) share a number, in order of first appearance."""
     seen: dict[Any, int] = {}
-    keys = [(p.text, tuple(sorted((name, id(value)) for name, value in p.media.items()))) for p in prompts]
+    keys = [(p.text, _media_key(p.media)) for p in prompts]
     return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
+
+
+def _media_key(media: Any) -> Any:
+    # Media decoded at each look are new tensors each time: only the mapping itself says that they are the same.
+    return tuple(sorted((name, id(value)) for name, value in media.items())) if isinstance(media, dict) else id(media)
 
 
 def first_rows(group: Int[Tensor, " B"]) -> list[int]:

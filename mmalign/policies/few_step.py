@@ -39,7 +39,7 @@ from mmalign.core.protocols import Condition, Probe
 from mmalign.core.rng import rand, randn
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout
 from mmalign.policies._guided import Predict, both_predictions, guided
-from mmalign.policies._options import at_least, one_of, within
+from mmalign.policies._options import at_least, makes_latents, one_of, within
 from mmalign.policies._prediction import clean_and_noise, like
 from mmalign.policies._rollout import Saturation, decoded, groups, in_range, micro_batches
 from mmalign.policies._steps import posterior_std, renoise
@@ -88,6 +88,7 @@ class FewStep:
     rows: int = 0
 
     def __post_init__(self) -> None:
+        makes_latents("few_step", self.adapter)
         one_of("spread", self.spread, Spread)
         one_of("saturation", self.saturation, Saturation)
         at_least("num_inference_steps", self.num_inference_steps, 1)

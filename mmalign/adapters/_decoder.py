@@ -1,0 +1,101 @@
+"""Prompts forwarded once and continued by many rows: left padding, positions, and the cache of keys and values.
+
+An adapter gives `run(ids, mask, positions, cache)`, one call of its network: ids (B, t) after whatever the cache holds,
+mask (B, everything so far), positions (B, t) counted without padding → hidden states (B, t, D) and the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+
+Run = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
+
+
+@dataclass
+class Prefix:
+    """Forwarded left-padded prompts: their last hidden state, the cache behind it, and where each goes on."""
+
+    last: Float[Tensor, "B D"]
+    cache: Any
+    mask: Bool[Tensor, "B L"]
+    following: Int[Tensor, " B"]  # the position of the next token
+
+    def select(self, rows: Int[Tensor, " K"]) -> Prefix:
+        """The prefix of these rows, with gradient; the cache is changed in place."""
+        if len(rows) == len(self.last) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):
+            return self
+        self.cache.batch_select_indices(rows)
+        return Prefix(self.last[rows], self.cache, self.mask[rows], self.following[rows])
+
+
+def forward_prompts(run: Run, ids: Int[Tensor, "U L"], mask: Bool[Tensor, "U L"]) -> Prefix:
+    """One forward of left-padded prompts; a cache is made."""
+    hidden, cache = run(ids, mask, positions(mask), None)
+    return Prefix(hidden[:, -1], cache, mask, mask.sum(1))
+
+
+def positions(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """0, 1, 2, … over what is not padding: a row then does not know how far it was padded."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def continued(
+    run: Run, prefix: Prefix, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T D"]:
+    """The hidden state before each step of the completions, behind their prompts' cache; with gradient."""
+    first = prefix.last[:, None]
+    if tokens.shape[1] == 1:
+        return first
+    at = prefix.following[:, None] + torch.arange(tokens.shape[1] - 1, device=tokens.device)
+    hidden, _ = run(tokens[:, :-1], torch.cat([prefix.mask, mask[:, :-1]], 1), at, prefix.cache)
+    return torch.cat([first, hidden], 1)
+
+
+def whole(
+    run: Run, ids: Int[Tensor, "B L"], seen: Bool[Tensor, "B L"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B T D"]:
+    """As `continued`, with prompt and completion in one forward: for networks that must not keep a cache."""
+    everything = torch.cat([seen, mask[:, :-1]], 1)
+    hidden, _ = run(torch.cat([ids, tokens[:, :-1]], 1), everything, positions(everything), None)
+    return hidden[:, ids.shape[1] - 1 :]
+
+
+class Steps:
+    """`Decoding` of text: a cache that grows by one token a step."""
+
+    def __init__(self, run: Run, prefix: Prefix) -> None:
+        self._run, self._prefix = run, prefix
+
+    @property
+    def features(self) -> Float[Tensor, "A D"]:
+        """The hidden state before the next step."""
+        return self._prefix.last
+
+    def advance(self, tokens: Int[Tensor, " A"]) -> None:
+        """Append one token to every row."""
+        held = self._prefix
+        mask = torch.cat([held.mask, held.mask.new_ones(len(tokens), 1)], 1)
+        hidden, cache = self._run(tokens[:, None], mask, held.following[:, None], held.cache)
+        self._prefix = Prefix(hidden[:, -1], cache, mask, held.following + 1)
+
+    def keep(self, rows: Int[Tensor, " K"]) -> None:
+        """Go on with these rows only."""
+        self._prefix = self._prefix.select(rows)
+
+
+def check_room(lengths: Sequence[int], steps: int, context: int | None) -> None:
+    """Raise DataError where a prompt and `steps` more tokens are longer than the model's context."""
+    longest = max(lengths)
+    if context is not None and longest + steps > context:
+        raise DataError(
+            f"a prompt of {longest} tokens and a completion of {steps} are longer than the model's context of {context}; "
+            "shorten the prompt, or lower the policy's max_new_tokens."
+        )

@@ -80,7 +80,7 @@ def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Pa
             return found
         raise CheckpointError(f"{found}: is a file; {wanted} or a Hub id is needed. {advice}")
     if model.startswith(("/", "./", "../", "~", "assets/")) or model.count("/") > 1:
-        kind = wanted.partition(" (")[0].removeprefix("a ")
+        kind = wanted.partition(" (")[0].partition(" ")[2]  # without its article
         raise CheckpointError(f"{model}: no such folder; give an existing {kind} or a Hub id (owner/name).")
     try:
         return download()

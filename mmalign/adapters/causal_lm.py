@@ -44,7 +44,7 @@ class CausalLM:
     Args:
         model: a Hub id, a folder, or "assets/…".
         train: "lora" or "full"; trained weights are float32.
-        lora: of a fresh LoRA; on every linear layer of the backbone unless it names others.
+        lora: of a fresh LoRA, without dropout; on every linear layer of the backbone unless it names others.
         start_lora: a peft adapter (Hub id or folder) to go on training; it is the reference then, and `lora` is unused.
         dtype: of frozen weights and of the network's arithmetic (autocast).
         chat: put prompts into the tokenizer's chat template, as it came: true, false, or "auto" (if it has one).
@@ -89,8 +89,13 @@ class CausalLM:
 
     def __post_init__(self) -> None:
         check_counts(self, "cached_prompts")
+        faults = []
         if self.start_lora and self.train == "full":
-            raise ConfigError("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
+            faults.append("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
+        if self.lora.dropout:
+            faults.append("lora.dropout: log-probs of one text must agree each time they are asked for; set it to 0.")
+        if faults:
+            raise ConfigError(faults)
 
     def __getattr__(self, name: str) -> Any:
         not_loaded(self, name)
@@ -116,7 +121,7 @@ class CausalLM:
         self.weights = self._trained(model)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.network = self.module = Network(model.to(device))
+        self.network = self.module = Network(model.to(device)).eval()  # what a LoRA added included
         self._positions = "position_ids" in signature(model.base_model.forward).parameters
         return self
 

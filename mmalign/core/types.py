@@ -260,7 +260,8 @@ class Pairs(Experience):
     """Chosen and rejected outputs for the same prompts, with the noise both share.
 
     `probe` is the policy's draw (every entry (B, ...)), one for both sides and for the reference; `ref_chosen` and
-    `ref_rejected` (B, T) are the reference's log-prob terms under it. `label` (B,) is P(chosen is better). `gap` (B,)
+    `ref_rejected` are the reference's log-prob terms under it, T and U of them (texts differ in length, draws do not).
+    `label` (B,) is P(chosen is better). `gap` (B,)
     is the difference of their scores; `anchor` (B,) the log-ratio, in nats, that each side is judged against (KTO).
     """
 
@@ -269,7 +270,7 @@ class Pairs(Experience):
     mask: Bool[Tensor, " B"]
     probe: dict[str, Tensor] = field(default_factory=dict)
     ref_chosen: Float[Tensor, "B T"] | None = None
-    ref_rejected: Float[Tensor, "B T"] | None = None
+    ref_rejected: Float[Tensor, "B U"] | None = None
     gap: Float[Tensor, " B"] | None = None
     label: Float[Tensor, " B"] | None = None
     anchor: Float[Tensor, " B"] | None = None

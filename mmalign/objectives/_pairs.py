@@ -123,7 +123,7 @@ def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor
 def row_loss(
     kind: LossType,
     up: Float[Tensor, "B T"],
-    down: Float[Tensor, "B T"],
+    down: Float[Tensor, "B U"],
     beta: float,
     pairs: Pairs,
     label: Float[Tensor, " B"],

@@ -171,6 +171,8 @@ class GRPO:
         if chunk.scores is not None:
             metrics["rows/invalid"] = (~chunk.scores.valid).float().mean()
             metrics["rows/dropped"] = chunk.scores.parts["dropped"].mean()
+        if chunk.rollout.truncated is not None:
+            metrics["rows/truncated"] = chunk.rollout.truncated.float().mean()
         return metrics
 
 

@@ -39,7 +39,7 @@ def predicts(policy: str, adapter: Any, kinds: Collection[str], instead: str) ->
 
 def makes_latents(policy: str, adapter: Any) -> None:
     """The adapter must be a `LatentAdapter`; None (an adapter whose own options are wrong) passes."""
-    if adapter is not None and not hasattr(type(adapter), "predict"):
+    if hasattr(type(adapter), "begin"):
         raise ValueError(
             f"policy '{policy}' needs an adapter that makes latents, and this one ({type(adapter).__name__}) makes "
             "tokens; use policy 'tokens'."

@@ -1,0 +1,137 @@
+"""Run files that train a tiny language model: the reward rises, resume is exact, plain peft loads the result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mmalign.core.config import load
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.run.build import build
+from mmalign.run.evaluate import evaluate
+from mmalign.run.train import train
+
+RULES = ["tests.run.text_rules"]
+GRPO = """
+adapter: {{name: causal_lm, model: {model}, lora: {{rank: 8, alpha: 16}}}}
+policy: {{name: tokens, max_new_tokens: 10, eval_temperature: 1.0}}
+rewards:
+  good: {{name: "tests.run.text_rules:share_of", word: good}}
+objective: {{name: grpo, group_size: 8, beta: 0.01}}
+data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
+trainer: {{steps: 14, batch: 4, lr: 2.0e-2}}
+evaluation:
+  judges:
+    brief: {{name: "tests.run.text_rules:brief", role: judge}}
+"""
+WORDS = ["a", "b", "c", "d", "e", "f", "red", "cube", "two", "dogs"]
+
+
+@pytest.fixture
+def write(tmp_path: Path, lm_folder: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a run file, prompts and preferences."""
+
+    def file(text: str = GRPO, kind: str = "llama") -> Path:
+        (tmp_path / "prompts.txt").write_text("".join(f"{one} {two}\n" for one in WORDS[:4] for two in WORDS[4:]))
+        pairs = [{"prompt": f"say {w}", "chosen": f"{w} good", "rejected": f"bad {w} asleep {w}"} for w in WORDS]
+        (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+        path = tmp_path / "run.yaml"
+        path.write_text(text.format(model=lm_folder(kind)))
+        return path
+
+    return file
+
+
+def numbers(run: Path, name: str) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step_{step:06d}" / "state" / "weights.safetensors")
+
+
+def test_grpo_raises_the_share_of_a_word(write: Callable[..., Path], tmp_path: Path) -> None:
+    finished = train(load(write()), out=tmp_path / "run", allow=RULES)
+    run = finished.directory.path
+    curve = numbers(run, "reward/good")
+    assert sum(curve[:3]) / 3 < 0.2 and sum(curve[-3:]) / 3 > 0.6
+    row = next(row for row in finished.rows if row.name == "good")
+    assert row.delta > 0.4 and row.ci[0] > 0.3  # on prompts never trained on
+    assert abs(numbers(run, "ratio/mean")[0] - 1) <= 1e-5 and abs(numbers(run, "kl/reference")[0]) <= 1e-6
+    assert numbers(run, "policy/entropy")[-1] < numbers(run, "policy/entropy")[0]
+    assert 0 < numbers(run, "rows/truncated")[0] < 1
+    assert "AutoPeftModelForCausalLM" in (run / "README.md").read_text()
+
+    from peft import AutoPeftModelForCausalLM
+
+    model = AutoPeftModelForCausalLM.from_pretrained(run / "checkpoints" / "step_000014" / "adapter")
+    ids = finished.parts.adapter.encode(finished.parts.source.training_items()[:1])[0]["input_ids"]
+    made = model.generate(ids[None], do_sample=True, max_new_tokens=10, num_return_sequences=32)[:, len(ids) :]
+    texts = finished.parts.adapter.texts.tokenizer.batch_decode(made, skip_special_tokens=True)
+    words = " ".join(texts).split()
+    assert words.count("good") / len(words) > 0.5
+    again = evaluate(run, allow=RULES)
+    assert [r.after for r in again.rows] == pytest.approx([r.after for r in finished.rows], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_a_resumed_run_is_the_uninterrupted_one(write: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    short = ["trainer.steps=2", "data.held_out=0", "data.limit=6", "trainer.minibatches=2", "trainer.rows=9"]
+    short += ["trainer.batch=2", "objective.group_size=6", "policy.max_new_tokens=6"]
+    path = write(kind=kind)
+    train(load(path, short), out=tmp_path / "whole", allow=RULES)
+    train(load(path, [*short, "trainer.steps=1"]), out=tmp_path / "half", allow=RULES)
+    train(load(tmp_path / "half" / "run.yaml", ["trainer.steps=2"]), resume=tmp_path / "half", allow=RULES)
+    one, two = weights(tmp_path / "whole", 2), weights(tmp_path / "half", 2)
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_may_go_on_from_the_lora_of_another(write: Callable[..., Path], tmp_path: Path) -> None:
+    short = ["trainer.steps=3", "data.held_out=0"]
+    train(load(write(), short), out=tmp_path / "first", allow=RULES)
+    lora = tmp_path / "first" / "checkpoints" / "step_000003" / "adapter"
+    changes = [*short, f"adapter.start_lora={lora}", "objective.beta=0.1"]
+    second = train(load(write(), changes), out=tmp_path / "second", allow=RULES)
+    assert numbers(second.directory.path, "kl/reference")[0] <= 1e-6
+    assert numbers(second.directory.path, "kl/reference")[-1] > 1e-4
+    assert load(second.directory.path / "run.yaml").adapter["start_lora"] == str(lora)
+
+
+OFFLINE = ["rewards={}", "objective={name: dpo, beta: 0.5}", "data={name: preferences, path: pairs.jsonl}"]
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_dpo_prefers_what_was_chosen(write: Callable[..., Path], tmp_path: Path, mode: str) -> None:
+    changes = [*OFFLINE, f"adapter.train={mode}", "trainer.steps=12", "trainer.lr=5e-3", "trainer.rows=3"]
+    run = train(load(write(), changes), out=tmp_path / "run", allow=RULES).directory.path
+    assert numbers(run, "margin/mean")[0] == pytest.approx(0, abs=1e-4)
+    assert numbers(run, "margin/accuracy")[-1] == 1.0 and numbers(run, "margin/mean")[-1] > 2
+    assert numbers(run, "fit/chosen")[-1] > numbers(run, "fit/chosen")[0]
+
+
+def test_online_dpo_follows_the_reward(write: Callable[..., Path], tmp_path: Path) -> None:
+    changes = ["objective={name: dpo, online: best_worst, group_size: 8, beta: 0.1}"]
+    finished = train(load(write(), changes), out=tmp_path / "run", allow=RULES)
+    row = next(row for row in finished.rows if row.name == "good")
+    assert row.delta > 0.2 and row.ci[0] > 0.1
+
+
+def test_what_does_not_fit_texts_is_said_before_anything_loads(write: Callable[..., Path], tmp_path: Path) -> None:
+    def faults(*changes: Any) -> str:
+        with pytest.raises((ConfigError, CapabilityError)) as caught:
+            build(load(write(), list(changes)), allow=RULES)
+        return str(caught.value)
+
+    assert "rewards.good: judges image, but the policy makes text" in faults("rewards.good={name: sharpness}")
+    assert "policy 'flow' needs an adapter that makes latents, and this one (CausalLM)" in faults("policy={name: flow}")
+    assert "this one (SD3) makes latents; use policy 'flow'" in faults("adapter={name: sd3, model: x}")
+    assert "objective 'r0' drives a DiffPolicy; policy 'tokens' lacks draw" in faults("rewards={}", "objective={name: r0}")
+    assert "Did you mean 'temperature'" in faults("policy.temprature=1")
+    assert "Policies that fit: ddpm, flow, tokens" in faults("policy={name: few_step}", "adapter={name: sd3, model: x}")

@@ -96,6 +96,6 @@ def check_room(lengths: Sequence[int], steps: int, context: int | None) -> None:
     longest = max(lengths)
     if context is not None and longest + steps > context:
         raise DataError(
-            f"a prompt of {longest} tokens and a completion of {steps} are longer than the model's context of {context}; "
-            "shorten the prompt, or lower the policy's max_new_tokens."
+            f"a prompt of {longest} tokens and a completion of {steps} are longer than the model's context of "
+            f"{context}; shorten the prompt, or lower the policy's max_new_tokens."
         )

@@ -1,5 +1,4 @@
-"""All weights of one network trainable, with a frozen copy for the reference.
-"""
+"""All weights of one network trainable, with a frozen copy for the reference."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Network(nn.Module):
 
 
 def _finish(model: Any) -> Head:
-    """What the family does to logits after its last layer: a soft bound (Gemma), a factor (Cohere), a divisor (Granite)."""
+    """What the family does to logits after its last layer: soft bound (Gemma), factor (Cohere), divisor (Granite)."""
     config = model.config.get_text_config()
     if bound := getattr(config, "final_logit_softcapping", None):
         return lambda logits: torch.tanh(logits / bound) * bound

@@ -108,6 +108,6 @@ def _weights(folder: Path) -> Path:
 
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).exists():
-            raise CheckpointError(f"{folder / name}: no such file; a folder saved by peft (or by a LoRA run) is needed.")
+            raise CheckpointError(f"{folder / name}: no such file; a folder saved by peft or by a LoRA run is needed.")
     check_safetensors(folder / WEIGHTS_FILE)
     return folder / WEIGHTS_FILE

@@ -47,9 +47,11 @@ class Texts:
         self.system, self.chat_options = system, dict(chat_options or {})
         self.keep_special_tokens = keep_special_tokens
         if self.chat and not tokenizer.chat_template:
-            raise ConfigError("chat: true, but the tokenizer has no chat template; set chat: false, or use a chat model.")
+            raise ConfigError(
+                "chat: true, but the tokenizer has no chat template; set chat: false, or take a chat model."
+            )
         if system and not self.chat:
-            raise ConfigError("system: is set, but without a chat template there is no place for it; put it in prompts.")
+            raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
         self.prompt_ids = lru_cache(maxsize=cached)(self._prompt_ids)
 
     @property

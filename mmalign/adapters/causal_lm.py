@@ -202,9 +202,7 @@ class CausalLM:
         ids, mask = padded(rows, self.pad_id, "left")
         return ids.to(self.device), mask.to(self.device)
 
-    def _run(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: bool = True
-    ) -> tuple[Tensor, Any]:
+    def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: bool = True) -> tuple[Tensor, Any]:
         """One call of the network, see `_decoder.py`."""
         more = {"position_ids": positions} if self._positions else {}
         with mixed_precision(ids.device, self.dtype):

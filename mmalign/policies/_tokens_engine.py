@@ -27,8 +27,8 @@ from mmalign.policies._tokens_drawing import Drawing, draw, guarded, noise
 class Request:
     """B completions of U distinct prompts.
 
-    `prompts` and `inputs` (of the adapter; `input_ids` among them) are the distinct ones, `rows` (B,) says which of them
-    each completion continues, `seeds` (B,) name each row's noise; `record` asks for log-probs.
+    `prompts` and `inputs` (of the adapter; `input_ids` among them) are the distinct ones, `rows` (B,) says which of
+    them each completion continues, `seeds` (B,) name each row's noise; `record` asks for log-probs.
     """
 
     adapter: Any

@@ -1,8 +1,8 @@
 """Autoregressive generators: sampling, exact log-probs of every token, replay and density.
 
-The policy's distribution, in `step_dist`, `log_prob` and what `sample` records, is softmax(logits / temperature) over the
-whole vocabulary. Top-p, top-k and the repetition guard change what `sample` draws and not this distribution: before the
-first update ratios are 1 and the KL 0 with any of them (an engine's truncated log-probs would make them smaller than 1).
+The policy's distribution, in `step_dist`, `log_prob` and what `sample` records, is softmax(logits / temperature) over
+the whole vocabulary. Top-p, top-k and the repetition guard change what `sample` draws and not this distribution: before
+the first update ratios are 1 and the KL 0 with any of them (an engine's truncated log-probs would make ratios < 1).
 
 | setting                                   | options |
 |-------------------------------------------|---------|
@@ -199,9 +199,8 @@ class Tokens:
         )
 
     def _written(self, prompts: Sequence[Prompt], seeds: Tensor, how: Drawing, record: bool) -> Rollout:
-        done = [
-            self._completions(prompts[part], seeds[part], how, record) for part in micro_batches(len(prompts), self.rows)
-        ]
+        parts = micro_batches(len(prompts), self.rows)
+        done = [self._completions(prompts[part], seeds[part], how, record) for part in parts]
         steps = max(part.mask.shape[1] for part in done)
         tokens = torch.cat([_longer(part.tokens, steps, self.adapter.pad_id) for part in done])
         mask = torch.cat([_longer(part.mask, steps, False) for part in done])

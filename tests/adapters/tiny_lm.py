@@ -10,7 +10,7 @@ import torch
 
 from tests.adapters.tiny_tokens import qwen_tokenizer
 
-WORDS = ["a", "b", "c", "d", "e", "f", "red", "cube", "two", "dogs", "asleep", "good", "bad", "say", "user", "assistant"]
+WORDS = [*"abcdef", "red", "cube", "two", "dogs", "asleep", "good", "bad", "say", "user", "assistant"]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<end>", "<unk>"]
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ' ' + m['content'] + ' <end> ' }}{% endfor %}"

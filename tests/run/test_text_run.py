@@ -132,6 +132,5 @@ def test_what_does_not_fit_texts_is_said_before_anything_loads(write: Callable[.
     assert "rewards.good: judges image, but the policy makes text" in faults("rewards.good={name: sharpness}")
     assert "policy 'flow' needs an adapter that makes latents, and this one (CausalLM)" in faults("policy={name: flow}")
     assert "this one (SD3) makes latents; use policy 'flow'" in faults("adapter={name: sd3, model: x}")
-    assert "objective 'r0' drives a DiffPolicy; policy 'tokens' lacks draw" in faults("rewards={}", "objective={name: r0}")
     assert "Did you mean 'temperature'" in faults("policy.temprature=1")
     assert "Policies that fit: ddpm, flow, tokens" in faults("policy={name: few_step}", "adapter={name: sd3, model: x}")

@@ -114,6 +114,8 @@ def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor
         fit__reference_chosen=_sum(pairs.ref_chosen) / policy.event_size,
         fit__reference_rejected=_sum(pairs.ref_rejected) / policy.event_size,
     )
+    if pairs.gap is not None:  # how far apart the reward saw the two sides
+        metrics |= means(pairs.mask, pairs__gap=pairs.gap)
     metrics["pairs/skipped"] = (~pairs.mask).float().mean()
     if pairs.weight is None:
         raise ValueError("the pairs have no weight; set it with `weigh` on the whole minibatch before splitting.")

@@ -87,8 +87,10 @@ def test_sets_share_their_prompts() -> None:
 
 def test_metrics_before_the_first_update() -> None:
     policy, objective = GaussianPolicy(noisy=True), DRAGON(NearGaussian())
-    metrics = accumulate(policy, objective, collect(policy, objective, prompts(4)))
+    pairs = collect(policy, objective, prompts(4))
+    metrics = accumulate(policy, objective, pairs)
     assert metrics["margin/mean"] == 0 and metrics["pairs/skipped"] == 0
+    assert metrics["pairs/gap"] == pytest.approx(pairs.gap.mean().item())
 
 
 def test_equal_sets_teach_nothing() -> None:

@@ -12,11 +12,8 @@ Weights are safetensors only. A loaded tower is shared by every reward that name
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -28,11 +25,12 @@ from torch.nn.functional import normalize
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
+from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
+from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._pixels import PixelPreprocess
 from mmalign.rewards._quiet_random import quiet_random
 
 Backend = Literal["auto", "open_clip", "transformers"]
-_TEXTS_KEPT, _TEXTS_AT_ONCE = 8192, 256
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,9 @@ class Towers:
     encode_text: Callable[[dict[str, Tensor]], Tensor]
     name: str
     files: tuple[Path, ...] = ()
-    _texts: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, repr=False)
+
+    def __post_init__(self) -> None:
+        self._texts = KeptTexts(self._encoded)
 
     def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B D"]:
         """Unit features of pictures in [0, 1], float32, with gradient to the pixels where they carry it."""
@@ -104,22 +104,13 @@ class Towers:
             features = self.encode_image(pixels)
         return normalize(features.float(), dim=1)
 
-    @torch.no_grad()
     def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
-        device = torch.device(device)
-        if fresh := [text for text in dict.fromkeys(texts) if text not in self._texts]:
-            self._follow(device)
-            for start in range(0, len(fresh), _TEXTS_AT_ONCE):
-                some = fresh[start : start + _TEXTS_AT_ONCE]
-                tokens = {key: value.to(device) for key, value in self.tokenize(some).items()}
-                with torch.autocast(device.type, enabled=False):
-                    features = normalize(self.encode_text(tokens).float(), dim=1)
-                self._texts.update(zip(some, features, strict=True))
-        rows = torch.stack([self._texts[text].to(device) for text in texts])
-        while len(self._texts) > _TEXTS_KEPT:
-            self._texts.popitem(last=False)
-        return rows
+        return self._texts(texts, device)
+
+    def _encoded(self, texts: list[str], device: torch.device) -> Tensor:
+        self._follow(device)
+        return self.encode_text({key: value.to(device) for key, value in self.tokenize(texts).items()})
 
     @property
     def scale(self) -> float:
@@ -129,11 +120,7 @@ class Towers:
     @cached_property
     def fingerprint(self) -> str:
         """Names the weights by their bytes and the preprocessing; the same on every machine."""
-        digest = hashlib.sha256(f"{self.name} {self.preprocess.digest}".encode() if not self.files else b"")
-        for file in self.files:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return f"{digest.hexdigest()[:16]}-{self.preprocess.digest}"
+        return weights_digest(self.name, self.files, self.preprocess.digest)
 
     def _follow(self, device: torch.device) -> None:
         if self.module.logit_scale.device != device:
@@ -147,13 +134,11 @@ def load_towers(source: Source) -> Towers:
         ConfigError: a QuickGELU mismatch or an unknown open_clip name.
         DataError: a missing or incomplete checkpoint.
     """
-    folder = source.folder
-    stamp = tuple(sorted((f.name, f.stat().st_mtime_ns) for f in folder.iterdir())) if folder else ()
-    return _loaded(source, stamp)
+    return _loaded(source, stamp(source.folder))
 
 
 @lru_cache(maxsize=8)
-def _loaded(source: Source, stamp: tuple[tuple[str, int], ...]) -> Towers:
+def _loaded(source: Source, stamp: Stamp) -> Towers:
     with quiet_random():  # building a model draws its initial weights
         towers = _open_clip(source) if source.reader == "open_clip" else _transformers(source)
     towers.module.eval().requires_grad_(False)
@@ -165,7 +150,7 @@ def _open_clip(source: Source) -> Towers:
 
     folder = source.folder
     name = f"local-dir:{folder.resolve()}" if folder else source.checkpoint or source.model
-    files = _weights(folder) if folder else ()
+    files = weight_files(folder)
     model = open_clip.create_model(name, pretrained=source.pretrained or None, require_pretrained=True)
     tokenizer = open_clip.get_tokenizer(name)
     return Towers(
@@ -202,7 +187,7 @@ def _transformers(source: Source) -> Towers:
     from transformers import AutoModel, AutoTokenizer
 
     folder = source.folder
-    files = _weights(folder) if folder else ()
+    files = weight_files(folder)
     name = str(folder or source.checkpoint)
     model: Any = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
@@ -216,26 +201,10 @@ def _transformers(source: Source) -> Towers:
 
     return Towers(
         module=model,
-        preprocess=PixelPreprocess.of_transformers(_preprocessor(beside), beside),
+        preprocess=PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), beside),
         tokenize=tokens,
         encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
         encode_text=lambda given: model.get_text_features(**given).pooler_output,
         name=f"transformers {source.checkpoint}",
         files=files,
     )
-
-
-def _preprocessor(name: str) -> dict[str, Any]:
-    from transformers.utils import cached_file
-
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        if found := cached_file(name, file, _raise_exceptions_for_missing_entries=False):
-            config: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
-            return config.get("image_processor", config)
-    raise DataError(f"{name}: no preprocessor_config.json; name the folder or Hub id that has it as `processor`.")
-
-
-def _weights(folder: Path) -> tuple[Path, ...]:
-    if files := tuple(sorted(folder.glob("*.safetensors"))):
-        return files
-    raise DataError(f"{folder}: no .safetensors weights in it; convert the checkpoint (pickled weights are not read).")

@@ -1,90 +1,154 @@
-"""Reference sets of set rewards: from pictures, from texts, or from statistics kept in a file."""
+"""Reference sets of set rewards: from pictures, sounds or texts, or from statistics kept in a file."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
-from mmalign.rewards.functional import Gaussian, gaussian
+from mmalign.rewards._exemplars import embedded_files, modality_gap
+from mmalign.rewards.functional import Gaussian, Moments, gaussian
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+Unit = Literal["row", "frame"]
+Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Reference:
-    """Embeddings a generated set is compared with: their Gaussian and, where kept, the `rows` (M, D) themselves."""
+    """Embeddings a generated set is compared with: their Gaussian and, where kept, the `rows` (M, D) themselves.
+
+    `unit`: each row is an output, or a frame of one.
+    """
 
     gaussian: Gaussian
     rows: Float[Tensor, "M D"] | None = None
+    unit: Unit = "row"
 
 
-def load_reference(path: str, encoder: Any) -> Reference:
+def load_reference(
+    path: str, encoder: Any, unit: Unit = "row", pairs: str = "", progress: Progress | None = None
+) -> Reference:
     """The reference at `path`, embedded with `encoder`.
 
-    A folder: its pictures (PNG, JPEG, WebP), in name order. `.txt`: one text per line, through the encoder's text side
-    (exemplars in words). `.safetensors`: statistics written by `save_reference`.
+    A folder: its pictures (PNG, JPEG, WebP) or, for an encoder of sound, its sounds (WAV, FLAC, OGG, MP3), in name order.
+    `.txt`: one text per line, through the encoder's text side (exemplars in words). `.safetensors`: statistics written
+    by `save_reference`.
+
+    **Texts for sounds.** A CLAP puts sounds and texts apart (the modality gap), and that constant distance would outweigh
+    all others. `pairs`, a JSONL of {"prompt": caption, "output": sound file}, measures it: the texts are moved by
+    mean(sounds) - mean(captions). `pairs: none` compares across the gap as it is.
+
+    Args:
+        path: see above.
+        encoder: from `make_encoder`.
+        unit: `frame` fits the Gaussian to all frames of all sounds (per-song FAD) and keeps no rows.
+        pairs: see above; for texts only.
+        progress: called with (files done, files in all).
 
     Raises:
-        DataError: nothing there, fewer than 2 items, or statistics made with another encoder.
+        DataError: nothing there, fewer than 2 items, files that cannot be used, or statistics of another encoder or unit.
+        ConfigError: texts for an encoder of sounds without `pairs`.
     """
     place = require_local(path)
     if place.is_dir():
-        return _embedded(_pictures(place, encoder), place)
+        return _fitted(embedded_files(place, encoder, unit == "frame", progress), place, unit)
     if place.suffix == ".safetensors":
-        return _read(place, encoder)
-    if place.suffix == ".txt":
-        lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return _embedded(encoder.texts(lines) if lines else torch.zeros(0, 1), place)
-    raise DataError(f"{place}: a reference is a folder of pictures, a .txt of texts or a .safetensors of statistics.")
+        return _read(place, encoder, unit)
+    if place.suffix != ".txt":
+        raise DataError(
+            f"{place}: a reference is a folder of pictures or sounds, a .txt of texts or a .safetensors of statistics."
+        )
+    if unit == "frame":
+        raise DataError(f"{place}: texts have no frames; per-song statistics need a folder of sounds.")
+    lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = encoder.texts(lines) if lines else torch.zeros(0, 1)
+    if "audio" in encoder.modalities and pairs != "none" and len(rows) > 1:
+        if not pairs:
+            raise ConfigError(
+                f"pairs: {place.name} holds texts and the encoder puts sounds elsewhere (the modality gap); name a JSONL "
+                "of sounds with their captions that measures it, or `pairs: none` to compare across the gap as it is."
+            )
+        rows = rows + modality_gap(require_local(pairs), encoder).to(rows)
+    return _fitted(list(rows[:, None]), place, unit)
 
 
 def save_reference(
-    path: Path | str, rows: Float[Tensor, "M D"], encoder: Any, source: str, keep_rows: bool = True
+    path: Path | str,
+    rows: Float[Tensor, "M D"] | Reference,
+    encoder: Any,
+    source: str,
+    keep_rows: bool = True,
 ) -> None:
-    """Write statistics of embedded rows with their provenance: the encoder's fingerprint, the count and the source."""
+    """Write statistics of embedded rows with their provenance: the encoder (fingerprint and options), count and source."""
     from safetensors.torch import save_file
 
-    fitted = gaussian(rows)
-    tensors = {"mean": fitted.mean, "cov": fitted.cov} | ({"rows": rows.float()} if keep_rows else {})
-    facts = {"encoder": encoder.fingerprint(), "count": len(rows), "source": source}
+    found = rows if isinstance(rows, Reference) else Reference(gaussian(rows), rows)
+    fitted, kept = found.gaussian, found.rows if keep_rows else None
+    tensors = {"mean": fitted.mean, "cov": fitted.cov} | ({} if kept is None else {"rows": kept.float()})
+    facts = {
+        "encoder": encoder.fingerprint(),
+        "spec": spec_of(encoder),
+        "unit": found.unit,
+        "count": fitted.count,
+        "source": source,
+    }
     with write_beside(path) as beside:
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, {"provenance": json.dumps(facts)}
         )
 
 
-def _pictures(folder: Path, encoder: Any) -> Tensor:
-    from mmalign.media.image import read_image
-
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
-    if not files:
-        raise DataError(f"{folder}: no pictures in it; looked for {', '.join(_PICTURES)}.")
-    return torch.cat([encoder.images([read_image(file)]) for file in files])
+def spec_of(encoder: Any) -> dict[str, Any]:
+    """What `make_encoder` makes it again from."""
+    return {"name": type(encoder).__module__.rpartition(".")[2], **asdict(encoder)}
 
 
-def _embedded(rows: Tensor, place: Path) -> Reference:
-    if len(rows) < 2:
-        raise DataError(f"{place}: a reference set needs at least 2 items, found {len(rows)}.")
-    return Reference(gaussian(rows), rows.detach())
+def default_encoder(reference: str) -> str | dict[str, Any]:
+    """The encoder where none is named: the one that statistics were made with, `spectral` for sounds, else our CLIP."""
+    from mmalign.media.audio import SUFFIXES
+
+    place = require_local(reference)
+    if place.suffix == ".safetensors" and "name" in (spec := _opened(place)[1].get("spec", {})):
+        return dict(spec)
+    heard = place.is_dir() and any(file.suffix.lower() in SUFFIXES for file in place.iterdir())
+    return {"name": "spectral"} if heard else "assets/scenes_clip"
 
 
-def _read(place: Path, encoder: Any) -> Reference:
+def _fitted(pieces: list[Tensor], place: Path, unit: Unit) -> Reference:
+    """From the rows of every file."""
+    if unit == "frame":
+        moments = [Moments.of(piece) for piece in pieces]
+        total = sum(moments[1:], moments[0])
+        if total.count < 2:
+            raise DataError(f"{place}: a reference of frames needs at least 2 of them, found {total.count}.")
+        return Reference(total.gaussian(), unit=unit)
+    if len(pieces) < 2:
+        raise DataError(f"{place}: a reference set needs at least 2 items, found {len(pieces)}.")
+    rows = torch.cat(pieces).detach()
+    return Reference(gaussian(rows), rows)
+
+
+def _opened(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(place, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("provenance", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise DataError(f"{place}: cannot be read as reference statistics ({error}).") from None
+
+
+def _read(place: Path, encoder: Any, unit: Unit) -> Reference:
+    tensors, facts = _opened(place)
     if missing := {"mean", "cov"} - set(tensors):
         raise DataError(f"{place}: lacks {', '.join(sorted(missing))}; write it with save_reference.")
     if facts.get("encoder") != encoder.fingerprint():
@@ -92,5 +156,9 @@ def _read(place: Path, encoder: Any) -> Reference:
             f"{place}: made with encoder {facts.get('encoder', 'unknown')}, but this run's is {encoder.fingerprint()}; "
             "distances between different embeddings mean nothing. Make the statistics again."
         )
+    if (kept := facts.get("unit", "row")) != unit:
+        raise DataError(
+            f"{place}: holds statistics of {kept}s, this reward compares {unit}s; make them with --unit {unit}."
+        )
     fitted = Gaussian(tensors["mean"], tensors["cov"], int(facts.get("count", 0)))
-    return Reference(fitted, tensors.get("rows"))
+    return Reference(fitted, tensors.get("rows"), unit)

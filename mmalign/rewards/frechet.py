@@ -10,34 +10,57 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout
-from mmalign.rewards._reference import Reference, load_reference
+from mmalign.rewards._reference import Reference, default_encoder, load_reference
 from mmalign.rewards._swaps import swapped_sets
 from mmalign.rewards.encoders import make_encoder
-from mmalign.rewards.functional import frechet_credit, frechet_distance, frechet_leave_one_out, frechet_of_subsets
+from mmalign.rewards.functional import (
+    frechet_credit,
+    frechet_distance,
+    frechet_in_pool,
+    frechet_infinity,
+    frechet_leave_one_out,
+    frechet_of_subsets,
+    frechet_pool_credit,
+)
 
 __all__ = ["Frechet"]
 
 
 @dataclass
 class Frechet:
-    """Minus the Fréchet distance between a set's embeddings and the reference's.
+    """Minus the Fréchet distance between a set's embeddings and the reference's; one row per output.
 
-    Values of different set sizes are not comparable (the bias falls like 1/n); within a run n is fixed.
+    Values of different set sizes are not comparable (the bias falls like 1/n); within a run n is fixed. A `pool` takes
+    most of the bias away.
 
     Args:
-        reference: a folder of pictures, a `.txt` of texts, or `.safetensors` statistics (`rewards._reference`).
-        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}.
+        reference: a folder of pictures or sounds, a `.txt` of texts, or `.safetensors` statistics (`mmalign reference`).
+        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; by default the one of the statistics,
+            `spectral` for a folder of sounds, else the embedded CLIP.
         credit_by: of one row: `influence`, one decomposition; `leave_one_out`, exact, for sets of up to about 100.
+        pool: outputs made before (as `reference`), usually of the untrained generator: a set takes the place of as many
+            of them, and the pool is scored.
+        pairs: captioned sounds that measure the modality gap where the reference is text and the outputs are sounds.
     """
 
     reference: str
-    encoder: str | dict[str, Any] = "assets/scenes_clip"
+    encoder: str | dict[str, Any] = ""
     credit_by: Literal["influence", "leave_one_out"] = "influence"
+    pool: str = ""
+    pairs: str = ""
 
     def __post_init__(self) -> None:
         require_local(self.reference)
+        if self.pool:
+            require_local(self.pool)
+            if self.credit_by == "leave_one_out":
+                raise ConfigError(
+                    "credit_by: leave_one_out is not offered in a pool; its influence is as good as exact."
+                )
+        self.encoder = self.encoder or default_encoder(self.reference)
         self._encoder = make_encoder(self.encoder)
 
     @property
@@ -53,7 +76,12 @@ class Frechet:
     @cached_property
     def target(self) -> Reference:
         """The reference, embedded on first use."""
-        return load_reference(self.reference, self._encoder)
+        return load_reference(self.reference, self._encoder, pairs=self.pairs)
+
+    @cached_property
+    def made_before(self) -> Reference | None:
+        """The pool, embedded on first use."""
+        return load_reference(self.pool, self._encoder) if self.pool else None
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output."""
@@ -61,10 +89,14 @@ class Frechet:
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """Minus the distance, at most 0 up to rounding."""
+        if self.made_before is not None:
+            return -frechet_in_pool(embedding, self.made_before.gaussian, self.target.gaussian)
         return -frechet_distance(embedding, self.target.gaussian)
 
     def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """Each row's contribution to the score, mean 0, in the units of leave-one-out."""
+        if self.made_before is not None:
+            return frechet_pool_credit(embedding, self.made_before.gaussian, self.target.gaussian)
         if self.credit_by == "influence":
             return frechet_credit(embedding, self.target.gaussian)
         credit = frechet_leave_one_out(embedding, self.target.gaussian)
@@ -72,5 +104,13 @@ class Frechet:
 
     def swap_scores(self, kept: Float[Tensor, "N D"], other: Float[Tensor, "N D"], start: int) -> Float[Tensor, " S"]:
         """The score with row i of `kept` replaced by row i of `other`, for each i from `start`, all at once."""
-        sets = swapped_sets(len(kept), start, kept.device)
-        return -frechet_of_subsets(torch.cat([kept, other]), sets, self.target.gaussian)
+        sets, both = swapped_sets(len(kept), start, kept.device), torch.cat([kept, other])
+        if self.made_before is not None:
+            return torch.stack([self.score(both[rows]) for rows in sets])
+        return -frechet_of_subsets(both, sets, self.target.gaussian)
+
+    def report(self, embedding: Float[Tensor, "N D"]) -> dict[str, Float[Tensor, ""]]:
+        """For reports, not for training: "infinity", the score freed of the bias of n; only from 64 rows on."""
+        if len(embedding) < 64:
+            return {}
+        return {"infinity": -frechet_infinity(embedding, self.target.gaussian)}

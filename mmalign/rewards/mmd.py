@@ -12,7 +12,7 @@ from torch import Tensor
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout
-from mmalign.rewards._reference import load_reference
+from mmalign.rewards._reference import default_encoder, load_reference
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit
 
@@ -24,19 +24,22 @@ class Mmd:
     """Minus `scale` times the unbiased MMD² between a set's embeddings and the reference's; unbiased at any set size.
 
     Args:
-        reference: a folder of pictures, a `.txt` of texts, or `.safetensors` statistics that keep their rows.
-        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}.
+        reference: a folder of pictures or sounds, a `.txt` of texts, or `.safetensors` statistics that keep their rows.
+        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; by default as for `frechet`.
         bandwidth: of the Gaussian kernel; 0: the median distance within the reference.
         scale: 100 gives KAD's numbers.
+        pairs: captioned sounds that measure the modality gap where the reference is text and the outputs are sounds.
     """
 
     reference: str
-    encoder: str | dict[str, Any] = "assets/scenes_clip"
+    encoder: str | dict[str, Any] = ""
     bandwidth: float = 0.0
     scale: float = 100.0
+    pairs: str = ""
 
     def __post_init__(self) -> None:
         require_local(self.reference)
+        self.encoder = self.encoder or default_encoder(self.reference)
         self._encoder = make_encoder(self.encoder)
 
     @property
@@ -52,7 +55,7 @@ class Mmd:
     @cached_property
     def target(self) -> tuple[Float[Tensor, "M D"], float]:
         """The reference's rows, embedded on first use, and the bandwidth."""
-        rows = load_reference(self.reference, self._encoder).rows
+        rows = load_reference(self.reference, self._encoder, pairs=self.pairs).rows
         if rows is None:
             raise DataError(
                 f"{self.reference}: its statistics keep no rows, which a kernel needs; save them with rows."

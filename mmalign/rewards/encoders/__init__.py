@@ -1,7 +1,8 @@
 """What set rewards embed rows with: one dataclass per file.
 
 An encoder has `modalities`, `differentiable`, `embed(rollout) -> (B, D)`, `fingerprint() -> str`, and, for references,
-`images(list of (3, H, W)) -> (N, D)` or `texts(list of str) -> (N, D)` where it can.
+`images(list of (3, H, W)) -> (N, D)` or `texts(list of str) -> (N, D)` where it can. Encoders of sound also give
+`frames(rollout) -> B times (F, D)`, F differing from row to row, and 0 for a row without a finite sound.
 """
 
 from collections.abc import Collection

@@ -2,6 +2,7 @@
 
     Fréchet distance     gaussian, frechet_distance, frechet_between, frechet_of_subsets
                          frechet_credit, frechet_leave_one_out
+                         frechet_in_pool, frechet_pool_credit, frechet_infinity, Moments
     kernel distance      mmd, kad, mmd_credit, median_bandwidth
     diversity            vendi_score, vendi_score_kernel, vendi_credit
     boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou, assign, match_boxes
@@ -27,10 +28,12 @@ from mmalign.rewards.functional.frechet import (
     frechet_of_subsets,
     gaussian,
 )
+from mmalign.rewards.functional.frechet_pool import frechet_in_pool, frechet_infinity, frechet_pool_credit
 from mmalign.rewards.functional.groups import group_normalize, group_rank
 from mmalign.rewards.functional.lengths import cosine_length, group_length, length_window, soft_overlong
 from mmalign.rewards.functional.matching import Matched, assign, match_boxes
 from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit
+from mmalign.rewards.functional.moments import Moments
 from mmalign.rewards.functional.relaxed_accuracy import relaxed_accuracy
 from mmalign.rewards.functional.repetition import repetition_penalty
 from mmalign.rewards.functional.same_table import same_table
@@ -41,6 +44,7 @@ from mmalign.rewards.functional.vendi import vendi_credit, vendi_score, vendi_sc
 __all__ = [
     "Gaussian",
     "Matched",
+    "Moments",
     "assign",
     "bmas",
     "box_ciou",
@@ -53,8 +57,11 @@ __all__ = [
     "frechet_between",
     "frechet_credit",
     "frechet_distance",
+    "frechet_in_pool",
+    "frechet_infinity",
     "frechet_leave_one_out",
     "frechet_of_subsets",
+    "frechet_pool_credit",
     "gaussian",
     "group_length",
     "group_normalize",

@@ -1,0 +1,51 @@
+"""What every frozen model needs from its checkpoint: its weights, its preprocessing, and a name for both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import DataError
+
+Stamp = tuple[tuple[str, int], ...]
+
+
+def weight_files(folder: Path | None) -> tuple[Path, ...]:
+    """The safetensors of a local folder (none for a Hub id). DataError if there are none."""
+    if folder is None:
+        return ()
+    if files := tuple(sorted(folder.glob("*.safetensors"))):
+        return files
+    raise DataError(f"{folder}: no .safetensors weights in it; convert the checkpoint (pickled weights are not read).")
+
+
+def stamp(place: Path | None) -> Stamp:
+    """Changes when a file of the checkpoint does: part of the key under which a loaded model is shared."""
+    if place is None:
+        return ()
+    files = place.iterdir() if place.is_dir() else [place]
+    return tuple(sorted((file.name, file.stat().st_mtime_ns) for file in files))
+
+
+def weights_digest(name: str, files: Iterable[Path], preprocessing: str) -> str:
+    """Names the weights by their bytes (by `name` where they are not local) and the preprocessing, on every machine."""
+    files = tuple(files)
+    digest = hashlib.sha256(f"{name} {preprocessing}".encode() if not files else b"")
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"{digest.hexdigest()[:16]}-{preprocessing}"
+
+
+def preprocessor_config(name: str, part: str) -> dict[str, Any]:
+    """The `part` ("image_processor", "feature_extractor") of a checkpoint's preprocessing, or a DataError."""
+    from transformers.utils import cached_file
+
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        if found := cached_file(name, file, _raise_exceptions_for_missing_entries=False):
+            config: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
+            return config.get(part, config)  # type: ignore[no-any-return]
+    raise DataError(f"{name}: no preprocessor_config.json; name the folder or Hub id that has it as `processor`.")

@@ -1,0 +1,132 @@
+"""Convolutional encoders of waveforms as functions sound → frames: EnCodec, DAC, and the VAE of a latent generator.
+
+| kind | class | frames are |
+|---|---|---|
+| encodec | transformers EncodecModel | the encoder's output before quantisation |
+| dac | transformers DacModel | the encoder's output before quantisation |
+| oobleck | diffusers AutoencoderOobleck (Stable Audio's VAE) | the mode of the latent's distribution |
+
+All are differentiable in the samples and take sounds of any length whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmalign.core.errors import DataError
+from mmalign.core.files import local_path
+from mmalign.core.types import Audio
+from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
+from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards._sound import channelled, filled
+
+Kind = Literal["encodec", "dac", "oobleck"]
+
+
+@dataclass
+class Codec:
+    """A frozen encoder on its inputs' device: (N, channels, S) at `rate` Hz → (N, D, F), S at least `least`."""
+
+    module: nn.Module
+    encode: Callable[[Tensor], Tensor]
+    rate: int
+    channels: int
+    least: int
+    fingerprint: str
+
+    def frames(self, audio: Audio) -> list[Float[Tensor, "F D"]]:
+        """The frames of every row, float32, with gradient; none for a row without a finite sound."""
+        if next(self.module.parameters()).device != audio.samples.device:
+            self.module.to(audio.samples.device)
+        rows = [self._long_enough(row) for row in channelled(audio, self.rate, self.channels)]
+        found: dict[int, Tensor] = {}
+        for length in {row.shape[1] for row in rows if row.shape[1]}:
+            alike = [i for i, row in enumerate(rows) if row.shape[1] == length]
+            frames = self.encode(torch.stack([rows[i] for i in alike])).transpose(1, 2)
+            found |= dict(zip(alike, frames, strict=True))
+        width = next((frame.shape[1] for frame in found.values()), 0)
+        return [found[i] if i in found else row.new_zeros(0, width) for i, row in enumerate(rows)]
+
+    def _long_enough(self, row: Tensor) -> Tensor:
+        if not 0 < row.shape[1] < self.least:
+            return row
+        return torch.stack([filled(channel, self.least, "pad") for channel in row])
+
+
+def load_codec(kind: Kind, checkpoint: str) -> Codec:
+    """The encoder of a local folder or Hub id, loaded once per process while its files do not change.
+
+    Raises:
+        DataError: a missing or incomplete checkpoint, or one of another class.
+    """
+    return _loaded(kind, checkpoint, stamp(_folder(kind, checkpoint)))
+
+
+def require_codec(checkpoint: str) -> None:
+    """DataError unless `checkpoint` is a folder or looks like a Hub id; said before anything is loaded."""
+    if local_path(checkpoint) is None and (checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "assets/"))):
+        raise DataError(f"{checkpoint}: no such folder, and not a Hub id (org/name).")
+
+
+def _folder(kind: Kind, checkpoint: str) -> Path | None:
+    """The local folder of the weights: a pipeline's autoencoder lies in its `vae`."""
+    folder = local_path(checkpoint)
+    return folder / "vae" if folder is not None and kind == "oobleck" and (folder / "vae").is_dir() else folder
+
+
+@lru_cache(maxsize=8)
+def _loaded(kind: Kind, checkpoint: str, stamp: Stamp) -> Codec:
+    folder = _folder(kind, checkpoint)
+    with quiet_random():
+        module, encode, rate, channels, hop = _READERS[kind](checkpoint, folder)
+    module.eval().requires_grad_(False)
+    digest = weights_digest(f"{kind} {checkpoint}", weight_files(folder), f"{kind}-{rate}-{channels}")
+    return Codec(module, encode, rate, channels, 4 * hop, digest)
+
+
+def _encodec(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
+    from transformers import EncodecModel
+
+    model = EncodecModel.from_pretrained(str(folder or checkpoint), use_safetensors=True, dtype=torch.float32)
+    config = model.config
+
+    def encode(sound: Tensor) -> Tensor:
+        if config.normalize:  # as EncodecModel does: by the loudness of the mix
+            sound = sound / (sound.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt() + 1e-8)
+        return model.encoder(sound)  # type: ignore[no-any-return]
+
+    return model, encode, config.sampling_rate, config.audio_channels, prod(config.upsampling_ratios)
+
+
+def _dac(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
+    from transformers import DacModel
+
+    model = DacModel.from_pretrained(str(folder or checkpoint), use_safetensors=True, dtype=torch.float32)
+    return model, model.encoder, model.config.sampling_rate, 1, prod(model.config.downsampling_ratios)
+
+
+def _oobleck(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
+    from diffusers import AutoencoderOobleck
+
+    where: dict[str, Any] = {} if folder else {"subfolder": "vae"}
+    config = AutoencoderOobleck.load_config(str(folder or checkpoint), **where)
+    if (found := config.get("_class_name")) != "AutoencoderOobleck":
+        raise DataError(
+            f"{checkpoint}: its autoencoder is {found}, which does not take waveforms. Leave out `checkpoint` and make "
+            "the reference through the generator: mmalign reference FOLDER --encoder '{name: latents, space: WORD}' --adapter '{name: …}'."
+        )
+    vae = AutoencoderOobleck.from_pretrained(str(folder or checkpoint), use_safetensors=True, **where)
+    hop = prod(vae.config.downsampling_ratios)
+    return vae, lambda x: vae.encode(x).latent_dist.mode(), vae.config.sampling_rate, vae.config.audio_channels, hop
+
+
+_READERS = {"encodec": _encodec, "dac": _dac, "oobleck": _oobleck}

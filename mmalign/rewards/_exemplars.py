@@ -1,0 +1,84 @@
+"""Exemplars in files, embedded: pictures, sounds, and sounds with their captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import DataError, MediaError
+from mmalign.core.types import Audio, Prompt, Rollout
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def embedded_files(
+    folder: Path, encoder: Any, frames: bool = False, progress: Callable[[int, int], None] | None = None
+) -> list[Float[Tensor, "F D"]]:
+    """One row per file of `folder` that the encoder takes, in name order, or with `frames` all of its frames.
+
+    Raises:
+        DataError: no such files, or files that cannot be decoded or embedded, all of them named.
+    """
+    from mmalign.media.audio import SUFFIXES
+
+    kind = "sounds" if "audio" in encoder.modalities else "pictures"
+    suffixes = tuple(SUFFIXES) if kind == "sounds" else _PICTURES
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    if not files:
+        raise DataError(f"{folder}: no {kind} in it; looked for {', '.join(suffixes)}.")
+    rows, faults = [], []
+    for done, file in enumerate(files, 1):
+        try:
+            rows.append(_sound(file, encoder, frames) if kind == "sounds" else _picture(file, encoder))
+        except MediaError as error:
+            faults.append(str(error))
+        if progress:
+            progress(done, len(files))
+    if faults:
+        raise DataError("\n".join(faults[:20] + ([f"… and {len(faults) - 20} more."] if len(faults) > 20 else [])))
+    return rows
+
+
+def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
+    """mean(sounds) - mean(captions) over a JSONL of {"prompt": caption, "output": sound file beside it}.
+
+    Raises:
+        DataError: a line that is none of these, or fewer than 2 lines.
+    """
+    captions, sounds = [], []
+    for number, line in enumerate(pairs.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            captions.append(str(row["prompt"]))
+            sounds.append(_sound(pairs.parent / row["output"], encoder, False))
+        except (json.JSONDecodeError, KeyError, TypeError, MediaError) as error:
+            raise DataError(f'{pairs}:{number}: not {{"prompt": caption, "output": sound file}} ({error}).') from None
+    if len(captions) < 2:
+        raise DataError(f"{pairs}: the gap is a mean over pairs; give at least 2, found {len(captions)}.")
+    return torch.cat(sounds).mean(0) - encoder.texts(captions).mean(0)
+
+
+@torch.no_grad()
+def _sound(file: Path, encoder: Any, frames: bool) -> Tensor:
+    from mmalign.media.audio import read_audio
+
+    samples, rate = read_audio(file)
+    rollout = Rollout([Prompt("")], Audio(samples[None], rate), torch.zeros(1, dtype=torch.long))
+    found: Tensor = encoder.frames(rollout)[0] if frames else encoder.embed(rollout)
+    if not len(found) or not bool(found.isfinite().all()):
+        raise MediaError(f"{file}: cannot be embedded; its features are not finite.")
+    return found
+
+
+def _picture(file: Path, encoder: Any) -> Tensor:
+    from mmalign.media.image import read_image
+
+    return encoder.images([read_image(file)])  # type: ignore[no-any-return]

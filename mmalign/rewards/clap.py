@@ -1,0 +1,99 @@
+"""How well a sound and its text agree, by a CLAP model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.rewards._clap_towers import ClapBackend, ClapSource, ClapTowers, load_clap
+
+__all__ = ["Clap"]
+
+
+@dataclass
+class Clap:
+    """Cosine of sound and text in a CLAP model, in [-1, 1]; differentiable in the samples.
+
+    Judges sounds against their prompts; and texts (captions) against the sound `prompt.media["audio"]` they were
+    written for (an `Audio` of one row, or samples (C, S) with `prompt.meta["rate"]`): without one a row is
+    NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty or not finite is an ERROR of its row.
+
+    Any rate, number of channels and length: mixed to one channel, resampled, cut into fixed windows whose features are
+    averaged (`_clap_towers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
+
+    Args:
+        checkpoint: a transformers folder or Hub id, or a file of laion-clap's original weights.
+        backend: `laion` runs a file through laion-clap (extra `laion`); else transformers' ClapModel reads everything.
+        processor: where tokenizer and preprocessing lie, if not beside the checkpoint.
+        hop: seconds between windows; 0: they do not overlap.
+        score: `cosine`, or `logit`, cosine times the model's learned scale.
+        prefix: put before every text, as "This is a sound of ".
+    """
+
+    checkpoint: str
+    backend: ClapBackend = "auto"
+    processor: str = ""
+    hop: float = 0.0
+    score: Literal["cosine", "logit"] = "cosine"
+    prefix: str = ""
+    modalities = frozenset({"audio", "text"})
+    differentiable = True
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Of the chosen score; `logit` reads the model's scale."""
+        bound = 1.0 if self.score == "cosine" else self.towers.scale
+        return -bound, bound
+
+    @property
+    def towers(self) -> ClapTowers:
+        """The model, loaded on first use and shared with others that name it."""
+        return load_clap(self._source)
+
+    def fingerprint(self) -> str:
+        """Of weights and preprocessing."""
+        return self.towers.fingerprint
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        if isinstance(rollout.output, Audio):
+            return self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
+        return self._captions(rollout)
+
+    def _agreement(self, audio: Audio, texts: list[str]) -> Scores:
+        towers = self.towers
+        words = towers.texts([self.prefix + text for text in texts], audio.samples.device)
+        cosine = (towers.sounds(audio) * words).sum(1)
+        value = cosine if self.score == "cosine" else cosine * towers.scale
+        bad = ~cosine.detach().isfinite()
+        status = torch.where(bad, int(Status.ERROR), int(Status.OK)).to(torch.int8)
+        why = ["the sound is empty or not finite" if row else "" for row in bad.tolist()]
+        return Scores(value, status, info=why if bool(bad.any()) else None)
+
+    def _captions(self, rollout: Rollout) -> Scores:
+        value = torch.full((len(rollout),), float("nan"))
+        status = torch.full((len(rollout),), int(Status.NOT_APPLICABLE), dtype=torch.int8)
+        for row, (prompt, caption) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
+            if (sound := _sound_of(prompt)) is None:
+                continue
+            if not caption.strip():
+                value[row], status[row] = self.range[0], int(Status.PARSE_FAIL)
+                continue
+            found = self._agreement(sound, [caption])
+            value[row], status[row] = found.value[0].detach().cpu(), found.status[0].cpu()
+        return Scores(value, status)
+
+
+def _sound_of(prompt: Prompt) -> Audio | None:
+    sound: Any = prompt.media.get("audio")
+    if isinstance(sound, Tensor):
+        return Audio(sound.reshape(1, -1, sound.shape[-1]), int(prompt.meta["rate"])) if "rate" in prompt.meta else None
+    return sound if isinstance(sound, Audio) else None

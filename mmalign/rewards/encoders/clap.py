@@ -1,0 +1,51 @@
+"""Unit features of a CLAP model, for sounds and for texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.types import Audio, Rollout
+from mmalign.rewards._clap_towers import ClapBackend, ClapSource, ClapTowers, load_clap
+
+__all__ = ["ClapEncoder"]
+
+
+@dataclass
+class ClapEncoder:
+    """Sounds through the audio tower (mean over fixed windows), texts through the text tower; options as `clap`'s."""
+
+    checkpoint: str
+    backend: ClapBackend = "auto"
+    processor: str = ""
+    hop: float = 0.0
+    modalities = frozenset({"audio", "text"})
+    differentiable = True
+
+    def __post_init__(self) -> None:
+        self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
+
+    @property
+    def towers(self) -> ClapTowers:
+        """The model, loaded on first use."""
+        return load_clap(self._source)
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per output; with gradient for sounds that carry it; NaN for a sound that cannot be embedded."""
+        output = rollout.output
+        return self.towers.sounds(output) if isinstance(output, Audio) else self.texts(output)
+
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "W D"]]:
+        """The windows of each sound."""
+        return self.towers.windows(rollout.output)
+
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Texts, no gradient; on the model's device."""
+        return self.towers.texts(texts)
+
+    def fingerprint(self) -> str:
+        """Of weights and preprocessing."""
+        return self.towers.fingerprint

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
 
 
@@ -17,7 +18,10 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    rows: Annotated[Path, typer.Argument(metavar="ROWS.jsonl", help="lines of prompt, output, meta?, group?")],
+    rows: Annotated[
+        Path,
+        typer.Argument(metavar="ROWS.jsonl|DIR", help="lines of prompt, output, meta?, group?; or a folder of media"),
+    ],
     reward: Annotated[str, typer.Option(help="a name from `mmalign list rewards`")],
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="an option of the reward")
@@ -42,28 +46,11 @@ def score(
     if not isinstance(judge, SetReward):
         kept = ScoreCache(rows.with_suffix(".scores.sqlite")) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=kept)
-    with _progress(len(table)) as advance:
-        lines = score_rows(table, judge, rows.parent, batch, advance)
+    with progress("scoring", len(table)) as advance:
+        lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     if out is None:
         typer.echo(text, nl=False)
         return
     with write_beside(out) as beside:
         beside.write_text(text, encoding="utf-8")
-
-
-def _progress(total: int):  # type: ignore[no-untyped-def]
-    """A bar on standard error while rows are scored; nothing where nobody watches."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    @contextmanager
-    def bar():  # type: ignore[no-untyped-def]
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-            task = progress.add_task("scoring", total=total)
-            yield lambda done: progress.update(task, completed=done)
-
-    return bar()

@@ -21,8 +21,10 @@ SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 def decode_audio(data: bytes, name: str) -> tuple[Float[Tensor, "C S"], int]:
     """The sound in `data` and its rate; `name` says in errors where the bytes came from.
 
+    The bytes decide the format, not the name. Any rate, bit depth and number of channels; one sample is a sound.
+
     Raises:
-        MediaError: empty, foreign or corrupt bytes, or no samples.
+        MediaError: empty, foreign, corrupt or truncated bytes, no samples, or samples that are not finite.
     """
     import soundfile
 
@@ -30,14 +32,36 @@ def decode_audio(data: bytes, name: str) -> tuple[Float[Tensor, "C S"], int]:
     if not data:
         raise MediaError(f"{name}: the file is empty (0 bytes).")
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            promised, rate = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise MediaError(
             f"{name}: {decoder} could not decode its {len(data)} bytes: {str(error).strip('.')}."
         ) from None
     if not len(samples):
         raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
-    return torch.from_numpy(samples.T.copy()), int(rate)
+    if lost := _lost(data, promised - len(samples)):
+        raise MediaError(f"{name}: the file is truncated: {lost} are missing at its end; copy or make it again.")
+    found = torch.from_numpy(samples.T.copy())
+    if bad := int((~found.isfinite()).sum()):
+        raise MediaError(f"{name}: {bad} of its {found.numel()} samples are not finite.")
+    return found, int(rate)
+
+
+def _lost(data: bytes, frames: int) -> str:
+    """What is missing of a file that was cut off; "" if nothing is. The decoder itself reads on in silence."""
+    if data[:4] == b"RIFF":
+        start = 12
+        while start + 8 <= len(data):
+            size = int.from_bytes(data[start + 4 : start + 8], "little")
+            held = len(data) - start - 8
+            if data[start : start + 4] == b"data":
+                # Writers to a pipe do not know the size and leave it at its largest.
+                return f"{size - held} bytes" if held + 1 < size < 0x7FFFF000 else ""
+            start += 8 + size + size % 2
+    # The count of an MP3 is rounded to whole blocks, with the encoder's delay.
+    return f"{frames} of its samples" if frames > 4608 else ""
 
 
 def read_audio(path: Path | str) -> tuple[Float[Tensor, "C S"], int]:

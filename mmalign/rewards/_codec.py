@@ -121,8 +121,8 @@ def _oobleck(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tenso
     config = AutoencoderOobleck.load_config(str(folder or checkpoint), **where)
     if (found := config.get("_class_name")) != "AutoencoderOobleck":
         raise DataError(
-            f"{checkpoint}: its autoencoder is {found}, which does not take waveforms. Leave out `checkpoint` and make "
-            "the reference through the generator: mmalign reference FOLDER --encoder '{name: latents, space: WORD}' --adapter '{name: …}'."
+            f"{checkpoint}: its autoencoder is {found}, which does not take waveforms. Name `space` instead of "
+            "`checkpoint`, and make the reference through the generator: mmalign reference FOLDER --adapter …."
         )
     vae = AutoencoderOobleck.from_pretrained(str(folder or checkpoint), use_safetensors=True, **where)
     hop = prod(vae.config.downsampling_ratios)

@@ -38,13 +38,13 @@ def load_reference(
 ) -> Reference:
     """The reference at `path`, embedded with `encoder`.
 
-    A folder: its pictures (PNG, JPEG, WebP) or, for an encoder of sound, its sounds (WAV, FLAC, OGG, MP3), in name order.
-    `.txt`: one text per line, through the encoder's text side (exemplars in words). `.safetensors`: statistics written
-    by `save_reference`.
+    A folder: its pictures (PNG, JPEG, WebP) or, for an encoder of sound, its sounds (WAV, FLAC, OGG, MP3), in name
+    order. `.txt`: one text per line, through the encoder's text side (exemplars in words). `.safetensors`: statistics
+    written by `save_reference`.
 
-    **Texts for sounds.** A CLAP puts sounds and texts apart (the modality gap), and that constant distance would outweigh
-    all others. `pairs`, a JSONL of {"prompt": caption, "output": sound file}, measures it: the texts are moved by
-    mean(sounds) - mean(captions). `pairs: none` compares across the gap as it is.
+    **Texts for sounds.** A CLAP puts sounds and texts apart (the modality gap), and that constant distance would
+    outweigh all others. `pairs`, a JSONL of {"prompt": caption, "output": sound file}, measures it: the texts are moved
+    by mean(sounds) - mean(captions). `pairs: none` compares across the gap as it is.
 
     Args:
         path: see above.
@@ -54,7 +54,7 @@ def load_reference(
         progress: called with (files done, files in all).
 
     Raises:
-        DataError: nothing there, fewer than 2 items, files that cannot be used, or statistics of another encoder or unit.
+        DataError: nothing there, fewer than 2 items, unusable files, or statistics of another encoder or unit.
         ConfigError: texts for an encoder of sounds without `pairs`.
     """
     place = require_local(path)
@@ -73,8 +73,8 @@ def load_reference(
     if "audio" in encoder.modalities and pairs != "none" and len(rows) > 1:
         if not pairs:
             raise ConfigError(
-                f"pairs: {place.name} holds texts and the encoder puts sounds elsewhere (the modality gap); name a JSONL "
-                "of sounds with their captions that measures it, or `pairs: none` to compare across the gap as it is."
+                f"pairs: {place.name} holds texts and the encoder puts sounds elsewhere (the modality gap); name a "
+                "JSONL of sounds with their captions that measures it, or `pairs: none` to compare across the gap as it is."
             )
         rows = rows + modality_gap(require_local(pairs), encoder).to(rows)
     return _fitted(list(rows[:, None]), place, unit)
@@ -87,7 +87,7 @@ def save_reference(
     source: str,
     keep_rows: bool = True,
 ) -> None:
-    """Write statistics of embedded rows with their provenance: the encoder (fingerprint and options), count and source."""
+    """Write statistics of embedded rows with their provenance: encoder (fingerprint and options), count and source."""
     from safetensors.torch import save_file
 
     found = rows if isinstance(rows, Reference) else Reference(gaussian(rows), rows)

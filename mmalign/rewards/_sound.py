@@ -10,7 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mmalign.core.errors import MediaError
 from mmalign.core.types import Audio
+
+_GATE = -70.0  # LUFS below which BS.1770 hears nothing
 
 Fill = Literal["repeatpad", "repeat", "pad"]
 
@@ -64,7 +67,7 @@ def filled(wave: Float[Tensor, " S"], length: int, fill: Fill = "repeatpad") -> 
 
 
 def windows(wave: Float[Tensor, " S"], length: int, hop: int, fill: Fill = "repeatpad") -> Float[Tensor, "W L"]:
-    """Windows every `hop` samples, the last flush with the end. A shorter wave is filled to one; an empty one has none."""
+    """Windows every `hop` samples, the last flush with the end. A shorter wave is filled, an empty one has none."""
     if not len(wave):
         return wave.new_zeros(0, length)
     if len(wave) <= length:
@@ -94,3 +97,32 @@ def spread(frames: Sequence[Float[Tensor, "F D"]]) -> Float[Tensor, "B 2*D"]:
     """The mean and the standard deviation of every row's frames, side by side; NaN for a row of none."""
     deviations = [(f - f.mean(0)).square().mean(0, keepdim=True).add(1e-12).sqrt() if len(f) else f for f in frames]
     return torch.cat([means(frames), means(deviations)], dim=1)
+
+
+def checked_sound(audio: Audio) -> Float[Tensor, "C S"]:
+    """What the one row of `audio` holds. Raises MediaError where that is nothing, or not finite."""
+    sound = sounding(audio, 0).float()
+    if not sound.numel() or not bool(sound.isfinite().all()):
+        raise MediaError(
+            "the sound is empty." if not sound.numel() else "the sound contains values that are not finite."
+        )
+    return sound
+
+
+def level(sound: Float[Tensor, "C S"], rate: int) -> float | None:
+    """Integrated loudness in LUFS (ITU-R BS.1770-4), at least -70; None below one gating block of 0.4 s.
+
+    More than 5 channels are mixed to one: the standard weighs no more.
+    """
+    from torchaudio.functional import loudness
+
+    if sound.shape[1] < round(0.4 * rate):
+        return None
+    found = float(loudness(sound if len(sound) <= 5 else sound.mean(0, keepdim=True), rate))
+    return found if found > _GATE else _GATE  # all blocks below the gate: torchaudio's nan
+
+
+def frame_levels(sound: Float[Tensor, "C S"], rate: int, seconds: float = 0.05) -> Float[Tensor, " F"]:
+    """Level of consecutive frames, dB of full scale, RMS over all channels; the last frame may be short."""
+    frames = sound.double().square().mean(0).split(max(round(seconds * rate), 1))
+    return torch.stack([frame.mean() for frame in frames]).clamp_min(1e-20).log10() * 10

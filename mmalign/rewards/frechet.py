@@ -37,7 +37,7 @@ class Frechet:
     most of the bias away.
 
     Args:
-        reference: a folder of pictures or sounds, a `.txt` of texts, or `.safetensors` statistics (`mmalign reference`).
+        reference: a folder of pictures or sounds, a `.txt` of texts, or statistics (`mmalign reference`).
         encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; by default the one of the statistics,
             `spectral` for a folder of sounds, else the embedded CLIP.
         credit_by: of one row: `influence`, one decomposition; `leave_one_out`, exact, for sets of up to about 100.

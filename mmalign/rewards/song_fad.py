@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,7 +63,8 @@ class SongFad:
     def fingerprint(self) -> str:
         """Of the encoder and the reference's statistics."""
         fitted = self.target.gaussian
-        return f"{self._encoder.fingerprint()} {fitted.count} {float(fitted.mean.sum()):.12g} {float(fitted.cov.sum()):.12g}"
+        numbers = torch.cat([fitted.mean, fitted.cov.flatten()]).cpu().numpy().tobytes()
+        return f"{self._encoder.fingerprint()} {hashlib.sha256(numbers).hexdigest()[:16]}"
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

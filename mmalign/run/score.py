@@ -1,4 +1,4 @@
-"""Score outputs that were made anywhere: rows of a JSONL file in, one line per row out."""
+"""Score outputs that were made anywhere: rows of a JSONL file, or a folder of media, in; one line per row out."""
 
 from __future__ import annotations
 
@@ -32,11 +32,15 @@ class Row:
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Parse and check every line.
+    """Parse and check every line; of a folder, every picture and sound in name order.
+
+    The prompt of `name.wav` in a folder is what `name.txt` beside it says, where there is one.
 
     Raises:
-        DataError: every bad line at once, with file, line and field.
+        DataError: every bad line at once, with file, line and field; or a folder without media.
     """
+    if file.is_dir():
+        return _folder_rows(file)
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
     rows, faults = [], []
@@ -54,6 +58,18 @@ def read_rows(file: Path) -> list[Row]:
         raise DataError("\n".join(faults[:20] + ([f"… and {len(faults) - 20} more."] if len(faults) > 20 else [])))
     if not rows:
         raise DataError(f'{file}: holds no rows; write lines like {{"prompt": "…", "output": "picture.png"}}.')
+    return rows
+
+
+def _folder_rows(folder: Path) -> list[Row]:
+    media = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES + SOUNDS)
+    if not media:
+        raise DataError(f"{folder}: no pictures or sounds in it; looked for {', '.join(IMAGES + SOUNDS)}.")
+    rows = []
+    for file in media:
+        beside = file.with_suffix(".txt")
+        text = beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""
+        rows.append(Row(Prompt(text), file.name, text or file.name, str(file)))
     return rows
 
 
@@ -151,8 +167,19 @@ def _row_lines(scores: Scores) -> list[dict[str, Any]]:
 
 
 def _set_line(embedding: Tensor, reward: Any) -> dict[str, Any]:
-    credit = [_number(c) for c in reward.credit(embedding)]
-    return {"value": _number(reward.score(embedding)), "n": len(embedding), "credit": credit}
+    """The set's line; a row that could not be embedded has credit null, and `n` counts the others."""
+    sound = embedding.isfinite().flatten(1).all(1)
+    rows = embedding[sound]
+    credit: list[float | None] = [None] * len(embedding)
+    for row, value in zip(sound.nonzero().flatten().tolist(), reward.credit(rows), strict=True):
+        credit[row] = _number(value)
+    more = {name: _number(value) for name, value in reward.report(rows).items()} if hasattr(reward, "report") else {}
+    return {
+        "value": _number(reward.score(rows)),
+        "n": len(rows),
+        "credit": credit,
+        **({"parts": more} if more else {}),
+    }
 
 
 def _number(value: Tensor) -> float | None:

@@ -4,9 +4,9 @@ The distance of n rows from their own distribution is about c/n, for n of a trai
 Two remedies:
 
 **Pool replacement** ("Optimizing Visual Generative Models via Distribution-wise Rewards", arXiv 2607.02291; read in
-abstract, the form below is ours). Of a pool of N rows made before, n are replaced by the new ones, and the whole is scored.
-Instead of drawing which n leave, the rows that stay are taken to have the pool's own mean and covariance, which is their
-expectation:
+abstract, the form below is ours). Of a pool of N rows made before, n are replaced by the new ones, and the whole is
+scored. Instead of drawing which n leave, the rows that stay are taken to have the pool's own mean and covariance, which
+is their expectation:
 
     mean = m_p + (n/N) δ,   (N - 1) C = (N - n - 1) C_p + (n - 1) C_x + n (N - n)/N δ δᵀ,   δ = m_x - m_p.
 

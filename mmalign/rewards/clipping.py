@@ -1,0 +1,15 @@
+"""How much of a sound is cut off at full scale."""
+
+from __future__ import annotations
+
+from mmalign.core.types import Audio, Prompt
+from mmalign.rewards._rule import rule
+from mmalign.rewards._sound import checked_sound
+
+__all__ = ["clipping"]
+
+
+@rule(modalities={"audio"}, range=(-1.0, 0.0))
+def clipping(prompt: Prompt, output: Audio, *, limit: float = 0.999) -> float:
+    """Minus the share of samples, over all channels, at or beyond `limit` of full scale."""
+    return -float((checked_sound(output).abs() >= limit).float().mean())

@@ -1,0 +1,42 @@
+"""Encoder `latents` for sounds from files: through the autoencoder of any generator that an adapter can load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import CapabilityError
+from mmalign.core.types import Modality, Rollout
+
+
+@dataclass
+class LatentEncoder:
+    """Gives `encoder` (a `latents`) each sound's latents by `adapter.latents`, as a policy's rollout would carry them."""
+
+    encoder: Any
+    adapter: Any
+
+    def __post_init__(self) -> None:
+        if self.adapter.modality != "audio" or not hasattr(self.adapter, "latents"):
+            raise CapabilityError(f"--adapter: a {type(self.adapter).__name__} turns no sound into latents.")
+        if hasattr(self.adapter, "load"):
+            self.adapter.load()
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The encoder's."""
+        return self.encoder.modalities  # type: ignore[no-any-return]
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per sound."""
+        return self.encoder.embed(self._with_latents(rollout))  # type: ignore[no-any-return]
+
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "F D"]]:
+        """The latent frames of each sound."""
+        return self.encoder.frames(self._with_latents(rollout))  # type: ignore[no-any-return]
+
+    def _with_latents(self, rollout: Rollout) -> Rollout:
+        return replace(rollout, trajectory={"x0": self.adapter.latents(rollout.output).cpu()})

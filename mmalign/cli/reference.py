@@ -29,7 +29,6 @@ def reference(
     adapter_options: Annotated[
         list[str] | None, typer.Option("--adapter-set", metavar="KEY=VALUE", help="of the adapter, as model=…")
     ] = None,
-    keep_rows: Annotated[bool, typer.Option(help="keep every row, which mmd and kad need")] = True,
 ) -> None:
     """Embed exemplars once and keep their statistics with their provenance."""
     from mmalign.adapters import adapters
@@ -49,5 +48,5 @@ def reference(
         seen = LatentEncoder(made, adapters.build(given, "--adapter"))
     with progress("embedding", 1) as advance:
         found = load_reference(exemplars, seen, unit, pairs, lambda done, total: advance(done / total))
-    save_reference(out, found, made, exemplars, keep_rows)
+    save_reference(out, found, made, exemplars)
     typer.echo(f"{found.gaussian.count} {unit}s of {exemplars}: {out}")

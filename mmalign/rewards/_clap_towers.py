@@ -97,7 +97,7 @@ class ClapTowers:
     def __post_init__(self) -> None:
         self._texts = KeptTexts(self._encoded)
 
-    def windows(self, audio: Audio) -> list[Float[Tensor, "W D"]]:
+    def windows(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
         self._follow(audio.samples.device)
         pieces = [windows(wave, self.length, self.hop, self.fill) for wave in waves(audio, self.rate)]

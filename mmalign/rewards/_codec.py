@@ -43,7 +43,7 @@ class Codec:
     least: int
     fingerprint: str
 
-    def frames(self, audio: Audio) -> list[Float[Tensor, "F D"]]:
+    def frames(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """The frames of every row, float32, with gradient; none for a row without a finite sound."""
         if next(self.module.parameters()).device != audio.samples.device:
             self.module.to(audio.samples.device)
@@ -51,10 +51,12 @@ class Codec:
         found: dict[int, Tensor] = {}
         for length in {row.shape[1] for row in rows if row.shape[1]}:
             alike = [i for i, row in enumerate(rows) if row.shape[1] == length]
-            frames = self.encode(torch.stack([rows[i] for i in alike])).transpose(1, 2)
+            frames = self.encode(torch.stack([rows[i] for i in alike])).float().transpose(1, 2)
             found |= dict(zip(alike, frames, strict=True))
-        width = next((frame.shape[1] for frame in found.values()), 0)
-        return [found[i] if i in found else row.new_zeros(0, width) for i, row in enumerate(rows)]
+        for i in set(range(len(rows))) - set(found):  # as wide as the others
+            with torch.no_grad():
+                found[i] = self.encode(rows[i].new_zeros(1, self.channels, self.least))[0].T[:0]
+        return [found[i] for i in range(len(rows))]
 
     def _long_enough(self, row: Tensor) -> Tensor:
         if not 0 < row.shape[1] < self.least:

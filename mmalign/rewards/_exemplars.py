@@ -19,7 +19,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 def embedded_files(
     folder: Path, encoder: Any, frames: bool = False, progress: Callable[[int, int], None] | None = None
-) -> list[Float[Tensor, "F D"]]:
+) -> list[Float[Tensor, "_ D"]]:
     """One row per file of `folder` that the encoder takes, in name order, or with `frames` all of its frames.
 
     Raises:

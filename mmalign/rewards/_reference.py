@@ -74,7 +74,7 @@ def load_reference(
         if not pairs:
             raise ConfigError(
                 f"pairs: {place.name} holds texts and the encoder puts sounds elsewhere (the modality gap); name a "
-                "JSONL of sounds with their captions that measures it, or `pairs: none` to compare across the gap as it is."
+                "JSONL of sounds with their captions that measures it, or `pairs: none` to compare across it as it is."
             )
         rows = rows + modality_gap(require_local(pairs), encoder).to(rows)
     return _fitted(list(rows[:, None]), place, unit)

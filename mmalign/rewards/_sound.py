@@ -27,7 +27,7 @@ def sounding(audio: Audio, row: int) -> Float[Tensor, "C S"]:
     return samples[:, : int(heard[-1]) + 1 if len(heard) else 0]
 
 
-def channelled(audio: Audio, rate: int, channels: int) -> list[Float[Tensor, "C S"]]:
+def channelled(audio: Audio, rate: int, channels: int) -> list[Float[Tensor, "_ _"]]:
     """Every row with `channels` channels at `rate` Hz, with gradient; without samples where one is not finite.
 
     Other numbers of channels are mixed to one first, and that one repeated.
@@ -43,7 +43,7 @@ def channelled(audio: Audio, rate: int, channels: int) -> list[Float[Tensor, "C 
     return rows
 
 
-def waves(audio: Audio, rate: int) -> list[Float[Tensor, " S"]]:
+def waves(audio: Audio, rate: int) -> list[Float[Tensor, " _"]]:
     """`channelled` with one channel, as waves."""
     return [row[0] for row in channelled(audio, rate, 1)]
 
@@ -77,23 +77,24 @@ def windows(wave: Float[Tensor, " S"], length: int, hop: int, fill: Fill = "repe
 
 
 def by_rows(
-    encode: Callable[[Tensor], Tensor], pieces: Sequence[Float[Tensor, "W L"]], at_once: int = 32
-) -> list[Float[Tensor, "W D"]]:
+    encode: Callable[[Tensor], Tensor], pieces: Sequence[Float[Tensor, "_ L"]], at_once: int = 32
+) -> list[Float[Tensor, "_ D"]]:
     """`encode` of every row's windows, `at_once` windows a call whatever row they are of; rows of none stay empty."""
     every = torch.cat(list(pieces))
-    if not len(every):
-        return [every[:, :0] for _ in pieces]
+    if not len(every):  # an encoder says how wide its rows are only by an example
+        with torch.no_grad():
+            return [encode(every.new_zeros(1, every.shape[1]))[:0] for _ in pieces]
     found = torch.cat([encode(part) for part in every.split(at_once)])
     return list(found.split([len(piece) for piece in pieces]))
 
 
-def means(frames: Sequence[Float[Tensor, "F D"]]) -> Float[Tensor, "B D"]:
+def means(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B D"]:
     """The mean of every row's frames; NaN for a row of none, which says that it could not be embedded."""
     features = max((frame.shape[1] for frame in frames), default=0)
     return torch.stack([f.mean(0) if len(f) else f.new_full((features,), float("nan")) for f in frames])
 
 
-def spread(frames: Sequence[Float[Tensor, "F D"]]) -> Float[Tensor, "B 2*D"]:
+def spread(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B 2*D"]:
     """The mean and the standard deviation of every row's frames, side by side; NaN for a row of none."""
     deviations = [(f - f.mean(0)).square().mean(0, keepdim=True).add(1e-12).sqrt() if len(f) else f for f in frames]
     return torch.cat([means(frames), means(deviations)], dim=1)

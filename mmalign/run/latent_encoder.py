@@ -14,7 +14,7 @@ from mmalign.core.types import Modality, Rollout
 
 @dataclass
 class LatentEncoder:
-    """Gives `encoder` (a `latents`) each sound's latents by `adapter.latents`, as a policy's rollout would carry them."""
+    """Gives `encoder` (a `latents`) each sound's latents by `adapter.latents`, as a policy's rollout carries them."""
 
     encoder: Any
     adapter: Any
@@ -34,7 +34,7 @@ class LatentEncoder:
         """One row per sound."""
         return self.encoder.embed(self._with_latents(rollout))  # type: ignore[no-any-return]
 
-    def frames(self, rollout: Rollout) -> list[Float[Tensor, "F D"]]:
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """The latent frames of each sound."""
         return self.encoder.frames(self._with_latents(rollout))  # type: ignore[no-any-return]
 

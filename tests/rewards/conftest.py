@@ -104,3 +104,105 @@ def linear_head(tmp_path_factory):
     shapes = {"layers.0.weight": (8, 16), "layers.0.bias": (8,), "layers.2.weight": (1, 8), "layers.2.bias": (1,)}
     save_file({name: torch.randn(shape, generator=rng) for name, shape in shapes.items()}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clap(tmp_path_factory):
+    """A transformers ClapModel folder: 4 kHz, windows of one second, 16 bands."""
+    return _clap(tmp_path_factory.mktemp("clap"))
+
+
+@pytest.fixture(scope="session")
+def tiny_fused_clap(tmp_path_factory):
+    """The same with feature fusion, which takes four spectrograms and HTK filters."""
+    return _clap(tmp_path_factory.mktemp("fused_clap"), fused=True)
+
+
+def _clap(folder, fused=False):
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    from tests.rewards.sounds import RATE
+
+    words = _tokenizer(folder)
+    audio = {
+        "num_mel_bins": 16,
+        "spec_size": 64,
+        "window_size": 4,
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+        "hidden_size": 32,
+        "patch_embeds_hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+        "num_hidden_layers": 2,
+        "enable_fusion": fused,
+        "fusion_type": "aff_2d" if fused else None,
+    }
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ClapConfig(
+        audio_config=audio,
+        text_config=text | {"vocab_size": words, "max_position_embeddings": 20, "pad_token_id": 0},
+        projection_dim=16,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = ClapModel(config)
+        for weight in model.text_model.parameters():  # else all texts are nearly alike before training
+            weight.data *= 10 if weight.ndim == 2 else 1
+        model.save_pretrained(folder)
+    ClapFeatureExtractor(
+        feature_size=16,
+        sampling_rate=RATE,
+        hop_length=40,
+        max_length_s=1,
+        fft_window_size=256,
+        frequency_min=20,
+        frequency_max=1900,
+        truncation="fusion" if fused else "rand_trunc",
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sound_folder(tmp_path_factory):
+    """Five sound files of differing rates, lengths and channels."""
+    from tests.rewards.sounds import write_tones
+
+    return write_tones(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture(scope="session")
+def tiny_codecs(tmp_path_factory):
+    """EnCodec, DAC and Oobleck folders by encoder name, as their libraries write them."""
+    from diffusers import AutoencoderOobleck
+    from transformers import DacConfig, DacModel, EncodecConfig, EncodecModel
+
+    from tests.rewards.sounds import RATE
+
+    root = tmp_path_factory.mktemp("codecs")
+    with torch.random.fork_rng():
+        torch.manual_seed(6)
+        encodec = EncodecConfig(
+            sampling_rate=RATE, hidden_size=8, num_filters=4, upsampling_ratios=[4, 2], codebook_size=16, normalize=True
+        )
+        EncodecModel(encodec).save_pretrained(root / "encodec")
+        dac = DacConfig(
+            sampling_rate=RATE,
+            encoder_hidden_size=4,
+            decoder_hidden_size=16,
+            downsampling_ratios=[2, 4],
+            upsampling_ratios=[4, 2],
+            n_codebooks=2,
+            codebook_size=16,
+        )
+        DacModel(dac).save_pretrained(root / "dac")
+        AutoencoderOobleck(
+            encoder_hidden_size=4,
+            downsampling_ratios=[2, 4],
+            channel_multiples=[1, 2],
+            decoder_channels=4,
+            decoder_input_channels=6,
+            audio_channels=2,
+            sampling_rate=RATE,
+        ).save_pretrained(root / "pipeline" / "vae")
+    return {"encodec": root / "encodec", "dac": root / "dac", "latents": root / "pipeline"}

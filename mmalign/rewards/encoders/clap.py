@@ -38,7 +38,7 @@ class ClapEncoder:
         output = rollout.output
         return self.towers.sounds(output) if isinstance(output, Audio) else self.texts(output)
 
-    def frames(self, rollout: Rollout) -> list[Float[Tensor, "W D"]]:
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """The windows of each sound."""
         return self.towers.windows(rollout.output)
 

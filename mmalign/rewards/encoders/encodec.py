@@ -34,7 +34,7 @@ class EncodecEncoder:
         """One row per sound, with gradient; NaN for one that cannot be embedded."""
         return spread(self.frames(rollout))
 
-    def frames(self, rollout: Rollout) -> list[Float[Tensor, "F D"]]:
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """The frames of each sound."""
         return self.codec.frames(rollout.output)
 

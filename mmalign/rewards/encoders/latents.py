@@ -62,7 +62,7 @@ class LatentsEncoder:
         """One row per output."""
         return spread(self.frames(rollout))
 
-    def frames(self, rollout: Rollout) -> list[Float[Tensor, "F D"]]:
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """The latent frames of each output, all other axes flattened; none where they are not finite."""
         output, x0 = rollout.output, rollout.trajectory.get("x0")
         carries = isinstance(output, Audio) and output.samples.requires_grad and torch.is_grad_enabled()

@@ -45,7 +45,7 @@ class SpectralEncoder:
         """One row per sound, with gradient; NaN for one without a finite sample."""
         return spread(self.frames(rollout))
 
-    def frames(self, rollout: Rollout) -> list[Float[Tensor, "F D"]]:
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """Levels and steps of each sound's frames, (F, 2 bands)."""
         return [self._frames(wave) for wave in waves(rollout.output, self.rate)]
 

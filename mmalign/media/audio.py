@@ -60,6 +60,11 @@ def _lost(data: bytes, frames: int) -> str:
                 # Writers to a pipe do not know the size and leave it at its largest.
                 return f"{size - held} bytes" if held + 1 < size < 0x7FFFF000 else ""
             start += 8 + size + size % 2
+    if data[:4] == b"OggS":
+        last = data.rfind(b"OggS")
+        segments = data[last + 27 :][: data[last + 26]] if last + 26 < len(data) else b""
+        whole = len(segments) > 0 and last + 27 + len(segments) + sum(segments) <= len(data)
+        return "" if whole and data[last + 5] & 4 else "pages"  # 4 marks the last page
     # The count of an MP3 is rounded to whole blocks, with the encoder's delay.
     return f"{frames} of its samples" if frames > 4608 else ""
 

@@ -213,7 +213,8 @@ def _image(row: Row, folder: Path) -> Tensor:
 def _sound(row: Row, folder: Path) -> Audio:
     from mmalign.media.audio import read_audio
 
-    return _read(lambda: read_audio(folder / row.output), row)  # type: ignore[no-any-return]
+    samples, rate = _read(lambda: read_audio(folder / row.output), row)
+    return Audio(samples[None], rate)
 
 
 def _read(read: Callable[[], Any], row: Row) -> Any:

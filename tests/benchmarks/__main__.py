@@ -8,9 +8,14 @@ from pathlib import Path
 
 from mmalign.core.files import write_beside
 from mmalign.run.directory import environment
-from tests.benchmarks import group_size, overhead, span_memory
+from tests.benchmarks import group_size, overhead, set_rewards, span_memory
 
-BENCHMARKS = {"overhead": overhead.measure, "group_size": group_size.measure, "span_memory": span_memory.measure}
+BENCHMARKS = {
+    "overhead": overhead.measure,
+    "group_size": group_size.measure,
+    "span_memory": span_memory.measure,
+    "set_rewards": set_rewards.measure,
+}
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def test_equal_to_clap_feature_extractor(truncation: str, scale: str, seconds: f
 
 
 def test_equal_to_torchlibrosa_as_laion_clap_calls_it() -> None:
-    """Its published formula: DFT as a matrix with a periodic Hann window, reflected ends, librosa's filters, 10 log10."""
+    """Its published formula: DFT as a matrix, periodic Hann window, reflected ends, librosa's filters, 10 log10."""
     wave, size, hop = music(0.25).double().numpy(), 1024, 480
     n = np.arange(size)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * n / size)
@@ -49,7 +49,7 @@ def test_equal_to_torchlibrosa_as_laion_clap_calls_it() -> None:
 
 
 def slaney_filters() -> np.ndarray:
-    """librosa.filters.mel's published formula: linear below 1 kHz, then 27 steps per factor 6.4; triangles of equal area."""
+    """librosa.filters.mel's published formula: linear below 1 kHz, then 27 steps per factor 6.4; equal areas."""
     mel = lambda f: 3 * f / 200 if f < 1000 else 15 + np.log(f / 1000) * 27 / np.log(6.4)  # noqa: E731
     hertz = lambda m: np.where(m < 15, 200 * m / 3, 1000 * np.exp((m - 15) * np.log(6.4) / 27))  # noqa: E731
     edges = hertz(np.linspace(mel(50.0), mel(14_000.0), 66))

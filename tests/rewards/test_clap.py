@@ -299,5 +299,5 @@ def test_laion_clap_is_called_by_its_public_interface(tiny_clap, tmp_path, monke
     assert sounds.output.samples.grad.abs().sum() > 0
     odd.append("audio_branch.extra")
     torch.save(state, tmp_path / "other.pt")
-    with pytest.raises(DataError, match="1 names differ from laion-clap's HTSAT-base, first audio_branch.extra"):
+    with pytest.raises(DataError, match=r"1 names differ from laion-clap's HTSAT-base, first audio_branch\.extra"):
         load_reward("clap", checkpoint=str(tmp_path / "other.pt"), backend="laion")(sounds)

@@ -5,17 +5,19 @@ import pytest
 import torch
 
 from mmalign.core.protocols import Reward, SetReward
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards._cache import identity
+from tests.rewards.sounds import tones
 
 NAMES = rewards.names()
-SETS = ("frechet", "mmd", "vendi")
+SETS = ("frechet", "mmd", "vendi", "fad", "kad")
+UNINSTALLED = ("aesthetics",)  # its package is optional; see test_sound_rules.py
 TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
 @pytest.fixture(scope="module")
-def make(tiny_clip, picture_folder, linear_head, tmp_path_factory):
+def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, tmp_path_factory):
     """Any reward, built on tiny checkpoints."""
     checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
     corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"
@@ -29,6 +31,10 @@ def make(tiny_clip, picture_folder, linear_head, tmp_path_factory):
         "mmd": reference | {"encoder": str(tiny_clip)},
         "vendi": {"encoder": str(tiny_clip)},
         "verifier": {"graded": True},
+        "clap": {"checkpoint": str(tiny_clap)},
+        "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
+        "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
+        "song_fad": {"reference": str(sound_folder)},
     }
     return lambda name: load_reward(name, **options.get(name, {}))
 
@@ -50,10 +56,16 @@ def value_of(reward, rollout):
     return reward.credit(reward.embed(rollout)) if not callable(reward) else reward(rollout).value
 
 
-def images_only(reward):
-    if "image" not in reward.modalities:
-        pytest.skip("judges no pictures")
-    return reward
+def judged(reward):
+    """Six outputs of a kind that it judges."""
+    if type(reward).__name__.lower() in UNINSTALLED or not reward.modalities & {"image", "audio"}:
+        pytest.skip("judges texts only, or needs a package of its own")
+    return scenes() if "image" in reward.modalities else tones(6, seconds=0.7)
+
+
+def plain(output):
+    """The tensor behind it."""
+    return output.samples if isinstance(output, Audio) else output
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,12 +82,13 @@ def test_every_reward_speaks_the_protocol(name, make):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_finite_value_per_row_within_the_range(name, make):
-    reward, rollout = images_only(make(name)), scenes()
-    before = rollout.output.clone()
+    reward = make(name)
+    rollout = judged(reward)
+    before = plain(rollout.output).clone()
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     value = value_of(reward, rollout)
     assert value.shape == (6,) and value.isfinite().all()
-    assert torch.equal(before, rollout.output), "the input was changed"
+    assert torch.equal(before, plain(rollout.output)), "the input was changed"
     assert torch.equal(state, torch.get_rng_state()), "global random numbers were drawn"
     assert (numbers == np.random.get_state()[1]).all()  # noqa: NPY002
     if name not in SETS:
@@ -85,33 +98,37 @@ def test_one_finite_value_per_row_within_the_range(name, make):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_permuting_rows_permutes_values(name, make):
-    rollout, reward = scenes(), images_only(make(name))
+    reward = make(name)
+    rollout = judged(reward)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     assert torch.allclose(value_of(reward, rollout)[order], value_of(reward, rollout[order]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
 def test_a_row_scores_the_same_in_any_batch(name, make):
-    rollout, reward = scenes(), images_only(make(name))
+    reward = make(name)
+    rollout = judged(reward)
     alone = torch.cat([value_of(reward, rollout[i : i + 1]) for i in range(len(rollout))])
     assert torch.allclose(value_of(reward, rollout), alone, atol=1e-5)
     assert torch.equal(value_of(reward, rollout), value_of(reward, rollout)), "not deterministic"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradient_reaches_the_pixels_exactly_where_declared(name, make):
-    rollout, reward = scenes(), images_only(make(name))
-    rollout.output.requires_grad_()
+def test_gradient_reaches_the_output_exactly_where_declared(name, make):
+    reward = make(name)
+    rollout = judged(reward)
+    output = plain(rollout.output).requires_grad_()
     value = reward.score(reward.embed(rollout)) if name in SETS else reward(rollout).value.sum()
     assert value.requires_grad == reward.differentiable
     if reward.differentiable:
         value.backward()
-        assert rollout.output.grad.isfinite().all() and rollout.output.grad.abs().sum() > 0
+        assert output.grad.isfinite().all() and output.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_sets_ignore_order_and_their_credit_has_mean_zero(name, make):
-    rollout, reward = scenes(), make(name)
+    reward = make(name)
+    rollout = judged(reward)
     embedding = reward.embed(rollout)
     assert torch.allclose(reward.score(embedding), reward.score(embedding.flip(0)), atol=1e-8)
     assert reward.credit(embedding).mean().abs() < 1e-8
@@ -128,7 +145,8 @@ def test_built_in_rewards_can_be_cached_and_tell_their_options_apart(name, make)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_guarded_calls_hold_for_all(name, make):
-    found = Guarded(name, images_only(make(name)))(scenes())
+    reward = make(name)
+    found = Guarded(name, reward)(judged(reward))
     assert isinstance(found, Scores) and found.valid.all()
 
 

@@ -100,7 +100,9 @@ def test_statistics_are_kept_with_their_provenance(tiny_clip, tiny_transformers_
     assert torch.equal(found.rows, rows) and found.gaussian.count == 6
     with safe_open(tmp_path / "ref.safetensors", "pt") as file:
         facts = json.loads(file.metadata()["provenance"])
-    assert facts == {"encoder": encoder.fingerprint(), "count": 6, "source": "six pictures"}
+    spec = facts.pop("spec")
+    assert facts == {"encoder": encoder.fingerprint(), "unit": "row", "count": 6, "source": "six pictures"}
+    assert spec["name"] == "clip" and make_encoder(spec).fingerprint() == encoder.fingerprint()
     other = make_encoder({"name": "clip", "checkpoint": str(tiny_transformers_clip)})
     with pytest.raises(DataError, match=r"made with encoder .* but this run's is .*Make the statistics again"):
         load_reference(str(tmp_path / "ref.safetensors"), other)
@@ -127,7 +129,7 @@ def test_references_that_are_none(tiny_clip, tmp_path):
     with pytest.raises(DataError, match="at least 2 items, found 1"):
         load_reference(str(tmp_path / "one.txt"), encoder)
     (tmp_path / "x.csv").write_text("a")
-    with pytest.raises(DataError, match=r"a reference is a folder of pictures, a \.txt"):
+    with pytest.raises(DataError, match=r"a reference is a folder of pictures or sounds, a \.txt"):
         load_reference(str(tmp_path / "x.csv"), encoder)
 
 

@@ -1,0 +1,131 @@
+"""Scoring folders of sound, and reference files: as people type it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmalign.cli.main import main
+from mmalign.core.errors import CapabilityError
+from mmalign.media.audio import write_audio
+from tests.rewards.sounds import RATE, tones, write_tones
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*words: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mmalign", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_folder_of_sounds_is_scored_as_a_set(call: Any, tmp_path: Path) -> None:
+    songs, style = write_tones(tmp_path / "songs", 6), write_tones(tmp_path / "style", 5, seed=40)
+    for reward, options in (("fad", [style]), ("kad", [style]), ("vendi", [])):
+        named = [f"reference={options[0]}"] if options else ["encoder.name=spectral"]
+        code, out, err = call("score", songs, "--reward", reward, "--set", named[0])
+        assert code == 0, err
+        line = json.loads(out)
+        assert line["n"] == 6 and len(line["credit"]) == 6 and abs(sum(line["credit"])) < 1e-6
+    same = json.loads(call("score", style, "--reward", "fad", "--set", f"reference={style}")[1])
+    assert abs(same["value"]) < 1e-6
+
+
+def test_rows_and_folders_of_sounds_get_one_line_each(call: Any, tmp_path: Path) -> None:
+    songs = write_tones(tmp_path / "songs", 3)
+    (songs / "1.txt").write_text("a red circle")
+    code, out, err = call("score", songs, "--reward", "clipping")
+    assert code == 0, err
+    assert [json.loads(line) for line in out.splitlines()] == [{"value": 0.0, "status": "ok", "parts": {}}] * 3
+    from mmalign.run.score import read_rows
+
+    assert [row.prompt.text for row in read_rows(songs)] == ["", "a red circle", ""]
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"prompt": "a", "output": f"songs/{name}", "meta": {"seconds": 0.4}} for name in ("0.wav", "1.flac")]
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    code, out, _ = call("score", rows, "--reward", "duration")
+    assert code == 0 and [json.loads(line)["status"] for line in out.splitlines()] == ["ok", "ok"]
+
+
+def test_bad_sounds_and_folders_are_named_and_nothing_is_written(call: Any, tmp_path: Path) -> None:
+    songs, out = write_tones(tmp_path / "songs", 3), tmp_path / "out.jsonl"
+    (songs / "1.flac").write_bytes((songs / "1.flac").read_bytes()[:900])
+    code, _, err = call("score", songs, "--reward", "clipping", "--out", out)
+    assert code == 2 and not out.exists() and "1.flac" in err and "Traceback" not in err
+    (tmp_path / "bare").mkdir()
+    code, _, err = call("score", tmp_path / "bare", "--reward", "clipping")
+    assert code == 2 and "bare: no pictures or sounds in it; looked for .png" in err
+    code, _, err = call("score", songs, "--reward", "sharpness")
+    assert code == 2 and "this reward judges image; the outputs are audio" in err
+
+
+def test_a_row_that_does_not_embed_leaves_the_set_and_has_no_credit() -> None:
+    from mmalign.rewards import load_reward
+    from mmalign.run.score import _set_line
+
+    embedding = torch.randn(5, 4)
+    embedding[2] = float("nan")
+    line = _set_line(embedding, load_reward("vendi", encoder={"name": "spectral"}))
+    assert line["n"] == 4 and line["credit"][2] is None and line["value"] > 1
+
+
+def test_reference_files_hold_their_encoder_and_are_refused_by_others(call: Any, tmp_path: Path) -> None:
+    songs, out = write_tones(tmp_path / "songs", 4), tmp_path / "style.safetensors"
+    code, said, err = call("reference", songs, "--out", out, "--encoder", "spectral", "--set", "bands=8")
+    assert code == 0, err
+    assert said.startswith("4 rows of")
+    code, said, err = call("score", songs, "--reward", "fad", "--set", f"reference={out}")
+    assert code == 0 and abs(json.loads(said)["value"]) < 1e-6, err  # its own encoder, without being named
+    code, _, err = call(
+        "score", songs, "--reward", "fad", "--set", f"reference={out}", "--set", "encoder.name=spectral"
+    )
+    assert code == 2 and "distances between different embeddings mean nothing" in err
+    code, _, err = call("reference", songs, "--out", out, "--unit", "frame")
+    assert code == 0, err
+    code, said, err = call("score", songs, "--reward", "song_fad", "--set", f"reference={out}")
+    assert code == 0 and len(said.splitlines()) == 4, err
+
+
+def test_faults_of_reference_exit_2(call: Any, tmp_path: Path) -> None:
+    songs = write_tones(tmp_path / "songs", 2)
+    code, _, err = call("reference", songs, "--out", tmp_path / "x.npz")
+    assert code == 2 and "statistics are a .safetensors file" in err
+    code, _, err = call("reference", songs, "--out", tmp_path / "x.safetensors", "--set", "bands=8")
+    assert code == 2 and "--set: options belong to an --encoder; known: clap, clip" in err
+    code, _, err = call("reference", tmp_path / "gone", "--out", tmp_path / "x.safetensors")
+    assert code == 2 and "no such file or folder" in err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_latents_come_from_any_generators_own_autoencoder(tmp_path: Path) -> None:
+    """`--adapter`: a folder of sounds becomes latents through `adapter.latents`, as a rollout would carry them."""
+    from mmalign.rewards._reference import load_reference
+    from mmalign.rewards.encoders import make_encoder
+    from mmalign.run.latent_encoder import LatentEncoder
+
+    class Halves:
+        modality = "audio"
+
+        def latents(self, output: Any) -> torch.Tensor:
+            return output.samples[..., :400].mean(1).reshape(len(output), 4, 100)
+
+    encoder = make_encoder({"name": "latents", "space": "halves"})
+    folder = tmp_path / "songs"
+    for row in range(3):
+        write_audio(tones(3).output.samples[row], RATE, folder / f"{row}.wav")
+    found = load_reference(str(folder), LatentEncoder(encoder, Halves()))
+    assert found.rows is not None and found.rows.shape == (3, 8)
+    assert load_reference(str(folder), LatentEncoder(encoder, Halves()), "frame").gaussian.count == 300
+    with pytest.raises(CapabilityError, match="--adapter: a object turns no sound into latents"):
+        LatentEncoder(encoder, type("object", (), {"modality": "image"})())

@@ -13,8 +13,6 @@ from torch.nn.functional import pad
 from mmalign.core.errors import MediaError
 from mmalign.core.types import Audio
 
-_GATE = -70.0  # LUFS below which BS.1770 hears nothing
-
 Fill = Literal["repeatpad", "repeat", "pad"]
 
 
@@ -108,19 +106,6 @@ def checked_sound(audio: Audio) -> Float[Tensor, "C S"]:
             "the sound is empty." if not sound.numel() else "the sound contains values that are not finite."
         )
     return sound
-
-
-def level(sound: Float[Tensor, "C S"], rate: int) -> float | None:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4), at least -70; None below one gating block of 0.4 s.
-
-    More than 5 channels are mixed to one: the standard weighs no more.
-    """
-    from torchaudio.functional import loudness
-
-    if sound.shape[1] < round(0.4 * rate):
-        return None
-    found = float(loudness(sound if len(sound) <= 5 else sound.mean(0, keepdim=True), rate))
-    return found if found > _GATE else _GATE  # all blocks below the gate: torchaudio's nan
 
 
 def frame_levels(sound: Float[Tensor, "C S"], rate: int, seconds: float = 0.05) -> Float[Tensor, " F"]:

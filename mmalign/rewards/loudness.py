@@ -6,8 +6,9 @@ import math
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Audio, Prompt
+from mmalign.media.loudness import lufs
 from mmalign.rewards._rule import rule
-from mmalign.rewards._sound import checked_sound, level
+from mmalign.rewards._sound import checked_sound
 
 __all__ = ["loudness"]
 
@@ -17,12 +18,11 @@ def loudness(prompt: Prompt, output: Audio, *, target: float = -16.0, tolerance:
     """Minus the loudness units beyond `tolerance` from `target`; silence counts as -70 LUFS, the standard's own gate.
 
     A sound shorter than one gating block (0.4 s) is NOT_APPLICABLE. -14 to -16 LUFS is usual for music online, -23 for
-    broadcast (EBU R 128). torchaudio measures; its filters read the standard's 997 Hz tone 0.27 LU low. Nothing is
-    normalised: the sound is judged as it would be heard.
+    broadcast (EBU R 128). Nothing is normalised: the sound is judged as it would be heard.
     """
     if tolerance < 0 or not math.isfinite(target):
         raise ConfigError(
             f"target {target} and tolerance {tolerance}: set a finite target and a tolerance of 0 or more."
         )
-    found = level(checked_sound(output), output.rate)
+    found = lufs(checked_sound(output), output.rate)
     return None if found is None else -max(abs(found - target) - tolerance, 0.0)

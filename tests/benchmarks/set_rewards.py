@@ -1,7 +1,7 @@
 """What a set reward costs: the Fréchet distance against scipy's matrix root, credit against leaving out every row.
 
-Rows of 512 features with a power-law spectrum, as CLAP's; a reference of 4,000. Both sides of a ratio run in turn in this
-process, so load on the machine touches them alike; medians.
+Rows of 512 features with a power-law spectrum, as CLAP's; a reference of 4,000. Both sides of a ratio run in turn in
+this process, so load on the machine touches them alike; medians.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
-from mmalign.core.types import Rollout, Status
+from mmalign.core.types import Status
 from mmalign.media.audio import write_audio
 from mmalign.rewards import Credit, load_reward
 from mmalign.rewards import functional as F
@@ -243,7 +243,7 @@ def test_song_fad_is_the_distance_of_a_songs_own_frames(sound_folder, tiny_clip,
     with pytest.raises(
         DataError, match=r"holds statistics of frames, this reward compares rows; make them with --unit row"
     ):
-        load_reward("fad", reference=str(tmp_path / "f.safetensors")).target
+        load_reward("fad", reference=str(tmp_path / "f.safetensors")).score(encoder.embed(sounds))
     samples = sounds.output.samples.clone()
     samples[0, 0, 3] = float("inf")
     mask = torch.ones(4, samples.shape[2], dtype=torch.bool)

@@ -24,7 +24,7 @@ def test_filters_at_48_khz_are_the_standards_tables() -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 def test_tones_of_known_loudness(rate: int) -> None:
-    """Full scale in one channel reads -3.01; EBU Tech 3341 cases 1 and 3: stereo at -23 dBFS, with quiet parts gated."""
+    """Full scale in one channel reads -3.01; EBU Tech 3341 cases 1, 3: stereo at -23 dBFS, quiet parts gated."""
     assert lufs(sine(0, 2, rate), rate) == pytest.approx(-3.01, abs=0.1)
     stereo = sine(-23, 6, rate).expand(2, -1)
     assert lufs(stereo, rate) == pytest.approx(-23, abs=0.1)

@@ -4,7 +4,8 @@
     python -m pipelines.results          # print the table of everything committed
 
 Every seed is a full `mmalign train`; one that has finished in its folder already is read, not run again. The JSON holds
-each seed's before and after with intervals, and their mean.
+each seed's before and after with intervals, and their mean. With `trainer.evaluate_every` a picture is drawn
+beside it: the reward that was trained on against the truth, on held-out prompts, over training.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from mmalign.core.config import load
 from mmalign.core.files import write_beside
+from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
 from mmalign.run.directory import commit
 from mmalign.run.train import train
 
@@ -37,6 +39,21 @@ def curve(out: Path) -> list[dict[str, float]]:
     start = len("eval/")
     found = [({k[start:]: v for k, v in line.items() if k.startswith("eval/")}, line.get("step", 0)) for line in lines]
     return [{"step": step, **scores} for scores, step in found if scores]
+
+
+def scissors(runs: list[dict[str, Any]], last: int) -> str | None:
+    """Reward and truth over training, seeds averaged, as an SVG; None where nothing was measured on the way."""
+    names = [next(row["name"] for row in runs[0]["rows"] if row["role"] == role) for role in ("trained", "verifier")]
+    series = []
+    for name, tone in zip(names, ("learned", "truth"), strict=True):
+        ends = [next(row for row in run["rows"] if row["name"] == name) for run in runs]
+        points = {0: [row["before"] for row in ends], last: [row["after"] for row in ends]}
+        for run in runs:
+            for entry in run["curve"]:
+                if name in entry and entry["step"] < last:
+                    points.setdefault(int(entry["step"]), []).append(entry[name])
+        series.append(Series(name, [(step, statistics.fmean(points[step])) for step in sorted(points)], tone))
+    return standalone(aligned_chart(*series)) if len(series[0].points) > 2 else None
 
 
 def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -105,6 +122,9 @@ def main() -> None:
         result = {"command": command, "commit": commit(), "mean": across_seeds(runs), "seeds": runs}
         with write_beside(RESULTS / f"{given.config.stem}.json") as beside:
             beside.write_text(json.dumps(result, indent=1) + "\n")
+        if picture := scissors(runs, load(given.config, given.changes).trainer.steps):
+            with write_beside(RESULTS / f"{given.config.stem}.svg") as beside:
+                beside.write_text(picture, encoding="utf-8")
     print(table())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements
 from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.scene_facts import scene_facts
+from mmalign.miniworld.scene_facts import scene_facts, scene_places
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: False captions per image: with some other content, and (where there are any) of the same things in another order,
 #: which a bag of words cannot tell.
-NEGATIVES, REARRANGED = 1, 2
+NEGATIVES, REARRANGED = 1, 3
 #: How much of a batch has been through the autoencoder, as generated pictures have.
 REBUILT_SHARE = 0.25
 
@@ -31,6 +31,7 @@ class Batch:
     images: "torch.Tensor"  # (B, 3, 64, 64) in [0, 1]
     patches: "torch.Tensor"  # (B, patches, 3), see patch_labels
     facts: "torch.Tensor"  # (B, facts), see scene_facts
+    places: "torch.Tensor"  # (B, places), see scene_places
     captions: list[Request]  # the B images' own, then near misses
     scenes: list[Scene]
 
@@ -71,6 +72,7 @@ class Examples:
             torch.from_numpy(images),
             torch.from_numpy(patch_labels(scenes, self.patch)),
             torch.from_numpy(np.stack([scene_facts(scene) for scene in scenes])),
+            torch.from_numpy(np.stack([scene_places(scene) for scene in scenes])),
             own + near,
             scenes,
         )

@@ -17,7 +17,7 @@ from mmalign.miniworld.grammar import hard_negatives
 from mmalign.miniworld.language import holds
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.scene_facts import fact_count
+from mmalign.miniworld.scene_facts import fact_count, place_count
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
@@ -27,14 +27,26 @@ if TYPE_CHECKING:
 
 MEAN, DEVIATION = (0.75, 0.75, 0.75), (0.25, 0.25, 0.25)
 CHOICES = 32
-#: Of matching, reading patches and answering questions.
-LOSS_WEIGHTS = (1.0, 0.3, 0.1)
+#: Of matching, reading patches, answering questions and placing things.
+LOSS_WEIGHTS = (1.0, 0.3, 0.1, 0.3)
 
 
 def model_config(judge: bool = False) -> dict[str, Any]:
-    """What goes into ``open_clip_config.json``; the judge has other patches, widths and depths."""
+    """What goes into ``open_clip_config.json``; the judge has other patches, widths and depths.
+
+    Fixed places and a mean over patches: each patch can then say what stands where on its own, and the mean adds it up.
+    With a learned place and one class token, counts came late and "left of" not at all.
+    """
     tokenizer = build_tokenizer()
-    vision = {"image_size": IMAGE_SIZE, "layers": 5, "width": 128, "head_width": 32, "mlp_ratio": 3.0, "patch_size": 8}
+    vision: dict[str, Any] = {
+        "image_size": IMAGE_SIZE,
+        "layers": 5,
+        "width": 128,
+        "head_width": 32,
+        "mlp_ratio": 3.0,
+        "patch_size": 8,
+    }
+    vision |= {"pos_embed_type": "sin_cos_2d", "pool_type": "avg", "final_ln_after_pool": True}
     text: dict[str, Any] = {"width": 128, "heads": 4, "layers": 3}
     if judge:
         vision |= {"layers": 6, "width": 192, "head_width": 48, "patch_size": 16}
@@ -112,8 +124,8 @@ def accuracy(
 class Readers:
     """Throw-away heads that teach the image tower to see before it can match.
 
-    One names the thing in each patch; the other answers every question about the scene from the embedding itself, which
-    makes the tower carry counts and arrangements there long before captions reward it.
+    One names the thing in each patch; the others answer questions about the scene and tell where its things stand from
+    the embedding itself, which makes the tower carry counts and arrangements there long before captions reward it.
     """
 
     def __init__(self, width: int, embedding: int) -> None:
@@ -121,10 +133,11 @@ class Readers:
 
         self.patch = torch.nn.Linear(width, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
         self.fact = torch.nn.Linear(embedding, fact_count())
+        self.place = torch.nn.Linear(embedding, place_count())
 
     def parameters(self) -> "list[torch.nn.Parameter]":
-        """Those of both heads."""
-        return [*self.patch.parameters(), *self.fact.parameters()]
+        """Those of all heads."""
+        return [*self.patch.parameters(), *self.fact.parameters(), *self.place.parameters()]
 
     def patch_loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         """Cross-entropies of patch tokens ``(B, P, width)`` against labels ``(B, P, 3)`` of ``patch_labels``."""
@@ -144,6 +157,10 @@ class Readers:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         return binary_cross_entropy_with_logits(self.fact(pooled), facts, reduction="none").sum(dim=-1).mean()
+
+    def place_loss(self, pooled: "torch.Tensor", places: "torch.Tensor") -> "torch.Tensor":
+        """Squared errors of embeddings ``(B, d)`` against ``scene_places``, summed over the kinds."""
+        return (self.place(pooled) - places).square().sum(dim=-1).mean()
 
 
 def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
@@ -167,7 +184,7 @@ def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", s
 
 
 def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Tensor") -> "torch.Tensor":
-    """Losses of one batch: matching, reading patches, answering questions; ``(3,)``."""
+    """Losses of one batch: matching, reading patches, answering questions, placing things; ``(4,)``."""
     import torch
     from torch.nn.functional import normalize
 
@@ -176,7 +193,9 @@ def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Ten
     pooled, patches = model.visual(normalise(batch.images))
     seen, read = normalize(pooled, dim=-1), normalize(model.encode_text(tokens), dim=-1)
     matching = contrast(seen, read, true, model.logit_scale.exp())
-    return torch.stack([matching, readers.patch_loss(patches, batch.patches), readers.fact_loss(pooled, batch.facts)])
+    reading = readers.patch_loss(patches, batch.patches)
+    told = readers.fact_loss(pooled, batch.facts), readers.place_loss(pooled, batch.places)
+    return torch.stack([matching, reading, *told])
 
 
 def train(
@@ -185,11 +204,11 @@ def train(
     """Train in place, saving after every report; returns the provenance."""
     import torch
 
-    started, batch, report_every = time.time(), 64, 500
+    started, batch, report_every = time.time(), 64, 250
     material = make_examples(rebuilt, seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
     print(f"{rebuilt} rebuilt pictures after {time.time() - started:.0f} s", flush=True)
     readers = Readers(config["model_cfg"]["vision_cfg"]["width"], config["model_cfg"]["embed_dim"])
-    weights = [*model.parameters(), *readers.parameters()]
+    weights = [weight for weight in [*model.parameters(), *readers.parameters()] if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
     recent = []

@@ -8,9 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Scale", "Series", "aligned_chart", "interval_mark", "line_chart", "path_chart", "smoothed", "ticks"]
+__all__ = [
+    "Scale",
+    "Series",
+    "aligned_chart",
+    "interval_mark",
+    "line_chart",
+    "path_chart",
+    "smoothed",
+    "standalone",
+    "ticks",
+]
 
 Point = tuple[float, float]
 MOST_POINTS = 400
@@ -149,6 +160,14 @@ def interval_mark(value: float, low: float, high: float, width: int = 150) -> st
         f'<circle class="mark {tone}" cx="{x(value):.1f}" cy="11" r="4"/>',
     ]
     return _svg(width, 22, f"change {_label(value)}, interval {_label(low)} to {_label(high)}, against zero", body)
+
+
+def standalone(chart: str, width: int = 460) -> str:
+    """A chart as an SVG file of its own, with the page's style sheet ``width`` pixels wide; follows dark mode too."""
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    root = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" '
+    opening, inside = chart.replace("<svg ", root, 1).split(">", 1)
+    return f"{opening}><style>{style}</style>{inside}\n"
 
 
 def _curve(points: Sequence[Point], trend: Sequence[Point], x: Scale, y: Scale, tone: str) -> str:

@@ -1,0 +1,58 @@
+"""The README's table is what the committed results say, and a picture is drawn of what was measured on the way."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from pipelines.results import RESULTS, across_seeds, scissors, table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runs() -> list[dict[str, Any]]:
+    """Two seeds of a run that was measured before, once on the way and after."""
+    row = {"win_rate": 0.7, "ci": [0.1, 0.3], "n": 8}
+    rows = [
+        row | {"name": "clip", "role": "trained", "before": 0.4, "after": 0.6, "delta": 0.2},
+        row | {"name": "judge", "role": "judge", "before": 0.5, "after": 0.6, "delta": 0.1},
+        row | {"name": "truth", "role": "verifier", "before": 0.2, "after": 0.5, "delta": 0.3},
+    ]
+    first = {"seed": 0, "rows": rows, "seconds": 1.0, "curve": [{"step": 5, "clip": 0.5, "truth": 0.25}]}
+    second = copy.deepcopy(first)
+    second["seed"], second["rows"][2]["after"], second["rows"][2]["delta"] = 1, 0.3, 0.1
+    return [first, second]
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [line for line in table().splitlines() if line not in readme]
+    assert not missing, "print the table with `python -m pipelines.results` and put it into README.md"
+
+
+def test_every_result_names_its_command_and_commit() -> None:
+    for path in RESULTS.glob("*.json"):
+        result = json.loads(path.read_text())
+        assert result["command"].startswith("python -m pipelines.results configs/")
+        assert len(result["commit"]) >= 7
+        assert (ROOT / result["command"].split()[3]).is_file()
+
+
+def test_means_and_ranges_over_seeds(runs: list[dict[str, Any]]) -> None:
+    truth = across_seeds(runs)[2]
+    assert truth["after"] == pytest.approx(0.4) and truth["delta"] == pytest.approx(0.2)
+    assert truth["delta_by_seed"] == [0.3, 0.1]
+
+
+def test_a_picture_of_what_was_measured_on_the_way(runs: list[dict[str, Any]]) -> None:
+    picture = scissors(runs, 10)
+    assert picture is not None
+    told = [title.text for title in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}title")]
+    assert "clip: 0.5 at step 5" in told and "truth: 0.4 at step 10" in told
+    for run in runs:
+        run["curve"] = []
+    assert scissors(runs, 10) is None

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmalign.core.rng import Noise
 from mmalign.core.types import Experience, Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
 
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
@@ -169,10 +170,11 @@ class Policy(Protocol):
         """One output per prompt row, no gradient; rows of equal prompts form one group."""
         ...
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         """One output per prompt row by the deployment sampler (deterministic ODE / DDIM for diffusion), no gradient.
 
-        Evaluation and previews use it; equal `rng` states give equal noise before and after training.
+        Evaluation and previews use it; equal `rng` states give equal noise before and after training. With one
+        generator per row, an output does not depend on the rows beside it.
         """
         ...
 

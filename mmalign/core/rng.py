@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Noise = torch.Generator | Sequence[torch.Generator]  # one source for all rows, or one per row
+
 
 def stream_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed for the stream `names` of `seed`; equal on every machine and Python."""
@@ -46,10 +48,23 @@ class Streams:
             self[name].set_state(value.cpu())
 
 
+def home(rng: Noise) -> torch.device:
+    """Where `rng` draws."""
+    return rng.device if isinstance(rng, torch.Generator) else next((one.device for one in rng), torch.device("cpu"))
+
+
 def randn(
-    shape: Sequence[int], rng: torch.Generator, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    shape: Sequence[int], rng: Noise, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Standard normal noise drawn on the generator's own device, then moved: the same numbers on every device."""
+    """Standard normal noise drawn on the generator's own device, then moved: the same numbers on every device.
+
+    With one generator per row, a row's noise does not depend on the rows beside it (as in diffusers' pipelines).
+    """
+    if not isinstance(rng, torch.Generator):
+        if len(rng) != shape[0]:
+            raise ValueError(f"{len(rng)} generators for {shape[0]} rows; give one, or one per row.")
+        drawn = [randn(shape[1:], one, device, dtype) for one in rng]
+        return torch.stack(drawn) if drawn else torch.empty(tuple(shape), device=device, dtype=dtype)
     return torch.randn(tuple(shape), generator=rng, device=rng.device, dtype=torch.float32).to(device, dtype)
 
 

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmalign.core.rng import Noise
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -77,8 +79,10 @@ def guarded(logits: Float[Tensor, "A V"], written: Int[Tensor, "A t"], how: Draw
     return logits
 
 
-def row_seeds(rows: int, rng: torch.Generator) -> Int[Tensor, " B"]:
+def row_seeds(rows: int, rng: Noise) -> Int[Tensor, " B"]:
     """A seed per row; equal states of `rng` give equal seeds."""
+    if not isinstance(rng, torch.Generator):
+        return torch.cat([row_seeds(1, one) for one in rng])
     return torch.randint(0, 2**63 - 1, (rows,), generator=rng, device=rng.device).cpu()
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
-from mmalign.core.rng import randn
+from mmalign.core.rng import Noise, home, randn
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist, join
 from mmalign.policies._gaussian import normal_log_prob
 from mmalign.policies._guided import guided
@@ -57,7 +57,7 @@ def sample_paths(
     process: Process,
     prompts: Sequence[Prompt],
     plan: Plan,
-    rng: torch.Generator,
+    rng: Noise,
     rows: int,
     same_noise: bool = False,
     store: Store = "device",
@@ -70,8 +70,8 @@ def sample_paths(
     adapter, group = process.adapter, groups(prompts)
     shape = tuple(adapter.latent_shape)
     heads = first_rows(group) if same_noise else list(range(len(prompts)))
-    start = randn((len(heads), *shape), rng, rng.device)
-    noise = randn((len(prompts), len(plan.noisy), *shape), rng, rng.device)
+    start = randn((len(heads), *shape), rng, home(rng))
+    noise = randn((len(prompts), len(plan.noisy), *shape), rng, home(rng))
     first = 0
     if same_noise:
         first = min(plan.noisy, default=process.steps)
@@ -85,7 +85,7 @@ def sample_paths(
     return join(parts)  # type: ignore[no-any-return]
 
 
-def sample_ends(process: Process, prompts: Sequence[Prompt], rng: torch.Generator, rows: int) -> Rollout:
+def sample_ends(process: Process, prompts: Sequence[Prompt], rng: Noise, rows: int) -> Rollout:
     """Sample by the deterministic process, one initial noise per row; the trajectory holds `x0` alone. No gradient."""
     nothing = Plan([], torch.empty(len(prompts), 0, dtype=torch.long))
     return sample_paths(process, prompts, nothing, rng, rows)

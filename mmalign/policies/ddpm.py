@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.core.protocols import Probe
+from mmalign.core.rng import Noise
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, StepDist
 from mmalign.policies._density import LevelDraw, Weighting, draw_probe, surrogate_log_prob
 from mmalign.policies._options import at_least, one_of, predicts, within
@@ -130,7 +131,7 @@ class Ddpm:
         self._calls += 1
         return sample_paths(process, prompts, plan, rng, self.rows, self.same_noise, self.store)
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         """One output per row by DDIM (η = 0) with `eval_steps`; the trajectory holds `x0`."""
         scale = self.guidance_scale if self.eval_guidance_scale is None else self.eval_guidance_scale
         return sample_ends(self._process(self.eval_steps, scale), prompts, rng, self.rows)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmalign.core.protocols import Condition, Probe
-from mmalign.core.rng import rand, randn
+from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout
 from mmalign.policies._guided import Predict, both_predictions, guided
 from mmalign.policies._options import at_least, makes_latents, one_of, within
@@ -124,7 +124,7 @@ class FewStep:
         """One output per row by the K-step sampler with its random η; the trajectory holds `x0`. No gradient."""
         return self._ends(prompts, self.draw(prompts, rng), self._levels(), self.guidance_scale)
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         """One output per row by the deterministic sampler (η = 0) with `eval_steps`. No gradient."""
         scale = self.guidance_scale if self.eval_guidance_scale is None else self.eval_guidance_scale
         start = {"noise": randn((len(prompts), *self.adapter.latent_shape), rng, self.adapter.device)}

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Probe
+from mmalign.core.rng import Noise
 from mmalign.core.types import Modality, Prompt, Rollout, StepDist, join
 from mmalign.policies._options import at_least, makes_tokens, one_of, within
 from mmalign.policies._rollout import first_rows, groups, micro_batches
@@ -124,7 +125,7 @@ class Tokens:
         with torch.no_grad():
             return replace(rollout, step_logp=self.step_log_prob(rollout))
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         """One completion per row at `eval_temperature`; with 0 the noise plays no part."""
         how = replace(
             self._drawing(),

@@ -15,7 +15,7 @@ from mmalign.core.registry import construct
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
-GIVEN = ("adapter", "reward", "relative_to")  # fields that the run sets, never the file
+GIVEN = ("adapter", "reward", "relative_to", "make")  # fields that the run sets, never the file
 
 
 @dataclass
@@ -128,7 +128,7 @@ def build_reward(
     slots: dict[str, Any] = {}
     for name, spec in specs.items():
         options = {k: v for k, v in spec.items() if k not in own}
-        made = faults.attempt(lambda o=options, n=name: REGISTRIES["rewards"].build(o, f"rewards.{n}", allow))  # type: ignore[misc]
+        made = faults.attempt(lambda o=options, n=name: build_one_reward(o, f"rewards.{n}", allow))  # type: ignore[misc]
         place = {k: v for k, v in spec.items() if k in own}
         slots[name] = faults.attempt(lambda p=place, m=made, n=name: construct(Slot, p, f"rewards.{n}", reward=m))  # type: ignore[misc]
     combination = faults.attempt(lambda: REGISTRIES["combinations"].build(combine, "combine", allow))
@@ -139,7 +139,20 @@ def build_reward(
 def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     """A reward that only measures."""
     options = {k: v for k, v in spec.items() if k != "role"}
-    return REGISTRIES["rewards"].build(options, f"evaluation.judges.{name}", allow)
+    return build_one_reward(options, f"evaluation.judges.{name}", allow)
+
+
+def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
+    """The reward at `at`; one with a field `make` is given the way to build parts of its own (a generator, a judge)."""
+
+    def make(kind: str, part: Spec, place: str, **given: Any) -> Any:
+        here = f"{at}.{place}"
+        if kind == "rewards":
+            return build_one_reward(part, here, allow)
+        return REGISTRIES[kind].build(part, here, allow, **given)
+
+    rewards = REGISTRIES["rewards"]
+    return rewards.build(spec, at, allow, **_given(rewards, spec, "make", make, Faults(), allow))
 
 
 def check_fit(parts: Parts) -> None:

@@ -8,7 +8,9 @@ from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards._cache import identity
+from mmalign.run.build import build_one_reward
 from tests.rewards.sounds import tones
+from tests.rewards.test_through import GENERATOR
 
 NAMES = rewards.names()
 SETS = ("frechet", "mmd", "vendi", "fad", "kad")
@@ -35,8 +37,9 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, tmp_pa
         "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
         "song_fad": {"reference": str(sound_folder)},
+        "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
     }
-    return lambda name: load_reward(name, **options.get(name, {}))
+    return lambda name: build_one_reward({"name": name, **options.get(name, {})}, name)
 
 
 def scenes(per_prompt=2):

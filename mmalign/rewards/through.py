@@ -1,0 +1,122 @@
+"""Texts judged by what a frozen generator makes of them: how prompt rewriters are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.rng import stream
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+
+__all__ = ["Through"]
+
+Make = Callable[..., Any]
+
+
+@dataclass
+class Through:
+    """The mean of `inner` over `images` outputs that the generator makes of each text.
+
+    `inner` judges against the original prompt (its text and `meta`), never against the rewrite, which could leave out
+    what is hard. Outputs of one prompt share their noise, so rewrites are ranked and not their luck; a text's score
+    depends on nothing but prompt, text and `seed`. An empty text is PARSE_FAIL; outputs that `inner` could not score
+    pass on their status. Source: PromptEnhancer (arXiv 2509.04545), with any reward in AlignEvaluator's place.
+
+    Args:
+        generator: {adapter: {name: …}, policy: {name: …}} as in a run file; `policy.generate` is called, no gradient.
+        inner: the reward, {name: …, options}; of rows, not of sets.
+        images: outputs per text.
+        seed: of the noise.
+        rows: texts generated from and judged at once.
+    """
+
+    generator: dict[str, Any]
+    inner: dict[str, Any]
+    images: int = 1
+    seed: int = 0
+    rows: int = 64
+    make: Make | None = None
+
+    modalities = frozenset({"text"})
+    differentiable = False
+    deterministic = True
+
+    policy: Any = field(init=False, repr=False, compare=False)
+    judge: Any = field(init=False, repr=False, compare=False)
+    _loaded: bool = field(default=False, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        faults = [f"{name}: must be at least 1." for name in ("images", "rows") if getattr(self, name) < 1]
+        if self.make is None:
+            faults.append("reward 'through' builds a generator and a reward from a run file; name it there.")
+        if sorted(self.generator) != ["adapter", "policy"]:
+            faults.append(f"generator: needs adapter and policy, got {', '.join(sorted(self.generator)) or 'nothing'}.")
+        if faults or self.make is None:
+            raise ConfigError(faults)
+        adapter = self.make("adapters", self.generator["adapter"], "generator.adapter")
+        self.policy = self.make("policies", self.generator["policy"], "generator.policy", adapter=adapter)
+        self.judge = self.make("rewards", self.inner, "inner")
+        if not callable(self.judge):
+            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
+        if self.policy.modality not in self.judge.modalities:
+            raise CapabilityError(
+                f"inner: judges {' and '.join(sorted(self.judge.modalities))}, but the generator makes "
+                f"{self.policy.modality}."
+            )
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """That of `inner`."""
+        return self.judge.range  # type: ignore[no-any-return]
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """The columns that `inner` reads."""
+        return getattr(self.judge, "needs", ())
+
+    @property
+    def makes(self) -> Modality:
+        """What the generator makes."""
+        return self.policy.modality  # type: ignore[no-any-return]
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B texts."""
+        if not self._loaded:
+            self.policy.adapter.load()
+            self._loaded = True
+        rows = [i for i, text in enumerate(rollout.output) if text.strip()]
+        value = torch.full((len(rollout),), float("nan"))
+        status = torch.full((len(rollout),), int(Status.PARSE_FAIL), dtype=torch.int8)
+        value[:] = self.range[0]
+        info = ["" if text.strip() else "an empty text" for text in rollout.output]
+        for start in range(0, len(rows), self.rows):
+            part = rows[start : start + self.rows]
+            value[part], status[part], told = self._judged(
+                [rollout.prompts[i] for i in part], [rollout.output[i] for i in part]
+            )
+            for i, text in zip(part, told, strict=True):
+                info[i] = text
+        return Scores(value, status, info=info if any(info) else None)
+
+    def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
+        """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""
+        asked = [Prompt(text) for text in texts for _ in range(self.images)]
+        judged = [prompt for prompt in prompts for _ in range(self.images)]
+        noise = [stream(self.seed, "through", p.text, i % self.images) for i, p in enumerate(judged)]
+        with torch.no_grad():
+            output = self.policy.generate(asked, noise).output
+        order: dict[str, int] = {}
+        group = torch.tensor([order.setdefault(p.text, len(order)) for p in judged])
+        return Rollout(prompts=judged, output=output, group=group)
+
+    def _judged(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        scores = self.judge(self.made(prompts, texts))
+        shape = (len(texts), self.images)
+        values, statuses = scores.value.detach().float().cpu().view(shape), scores.status.cpu().view(shape)
+        told = scores.info or [""] * values.numel()
+        worst = statuses.max(dim=1).values  # of OK < not applicable < parse failure < error < time-out
+        return values.mean(dim=1), worst, [told[i * self.images] for i in range(len(texts))]

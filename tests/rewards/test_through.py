@@ -1,0 +1,79 @@
+"""Texts judged by what a frozen generator makes of them: the real embedded generator, the exact verifier."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.types import Prompt, Rollout, Status
+from mmalign.run.build import build_one_reward
+
+GENERATOR = {
+    "adapter": {"name": "sd3", "model": "assets/scenes_sd3", "max_sequence_length": 1, "text_encoder_3": False},
+    "policy": {"name": "flow", "noise_level": 0, "num_inference_steps": 4, "guidance_scale": 3.0},
+}
+ASKED = [
+    Prompt("could you draw me one red star please", meta={"request": "a red star"}),
+    Prompt("i want a green square", meta={"request": "a green square"}),
+]
+
+
+def through(**options: Any) -> Any:
+    spec = {"name": "through", "generator": GENERATOR, "inner": {"name": "verifier", "graded": True}, **options}
+    return build_one_reward(spec, "rewards.shown")
+
+
+def written(prompts: list[Prompt], texts: list[str]) -> Rollout:
+    return Rollout(prompts=prompts, output=texts, group=torch.arange(len(prompts)))
+
+
+@pytest.fixture(scope="module")
+def shown() -> Any:
+    return through(images=4)
+
+
+def test_a_rewrite_is_worth_what_the_generator_makes_of_it(shown: Any) -> None:
+    prompts = [prompt for prompt in ASKED for _ in range(2)]
+    texts = ["a red star", "four black circles", "a green square", "three blue crosses"]
+    right, wrong, green, blue = shown(written(prompts, texts)).value.tolist()
+    assert right > wrong + 0.3 and green > blue + 0.3
+    assert shown.range == (0.0, 1.0) and shown.makes == "image"
+
+
+def test_a_score_depends_on_prompt_and_text_alone(shown: Any) -> None:
+    alone = shown(written(ASKED[1:], ["a green square"])).value
+    beside = shown(written(ASKED, ["two red stars", "a green square"])).value
+    torch.testing.assert_close(alone[0], beside[1], atol=1e-6, rtol=0)
+
+
+def test_rewrites_of_one_prompt_share_their_noise(shown: Any) -> None:
+    made = shown.made([ASKED[0], ASKED[0], ASKED[1]], ["a red star"] * 3).output.view(3, 4, -1)
+    torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0)
+    assert (made[0] - made[2]).abs().max() > 0.1
+    assert (made[0, 0] - made[0, 1]).abs().max() > 0.1  # the images of one text do not
+
+
+def test_an_empty_text_is_the_writers_fault_and_others_pass_on_their_status(shown: Any) -> None:
+    strange = [replace(ASKED[0], meta={"request": "a melancholy Tuesday"}), ASKED[0]]
+    scores = shown(written(strange, ["a red star", "  "]))
+    assert scores.status.tolist() == [Status.NOT_APPLICABLE, Status.PARSE_FAIL]
+    assert math.isnan(scores.value[0]) and scores.value[1] == 0
+    assert "melancholy" in scores.info[0] and scores.info[1] == "an empty text"
+
+
+def test_every_fault_of_the_run_file_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"images: must be at least 1.\n.*rows: must be at least 1."):
+        through(images=0, rows=0)
+    with pytest.raises(ConfigError, match="generator: needs adapter and policy, got adapter"):
+        through(generator={"adapter": GENERATOR["adapter"]})
+    with pytest.raises(ConfigError, match="judges sets, not rows"):
+        through(inner={"name": "vendi"})
+    with pytest.raises(CapabilityError, match="inner: judges text, but the generator makes image"):
+        through(inner={"name": "bleu"})
+    with pytest.raises(ConfigError, match=r"rewards.shown.inner.name: no reward is called 'verifyer'. Did you mean"):
+        through(inner={"name": "verifyer"})

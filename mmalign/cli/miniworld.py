@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,14 @@ import typer
 
 from mmalign.core.errors import ConfigError
 
-world = typer.Typer(help="The embedded world: make data, retrain its models.", no_args_is_help=True)
+world = typer.Typer(help="The embedded worlds: make data, retrain their models.", no_args_is_help=True)
+making = typer.Typer(help="Make truth outputs with captions.", no_args_is_help=True)
+world.add_typer(making, name="make")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="an empty or new folder")]
+Count = Annotated[int, typer.Option(min=1, help="how many")]
+Split = Annotated[str, typer.Option(help="train, heldout or any")]
+Seed = Annotated[int, typer.Option(help="of captions and outputs")]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,35 +26,74 @@ def register(app: typer.Typer) -> None:
     app.add_typer(world, name="miniworld")
 
 
-@world.command("make")
-def make(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="an empty or new folder")],
-    count: Annotated[int, typer.Option(min=1, help="scenes to draw")] = 100,
-    split: Annotated[str, typer.Option(help="train, heldout or any")] = "train",
-    seed: Annotated[int, typer.Option(help="of captions and scenes")] = 0,
-) -> None:
+@making.command("scenes")
+def scenes(out: Folder, count: Count = 100, split: Split = "train", seed: Seed = 0) -> None:
     """Draw truth scenes with captions: DIR/0000.png … and DIR/rows.jsonl, which `mmalign score` reads."""
     import numpy as np
     import torch
 
-    from mmalign.core.files import write_folder_beside
     from mmalign.media.image import write_image
     from mmalign.miniworld.grammar import sample_request, sample_scene
     from mmalign.miniworld.scenes import render
+
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Path) -> dict[str, object]:
+        request = sample_request(rng, split)
+        write_image(torch.from_numpy(render(sample_scene(request, rng), rng)), path)
+        return {"prompt": request.text, "output": path.name, "meta": {"task": request.task}}
+
+    _make(out, ".png", count, split, draw)
+
+
+@making.command("tunes")
+def tunes(
+    out: Folder,
+    count: Count = 100,
+    split: Split = "train",
+    seed: Seed = 0,
+    style: Annotated[str | None, typer.Option(help="only tunes of this style, as a set of exemplars")] = None,
+) -> None:
+    """Play truth tunes with captions: DIR/0000.wav … and DIR/rows.jsonl, which `mmalign score` reads."""
+    import numpy as np
+    import torch
+
+    from mmalign.media.audio import write_audio
+    from mmalign.miniworld.tunes.grammar import sample_request, sample_tune
+    from mmalign.miniworld.tunes.rendering import render
+    from mmalign.miniworld.tunes.styles import STYLES, sample_style
+    from mmalign.miniworld.tunes.tune import RATE
+
+    if style is not None and style not in STYLES:
+        raise ConfigError(f"--style {style}: there is {', '.join(STYLES)}.")
+    if style is not None and split != "train":
+        raise ConfigError(f"--style {style} --split {split}: styles play what is in the train split only.")
+    rng = np.random.default_rng(seed)
+
+    def play(path: Path) -> dict[str, object]:
+        if style is not None:
+            tune, request = sample_style(style, rng)
+        else:
+            request = sample_request(rng, split)
+            tune = sample_tune(request, rng, seen_only=split == "train")
+        write_audio(torch.from_numpy(render(tune, rng))[None], RATE, path)
+        return {"prompt": request.text, "output": path.name, "meta": {"tune": tune._asdict()}}
+
+    _make(out, ".wav", count, split, play)
+
+
+def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], dict[str, object]]) -> None:
+    """Fill a new folder: `one` writes a file and says what its row is."""
+    from mmalign.core.files import write_folder_beside
 
     if split not in ("train", "heldout", "any"):
         raise ConfigError(f"--split {split}: use train, heldout or any.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is not an empty folder; name a new one.")
-    rng = np.random.default_rng(seed)
     with write_folder_beside(out) as folder:
-        lines = []
-        for i in range(count):
-            request = sample_request(rng, split)
-            write_image(torch.from_numpy(render(sample_scene(request, rng), rng)), folder / f"{i:04d}.png")
-            lines.append(json.dumps({"prompt": request.text, "output": f"{i:04d}.png", "meta": {"task": request.task}}))
+        lines = [json.dumps(one(folder / f"{i:04d}{suffix}")) for i in range(count)]
         (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    typer.echo(f"{count} scenes in {out}; try: mmalign score {out}/rows.jsonl --reward verifier")
+    typer.echo(f"{count} outputs in {out}; try: mmalign score {out}/rows.jsonl --reward verifier")
 
 
 @world.command("reference")

@@ -80,7 +80,7 @@ def test_faults_of_a_run_file_exit_2_without_a_traceback(call: Any, tmp_path: Pa
 
 
 def scenes(call: Any, folder: Path, count: int = 6) -> Path:
-    code, out, err = call("miniworld", "make", folder, "--count", count)
+    code, out, err = call("miniworld", "make", "scenes", folder, "--count", count)
     assert code == 0, err
     assert "mmalign score" in out
     return folder / "rows.jsonl"
@@ -94,6 +94,25 @@ def test_made_scenes_score_one_with_the_verifier(call: Any, tmp_path: Path) -> N
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(lines) == 6 and all(line["value"] == 1.0 and line["status"] == "ok" for line in lines)
     assert set(lines[0]["parts"]) == {"graded", "strict"}
+
+
+@pytest.mark.parametrize("choice", [["--split", "heldout"], ["--style", "jig"]])
+def test_made_tunes_score_one_with_the_verifier(call: Any, tmp_path: Path, choice: list[str]) -> None:
+    code, _, err = call("miniworld", "make", "tunes", tmp_path / "world", "--count", 6, *choice)
+    assert code == 0, err
+    code, out, err = call("score", tmp_path / "world" / "rows.jsonl", "--reward", "verifier")
+    assert code == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 6 and all(line["value"] == 1.0 and line["status"] == "ok" for line in lines)
+
+
+def test_tunes_of_an_unknown_style_or_split_are_refused(call: Any, tmp_path: Path) -> None:
+    code, _, err = call("miniworld", "make", "tunes", tmp_path / "world", "--style", "polka")
+    assert code == 2 and "--style polka: there is chimes, jig" in err
+    code, _, err = call("miniworld", "make", "tunes", tmp_path / "world", "--style", "jig", "--split", "heldout")
+    assert code == 2 and "train split only" in err
+    code, _, err = call("miniworld", "make", "tunes", tmp_path / "world", "--split", "test")
+    assert code == 2 and "use train, heldout or any" in err and not (tmp_path / "world").exists()
 
 
 def test_a_row_that_cannot_be_judged_is_null_not_zero(call: Any, tmp_path: Path) -> None:
@@ -144,7 +163,7 @@ def test_score_refuses_unknown_rewards_options_and_files(call: Any, tmp_path: Pa
 
 def test_miniworld_does_not_write_into_a_used_folder(call: Any, tmp_path: Path) -> None:
     scenes(call, tmp_path / "world", 1)
-    code, _, err = call("miniworld", "make", tmp_path / "world")
+    code, _, err = call("miniworld", "make", "scenes", tmp_path / "world")
     assert code == 2 and "is not an empty folder" in err
 
 

@@ -4,18 +4,15 @@ A caption states some of a tune's attributes, in their order, as in "slow rising
 texture is always stated; "chords" leaves open which.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
+from mmalign.miniworld.language import CaptionError
 from mmalign.miniworld.tunes.tune import ATTRIBUTES, Tune
 
 #: What a caption can say of each attribute.
 VALUES: dict[str, tuple[str, ...]] = {**ATTRIBUTES, "texture": (*ATTRIBUTES["texture"], "chords")}
 _ATTRIBUTE_OF = {value: attribute for attribute, values in VALUES.items() for value in values}
-
-
-class CaptionError(ValueError):
-    """A text that is not a caption of this world's grammar."""
 
 
 class Clause(NamedTuple):
@@ -52,7 +49,7 @@ def make_request(stated: dict[str, str]) -> Request:
     return _assemble(tuple(Clause(attribute, stated[attribute]) for attribute in VALUES if attribute in stated))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _assemble(clauses: tuple[Clause, ...]) -> Request:
     return Request(" ".join(clause.value for clause in clauses), clauses)
 
@@ -64,7 +61,8 @@ def parse(text: str) -> Request:
         CaptionError: when the text is not of the grammar.
     """
     words = text.lower().strip().rstrip(".").split()
-    values = [*words[:-2], " ".join(words[-2:])] if words[-1:] == ["chords"] and words[-2:-1] in (["major"], ["minor"]) else words
+    last = " ".join(words[-2:])
+    values = [*words[:-2], last] if last in VALUES["texture"] else words
     if unknown := [value for value in values if value not in _ATTRIBUTE_OF]:
         raise CaptionError(f"cannot read {unknown[0]!r} in {text!r}: the words are {', '.join(grammar_words())}")
     request = make_request({_ATTRIBUTE_OF[value]: value for value in values})

@@ -60,7 +60,9 @@ def compose(tune: Tune, rng: np.random.Generator) -> list[Note]:
     ground = low * (high / low) ** rng.random()
     steps = _steps(tune.direction, count, rng) + rng.uniform(-0.06, 0.06, size=count)
     return [
-        Note(float(start), float(end - start), tuple(ground * 2 ** ((step + tone) / 12) for tone in CHORDS[tune.texture]))
+        Note(
+            float(start), float(end - start), tuple(ground * 2 ** ((step + tone) / 12) for tone in CHORDS[tune.texture])
+        )
         for start, end, step in zip(starts[:-1], starts[1:], steps, strict=True)
     ]
 

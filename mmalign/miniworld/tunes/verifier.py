@@ -23,7 +23,7 @@ SLOW, FAST = (1.6, 2.8), (3.4, 6.0)
 EVEN, DOTTED = (1.0, 1.6), (2.1, 4.5)
 #: The share of neighbouring notes that must agree on the rhythm, or on the direction.
 AGREEMENT = 0.7
-#: Semitones: a rising tune climbs at least `CLIMB` altogether and `TREAD` at a step; a repeated note stays within `STAY`.
+#: Semitones: a rising tune climbs at least `CLIMB` in all and `TREAD` at a step; a repeated note stays within `STAY`.
 CLIMB, TREAD, STAY = 4.0, 0.4, 1.5
 #: Hz: median pitches of low and of high tunes.
 LOW, HIGH = (230.0, 600.0), (680.0, 2000.0)
@@ -75,7 +75,9 @@ def read_tune(sound: np.ndarray) -> Tune:
     timbre, texture, pitches = _read_spectra(_note_spectra(power, notes), fall > (HELD + STRUCK) / 2)
     if HELD < fall < STRUCK:
         timbre = UNKNOWN
-    return Tune(tempo, rhythm, _read_direction(pitches), _named(float(np.median(pitches)), low=LOW, high=HIGH), timbre, texture)
+    return Tune(
+        tempo, rhythm, _read_direction(pitches), _named(float(np.median(pitches)), low=LOW, high=HIGH), timbre, texture
+    )
 
 
 def _named(value: float, **ranges: tuple[float, float]) -> str:
@@ -110,7 +112,9 @@ def _read_direction(pitches: np.ndarray) -> str:
 def _note_spectra(power: np.ndarray, notes: Beginnings) -> np.ndarray:
     """Mean power ``(notes, frequencies)`` of each note, from its attack until the next, at most 0.2 s."""
     ends = np.append(notes.places[1:], notes.end)
-    parts = [(start + 2, max(min(end - 2, start + 28), start + 3)) for start, end in zip(notes.places, ends, strict=True)]
+    parts = [
+        (start + 2, max(min(end - 2, start + 28), start + 3)) for start, end in zip(notes.places, ends, strict=True)
+    ]
     return np.stack([power[start:end].mean(axis=0) for start, end in parts])
 
 

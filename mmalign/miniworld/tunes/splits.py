@@ -1,0 +1,52 @@
+"""Deterministic train and held-out requests, and the prompt files made from them.
+
+``python -m mmalign.miniworld.tunes.splits`` rewrites ``assets/prompts/tunes_*.txt``.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from mmalign.miniworld.tunes.grammar import Request, sample_request
+
+_SALT = {"train": 37, "heldout": 41}
+
+
+def train_requests(n: int, seed: int = 0) -> list[Request]:
+    """``n`` requests (repeats possible) none of which contains a held-out composition."""
+    return _requests("train", n, seed)
+
+
+def heldout_requests(n: int, seed: int = 0) -> list[Request]:
+    """``n`` requests (repeats possible) each of which contains at least one composition never heard in training."""
+    return _requests("heldout", n, seed)
+
+
+def _requests(split: str, n: int, seed: int) -> list[Request]:
+    rng = np.random.default_rng([_SALT[split], seed])
+    return [sample_request(rng, split) for _ in range(n)]
+
+
+def distinct_requests(split: str, n: int, seed: int = 0) -> list[Request]:
+    """``n`` requests with different texts, in the order in which they were first drawn (at most 600 are held out)."""
+    rng = np.random.default_rng([_SALT[split], seed])
+    chosen: dict[str, Request] = {}
+    while len(chosen) < n:
+        request = sample_request(rng, split)
+        chosen.setdefault(request.text, request)
+    return list(chosen.values())
+
+
+def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> None:
+    """Write ``tunes_train.txt`` and ``tunes_heldout.txt``, one distinct caption a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, n in (("train", train), ("heldout", heldout)):
+        lines = [request.text for request in distinct_requests(split, n)]
+        (folder / f"tunes_{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=write_prompt_files.__doc__)
+    arguments.add_argument("--out", type=Path, default=Path("assets/prompts"))
+    write_prompt_files(arguments.parse_args().out)

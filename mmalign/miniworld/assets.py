@@ -8,6 +8,7 @@ _MAKERS = {
     "scenes_sd3": "python -m mmalign.miniworld.train_autoencoder && python -m mmalign.miniworld.train_generator",
     "scenes_clip": "python -m mmalign.miniworld.train_clip",
     "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
+    "scenes_rewriter": "python -m mmalign.miniworld.train_rewriter",
     "prompts": "python -m mmalign.miniworld.splits && python -m mmalign.miniworld.tunes.splits",
 }
 

@@ -1,13 +1,16 @@
 """Deterministic train and held-out requests, and the prompt files made from them.
 
-``python -m mmalign.miniworld.splits`` rewrites ``assets/prompts/scenes_*.txt``.
+``python -m mmalign.miniworld.splits`` rewrites ``assets/prompts/scenes_*.txt`` and ``requests_*.jsonl``.
 """
 
 import argparse
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from mmalign.miniworld.colloquial import pairs
 from mmalign.miniworld.grammar import Request, sample_request
 
 _SALT = {"train": 11, "heldout": 23}
@@ -39,11 +42,17 @@ def distinct_requests(split: str, n: int, seed: int = 0) -> list[Request]:
 
 
 def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> None:
-    """Write ``scenes_train.txt`` and ``scenes_heldout.txt``, one distinct caption a line."""
+    """Write ``scenes_*.txt``, a distinct caption a line, and ``requests_*.jsonl``, everyday wordings of such captions.
+
+    ``*`` is train and heldout.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for split, n in (("train", train), ("heldout", heldout)):
         lines = [request.text for request in distinct_requests(split, n)]
         (folder / f"scenes_{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        asked = pairs(n, _SALT[split], partial(sample_request, split=split))
+        rows = [json.dumps({"prompt": text, "request": request.text}) for text, request in asked]
+        (folder / f"requests_{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

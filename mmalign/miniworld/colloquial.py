@@ -3,7 +3,7 @@
 Every wording says exactly what the canonical caption says. ``WAYS`` are the ways in which it may differ from it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class _Wording:
         said = " ".join([self.count(count), *(word for word in words if word)])
         return " ".join([said, *after])
 
-    def word(self, synonyms: dict[str, tuple[str, ...]], value: str | None) -> str | None:
+    def word(self, synonyms: Mapping[str, tuple[str, ...]], value: str | None) -> str | None:
         return self.pick(synonyms[value]) if value and "synonyms" in self.ways else value
 
     def noun(self, kind: Description, count: int) -> str:

@@ -25,15 +25,15 @@ from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.protocols import Condition
 
 
-class Images(Protocol):
-    """Between latents and pictures."""
+class Autoencoder(Protocol):
+    """Between latents and pictures or sound."""
 
-    def decode(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) nominally in [0, 1], not clamped, with gradient to x."""
+    def decode(self, x: Tensor) -> Any:
+        """Images (B, 3, H, W) nominally in [0, 1], or `Audio`; not clamped, with gradient to x."""
         ...
 
-    def latents(self, images: Tensor) -> Tensor:
-        """The mode of the latents of images in [0, 1], no gradient."""
+    def latents(self, output: Any) -> Tensor:
+        """The mode of the latents of images in [0, 1] or of `Audio`, no gradient."""
         ...
 
 
@@ -44,7 +44,7 @@ class Loaded:
     pipeline: Any
     weights: Weights
     conditions: Conditions
-    images: Images
+    autoencoder: Autoencoder
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,13 @@ class Frame:
 
 
 class Family(Protocol):
-    """The options that all families share, and what `load_into` fills in."""
+    """The options that all families share, and what `take` fills in."""
 
     model: str
     train: Train
     lora: LoRA
     dtype: Dtype
     device: torch.device | str | None
-    resolution: int | None
-    height: int | None
-    width: int | None
     gradient_checkpointing: bool
     offload_text_encoder: bool
     decode_rows: int
@@ -85,18 +82,26 @@ class Family(Protocol):
     def _encode_negative(self) -> Condition: ...
 
 
-F = TypeVar("F", bound=Family)
+class Pictures(Family, Protocol):
+    """A family that makes pictures of a size; `load_into` fills in what is not given."""
+
+    resolution: int | None
+    height: int | None
+    width: int | None
+
+
+P = TypeVar("P", bound=Pictures)
 
 
 def load_into(
-    adapter: F,
+    adapter: P,
     component: str,
     frame: Callable[[Any], Frame],
     *,
-    images: Callable[[Any, int, bool], Images] = LatentImages,
+    images: Callable[[Any, int, bool], Autoencoder] = LatentImages,
     absent: Collection[str] = (),
     optional: Collection[str] = (),
-) -> F:
+) -> P:
     """Read the checkpoint and place it: sets `device`, `height`, `width`, `latent_shape`, `module` and `loaded`.
 
     Args:
@@ -109,9 +114,20 @@ def load_into(
     Raises:
         CheckpointError, ConfigError: naming what is at fault.
     """
-    adapter.device = device = default_device(adapter.device)
+    pipe = opened(adapter, component, absent=absent, optional=optional)
+    found, scale = frame(pipe), pipe.vae_scale_factor
+    height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
+    adapter.height, adapter.width = height, width
+    adapter.latent_shape = (found.channels, height // scale, width // scale)
+    take(adapter, pipe, component, images(pipe.vae, adapter.decode_rows, adapter.gradient_checkpointing))
+    return adapter
+
+
+def opened(adapter: Family, component: str, *, absent: Collection[str] = (), optional: Collection[str] = ()) -> Any:
+    """The adapter's pipeline on the CPU, every part in its dtype; sets `device`."""
+    adapter.device = default_device(adapter.device)
     network_dtype = input_dtype(adapter.train, adapter.dtype)
-    pipe = open_pipeline(
+    return open_pipeline(
         adapter.pipeline_name,
         adapter.model,
         {"default": torch_dtype(adapter.dtype), "vae": torch.float32, component: network_dtype},
@@ -120,16 +136,16 @@ def load_into(
         absent=absent,
         optional=optional,
     )
-    found, scale = frame(pipe), pipe.vae_scale_factor
-    height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
-    adapter.height, adapter.width = height, width
-    adapter.latent_shape = (found.channels, height // scale, width // scale)
-    network = getattr(pipe, component)
+
+
+def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -> None:
+    """Make `component` of the pipeline trainable and place all parts: sets `module` and `loaded`."""
+    device, network = default_device(adapter.device), getattr(pipe, component)
     weights = make_trainable(adapter.train, pipe, component, adapter.lora, adapter.lora_targets)
     adapter.module = network.to(device)
     if adapter.gradient_checkpointing:
         network.enable_gradient_checkpointing()
-    encoders = [part for name, part in modules(pipe).items() if name.startswith("text_encoder")]
+    encoders = [part for name, part in modules(pipe).items() if name.startswith(("text_encoder", "projection_model"))]
     conditions = Conditions(
         adapter._encode_text,
         adapter._encode_negative,
@@ -138,9 +154,8 @@ def load_into(
         adapter.offload_text_encoder,
         adapter.cached_prompts,
     )
-    autoencoder = images(pipe.vae.to(device), adapter.decode_rows, adapter.gradient_checkpointing)
+    pipe.vae.to(device)
     adapter.loaded = Loaded(pipe, weights, conditions, autoencoder)
-    return adapter
 
 
 def reference(self: Family) -> AbstractContextManager[None]:
@@ -173,11 +188,11 @@ def guide(self: Family, conditional: Tensor, unconditional: Tensor, scale: float
     return unconditional + scale * (conditional - unconditional)
 
 
-def decode(self: Family, x: Tensor) -> Tensor:
-    """Images (B, 3, H, W) of latents (B, C, h, w), nominally in [0, 1], not clamped, with gradient to x."""
-    return self.loaded.images.decode(x)
+def decode(self: Family, x: Tensor) -> Any:
+    """Images (B, 3, H, W) nominally in [0, 1], or `Audio`, of latents (B, *latent); not clamped, with gradient to x."""
+    return self.loaded.autoencoder.decode(x)
 
 
-def latents(self: Family, output: Tensor) -> Tensor:
-    """The mode of the autoencoder's latents (B, C, h, w) for images (B, 3, H, W) in [0, 1]."""
-    return self.loaded.images.latents(output)
+def latents(self: Family, output: Any) -> Tensor:
+    """The mode of the autoencoder's latents (B, *latent) for images (B, 3, H, W) in [0, 1] or `Audio`."""
+    return self.loaded.autoencoder.latents(output)

@@ -102,7 +102,7 @@ class LoRAWeights:
 
 def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
     """Add a fresh LoRA to the modules whose names end in `targets`, trained in float32; `more` goes to its config."""
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     unknown = [
         t for t in targets if not any(name == t or name.endswith(f".{t}") for name, _ in network.named_modules())
@@ -115,16 +115,18 @@ def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lora.seed)
-        network.add_adapter(
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,  # type: ignore[arg-type]
-                lora_dropout=lora.dropout,
-                init_lora_weights="gaussian",
-                target_modules=targets,
-                **more,
-            )
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_dropout=lora.dropout,
+            init_lora_weights="gaussian",
+            target_modules=targets,
+            **more,
         )
+        if hasattr(network, "add_adapter"):
+            network.add_adapter(config)
+        else:  # diffusers' networks whose pipeline knows no LoRA
+            inject_adapter_in_model(config, network)
     for name, parameter in network.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()

@@ -1,4 +1,4 @@
-"""A LoRA on a transformers model, in the form that plain peft saves and loads; the reference is where it started."""
+"""A LoRA in the form that plain peft saves and loads; the reference is where it started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "base_model.model."
 
 
 class PeftWeights:
-    """The trainable adapter of `network` (any transformers model).
+    """The trainable adapter of `network` (any transformers model; a diffusers network for a fresh LoRA).
 
     Args:
         network: its base weights are frozen.
@@ -27,14 +27,21 @@ class PeftWeights:
         targets: name endings of the modules a fresh LoRA goes to.
         start: a folder of peft's to start from; the reference is then this adapter, not the base model.
         base: the model's name, written to the saved config so that peft finds it.
-        task: peft's task type ("CAUSAL_LM").
+        task: peft's task type ("CAUSAL_LM"), if it has one.
 
     Raises:
         CheckpointError: `start` is missing, damaged or of another model.
     """
 
     def __init__(
-        self, network: Any, lora: LoRA, targets: Sequence[str], *, start: Path | None = None, base: str, task: str
+        self,
+        network: Any,
+        lora: LoRA,
+        targets: Sequence[str],
+        *,
+        start: Path | None = None,
+        base: str,
+        task: str | None = None,
     ) -> None:
         self._network = network
         network.requires_grad_(False)

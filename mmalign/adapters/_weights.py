@@ -12,6 +12,7 @@ from torch import nn
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._lora import LoRA, LoRAWeights
 from mmalign.adapters._options import Train
+from mmalign.adapters._peft import PeftWeights
 
 
 class Weights(Protocol):
@@ -35,8 +36,13 @@ class Weights(Protocol):
 
 
 def make_trainable(train: Train, pipe: Any, component: str, lora: LoRA, targets: Sequence[str]) -> Weights:
-    """Make `component` of `pipe` trainable (call it before moving to a device: draws are then the same everywhere)."""
+    """Make `component` of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
+
+    A LoRA is saved as diffusers loads it, or as peft does where the pipeline class has no loader of its own.
+    """
     network = getattr(pipe, component)
     if train == "full":
         return FullWeights(network, component)
+    if not hasattr(pipe, "save_lora_weights"):
+        return PeftWeights(network, lora, targets, base=str(pipe.config.get("_name_or_path", "")))
     return LoRAWeights(network, component, type(pipe), lora, targets)

@@ -76,7 +76,7 @@ def test_an_autoencoder_with_its_own_mean_and_deviation_is_undone_and_redone(mak
     adapter = make("sdxl")
     adapter.loaded.pipeline.vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5])
     z = torch.randn(2, 4, 4, 4)
-    scaled = (z - adapter.loaded.images._shift(z)) * adapter.loaded.images._scale(z)
+    scaled = (z - adapter.loaded.autoencoder._shift(z)) * adapter.loaded.autoencoder._scale(z)
     mean, std = torch.tensor([0.1, -0.2, 0.3, 0.0]), torch.tensor([1.0, 2.0, 0.5, 1.5])
     expected = (z - mean[:, None, None]) / std[:, None, None] * adapter.loaded.pipeline.vae.config.scaling_factor
     torch.testing.assert_close(scaled, expected)

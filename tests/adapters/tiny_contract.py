@@ -198,18 +198,18 @@ def gradients_reach_what_trains_and_the_latents(family: Family, tmp_path: Path) 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.trainable().values())
     assert any(p.grad.abs().max() > 0 for p in adapter.trainable().values())
     assert x.grad.abs().max() > 0
-    assert all(not p.requires_grad for p in adapter.loaded.images.vae.parameters())
+    assert all(not p.requires_grad for p in adapter.loaded.autoencoder.vae.parameters())
 
 
 def the_decoders_gradient_is_its_slope(family: Family, tmp_path: Path) -> None:
     adapter = family.make()
-    adapter.loaded.images.vae.double()
+    adapter.loaded.autoencoder.vae.double()
     x = start_of(adapter, 1).double()
     direction = start_of(adapter, 1, seed=5).double()
     weight = torch.randn(1, 3, adapter.height, adapter.width, generator=torch.Generator().manual_seed(6)).double()
 
     def value(at: Tensor) -> Tensor:
-        return (adapter.loaded.images._picture(at) * weight).sum()
+        return (adapter.loaded.autoencoder._picture(at) * weight).sum()
 
     x.requires_grad_()
     (slope,) = torch.autograd.grad(value(x), x)

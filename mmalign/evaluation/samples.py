@@ -10,12 +10,14 @@ from mmalign.core.types import Audio, Rollout, Scores, Status
 from mmalign.evaluation.table import number
 from mmalign.media.audio import write_audio
 from mmalign.media.image import contact_sheet, write_image
+from mmalign.media.spectrogram import spectrogram
 
 __all__ = ["save_samples"]
 
 
 def save_samples(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> None:
-    """Fill `folder` (made if missing) with `rows.parquet` and, by modality, `contact_sheet.png` or `000.wav` ….
+    """Fill `folder` (made if missing) with `rows.parquet` and, by modality, `contact_sheet.png` or `000.wav` … with
+    spectrograms `000.png` ….
 
     The table has one row per output: prompt, group, output (the text, or the file it is in), and per reward its value
     (null where none exists), status and parts. Pictures carry their prompt and scores as captions.
@@ -45,7 +47,10 @@ def _write(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> list
         names = [f"{i:03d}.wav" for i in range(len(output))]
         for i, name in enumerate(names):
             end = None if output.mask is None else int(output.mask[i].sum())
-            write_audio(output.samples[i, :, :end], output.rate, folder / name)
+            sound = output.samples[i, :, :end]
+            write_audio(sound, output.rate, folder / name)
+            if sound.numel():
+                write_image(spectrogram(sound, output.rate), (folder / name).with_suffix(".png"))
         return names
     captions = [
         "\n".join([prompt.text, *(f"{name} {number(found.value[i].item())}" for name, found in scores.items())])

@@ -106,7 +106,8 @@ def test_other_modalities(tmp_path: Path, modality: str) -> None:
     if modality == "text":
         assert "<b>answer</b> 3" in " ".join(page.text) and "&lt;b&gt;answer" in html
     else:
-        assert html.count("<audio") == 12 + 2 * 6
+        assert html.count("<audio") == html.count('class="sound" src="data:image/jpeg') == 12 + 2 * 6
+        assert "loudness is as generated" in " ".join(page.text)
 
 
 @pytest.mark.parametrize("part", PARTS)

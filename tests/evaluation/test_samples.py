@@ -37,6 +37,7 @@ def test_sound_ends_where_its_mask_ends(tmp_path: Path) -> None:
     save_samples(tmp_path, Rollout(ASKED, Audio(torch.zeros(2, 1, 50), 8_000, mask), torch.arange(2)), {})
     assert [read_audio(tmp_path / f"00{i}.wav")[0].shape[1] for i in range(2)] == [50, 20]
     assert pyarrow.parquet.read_table(tmp_path / "rows.parquet")["output"].to_pylist() == ["000.wav", "001.wav"]
+    assert sorted(file.name for file in tmp_path.glob("*.png")) == ["000.png", "001.png"]
 
 
 def test_texts(tmp_path: Path) -> None:

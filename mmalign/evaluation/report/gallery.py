@@ -13,6 +13,7 @@ from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
 from mmalign.media.audio import audio_uri, read_audio
 from mmalign.media.image import data_uri, read_image, to_pil
+from mmalign.media.spectrogram import spectrogram
 
 __all__ = ["Card", "Sheet", "Side", "cards", "sheets"]
 
@@ -32,11 +33,12 @@ class Score:
 
 @dataclass
 class Side:
-    """One output with its scores; `kind` says which of `uri` and `text` to show."""
+    """One output with its scores; `kind` says which of `uri` and `text` to show, `picture` what a sound looks like."""
 
     label: str
     kind: str
     uri: str = ""
+    picture: str = ""
     text: str = ""
     scores: list[Score] = field(default_factory=list)
 
@@ -50,12 +52,20 @@ class Card:
 
 
 @dataclass
+class Clip:
+    """A sound to play and its spectrogram."""
+
+    uri: str
+    picture: str
+
+
+@dataclass
 class Sheet:
     """Samples of one step: a picture, or clips."""
 
     step: int
     picture: str = ""
-    clips: list[str] = field(default_factory=list)
+    clips: list[Clip] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -87,7 +97,8 @@ def _side(label: str, evaluation: Evaluation, i: int, record: RunRecord, base: E
         return Side(label, "text", text=output[i], scores=scores)
     if isinstance(output, Audio):
         end = None if output.mask is None else int(output.mask[i].sum())
-        return Side(label, "audio", uri=audio_uri(output.samples[i, :, :end], output.rate), scores=scores)
+        clip = _clip(output.samples[i, :, :end], output.rate)
+        return Side(label, "audio", uri=clip.uri, picture=clip.picture, scores=scores)
     return Side(label, "image", uri=_picture(output[i]), scores=scores)
 
 
@@ -104,6 +115,11 @@ def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: E
         change = value - float(base.scores[name].value[i])
         trend = "up" if change > 1e-6 else "down" if change < -1e-6 else ""
     return Score(name, number(value), ("yes" if value == 1 else "no") if ticks else "", trend)
+
+
+def _clip(samples: Any, rate: int) -> Clip:
+    picture = data_uri(spectrogram(samples, rate), ".jpg") if samples.numel() else ""
+    return Clip(audio_uri(samples, rate), picture)
 
 
 def _picture(image: Any) -> str:
@@ -131,7 +147,7 @@ def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
     try:
         for picture in sorted(folder.glob("contact_sheet.*")):
             sheet.picture = data_uri(read_image(picture), ".jpg", longest=1400)
-        sheet.clips = [audio_uri(*read_audio(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
+        sheet.clips = [_clip(*read_audio(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
         if not sheet.picture and not sheet.clips and (folder / "rows.parquet").exists():
             sheet.texts = _texts(folder / "rows.parquet")
     except (MmalignError, OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements
+from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements, sample_request
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.scene_facts import scene_facts, scene_places
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
@@ -51,12 +51,14 @@ class Examples:
     tokenizer: "CLIPTokenizer" = field(default_factory=build_tokenizer)
     _ids: dict[str, list[int]] = field(default_factory=dict)
 
-    def draw(self, batch: int) -> Batch:
-        """The next batch."""
+    def draw(self, batch: int, arranged: bool = False) -> Batch:
+        """The next batch; ``arranged`` shows mostly two things in a relation, with every false arrangement of them."""
         import torch
 
         old = self.rng.integers(len(self.rebuilt), size=round(batch * REBUILT_SHARE))
-        plain, requests, scenes = draw_pictures(batch - len(old), int(self.rng.integers(2**62)))
+        fresh = batch - len(old)
+        asked = [sample_request(self.rng, "train", "position") for _ in range(fresh)] if arranged else None
+        plain, requests, scenes = draw_pictures(fresh, int(self.rng.integers(2**62)), requests=asked)
         images = soften(np.concatenate([plain, self.rebuilt[old]]).astype(np.float32) / 255, self.rng)
         requests = requests + [self.rebuilt_requests[i] for i in old]
         scenes = scenes + [self.rebuilt_scenes[i] for i in old]
@@ -67,7 +69,7 @@ class Examples:
             near += hard_negatives(own[-1], NEGATIVES, self.rng, scene, "train")
             confusing = rearrangements(own[-1], scene, "train")
             self.rng.shuffle(confusing)  # type: ignore[arg-type]
-            near += confusing[:REARRANGED]
+            near += confusing[: None if arranged else REARRANGED]
         return Batch(
             torch.from_numpy(images),
             torch.from_numpy(patch_labels(scenes, self.patch)),

@@ -29,8 +29,16 @@ def clip(out: Path) -> None:
     train_clip.main(out / "scenes_clip", AUTOENCODER)
 
 
+def rewriter(out: Path) -> None:
+    """`out/scenes_rewriter`."""
+    from mmalign.miniworld import train_rewriter
+
+    train_rewriter.main(out / "scenes_rewriter")
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "autoencoder": autoencoder,
     "generator": generator,
     "clip": clip,
+    "rewriter": rewriter,
 }

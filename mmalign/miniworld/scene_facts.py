@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from mmalign.miniworld.compositions import UNSEEN_COLORED
+from mmalign.miniworld.language import Request
 from mmalign.miniworld.scenes import COLORS, MAX_THINGS, SHAPES, SIZES, Scene, Thing
 
 #: Kinds whose places are asked, and the pixels that count as 1.
@@ -64,4 +65,20 @@ def scene_places(scene: Scene) -> np.ndarray:
     places = np.zeros((len(_PLACED), 2), dtype=np.float32)
     for thing, offset in zip(scene.things, offsets, strict=True):
         places[[_PLACED.index(thing.shape), _PLACED.index(thing.color)]] += offset
+    return places.ravel()
+
+
+def asked_places(request: Request) -> np.ndarray:
+    """``(place_count(),)`` float32: the side of the middle on which a request's relation puts its kinds, as 1 and -1.
+
+    What ``scene_places`` measures, as far as a caption tells it; 0 for all that it does not name, or without relation.
+    """
+    places = np.zeros((len(_PLACED), 2), dtype=np.float32)
+    if request.relation is not None:
+        axis = 0 if request.relation in ("left of", "right of") else 1
+        side = -1.0 if request.relation in ("left of", "above") else 1.0
+        for group, sign in zip(request.groups, (side, -side), strict=True):
+            for value in (group.kind.shape, group.kind.color):
+                if value is not None:
+                    places[_PLACED.index(value), axis] += sign
     return places.ravel()

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.miniworld.clip_examples import Batch, distort, make_examples
-from mmalign.miniworld.grammar import hard_negatives
+from mmalign.miniworld.grammar import Request, hard_negatives
 from mmalign.miniworld.language import holds
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.scene_facts import fact_count, place_count
+from mmalign.miniworld.scene_facts import asked_places, fact_count, place_count
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 MEAN, DEVIATION = (0.75, 0.75, 0.75), (0.25, 0.25, 0.25)
 CHOICES = 32
-#: Of matching, reading patches, answering questions and placing things.
-LOSS_WEIGHTS = (1.0, 0.3, 0.1, 0.3)
+#: Of matching, reading patches, answering questions, placing things and reading where captions place them.
+LOSS_WEIGHTS = (1.0, 0.3, 0.1, 0.3, 0.3)
 
 
 def model_config(judge: bool = False) -> dict[str, Any]:
@@ -122,10 +122,11 @@ def accuracy(
 
 
 class Readers:
-    """Throw-away heads that teach the image tower to see before it can match.
+    """Throw-away heads that teach the towers to see and to read before they can match.
 
     One names the thing in each patch; the others answer questions about the scene and tell where its things stand from
-    the embedding itself, which makes the tower carry counts and arrangements there long before captions reward it.
+    the embedding itself, which makes the tower carry counts and arrangements there long before captions reward it. The
+    last reads from a caption's embedding where it puts things: without it "above" and "below" stay one word for long.
     """
 
     def __init__(self, width: int, embedding: int) -> None:
@@ -134,10 +135,11 @@ class Readers:
         self.patch = torch.nn.Linear(width, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
         self.fact = torch.nn.Linear(embedding, fact_count())
         self.place = torch.nn.Linear(embedding, place_count())
+        self.asked = torch.nn.Linear(embedding, place_count())
 
     def parameters(self) -> "list[torch.nn.Parameter]":
         """Those of all heads."""
-        return [*self.patch.parameters(), *self.fact.parameters(), *self.place.parameters()]
+        return [*self.patch.parameters(), *self.fact.parameters(), *self.place.parameters(), *self.asked.parameters()]
 
     def patch_loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         """Cross-entropies of patch tokens ``(B, P, width)`` against labels ``(B, P, 3)`` of ``patch_labels``."""
@@ -162,6 +164,13 @@ class Readers:
         """Squared errors of embeddings ``(B, d)`` against ``scene_places``, summed over the kinds."""
         return (self.place(pooled) - places).square().sum(dim=-1).mean()
 
+    def asked_loss(self, read: "torch.Tensor", captions: list[Request]) -> "torch.Tensor":
+        """Squared errors of caption embeddings ``(M, d)`` against ``asked_places``, summed over the kinds."""
+        import torch
+
+        places = torch.from_numpy(np.stack([asked_places(caption) for caption in captions]))
+        return (self.asked(read) - places).square().sum(dim=-1).mean()
+
 
 def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
     """Softmax losses both ways; other captions that happen to be true of an image are left out, not punished.
@@ -184,37 +193,52 @@ def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", s
 
 
 def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Tensor") -> "torch.Tensor":
-    """Losses of one batch: matching, reading patches, answering questions, placing things; ``(4,)``."""
+    """Losses of one batch: matching, reading patches, answering questions, placing things, reading places; ``(5,)``."""
     import torch
     from torch.nn.functional import normalize
 
     true = torch.tensor([[all(holds(scene, request)) for request in batch.captions] for scene in batch.scenes])
     # Full precision: at these widths bfloat16 is no faster on a CPU.
     pooled, patches = model.visual(normalise(batch.images))
-    seen, read = normalize(pooled, dim=-1), normalize(model.encode_text(tokens), dim=-1)
+    said = model.encode_text(tokens)
+    seen, read = normalize(pooled, dim=-1), normalize(said, dim=-1)
     matching = contrast(seen, read, true, model.logit_scale.exp())
     reading = readers.patch_loss(patches, batch.patches)
     told = readers.fact_loss(pooled, batch.facts), readers.place_loss(pooled, batch.places)
-    return torch.stack([matching, reading, *told])
+    return torch.stack([matching, reading, *told, readers.asked_loss(said, batch.captions)])
 
 
 def train(
-    model: "CLIP", config: dict[str, Any], out: Path, autoencoder: Path, steps: int, seed: int, rebuilt: int
+    model: "CLIP",
+    config: dict[str, Any],
+    out: Path,
+    autoencoder: Path,
+    steps: int,
+    seed: int,
+    rebuilt: int,
+    arranged: bool = False,
 ) -> dict[str, Any]:
-    """Train in place, saving after every report; returns the provenance."""
+    """Train in place, saving after every report; returns the provenance.
+
+    With ``arranged`` the image tower is left as it is, but for its last projection, and captions of arrangements learn
+    to read from it what stands where.
+    """
     import torch
 
     started, batch, report_every = time.time(), 64, 250
     material = make_examples(rebuilt, seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
     print(f"{rebuilt} rebuilt pictures after {time.time() - started:.0f} s", flush=True)
     readers = Readers(config["model_cfg"]["vision_cfg"]["width"], config["model_cfg"]["embed_dim"])
+    if arranged:
+        model.visual.requires_grad_(False)
+        model.visual.proj.requires_grad_(True)
     weights = [weight for weight in [*model.parameters(), *readers.parameters()] if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
     recent = []
     for step in range(1, steps + 1):
         model.visual.output_tokens = True
-        drawn = material.draw(batch)
+        drawn = material.draw(batch, arranged and step % 4 != 0)
         losses = train_step(model, readers, drawn, material.tokens(drawn.captions))
         optimizer.zero_grad()
         losses.dot(torch.tensor(LOSS_WEIGHTS)).backward()
@@ -257,8 +281,9 @@ def main(
     rebuilt: int = 4000,
     judge: bool = False,
     start: Path | None = None,
+    arranged: bool = False,
 ) -> None:
-    """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
+    """Train and save to the folder ``out``, from ``start`` if there is an earlier one; ``arranged`` is ``train``'s."""
     import torch
     from safetensors.torch import load_file
 
@@ -267,7 +292,7 @@ def main(
     model = build_model(config)
     if start:
         model.load_state_dict(load_file(start / "open_clip_model.safetensors"))
-    provenance = train(model, config, out, autoencoder, steps, seed, rebuilt)
+    provenance = train(model, config, out, autoencoder, steps, seed, rebuilt, arranged)
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     metrics = {
@@ -289,4 +314,5 @@ if __name__ == "__main__":
     parser.add_argument("--rebuilt", type=int, default=4000)
     parser.add_argument("--start", type=Path, help="go on from this saved model")
     parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--arranged", action="store_true", help="teach arrangements, the image tower fixed")
     main(**vars(parser.parse_args()))

@@ -262,7 +262,8 @@ class Pairs(Experience):
     `probe` is the policy's draw (every entry (B, ...)), one for both sides and for the reference; `ref_chosen` and
     `ref_rejected` are the reference's log-prob terms under it, T and U of them (texts differ in length, draws do not).
     `label` (B,) is P(chosen is better). `gap` (B,)
-    is the difference of their scores; `anchor` (B,) the log-ratio, in nats, that each side is judged against (KTO).
+    is the difference of their scores; `anchor` (B,) the log-ratio, in nats, that each side is judged against (KTO);
+    `divisor` (B,) what the chosen output's own log-prob is divided by.
     """
 
     chosen: Rollout
@@ -274,6 +275,18 @@ class Pairs(Experience):
     gap: Float[Tensor, " B"] | None = None
     label: Float[Tensor, " B"] | None = None
     anchor: Float[Tensor, " B"] | None = None
+    divisor: Float[Tensor, " B"] | None = None
+    weight: Float[Tensor, " B"] | None = None
+
+
+@dataclass
+class Demonstrations(Experience):
+    """Outputs to imitate, with the noise they are judged under; `divisor` (B,) divides each one's log-prob."""
+
+    rollout: Rollout
+    mask: Bool[Tensor, " B"]
+    divisor: Float[Tensor, " B"]
+    probe: dict[str, Tensor] = field(default_factory=dict)
     weight: Float[Tensor, " B"] | None = None
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmalign.core.protocols import Mean, one_process
 
 Std = Literal["group", "global", "none"]
-Baseline = Literal["mean", "leave_one_out"]
+Baseline = Literal["mean", "leave_one_out", "greedy", "none"]
 
 SAME = 3e-7  # a spread below this share of the values is a few float32 roundings, not a difference
 
@@ -34,7 +34,7 @@ def group_relative(
     limit: float | None = 5.0,
     over_ranks: Mean = one_process,
 ) -> tuple[Float[Tensor, " B #T"], Bool[Tensor, " B"]]:
-    """Advantages, 0 where not `valid`, and which rows' groups can teach anything.
+    """Advantages against the group (`baseline` mean or leave_one_out), 0 where not `valid`, and which groups can teach.
 
     With T = 1 the values are rewards of whole rows; with T > 1 they are credit of single steps, and the statistics run
     over all valid steps of the group. A group is live when at least two of its rows are valid and their values differ.
@@ -55,6 +55,30 @@ def group_relative(
     advantage = (x - reference[:, None]) / _scale(std, spread[group], x, one, over_ranks, std_floor)
     advantage = advantage if limit is None else advantage.clamp(-limit, limit)
     return advantage.masked_fill(~(valid & live[:, None]), 0.0).to(value.dtype), live
+
+
+def above(
+    value: Float[Tensor, " B #T"], reference: Float[Tensor, " B"] | float, valid: Bool[Tensor, " B #T"]
+) -> Float[Tensor, " B #T"]:
+    """Values minus a reference that is no statistic of theirs (the greedy answer's, or 0); 0 where not `valid`."""
+    level = reference[:, None] if isinstance(reference, Tensor) else reference
+    return (value - level).masked_fill(~valid, 0.0)
+
+
+def whitened(
+    advantage: Float[Tensor, " B #T"], valid: Bool[Tensor, " B #T"], floor: float = 1e-4, over_ranks: Mean = one_process
+) -> Float[Tensor, " B #T"]:
+    """Minus the mean of all valid entries of every process, over their spread (population) + `floor`; 0 elsewhere.
+
+    REINFORCE++ (Hu et al. 2025, 2501.03262). Spreads that are rounding alone give 0.
+    """
+    x, one = advantage.double().masked_fill(~valid, 0.0), valid.double()
+    total, squares, count = over_ranks(torch.stack([x.sum(), x.square().sum(), one.sum()]))
+    some = count.where(count > 0, 1.0)
+    mean = total / some
+    spread = (over_ranks(((x - mean) * one).square().sum()) / some).sqrt()
+    scale = torch.where(spread > SAME * (squares / some).sqrt(), 1 / (spread + floor), 0.0)
+    return ((x - mean) * scale).masked_fill(~valid, 0.0).to(advantage.dtype)
 
 
 def _by_group(entry: Float[Tensor, " B"], group: Int[Tensor, " B"], size: int) -> Float[Tensor, " G"]:
@@ -78,4 +102,4 @@ def _scale(std: Std, spread: Tensor, x: Tensor, one: Tensor, over_ranks: Mean, f
     return (over_ranks(((x - mean) * one).square().sum()) / some).sqrt() + floor
 
 
-__all__ = ["Baseline", "Std", "group_relative"]
+__all__ = ["Baseline", "Std", "above", "group_relative", "whitened"]

@@ -1,31 +1,59 @@
 """Preference losses of one comparison, as pure functions of scaled log-ratios.
 
-z = β (ρ_chosen - ρ_rejected), ρ = log π - log π_ref, label = P(chosen is the better one). Each returns a loss per row
-that falls as z grows towards its optimum; expectations over the label are taken exactly (`ipo`
-up to a constant).
+c = β ρ_chosen, r = β ρ_rejected, z = c - r, ρ = log π - log π_ref, label = P(chosen is the better one). Each returns a
+loss per row that falls as z grows towards its optimum; expectations over the label are taken exactly (the squared
+losses: up to a constant).
 
 | name | loss at label 1 | optimum | source |
 |---|---|---|---|
 | sigmoid | -log σ(z) | z = logit(label) | DPO, Rafailov et al. 2023, eq. 7; smoothing: cDPO, Mitchell 2023 |
+| robust | as sigmoid, of labels freed of a known share ε of flips: (label - ε)/(1 - 2ε) | | 2403.00409 |
 | hinge | max(0, 1 - z) | z = ±1 | SLiC, Zhao et al. 2023 |
 | ipo | (z - 1/2)² | z = label - 1/2 | IPO, Azar et al. 2023, times β² to match the scale of the others |
-| kto | ½[1 - σ(z_c - q)] + ½[1 - σ(q - z_r)] | none | KTO, Ethayarajh et al. 2024 (both weights 1) |
+| exo_pair | KL of σ(z) from the smoothed label | z = logit(label) | EXO, 2402.00856, eq. 16 |
+| discopop | (1 - g)(-log σ(z)) + g e^-z, g = σ(z/0.05) | none | DiscoPOP, 2406.08414, eq. 5 |
+| nca_pair | -log σ(c) - ½ log σ(-c) - ½ log σ(-r) | | NCA, 2402.05369 |
+| bco_pair | -log σ(c) - log σ(-r) | none | BCO, 2404.04656, without its running δ |
+| sppo_hard | (c - 1/2)² + (r + 1/2)² | c = 1/2 = -r | SPPO, 2405.00675, eq. 4.7, times β² |
+| apo_zero | 1 - σ(c) + σ(r) | none | APO, 2408.06266, eq. 7 |
+| apo_down | σ(c) + 1 - σ(z) | none | APO, eq. 8 |
+| kto | ½[1 - σ(c - q)] + ½[1 - σ(q - r)] | none | KTO, Ethayarajh et al. 2024 |
+| orpo | -log σ(logit e^c - logit e^r), c and r mean log-probs, no reference | none | ORPO, 2403.07691, eq. 6-7 |
+| copg | ½ (gap - z)², gap the difference of rewards | z = gap | CoPG, 2406.19185; half of ipo at gap 1/2 |
 
 A *squared* loss of a noisy estimate is biased: E(z-t)² = (E z-t)² + Var z, and Var z shrinks with the update itself, so
-the optimum does too. `ipo` therefore multiplies two independent estimates, (z₁ - t)(z₂ - t): value and gradient are
-unbiased. Pass the same tensor twice where z is exact (tokens).
+the optimum does too. `ipo`, `sppo_hard` and `copg` therefore multiply two independent estimates, (z₁ - t)(z₂ - t):
+value and gradient are unbiased. Pass the same tensor twice where z is exact (tokens).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-LossType = Literal["sigmoid", "ipo", "hinge", "kto"]
+LossType = Literal[
+    "sigmoid",
+    "robust",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "discopop",
+    "nca_pair",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "kto",
+    "orpo",
+]
 Row = Float[Tensor, " B"]
+Pair = tuple[Row, Row]
+Side = Callable[[Tensor, Tensor], Tensor]
 
 
 def sigmoid(z: Row, label: Row) -> Row:
@@ -44,10 +72,73 @@ def ipo(one: Row, other: Row, label: Row) -> Row:
     return (one - target) * (other - target)
 
 
-def kto(chosen: Row, rejected: Row, point: Row, label: Row) -> Row:
-    """Both sides judged on their own against the reference point q: `chosen` and `rejected` are β ρ, `point` is β q."""
+def copg(one: Row, other: Row, gap: Row) -> Row:
+    """½ (gap - z₁)(gap - z₂), from two independent estimates of z (or the exact z twice)."""
+    return (gap - one) * (gap - other) / 2
+
+
+def exo_pair(z: Row, label: Row) -> Row:
+    """KL((σ(z), σ(-z)) ‖ (label, 1 - label)); the label must lie in (0, 1)."""
+    return z.sigmoid() * (F.logsigmoid(z) - label.log()) + (-z).sigmoid() * (F.logsigmoid(-z) - (1 - label).log())
+
+
+def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
+    """A blend of the logistic and the exponential loss, by σ(z/τ).
+
+    As published it rises with z at z = 0 (slope +0.78 at τ = 0.05): pairs that start there drift apart the wrong way.
+    """
+
+    def one(z: Row) -> Row:
+        gate = (z / tau).sigmoid()
+        return -(1 - gate) * F.logsigmoid(z) + gate * (-z).exp()
+
+    return label * one(z) + (1 - label) * one(-z)
+
+
+def expected(loss: Side, chosen: Row, rejected: Row, label: Row) -> Row:
+    """A loss of two sides, where either may be the better one."""
+    return label * loss(chosen, rejected) + (1 - label) * loss(rejected, chosen)
+
+
+def nca_pair(chosen: Row, rejected: Row) -> Row:
+    """-log σ(c) - ½ log σ(-c) - ½ log σ(-r)."""
+    return -F.logsigmoid(chosen) - (F.logsigmoid(-chosen) + F.logsigmoid(-rejected)) / 2
+
+
+def bco_pair(chosen: Row, rejected: Row) -> Row:
+    """-log σ(c) - log σ(-r)."""
+    return -F.logsigmoid(chosen) - F.logsigmoid(-rejected)
+
+
+def apo_zero(chosen: Row, rejected: Row) -> Row:
+    """1 - σ(c) + σ(r)."""
+    return (-chosen).sigmoid() + rejected.sigmoid()
+
+
+def apo_down(chosen: Row, rejected: Row) -> Row:
+    """σ(c) + 1 - σ(c - r)."""
+    return chosen.sigmoid() + (rejected - chosen).sigmoid()
+
+
+def orpo(chosen: Row, rejected: Row) -> Row:
+    """-log σ of the log odds ratio; both sides are mean log-probs, below 0."""
+    return -F.logsigmoid((chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected)))
+
+
+def sppo_hard(chosen: Pair, rejected: Pair, label: Row) -> Row:
+    """(c₁ - t)(c₂ - t) + (r₁ + t)(r₂ + t) with t = label - 1/2, from two independent estimates of each side."""
+    target = label - 0.5
+    return (chosen[0] - target) * (chosen[1] - target) + (rejected[0] + target) * (rejected[1] + target)
+
+
+def kto(chosen: Row, rejected: Row, point: Row, label: Row, weights: tuple[float, float] = (1.0, 1.0)) -> Row:
+    """Both sides judged on their own against the reference point q: `chosen` and `rejected` are β ρ, `point` is β q.
+
+    `weights` of desirable and undesirable outputs.
+    """
+    good, bad = weights
     up, down = (chosen - point).sigmoid(), (rejected - point).sigmoid()
-    agree, disagree = (1 - up) + down, up + (1 - down)
+    agree, disagree = good * (1 - up) + bad * down, bad * up + good * (1 - down)
     return (label * agree + (1 - label) * disagree) / 2
 
 
@@ -56,9 +147,39 @@ def smoothed(label: Row, smoothing: float) -> Row:
     return label * (1 - smoothing) + (1 - label) * smoothing
 
 
+def unflipped(label: Row, share: float) -> Row:
+    """The label that has `label` as its mean after a known share of flips: outside [0, 1] for a sure label."""
+    return (label - share) / (1 - 2 * share)
+
+
+def _log1mexp(x: Row) -> Row:
+    """log(1 - e^x) for x < 0."""
+    near = x > -0.6931
+    return torch.where(near, (-x.where(near, -1.0).expm1()).log(), (-x.where(~near, -1.0).exp()).log1p())
+
+
 def halves(terms: Float[Tensor, "B T"]) -> tuple[Row, Row]:
     """Two independent estimates of the sum of T (even) independent terms: from the even and from the odd ones."""
     return 2 * terms[:, ::2].sum(1), 2 * terms[:, 1::2].sum(1)
 
 
-__all__ = ["LossType", "halves", "hinge", "ipo", "kto", "sigmoid", "smoothed"]
+__all__ = [
+    "LossType",
+    "apo_down",
+    "apo_zero",
+    "bco_pair",
+    "copg",
+    "discopop",
+    "exo_pair",
+    "expected",
+    "halves",
+    "hinge",
+    "ipo",
+    "kto",
+    "nca_pair",
+    "orpo",
+    "sigmoid",
+    "smoothed",
+    "sppo_hard",
+    "unflipped",
+]

@@ -52,11 +52,14 @@ def trust_region(clip: float, clip_high: float | None, unit: str, event_size: in
     return Region(temperature, clip / per, (clip if clip_high is None else clip_high) / per)
 
 
-def clipped_gain(delta: Ratios, advantage: Float[Tensor, " B #T"], region: Region) -> tuple[Ratios, Ratios]:
-    """τ min(r A, clip(r) A), and r = exp(Δ/τ)."""
+def clipped_gain(
+    delta: Ratios, advantage: Float[Tensor, " B #T"], region: Region, cap: float | None = None
+) -> tuple[Ratios, Ratios]:
+    """τ min(r A, clip(r) A), and r = exp(Δ/τ); `cap` bounds the first r, which matters where A < 0 (dual clip)."""
     ratio = (delta / region.temperature).exp()
     bounded = ratio.clamp(1 - region.low, 1 + region.high)
-    return region.temperature * torch.minimum(ratio * advantage, bounded * advantage), ratio
+    free = ratio if cap is None else ratio.clamp(max=cap)
+    return region.temperature * torch.minimum(free * advantage, bounded * advantage), ratio
 
 
 def guarded(dist: StepDist, old: StepDist, mask: Bool[Tensor, "B T"]) -> Ratios:

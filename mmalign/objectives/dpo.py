@@ -1,11 +1,21 @@
 """Direct Preference Optimization, offline or online, for anything that can judge an output.
 
-Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908), IPO
-(Azar et al. 2023, arXiv 2310.12036), SLiC's hinge (Zhao et al. 2023), KTO (Ethayarajh et al. 2024, arXiv 2402.01306)
-and Diffusion-KTO (Li et al. 2024, arXiv 2404.04465). Winner term: CRPO of TangoFlux (Hung et al. 2024, arXiv
+Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908); the
+other losses with their papers are in `_preference.py`. Winner term: CRPO of TangoFlux (Hung et al. 2024, arXiv
 2412.21037).
 
     loss = -log σ(β (ρ_w - ρ_l)),   ρ = log π_θ - log π_ref;   the other forms are in `_preference.py`
+
+| method | options |
+|---|---|
+| cDPO, robust DPO | label_smoothing: ε; loss_type: robust, label_smoothing: ε |
+| length-normalised DPO, IPO as its authors run it | length_normalised: true |
+| SimPO (2405.14734, eq. 6) | reference: false, length_normalised: true, beta: 2, margin: γ (1) |
+| CPO (2401.08417) | reference: false, winner_weight: 1, winner_per: batch_token |
+| ORPO (2403.07691, eq. 7) | loss_type: orpo, reference: false, length_normalised: true, beta: λ, winner_weight: 1 |
+| MPO (2411.10442), over 0.8 | also: {bco_pair: 0.25}, winner_weight: 1.25, winner_per: batch_token |
+| KTO (2402.01306) | loss_type: kto, anchor: mismatched |
+| RPO, DPO with an SFT term (2404.19733) | winner_weight: 1, winner_per: token |
 
 | symbol | here | meaning |
 |---|---|---|
@@ -21,14 +31,15 @@ CRPO's loss, -log σ(…) + E ‖v - v̂‖²_mean of the winner, is `beta_unit:
 
 Online, the reward's best and worst (or all pairs) of `group_size` samples become the pair; equal scores and rows that
 could not be scored are skipped, counted and weigh nothing. Reconstruction: online pairing for diffusion follows public
-code (Flow-GRPO's DPO script), not a paper; unlike it, ties are skipped. Left out: KTO on sides of unequal size and its
-two class weights, per-token credit in the margin, updates of the reference (the policy's own matter).
+code (Flow-GRPO's DPO script), not a paper; unlike it, ties are skipped. Left out: KTO on sides of unequal size, losses
+that sort the whole batch (AOT), divergences other than the reverse KL, weights by likelihood (WPO), per-token credit in
+the margin, updates of the reference (the policy's own matter).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -39,8 +50,9 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
+from mmalign.objectives._lengths import Per
 from mmalign.objectives._observing import observed
-from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
+from mmalign.objectives._pairs import Anchor, BetaUnit, Head, compared, preference_loss
 from mmalign.objectives._preference import LossType
 from mmalign.objectives._ranking import all_pairs, best_and_worst, pick
 from mmalign.objectives._scoring import sample_groups, scored
@@ -51,9 +63,20 @@ class DPO:
     """Raise chosen over rejected outputs relative to the frozen reference.
 
     Offline (`online: off`) batches are `Preference`s, whose `meta["label"]` may hold a soft label; online they are
-    prompts and `reward` makes the pairs. `label_smoothing` in [0, 0.5); `draws` noise draws per output (an even number
-    for ipo); `winner_weight` of the chosen output's own -log p, in `beta_unit`;
-    `reference_rows` bounds the rows per no-gradient forward.
+    prompts and `reward` makes the pairs.
+
+    Args:
+        reward, online, group_size: how pairs are made of samples.
+        loss_type, also: the preference loss, and further ones by weight.
+        beta, beta_unit: its strength, per nat of the joint or in the published unit of diffusion.
+        label_smoothing: the share of comparisons that are taken to be wrong, in [0, 0.5).
+        draws: noise draws per output (an even number for squared losses).
+        reference: judge log-ratios to the frozen reference, or log-probs.
+        length_normalised: per token of each side.
+        margin: by how much z must exceed 0 (SimPO's γ).
+        winner_weight, winner_per: the chosen output's own -log p, per output, token, or token of the batch.
+        desirable, undesirable, anchor: KTO's weights, and what its reference point is taken of.
+        reference_rows: bounds the rows per no-gradient forward.
     """
 
     reward: Any = None
@@ -65,6 +88,14 @@ class DPO:
     label_smoothing: float = 0.0
     draws: int = 1
     winner_weight: float = 0.0
+    winner_per: Per = "output"
+    also: dict[LossType, float] = field(default_factory=dict)
+    reference: bool = True
+    length_normalised: bool = False
+    margin: float = 0.0
+    desirable: float = 1.0
+    undesirable: float = 1.0
+    anchor: Anchor = "outputs"
     reference_rows: int = 16
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
@@ -85,15 +116,8 @@ class DPO:
     @property
     def head(self) -> Head:
         """The preference loss these options name."""
-        return Head(
-            self.loss_type,
-            self.beta,
-            self.beta_unit,
-            self.label_smoothing,
-            self.draws,
-            self.winner_weight,
-            self.reference_rows,
-        )
+        own = {f.name for f in fields(Head)} - {"rows"}
+        return Head(**{name: getattr(self, name) for name in own}, rows=self.reference_rows)
 
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with noise and reference terms; from preferences, or from samples of the policy and the reward."""

@@ -13,10 +13,30 @@ al. 2023, arXiv 2305.13301), DAPO's asymmetric clip (Yu et al. 2025), GRPO-Guard
 | τ, ε, ε' | `Region` | temperature of the ratio and the clip range |
 | KL | `divergence` | per step, nats of the joint, from the frozen reference |
 
-Units of the trust region and the guard are explained, with their table, in `_ratio.py`.
+Units of the trust region and the guard are explained, with their table, in `_ratio.py`; surrogates and levels of the
+ratio in `_surrogate.py`; KL in the reward in `_credit.py`; normalisers in `_weights.py`. N rows, |o| steps each:
 
-Reconstruction: GRPO-Guard's equations were read from code, not from the paper. Left out: ratio-free objectives, dual
-clip, use of `Scores.confidence`. The "global" std covers the rows of every process.
+| method | options (beside `clip: 0.2`) | each step weighs |
+|---|---|---|
+| GRPO (2402.03300) | beta: 0.04 | 1/(N |o|) |
+| Dr. GRPO (2503.20783) | std: none, weighting: constant, horizon: L | 1/(N L), L = max_new_tokens |
+| DAPO (2503.14476) | clip_high: 0.28, weighting: per_step, keep_groups: n, reward `overlong` | 1/Σ|o| |
+| GSPO (2507.18071) | ratio: sequence, clip: 3e-4, clip_high: 4e-4 | 1/(N |o|) |
+| LUSPO (TRL) | ratio: sequence, weighting: constant | 1/N |
+| CISPO (2506.13585) | surrogate: cispo, clip_high: 4, weighting: per_step | 1/Σ|o| |
+| SAPO (2511.20347) | surrogate: sapo | 1/(N |o|) |
+| RLOO (2402.14740) | baseline: leave_one_out, std: none, ratio: joint, reward_beta: β | 1/(N |o|) |
+| REINFORCE++ (2501.03262) | baseline: none, std: none, whiten: true, reward_beta: β, reward_kl: to_go | 1/(N |o|) |
+| REINFORCE++-baseline | baseline: mean, std: none, whiten: true, beta: β, divergence: k2 | 1/(N |o|) |
+| SCST (1612.00563) | baseline: greedy, std: none, surrogate: score, weighting: per_step | 1/Σ|o| |
+
+The counts run over the rows and steps that train: invalid rows, dead groups (equal rewards) and masked truncations are
+left out of N and Σ|o|, over all processes. DAPO's dynamic sampling: `trainer.batch` prompts are sampled, the first
+`keep_groups` live groups train; where there are fewer, dead ones fill up (masked), so that processes stay in step.
+
+Reconstruction: GRPO-Guard's equations were read from code, not from the paper. DAPO draws further prompts until its
+batch is full; here the surplus is drawn at once. Left out: use of `Scores.confidence`. The "global" std and `whiten`
+cover the rows of every process; all spreads are population ones (TRL divides by G - 1).
 """
 
 from __future__ import annotations
@@ -31,22 +51,49 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Mean, StepPolicy, one_process
-from mmalign.core.types import Prompt, Rollout, Scores, StepDist, Transitions
+from mmalign.core.types import Prompt, Rollout, StepDist, Transitions
 from mmalign.objectives import _weights
-from mmalign.objectives._advantages import Baseline, Std, group_relative
+from mmalign.objectives._advantages import Baseline, Std, above, group_relative, whitened
+from mmalign.objectives._credit import (
+    RewardKL,
+    Truncated,
+    credited,
+    greedy_scores,
+    penalised,
+    rows_of_live_groups,
+    whole,
+)
 from mmalign.objectives._divergence import Divergence, divergence
-from mmalign.objectives._ratio import Ratios, Region, clipped_gain, guarded, trust_region
+from mmalign.objectives._ratio import Ratios, Region, guarded, trust_region
 from mmalign.objectives._replay import recorded
 from mmalign.objectives._scoring import means, sample_groups, scored
+from mmalign.objectives._surrogate import Level, Surrogate, at_level, gains
 
 
 @dataclass
 class GRPO:
     """Sample `group_size` outputs per prompt, credit each against the others, move with clipped ratios.
 
-    `clip` and `clip_high` are in `clip_unit`; `beta` weighs the KL from the reference in nats of the joint; `replay`
-    recomputes the old log-probs instead of trusting the sampler's; `reference_rows` bounds rows per no-gradient
-    forward; `horizon` is the length that `weighting: constant` divides by.
+    Args:
+        reward: scores the outputs.
+        group_size: outputs per prompt.
+        clip, clip_high: how far the ratio may move down and up, in `clip_unit`; `clip_high` None is `clip`.
+        clip_unit: see `_ratio.py`.
+        surrogate, ratio: what a step earns, and whose ratio judges it; see `_surrogate.py`.
+        ratio_cap: above 1 + clip_high: bounds the ratio of bad steps too (dual clip).
+        guard: GRPO-Guard's log-ratio.
+        beta, divergence: weight and estimator of the KL from the reference in the loss, nats of the joint.
+        reward_beta, reward_kl: weight and form of the KL inside the reward.
+        std, std_floor: what advantages are divided by.
+        baseline: what they are measured against: the group's mean, the mean of the others, the greedy answer, nothing.
+        whiten: centre and scale all advantages of the batch afterwards.
+        advantage_clip: their largest size.
+        weighting, horizon: the normaliser; `horizon` is the length that `constant` divides by.
+        keep_groups: train on this many live groups of those sampled; None for all.
+        truncated: outputs cut off at the limit train like others ("keep"), only enter their group's statistics
+            ("mask"), or neither ("exclude").
+        replay: recompute the old log-probs instead of trusting the sampler's.
+        reference_rows: bounds rows per no-gradient forward.
     """
 
     reward: Any
@@ -54,15 +101,23 @@ class GRPO:
     clip: float = 0.2
     clip_high: float | None = None
     clip_unit: Literal["nats", "mean"] = "nats"
+    surrogate: Surrogate = "clip"
+    ratio: Level = "step"
+    ratio_cap: float | None = None
     guard: bool = False
     beta: float = 0.0
     divergence: Divergence = "k3"
+    reward_beta: float = 0.0
+    reward_kl: RewardKL = "sequence"
     std: Std = "group"
     baseline: Baseline = "mean"
     std_floor: float = 1e-4
+    whiten: bool = False
     advantage_clip: float | None = 5.0
     weighting: Literal["per_sequence", "per_step", "constant"] = "per_sequence"
     horizon: int = 1
+    keep_groups: int | None = None
+    truncated: Truncated = "keep"
     replay: bool = False
     reference_rows: int = 16
 
@@ -71,22 +126,46 @@ class GRPO:
     needs: ClassVar[type] = StepPolicy
 
     def __post_init__(self) -> None:
+        least = 1 if self.baseline in ("greedy", "none") else 2
         faults = [
             f"{name}: {value} is out of range; {rule}."
             for name, value, fine, rule in (
-                ("group_size", self.group_size, self.group_size >= 2, "a group needs at least 2 outputs"),
+                ("group_size", self.group_size, self.group_size >= least, f"a group needs at least {least} outputs"),
                 ("clip", self.clip, self.clip > 0, "set a positive clip"),
                 ("clip_high", self.clip_high, self.clip_high is None or self.clip_high > 0, "positive, or null"),
+                ("ratio_cap", self.ratio_cap, self.ratio_cap is None or self.ratio_cap > 1, "above 1, or null"),
                 ("beta", self.beta, self.beta >= 0, "0 turns the KL off"),
+                ("reward_beta", self.reward_beta, self.reward_beta >= 0, "0 turns the KL off"),
                 ("horizon", self.horizon, self.horizon >= 1, "at least 1"),
+                ("keep_groups", self.keep_groups, self.keep_groups is None or self.keep_groups >= 1, "at least 1"),
                 ("reference_rows", self.reference_rows, self.reference_rows >= 1, "at least 1"),
             )
             if not fine
         ]
-        if self.clip_unit == "mean" and self.clip >= 1:
-            faults.append(f"clip: {self.clip} is no mean-space value (published: 1e-5 to 0.2); set clip_unit: nats.")
+        faults += [message for wrong, message in self._clashes() if wrong]
         if faults:
             raise ConfigError(faults)
+
+    def _clashes(self) -> tuple[tuple[bool, str], ...]:
+        return (
+            (
+                self.clip_unit == "mean" and self.clip >= 1,
+                f"clip: {self.clip} is no mean-space value (published: 1e-5 to 0.2); set clip_unit: nats.",
+            ),
+            (
+                self.baseline in ("greedy", "none") and self.std != "none",
+                f"std: {self.std} is a spread around the group's mean, and baseline: {self.baseline} has none; "
+                "set std: none (and whiten: true to scale by the batch).",
+            ),
+            (
+                self.surrogate == "vespo" and self.ratio != "joint",
+                "surrogate: vespo weighs whole outputs; set ratio: joint.",
+            ),
+            (
+                self.guard and (self.surrogate != "clip" or self.ratio != "step"),
+                "guard: is a form of the step's own log-ratio; set surrogate: clip and ratio: step.",
+            ),
+        )
 
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Transitions:
         """Groups of outputs with advantages, what the behaviour policy said and, if `beta`, what the reference says."""
@@ -96,16 +175,34 @@ class GRPO:
             raise CapabilityError("grpo trains recorded steps, and the policy recorded none; let it sample with noise.")
         steps = torch.ones_like(old.log_prob, dtype=torch.bool) if rollout.mask is None else rollout.mask
         scores = scored(self.reward, rollout)
-        advantage, live = self._credit(scores, rollout, steps)
-        dropped = (scores.valid & ~live).float()
-        return Transitions(
+        finished = whole(rollout, steps.device)
+        ref = self._reference(policy, rollout) if self.reward_beta else None
+        value, valid = credited(scores, steps)
+        if ref is not None:
+            moved = self.reward_beta * (old.log_prob - ref.log_prob)
+            value, valid = penalised(value, valid, moved, steps, self.reward_kl)
+        if self.truncated == "exclude":
+            valid = valid & finished[:, None]
+        advantage, live, valid = self._credit(policy, batch, value, valid, rollout, rng)
+        trained = valid.any(1) & live & (finished | (self.truncated == "keep"))
+        parts = {
+            **scores.parts,
+            "dropped": (scores.valid & ~trained).float(),
+            "live": live.float().mean().expand(len(live)),
+        }
+        found = Transitions(
             rollout=rollout,
             advantage=advantage,
-            mask=steps & (scores.valid & live)[:, None],
+            mask=steps & trained[:, None],
             old=old,
-            ref=self._reference(policy, rollout),
-            scores=replace(scores, parts={**scores.parts, "dropped": dropped}),
+            ref=ref,
+            scores=replace(scores, parts=parts),
         )
+        if self.keep_groups is not None:
+            found = found[rows_of_live_groups(live, self.group_size, self.keep_groups)]
+        if self.beta and found.ref is None:
+            found = replace(found, ref=self._reference(policy, found.rollout))
+        return found
 
     def _old(self, policy: Any, rollout: Rollout) -> StepDist:
         if not (self.guard or self.replay) and rollout.step_logp is not None:
@@ -117,26 +214,36 @@ class GRPO:
             )
         return old if self.replay or rollout.step_logp is None else replace(old, log_prob=rollout.step_logp)
 
-    def _reference(self, policy: Any, rollout: Rollout) -> StepDist | None:
-        if not self.beta:
-            return None
+    def _reference(self, policy: Any, rollout: Rollout) -> StepDist:
         with policy.reference():
             return recorded(policy, rollout, self.reference_rows, moments=self.divergence == "gaussian")
 
-    def _credit(self, scores: Scores, rollout: Rollout, steps: Bool[Tensor, "B T"]) -> tuple[Tensor, Tensor]:
-        value, valid = scores.value[:, None], scores.valid[:, None]
-        if scores.per_step is not None:
-            value, valid = scores.per_step, valid & steps
-        return group_relative(
-            value,
-            rollout.group,
-            valid,
-            std=self.std,
-            baseline=self.baseline,
-            std_floor=self.std_floor,
-            limit=self.advantage_clip,
-            over_ranks=self.over_ranks,
-        )
+    def _credit(
+        self, policy: Any, batch: Sequence[Prompt], value: Tensor, valid: Tensor, rollout: Rollout, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantages, rows of live groups, and which entries count."""
+        if self.baseline in ("greedy", "none"):
+            reference: Tensor | float = 0.0
+            if self.baseline == "greedy":
+                reference, known = greedy_scores(policy, self.reward, batch, self.group_size, rng)
+                valid = valid & known[:, None]
+            advantage, live = above(value, reference, valid), torch.ones_like(valid[:, 0])
+        else:
+            advantage, live = group_relative(
+                value,
+                rollout.group,
+                valid,
+                std=self.std,
+                baseline=self.baseline,
+                std_floor=self.std_floor,
+                limit=None if self.whiten else self.advantage_clip,
+                over_ranks=self.over_ranks,
+            )
+        if self.whiten:
+            advantage = whitened(advantage, valid & live[:, None], self.std_floor, self.over_ranks)
+        if self.advantage_clip is not None:
+            advantage = advantage.clamp(-self.advantage_clip, self.advantage_clip)
+        return advantage, live, valid
 
     def weigh(self, mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
         """Per sequence, per step, or constant; dropped and invalid rows weigh nothing and are not counted."""
@@ -148,9 +255,12 @@ class GRPO:
         """-(weight × gain).sum() of these rows and steps; the mask keeps what deterministic steps say out of it."""
         dist = policy.step_dist(chunk.rollout, chunk.steps)
         region = trust_region(self.clip, self.clip_high, self.clip_unit, policy.event_size)
+        if self.ratio != "step":
+            _check_whole(chunk, self.ratio)
         delta = guarded(dist, chunk.old, chunk.mask) if self.guard else dist.log_prob - chunk.old.log_prob
-        delta = delta.where(chunk.mask, 0.0)
-        gain, ratio = clipped_gain(delta, chunk.advantage, region)
+        delta = at_level(delta, chunk.mask, self.ratio)
+        said = dist.log_prob.where(chunk.mask, 0.0)
+        gain, ratio = gains(self.surrogate, delta, said, chunk.advantage, region, self.ratio_cap)
         metrics = self._metrics(chunk, delta, ratio, region)
         if chunk.ref is not None:
             kl = divergence(self.divergence, dist, chunk.ref, chunk.mask)
@@ -171,9 +281,19 @@ class GRPO:
         if chunk.scores is not None:
             metrics["rows/invalid"] = (~chunk.scores.valid).float().mean()
             metrics["rows/dropped"] = chunk.scores.parts["dropped"].mean()
+            if self.keep_groups is not None:
+                metrics["groups/live"] = chunk.scores.parts["live"].mean()
         if chunk.rollout.truncated is not None:
             metrics["rows/truncated"] = chunk.rollout.truncated.float().mean()
         return metrics
+
+
+def _check_whole(chunk: Transitions, level: Level) -> None:
+    recorded = chunk.rollout.step_logp if chunk.rollout.mask is None else chunk.rollout.mask
+    if recorded is not None and recorded.shape[1] != chunk.mask.shape[1]:
+        raise CapabilityError(
+            f"ratio: {level} is of whole outputs, and this part has some steps; set trainer.spans: 0."
+        )
 
 
 __all__ = ["GRPO"]

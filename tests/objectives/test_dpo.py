@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.types import Audio, Preference, Prompt, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._observing import batched
@@ -21,6 +21,18 @@ LOSSES: dict[str, dict[str, Any]] = {
     "hinge": {"loss_type": "hinge"},
     "kto": {"loss_type": "kto"},
     "winner": {"winner_weight": 0.4},
+}
+
+MORE: dict[str, dict[str, Any]] = {
+    "robust": {"loss_type": "robust", "label_smoothing": 0.1},
+    "exo_pair": {"loss_type": "exo_pair", "label_smoothing": 0.01},
+    "nca_pair": {"loss_type": "nca_pair"},
+    "bco_pair": {"loss_type": "bco_pair"},
+    "sppo_hard": {"loss_type": "sppo_hard", "draws": 2},
+    "apo_zero": {"loss_type": "apo_zero"},
+    "mixture": {"also": {"bco_pair": 0.25}, "winner_weight": 0.1, "winner_per": "batch_token"},
+    "without reference": {"reference": False, "margin": 0.5},
+    "mismatched": {"loss_type": "kto", "anchor": "mismatched", "desirable": 2.0},
 }
 
 
@@ -45,6 +57,25 @@ def test_offline_learns(options: dict[str, Any], noisy: bool) -> None:
     learn(policy, objective, batch, steps=20, lr=0.05)
     assert (outputs(policy, asked) @ along).mean() > before.mean() + 0.5
     assert accumulate(policy, objective, collect(policy, objective, batch))["margin/accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("options", MORE.values(), ids=MORE.keys())
+def test_further_losses_learn_and_split(options: dict[str, Any]) -> None:
+    batch, objective = preferences(7), DPO(beta=0.7, **options)
+    policy = moved(GaussianPolicy(noisy=True, double=True))
+    experience = collect(policy, objective, batch)
+    whole = gradient(policy, objective, experience)
+    assert whole.norm() > 1e-3
+    for rows in (1, 3):
+        assert (gradient(policy, objective, experience, rows) - whole).norm() <= 1e-10 * whole.norm()
+    policy = GaussianPolicy()
+    learn(policy, objective, batch, steps=20, lr=0.05)
+    assert accumulate(policy, objective, collect(policy, objective, batch))["margin/accuracy"] > 0.9
+
+
+def test_lengths_are_those_of_tokens() -> None:
+    with pytest.raises(CapabilityError, match="length_normalised: divides by tokens, and these outputs have none"):
+        collect(GaussianPolicy(noisy=True), DPO(length_normalised=True), preferences())
 
 
 @pytest.mark.parametrize(
@@ -231,7 +262,11 @@ def test_outputs_that_do_not_batch_are_named() -> None:
         ({"beta": 0.0, "label_smoothing": 0.7}, r"(?s)beta: 0.0 must be positive.*label_smoothing: 0.7 must lie"),
         ({"winner_weight": -1.0}, "winner_weight: -1.0 must be at least 0"),
         ({"draws": 0}, "draws: 0 must be at least 1"),
-        ({"loss_type": "sigmoyd"}, "objective.loss_type: Input should be 'sigmoid', 'ipo', 'hinge' or 'kto'"),
+        ({"loss_type": "exo_pair"}, "label_smoothing: exo_pair compares with a smoothed label; set it above 0"),
+        ({"loss_type": "orpo"}, "orpo is of mean log-probs; set reference: false and length_normalised: true"),
+        ({"loss_type": "kto", "reference": False}, "kto judges against the reference; set reference: true"),
+        ({"also": {"sigmoid": 1.0}}, "also: names sigmoid, which is the loss_type already"),
+        ({"loss_type": "sigmoyd"}, "objective.loss_type: Input should be 'sigmoid', 'robust', 'hinge', 'ipo'"),
     ],
 )
 def test_faulty_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -198,6 +198,10 @@ def test_replay_ignores_what_the_sampler_said() -> None:
         ({"clip": -1.0, "beta": -1.0}, r"(?s)clip: -1.0 is out of range.*beta: -1.0 is out of range"),
         ({"clip": 5.0, "clip_unit": "mean"}, r"clip: 5.0 is no mean-space value.*clip_unit: nats"),
         ({"clip_unit": "nat"}, r"objective.clip_unit: Input should be 'nats' or 'mean' \(got 'nat'\)"),
+        ({"baseline": "greedy"}, r"std: group is a spread around the group's mean, and baseline: greedy has none"),
+        ({"surrogate": "vespo"}, r"surrogate: vespo weighs whole outputs; set ratio: joint"),
+        ({"guard": True, "ratio": "sequence"}, r"guard: is a form of the step's own log-ratio"),
+        ({"ratio_cap": 0.5, "keep_groups": 0}, r"(?s)ratio_cap: 0.5 is out of range; above 1.*keep_groups: 0"),
         ({"group_siez": 4}, r"objective.group_siez: unknown option. Did you mean 'group_size'\?"),
     ],
 )

@@ -53,6 +53,51 @@ def test_kto_by_hand() -> None:
     assert preference.kto(scalar(0.0), scalar(0.0), scalar(0.0), ONE).item() == 0.5
 
 
+def test_losses_at_the_start() -> None:
+    """Log-ratios of 0, where each paper's own loss has a value known by hand."""
+    zero, log2 = scalar(0.0), math.log(2)
+    at_zero = {"nca_pair": 2 * log2, "bco_pair": 2 * log2, "apo_zero": 1.0, "apo_down": 1.0}
+    for name, want in at_zero.items():
+        assert getattr(preference, name)(zero, zero).item() == pytest.approx(want)
+    assert preference.discopop(zero, ONE).item() == pytest.approx(0.5 * log2 + 0.5)
+    start = zero.clone().requires_grad_()
+    slope = torch.autograd.grad(preference.discopop(start, ONE).sum(), start)[0].item()
+    assert slope == pytest.approx(-0.25 - 0.5 + (1 - log2) / (4 * 0.05))  # rises, as its docstring warns
+    assert preference.sppo_hard((zero, zero), (zero, zero), ONE).item() == 0.5
+    assert preference.copg(zero, zero, scalar(3.0)).item() == 4.5
+    assert preference.ipo(scalar(0.2), scalar(0.2), ONE).item() == pytest.approx(
+        2 * preference.copg(scalar(0.2), scalar(0.2), scalar(0.5)).item()
+    )
+
+
+def test_exo_is_the_kl_from_the_label_and_least_at_it() -> None:
+    z = scalar(math.log(0.8 / 0.2)).requires_grad_()
+    loss = preference.exo_pair(z, scalar(0.8))
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert torch.autograd.grad(loss.sum(), z)[0].item() == pytest.approx(0, abs=1e-12)
+    want = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)
+    assert preference.exo_pair(scalar(0.0), scalar(0.8)).item() == pytest.approx(want)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_robust_labels_are_right_on_average(share: float) -> None:
+    """Over flips with that share, the loss of unflipped labels is the loss of the true ones."""
+    z = scalar(0.7)
+    noisy = [preference.sigmoid(z, preference.unflipped(scalar(seen), share)) for seen in (1.0, 0.0)]
+    mean = (1 - share) * noisy[0] + share * noisy[1]
+    assert mean.item() == pytest.approx(preference.sigmoid(z, ONE).item())
+
+
+@pytest.mark.parametrize("chosen", [-1e-4, -0.3, -0.9, -40.0])
+def test_orpo_is_the_odds_ratio(chosen: float) -> None:
+    p, q = np.exp(np.float64(chosen)), np.exp(np.float64(-1.5))
+    odds = np.log(p) - np.log(-np.expm1(np.float64(chosen))) - np.log(q / (1 - q))
+    x = scalar(chosen).requires_grad_()
+    loss = preference.orpo(x, scalar(-1.5))
+    assert loss.item() == pytest.approx(np.logaddexp(0, -odds), rel=1e-9)
+    assert torch.autograd.grad(loss.sum(), x)[0].isfinite().all()
+
+
 def test_halves_are_two_estimates_of_the_same_sum() -> None:
     even, odd = preference.halves(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     assert (even.item(), odd.item()) == (8.0, 12.0)

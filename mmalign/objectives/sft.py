@@ -1,0 +1,116 @@
+"""Imitation: raise the log-prob of given outputs, or of the best of the policy's own (best-of-N, rejection sampling).
+
+    loss = -log π_θ(output | prompt), per output, per token of it, or per token of the batch
+
+Best-of-N as training: RAFT (Dong et al. 2023, arXiv 2304.06767), one round per step: sample `group_size` outputs, keep
+the best by the reward, imitate it. A prompt without a scored output is skipped and counted.
+
+For diffusion -log π_θ is the denoising error of Diffusion-DPO's density: ordinary fine-tuning of it, in the `unit` of
+the joint ("sum") or per latent element ("mean").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.types import Demonstrations, Preference, Prompt, Rollout
+from mmalign.objectives import _weights
+from mmalign.objectives._lengths import Per, divisors
+from mmalign.objectives._observing import batched
+from mmalign.objectives._pairs import BetaUnit
+from mmalign.objectives._ranking import best_and_worst
+from mmalign.objectives._scoring import means, sample_groups, scored
+
+
+@dataclass
+class SFT:
+    """Imitate the chosen outputs of preferences, a column of prompts, or the policy's own best.
+
+    Args:
+        reward: ranks samples where `online` is best_of_n.
+        online: "off" imitates data: `chosen` of preferences, or the entry `target` of a prompt's meta.
+        group_size: N of best-of-N.
+        target: the column of a prompt file that holds the output.
+        per: what -log p is divided by: nothing, the output's own tokens, or the batch's mean number of tokens.
+        unit: nats of the joint ("sum"), or of one event dimension ("mean").
+        draws: noise draws per output, for diffusion.
+    """
+
+    reward: Any = None
+    online: Literal["off", "best_of_n"] = "off"
+    group_size: int = 4
+    target: str = "target"
+    per: Per = "batch_token"
+    unit: BetaUnit = "sum"
+    draws: int = 1
+
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
+
+    needs: ClassVar[type] = DensityPolicy
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.online != "off" and self.reward is None:
+            faults.append("online: best_of_n ranks samples by a reward, and there is none; add one, or online: off.")
+        if self.group_size < 1:
+            faults.append(f"group_size: {self.group_size} must be at least 1.")
+        if self.draws < 1:
+            faults.append(f"draws: {self.draws} must be at least 1.")
+        if faults:
+            raise ConfigError(faults)
+
+    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
+        """Outputs to imitate, with their noise and what divides their log-probs."""
+        rollout, mask = self._given(policy, batch) if self.online == "off" else self._best(policy, batch, rng)
+        probe = policy.probe(rollout, rng, self.draws)
+        divisor = divisors(rollout, not probe, mask, self.per, self.over_ranks)
+        return Demonstrations(rollout=rollout, mask=mask, divisor=divisor, probe=probe)
+
+    def _given(self, policy: Any, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
+        prompts = [row.prompt if isinstance(row, Preference) else row for row in batch]
+        outputs = [
+            row.chosen if isinstance(row, Preference) else self._target(number, row) for number, row in enumerate(batch)
+        ]
+        rollout = policy.observe(prompts, batched(outputs, "target"))
+        return rollout, torch.ones(len(prompts), dtype=torch.bool, device=rollout.group.device)
+
+    def _target(self, number: int, prompt: Prompt) -> Any:
+        if prompt.meta.get(self.target) is None:
+            known = ", ".join(sorted(prompt.meta)) or "none"
+            raise DataError(
+                f"row {number} of the batch: the prompt has no '{self.target}' to imitate; its other columns: {known}. "
+                "Name one in objective.target, or set online: best_of_n."
+            )
+        return prompt.meta[self.target]
+
+    def _best(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> tuple[Rollout, Tensor]:
+        rollout = sample_groups(policy, batch, self.group_size, rng)
+        scores = scored(self.reward, rollout)
+        best, _, _ = best_and_worst(scores.value, scores.valid, self.group_size)
+        return rollout[best], scores.valid[best]
+
+    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
+        """Every valid output alike (its length enters by `per`)."""
+        return _weights.per_row(mask, mean)
+
+    def loss(self, policy: Any, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """-(weight × log p).sum() of these outputs."""
+        size = float(policy.event_size)
+        said = policy.log_prob(chunk.rollout, chunk.probe).sum(1)
+        gain = said / chunk.divisor.to(said) / (size if self.unit == "mean" else 1.0)
+        metrics = means(chunk.mask, fit__target=said / size, fit__per_token=said / size / chunk.divisor.to(said))
+        metrics["rows/skipped"] = (~chunk.mask).float().mean()
+        if chunk.weight is None:
+            raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
+        return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics
+
+
+__all__ = ["SFT"]

@@ -1,0 +1,171 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmalign.core.errors import CapabilityError
+from mmalign.core.types import Rollout, Scores, Status
+from mmalign.objectives._advantages import whitened
+from mmalign.objectives._credit import penalised, rows_of_live_groups
+from mmalign.objectives._ratio import Region
+from mmalign.objectives._surrogate import at_level, gains, gamma_weight
+from mmalign.objectives.grpo import GRPO
+from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
+from tests.objectives.gaussian_policy import GaussianPolicy
+from tests.objectives.test_grpo import moved
+from tests.toys import NearPoint, prompts
+
+MASK = torch.tensor([[True, True, False], [True, True, True]])
+FREE: dict[str, Any] = {"baseline": "none", "std": "none", "whiten": True}
+METHODS: dict[str, dict[str, Any]] = {
+    "gspo": {"ratio": "sequence", "clip": 0.05},
+    "cispo": {"surrogate": "cispo", "clip_high": 4.0, "weighting": "per_step"},
+    "sapo": {"surrogate": "sapo"},
+    "vespo": {"surrogate": "vespo", "ratio": "joint"},
+    "rloo": {"baseline": "leave_one_out", "std": "none", "ratio": "joint", "reward_beta": 0.05},
+    "reinforce++": {**FREE, "reward_beta": 0.05, "reward_kl": "to_go"},
+    "reinforce++ baseline": {"std": "none", "whiten": True, "beta": 0.01, "divergence": "k2"},
+    "scst": {"baseline": "greedy", "std": "none", "surrogate": "score", "weighting": "per_step"},
+    "dynamic": {"keep_groups": 2, "clip_high": 0.28, "weighting": "per_step"},
+}
+
+
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
+def test_learns_and_splits_over_rows(options: dict[str, Any]) -> None:
+    policy, objective = GaussianPolicy(double=True), GRPO(NearPoint(), group_size=5, **options)
+    experience = collect(policy, objective, prompts(3))
+    moved(policy)
+    whole = gradient(policy, objective, experience)
+    assert whole.norm() > 1e-3
+    assert (gradient(policy, objective, experience, 4) - whole).norm() <= 1e-10 * whole.norm()
+    policy, batch, goal = GaussianPolicy(), prompts(3), torch.tensor([1.0, -1.0])
+    before = (outputs(policy, batch) - goal).square().sum(1).mean()
+    learn(policy, replace(objective, group_size=8), batch, steps=20, lr=0.1, updates=2)
+    assert (outputs(policy, batch) - goal).square().sum(1).mean() < 0.7 * before
+
+
+@pytest.mark.parametrize("kind", ["clip", "cispo", "sapo", "vespo", "score"])
+def test_every_surrogate_starts_as_the_policy_gradient(kind: Any) -> None:
+    said = torch.randn(2, 3).requires_grad_()
+    advantage = torch.tensor([[1.5], [-0.5]])
+    gain, ratio = gains(kind, at_level(said - said.detach(), MASK, "step"), said, advantage, Region(1, 0.2, 0.2))
+    assert (ratio == 1).all()
+    slope = torch.autograd.grad(gain[MASK].sum(), said)[0]
+    assert torch.allclose(slope, (advantage * MASK).expand(2, 3), rtol=1e-6)
+
+
+def test_levels_by_hand() -> None:
+    delta = torch.tensor([[0.2, 0.4, 9.0], [1.0, 2.0, 3.0]])
+    assert at_level(delta, MASK, "step").tolist()[0] == pytest.approx([0.2, 0.4, 0])
+    assert torch.allclose(at_level(delta, MASK, "sequence"), torch.tensor([[0.3, 0.3, 0], [2.0, 2, 2]]))
+    assert torch.allclose(at_level(delta, MASK, "joint"), torch.tensor([[0.6, 0.6, 0], [6.0, 6, 6]]))
+
+
+def test_the_cap_bounds_what_a_bad_step_may_cost() -> None:
+    delta, bad = torch.tensor([[math.log(5.0)]]), torch.tensor([[-1.0]])
+    said, region = torch.zeros(1, 1), Region(1, 0.2, 0.2)
+    assert gains("clip", delta, said, bad, region)[0].item() == pytest.approx(-5)
+    assert gains("clip", delta, said, bad, region, 3.0)[0].item() == pytest.approx(-3)
+    assert gains("clip", delta, said, -bad, region, 3.0)[0].item() == pytest.approx(1.2)
+
+
+def test_gamma_weights_by_hand() -> None:
+    ratio = torch.tensor([[1.0, 0.5, 2.0]])
+    for sign, k, rate in ((1.0, 2, 3), (-1.0, 3, 2)):
+        want = [math.exp(rate) * r**k * math.exp(-rate * r) for r in (1.0, 0.5, 2.0)]
+        assert gamma_weight(ratio, torch.tensor([[sign]]))[0].tolist() == pytest.approx(want, rel=1e-5)
+
+
+def test_part_of_the_steps_is_no_output() -> None:
+    policy, objective = GaussianPolicy(), GRPO(NearPoint(), group_size=4, ratio="sequence")
+    with pytest.raises(CapabilityError, match=r"ratio: sequence is of whole outputs.*trainer.spans: 0"):
+        gradient(policy, objective, collect(policy, objective, prompts(3)), spans=1)
+
+
+def test_whitened_is_numpys_over_what_counts() -> None:
+    x = torch.tensor([[1.0, 2.0, float("nan")], [4.0, 8.0, -3.0]])
+    got = whitened(x, MASK, 1e-4)
+    kept = np.array([1.0, 2, 4, 8, -3])
+    assert np.allclose(got[MASK], (kept - kept.mean()) / (kept.std() + 1e-4), atol=1e-6) and got[0, 2] == 0
+    near = torch.tensor([[0.7], [0.7 + 6e-8]])
+    assert whitened(near, torch.ones(2, 1, dtype=torch.bool)).abs().max() == 0
+
+
+def test_whitening_covers_every_process() -> None:
+    """Two halves, each told the mean over both of its sums, are whitened as one batch."""
+    x, valid = torch.randn(6, 1), torch.ones(6, 1, dtype=torch.bool)
+    log: list[list[torch.Tensor]] = [[], []]
+    for part in (0, 1):
+        whitened(x[3 * part : 3 * part + 3], valid[:3], over_ranks=lambda t, p=part: log[p].append(t) or t)
+    first = (log[0][0] + log[1][0]) / 2
+    centre = first[0] / first[2]
+    squares = (x.double() - centre).square().sum() / 2
+    answers = iter([first, squares])
+    got = whitened(x[:3], valid[:3], over_ranks=lambda _: next(answers))
+    assert torch.allclose(got, whitened(x, valid)[:3], atol=1e-6)
+
+
+def test_kl_in_the_reward_by_hand() -> None:
+    value, valid = torch.tensor([[1.0], [2.0]]), torch.ones(2, 1, dtype=torch.bool)
+    cost = torch.tensor([[0.1, 0.2, 7.0], [0.1, 0.2, 0.4]])
+    whole, _ = penalised(value, valid, cost, MASK, "sequence")
+    assert whole[:, 0].tolist() == pytest.approx([0.7, 1.3])
+    ahead, live = penalised(value, valid, cost, MASK, "to_go")
+    assert ahead[0, :2].tolist() == pytest.approx([0.7, 0.8]) and ahead[1].tolist() == pytest.approx([1.3, 1.4, 1.6])
+    assert torch.equal(live, MASK)
+
+
+def test_self_critical_training_measures_against_the_greedy_answer() -> None:
+    class Greedy(GaussianPolicy):
+        def generate(self, batch: Any, rng: torch.Generator) -> Rollout:
+            return super().sample(batch, torch.Generator().manual_seed(5))
+
+    def reward(rollout: Rollout) -> Scores:
+        scores = NearPoint()(rollout)
+        if len(rollout) == 2:  # the greedy answers, of which the second cannot be scored
+            scores.status[1] = Status.ERROR
+            scores.value[1] = float("nan")
+        return scores
+
+    policy = Greedy()
+    objective = GRPO(reward, group_size=3, baseline="greedy", std="none", surrogate="score", advantage_clip=None)
+    experience = collect(policy, objective, prompts(2))
+    own = NearPoint()(experience.rollout).value
+    against = NearPoint()(policy.generate(prompts(2), torch.Generator())).value
+    assert torch.allclose(experience.advantage[:3, 0], own[:3] - against[0])
+    assert experience.mask[:3, 0].all() and not experience.mask[3:].any()
+    assert accumulate(policy, objective, experience)["rows/dropped"] == 0.5
+
+
+def test_one_output_is_enough_against_no_group() -> None:
+    objective = GRPO(NearPoint(), group_size=1, **FREE)
+    assert collect(GaussianPolicy(), objective, prompts(4)).mask.any(1).all()
+
+
+def test_dynamic_sampling_keeps_live_groups_and_as_many_everywhere() -> None:
+    live = torch.tensor([False, False, True, True, False, False, True, True])
+    assert rows_of_live_groups(live, 2, 1).tolist() == [2, 3]
+    assert rows_of_live_groups(live, 2, 3).tolist() == [0, 1, 2, 3, 6, 7]
+    objective = GRPO(Fixed([1.0, 1, 0, 1, 2, 2, 3, 4]), group_size=2, keep_groups=3, beta=0.1)
+    policy = GaussianPolicy()
+    experience = collect(policy, objective, prompts(4))
+    assert len(experience) == 6 and experience.mask.any(1).tolist() == [False, False, True, True, True, True]
+    assert experience.ref is not None and len(experience.ref.log_prob) == 6
+    assert accumulate(policy, objective, experience)["groups/live"] == 0.5
+
+
+@pytest.mark.parametrize("what", ["keep", "mask", "exclude"])
+def test_truncated_outputs(what: Any) -> None:
+    class Cut(GaussianPolicy):
+        def sample(self, batch: Any, rng: torch.Generator) -> Rollout:
+            cut = torch.arange(len(batch)) % 4 == 3
+            return replace(super().sample(batch, rng), truncated=cut)
+
+    objective = GRPO(Fixed([0.0, 1.0, 2.0, 9.0]), group_size=4, std="none", truncated=what, advantage_clip=None)
+    experience = collect(Cut(), objective, prompts(1))
+    assert experience.mask.any(1).tolist() == [True, True, True, what == "keep"]
+    assert experience.advantage[:3, 0].tolist() == ([-1, 0, 1] if what == "exclude" else [-3, -2, -1])
+    assert accumulate(Cut(), objective, experience)["rows/dropped"] == (0 if what == "keep" else 0.25)

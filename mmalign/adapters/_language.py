@@ -33,17 +33,20 @@ def adapter_folder(adapter: str, revision: str | None = None) -> Path:
     return model_folder(adapter, wanted, advice, lambda: _downloaded(adapter, revision))
 
 
-def open_language_model(folder: Path, dtype: torch.dtype, attention: str | None = None) -> Any:
-    """The causal language model of `folder`, frozen and in evaluation mode, on the CPU."""
-    from transformers import AutoModelForCausalLM
+def open_language_model(
+    folder: Path, dtype: torch.dtype, attention: str | None = None, kind: str = "AutoModelForCausalLM"
+) -> Any:
+    """The model of `folder` that transformers' Auto class `kind` makes, frozen and in evaluation mode, on the CPU."""
+    import transformers
 
     more = {"attn_implementation": attention} if attention else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = getattr(transformers, kind).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **more
         )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError) as error:
-        raise CheckpointError(f"{folder}: no causal language model could be built from it: {error}") from error
+        what = "causal language model" if kind == "AutoModelForCausalLM" else f"model of {kind}"
+        raise CheckpointError(f"{folder}: no {what} could be built from it: {error}") from error
     return model.requires_grad_(False).eval()
 
 
@@ -55,6 +58,22 @@ def open_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"{folder}: no tokenizer could be built from it: {error}") from error
+
+
+def open_processor(folder: Path) -> Any:
+    """The processor of `folder`: tokenizer, image processor and chat template in one."""
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise CheckpointError(f"{folder}: no processor could be built from it: {error}") from error
+    if getattr(processor, "image_processor", None) is None:
+        raise CheckpointError(
+            f"{folder}: its processor ({type(processor).__name__}) reads no images; use adapter causal_lm, or copy the "
+            "image processor's files too."
+        )
+    return processor
 
 
 def _downloaded(name: str, revision: str | None, patterns: Sequence[str] = PATTERNS) -> Path:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmalign.adapters import _spoken
 from mmalign.adapters._decoder import Steps, check_room, continued, forward_prompts, whole
-from mmalign.adapters._full import FullWeights
 from mmalign.adapters._head import Network
-from mmalign.adapters._language import adapter_folder, language_folder, open_language_model, open_tokenizer
+from mmalign.adapters._language import language_folder, open_language_model, open_tokenizer
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
     Dtype,
@@ -29,10 +26,9 @@ from mmalign.adapters._options import (
     not_loaded,
     texts_only,
 )
-from mmalign.adapters._peft import PeftWeights, linear_endings
+from mmalign.adapters._peft import linear_endings
 from mmalign.adapters._texts import Chat, Texts, padded, stop_tokens
 from mmalign.adapters._weights import Weights
-from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Prompt
 
@@ -86,23 +82,29 @@ class CausalLM:
     texts: Texts = field(init=False, repr=False, compare=False)
     vocabulary: int = field(init=False, repr=False, compare=False)
     context: int | None = field(init=False, repr=False, compare=False)
+    written: Any = field(init=False, repr=False, compare=False)
+
+    stop_ids = _spoken.stop_ids
+    pad_id = _spoken.pad_id
+    reference = _spoken.reference
+    trainable = _spoken.trainable
+    save = _spoken.save
+    restore = _spoken.restore
+    logits = _spoken.logits
+    forced = _spoken.forced
+    decode = _spoken.decode
+    tokenize = _spoken.tokenize
 
     def __post_init__(self) -> None:
         check_counts(self, "cached_prompts")
-        faults = []
-        if self.start_lora and self.train == "full":
-            faults.append("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
-        if self.lora.dropout:
-            faults.append("lora.dropout: log-probs of one text must agree each time they are asked for; set it to 0.")
-        if faults:
-            raise ConfigError(faults)
+        _spoken.check_lora(self)
 
     def __getattr__(self, name: str) -> Any:
         not_loaded(self, name)
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        self.device = device = default_device(self.device)
+        self.device = default_device(self.device)
         folder = language_folder(self.model, self.revision)
         model = open_language_model(folder, input_dtype(self.train, self.dtype), self.attention)
         tokenizer = open_tokenizer(folder)
@@ -115,50 +117,9 @@ class CausalLM:
             keep_special_tokens=self.keep_special_tokens,
             cached=self.cached_prompts,
         )
-        config = model.config.get_text_config()
-        self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.context = getattr(config, "max_position_embeddings", None)
-        self.weights = self._trained(model)
-        if self.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        self.network = self.module = Network(model.to(device)).eval()  # what a LoRA added included
-        self._positions = "position_ids" in signature(model.base_model.forward).parameters
+        self._positions = "position_ids" in _spoken.accepted(model.base_model.forward)
+        _spoken.place(self, model, linear_endings(model.base_model), tokenizer)
         return self
-
-    def _trained(self, model: Any) -> Weights:
-        if self.train == "full":
-            return FullWeights(model, "", lambda folder: _weights_of(type(model), folder))
-        start = adapter_folder(self.start_lora) if self.start_lora else None
-        targets = linear_endings(model.base_model)
-        return PeftWeights(model, self.lora, targets, start=start, base=self.model, task="CAUSAL_LM")
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Every token that ends a completion."""
-        return self.texts.stop_ids
-
-    @property
-    def pad_id(self) -> int:
-        """What fills masked places."""
-        return self.texts.pad_id
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it, `module` computes with the weights it started from."""
-        return self.weights.reference()
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name."""
-        return self.weights.trainable()
-
-    def save(self, directory: Path) -> None:
-        """Write a LoRA that plain peft loads, or a whole model (with its tokenizer) that plain transformers loads."""
-        self.weights.save(directory)
-        if self.train == "full":
-            self.texts.tokenizer.save_pretrained(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
-        self.weights.restore(directory)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """`input_ids` (L,) of each prompt, in the chat template where one is used."""
@@ -171,29 +132,13 @@ class CausalLM:
         ids, seen = self._prompts(inputs, tokens.shape[1])
         if self.share_prompts and not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return continued(self._run, forward_prompts(self._run, ids, seen).select(rows), tokens, mask)
-        with self._checkpointed():
+        with _spoken.checkpointed(self.network):
             return whole(partial(self._run, keep=False), ids[rows], seen[rows], tokens, mask)
-
-    def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Logits of N steps."""
-        with mixed_precision(features.device, self.dtype):
-            return self.network.head(features)
 
     @torch.no_grad()
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Steps:
         """Forward every prompt once and stand before the first step of B rows."""
         return Steps(self._run, forward_prompts(self._run, *self._prompts(inputs, steps)).select(rows))
-
-    def forced(self, step: int) -> None:
-        """Text fixes nothing."""
-
-    def decode(self, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> list[str]:
-        """The texts of completions."""
-        return self.texts.decode(tokens, mask)
-
-    def tokenize(self, outputs: Sequence[str]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-        """Given texts as completions that end."""
-        return self.texts.tokenize(outputs, default_device(self.device))
 
     def _prompts(self, inputs: Sequence[Inputs], steps: int) -> tuple[Tensor, Tensor]:
         """Left-padded ids and mask of prompts that `steps` more tokens fit behind."""
@@ -210,27 +155,6 @@ class CausalLM:
                 input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=keep, **more
             )
         return hidden, cache
-
-    @contextmanager
-    def _checkpointed(self) -> Iterator[None]:
-        """Layers recompute what they made in here, if `gradient_checkpointing`.
-
-        transformers does so only in training mode, which would also turn dropout on; the mode is not passed down here.
-        """
-        layers = [m for m in self.network.modules() if getattr(m, "gradient_checkpointing", False)]
-        for layer in layers:
-            layer.training = True
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.training = False
-
-
-def _weights_of(kind: Any, folder: Path) -> dict[str, Tensor]:
-    """The named weights of a saved model as its class reads them (file names may differ from those in memory)."""
-    model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return {name: p.detach() for name, p in model.named_parameters()}
 
 
 __all__ = ["CausalLM"]

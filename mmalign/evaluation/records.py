@@ -3,6 +3,7 @@
 evaluation.json    seed, rows, repeats, seconds, modality; per set reward its value and resamples
 rows.jsonl         one line per row: prompt, group, meta, output (text, or the file of a kept one), scores
 outputs/           the first outputs: 0000.png … or 0000.wav …
+asked/             the pictures that the first prompts are about, if they are about any
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from mmalign.core.files import write_folder_beside
 from mmalign.core.types import Audio, Modality, Prompt, Scores, Status
 from mmalign.evaluation.bootstrap import Interval, centred_interval, mean_interval
 from mmalign.media.audio import read_audio, write_audio
-from mmalign.media.image import read_images, write_image
+from mmalign.media.image import read_image, read_images, write_image
 
 __all__ = ["Evaluation", "SetValue"]
+
+KEPT_PICTURES = 12  # of prompts: what a report shows
 
 
 @dataclass
@@ -116,7 +119,8 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         }
         (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")
         files += [None] * (len(evaluation.prompts) - len(files))
-        rows = (_row(evaluation, i, file) for i, file in enumerate(files))
+        asked = _write_asked(evaluation.prompts, beside / "asked")
+        rows = (_row(evaluation, i, file) | {"asked": asked.get(i)} for i, file in enumerate(files))
         lines = [json.dumps(row, ensure_ascii=False, default=repr) for row in rows]
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -134,6 +138,22 @@ def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
         else:
             write_image(outputs[i], folder.parent / str(names[-1]))
     return names
+
+
+def _write_asked(prompts: list[Prompt], folder: Path) -> dict[int, str]:
+    """The first picture of each of the first prompts, by row."""
+    found = {}
+    for i, prompt in enumerate(prompts[:KEPT_PICTURES]):
+        for value in prompt.media.values():
+            if isinstance(value, Tensor) and value.dim() == 3 and value.shape[0] == 3 and i not in found:
+                folder.mkdir(exist_ok=True)
+                found[i] = f"asked/{i:04d}.png"
+                write_image(value, folder.parent / found[i])
+    return found
+
+
+def _asked(row: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    return {"image": read_image(folder / row["asked"])} if row.get("asked") else {}
 
 
 def _row(evaluation: Evaluation, i: int, file: str | None) -> dict[str, Any]:
@@ -174,7 +194,7 @@ def _load(folder: Path) -> Evaluation:
     rows = [_parsed(line, folder / "rows.jsonl", i, head["rewards"]) for i, line in enumerate(lines, 1) if line]
     return Evaluation(
         modality=head["modality"],
-        prompts=[Prompt(row["prompt"], meta=row["meta"]) for row in rows],
+        prompts=[Prompt(row["prompt"], _asked(row, folder), row["meta"]) for row in rows],
         group=torch.tensor([row["group"] for row in rows]),
         scores={name: _scores([row["scores"][name] for row in rows]) for name in head["rewards"]},
         sets=sets,

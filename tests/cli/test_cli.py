@@ -60,8 +60,13 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     prompts.write_text("".join(f"a picture of {n} cats\n" for n in range(40)))
     rows = tmp_path / "preferences.jsonl"
     rows.write_text(json.dumps({"prompt": "a", "chosen": "a.png", "rejected": "b.png"}) + "\n")
+    written = tmp_path / "written.jsonl"
+    row = {"answer": "3", "references": ["a cat"], "image": "a.png", "chosen": "good", "rejected": "bad"}
+    written.write_text("".join(json.dumps({"prompt": f"{n} cats?", **row}) + "\n" for n in range(40)))
     for name in configs():
         change = []
+        if name.startswith("text/"):
+            change = [f"data.path={written}"]
         if name.startswith("text_to_image/"):
             change = [f"data.path={rows if 'dpo' in name else prompts}"]
         code, out, err = call("train", name, *change, "--dry-run")

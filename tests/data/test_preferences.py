@@ -66,6 +66,17 @@ def test_pictures_of_a_datasets_folder_stay_undecoded_until_indexed(tmp_path: Pa
     torch.testing.assert_close(pair.rejected, torch.full((3, 2, 2), 0.8))
 
 
+def test_prompts_about_a_picture(tmp_path: Path) -> None:
+    write_image(torch.full((3, 4, 4), 0.2), tmp_path / "a.png")
+    row = {"prompt": "what?", "chosen": "grey", "rejected": "red", "picture": "a.png", "by": "me"}
+    first = Preferences(write(tmp_path / "p.jsonl", row), outputs="text", image="picture").training_items()[0]
+    assert first.prompt.meta == {"by": "me"} and first.chosen == "grey"
+    torch.testing.assert_close(first.prompt.media["image"], torch.full((3, 4, 4), 0.2))
+    faulty = write(tmp_path / "q.jsonl", row, {**row, "picture": None})
+    with pytest.raises(DataError, match=r"q\.jsonl:2: 'picture' is missing; every row needs its picture"):
+        Preferences(faulty, outputs="text", image="picture").training_items()[1]
+
+
 def test_sound(tmp_path: Path) -> None:
     write_audio(torch.zeros(1, 80), 8_000, tmp_path / "a.wav")
     file = write(tmp_path / "p.jsonl", {"prompt": "q", "chosen": "a.wav", "rejected": "a.wav"})

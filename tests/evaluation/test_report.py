@@ -2,15 +2,18 @@
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign.core.errors import DataError
+from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report import write_report
 from mmalign.evaluation.report.charts import (
     Scale,
@@ -108,6 +111,18 @@ def test_other_modalities(tmp_path: Path, modality: str) -> None:
     else:
         assert html.count("<audio") == html.count('class="sound" src="data:image/jpeg') == 12 + 2 * 6
         assert "loudness is as generated" in " ".join(page.text)
+
+
+def test_what_prompts_are_about_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", "text")
+    for side in ("before", "after"):
+        found = Evaluation.load(run / "evaluation" / side)
+        found.prompts = [replace(p, media={"image": torch.full((3, 4, 4), 0.5)}) for p in found.prompts]
+        found.save(run / "evaluation" / side)
+    html, _ = checked(write_report(run))
+    assert html.count('<img class="asked"') == 6
+    kept = Evaluation.load(run / "evaluation" / "after").prompts[5].media["image"]
+    torch.testing.assert_close(kept, torch.full((3, 4, 4), 0.5), atol=1 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("part", PARTS)

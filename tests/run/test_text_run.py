@@ -123,6 +123,49 @@ def test_online_dpo_follows_the_reward(write: Callable[..., Path], tmp_path: Pat
     assert row.delta > 0.2 and row.ci[0] > 0.1
 
 
+def test_a_captioner_learns_what_pictures_show(tmp_path: Path) -> None:
+    """Two colours, two words: a log-prob above log ½ needs the picture."""
+    from mmalign.media.image import write_image
+    from tests.adapters.tiny_vlm import write_tiny_vlm
+
+    folder, rows = write_tiny_vlm(tmp_path / "llava", "llava", chat=True), []
+    for i in range(8):
+        colour = torch.tensor([0.9, 0.1, 0.1] if i % 2 else [0.1, 0.2, 0.9])[:, None, None]
+        write_image(colour.expand(3, 16, 16) * (0.9 + 0.01 * i), tmp_path / f"{i}.png")
+        rows.append({"prompt": "say", "picture": f"{i}.png", "caption": "red" if i % 2 else "good"})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.yaml").write_text(f"""
+adapter: {{name: image_text, model: {folder}, lora: {{rank: 8, alpha: 16}}}}
+policy: {{name: tokens, max_new_tokens: 4}}
+rewards: {{}}
+objective: {{name: sft, target: caption}}
+data: {{name: prompts, path: rows.jsonl, image: picture}}
+trainer: {{steps: 30, batch: 4, lr: 1.0e-2}}
+""")
+    finished = train(load(tmp_path / "run.yaml"), out=tmp_path / "run")
+    curve = numbers(finished.directory.path, "fit/target")
+    assert curve[0] < -2 and sum(curve[-3:]) / 3 > -0.3
+    prompts = finished.parts.source.training_items()
+    said = finished.parts.policy.generate(prompts, torch.Generator()).output
+    assert said == [row["caption"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "{name: grpo, ratio: sequence, clip: 0.02, keep_groups: 3, group_size: 6, weighting: per_step}",
+        "{name: grpo, baseline: greedy, std: none, surrogate: score, group_size: 4}",
+        "{name: copg, beta: 0.05, group_size: 6}",
+        "{name: sft, online: best_of_n, group_size: 6}",
+    ],
+)
+def test_other_objectives_raise_it_too(write: Callable[..., Path], tmp_path: Path, objective: str) -> None:
+    changes = [f"objective={objective}", "data.held_out=0", "trainer.steps=10", "evaluation.judges={}"]
+    finished = train(load(write(), changes), out=tmp_path / "run", allow=RULES)
+    curve = numbers(finished.directory.path, "reward/good")
+    assert sum(curve[-3:]) / 3 > sum(curve[:3]) / 3 + 0.1
+
+
 def test_what_does_not_fit_texts_is_said_before_anything_loads(write: Callable[..., Path], tmp_path: Path) -> None:
     def faults(*changes: Any) -> str:
         with pytest.raises((ConfigError, CapabilityError)) as caught:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.errors import MmalignError
-from mmalign.core.types import Audio, Status
+from mmalign.core.types import Audio, Prompt, Status
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
@@ -45,10 +45,11 @@ class Side:
 
 @dataclass
 class Card:
-    """One prompt with its outputs."""
+    """One prompt with its outputs; `picture` is the one it is about."""
 
     prompt: str
     sides: list[Side]
+    picture: str = ""
 
 
 @dataclass
@@ -81,9 +82,14 @@ def cards(record: RunRecord) -> list[Card]:
         Card(
             shown[0][1].prompts[i].text,
             [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None) for label, e in shown],
+            _asked(shown[0][1].prompts[i]),
         )
         for i in range(count)
     ]
+
+
+def _asked(prompt: Prompt) -> str:
+    return _picture(prompt.media["image"]) if "image" in prompt.media else ""
 
 
 def _kept(evaluation: Evaluation) -> int:

@@ -61,6 +61,7 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     rows = tmp_path / "preferences.jsonl"
     rows.write_text(json.dumps({"prompt": "a", "chosen": "a.png", "rejected": "b.png"}) + "\n")
     written = tmp_path / "written.jsonl"
+    write_image(torch.zeros(3, 4, 4), tmp_path / "a.png")
     row = {"answer": "3", "references": ["a cat"], "image": "a.png", "chosen": "good", "rejected": "bad"}
     written.write_text("".join(json.dumps({"prompt": f"{n} cats?", **row}) + "\n" for n in range(40)))
     for name in configs():

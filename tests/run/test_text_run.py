@@ -160,7 +160,8 @@ trainer: {{steps: 30, batch: 4, lr: 1.0e-2}}
     ],
 )
 def test_other_objectives_raise_it_too(write: Callable[..., Path], tmp_path: Path, objective: str) -> None:
-    changes = [f"objective={objective}", "data.held_out=0", "trainer.steps=10", "evaluation.judges={}"]
+    changes = [f"objective={objective}", "data.held_out=0", "trainer.steps=14", "evaluation.judges={}"]
+    changes += ["rewards.good={name: 'tests.run.text_rules:brief'}", "trainer.batch=6"]
     finished = train(load(write(), changes), out=tmp_path / "run", allow=RULES)
     curve = numbers(finished.directory.path, "reward/good")
     assert sum(curve[-3:]) / 3 > sum(curve[:3]) / 3 + 0.1

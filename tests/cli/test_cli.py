@@ -72,6 +72,8 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
             change = [f"data.path={written}"]
         if name.startswith("text_to_image/"):
             change = [f"data.path={rows if 'dpo' in name else prompts}"]
+        if name.startswith("text_to_audio/"):  # any text will do as the exemplars' folder or file
+            change = [f"data.path={prompts}", f"rewards.style.reference={prompts}"]
         code, out, err = call("train", name, *change, "--dry-run")
         assert code == 0, f"{name}: {err}"
         assert "# ok:" in out

@@ -23,10 +23,13 @@ def generator(out: Path) -> None:
 
 
 def clip(out: Path) -> None:
-    """`out/scenes_clip`."""
+    """`out/scenes_clip`: everything, then arrangements with the image tower fixed, then everything once more."""
     from mmalign.miniworld import train_clip
 
-    train_clip.main(out / "scenes_clip", AUTOENCODER)
+    folder = out / "scenes_clip"
+    train_clip.main(folder, AUTOENCODER)
+    train_clip.main(folder, AUTOENCODER, train_clip.Phase(steps=900, arranged=True), start=folder)
+    train_clip.main(folder, AUTOENCODER, train_clip.Phase(steps=550, seed=1, lr=6e-4), start=folder)
 
 
 def rewriter(out: Path) -> None:

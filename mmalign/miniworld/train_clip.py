@@ -7,6 +7,7 @@ other. Both load with ``open_clip.create_model_and_transforms("local-dir:<folder
 import argparse
 import json
 import time
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,37 +209,39 @@ def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Ten
     return torch.stack([matching, reading, *told, readers.asked_loss(said, batch.captions)])
 
 
-def train(
-    model: "CLIP",
-    config: dict[str, Any],
-    out: Path,
-    autoencoder: Path,
-    steps: int,
-    seed: int,
-    rebuilt: int,
-    arranged: bool = False,
-) -> dict[str, Any]:
-    """Train in place, saving after every report; returns the provenance.
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
 
     With ``arranged`` the image tower is left as it is, but for its last projection, and captions of arrangements learn
-    to read from it what stands where.
+    to read from it what stands where. ``rebuilt`` pictures have been through the autoencoder.
     """
+
+    steps: int = 5000
+    seed: int = 0
+    rebuilt: int = 4000
+    lr: float = 1e-3
+    arranged: bool = False
+
+
+def train(model: "CLIP", config: dict[str, Any], out: Path, autoencoder: Path, phase: Phase) -> dict[str, Any]:
+    """Train in place, saving after every report; returns the provenance."""
     import torch
 
     started, batch, report_every = time.time(), 64, 250
-    material = make_examples(rebuilt, seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
-    print(f"{rebuilt} rebuilt pictures after {time.time() - started:.0f} s", flush=True)
+    material = make_examples(phase.rebuilt, phase.seed, config["model_cfg"]["vision_cfg"]["patch_size"], autoencoder)
+    print(f"{phase.rebuilt} rebuilt pictures after {time.time() - started:.0f} s", flush=True)
     readers = Readers(config["model_cfg"]["vision_cfg"]["width"], config["model_cfg"]["embed_dim"])
-    if arranged:
+    if phase.arranged:
         model.visual.requires_grad_(False)
         model.visual.proj.requires_grad_(True)
     weights = [weight for weight in [*model.parameters(), *readers.parameters()] if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
+    optimizer = torch.optim.AdamW(weights, lr=phase.lr, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, phase.lr, total_steps=phase.steps, pct_start=0.08)
     recent = []
-    for step in range(1, steps + 1):
+    for step in range(1, phase.steps + 1):
         model.visual.output_tokens = True
-        drawn = material.draw(batch, arranged and step % 4 != 0)
+        drawn = material.draw(batch, phase.arranged and step % 4 != 0)
         losses = train_step(model, readers, drawn, material.tokens(drawn.captions))
         optimizer.zero_grad()
         losses.dot(torch.tensor(LOSS_WEIGHTS)).backward()
@@ -248,13 +251,13 @@ def train(
         with torch.no_grad():
             model.logit_scale.clamp_(0, np.log(100))
         recent.append(losses.detach().numpy())
-        if step % report_every == 0 or step == steps:
+        if step % report_every == 0 or step == phase.steps:
             model.visual.output_tokens = False
             seconds, chosen = round(time.time() - started), accuracy(model, 128)
             means = np.round(np.mean(recent, axis=0), 4).tolist()
             print(f"step {step} losses {means} heldout {chosen:.3f} {seconds} s", flush=True)
-            provenance = {"seed": seed, "steps": step, "batch": batch, "rebuilt": rebuilt, "seconds": seconds}
-            if step < steps:
+            provenance = asdict(phase) | {"steps": step, "batch": batch, "seconds": seconds}
+            if step < phase.steps:
                 save(model, config, out, provenance | {"metrics": {"heldout_accuracy_of_32": chosen}})
             recent = []
     return provenance
@@ -273,26 +276,17 @@ def save(model: "CLIP", config: dict[str, Any], out: Path, provenance: dict[str,
     save_atomically(out, write, provenance)
 
 
-def main(
-    out: Path,
-    autoencoder: Path,
-    steps: int = 6000,
-    seed: int = 0,
-    rebuilt: int = 4000,
-    judge: bool = False,
-    start: Path | None = None,
-    arranged: bool = False,
-) -> None:
-    """Train and save to the folder ``out``, from ``start`` if there is an earlier one; ``arranged`` is ``train``'s."""
+def main(out: Path, autoencoder: Path, phase: Phase = Phase(), judge: bool = False, start: Path | None = None) -> None:
+    """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
     import torch
     from safetensors.torch import load_file
 
-    torch.manual_seed(seed)
+    torch.manual_seed(phase.seed)
     config = model_config(judge)
     model = build_model(config)
     if start:
         model.load_state_dict(load_file(start / "open_clip_model.safetensors"))
-    provenance = train(model, config, out, autoencoder, steps, seed, rebuilt, arranged)
+    provenance = train(model, config, out, autoencoder, phase)
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     metrics = {
@@ -309,10 +303,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_clip"))
     parser.add_argument("--autoencoder", type=Path, default=Path("assets/scenes_sd3/vae"))
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rebuilt", type=int, default=4000)
     parser.add_argument("--start", type=Path, help="go on from this saved model")
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--arranged", action="store_true", help="teach arrangements, the image tower fixed")
-    main(**vars(parser.parse_args()))
+    for option in (option for option in fields(Phase) if option.name != "arranged"):
+        parser.add_argument(f"--{option.name}", type=type(option.default), default=option.default)
+    given = vars(parser.parse_args())
+    chosen = Phase(**{option.name: given.pop(option.name) for option in fields(Phase)})
+    main(**given, phase=chosen)

@@ -62,9 +62,9 @@ def build_model(vocabulary: int) -> "Qwen2ForCausalLM":
 
     config = Qwen2Config(
         vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        hidden_size=96,
+        intermediate_size=288,
+        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
@@ -118,7 +118,7 @@ def means(text: str, request: Request) -> bool:
 
 
 def main(
-    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 1000, steps: int = 600, seed: int = 0
+    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 6000, steps: int = 800, seed: int = 0
 ) -> None:
     """Train and save to the folder ``out``."""
     import torch
@@ -159,7 +159,7 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_rewriter"))
-    parser.add_argument("--demonstrations", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--demonstrations", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

@@ -21,7 +21,7 @@ from mmalign.miniworld.words import grammar_words
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, END, REWRITE, UNKNOWN = "<|pad|>", "<|end|>", "<|rewrite|>", "<|unknown|>"
 CONTEXT = 64
@@ -56,11 +56,11 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
     return tokenizer
 
 
-def build_model(vocabulary: int) -> "Qwen2ForCausalLM":
+def build_model(vocabulary: int) -> "LlamaForCausalLM":
     """An untrained model."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=96,
         intermediate_size=288,
@@ -73,7 +73,7 @@ def build_model(vocabulary: int) -> "Qwen2ForCausalLM":
         eos_token_id=1,
         bos_token_id=None,
     )
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
 def batch(tokenizer: "PreTrainedTokenizerFast", rows: list[tuple[str, Request]]) -> dict[str, "torch.Tensor"]:
@@ -91,7 +91,7 @@ def batch(tokenizer: "PreTrainedTokenizerFast", rows: list[tuple[str, Request]])
 
 
 def accuracy(
-    model: "Qwen2ForCausalLM", tokenizer: "PreTrainedTokenizerFast", rows: list[tuple[str, Request]], sample: bool
+    model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerFast", rows: list[tuple[str, Request]], sample: bool
 ) -> float:
     """How often the rewrite says what was meant, drawn at temperature 1 or most likely word by word."""
     import torch
@@ -118,7 +118,7 @@ def means(text: str, request: Request) -> bool:
 
 
 def main(
-    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 6000, steps: int = 800, seed: int = 0
+    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 6000, steps: int = 200, seed: int = 0
 ) -> None:
     """Train and save to the folder ``out``."""
     import torch
@@ -160,6 +160,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_rewriter"))
     parser.add_argument("--demonstrations", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

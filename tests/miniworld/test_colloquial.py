@@ -13,7 +13,7 @@ from mmalign.miniworld.colloquial import WAYS, colloquial, pairs, same_meaning
 from mmalign.miniworld.compositions import unseen_compositions
 from mmalign.miniworld.grammar import CaptionError, parse, sample_request
 from mmalign.miniworld.splits import write_prompt_files
-from mmalign.miniworld.train_rewriter import UNKNOWN, build_tokenizer, means
+from mmalign.miniworld.train_rewriter import REWRITE, UNKNOWN, build_tokenizer, means
 
 TRAIN = partial(sample_request, split="train")
 
@@ -80,6 +80,16 @@ def test_every_word_has_a_token() -> None:
     for text, request in pairs(300, 5, partial(sample_request, split="heldout")):
         ids = tokenizer(f"{text} {request.text}").input_ids
         assert unknown not in ids and tokenizer.decode(ids) == f"{text} {request.text}"
+
+
+def test_the_rewriter_reads_with_its_own_tokenizer() -> None:
+    from transformers import AutoTokenizer
+
+    loaded, made = AutoTokenizer.from_pretrained(asset_path("scenes_rewriter")), build_tokenizer()
+    asked = loaded.apply_chat_template([{"role": "user", "content": "a violet box"}], tokenize=False)
+    assert asked == f"a violet box {REWRITE}"
+    assert loaded(asked).input_ids == made(asked).input_ids
+    assert loaded.decode(loaded("a red star").input_ids) == "a red star"
 
 
 def test_the_committed_files_are_the_splits(tmp_path) -> None:

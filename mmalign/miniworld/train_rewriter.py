@@ -118,7 +118,7 @@ def means(text: str, request: Request) -> bool:
 
 
 def main(
-    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 6000, steps: int = 200, seed: int = 0
+    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 6000, steps: int = 300, seed: int = 0
 ) -> None:
     """Train and save to the folder ``out``."""
     import torch
@@ -160,6 +160,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_rewriter"))
     parser.add_argument("--demonstrations", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

@@ -120,7 +120,7 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")
         files += [None] * (len(evaluation.prompts) - len(files))
         asked = _write_asked(evaluation.prompts, beside / "asked")
-        rows = (_row(evaluation, i, file) | {"asked": asked.get(i)} for i, file in enumerate(files))
+        rows = (_row(evaluation, i, file) | asked.get(i, {}) for i, file in enumerate(files))
         lines = [json.dumps(row, ensure_ascii=False, default=repr) for row in rows]
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -140,15 +140,15 @@ def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
     return names
 
 
-def _write_asked(prompts: list[Prompt], folder: Path) -> dict[int, str]:
-    """The first picture of each of the first prompts, by row."""
+def _write_asked(prompts: list[Prompt], folder: Path) -> dict[int, dict[str, str]]:
+    """The first picture of each of the first prompts: what its row says of it, by row."""
     found = {}
     for i, prompt in enumerate(prompts[:KEPT_PICTURES]):
         for value in prompt.media.values():
             if isinstance(value, Tensor) and value.dim() == 3 and value.shape[0] == 3 and i not in found:
                 folder.mkdir(exist_ok=True)
-                found[i] = f"asked/{i:04d}.png"
-                write_image(value, folder.parent / found[i])
+                found[i] = {"asked": f"asked/{i:04d}.png"}
+                write_image(value, folder.parent / found[i]["asked"])
     return found
 
 

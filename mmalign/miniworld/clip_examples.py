@@ -8,7 +8,7 @@ import numpy as np
 
 from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements, sample_request
 from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.scene_facts import scene_facts, scene_places
+from mmalign.miniworld.scene_facts import scene_facts, scene_layout
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
@@ -31,7 +31,7 @@ class Batch:
     images: "torch.Tensor"  # (B, 3, 64, 64) in [0, 1]
     patches: "torch.Tensor"  # (B, patches, 3), see patch_labels
     facts: "torch.Tensor"  # (B, facts), see scene_facts
-    places: "torch.Tensor"  # (B, places), see scene_places
+    layouts: "torch.Tensor"  # (B, numbers), see scene_layout
     captions: list[Request]  # the B images' own, then near misses
     scenes: list[Scene]
 
@@ -74,7 +74,7 @@ class Examples:
             torch.from_numpy(images),
             torch.from_numpy(patch_labels(scenes, self.patch)),
             torch.from_numpy(np.stack([scene_facts(scene) for scene in scenes])),
-            torch.from_numpy(np.stack([scene_places(scene) for scene in scenes])),
+            torch.from_numpy(np.stack([scene_layout(scene) for scene in scenes])),
             own + near,
             scenes,
         )

@@ -18,7 +18,7 @@ from mmalign.miniworld.grammar import Request, hard_negatives
 from mmalign.miniworld.language import holds
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.scene_facts import asked_places, fact_count, place_count
+from mmalign.miniworld.scene_facts import asked_layout, fact_count, layout_size
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MEAN, DEVIATION = (0.75, 0.75, 0.75), (0.25, 0.25, 0.25)
 CHOICES = 32
-#: Of matching, reading patches, answering questions, placing things and reading where captions place them.
+#: Of matching, reading patches, answering questions, laying things out and reading how captions lay them out.
 LOSS_WEIGHTS = (1.0, 0.3, 0.1, 0.3, 0.3)
 
 
@@ -135,12 +135,12 @@ class Readers:
 
         self.patch = torch.nn.Linear(width, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
         self.fact = torch.nn.Linear(embedding, fact_count())
-        self.place = torch.nn.Linear(embedding, place_count())
-        self.asked = torch.nn.Linear(embedding, place_count())
+        self.layout = torch.nn.Linear(embedding, layout_size())
+        self.asked = torch.nn.Linear(embedding, layout_size())
 
     def parameters(self) -> "list[torch.nn.Parameter]":
         """Those of all heads."""
-        return [*self.patch.parameters(), *self.fact.parameters(), *self.place.parameters(), *self.asked.parameters()]
+        return [*self.patch.parameters(), *self.fact.parameters(), *self.layout.parameters(), *self.asked.parameters()]
 
     def patch_loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         """Cross-entropies of patch tokens ``(B, P, width)`` against labels ``(B, P, 3)`` of ``patch_labels``."""
@@ -161,16 +161,16 @@ class Readers:
 
         return binary_cross_entropy_with_logits(self.fact(pooled), facts, reduction="none").sum(dim=-1).mean()
 
-    def place_loss(self, pooled: "torch.Tensor", places: "torch.Tensor") -> "torch.Tensor":
-        """Squared errors of embeddings ``(B, d)`` against ``scene_places``, summed over the kinds."""
-        return (self.place(pooled) - places).square().sum(dim=-1).mean()
+    def layout_loss(self, pooled: "torch.Tensor", layouts: "torch.Tensor") -> "torch.Tensor":
+        """Squared errors of embeddings ``(B, d)`` against ``scene_layout``, summed over the kinds."""
+        return (self.layout(pooled) - layouts).square().sum(dim=-1).mean()
 
     def asked_loss(self, read: "torch.Tensor", captions: list[Request]) -> "torch.Tensor":
-        """Squared errors of caption embeddings ``(M, d)`` against ``asked_places``, summed over the kinds."""
+        """Squared errors of caption embeddings ``(M, d)`` against ``asked_layout``, summed over the kinds."""
         import torch
 
-        places = torch.from_numpy(np.stack([asked_places(caption) for caption in captions]))
-        return (self.asked(read) - places).square().sum(dim=-1).mean()
+        layouts = torch.from_numpy(np.stack([asked_layout(caption) for caption in captions]))
+        return (self.asked(read) - layouts).square().sum(dim=-1).mean()
 
 
 def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
@@ -194,7 +194,7 @@ def contrast(seen: "torch.Tensor", read: "torch.Tensor", true: "torch.Tensor", s
 
 
 def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Tensor") -> "torch.Tensor":
-    """Losses of one batch: matching, reading patches, answering questions, placing things, reading places; ``(5,)``."""
+    """Losses of one batch: matching, reading patches, answering questions, layouts seen and read; ``(5,)``."""
     import torch
     from torch.nn.functional import normalize
 
@@ -205,7 +205,7 @@ def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Ten
     seen, read = normalize(pooled, dim=-1), normalize(said, dim=-1)
     matching = contrast(seen, read, true, model.logit_scale.exp())
     reading = readers.patch_loss(patches, batch.patches)
-    told = readers.fact_loss(pooled, batch.facts), readers.place_loss(pooled, batch.places)
+    told = readers.fact_loss(pooled, batch.facts), readers.layout_loss(pooled, batch.layouts)
     return torch.stack([matching, reading, *told, readers.asked_loss(said, batch.captions)])
 
 

@@ -102,6 +102,24 @@ def greedy_swap(
     return up, down, pool.value(up), pool.value(down)
 
 
+def knockout(
+    pool: Pool, columns: Int[Tensor, "n k"], sweeps: int = 1, accept: Accept = "positive"
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], float, float]:
+    """`greedy_swap` for `k` (a power of two) candidate rows per prompt: the better sets meet again, and the worse ones.
+
+    The last two left hold one row per prompt each, further apart than two drawn sets can be.
+    """
+    ups = downs = list(columns.unbind(1))
+    while len(ups) > 1:
+        above = [greedy_swap(pool, one, other, sweeps, accept) for one, other in zip(ups[::2], ups[1::2], strict=True)]
+        below = above
+        if downs is not ups:
+            met = zip(downs[::2], downs[1::2], strict=True)
+            below = [greedy_swap(pool, one, other, sweeps, accept) for one, other in met]
+        ups, downs = [match[0] for match in above], [match[1] for match in below]
+    return ups[0], downs[0], pool.value(ups[0]), pool.value(downs[0])
+
+
 def _next_swap(
     pool: Pool, up: Tensor, down: Tensor, start: int, bar: float, accept: Accept
 ) -> tuple[int, float] | None:
@@ -112,4 +130,4 @@ def _next_swap(
     return next(((place, worth) for place, worth in enumerate(worths, start) if worth > bar), None)
 
 
-__all__ = ["Accept", "Pool", "greedy_swap", "is_set", "set_members"]
+__all__ = ["Accept", "Pool", "greedy_swap", "is_set", "knockout", "set_members"]

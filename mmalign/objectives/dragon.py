@@ -14,6 +14,7 @@ Paper: Bai et al. 2025, "DRAGON: Distributional Rewards Optimize Diffusion Gener
 | builder | for | D⁺ and D⁻ |
 |---|---|---|
 | greedy_swap | set rewards | the better set, improved by exchanging outputs of the same prompt (`_sets.py`) |
+| knockout | set rewards | the same with one pair per prompt: better sets meet better ones, worse ones worse (ours) |
 | pair | row rewards | the better and the worse of every two outputs of a prompt |
 | pool | row rewards, unpaired | the top and bottom half of all outputs, whatever their prompts |
 
@@ -43,7 +44,7 @@ from mmalign.objectives import _weights
 from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
 from mmalign.objectives._ranking import halves_of_pool, neighbours, pick
 from mmalign.objectives._scoring import sample_groups, scored
-from mmalign.objectives._sets import Accept, Pool, greedy_swap
+from mmalign.objectives._sets import Accept, Pool, knockout
 
 
 @dataclass
@@ -55,7 +56,7 @@ class DRAGON:
     """
 
     reward: Any
-    builder: Literal["pair", "greedy_swap", "pool"] = "greedy_swap"
+    builder: Literal["pair", "greedy_swap", "knockout", "pool"] = "greedy_swap"
     samples_per_prompt: int = 2
     sweeps: int = 1
     accept: Accept = "positive"
@@ -75,6 +76,8 @@ class DRAGON:
             faults.append(
                 f"samples_per_prompt: {self.samples_per_prompt} does not make two equal sets; set an even number."
             )
+        if self.builder == "knockout" and self.samples_per_prompt & (self.samples_per_prompt - 1):
+            faults.append(f"samples_per_prompt: {self.samples_per_prompt} sets cannot meet in rounds; set 2, 4, 8, ….")
         if self.sweeps < 1:
             faults.append(f"sweeps: {self.sweeps} would never swap; set at least 1.")
         if faults:
@@ -83,16 +86,17 @@ class DRAGON:
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
         rollout = sample_groups(policy, batch, self.samples_per_prompt, rng)
-        pairs = self._swapped(rollout) if self.builder == "greedy_swap" else self._ranked(rollout)
+        pairs = self._swapped(rollout) if self.builder in ("greedy_swap", "knockout") else self._ranked(rollout)
         return compared(policy, pairs, self._head(), rng, self.over_ranks)
 
     def _swapped(self, rollout: Rollout) -> Pairs:
         pool = Pool.of(self.reward, rollout)
         rows = torch.arange(len(rollout), device=rollout.group.device)
-        better, worse, high, low = rows[0::2].clone(), rows[1::2].clone(), 0.0, 0.0
-        sound = pool.sound.to(rows.device).reshape(-1, 2).all(1)  # a row that does not embed takes its pair out
+        columns = rows.reshape(-1, self.samples_per_prompt if self.builder == "knockout" else 2)
+        sound = pool.sound.to(rows.device)[columns].all(1)  # a row that does not embed takes its pair out
+        better, worse, high, low = columns[:, 0].clone(), columns[:, 1].clone(), 0.0, 0.0
         if sound.any():
-            up, down, high, low = greedy_swap(pool, better[sound], worse[sound], self.sweeps, self.accept)
+            up, down, high, low = knockout(pool, columns[sound], self.sweeps, self.accept)
             better[sound], worse[sound] = up, down
         # Equal or unusable (NaN) values say nothing about either set: the pairs stay, masked, and are counted.
         mask = sound & (high > low)

@@ -15,6 +15,7 @@ from tests.toys import NearGaussian, NearPoint, prompts
 
 VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sets": (NearGaussian(1.0, 0.5), {"builder": "greedy_swap", "accept": "gap"}),
+    "knockout": (NearGaussian(1.0, 0.5), {"builder": "knockout"}),
     "sets, kto": (NearGaussian(1.0, 0.5), {"head": "kto", "draws": 2}),
     "pairs": (NearPoint((1.0, 1.0)), {"builder": "pair"}),
     "pool, kto": (NearPoint((1.0, 1.0)), {"builder": "pool", "head": "kto"}),
@@ -158,9 +159,10 @@ def test_what_cannot_work_is_named() -> None:
     ):
         collect(GaussianPolicy(), DRAGON(NearPoint()), prompts(2))
     for options, message in (
+        ({"builder": "knockout", "samples_per_prompt": 6}, "samples_per_prompt: 6 sets cannot meet in rounds"),
         ({"samples_per_prompt": 3}, "samples_per_prompt: 3 does not make two equal sets"),
         ({"sweeps": 0, "beta": -1.0}, r"(?s)beta: -1.0 must be positive.*sweeps: 0 would never swap"),
-        ({"builder": "greedy"}, "objective.builder: Input should be 'pair', 'greedy_swap' or 'pool'"),
+        ({"builder": "greedy"}, "objective.builder: Input should be 'pair', 'greedy_swap', 'knockout' or 'pool'"),
     ):
         with pytest.raises(ConfigError, match=message):
             objectives.build({"name": "dragon", **options}, "objective", reward=NearGaussian())

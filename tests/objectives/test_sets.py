@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt, Rollout
-from mmalign.objectives._sets import Pool, greedy_swap
+from mmalign.objectives._sets import Pool, greedy_swap, knockout
 from tests.objectives.driving import Fixed
 from tests.toys import NearGaussian
 
@@ -77,6 +77,26 @@ def test_swaps_never_lose_and_never_beat_brute_force(count: int, seed: int, acce
         assert high == sets.value(chosen) and low == sets.value(rejected)
         assert torch.equal(chosen // 2, first // 2)  # one output per prompt in both sets
         last = worth
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.sampled_from([2, 4, 8]), st.integers(0, 10_000))
+def test_a_knockout_of_additive_rewards_leaves_the_best_and_the_worst_of_each_prompt(n: int, k: int, seed: int) -> None:
+    rows = torch.randn(n * k, 1, generator=torch.Generator().manual_seed(seed))
+    table = rows.view(n, k)
+    chosen, rejected, high, low = knockout(pool(Additive(), rows), torch.arange(n * k).view(n, k))
+    assert torch.equal(rows[chosen, 0], table.amax(1)) and torch.equal(rows[rejected, 0], table.amin(1))
+    assert high >= low
+
+
+def test_a_knockout_parts_two_sets_further_than_pairs_do() -> None:
+    rows = torch.randn(48, 2, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    columns = torch.arange(48).view(12, 4)
+    sets = pool(NearGaussian(), rows)
+    _, _, high, low = greedy_swap(sets, columns[:, 0], columns[:, 1])
+    chosen, rejected, higher, lower = knockout(sets, columns)
+    assert higher > high and lower < low
+    assert (chosen // 4).equal(torch.arange(12)) and (rejected // 4).equal(torch.arange(12))
 
 
 def test_at_convergence_no_single_swap_helps() -> None:

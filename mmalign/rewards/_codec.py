@@ -6,7 +6,8 @@
 | dac | transformers DacModel | the encoder's output before quantisation |
 | oobleck | diffusers AutoencoderOobleck (Stable Audio's VAE) | the mode of the latent's distribution |
 
-All are differentiable in the samples and take sounds of any length whole.
+All are differentiable in the samples and take sounds of any length whole. What encoders that are nothing but a codec
+answer alike stands at the end; they take it into their bodies by name (`embed = _codec.embed`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,10 +25,10 @@ from torch import Tensor, nn
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
-from mmalign.core.types import Audio
+from mmalign.core.types import Audio, Rollout
 from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
 from mmalign.rewards._quiet_random import quiet_random
-from mmalign.rewards._sound import channelled, filled
+from mmalign.rewards._sound import channelled, filled, spread
 
 Kind = Literal["encodec", "dac", "oobleck"]
 
@@ -132,3 +133,32 @@ def _oobleck(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tenso
 
 
 _READERS = {"encodec": _encodec, "dac": _dac, "oobleck": _oobleck}
+
+
+@runtime_checkable
+class Coded(Protocol):
+    """An encoder that is a codec: of which kind, and where its weights are."""
+
+    checkpoint: str
+    kind: ClassVar[Kind]
+
+
+@property  # type: ignore[misc]
+def codec(self: Coded) -> Codec:
+    """The model, loaded on first use."""
+    return load_codec(self.kind, self.checkpoint)
+
+
+def embed(self: Coded, rollout: Rollout) -> Float[Tensor, "B D"]:
+    """One row per sound, with gradient; NaN for one that cannot be embedded."""
+    return spread(frames(self, rollout))
+
+
+def frames(self: Coded, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
+    """The frames of each sound."""
+    return load_codec(self.kind, self.checkpoint).frames(rollout.output)
+
+
+def fingerprint(self: Coded) -> str:
+    """Of weights, rate and channels."""
+    return load_codec(self.kind, self.checkpoint).fingerprint

@@ -8,37 +8,26 @@ import json
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from mmalign.miniworld.colloquial import pairs
+from mmalign.miniworld.drawing import Drawing
 from mmalign.miniworld.grammar import Request, sample_request
 
-_SALT = {"train": 11, "heldout": 23}
+_DRAWING = Drawing(sample_request, {"train": 11, "heldout": 23})
 
 
 def train_requests(n: int, seed: int = 0) -> list[Request]:
     """``n`` requests (repeats possible) none of which contains a held-out composition."""
-    return _requests("train", n, seed)
+    return _DRAWING.requests("train", n, seed)
 
 
 def heldout_requests(n: int, seed: int = 0) -> list[Request]:
     """``n`` requests (repeats possible) each of which contains at least one composition never seen in training."""
-    return _requests("heldout", n, seed)
-
-
-def _requests(split: str, n: int, seed: int) -> list[Request]:
-    rng = np.random.default_rng([_SALT[split], seed])
-    return [sample_request(rng, split) for _ in range(n)]
+    return _DRAWING.requests("heldout", n, seed)
 
 
 def distinct_requests(split: str, n: int, seed: int = 0) -> list[Request]:
     """``n`` requests with different texts, in the order in which they were first drawn."""
-    rng = np.random.default_rng([_SALT[split], seed])
-    chosen: dict[str, Request] = {}
-    while len(chosen) < n:
-        request = sample_request(rng, split)
-        chosen.setdefault(request.text, request)
-    return list(chosen.values())
+    return _DRAWING.distinct(split, n, seed)
 
 
 def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> None:
@@ -50,7 +39,7 @@ def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> N
     for split, n in (("train", train), ("heldout", heldout)):
         lines = [request.text for request in distinct_requests(split, n)]
         (folder / f"scenes_{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        asked = pairs(n, _SALT[split], partial(sample_request, split=split))
+        asked = pairs(n, _DRAWING.salt[split], partial(sample_request, split=split))
         rows = [json.dumps({"prompt": text, "request": request.text}) for text, request in asked]
         (folder / f"requests_{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 

@@ -6,36 +6,25 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
-
+from mmalign.miniworld.drawing import Drawing
 from mmalign.miniworld.tunes.grammar import Request, sample_request
 
-_SALT = {"train": 37, "heldout": 41}
+_DRAWING = Drawing(sample_request, {"train": 37, "heldout": 41})
 
 
 def train_requests(n: int, seed: int = 0) -> list[Request]:
     """``n`` requests (repeats possible) none of which contains a held-out composition."""
-    return _requests("train", n, seed)
+    return _DRAWING.requests("train", n, seed)
 
 
 def heldout_requests(n: int, seed: int = 0) -> list[Request]:
     """``n`` requests (repeats possible) each of which contains at least one composition never heard in training."""
-    return _requests("heldout", n, seed)
-
-
-def _requests(split: str, n: int, seed: int) -> list[Request]:
-    rng = np.random.default_rng([_SALT[split], seed])
-    return [sample_request(rng, split) for _ in range(n)]
+    return _DRAWING.requests("heldout", n, seed)
 
 
 def distinct_requests(split: str, n: int, seed: int = 0) -> list[Request]:
     """``n`` requests with different texts, in the order in which they were first drawn (at most 600 are held out)."""
-    rng = np.random.default_rng([_SALT[split], seed])
-    chosen: dict[str, Request] = {}
-    while len(chosen) < n:
-        request = sample_request(rng, split)
-        chosen.setdefault(request.text, request)
-    return list(chosen.values())
+    return _DRAWING.distinct(split, n, seed)
 
 
 def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> None:

@@ -1,6 +1,7 @@
 """Sampling from the grammar: requests, scenes that fulfil them, and captions that are almost right."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from mmalign.miniworld.language import (
     make_request,
     parse,
 )
+from mmalign.miniworld.near_misses import near_misses
 from mmalign.miniworld.scenes import COLORS, EDGE, GAP, IMAGE_SIZE, MAX_THINGS, RADIUS, SHAPES, SIZES, Scene, Thing
 
 T = TypeVar("T")
@@ -158,26 +160,17 @@ def hard_negatives(
         split: "train" leaves out captions with unseen compositions.
     """
     truths = [scene] if scene is not None else [sample_scene(request, rng) for _ in range(4)]
-    frontier, seen = [request], {request.text}
-    found: list[Request] = []
-    while len(found) < n and frontier:
-        fresh = {edit.text: edit for source in frontier for edit in _edits(source, scene is not None)}
-        level = [edit for text, edit in fresh.items() if text not in seen]
-        seen.update(fresh)
-        rng.shuffle(level)
-        for edit in level:
-            if split == "train" and unseen_compositions(edit):
-                continue
-            if len(found) < n and not any(all(holds(truth, edit)) for truth in truths):
-                found.append(edit)
-        frontier = level[:8]
-    return found
+
+    def wanted(edit: Request) -> bool:
+        return _allowed(edit, split) and not any(all(holds(truth, edit)) for truth in truths)
+
+    return near_misses(request, n, rng, partial(_edits, may_add=scene is not None), wanted)
 
 
 def restatements(request: Request, scene: Scene, split: str = "any") -> list[Request]:
     """Other true captions of a scene, each stating one attribute or relation more than ``request``."""
     edits = [edit for edit in _edits(request, may_add=True) if edit.text != request.text and all(holds(scene, edit))]
-    return [edit for edit in edits if split != "train" or not unseen_compositions(edit)]
+    return [edit for edit in edits if _allowed(edit, split)]
 
 
 def rearrangements(request: Request, scene: Scene, split: str = "any") -> list[Request]:
@@ -193,8 +186,12 @@ def rearrangements(request: Request, scene: Scene, split: str = "any") -> list[R
     found = [edit for pair in pairs for edit in _valid(pair, request.relation)]
     if request.relation is not None:
         found += [edit for relation in RELATIONS for edit in _valid((first, second), relation)]
-    kept = [edit for edit in found if split != "train" or not unseen_compositions(edit)]
+    kept = [edit for edit in found if _allowed(edit, split)]
     return [edit for edit in dict.fromkeys(kept) if not all(holds(scene, edit))]
+
+
+def _allowed(request: Request, split: str) -> bool:
+    return split != "train" or not unseen_compositions(request)
 
 
 def _edits(request: Request, may_add: bool) -> Iterator[Request]:

@@ -1,11 +1,13 @@
 """Sampling from the grammar: requests, tunes that fulfil them, and captions that are almost right."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from typing import TypeVar
 
 import numpy as np
 
+from mmalign.miniworld.near_misses import near_misses
 from mmalign.miniworld.tunes.compositions import plays_unseen, unseen_compositions
 from mmalign.miniworld.tunes.language import VALUES, CaptionError, Clause, Request, holds, make_request, parse
 from mmalign.miniworld.tunes.tune import ATTRIBUTES, Tune
@@ -88,24 +90,22 @@ def hard_negatives(
             contradict the request itself.
         split: "train" leaves out captions with unseen compositions.
     """
-    frontier, seen, found = [request], {request.text}, list[Request]()
-    while len(found) < n and frontier:
-        fresh = {edit.text: edit for source in frontier for edit in _edits(source, tune is not None)}
-        level = [edit for text, edit in fresh.items() if text not in seen]
-        seen.update(fresh)
-        rng.shuffle(level)  # type: ignore[arg-type]
-        for edit in level:
-            false = not all(holds(tune, edit)) if tune else _contradict(request, edit)
-            if len(found) < n and false and not (split == "train" and unseen_compositions(edit)):
-                found.append(edit)
-        frontier = level[:8]
-    return found
+
+    def wanted(edit: Request) -> bool:
+        false = not all(holds(tune, edit)) if tune else _contradict(request, edit)
+        return false and _allowed(edit, split)
+
+    return near_misses(request, n, rng, partial(_edits, may_add=tune is not None), wanted)
 
 
 def restatements(request: Request, tune: Tune, split: str = "any") -> list[Request]:
     """Other true captions of a tune, each stating one attribute more, or one more exactly, than ``request``."""
     edits = [edit for edit in _edits(request, may_add=True) if edit.text != request.text and all(holds(tune, edit))]
-    return [edit for edit in edits if split != "train" or not unseen_compositions(edit)]
+    return [edit for edit in edits if _allowed(edit, split)]
+
+
+def _allowed(request: Request, split: str) -> bool:
+    return split != "train" or not unseen_compositions(request)
 
 
 def _edits(request: Request, may_add: bool) -> Iterator[Request]:

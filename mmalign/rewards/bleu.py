@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards import _captions
 from mmalign.rewards._captions import library
-from mmalign.rewards._rows import judge_rows
-from mmalign.rewards._texts import references_of
-from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
+from mmalign.rewards.parsing import Where
 
 __all__ = ["Bleu"]
 
@@ -36,22 +34,12 @@ class Bleu:
     differentiable = False
     deterministic = True
 
+    needs = _captions.needs
+    __call__ = _captions.score
+    judge = _captions.judge
+
     def __post_init__(self) -> None:
         made = library("sacrebleu.metrics", "reward 'bleu'").BLEU
         self._metric = made(
             lowercase=self.lowercase, tokenize=self.tokenize, max_ngram_order=self.order, effective_order=True
         )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
-
-    def judge(self, prompt: Prompt, output: str) -> float:
-        """The score of one output."""
-        said = bounded(answer_of(output, self.where), LONG)
-        return min(1.0, float(self._metric.sentence_score(said, references_of(prompt, self.column)).score) / 100)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmalign.core.files import require_local
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.core.types import Prompt
+from mmalign.rewards import _captions
 from mmalign.rewards._embedding_table import EmbeddingTable, load_table
-from mmalign.rewards._rows import judge_rows
 from mmalign.rewards._texts import references_of
 from mmalign.rewards.functional import bmas
 from mmalign.rewards.parsing import LONG, Unreadable, Where, answer_of, bounded
@@ -43,13 +43,11 @@ class Bmas:
     differentiable = False
     deterministic = True
 
+    needs = _captions.needs
+    __call__ = _captions.score
+
     def __post_init__(self) -> None:
         require_local(self.checkpoint)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
 
     @property
     def table(self) -> EmbeddingTable:
@@ -59,10 +57,6 @@ class Bmas:
     def fingerprint(self) -> str:
         """Of the table."""
         return self.table.fingerprint
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
     def judge(self, prompt: Prompt, output: str) -> float:
         """The similarity of one answer."""

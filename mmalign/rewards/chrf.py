@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards import _captions
 from mmalign.rewards._captions import library
-from mmalign.rewards._rows import judge_rows
-from mmalign.rewards._texts import references_of
-from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
+from mmalign.rewards.parsing import Where
 
 __all__ = ["Chrf"]
 
@@ -37,22 +35,12 @@ class Chrf:
     differentiable = False
     deterministic = True
 
+    needs = _captions.needs
+    __call__ = _captions.score
+    judge = _captions.judge
+
     def __post_init__(self) -> None:
         made = library("sacrebleu.metrics", "reward 'chrf'").CHRF
         self._metric = made(
             char_order=self.char_order, word_order=self.word_order, beta=self.beta, lowercase=self.lowercase
         )
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
-
-    def judge(self, prompt: Prompt, output: str) -> float:
-        """The score of one output."""
-        said = bounded(answer_of(output, self.where), LONG)
-        return min(1.0, float(self._metric.sentence_score(said, references_of(prompt, self.column)).score) / 100)

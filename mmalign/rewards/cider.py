@@ -11,9 +11,9 @@ from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.core.types import Prompt
+from mmalign.rewards import _captions
 from mmalign.rewards._captions import caption_words, library
-from mmalign.rewards._rows import judge_rows
 from mmalign.rewards._texts import references_of
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -44,18 +44,12 @@ class Cider:
     differentiable = False
     deterministic = True
 
+    needs = _captions.needs
+    __call__ = _captions.score
+
     def __post_init__(self) -> None:
         require_local(self.corpus)
         library(_MODULE, "reward 'cider'")
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
     def judge(self, prompt: Prompt, output: str) -> float:
         """The score of one caption."""

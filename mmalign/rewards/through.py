@@ -89,9 +89,8 @@ class Through:
             self.policy.adapter.load()
             self._loaded = True
         rows = [i for i, text in enumerate(rollout.output) if text.strip()]
-        value = torch.full((len(rollout),), float("nan"))
+        value = torch.full((len(rollout),), self.range[0])
         status = torch.full((len(rollout),), int(Status.PARSE_FAIL), dtype=torch.int8)
-        value[:] = self.range[0]
         info = ["" if text.strip() else "an empty text" for text in rollout.output]
         for start in range(0, len(rows), self.rows):
             part = rows[start : start + self.rows]

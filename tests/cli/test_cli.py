@@ -10,25 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.cli.main import main
 from mmalign.media.image import write_image
-
-
-def mmalign(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `mmalign words…`."""
-    monkeypatch.setattr(sys, "argv", ["mmalign", *map(str, words)])
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    return lambda *words: mmalign(monkeypatch, capsys, *words)
 
 
 def test_list_names_every_kind(call: Any) -> None:

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmalign.cli.main import main
 from mmalign.core.errors import CapabilityError
 from mmalign.media.audio import write_audio
 from tests.rewards.sounds import RATE, tones, write_tones
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*words: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmalign", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 def test_a_folder_of_sounds_is_scored_as_a_set(call: Any, tmp_path: Path) -> None:

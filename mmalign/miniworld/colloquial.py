@@ -42,6 +42,10 @@ OPENINGS = (
     "how about",
 )
 CLOSINGS = ("please", "thanks", "if you can", "that is all", "nothing else")
+#: What stands between two things that are not related: plainly, and politely.
+_JOINS = ("plus also", "together with")
+#: Further words of the wordings: the former and the latter, negation, and what sets off a closing.
+_FRAMES = "and , the former latter not"
 _TURNED = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _RELATION_WORDS = {
     "left of": ("on the left side of", "to the left of"),
@@ -82,7 +86,7 @@ class _Wording:
         if len(things) == 1:
             body = things[0]
         elif relation is None:
-            body = f"{things[0]} {'together with' if 'polite' in self.ways else 'plus also'} {things[1]}"
+            body = f"{things[0]} {_JOINS['polite' in self.ways]} {things[1]}"
         else:
             body = self.related(things, relation)
         if "polite" in self.ways:
@@ -116,12 +120,25 @@ class _Wording:
         if "synonyms" not in self.ways:
             return kind.shape if count == 1 else PLURALS[kind.shape]
         noun = self.pick(SHAPE_WORDS[kind.shape])
-        return noun if count == 1 else noun + ("es" if noun.endswith(("s", "x")) else "s")
+        return noun if count == 1 else _plural(noun)
 
     def count(self, count: int) -> str:
         if "counts" in self.ways:
             return self.pick(COUNT_PHRASES[count])
         return COUNT_WORDS[count - 1]
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith(("s", "x")) else "s")
+
+
+def wording_words() -> set[str]:
+    """Every word of wordings that need not be one of a caption."""
+    nouns = [noun for nouns in SHAPE_WORDS.values() for noun in nouns]
+    tables = (COLOR_WORDS, SIZE_WORDS, COUNT_PHRASES, _RELATION_WORDS)
+    phrases = [phrase for table in tables for phrases in table.values() for phrase in phrases]
+    said = [*nouns, *map(_plural, nouns), *phrases, *OPENINGS, *CLOSINGS, *_JOINS, _FRAMES]
+    return set(" ".join(said).split())
 
 
 #: Politeness around it, other words, other counts, negated sizes, the former and the latter, the other way round.

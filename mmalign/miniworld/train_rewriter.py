@@ -29,8 +29,7 @@ CONTEXT = 64
 
 def words() -> list[str]:
     """Every word of requests and captions, sorted."""
-    said = [text for text, _ in colloquial.pairs(20_000, 0, partial(sample_request, split="any"))]
-    return sorted({word for text in said for word in text.split()} | set(grammar_words()))
+    return sorted(colloquial.wording_words() | set(grammar_words()))
 
 
 def build_tokenizer() -> "PreTrainedTokenizerFast":

@@ -89,6 +89,7 @@ def test_the_rewriter_reads_with_its_own_tokenizer() -> None:
     asked = loaded.apply_chat_template([{"role": "user", "content": "a violet box"}], tokenize=False)
     assert asked == f"a violet box {REWRITE}"
     assert loaded(asked).input_ids == made(asked).input_ids
+    assert loaded.get_vocab() == made.get_vocab()
     assert loaded.decode(loaded("a red star").input_ids) == "a red star"
 
 

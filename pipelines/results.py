@@ -4,8 +4,8 @@
     python -m pipelines.results          # print the table of everything committed
 
 Every seed is a full `mmalign train`; one that has finished in its folder already is read, not run again. The JSON holds
-each seed's before and after with intervals, and their mean. With `trainer.evaluate_every` a picture is drawn
-beside it: the reward that was trained on against the truth, on held-out prompts, over training.
+each seed's before and after with intervals and the commit it ran at, and the means. With `trainer.evaluate_every` a
+picture is drawn beside it: the reward that was trained on against the truth, on held-out prompts, over training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 from mmalign.core.config import load
 from mmalign.core.files import write_beside
 from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
-from mmalign.run.directory import commit
 from mmalign.run.train import train
 
 RESULTS = Path(__file__).parents[1] / "assets" / "results"
@@ -30,7 +29,9 @@ def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str
     if not (out / "summary.json").exists():
         train(load(config, [*changes, f"trainer.seed={seed}"]), out=out)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    return {"seed": seed, "rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
+    commit = json.loads((out / "environment.json").read_text())["commit"]
+    kept = {"rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
+    return {"seed": seed, "commit": commit, **kept}
 
 
 def curve(out: Path) -> list[dict[str, float]]:
@@ -119,7 +120,7 @@ def main() -> None:
         ]
         words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
         command = " ".join(["python -m pipelines.results", *words])
-        result = {"command": command, "commit": commit(), "mean": across_seeds(runs), "seeds": runs}
+        result = {"command": command, "mean": across_seeds(runs), "seeds": runs}
         with write_beside(RESULTS / f"{given.config.stem}.json") as beside:
             beside.write_text(json.dumps(result, indent=1) + "\n")
         if picture := scissors(runs, load(given.config, given.changes).trainer.steps):

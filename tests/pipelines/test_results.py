@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.results import RESULTS, across_seeds, scissors, table
+from pipelines.results import RESULTS, across_seeds, run_seed, scissors, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,11 +34,11 @@ def test_the_readme_shows_the_committed_results() -> None:
     assert not missing, "print the table with `python -m pipelines.results` and put it into README.md"
 
 
-def test_every_result_names_its_command_and_commit() -> None:
+def test_every_result_names_its_command_and_the_commit_of_every_seed() -> None:
     for path in RESULTS.glob("*.json"):
         result = json.loads(path.read_text())
         assert result["command"].startswith("python -m pipelines.results configs/")
-        assert len(result["commit"]) >= 7
+        assert result["seeds"] and all(len(run["commit"]) >= 7 for run in result["seeds"])
         assert (ROOT / result["command"].split()[3]).is_file()
 
 
@@ -46,6 +46,20 @@ def test_means_and_ranges_over_seeds(runs: list[dict[str, Any]]) -> None:
     truth = across_seeds(runs)[2]
     assert truth["after"] == pytest.approx(0.4) and truth["delta"] == pytest.approx(0.2)
     assert truth["delta_by_seed"] == [0.3, 0.1]
+
+
+def test_a_finished_run_is_read_with_the_commit_it_ran_at(tmp_path: Path, runs: list[dict[str, Any]]) -> None:
+    rows = runs[0]["rows"]
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": rows, "seconds": 2.5, "device": "cpu"}))
+    (tmp_path / "environment.json").write_text(json.dumps({"commit": "0123456789ab+"}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n{"step": 5, "eval/clip": 0.5}\n')
+    assert run_seed(Path("never/read.yaml"), 3, [], tmp_path) == {
+        "seed": 3,
+        "commit": "0123456789ab+",
+        "rows": rows,
+        "seconds": 2.5,
+        "curve": [{"step": 5, "clip": 0.5}],
+    }
 
 
 def test_a_picture_of_what_was_measured_on_the_way(runs: list[dict[str, Any]]) -> None:

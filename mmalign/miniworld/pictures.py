@@ -30,23 +30,3 @@ def draw_pictures(
         chosen.append(request)
         scenes.append(scene)
     return images, chosen, scenes
-
-
-def contact_sheet(images: np.ndarray, columns: int = 8, zoom: int = 2) -> np.ndarray:
-    """Tile images.
-
-    Args:
-        images: ``(n, 3, height, width)`` float in [0, 1].
-        columns: images a row.
-        zoom: pixels drawn for each pixel.
-
-    Returns:
-        ``(rows * height * zoom, columns * width * zoom, 3)`` uint8.
-    """
-    n, channels, height, width = images.shape
-    rows = -(-n // columns)
-    sheet = np.ones((rows * columns, channels, height, width), dtype=np.float32)
-    sheet[:n] = images
-    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(rows * height, columns * width, channels).repeat(zoom, 0).repeat(zoom, 1)
-    return np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)

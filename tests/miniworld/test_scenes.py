@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from mmalign.miniworld.pictures import contact_sheet, draw_pictures
+from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.scenes import COLORS, PALETTE, SHAPES, SIZES, Scene, Thing, coverage, render
 
 
@@ -43,11 +43,3 @@ def test_pictures_are_deterministic_and_fast() -> None:
     assert (time.process_time() - started) / 64 < 2e-3
     assert (first == second).all() and requests == again
     assert not (draw_pictures(64, seed=4)[0] == first).all()
-
-
-def test_contact_sheet_tiles_row_by_row() -> None:
-    images = np.zeros((3, 3, 4, 4), dtype=np.float32)
-    images[1] = 1
-    sheet = contact_sheet(images, columns=2, zoom=1)
-    assert sheet.shape == (8, 8, 3)
-    assert (sheet[:4, 4:] == 255).all() and (sheet[4:, :4] == 0).all()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MEAN, DEVIATION = (0.75, 0.75, 0.75), (0.25, 0.25, 0.25)
 CHOICES = 32
 #: Of matching, reading patches, answering questions, laying things out and reading how captions lay them out.
-LOSS_WEIGHTS = (1.0, 0.3, 0.1, 0.3, 0.3)
+LOSS_WEIGHTS = (1.0, 0.3, 0.1, 1.0, 1.0)
 
 
 def model_config(judge: bool = False) -> dict[str, Any]:
@@ -221,6 +221,7 @@ class Phase:
     seed: int = 0
     rebuilt: int = 4000
     lr: float = 1e-3
+    weight_decay: float = 0.05
     arranged: bool = False
 
 
@@ -236,7 +237,7 @@ def train(model: "CLIP", config: dict[str, Any], out: Path, autoencoder: Path, p
         model.visual.requires_grad_(False)
         model.visual.proj.requires_grad_(True)
     weights = [weight for weight in [*model.parameters(), *readers.parameters()] if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=phase.lr, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(weights, lr=phase.lr, weight_decay=phase.weight_decay, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, phase.lr, total_steps=phase.steps, pct_start=0.08)
     recent = []
     for step in range(1, phase.steps + 1):

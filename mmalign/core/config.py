@@ -38,6 +38,7 @@ class Trainer:
         rows: rows per forward-backward pass (0: all); a memory knob, the gradient does not change.
         spans: policy steps per forward-backward pass (0: all); a memory knob, the gradient does not change.
         lr: learning rate after warm-up.
+        lr_end: share of `lr` left at the last update, reached along half a cosine after warm-up (1: constant).
         warmup: updates over which the rate rises linearly from 0.
         weight_decay: AdamW's.
         betas: AdamW's.
@@ -58,6 +59,7 @@ class Trainer:
     rows: int = 0
     spans: int = 0
     lr: float = 1e-4
+    lr_end: float = 1.0
     warmup: int = 0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
@@ -77,6 +79,8 @@ class Trainer:
             raise ValueError(f"{', '.join(wrong)} must be above 0")
         if not 0 <= self.ema < 1:
             raise ValueError("ema must be in [0, 1)")
+        if not 0 <= self.lr_end <= 1:
+            raise ValueError("lr_end must be in [0, 1]")
 
 
 @dataclass

@@ -1,7 +1,8 @@
-"""From accumulated gradient to new weights: clip, AdamW, warm-up, moving average."""
+"""From accumulated gradient to new weights: clip, AdamW, warm-up and decay, moving average."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,11 @@ class Update:
     @property
     def lr(self) -> float:
         """The rate of the next update."""
-        return self.trainer.lr * min(1.0, (self.count + 1) / max(self.trainer.warmup, 1))
+        warmup, last = self.trainer.warmup, self.trainer.steps * self.trainer.minibatches - 1
+        risen = min(1.0, (self.count + 1) / max(warmup, 1))
+        gone = min(1.0, max(0.0, (self.count - warmup) / max(last - warmup, 1)))
+        left = (1 + math.cos(math.pi * gone)) / 2
+        return self.trainer.lr * risen * (self.trainer.lr_end + (1 - self.trainer.lr_end) * left)
 
     def apply(self) -> Tensor:
         """Clip, step, forget the gradient; returns the gradient's norm before clipping."""

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from mmalign.core.config import Trainer
+from mmalign.training.update import Update
+
+
+def rates(trainer: Trainer) -> list[float]:
+    """What each update of a run is made with."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    update, seen = Update([weight], trainer), []
+    for _ in range(trainer.steps * trainer.minibatches):
+        seen.append(update.lr)
+        weight.grad = torch.ones(2)
+        update.apply()
+        assert update.optimizer.param_groups[0]["lr"] == seen[-1]
+    return seen
+
+
+def test_the_rate_is_constant_after_warm_up_unless_told() -> None:
+    assert rates(Trainer(steps=4, lr=1.0, warmup=2)) == [0.5, 1.0, 1.0, 1.0]
+
+
+def test_the_rate_falls_along_half_a_cosine_to_its_end_over_all_updates() -> None:
+    seen = rates(Trainer(steps=4, minibatches=2, lr=2.0, warmup=2, lr_end=0.1))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=5, eta_min=0.2)
+    expected = []
+    for _ in range(6):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    assert seen[:2] == [1.0, 2.0]
+    assert seen[2:] == pytest.approx(expected)
+
+
+def test_an_end_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="lr_end must be in"):
+        Trainer(lr_end=1.5)

@@ -51,32 +51,38 @@ class LatentSounds:
         Raises:
             MediaError: another rate, other channels, samples that are not finite, or more of them than are generated.
         """
-        sound = self._checked(audio).to(next(self.vae.parameters()).device, torch.float32)
+        sound = checked_sound(audio, self.rate, self.vae.config.audio_channels, self.samples)
+        sound = sound.to(next(self.vae.parameters()).device, torch.float32)
         sound = pad(sound, (0, self.frames * self.vae.hop_length - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             return by_rows(self._latent, sound, self.rows)
-
-    def _checked(self, audio: Audio) -> Tensor:
-        channels, (_, found, length) = self.vae.config.audio_channels, audio.samples.shape
-        if audio.rate != self.rate:
-            raise MediaError(f"sound at {audio.rate} Hz; this model's is at {self.rate} Hz: resample it first.")
-        if found not in (1, channels):
-            raise MediaError(f"sound of {found} channels; this model's has {channels}: mix or repeat them first.")
-        if length > self.samples:
-            raise MediaError(
-                f"sound of {length / self.rate:g} s; this adapter makes {self.samples / self.rate:g} s: "
-                "raise seconds, or cut it."
-            )
-        if not audio.samples.isfinite().all():
-            raise MediaError("sound with samples that are not finite.")
-        sound = audio.samples if audio.mask is None else audio.samples * audio.mask[:, None]
-        return sound.expand(-1, channels, -1)
 
     def _sound(self, x: Tensor) -> Tensor:
         return self.vae.decode(x).sample  # type: ignore[no-any-return]
 
     def _latent(self, sound: Tensor) -> Tensor:
         return self.vae.encode(sound).latent_dist.mode()  # type: ignore[no-any-return]
+
+
+def checked_sound(audio: Audio, rate: int, channels: int, samples: int) -> Tensor:
+    """The samples (B, channels, S), silent where a mask hides them; one channel is heard on all sides.
+
+    Raises:
+        MediaError: another rate, other channels, more than `samples`, or samples that are not finite.
+    """
+    _, found, length = audio.samples.shape
+    if audio.rate != rate:
+        raise MediaError(f"sound at {audio.rate} Hz; this model's is at {rate} Hz: resample it first.")
+    if found not in (1, channels):
+        raise MediaError(f"sound of {found} channels; this model's has {channels}: mix or repeat them first.")
+    if length > samples:
+        raise MediaError(
+            f"sound of {length / rate:g} s; this adapter makes {samples / rate:g} s: raise seconds, or cut it."
+        )
+    if not audio.samples.isfinite().all():
+        raise MediaError("sound with samples that are not finite.")
+    sound = audio.samples if audio.mask is None else audio.samples * audio.mask[:, None]
+    return sound.expand(-1, channels, -1)
 
 
 def reach(ratios: Sequence[int]) -> int:

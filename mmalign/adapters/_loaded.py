@@ -24,6 +24,9 @@ from mmalign.adapters._options import Dtype, Train, default_device, image_size, 
 from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.protocols import Condition
 
+ENCODERS = ("text_encoder", "projection_model", "language_model")  # name beginnings of what encodes prompts
+DECODERS = ("vae", "vocoder")  # from latents to pictures or sound, in float32
+
 
 class Autoencoder(Protocol):
     """Between latents and pictures or sound."""
@@ -124,13 +127,14 @@ def load_into(
 
 
 def opened(adapter: Family, component: str, *, absent: Collection[str] = (), optional: Collection[str] = ()) -> Any:
-    """The adapter's pipeline on the CPU, every part in its dtype; sets `device`."""
+    """The adapter's pipeline on the CPU, every part in its dtype (what decodes in float32); sets `device`."""
     adapter.device = default_device(adapter.device)
-    network_dtype = input_dtype(adapter.train, adapter.dtype)
+    dtypes = dict.fromkeys(DECODERS, torch.float32)
+    dtypes |= {"default": torch_dtype(adapter.dtype), component: input_dtype(adapter.train, adapter.dtype)}
     return open_pipeline(
         adapter.pipeline_name,
         adapter.model,
-        {"default": torch_dtype(adapter.dtype), "vae": torch.float32, component: network_dtype},
+        dtypes,
         revision=adapter.revision,
         variant=adapter.variant,
         absent=absent,
@@ -145,7 +149,7 @@ def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -
     adapter.module = network.to(device)
     if adapter.gradient_checkpointing:
         network.enable_gradient_checkpointing()
-    encoders = [part for name, part in modules(pipe).items() if name.startswith(("text_encoder", "projection_model"))]
+    encoders = [part for name, part in modules(pipe).items() if name.startswith(ENCODERS)]
     conditions = Conditions(
         adapter._encode_text,
         adapter._encode_negative,
@@ -154,7 +158,9 @@ def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -
         adapter.offload_text_encoder,
         adapter.cached_prompts,
     )
-    pipe.vae.to(device)
+    for name, part in modules(pipe).items():
+        if name in DECODERS:
+            part.to(device)
     adapter.loaded = Loaded(pipe, weights, conditions, autoencoder)
 
 

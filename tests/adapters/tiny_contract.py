@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class Family:
     """One checkpoint: its adapter class, its pipeline class, and how the pipeline is called.
 
     `call(pipe, texts, start, steps, scale, output)` gives the pipeline's latents (B, C, h, w) for output "latent", its
-    pictures (B, 3, H, W) for "pt"; `scale` 1 means unguided. `decoder_step`: of the finite differences.
+    pictures (B, 3, H, W) for "pt"; `scale` 1 means unguided. `decoder_step`: of the finite differences. `component` and
+    `encoder`: the pipeline's network that trains, and the module that is called once per text.
     """
 
     adapter: type
@@ -38,6 +40,8 @@ class Family:
     call: Callable[..., Tensor]
     options: dict[str, Any] = field(default_factory=dict)
     decoder_step: float = 1e-5
+    component: str = "transformer"
+    encoder: str = "text_encoder"
 
     def make(self, **more: Any) -> Any:
         """The adapter, loaded on the CPU."""
@@ -119,7 +123,8 @@ def prompts_matter_and_media_is_refused(family: Family, tmp_path: Path) -> None:
 
 def each_text_is_encoded_once(family: Family, tmp_path: Path) -> None:
     adapter, calls = family.make(), []
-    adapter.loaded.pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    encoder = attrgetter(family.encoder)(adapter.loaded.pipeline)
+    encoder.register_forward_hook(lambda *_: calls.append(1))
     prompts = [Prompt(t) for t in (TEXTS[0], TEXTS[1], TEXTS[0])]
     first, again = adapter.encode(prompts), adapter.encode(prompts[:2])
     assert len(calls) == 2
@@ -163,7 +168,8 @@ def plain_diffusers_loads_the_full_fine_tune(family: Family, tmp_path: Path) -> 
     adapter.save(tmp_path / "full")
     start = start_of(adapter)
     before = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
-    pipe.transformer = type(pipe.transformer).from_pretrained(tmp_path / "full" / "transformer")
+    kind = type(getattr(pipe, family.component))
+    setattr(pipe, family.component, kind.from_pretrained(tmp_path / "full" / family.component))
     after = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
     assert (after - before).abs().max() > 1e-3
     assert (sample(adapter, TEXTS, start, STEPS) - after).abs().max() <= 1e-4

@@ -24,7 +24,12 @@ from mmalign.adapters._options import Dtype, Train, default_device, image_size, 
 from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.protocols import Condition
 
-ENCODERS = ("text_encoder", "projection_model", "language_model")  # name beginnings of what encodes prompts
+ENCODERS = (
+    "text_encoder",
+    "projection_model",
+    "language_model",
+    "duration_embedder",
+)  # name beginnings of what encodes prompts
 DECODERS = ("vae", "vocoder")  # from latents to pictures or sound, in float32
 
 

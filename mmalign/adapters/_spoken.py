@@ -130,7 +130,7 @@ def logits(self: Speaker, features: Float[Tensor, "N D"]) -> Float[Tensor, "N V"
         return self.network.head(features)
 
 
-def forced(self: Speaker, step: int) -> None:
+def forced(self: Speaker, step: int, steps: int) -> None:
     """Text fixes nothing."""
 
 
@@ -145,7 +145,7 @@ def tokenize(self: Speaker, outputs: Sequence[str]) -> tuple[Int[Tensor, "B T"],
 
 
 @contextmanager
-def checkpointed(network: Network) -> Iterator[None]:
+def checkpointed(network: nn.Module) -> Iterator[None]:
     """Layers recompute what they made in here, if gradient checkpointing was switched on.
 
     transformers does so only in training mode, which would also turn dropout on; the mode is not passed down here.

@@ -146,8 +146,8 @@ class TokenAdapter(Adapter, Protocol):
         """Forward every prompt once, then stand before the first of at most `steps` steps of B rows; no gradient."""
         ...
 
-    def forced(self, step: int) -> Int[Tensor, " *event"] | None:
-        """The entries of step `step` that the format fixes, -1 where free; None where all are."""
+    def forced(self, step: int, steps: int) -> Int[Tensor, " *event"] | None:
+        """The entries of step `step` of at most `steps` that the format fixes, -1 where free; None where all are."""
         ...
 
     def decode(self, tokens: Int[Tensor, " B T *event"], mask: Bool[Tensor, "B T"]) -> Any:

@@ -73,7 +73,7 @@ def own_engine(request: Request) -> Completions:
     decoding = adapter.begin(request.inputs, rows, how.max_new_tokens)
     for t in range(how.max_new_tokens):
         logits = adapter.logits(decoding.features)
-        token = _next(logits, page.tokens[alive, :t], uniform[alive, t], how, adapter.forced(t))
+        token = _next(logits, page.tokens[alive, :t], uniform[alive, t], how, adapter.forced(t, how.max_new_tokens))
         page.write(t, alive[writing], token[writing])
         if request.record:
             page.log_prob[alive, t] = read(logits, token, reading)[0].float()

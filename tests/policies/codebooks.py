@@ -54,7 +54,7 @@ class Frames:
         self.prompts_forwarded += len(inputs)
         return Walk(self, inputs, rows)
 
-    def forced(self, step: int) -> Tensor | None:
+    def forced(self, step: int, steps: int) -> Tensor | None:
         return torch.tensor([-1, FILL]) if step == 0 else None
 
     def decode(self, tokens: Tensor, mask: Tensor) -> list[str]:

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "train": "mmalign.run.train",
     "evaluate": "mmalign.run.evaluate",
-    "load_reward": "mmalign.rewards",
+    "load_reward": "mmalign.run.build",
     "load_adapter": "mmalign.adapters",
     "rule": "mmalign.rewards",
     "Prompt": "mmalign.core.types",
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from mmalign.core.types import Rollout as Rollout
     from mmalign.core.types import Scores as Scores
     from mmalign.core.types import Status as Status
-    from mmalign.rewards import load_reward as load_reward
     from mmalign.rewards import rule as rule
+    from mmalign.run.build import load_reward as load_reward
     from mmalign.run.evaluate import evaluate as evaluate
     from mmalign.run.train import train as train
 

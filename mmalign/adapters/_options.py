@@ -11,7 +11,7 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
 from mmalign.core.types import Prompt
 
-Train = Literal["lora", "full"]
+Train = Literal["lora", "full", "frozen"]  # frozen: judges and generators inside rewards
 Dtype = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._head import Network
 from mmalign.adapters._language import adapter_folder
@@ -46,7 +47,7 @@ class Speaker(Protocol):
 def check_lora(adapter: Speaker) -> None:
     """Raise ConfigError where the LoRA options cannot be had together."""
     faults = []
-    if adapter.start_lora and adapter.train == "full":
+    if adapter.start_lora and adapter.train != "lora":
         faults.append("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
     if adapter.lora.dropout:
         faults.append("lora.dropout: log-probs of one text must agree each time they are asked for; set it to 0.")
@@ -73,6 +74,8 @@ def place(adapter: Speaker, model: Any, targets: Sequence[str], written: Any) ->
 
 
 def _trained(adapter: Speaker, model: Any, targets: Sequence[str]) -> Weights:
+    if adapter.train == "frozen":
+        return FrozenWeights()
     if adapter.train == "full":
         return FullWeights(model, "", lambda folder: _weights_of(type(model), folder))
     start = adapter_folder(adapter.start_lora) if adapter.start_lora else None

@@ -1,4 +1,4 @@
-"""Which weights of a network train: a LoRA on it, or all of it. Both answer the same five calls."""
+"""Which weights of a network train: a LoRA on it, all of it, or none. All answer the same calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._lora import LoRA, LoRAWeights
 from mmalign.adapters._options import Train
@@ -41,6 +42,8 @@ def make_trainable(train: Train, pipe: Any, component: str, lora: LoRA, targets:
     A LoRA is saved as diffusers loads it, or as peft does where the pipeline class has no loader of its own.
     """
     network = getattr(pipe, component)
+    if train == "frozen":
+        return FrozenWeights()
     if train == "full":
         return FullWeights(network, component)
     if not hasattr(pipe, "save_lora_weights"):

@@ -39,7 +39,7 @@ class CausalLM:
 
     Args:
         model: a Hub id, a folder, or "assets/…".
-        train: "lora" or "full"; trained weights are float32.
+        train: "lora", "full", or "frozen" (a judge inside a reward); trained weights are float32.
         lora: of a fresh LoRA, without dropout; on every linear layer of the backbone unless it names others.
         start_lora: a peft adapter (Hub id or folder) to go on training; it is the reference then, and `lora` is unused.
         dtype: of frozen weights and of the network's arithmetic (autocast).

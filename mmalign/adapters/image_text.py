@@ -42,7 +42,8 @@ class ImageText:
 
     Args:
         model: a Hub id, a folder, or "assets/…".
-        train: "lora" or "full" (the vision tower included); trained weights are float32.
+        train: "lora", "full" (the vision tower included), or "frozen" (a judge inside a reward); trained weights are
+            float32.
         lora: of a fresh LoRA, without dropout; on every linear layer of the language model unless it names others.
         start_lora: a peft adapter (Hub id or folder) to go on training; it is the reference then, and `lora` is unused.
         dtype: of frozen weights and of the network's arithmetic (autocast).

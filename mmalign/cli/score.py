@@ -35,7 +35,8 @@ def score(
     from mmalign.core.config import override
     from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
-    from mmalign.rewards import Guarded, ScoreCache, load_reward
+    from mmalign.rewards import Guarded, ScoreCache
+    from mmalign.run.build import load_reward
     from mmalign.run.score import read_rows, score_rows
 
     named = override({}, options or [])

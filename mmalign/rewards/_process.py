@@ -82,6 +82,8 @@ class RowProcess:
 def _serve(pipe: Connection, reward: Any) -> None:
     """The process's whole life: read a row, say "begun", answer with its scores' fields or with what was raised."""
     torch.set_num_threads(1)
+    if hasattr(reward, "prepare"):
+        reward.prepare()  # a model's loading is not the first row's time
     while True:
         try:
             prompt, output, group = _tensors(pipe.recv())

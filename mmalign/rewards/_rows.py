@@ -34,16 +34,19 @@ def judge_rows(
 
 
 def read_rows(
-    read: Callable[[Prompt, Any], T], rollout: Rollout, floor: float, needs: Sequence[str] = ()
+    read: Callable[[Prompt, Any], T | None], rollout: Rollout, floor: float, needs: Sequence[str] = ()
 ) -> tuple[dict[int, T], Scores]:
     """What `read` makes of each row, by row number, for rewards that then judge all rows at once; and their statuses.
 
-    Rows that `read` refuses (see `judge_rows`) are not in the first; in the second the value of the others is 0.
+    Rows that `read` refuses (see `judge_rows`; None is NOT_APPLICABLE) are not in the first; in the second the value of
+    the others is 0.
     """
     found: dict[int, T] = {}
 
-    def kept(row: int, prompt: Prompt, output: Any) -> float:
-        found[row] = read(prompt, output)
+    def kept(row: int, prompt: Prompt, output: Any) -> float | None:
+        if (made := read(prompt, output)) is None:
+            return None
+        found[row] = made
         return 0.0
 
     scores = _each(kept, rollout, floor, needs)

@@ -39,7 +39,7 @@ class Through:
     images: int = 1
     seed: int = 0
     rows: int = 64
-    make: Make | None = None
+    make: Make | None = field(default=None, repr=False)
 
     modalities = frozenset({"text"})
     differentiable = False
@@ -60,6 +60,7 @@ class Through:
         adapter = self.make("adapters", self.generator["adapter"], "generator.adapter")
         self.policy = self.make("policies", self.generator["policy"], "generator.policy", adapter=adapter)
         self.judge = self.make("rewards", self.inner, "inner")
+        self.make = None  # what names a reward in the cache must be the same in every process
         if not callable(self.judge):
             raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
         if self.policy.modality not in self.judge.modalities:

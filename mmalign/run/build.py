@@ -142,6 +142,15 @@ def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     return build_one_reward(options, f"evaluation.judges.{name}", allow)
 
 
+def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:
+    """The reward called `name`, whatever it is made of (a generator, a judge); "module:Class" only if in `allow`.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
+    """
+    return build_one_reward({"name": name, **options}, name, allow)
+
+
 def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
     """The reward at `at`; one with a field `make` is given the way to build parts of its own (a generator, a judge)."""
 
@@ -162,6 +171,8 @@ def check_fit(parts: Parts) -> None:
         CapabilityError: naming what would fit.
     """
     needs = parts.objective.needs
+    if getattr(parts.adapter, "train", "") == "frozen":
+        raise CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
     if not offers(type(parts.policy), needs):
         missing = [m for m in members(needs) if not hasattr(type(parts.policy), m)]
         raise CapabilityError(

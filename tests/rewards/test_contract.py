@@ -9,6 +9,7 @@ from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards._cache import identity
 from mmalign.run.build import build_one_reward
+from tests.adapters.tiny_vlm import write_tiny_vlm
 from tests.rewards.sounds import tones
 from tests.rewards.test_through import GENERATOR
 
@@ -24,7 +25,12 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, tmp_pa
     checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
     corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"
     corpus.write_text("\n".join(TEXTS) + "\n")
+    judge = {
+        "checkpoint": str(write_tiny_vlm(tmp_path_factory.mktemp("judge") / "llava", "llava", chat=True)),
+        "judge": {"yes": "good", "no": "bad", "least_mass": 0.0},
+    }
     options = {
+        "align_evaluator": judge,
         "cider": {"corpus": str(corpus)},
         "clip": checkpoint,
         "aesthetic": checkpoint | {"head": str(linear_head)},
@@ -38,6 +44,7 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, tmp_pa
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
         "song_fad": {"reference": str(sound_folder)},
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
+        "yes_no": judge,
     }
     return lambda name: build_one_reward({"name": name, **options.get(name, {})}, name)
 
@@ -52,7 +59,9 @@ def scenes(per_prompt=2):
     images = [render(sample_scene(parse(TEXTS[(i // 2) % 3]), rng), rng) for i in range(len(texts))]
     output = torch.from_numpy(np.stack(images)).float()
     output = (output + 0.01 * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    return Rollout([Prompt(t) for t in texts], output, torch.arange(len(texts)) // per_prompt)
+    points = [{"point": "counting", "question": "say two"}, {"point": "size", "question": "say red", "parent": 0}]
+    prompts = [Prompt(text, meta={"key_points": points}) for text in texts]
+    return Rollout(prompts, output, torch.arange(len(texts)) // per_prompt)
 
 
 def value_of(reward, rollout):

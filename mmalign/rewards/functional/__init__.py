@@ -8,6 +8,7 @@
     boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou, assign, match_boxes
     CLIP and captions    clip_score, ref_clip_score, bmas, contrastive_similarity
     length               length_window, cosine_length, soft_overlong, group_length, repetition_penalty
+    judges               yes_no_margin, yes_probability, key_point_scores, gated, group_means
     answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
     combining            group_normalize, group_rank, log_sigmoid_and, stratified
 
@@ -30,6 +31,7 @@ from mmalign.rewards.functional.frechet import (
 )
 from mmalign.rewards.functional.frechet_pool import frechet_in_pool, frechet_infinity, frechet_pool_credit
 from mmalign.rewards.functional.groups import group_normalize, group_rank
+from mmalign.rewards.functional.key_points import gated, group_means, key_point_scores
 from mmalign.rewards.functional.lengths import cosine_length, group_length, length_window, soft_overlong
 from mmalign.rewards.functional.matching import Matched, assign, match_boxes
 from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit
@@ -40,6 +42,7 @@ from mmalign.rewards.functional.same_table import same_table
 from mmalign.rewards.functional.strata import stratified
 from mmalign.rewards.functional.tool_match import multiset_jaccard, tool_format, tool_match
 from mmalign.rewards.functional.vendi import vendi_credit, vendi_score, vendi_score_kernel
+from mmalign.rewards.functional.yes_no import yes_no_margin, yes_probability
 
 __all__ = [
     "Gaussian",
@@ -62,11 +65,14 @@ __all__ = [
     "frechet_leave_one_out",
     "frechet_of_subsets",
     "frechet_pool_credit",
+    "gated",
     "gaussian",
     "group_length",
+    "group_means",
     "group_normalize",
     "group_rank",
     "kad",
+    "key_point_scores",
     "length_window",
     "log_sigmoid_and",
     "match_boxes",
@@ -86,4 +92,6 @@ __all__ = [
     "vendi_credit",
     "vendi_score",
     "vendi_score_kernel",
+    "yes_no_margin",
+    "yes_probability",
 ]

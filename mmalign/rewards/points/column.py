@@ -1,0 +1,29 @@
+"""Key points that stand in the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmalign.core.types import Prompt
+from mmalign.rewards._key_points import KeyPoint, read_key_points
+
+__all__ = ["Column"]
+
+
+@dataclass
+class Column:
+    """`Prompt.meta[column]`: a list of {point, question, positive?, parent?, weight?}, see `KeyPoint`.
+
+    `parent` is the number of an earlier point, or a list of such.
+    """
+
+    column: str = "key_points"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta`."""
+        return (self.column,)
+
+    def __call__(self, prompt: Prompt) -> list[KeyPoint]:
+        """The prompt's key points."""
+        return read_key_points(prompt.meta[self.column], f"Prompt.meta['{self.column}']")

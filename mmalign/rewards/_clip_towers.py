@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
@@ -31,6 +31,7 @@ from mmalign.rewards._pixels import PixelPreprocess
 from mmalign.rewards._quiet_random import quiet_random
 
 Backend = Literal["auto", "open_clip", "transformers"]
+_AT_ONCE = 256  # texts
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Towers:
     tokenize: Callable[[list[str]], dict[str, Tensor]]
     encode_image: Callable[[Tensor], Tensor]
     encode_text: Callable[[dict[str, Tensor]], Tensor]
+    pool_text: Callable[[dict[str, Tensor]], Tensor]  # the same before the projection to the shared space
     name: str
     files: tuple[Path, ...] = ()
 
@@ -107,6 +109,15 @@ class Towers:
     def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
         return self._texts(texts, device)
+
+    @torch.no_grad()
+    def pooled_texts(self, texts: Sequence[str]) -> Float[Tensor, "B W"]:
+        """What the text tower makes of texts before its projection, float32, not normalised; on its device."""
+        device = self.module.logit_scale.device
+        parts = [list(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
+        with torch.autocast(device.type, enabled=False):
+            rows = [self.pool_text({k: v.to(device) for k, v in self.tokenize(part).items()}) for part in parts]
+        return torch.cat(rows).float()
 
     def _encoded(self, texts: list[str], device: torch.device) -> Tensor:
         self._follow(device)
@@ -159,9 +170,22 @@ def _open_clip(source: Source) -> Towers:
         tokenize=lambda texts: {"ids": tokenizer(texts)},
         encode_image=model.encode_image,
         encode_text=lambda tokens: model.encode_text(tokens["ids"]),
+        pool_text=lambda tokens: _before_projection(model, tokens["ids"]),
         name=f"open_clip {source.checkpoint or source.model} {source.pretrained}",
         files=files,
     )
+
+
+def _before_projection(model: Any, ids: Tensor) -> Tensor:
+    """open_clip projects inside `encode_text`, wherever its text tower keeps the projection."""
+    tower = getattr(model, "text", model)
+    if not hasattr(tower, "text_projection"):
+        raise CapabilityError(f"a text tower of {type(tower).__name__} shows no features before its projection.")
+    projection, tower.text_projection = tower.text_projection, None
+    try:
+        return model.encode_text(ids)  # type: ignore[no-any-return]
+    finally:
+        tower.text_projection = projection
 
 
 def _require_known(model: str, tag: str) -> None:
@@ -205,6 +229,7 @@ def _transformers(source: Source) -> Towers:
         tokenize=tokens,
         encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
         encode_text=lambda given: model.get_text_features(**given).pooler_output,
+        pool_text=lambda given: model.text_model(**given).pooler_output,
         name=f"transformers {source.checkpoint}",
         files=files,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float
@@ -54,10 +55,23 @@ def read_head(head: str, activation: Activation = "none") -> Head:
     Raises:
         DataError: no safetensors, no layers, several stacks, layers that do not fit, more than one output.
     """
+    path = require_local(head)
+    layers = read_layers(path)
+    if len(layers[-1][0]) != 1:
+        raise DataError(f"{path}: the last layer gives {len(layers[-1][0])} numbers; a score is one.")
+    made = layers if activation != "none" else [folded(layers)]
+    return Head(tuple((weight.float(), bias.float()) for weight, bias in made), activation)
+
+
+def read_layers(path: Path) -> list[Layer]:
+    """The linear layers of a safetensors file in float64, by rising N of `…N.weight`; a missing bias is 0.
+
+    Raises:
+        DataError: no safetensors, no layers, several stacks, layers that do not fit.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = require_local(head)
     try:
         tensors = load_file(path)
     except SafetensorError as error:
@@ -67,11 +81,7 @@ def read_head(head: str, activation: Activation = "none") -> Head:
         raise DataError(f"{path}: no linear layers 'N.weight' in it; found {', '.join(sorted(tensors)) or 'nothing'}.")
     if len(stacks := sorted({stack for stack, _, _ in named})) > 1:
         raise DataError(f"{path}: layers of several stacks ({', '.join(stacks[:4])}); keep only those of the head.")
-    layers = _linear(path, tensors, [key for _, _, key in sorted(named)])
-    if len(layers[-1][0]) != 1:
-        raise DataError(f"{path}: the last layer gives {len(layers[-1][0])} numbers; a score is one.")
-    made = layers if activation != "none" else [folded(layers)]
-    return Head(tuple((weight.float(), bias.float()) for weight, bias in made), activation)
+    return _linear(path, tensors, [key for _, _, key in sorted(named)])
 
 
 def folded(layers: list[Layer]) -> Layer:

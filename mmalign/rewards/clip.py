@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmalign.core.types import Rollout, Scores, Status
+from mmalign.core.types import Rollout, Scores
 from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._pictured import captions_of, picture_features
 from mmalign.rewards.functional import clip_score
 
 __all__ = ["Clip"]
@@ -21,7 +22,8 @@ class Clip:
     """Cosine of picture and text in a CLIP-family model; differentiable in the pixels.
 
     Judges pictures against their prompts; and texts (captions) against the picture `prompt.media["image"]` they were
-    written for: without one a row is NOT_APPLICABLE, an empty caption is PARSE_FAIL.
+    written for: without one a row is NOT_APPLICABLE, with one that cannot be read an ERROR; an empty caption is
+    PARSE_FAIL.
 
     Args:
         checkpoint: a folder (open_clip's or transformers'), `hf-hub:org/name` (open_clip) or `org/name` (transformers).
@@ -77,22 +79,18 @@ class Clip:
         towers = self.towers
         image = towers.images(images, getattr(torch, self.dtype))
         # Row by row: the B x B matrix of all pairs would hold B² numbers to use B.
-        cosine = (image * towers.texts(texts, images.device)).sum(1)
+        return self._scored((image * towers.texts(texts, images.device)).sum(1))
+
+    def _scored(self, cosine: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         if self.score == "cosine":
             return cosine
-        return clip_score(cosine) if self.score == "clip_score" else towers.scale * cosine
+        return clip_score(cosine) if self.score == "clip_score" else self.towers.scale * cosine
 
     def _captions(self, rollout: Rollout) -> Scores:
-        value = torch.full((len(rollout),), float("nan"))
-        status = torch.full((len(rollout),), int(Status.NOT_APPLICABLE), dtype=torch.int8)
-        for row, (prompt, caption) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
-            picture: Any = prompt.media.get("image")
-            if picture is None:
-                continue
-            if not caption.strip():
-                value[row], status[row] = self.range[0], int(Status.PARSE_FAIL)
-                continue
-            # Pictures of a data set differ in size, so each is prepared on its own.
-            value[row] = self._agreement(picture.reshape(1, *picture.shape[-3:]), [self.prefix + caption])[0].cpu()
-            status[row] = int(Status.OK)
-        return Scores(value, status)
+        found, scores = captions_of(rollout, self.range[0])
+        if found:
+            towers = self.towers
+            image = picture_features(towers, [row.picture for row in found.values()], getattr(torch, self.dtype))
+            texts = towers.texts([self.prefix + row.caption for row in found.values()], image.device)
+            scores.value[list(found)] = self._scored((image * texts).sum(1)).cpu()
+        return scores

@@ -107,6 +107,17 @@ def linear_head(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def grammar_head(tmp_path_factory):
+    """A grammar head of the paper's shape for the toy text tower, which is 32 wide."""
+    from safetensors.torch import save_file
+
+    path, rng = tmp_path_factory.mktemp("grammar") / "head.safetensors", torch.Generator().manual_seed(7)
+    shapes = {"0.weight": (16, 32), "2.weight": (2, 16)}
+    save_file({name: 0.2 * torch.randn(shape, generator=rng) for name, shape in shapes.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_clap(tmp_path_factory):
     """A transformers ClapModel folder: 4 kHz, windows of one second, 16 bands."""
     return _clap(tmp_path_factory.mktemp("clap"))

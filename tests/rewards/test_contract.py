@@ -20,7 +20,7 @@ TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
 @pytest.fixture(scope="module")
-def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, tmp_path_factory):
+def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, grammar_head, tmp_path_factory):
     """Any reward, built on tiny checkpoints."""
     checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
     corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"
@@ -33,10 +33,14 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, tmp_pa
         "align_evaluator": judge,
         "cider": {"corpus": str(corpus)},
         "clip": checkpoint,
+        "clip_s": checkpoint,
         "aesthetic": checkpoint | {"head": str(linear_head)},
+        "grammar": checkpoint | {"head": str(grammar_head)},
+        "hybrid": {"rule": {"name": "exact_match"}, "model": {"name": "length", "low": 5.0}},
         "mlp_head": checkpoint | {"head": str(linear_head), "activation": "gelu"},
         "frechet": reference | {"encoder": str(tiny_clip)},
         "mmd": reference | {"encoder": str(tiny_clip)},
+        "ref_clip_score": checkpoint,
         "vendi": {"encoder": str(tiny_clip)},
         "verifier": {"graded": True},
         "clap": {"checkpoint": str(tiny_clap)},

@@ -1,0 +1,69 @@
+"""The grammar head of "Fine-grained Image Captioning with CLIP Reward" (Cho et al. 2022, arXiv 2205.13115).
+
+Linear, ReLU, Linear to (ungrammatical, grammatical), without biases, on the text tower's features before their
+projection; from safetensors as `N.weight`, by rising N. `pipelines/grammar_head.py` trains one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import linear
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.files import require_local
+from mmalign.rewards._checkpoint import Stamp, stamp
+from mmalign.rewards._head import read_layers
+
+
+@dataclass(frozen=True)
+class GrammarHead:
+    """P(grammatical) from pooled text features."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    name: str
+
+    def __call__(self, features: Float[Tensor, "B W"]) -> Float[Tensor, " B"]:
+        """In [0, 1], float32, on the features' device. ConfigError where the widths do not fit."""
+        width = self.layers[0][0].shape[1]
+        if features.shape[1] != width:
+            raise ConfigError(
+                f"head: {self.name} takes {width} features, but the text tower gives {features.shape[1]}; name the "
+                "CLIP model that it was trained on."
+            )
+        x = features.float()
+        for i, (weight, bias) in enumerate(self.layers):
+            x = linear(x.relu() if i else x, weight.to(x.device), bias.to(x.device))
+        return x.softmax(1)[:, 1]
+
+    def digest(self) -> str:
+        """Names the weights."""
+        found = hashlib.sha256()
+        for part in (part for layer in self.layers for part in layer):
+            found.update(part.contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
+
+
+def load_grammar_head(head: str) -> GrammarHead:
+    """The head in a safetensors file, read once while the file does not change.
+
+    Raises:
+        DataError: no such file, no safetensors, layers that do not fit, or not two outputs.
+    """
+    return _read(head, stamp(require_local(head)))
+
+
+@lru_cache(maxsize=8)
+def _read(head: str, stamp: Stamp) -> GrammarHead:
+    path = require_local(head)
+    layers = read_layers(path)
+    if len(layers[-1][0]) != 2:
+        raise DataError(
+            f"{path}: the last layer gives {len(layers[-1][0])} numbers; a grammar head gives two (ungrammatical, "
+            "grammatical)."
+        )
+    return GrammarHead(tuple((weight.float(), bias.float()) for weight, bias in layers), str(path))

@@ -1,0 +1,138 @@
+"""Unit embeddings of texts by any text encoder of transformers (sentence encoders, BERT's kin, language models)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.files import local_path
+from mmalign.core.types import Rollout
+from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
+from mmalign.rewards._kept_texts import KeptTexts
+from mmalign.rewards._quiet_random import quiet_random
+
+__all__ = ["TextEncoder"]
+
+Pooling = Literal["auto", "mean", "first", "last"]
+_SENTENCE = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "first",
+    "pooling_mode_lasttoken": "last",
+}
+_PLAIN = ("Transformer", "Pooling", "Normalize")
+
+
+@dataclass
+class TextEncoder:
+    """Hidden states of a text pooled into one row, L2-normalised, float32; each distinct text is encoded once.
+
+    Reads a checkpoint of transformers' AutoModel, also as sentence-transformers writes it (its pooling is then known);
+    one with dense layers behind the pooling is refused, because they would be left out.
+
+    Args:
+        checkpoint: a folder or Hub id, safetensors.
+        pooling: over tokens: `mean`, the `first` (BERT's CLS), the `last` (language models); `auto`: what a
+            sentence-transformers folder says, else `mean`.
+        prefix: put before every text, as "query: " for E5.
+        tokens: of a text that are read; the rest is cut off.
+    """
+
+    checkpoint: str
+    pooling: Pooling = "auto"
+    prefix: str = ""
+    tokens: int = 512
+    modalities = frozenset({"text"})
+    differentiable = False
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ConfigError(f"encoder.tokens: {self.tokens} must be at least 1.")
+        if (folder := local_path(self.checkpoint)) is not None and folder.is_dir():
+            _refuse_dense(folder)
+
+    @property
+    def kept(self) -> KeptTexts:
+        """The encoder with its memory, loaded on first use."""
+        return _loaded(self.checkpoint, self._pooling, self.prefix, self.tokens, stamp(local_path(self.checkpoint)))
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per text."""
+        return self.texts(rollout.output)
+
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """Texts, no gradient."""
+        return self.kept(texts, "cuda" if torch.cuda.is_available() else "cpu")
+
+    def fingerprint(self) -> str:
+        """Of weights and the way they are read."""
+        read = f"{self._pooling}-{self.tokens}-{self.prefix!r}"
+        return weights_digest(self.checkpoint, weight_files(local_path(self.checkpoint)), read)
+
+    @property
+    def _pooling(self) -> str:
+        if self.pooling != "auto":
+            return self.pooling
+        said = (local_path(self.checkpoint) or Path("-")) / "1_Pooling" / "config.json"
+        modes = json.loads(said.read_text(encoding="utf-8")) if said.is_file() else {"pooling_mode_mean_tokens": True}
+        named = [key for key, on in modes.items() if key.startswith("pooling_mode") and on is True]
+        if len(named) != 1 or named[0] not in _SENTENCE:
+            raise DataError(f"{said}: pools by {', '.join(named) or 'nothing'}; known: {', '.join(_SENTENCE)}.")
+        return _SENTENCE[named[0]]
+
+
+def _refuse_dense(folder: Path) -> None:
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in json.loads(listing.read_text())]
+    if odd := [kind for kind in kinds if kind not in _PLAIN]:
+        raise DataError(f"{folder}: has a module {odd[0]}; only {', '.join(_PLAIN)} are read.")
+
+
+@lru_cache(maxsize=4)
+def _loaded(checkpoint: str, pooling: str, prefix: str, tokens: int, stamp: Stamp) -> KeptTexts:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = local_path(checkpoint)
+    weight_files(folder)  # says what is wrong with a folder without any
+    name = str(folder or checkpoint)
+    with quiet_random():
+        model: Any = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+    model = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().requires_grad_(False)
+    # Position tables end somewhere (RoBERTa's two before their length).
+    longest = min(
+        tokens, getattr(model.config, "max_position_embeddings", tokens) or tokens, tokenizer.model_max_length
+    )
+
+    def encode(texts: list[str], device: torch.device) -> Tensor:
+        given = tokenizer(
+            [prefix + text for text in texts],
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=longest,
+            return_tensors="pt",
+        ).to(device)
+        states = model.to(device)(**given).last_hidden_state.float()
+        return _pooled(states, given["attention_mask"].bool(), pooling)
+
+    return KeptTexts(encode)
+
+
+def _pooled(states: Float[Tensor, "B T D"], mask: Tensor, pooling: str) -> Float[Tensor, "B D"]:
+    if pooling == "first":
+        return states[:, 0]
+    if pooling == "last":
+        return states[torch.arange(len(states)), mask.sum(1) - 1]
+    weight = mask[..., None].to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -1,0 +1,75 @@
+"""Is a text well formed? A small head on a CLIP text tower, trained on captions and on what was made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mmalign.core.files import require_local
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._grammar_head import GrammarHead, load_grammar_head
+from mmalign.rewards._rows import read_rows
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
+
+__all__ = ["Grammar"]
+
+
+@dataclass
+class Grammar:
+    """P(grammatical), in [0, 1], as in "Fine-grained Image Captioning with CLIP Reward" (2205.13115).
+
+    The head tells captions from the same with words repeated, removed, inserted, swapped or shuffled: the ways in which
+    captions fall apart that are trained on CLIP alone. Texts are read without CLIPScore's "A photo depicts ", as the
+    head was trained. A text longer than the tower's context is judged by its beginning. An empty one is PARSE_FAIL.
+
+    Args:
+        head: safetensors, see `_grammar_head`; trained on the text tower of this very model.
+        checkpoint: the CLIP model, as reward `clip`'s.
+        model: an architecture of open_clip's list, instead of `checkpoint`.
+        pretrained: its weights' tag.
+        backend: which library reads `checkpoint`.
+        where: the answer stands, see `parsing.answer_of`.
+    """
+
+    head: str
+    checkpoint: str = ""
+    model: str = ""
+    pretrained: str = ""
+    backend: Backend = "auto"
+    where: Where = "whole"
+    modalities = frozenset({"text"})
+    range = (0.0, 1.0)
+    differentiable = False
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
+        require_local(self.head)
+
+    @property
+    def towers(self) -> Towers:
+        """The CLIP model, loaded on first use."""
+        return load_towers(self._source)
+
+    @property
+    def layers(self) -> GrammarHead:
+        """The head, read on first use."""
+        return load_grammar_head(self.head)
+
+    def fingerprint(self) -> str:
+        """Of weights, preprocessing and head."""
+        return f"{self.towers.fingerprint} {self.layers.digest()}"
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B texts."""
+        said, scores = read_rows(self._read, rollout, self.range[0])
+        if said:
+            with torch.no_grad():
+                found = self.layers(self.towers.pooled_texts(list(said.values())))
+            scores.value[list(said)] = found.cpu()
+        return scores
+
+    def _read(self, prompt: Prompt, output: str) -> str:
+        return bounded(answer_of(output, self.where), LONG)

@@ -1,0 +1,110 @@
+"""A rule and a model on one scale: by hand, with rewards that say exactly what they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import mmalign
+from mmalign.core.errors import ConfigError
+from mmalign.core.types import Prompt, Rollout, Status
+from mmalign.rewards import Guarded
+from mmalign.rewards._cache import identity
+from tests.rewards.doubles import Given, scores
+
+NAN = float("nan")
+
+
+def hybrid(rule: Any = "exact_match", model: Any = "length", **options: Any) -> Any:
+    specs = {"rule": {"name": rule}, "model": {"name": model, **({"low": 4.0} if model == "length" else {})}}
+    return mmalign.load_reward("hybrid", **specs, **options)
+
+
+def told(reward: Any, rule: Any, model: Any) -> Any:
+    """Let the two parts say what they are told."""
+    reward._rule.reward, reward._model.reward = rule, model
+    return reward
+
+
+def answers(*rows: tuple[str, Any]) -> Rollout:
+    prompts = [Prompt("q", meta={} if answer is None else {"answer": answer}) for _, answer in rows]
+    return Rollout(prompts, [text for text, _ in rows], torch.arange(len(rows)))
+
+
+def test_golden_value_of_the_confidence_gate() -> None:
+    """c = .7, rule 1, model .2: .76."""
+    reward = told(hybrid(trust=0.7), Given(scores([1.0]), (0.0, 1.0)), Given(scores([0.2]), (0.0, 1.0)))
+    found = reward(answers(("a", "a")))
+    assert found.value.item() == pytest.approx(0.76, abs=1e-6) and found.confidence.item() == pytest.approx(0.7)
+    assert {name: round(v.item(), 6) for name, v in found.parts.items()} == {"rule": 1.0, "model": 0.2, "trust": 0.7}
+
+
+def test_the_model_judges_what_the_rule_cannot_and_is_asked_of_nothing_else() -> None:
+    reward, asked = hybrid(), []
+    real = reward._model.reward
+    reward._model.reward = type(
+        "Counted",
+        (),
+        {
+            "modalities": real.modalities,
+            "range": real.range,
+            "differentiable": False,
+            "__call__": lambda self, rollout: asked.append(list(rollout.output)) or real(rollout),
+        },
+    )()
+    found = reward(answers(("yes", "yes"), ("no", "yes"), ("one two", None), ("one two three four", None)))
+    assert found.value.tolist() == [1.0, 0.0, 0.5, 1.0] and found.status.tolist() == [0] * 4
+    assert asked == [["one two", "one two three four"]] and found.parts["model"][:2].isnan().all()
+    assert found.confidence.tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_scales_meet_on_zero_to_one() -> None:
+    rule = Given(scores([-3.0, 4.0, 0.5]), (-3.0, 4.0))
+    wide = Given(scores([2.0, -2.0, 0.0]), (-float("inf"), float("inf")))
+    reward = told(hybrid(trust=0.5, scale="sigmoid", middle=0.0, spread=2.0), rule, wide)
+    found = reward(answers(("a", "a"), ("a", "a"), ("a", "a")))
+    model = torch.tensor([1.0, -1.0, 0.0]).sigmoid()
+    torch.testing.assert_close(found.value, 0.5 * torch.tensor([0.0, 1.0, 0.5]) + 0.5 * model)
+
+
+def test_statuses_of_the_parts() -> None:
+    rule = Given(scores([None, None, None, 1.0], [Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE, Status.OK]))
+    model = Given(scores([0.5, 0.5, None, None], [Status.OK, Status.OK, Status.ERROR, Status.ERROR]))
+    rule.scores.confidence = torch.tensor([1.0, 1.0, 1.0, 0.5])
+    reward = told(hybrid(), rule, model)
+    reward._model.reward = type(
+        "Rows",
+        (),
+        {
+            "modalities": model.modalities,
+            "range": (0.0, 1.0),
+            "differentiable": False,
+            "__call__": lambda self, rollout: model.scores[torch.tensor([int(text) for text in rollout.output])],
+        },
+    )()
+    made = answers(("0", "x"), ("1", "x"), ("2", "x"), ("3", "x"))
+    found = Guarded("both", reward, failed_share=1.0)(made)
+    assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.ERROR]
+    assert found.value[0] == 0 and found.value[1:].isnan().all()
+
+
+def test_what_it_is_made_of_shows() -> None:
+    reward = hybrid()
+    assert reward.modalities == {"text"} and reward.needs == () and reward.deterministic and not reward.whole
+    assert identity(reward) == identity(hybrid()) != identity(hybrid(trust=0.5))
+    assert hybrid("group_length").whole and hybrid(model="exact_match").needs == ("answer",)
+
+
+def test_faults_of_the_options() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)trust: 0.0 is not in \(0, 1\].*spread: -1.0 must be above 0"):
+        hybrid(trust=0.0, spread=-1.0)
+    with pytest.raises(ConfigError, match=r"hybrid.model.name: no reward is called 'lenght'. Did you mean 'length'"):
+        hybrid(model="lenght")
+    with pytest.raises(ConfigError, match="model: 'vendi' judges sets, not rows"):
+        hybrid(model="vendi")
+    with pytest.raises(ConfigError, match="reward 'hybrid' is built of two rewards"):
+        from mmalign.rewards import load_reward
+
+        load_reward("hybrid", rule={"name": "exact_match"}, model={"name": "length"})

@@ -1,6 +1,6 @@
 """Which compositions are kept out of training: the held-out split asks for things never seen together."""
 
-from mmalign.miniworld.language import Request
+from mmalign.miniworld.language import Clause, Request
 from mmalign.miniworld.scenes import SHAPES, Scene
 
 #: Every shape and every colour is seen in training, but never these together.
@@ -48,6 +48,16 @@ def unseen_compositions(request: Request) -> list[tuple]:
         if arranged in UNSEEN_ARRANGED:
             found.append(arranged)
     return found
+
+
+def unseen_clause(clause: Clause) -> bool:
+    """Whether one clause names a composition that training never shows."""
+    kinds = [kind for kind in (clause.kind, clause.other) if kind is not None]
+    if any((kind.shape, kind.color) in UNSEEN_COLORED for kind in kinds):
+        return True
+    if clause.relation is not None and len(kinds) == 2:
+        return arrangement(kinds[0].shape, clause.relation, kinds[1].shape) in UNSEEN_ARRANGED
+    return bool(kinds) and (clause.count, kinds[0].shape) in UNSEEN_COUNTED
 
 
 def shows_unseen_color(scene: Scene) -> bool:

@@ -146,19 +146,30 @@ def generate_heldout(
     pipeline: "StableDiffusion3Pipeline", n: int, steps: int, guidance: float, padding: int = 1, batch: int = 64
 ) -> tuple[np.ndarray, list]:
     """Images ``(n, 3, 64, 64)`` of ``n`` distinct held-out requests, and these; noise is fixed by the position."""
+    requests = distinct_requests("heldout", n)
+    return generate(pipeline, [request.text for request in requests], steps, guidance, padding, batch), requests
+
+
+def generate(
+    pipeline: "StableDiffusion3Pipeline",
+    captions: list[str],
+    steps: int,
+    guidance: float,
+    padding: int = 1,
+    batch: int = 64,
+) -> np.ndarray:
+    """Images ``(n, 3, 64, 64)`` in [0, 1], one for each caption."""
     import torch
     from diffusers.utils import logging
 
     # Cutting the silent encoder's padding short is meant, and needs no warning a prompt.
     logging.set_verbosity_error()
-    requests = distinct_requests("heldout", n)
     pipeline.set_progress_bar_config(disable=True)
     generator, images = torch.Generator().manual_seed(7), []
-    for part in range(0, n, batch):
-        prompts = [request.text for request in requests[part : part + batch]]
+    for part in range(0, len(captions), batch):
         images.append(
             pipeline(
-                prompts,
+                captions[part : part + batch],
                 height=64,
                 width=64,
                 num_inference_steps=steps,
@@ -168,7 +179,7 @@ def generate_heldout(
                 output_type="np",
             ).images.transpose(0, 3, 1, 2)
         )
-    return np.concatenate(images), requests
+    return np.concatenate(images)
 
 
 class MovingAverage:

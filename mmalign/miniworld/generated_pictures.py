@@ -1,0 +1,32 @@
+"""Pictures that the scenes' generator makes of captions, flaws included, kept in a file: models learn to judge by them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mmalign.miniworld.assets import asset_path
+from mmalign.miniworld.grammar import Request, parse
+from mmalign.miniworld.splits import distinct_requests
+
+#: Steps and guidance of the generator; every caption gets one picture of each.
+_SETTINGS = ((8, 0.0), (8, 3.0))
+
+
+def generated_pictures(file: Path, split: str, n: int, seed: int = 0) -> tuple[np.ndarray, list[Request]]:
+    """Two pictures of each of ``n`` distinct requests, read from ``file`` where it exists and made and kept there if not.
+
+    Returns:
+        Images ``(2 n, 3, 64, 64)`` uint8, and the request of each.
+    """
+    if not file.exists():
+        from diffusers import StableDiffusion3Pipeline
+
+        from mmalign.miniworld.train_generator import generate
+
+        pipeline = StableDiffusion3Pipeline.from_pretrained(asset_path("scenes_sd3"))
+        captions = [request.text for request in distinct_requests(split, n, seed)]
+        images = [np.round(generate(pipeline, captions, *setting) * 255).astype(np.uint8) for setting in _SETTINGS]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(file, images=np.concatenate(images), captions=captions * len(_SETTINGS))
+    with np.load(file) as kept:
+        return kept["images"], [parse(str(caption)) for caption in kept["captions"]]

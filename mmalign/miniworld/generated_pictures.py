@@ -1,4 +1,4 @@
-"""Pictures that the scenes' generator makes of captions, flaws included, kept in a file: models learn to judge by them."""
+"""Pictures that the scenes' generator makes of captions, flaws included, kept in a file to learn to judge by."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _SETTINGS = ((8, 0.0), (8, 3.0))
 
 
 def generated_pictures(file: Path, split: str, n: int, seed: int = 0) -> tuple[np.ndarray, list[Request]]:
-    """Two pictures of each of ``n`` distinct requests, read from ``file`` where it exists and made and kept there if not.
+    """Two pictures of each of ``n`` distinct requests, from ``file``; where there is none they are made and kept there.
 
     Returns:
         Images ``(2 n, 3, 64, 64)`` uint8, and the request of each.

@@ -1,8 +1,8 @@
 """Train the scenes' vision-language model: it describes pictures, answers yes/no questions and finds things.
 
 ``python -m mmalign.miniworld.train_vlm`` makes ``assets/scenes_vlm``, a LLaVA of transformers: the image tower of
-``assets/scenes_clip``, a projector and a small Llama. It judges well, and describes and finds less well: that is left for
-rewards to teach.
+``assets/scenes_clip``, a projector and a small Llama. It judges well, and describes and finds less well: that is left
+for rewards to teach.
 """
 
 import argparse
@@ -35,6 +35,8 @@ PAD, END, ANSWER, UNKNOWN, IMAGE = "<|pad|>", "<|end|>", "<|answer|>", "<|unknow
 PATCH, CONTEXT = 8, 192
 #: The tower has learned to see already; it moves this much slower than the rest.
 TOWER_RATE = 0.3
+#: How much more a wrong yes or no counts than another word.
+JUDGED_WEIGHT = 2.0
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
 _TEMPLATE = (
     "{% for m in messages %}{% for part in m['content'] %}"
@@ -178,8 +180,27 @@ class Packing:
         return ids, positions, numbers, targets
 
 
-def losses(model: "LlavaForConditionalGeneration", reader: "torch.nn.Linear", batch: Batch) -> "torch.Tensor":
-    """Cross-entropies of the answers' tokens and of reading patches, ``(2,)``."""
+def attend_in_full_precision() -> str:
+    """The name of an attention in float32 inside a bfloat16 autocast: half the time of bfloat16's own on a CPU."""
+    import torch
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attend(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
+
+    AttentionInterface.register("sdpa_float32", attend)
+    return "sdpa_float32"
+
+
+def losses(
+    model: "LlavaForConditionalGeneration",
+    reader: "torch.nn.Linear",
+    batch: Batch,
+    weights: "torch.Tensor | None" = None,
+) -> "torch.Tensor":
+    """Cross-entropies of the answers' tokens (each token of the vocabulary of some weight) and of reading patches."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -191,7 +212,7 @@ def losses(model: "LlavaForConditionalGeneration", reader: "torch.nn.Linear", ba
         inputs_embeds=embedded, attention_mask=batch.seen, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
     said = batch.targets >= 0
-    answers = cross_entropy(model.lm_head(hidden[said]), batch.targets[said])
+    answers = cross_entropy(model.lm_head(hidden[said]), batch.targets[said], weights)
     return torch.stack([answers, _read_patches(reader(looked), batch.patches)])
 
 
@@ -252,9 +273,13 @@ def train(
     rates = [TOWER_RATE * phase.lr, phase.lr]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=phase.steps, pct_start=0.08)
     print(f"{len(material.made)} pictures made after {time.time() - started:.0f} s", flush=True)
-    recent = []
+    recent, attention = [], attend_in_full_precision()
+    weights = torch.ones(len(processor.tokenizer))
+    weights[processor.tokenizer.convert_tokens_to_ids([YES, NO])] = JUDGED_WEIGHT
     for step in range(1, phase.steps + 1):
-        found = losses(model, reader, packing.batch(material.draw(phase.batch, course)))
+        model.set_attn_implementation(attention)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = losses(model, reader, packing.batch(material.draw(phase.batch, course)), weights)
         optimizer.zero_grad()
         found.dot(torch.tensor([1.0, 0.1])).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -262,8 +287,11 @@ def train(
         schedule.step()
         recent.append(found.detach().numpy())
         if step % 25 == 0:
-            print(f"step {step} losses {np.mean(recent[-25:], axis=0).round(4)} {time.time() - started:.0f} s", flush=True)
+            print(
+                f"step {step} losses {np.mean(recent[-25:], axis=0).round(4)} {time.time() - started:.0f} s", flush=True
+            )
         if step % phase.report_every == 0 or step == phase.steps:
+            model.set_attn_implementation("sdpa")
             metrics = measure(model, processor, 96 if step < phase.steps else 256, runs)
             seconds = round(time.time() - started)
             print(f"step {step} {metrics} {seconds} s", flush=True)

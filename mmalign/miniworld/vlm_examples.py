@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from mmalign.miniworld.grammar import Request, hard_negatives
 from mmalign.miniworld.language import RELATIONS, Clause, Description, Group, relation_holds
 from mmalign.miniworld.questions import CAPTION, NO, YES, Question, answer, ask, questions_of, where
 from mmalign.miniworld.scenes import COLORS, MAX_THINGS, SHAPES, SIZES, Scene, Thing, render
+
+T = TypeVar("T")
 
 #: Of questions for one thing or more, for an exact number, for the total, and for a relation.
 _STYLES = (0.25, 0.3, 0.15, 0.3)
@@ -65,9 +67,14 @@ def draw_lessons(
 
 def find(scene: Scene, rng: np.random.Generator) -> Lesson:
     """The question for the boxes of one kind of thing that a scene shows, and these."""
-    kind = _masked(_pick(rng, scene.things), rng)
+    kind = draw_kind(scene, rng)
     found = boxes_of(scene, kind)
     return Lesson(where(Group(len(found), kind)), write_boxes(found))
+
+
+def draw_kind(scene: Scene, rng: np.random.Generator) -> Description:
+    """A kind of thing that a scene of known shapes shows."""
+    return _masked(_pick(rng, scene.things), rng)
 
 
 def likely_questions(request: Request | None, rng: np.random.Generator) -> list[Question]:
@@ -151,15 +158,13 @@ def _masked(thing: Thing, rng: np.random.Generator) -> Description:
 
 def _changed(kind: Description, rng: np.random.Generator) -> Description:
     """Another value of one trait that a kind states."""
-    options = [("shape", SHAPES)]
-    options += [("color", COLORS)] if kind.color else []
-    options += [("size", SIZES)] if kind.size else []
-    trait, values = _pick(rng, options)
+    stated = [("shape", SHAPES), ("color", COLORS), ("size", SIZES)]
+    trait, values = _pick(rng, [(trait, values) for trait, values in stated if getattr(kind, trait)])
     other = _pick(rng, [value for value in values if value != getattr(kind, trait)])
     return kind._replace(**{trait: other})
 
 
-def _pick(rng: np.random.Generator, options: Sequence) -> object:
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 

@@ -14,7 +14,7 @@ from mmalign.miniworld.language import CaptionError, Group, Request, parse
 from mmalign.miniworld.questions import CAPTION, NO, YES, Question, answer, questions_of, where
 from mmalign.miniworld.scenes import Scene, render
 from mmalign.miniworld.verifier import read_scene
-from mmalign.miniworld.vlm_examples import _masked, draw_question, likely_questions
+from mmalign.miniworld.vlm_examples import draw_kind, draw_question, likely_questions
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def balanced(
 
 
 def caption_measures(said: list[str], scenes: list[Scene], told: list[Request]) -> dict[str, float]:
-    """Mean share of clauses right, of the captions' own clauses that hold, and of captions that are right altogether."""
+    """Shares of clauses right, of the captions' own clauses that hold, and of captions that are right altogether."""
     rows = []
     for text, scene, full in zip(said, scenes, told, strict=True):
         try:
@@ -151,11 +151,15 @@ def measure(
     rng = np.random.default_rng([31, seed])
     pictures, scenes, told = heldout_scenes(n, seed)
     found = caption_measures(written(model, processor, pictures, [CAPTION] * n), scenes, told)
-    kinds = [_masked(scene.things[int(rng.integers(len(scene.things)))], rng) for scene in scenes]
+    kinds = [draw_kind(scene, rng) for scene in scenes]
     wheres = [where(Group(sum(map(kind.fits, scene.things)), kind)) for scene, kind in zip(scenes, kinds, strict=True)]
     found |= box_measures(written(model, processor, pictures, wheres), scenes, kinds)
     shown = list(zip(pictures, scenes, told, strict=True))
-    asked = [(a, scene, draw_question(scene, likely_questions(full, rng), rng, "any")) for a, scene, full in shown for _ in range(4)]
+    asked = [
+        (a, scene, draw_question(scene, likely_questions(full, rng), rng, "any"))
+        for a, scene, full in shown
+        for _ in range(4)
+    ]
     found["judge"] = balanced(model, processor, asked)
     unseen = [row for row in asked if unseen_clause(row[2].clause)]
     found["judge_unseen"] = balanced(model, processor, unseen)

@@ -47,6 +47,7 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     written = tmp_path / "written.jsonl"
     write_image(torch.zeros(3, 4, 4), tmp_path / "a.png")
     row = {"answer": "3", "references": ["a cat"], "image": "a.png", "chosen": "good", "rejected": "bad"}
+    row |= {"boxes": [[0, 0, 2, 3]], "size": [4, 4], "seen_size": [28, 28]}
     written.write_text("".join(json.dumps({"prompt": f"{n} cats?", **row}) + "\n" for n in range(40)))
     for name in configs():
         change = []

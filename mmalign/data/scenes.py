@@ -1,0 +1,98 @@
+"""Pictures of the embedded world, drawn by seed, with something to be said about each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from mmalign.core.types import Prompt
+
+if TYPE_CHECKING:
+    from mmalign.miniworld.language import Request
+    from mmalign.miniworld.scenes import Scene
+
+__all__ = ["Scenes"]
+
+Skill = Literal["caption", "boxes", "questions"]
+
+
+@dataclass
+class Scenes:
+    """Prompts with `media["image"]` (3, 64, 64); held-out ones show compositions that training never shows.
+
+    | skill | the prompt asks | `Prompt.meta` |
+    |---|---|---|
+    | caption | to describe the picture | references: [its fullest caption], for `bmas`, `cider`, … |
+    | boxes | where the things of one kind are | boxes: in pixels, for `iou`; size: [64, 64] |
+    | questions | something with yes or no | answer: "yes" or "no", for `exact_match` |
+
+    Args:
+        skill: which of them.
+        count: pictures to train on.
+        held_out: pictures to evaluate on.
+        seed: of all pictures; the two sides differ for every seed.
+    """
+
+    skill: Skill = "caption"
+    count: int = 1000
+    held_out: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.skill not in get_args(Skill):
+            raise ValueError(f"skill is {self.skill!r}; there is {', '.join(get_args(Skill))}")
+        if self.count < 1 or self.held_out < 0:
+            raise ValueError(f"count is {self.count} and held_out {self.held_out}; they count pictures")
+
+    def training_items(self) -> list[Prompt]:
+        """Pictures of the train split."""
+        return self._training
+
+    def held_out_items(self) -> list[Prompt]:
+        """Pictures with held-out compositions."""
+        return self._held_out
+
+    @cached_property
+    def _training(self) -> list[Prompt]:
+        return self._drawn("train", self.count)
+
+    @cached_property
+    def _held_out(self) -> list[Prompt]:
+        return self._drawn("heldout", self.held_out)
+
+    def _drawn(self, split: str, count: int) -> list[Prompt]:
+        from mmalign.miniworld.descriptions import sample_described
+        from mmalign.miniworld.scenes import render
+
+        rng = np.random.default_rng([43, self.seed, split == "heldout"])
+        prompts = []
+        for _ in range(count):
+            scene, told = sample_described(rng, split)
+            text, meta = _asked(self.skill, scene, told, rng, split)
+            prompts.append(Prompt(text, {"image": torch.from_numpy(render(scene, rng))}, meta))
+        return prompts
+
+
+def _asked(
+    skill: Skill, scene: Scene, told: Request, rng: np.random.Generator, split: str
+) -> tuple[str, Mapping[str, Any]]:
+    from mmalign.miniworld.boxes import boxes_of
+    from mmalign.miniworld.language import Group
+    from mmalign.miniworld.questions import CAPTION, NO, YES, answer, where
+    from mmalign.miniworld.scenes import IMAGE_SIZE
+    from mmalign.miniworld.vlm_examples import draw_kind, draw_question, likely_questions
+
+    if skill == "caption":
+        return CAPTION, {"references": [told.text]}
+    if skill == "boxes":
+        kind = draw_kind(scene, rng)
+        boxes = boxes_of(scene, kind)
+        meta = {"boxes": [list(box) for box in boxes], "size": [IMAGE_SIZE, IMAGE_SIZE]}
+        return where(Group(len(boxes), kind)), meta
+    question = draw_question(scene, likely_questions(told, rng), rng, "train" if split == "train" else "any")
+    return question.text, {"answer": YES if answer(question, scene) else NO}

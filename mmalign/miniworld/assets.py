@@ -9,6 +9,7 @@ _MAKERS = {
     "scenes_clip": "python -m mmalign.miniworld.train_clip",
     "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
     "scenes_rewriter": "python -m mmalign.miniworld.train_rewriter",
+    "scenes_vlm": "mmalign miniworld train vlm",
     "prompts": "python -m mmalign.miniworld.splits && python -m mmalign.miniworld.tunes.splits",
 }
 

@@ -43,9 +43,17 @@ def rewriter(out: Path) -> None:
     train_rewriter.main(out / "scenes_rewriter")
 
 
+def vlm(out: Path) -> None:
+    """`out/scenes_vlm`, on the image tower of `out/scenes_clip` and with pictures made by `out/scenes_sd3`."""
+    from mmalign.miniworld import train_vlm
+
+    train_vlm.main(out / "scenes_vlm", clip=out / "scenes_clip")
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "autoencoder": autoencoder,
     "generator": generator,
     "clip": clip,
     "rewriter": rewriter,
+    "vlm": vlm,
 }

@@ -44,7 +44,7 @@ def rewriter(out: Path) -> None:
 
 
 def vlm(out: Path) -> None:
-    """`out/scenes_vlm`, on the image tower of `out/scenes_clip` and with pictures made by `out/scenes_sd3`."""
+    """`out/scenes_vlm`, on the image tower of `out/scenes_clip`; `assets/scenes_sd3` makes some of its pictures."""
     from mmalign.miniworld import train_vlm
 
     train_vlm.main(out / "scenes_vlm", clip=out / "scenes_clip")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.miniworld.assets import asset_path
+from mmalign.miniworld.boxes import box_of
 from mmalign.miniworld.clip_examples import distort, patch_labels, soften
 from mmalign.miniworld.clip_tower import vision_weights
 from mmalign.miniworld.generated_pictures import generated_pictures
@@ -35,6 +36,8 @@ PAD, END, ANSWER, UNKNOWN, IMAGE = "<|pad|>", "<|end|>", "<|answer|>", "<|unknow
 PATCH, CONTEXT = 8, 192
 #: The tower has learned to see already; it moves this much slower than the rest.
 TOWER_RATE = 0.3
+#: Of answers, of naming patches and of placing what they show.
+LOSS_WEIGHTS = (1.0, 0.2, 0.2)
 #: How much more a wrong yes or no counts than another word.
 JUDGED_WEIGHT = 2.0
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
@@ -132,6 +135,17 @@ class Batch:
     seen: "torch.Tensor"  # (B, 1, L, L) bool
     targets: "torch.Tensor"  # (B, L), the next token where it is part of an answer, and -100
     patches: "torch.Tensor"  # (B, patches, 3), see patch_labels
+    places: "torch.Tensor"  # (B, patches, 4), boxes of the things in units of eight pixels
+
+
+def patch_places(scenes: list[Scene]) -> np.ndarray:
+    """``(n, patches, 4)`` float32: the box of what is centred in each patch, in units of eight pixels, else 0."""
+    across = IMAGE_SIZE // PATCH
+    places = np.zeros((len(scenes), across * across, 4), dtype=np.float32)
+    for row, scene in zip(places, scenes, strict=True):
+        for thing in scene.things:
+            row[int(thing.y) // PATCH * across + int(thing.x) // PATCH] = np.array(box_of(thing)) / 8
+    return places
 
 
 class Packing:
@@ -164,8 +178,8 @@ class Packing:
         seen = same & torch.ones(width, width, dtype=torch.bool).tril()
         images = soften(np.stack([one.image for one in shown]), self.rng)
         clean = [Scene(tuple(thing for thing in one.scene.things if thing.shape in SHAPES)) for one in shown]
-        patches = torch.from_numpy(patch_labels(clean, PATCH))
-        return Batch(torch.from_numpy(images - 0.75) / 0.25, ids, positions, seen, targets, patches)
+        patches, places = torch.from_numpy(patch_labels(clean, PATCH)), torch.from_numpy(patch_places(clean))
+        return Batch(torch.from_numpy(images - 0.75) / 0.25, ids, positions, seen, targets, patches, places)
 
     def _row(self, shown: Shown) -> tuple[list[int], list[int], list[int], list[int]]:
         """Ids, positions, number of the lesson (0 for the picture) and targets."""
@@ -194,39 +208,58 @@ def attend_in_full_precision() -> str:
     return "sdpa_float32"
 
 
+class Reader:
+    """Teaches the projector to say in the language model's own words what stands in each patch, and where exactly.
+
+    A picture's token then lies where the embeddings of its shape, color and size do, so that a question's words find it
+    by likeness, in combinations never seen too; an empty patch reads as the placeholder of pictures. Without this the
+    language model was hardly better than a guess after 600 steps.
+    """
+
+    def __init__(self, processor: "LlavaProcessor", width: int) -> None:
+        import torch
+
+        named = [[IMAGE, *SHAPES], COLORS, SIZES]
+        self.words = [processor.tokenizer.convert_tokens_to_ids(list(words)) for words in named]
+        self.place = torch.nn.Linear(width, 4)
+
+    def losses(self, tokens: "torch.Tensor", table: "torch.Tensor", batch: Batch) -> "torch.Tensor":
+        """Of naming patches and of placing their things, ``(2,)``.
+
+        Args:
+            tokens: ``(B, patches, width)``, as the language model gets them.
+            table: ``(vocabulary, width)``, its embeddings.
+            batch: what there is.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        filled = batch.patches[..., 0] > 0
+        naming = cross_entropy((tokens @ table[self.words[0]].T).flatten(0, 1).float(), batch.patches[..., 0].flatten())
+        for at, words in enumerate(self.words):
+            read = tokens[filled] @ table[words].T
+            naming = naming + cross_entropy(read.float(), batch.patches[filled][:, at])
+        placing = (self.place(tokens[filled]).float() - batch.places[filled]).abs().mean()
+        return torch.stack([naming, placing])
+
+
 def losses(
-    model: "LlavaForConditionalGeneration",
-    reader: "torch.nn.Linear",
-    batch: Batch,
-    weights: "torch.Tensor | None" = None,
+    model: "LlavaForConditionalGeneration", reader: Reader, batch: Batch, weights: "torch.Tensor | None" = None
 ) -> "torch.Tensor":
-    """Cross-entropies of the answers' tokens (each token of the vocabulary of some weight) and of reading patches."""
+    """Of the answers' tokens (weighted by the vocabulary's), of naming patches and of placing things, ``(3,)``."""
     import torch
     from torch.nn.functional import cross_entropy
 
     inside = model.model
-    looked = inside.vision_tower(batch.pixels).last_hidden_state[:, 1:]
-    embedded = inside.language_model.embed_tokens(batch.ids)
-    embedded = torch.cat([inside.multi_modal_projector(looked), embedded[:, IMAGE_TOKENS:]], dim=1)
+    table = inside.language_model.embed_tokens.weight
+    pictures = inside.multi_modal_projector(inside.vision_tower(batch.pixels).last_hidden_state[:, 1:])
+    embedded = torch.cat([pictures, table[batch.ids[:, IMAGE_TOKENS:]]], dim=1)
     hidden = inside.language_model(
         inputs_embeds=embedded, attention_mask=batch.seen, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
     said = batch.targets >= 0
-    answers = cross_entropy(model.lm_head(hidden[said]), batch.targets[said], weights)
-    return torch.stack([answers, _read_patches(reader(looked), batch.patches)])
-
-
-def _read_patches(read: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
-    """Cross-entropies against ``patch_labels``: what stands in each patch, and the traits of what does."""
-    from torch.nn.functional import cross_entropy
-
-    shapes, colors, sizes = read.split([1 + len(SHAPES), len(COLORS), len(SIZES)], dim=-1)
-    filled = labels[..., 0] > 0
-    return (
-        cross_entropy(shapes.flatten(0, 1), labels[..., 0].flatten())
-        + cross_entropy(colors[filled], labels[filled][:, 1])
-        + cross_entropy(sizes[filled], labels[filled][:, 2])
-    )
+    answers = cross_entropy(model.lm_head(hidden[said]).float(), batch.targets[said], weights)
+    return torch.cat([answers[None], reader.losses(pictures, table, batch)])
 
 
 def make_examples(rebuilt: int, captions: int, seed: int, runs: Path) -> Examples:
@@ -265,10 +298,10 @@ def train(
     started = time.time()
     material = make_examples(phase.rebuilt, 900, phase.seed, runs)
     packing, course = Packing(processor, material.rng), Course(phase.asked, phase.captions, phase.boxes)
-    reader = torch.nn.Linear(128, 1 + len(SHAPES) + len(COLORS) + len(SIZES))
+    reader = Reader(processor, model.config.text_config.hidden_size)
     tower = list(model.model.vision_tower.parameters())
     fresh = [weight for weight in model.parameters() if not any(weight is other for other in tower)]
-    groups = [{"params": tower}, {"params": [*fresh, *reader.parameters()]}]
+    groups = [{"params": tower}, {"params": [*fresh, *reader.place.parameters()]}]
     optimizer = torch.optim.AdamW(groups, lr=phase.lr, weight_decay=0.05, betas=(0.9, 0.98))
     rates = [TOWER_RATE * phase.lr, phase.lr]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=phase.steps, pct_start=0.08)
@@ -281,7 +314,7 @@ def train(
         with torch.autocast("cpu", torch.bfloat16):
             found = losses(model, reader, packing.batch(material.draw(phase.batch, course)), weights)
         optimizer.zero_grad()
-        found.dot(torch.tensor([1.0, 0.1])).backward()
+        found.dot(torch.tensor(LOSS_WEIGHTS)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -292,7 +325,7 @@ def train(
             )
         if step % phase.report_every == 0 or step == phase.steps:
             model.set_attn_implementation("sdpa")
-            metrics = measure(model, processor, 96 if step < phase.steps else 256, runs)
+            metrics = measure(model, processor, 64 if step < phase.steps else 256, runs)
             seconds = round(time.time() - started)
             print(f"step {step} {metrics} {seconds} s", flush=True)
             provenance = asdict(phase) | {"steps": step, "seconds": seconds, "metrics": metrics}
@@ -322,15 +355,16 @@ def main(
 ) -> None:
     """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
     import torch
-    from safetensors.torch import load_file
+    from transformers import LlavaForConditionalGeneration
 
     torch.manual_seed(phase.seed)
     processor = build_processor()
-    model = build_model(processor, clip or asset_path("scenes_clip"))
-    earlier = None
-    if start:
-        model.load_state_dict(load_file(start / "model.safetensors"), strict=False)
-        earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
+    earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8")) if start else None
+    model = (
+        LlavaForConditionalGeneration.from_pretrained(start)
+        if start
+        else build_model(processor, clip or asset_path("scenes_clip"))
+    ).train()
     provenance = train(model, processor, out, runs, phase)
     if earlier:
         save(model, processor, out, provenance | {"earlier": earlier})

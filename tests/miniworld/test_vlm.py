@@ -67,7 +67,7 @@ def test_lessons_behind_one_picture_do_not_see_each_other(model, processor, show
     packing = train_vlm.Packing(processor, np.random.default_rng(0))
     batch = packing.batch(shown)
     with torch.no_grad():
-        together = train_vlm.losses(model, torch.nn.Linear(128, 14), batch)[0]
+        together = train_vlm.losses(model, train_vlm.Reader(processor, 128), batch)[0]
         total, count = 0.0, 0
         for row, one in enumerate(shown):
             for question, answer in one.lessons:

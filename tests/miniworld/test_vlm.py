@@ -47,7 +47,7 @@ def test_the_tower_computes_what_open_clip_does(model) -> None:
     with torch.no_grad():
         want = clip.visual(pixels)[1]
         got = model.model.vision_tower(pixels).last_hidden_state[:, 1:]
-        assert want.std() > 0.5 and torch.allclose(got, want, atol=1e-4)
+        assert want.std() > 0.1 and torch.allclose(got, want, atol=1e-4)
         seen = model.get_image_features(pixels).pooler_output
         assert torch.allclose(torch.stack(list(seen)), model.model.multi_modal_projector(want), atol=1e-4)
 

@@ -1,8 +1,7 @@
 """Train the grammar head that rewards `clip_s` and `grammar` read, on the text tower of any CLIP model.
 
     python -m pipelines.grammar_head captions.txt --model ViT-B-32-quickgelu --pretrained openai --out heads/grammar
-    python -m pipelines.grammar_head assets/prompts/scenes_train.txt --checkpoint assets/scenes_clip --scenes \
-        --out assets/scenes_grammar
+    python -m pipelines.grammar_head --scenes 6000 --checkpoint assets/scenes_clip --out assets/scenes_grammar
 
 Captions, one a line, are the positives; the negatives are made of them (`mmalign.rewards._corruption`). The head is
 that of Cho et al. 2022 (2205.13115) under its cross-entropy; their text tower is tuned with it, here it stays.
@@ -20,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.core.files import require_local
+from mmalign.miniworld.language import CaptionError, parse
+from mmalign.miniworld.splits import distinct_requests
 from mmalign.rewards._clip_towers import Source, Towers, load_towers
 from mmalign.rewards._corruption import WAYS, corrupted
+from mmalign.run.directory import commit
 
 Judge = Callable[[str], bool]
+HIDDEN = 512  # features between the head's two layers, the paper's
 
 
 def examples(captions: list[str], each: int, well_formed: Judge, seed: int) -> tuple[list[str], list[str], Tensor]:
@@ -39,12 +42,12 @@ def examples(captions: list[str], each: int, well_formed: Judge, seed: int) -> t
     return texts, ways, torch.tensor([not way for way in ways]).long()
 
 
-def fit(features: Tensor, labels: Tensor, steps: int = 1500, rows: int = 256, seed: int = 0) -> nn.Sequential:
+def fit(features: Tensor, labels: Tensor, steps: int = 3000, rows: int = 256, seed: int = 0) -> nn.Sequential:
     """The head that tells the two apart: AdamW under a cosine schedule."""
     torch.manual_seed(seed)
-    width = features.shape[1]
-    head = nn.Sequential(nn.Linear(width, width, bias=False), nn.ReLU(), nn.Linear(width, 2, bias=False))
-    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01)
+    hidden = nn.Linear(features.shape[1], HIDDEN, bias=False)
+    head = nn.Sequential(hidden, nn.ReLU(), nn.Linear(HIDDEN, 2, bias=False))
+    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         batch = torch.randint(len(labels), (rows,))
@@ -66,41 +69,49 @@ def accuracy(head: nn.Module, towers: Towers, captions: list[str], well_formed: 
 
 
 def in_scenes(text: str) -> bool:
-    """Is the text a caption of the miniworld's grammar?"""
-    from mmalign.miniworld.language import CaptionError, parse
-
+    """Is the text a caption of the miniworld's grammar? Then nothing is wrong with it, whatever it was made from."""
     try:
         return bool(parse(text))
     except CaptionError:
         return False
 
 
-def main(captions: Path, source: Source, out: Path, well_formed: Judge, steps: int = 1500, seed: int = 0) -> None:
-    """Train on nine lines of ten, measure on the tenth, and write `out/head.safetensors` and `out/provenance.json`."""
+def main(lines: list[str], source: Source, out: Path, well_formed: Judge, steps: int = 3000, seed: int = 0) -> None:
+    """Train on nine captions of ten, measure on the tenth; writes `out/head.safetensors` and `out/provenance.json`."""
     from safetensors.torch import save_file
 
-    lines = list(dict.fromkeys(line.strip() for line in captions.read_text(encoding="utf-8").splitlines()))
-    lines = [line for line in lines if line]
     towers, kept = load_towers(source), [line for i, line in enumerate(lines) if i % 10]
-    texts, _, labels = examples(kept, 4, well_formed, seed)
-    head = fit(towers.pooled_texts(texts).cpu(), labels, steps, seed=seed)
+    texts, _, labels = examples(kept, 1, well_formed, seed)
+    unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    features = towers.pooled_texts(list(unique)).cpu()[[unique[text] for text in texts]]
+    head = fit(features, labels, steps, seed=seed)
     found = accuracy(head, towers, lines[::10], well_formed)
     out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}, out / "head.safetensors"
-    )
-    facts = {"captions": str(captions), "clip": source.checkpoint or source.model, "steps": steps, "seed": seed}
-    (out / "provenance.json").write_text(json.dumps({**facts, "held_out": found}, indent=2) + "\n", encoding="utf-8")
+    weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
+    save_file(weights, out / "head.safetensors", {"clip": towers.fingerprint})
+    facts = {"clip": source.checkpoint or source.model, "captions": len(lines), "steps": steps, "seed": seed}
+    facts |= {"commit": commit(), "held_out": found}
+    (out / "provenance.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found))
+
+
+def captions_in(file: str) -> list[str]:
+    """The different lines of a file."""
+    lines = (line.strip() for line in require_local(file).read_text(encoding="utf-8").splitlines())
+    return [line for line in dict.fromkeys(lines) if line]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("captions")
+    parser.add_argument("captions", nargs="?")
+    parser.add_argument("--scenes", type=int, default=0, help="so many captions of the miniworld in a file's place")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scenes", action="store_true", help="texts of the miniworld's grammar are no negatives")
     for option in ("checkpoint", "model", "pretrained"):
         parser.add_argument(f"--{option}", default="")
     given = parser.parse_args()
     named = Source(given.checkpoint, given.model, given.pretrained)
-    main(require_local(given.captions), named, given.out, in_scenes if given.scenes else lambda text: False)
+    if given.scenes:
+        drawn = [request.text for request in distinct_requests("train", given.scenes)]
+        main(drawn, named, given.out, in_scenes)
+    else:
+        main(captions_in(given.captions), named, given.out, lambda text: False)

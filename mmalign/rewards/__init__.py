@@ -1,6 +1,7 @@
 """Rewards: how good an output is. A component is one file here; sets and rows, rules and models, mixes of them.
 
     Reward      one score per row                   clip, aesthetic, mlp_head, verifier, sharpness, compressibility, …
+                judges                              yes_no, align_evaluator
                 of texts                            exact_match, multiple_choice, relaxed_accuracy, iou, tool_call, …
     SetReward   one score per set, credit per row   frechet, mmd, vendi
     Mix         named slots and a combination       what an objective is given

@@ -212,8 +212,12 @@ def _digests(questions: Sequence[Prompt]) -> list[bytes]:
         total = hashlib.blake2b(digest_size=16)
         for name, value in media.items():
             if id(value) not in known:
-                known[id(value)] = hashlib.blake2b(value.contiguous().numpy().tobytes(), digest_size=16).digest()
+                known[id(value)] = hashlib.blake2b(_bytes(value), digest_size=16).digest()
             total.update(f"{name} {tuple(value.shape)} ".encode() + known[id(value)])
         return total.digest() if media else b""
 
     return [digest(question.media) for question in questions]
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.detach().cpu().float().contiguous().numpy().tobytes()

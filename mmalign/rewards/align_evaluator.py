@@ -41,7 +41,7 @@ class AlignEvaluator:
 
     Args:
         checkpoint: the judge: a folder or Hub id, of any image-text-to-text or causal model of transformers.
-        points: where key points come from, {name: …, options} of `rewards.points`: `column`, `described`.
+        points: where key points come from, {name: …, options} of `rewards.points`: `column`, `described`, `scenes`.
         reading: which of `functional.key_point_scores` is the value.
         frame: around a {question}; of texts with {output}.
         temperature: divides the margin between yes and no; calibrates the judge.

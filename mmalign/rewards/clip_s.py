@@ -92,7 +92,7 @@ class ClipS:
         parts = {"clip_s": (clip_score(cosine) if self.clipped else 2.5 * cosine).cpu()}
         scores.value[rows] = self.weight * parts["clip_s"]
         if self.layers:
-            parts["grammar"] = self.layers(towers.pooled_texts(captions)).cpu()
+            parts["grammar"] = self.layers.of(towers, captions).cpu()
             scores.value[rows] += self.grammar_weight * parts["grammar"]
         for name, part in parts.items():
             scores.parts[name] = torch.full((len(scores),), float("nan"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
@@ -66,9 +64,7 @@ class Grammar:
         """Score B texts."""
         said, scores = read_rows(self._read, rollout, self.range[0])
         if said:
-            with torch.no_grad():
-                found = self.layers(self.towers.pooled_texts(list(said.values())))
-            scores.value[list(said)] = found.cpu()
+            scores.value[list(said)] = self.layers.of(self.towers, list(said.values())).cpu()
         return scores
 
     def _read(self, prompt: Prompt, output: str) -> str:

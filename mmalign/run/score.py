@@ -14,11 +14,12 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError, DataError, MediaError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.data._media import LazyPicture
 from mmalign.rewards._merge import merge
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str}
+FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Row:
 
 def read_rows(file: Path) -> list[Row]:
     """Parse and check every line; of a folder, every picture and sound in name order.
+
+    `image` is the picture that the prompt is about, for captions; it is read when a reward looks at it.
 
     The prompt of `name.wav` in a folder is what `name.txt` beside it says, where there is one.
 
@@ -52,7 +55,9 @@ def read_rows(file: Path) -> list[Row]:
         faults += found
         if not found:
             raw = json.loads(line)
-            prompt = Prompt(raw.get("prompt", ""), meta=raw.get("meta") or {})
+            # What a caption was written for; decoded by the rewards that look at it.
+            media = LazyPicture(raw["image"], file.parent, place) if raw.get("image") else {}
+            prompt = Prompt(raw.get("prompt", ""), media, raw.get("meta") or {})
             rows.append(Row(prompt, raw["output"], raw.get("group") or prompt.text, place))
     if faults:
         raise DataError("\n".join(faults[:20] + ([f"… and {len(faults) - 20} more."] if len(faults) > 20 else [])))

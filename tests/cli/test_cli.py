@@ -48,6 +48,7 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     write_image(torch.zeros(3, 4, 4), tmp_path / "a.png")
     row = {"answer": "3", "references": ["a cat"], "image": "a.png", "chosen": "good", "rejected": "bad"}
     row |= {"boxes": [[0, 0, 2, 3]], "size": [4, 4], "seen_size": [28, 28]}
+    row |= {"prompt_points": ["Counting"], "prompt_points_des": ["three cats"]}
     written.write_text("".join(json.dumps({"prompt": f"{n} cats?", **row}) + "\n" for n in range(40)))
     for name in configs():
         change = []
@@ -115,6 +116,18 @@ def test_a_row_that_cannot_be_judged_is_null_not_zero(call: Any, tmp_path: Path)
     code, out, _ = call("score", rows, "--reward", "verifier")
     line = json.loads(out)
     assert code == 0 and line["value"] is None and line["status"] == "not_applicable" and line["info"]
+
+
+def test_captions_are_scored_against_the_picture_they_name(call: Any, tmp_path: Path) -> None:
+    rows = scenes(call, tmp_path / "world", 2)
+    said = [json.loads(line) for line in rows.read_text().splitlines()]
+    written = [{"prompt": "describe", "output": row["prompt"], "image": row["output"]} for row in said]
+    written.append({"prompt": "describe", "output": "a red circle"})
+    rows.write_text("".join(json.dumps(row) + "\n" for row in written))
+    code, out, _ = call("score", rows, "--reward", "clip", "--set", "checkpoint=assets/scenes_clip")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [line["status"] for line in lines] == ["ok", "ok", "not_applicable"]
+    assert min(lines[0]["value"], lines[1]["value"]) > 0 and lines[2]["value"] is None
 
 
 def test_bad_rows_are_named_all_at_once_and_nothing_is_written(call: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -285,3 +286,63 @@ def test_every_fault_of_the_options_is_told(checkpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"points.name: no point_source is called 'colum'. Did you mean 'column'"):
         evaluator(checkpoint, points={"name": "colum"})
     assert point_sources.names() and evaluator(checkpoint, points={"name": "described"}).needs[0] == "prompt_points"
+
+
+# scenes ------------------------------------------------------------------------------------------------------------
+
+
+def test_scenes_ask_a_question_per_clause_of_the_original_request() -> None:
+    source = make_source("scenes")
+    rewrite = Prompt("one blue quad next to it", meta={"request": "two red circles and a blue square"})
+    asked = [(p.point, p.question, p.parents) for p in source(rewrite)]
+    assert asked == [
+        ("cross_entity_binding", "Are there exactly two red circles?", ()),
+        ("cross_entity_binding", "Is there exactly one blue square?", ()),
+        ("counting", "Are there exactly three things?", ()),
+    ]
+    layout = source(Prompt("a circle above a star"))
+    assert [p.point for p in layout] == ["counting", "counting", "counting", "entity_layout"]
+    assert layout[-1].question == "Is the circle above the star?"
+    assert source(Prompt("a melancholy Tuesday")) is None and source.needs == ()
+
+
+def test_fine_questions_of_scenes_stand_behind_their_parents() -> None:
+    found = make_source({"name": "scenes", "fine": True})(Prompt("a small red circle"))
+    assert [(p.point, p.parents) for p in found] == [
+        ("counting", ()),
+        ("attribute_consistency", (0,)),
+        ("size", (1,)),
+        ("size", (2,)),
+        ("counting", ()),
+    ]
+    relation = make_source({"name": "scenes", "fine": True})(Prompt("a red circle above a star"))[-1]
+    assert relation.point == "entity_layout" and len(relation.parents) == 2
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bool) -> None:
+    """The exact answers in the model's place: 1 where the picture fulfils the request, less where it does not."""
+    from mmalign.miniworld.grammar import sample_request, sample_scene
+    from mmalign.miniworld.questions import answer, parse_question
+    from mmalign.miniworld.scenes import render
+    from mmalign.miniworld.verifier import read_scene
+
+    rng = np.random.default_rng(0)
+    asked, shown = ([sample_request(rng, "heldout") for _ in range(12)] for _ in range(2))
+    seen = [sample_scene(a if i % 2 else s, rng) for i, (a, s) in enumerate(zip(asked, shown, strict=True))]
+    images = torch.from_numpy(np.stack([render(scene, rng) for scene in seen])).float()
+    rollout = Rollout([Prompt(request.text) for request in asked], images, torch.arange(12))
+    reward = evaluator(checkpoint, points={"name": "scenes", "fine": fine})
+
+    def judge(questions: list[Prompt]) -> Answers:
+        texts = [q.text.removesuffix(" Answer yes or no.") for q in questions]
+        true = [answer(parse_question(t), read_scene(q.media["image"])) for t, q in zip(texts, questions, strict=True)]
+        margin = torch.tensor([20.0 if yes else -20.0 for yes in true])
+        return Answers(margin, torch.ones(len(true)), [""] * len(true), [False] * len(true))
+
+    reward._judge = judge
+    truth = mmalign.load_reward("verifier")(rollout).value
+    value = reward(rollout).value
+    assert torch.equal((value > 0.999).float(), truth) and 0 < truth.sum() < 12
+    rewritten = Rollout([Prompt("x", meta={"request": request.text}) for request in asked], images, torch.arange(12))
+    torch.testing.assert_close(reward(rewritten).value, value)

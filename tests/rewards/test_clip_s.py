@@ -182,14 +182,16 @@ def test_what_is_well_formed_is_no_negative() -> None:
     assert corrupted("circle", ["x"], rng, way="shuffle") is None
 
 
-def test_the_pipeline_trains_a_head_that_the_rewards_read(tiny_clip: Path, tmp_path: Path) -> None:
-    from pipelines.grammar_head import main
+def test_the_pipeline_trains_a_head_that_the_rewards_read(
+    tiny_clip: Path, tiny_transformers_clip: Path, tmp_path: Path
+) -> None:
+    from pipelines.grammar_head import captions_in, main
 
-    captions = tmp_path / "captions.txt"
-    written = [
-        f"{n} {c} {s}" for n in ("a", "two", "three") for c in ("red", "blue", "green") for s in ("circle", "star")
-    ]
-    captions.write_text("\n".join(written) + "\n", encoding="utf-8")
+    colours, shapes = ("red", "blue", "green"), ("circle", "star")
+    written = [f"{n} {c} {s}" for n in ("a", "two", "three") for c in colours for s in shapes]
+    (tmp_path / "captions.txt").write_text("\n".join([*written, "", written[0]]) + "\n", encoding="utf-8")
+    captions = captions_in(str(tmp_path / "captions.txt"))
+    assert captions == written
     main(captions, Source(str(tiny_clip)), tmp_path / "made", lambda text: False, steps=150)
     held_out = json.loads((tmp_path / "made" / "provenance.json").read_text())["held_out"]
     assert set(held_out) == {*WAYS, "captions"}
@@ -197,3 +199,27 @@ def test_the_pipeline_trains_a_head_that_the_rewards_read(tiny_clip: Path, tmp_p
     texts = ["three green star", "star star three star green", "a blue circle", "circle a blue"]
     value = reward(Rollout([Prompt("d")] * 4, texts, torch.arange(4))).value
     assert value[[0, 2]].min() > value[[1, 3]].max()
+    other = {"checkpoint": str(tiny_transformers_clip), "head": reward.head}
+    with pytest.raises(ConfigError, match=r"was trained on the CLIP model .* or train a head for this one"):
+        load_reward("grammar", **other)(Rollout([Prompt("d")], ["a star"], torch.arange(1)))
+
+
+def test_the_embedded_head_is_of_the_embedded_clip_and_tells_captions_from_their_ruins() -> None:
+    """Held-out captions against each way of ruining them; retrained with `python -m pipelines.grammar_head`."""
+    from mmalign.miniworld.splits import heldout_requests
+    from pipelines.grammar_head import in_scenes
+
+    reward = load_reward("grammar", checkpoint="assets/scenes_clip", head="assets/scenes_grammar/head.safetensors")
+    captions = [request.text for request in heldout_requests(60)]
+    vocabulary = sorted({word for caption in captions for word in caption.split()})
+    rng = np.random.default_rng(0)
+
+    def judged(texts: list[str]) -> Tensor:
+        return reward(Rollout([Prompt("d")] * len(texts), texts, torch.arange(len(texts)))).value
+
+    whole = judged(captions)
+    for way in WAYS:
+        pairs = [(i, corrupted(text, vocabulary, rng, in_scenes, way)) for i, text in enumerate(captions)]
+        ruined = judged([text for _, text in pairs if text])
+        better = whole[[i for i, text in pairs if text]] > ruined
+        assert better.float().mean() >= 0.8, way

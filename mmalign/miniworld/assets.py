@@ -7,6 +7,8 @@ from mmalign.core.files import assets_root
 _MAKERS = {
     "scenes_sd3": "python -m mmalign.miniworld.train_autoencoder && python -m mmalign.miniworld.train_generator",
     "scenes_clip": "python -m mmalign.miniworld.train_clip",
+    "scenes_grammar": "python -m pipelines.grammar_head --scenes 6000 --checkpoint assets/scenes_clip "
+    "--out assets/scenes_grammar",
     "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
     "scenes_rewriter": "python -m mmalign.miniworld.train_rewriter",
     "scenes_vlm": "mmalign miniworld train vlm",

@@ -1,0 +1,65 @@
+"""Train a prompt rewriter for a frozen image generator: imitate rewrites, then learn from the pictures they lead to.
+
+    python -m pipelines.prompt_rewriter                     # the embedded models, on a CPU
+    python -m pipelines.prompt_rewriter configs/text/rewriter_imitate.yaml configs/text/rewriter_align.yaml
+
+Two run files, one after the other: the first imitates a column of rewrites (SFT), the second starts from what came of it
+and is judged through the generator (GRPO; PromptEnhancer, arXiv 2509.04545). Leaves both run directories and a sheet of
+pictures: of each request as it came, as rewritten after imitation, and as rewritten in the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import mmalign
+from mmalign.core.config import load
+from mmalign.core.rng import stream
+from mmalign.core.types import Prompt
+from mmalign.media.image import contact_sheet
+from mmalign.run.train import Finished
+from mmalign.training.checkpoint import latest
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "scenes"
+
+
+def main(
+    imitate: Path = CONFIGS / "rewriter_imitate.yaml",
+    align: Path = CONFIGS / "rewriter.yaml",
+    changes: Sequence[str] = (),
+    out: Path = Path("runs/prompt_rewriter"),
+) -> None:
+    """Both stages; `changes` are of the second."""
+    taught = mmalign.train(imitate, out=out / "imitate")
+    start = latest(taught.directory.checkpoints) / "adapter"
+    aligned = mmalign.train(align, [*started_from(start, align), *changes], out=out / "align")
+    requests = aligned.parts.source.held_out_items()[:8]
+    album(requests, {"imitated": taught, "aligned": aligned}, aligned).save(out / "rewrites.png")
+    print(f"pictures       {out / 'rewrites.png'}")
+
+
+def started_from(folder: Path, align: Path) -> list[str]:
+    """The change that lets the second stage start where the first ended: a LoRA goes on, full weights are the model."""
+    lora = "lora" in load(align).adapter
+    return [f"adapter.{'start_lora' if lora else 'model'}={folder}"]
+
+
+def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finished):  # type: ignore[no-untyped-def]
+    """A sheet with a column per request: as it came, then in the words of each writer."""
+    through = next(slot.reward for slot in judge.parts.reward.slots.values())
+    texts = {"request": [request.text for request in requests]}
+    for name, run in writers.items():
+        texts[name] = list(run.parts.policy.generate(requests, stream(0, "album")).output)
+    pictures = [through.made(requests, lines).output for lines in texts.values()]
+    captions = [f"{name}: {line}" for name, lines in texts.items() for line in lines]
+    return contact_sheet(torch.cat(pictures), captions, columns=len(requests))
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    files = [Path(word) for word in words if "=" not in word]
+    main(*files[:2], changes=[word for word in words if "=" in word])

@@ -60,18 +60,18 @@ def open_tokenizer(folder: Path) -> Any:
         raise CheckpointError(f"{folder}: no tokenizer could be built from it: {error}") from error
 
 
-def open_processor(folder: Path) -> Any:
-    """The processor of `folder`: tokenizer, image processor and chat template in one."""
+def open_processor(folder: Path, part: str = "image_processor", reads: str = "images") -> Any:
+    """The processor of `folder`: tokenizer, chat template and `part` in one; CheckpointError without that part."""
     from transformers import AutoProcessor
 
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise CheckpointError(f"{folder}: no processor could be built from it: {error}") from error
-    if getattr(processor, "image_processor", None) is None:
+    if getattr(processor, part, None) is None:
         raise CheckpointError(
-            f"{folder}: its processor ({type(processor).__name__}) reads no images; use adapter causal_lm, or copy the "
-            "image processor's files too."
+            f"{folder}: its processor ({type(processor).__name__}) reads no {reads}; use adapter causal_lm, or copy "
+            f"the files of its {part.replace('_', ' ')} too."
         )
     return processor
 

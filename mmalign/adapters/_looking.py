@@ -7,7 +7,7 @@ picture, tile or patch, grid sizes), and masks of the padding, which are made an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -20,7 +20,21 @@ from torch import Tensor
 from mmalign.adapters._texts import Chat
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
-from mmalign.core.types import Prompt
+from mmalign.core.types import Audio, Prompt
+
+
+@dataclass(frozen=True)
+class Sense:
+    """What a prompt's media are (`one` of them in words) and how they reach a processor (`kind` in its templates).
+
+    `read` makes of one medium (its name, its value, the processor) what the processor takes, and refuses what it cannot
+    take; `given` makes of all of them (with the processor and the options of its call) the arguments of the call.
+    """
+
+    kind: str
+    one: str
+    read: Callable[[str, Any, Any], Any]
+    given: Callable[[list[Any], Any, Mapping[str, Any]], dict[str, Any]]
 
 
 class Looking:
@@ -32,7 +46,8 @@ class Looking:
         system: a system message before every prompt; "" for none.
         chat_options: further variables of the template.
         options: of the processor's call (`images_kwargs: {size: …}`).
-        around: what stands before and after a picture where there is no template to say so.
+        around: what stands before and after a picture (or sound) where there is no template to say so.
+        sense: what a prompt's media are.
         cached: prompts whose inputs are kept.
 
     Raises:
@@ -48,9 +63,10 @@ class Looking:
         chat_options: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         around: tuple[str, str] = ("", ""),
+        sense: Sense | None = None,
         cached: int = 64,
     ) -> None:
-        self.processor, self.system, self._around = processor, system, around
+        self.processor, self.system, self._around, self.sense = processor, system, around, sense or PICTURES
         self.chat_options, self.options = dict(chat_options or {}), dict(options or {})
         template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
         self.chat = bool(template) if chat == "auto" else bool(chat)
@@ -89,36 +105,48 @@ class Looking:
         return self._lazy[id(media)][1]
 
     def _processed(self, prompt: Prompt) -> Inputs:
-        pictures = [_picture(name, value) for name, value in prompt.media.items()]
-        text = self._written(prompt.text, len(pictures))
-        given: dict[str, Any] = {"images": [pictures]} if pictures else {}
-        text_options = {"add_special_tokens": not self.chat, **self.options.get("text_kwargs", {})}
+        media = [self.sense.read(name, value, self.processor) for name, value in prompt.media.items()]
+        text = self._written(prompt.text, len(media))
+        options = {**self.options, "text_kwargs": {"add_special_tokens": not self.chat, **self._of("text_kwargs")}}
+        if media:
+            options |= self.sense.given(media, self.processor, options)
         try:
-            made = self.processor(
-                text=[text], **given, return_tensors="pt", **{**self.options, "text_kwargs": text_options}
-            )
+            made = self.processor(text=[text], return_tensors="pt", **options)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            raise DataError(f"the processor refused a prompt with {len(pictures)} pictures: {error}") from error
+            raise DataError(f"the processor refused a prompt with {len(media)} {self.sense.one}s: {error}") from error
         length = made["input_ids"].shape[1]
         if not length:
             raise DataError("a prompt is an empty text, and this processor has no start token to stand for it.")
         found = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "attention_mask"}
-        return {name: value[0] if value.shape == (1, length) else value for name, value in found.items()}
+        along = {name for name, value in found.items() if value.shape == (1, length) and name.endswith("_ids")}
+        return {name: value[0] if name in along else value for name, value in found.items()}
 
-    def _written(self, text: str, pictures: int) -> str:
-        """The prompt's text with a place for each picture."""
+    def _of(self, kind: str) -> Mapping[str, Any]:
+        return self.options.get(kind) or {}
+
+    def _written(self, text: str, count: int) -> str:
+        """The prompt's text with a place for each of its media."""
         if self.chat:
             said = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
-            asked = [{"type": "image"}] * pictures + [{"type": "text", "text": text}]
+            asked = [{"type": self.sense.kind}] * count + [{"type": "text", "text": text}]
             messages = [*said, {"role": "user", "content": asked}]
             return self.processor.apply_chat_template(  # type: ignore[no-any-return]
                 messages, add_generation_prompt=True, tokenize=False, **self.chat_options
             )
-        place, (before, after) = self.processor.image_token, self._around
-        return f"{before}{place}{after}" * max(0, pictures - text.count(place)) + text
+        place, (before, after) = getattr(self.processor, f"{self.sense.kind}_token"), self._around
+        return f"{before}{place}{after}" * max(0, count - text.count(place)) + text
 
 
-def _picture(name: str, value: Any) -> Any:
+def surroundings(config: Any, tokenizer: Any) -> tuple[str, str]:
+    """The tokens that a family puts before and after a picture, if its config names them (Qwen-VL)."""
+    ids = [getattr(config, name, None) for name in ("vision_start_token_id", "vision_end_token_id")]
+    if any(i is None or i >= len(tokenizer) for i in ids):
+        return "", ""
+    start, end = tokenizer.convert_ids_to_tokens(ids)
+    return start, end
+
+
+def _picture(name: str, value: Any, processor: Any) -> Any:
     """(3, H, W) in [0, 1] as what image processors read."""
     from PIL import Image
 
@@ -131,11 +159,15 @@ def _picture(name: str, value: Any) -> Any:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
+PICTURES = Sense("image", "picture", _picture, lambda pictures, *_: {"images": [pictures]})
+
+
 def _digest(media: Mapping[str, Any]) -> bytes:
     """The same for the same pixels."""
     digest = blake2b(digest_size=16)
     for name, value in media.items():
-        digest.update(f"\0{name}{getattr(value, 'shape', '')}".encode())
+        digest.update(f"\0{name}{getattr(value, 'shape', getattr(value, 'rate', ''))}".encode())
+        value = value.samples if isinstance(value, Audio) else value
         if isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.digest()

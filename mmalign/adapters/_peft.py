@@ -96,6 +96,15 @@ def linear_endings(network: nn.Module) -> tuple[str, ...]:
     return tuple(sorted({n.rpartition(".")[2] for n, m in network.named_modules() if type(m).__name__ in kinds}))
 
 
+def language_layers(model: Any) -> tuple[str, ...]:
+    """The names of all linear layers of the language model inside `model`: the vision tower stays as it is."""
+    language = model.get_decoder()
+    prefix = next((name for name, part in model.named_modules() if part is language), "")
+    endings = linear_endings(language)
+    names = [name for name, _ in language.named_modules() if name.rpartition(".")[2] in endings]
+    return tuple(f"{prefix}.{name}" if prefix else name for name in names)
+
+
 def _attach_like(network: Any, folder: Path) -> None:
     """Add an adapter of the kind that `folder` describes, with weights yet to be read."""
     from peft import PeftConfig

@@ -81,10 +81,13 @@ def join(parts: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request. `media` conditions the policy; `meta` carries facts for rewards (answer, boxes, references)."""
+    """One request. `media` conditions the policy; `meta` carries facts for rewards (answer, boxes, references).
+
+    Media are pictures (3, H, W) in [0, 1] and sounds, each an `Audio` of one row.
+    """
 
     text: str
-    media: Mapping[str, Tensor] = field(default_factory=dict)
+    media: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

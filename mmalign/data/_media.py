@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Audio
-from mmalign.data._tables import shown
+from mmalign.data._tables import Table, shown
 from mmalign.media import audio, image
 
 
@@ -47,19 +47,38 @@ def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
         raise DataError(f"{place}: {path} cannot be read ({error.strerror}).") from None
 
 
-class LazyPicture(Mapping[str, Tensor]):
-    """`Prompt.media` with one entry, "image", decoded at each look."""
+class LazyMedia(Mapping[str, Any]):
+    """`Prompt.media`: "image" as a picture and "audio" as an `Audio` of one row, each decoded at each look."""
 
-    def __init__(self, value: Any, folder: Path, place: str) -> None:
-        self._cell = (value, folder, place)
+    def __init__(self, cells: Mapping[str, Any], folder: Path, place: str) -> None:
+        self._cells, self._folder, self._place = dict(cells), folder, place
 
-    def __getitem__(self, key: str) -> Tensor:
-        if key != "image":
-            raise KeyError(key)
-        return picture(*self._cell)
+    def __getitem__(self, key: str) -> Any:
+        return (sound if key == "audio" else picture)(self._cells[key], self._folder, self._place)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(("image",))
+        return iter(self._cells)
 
     def __len__(self) -> int:
-        return 1
+        return len(self._cells)
+
+
+def LazyPicture(value: Any, folder: Path, place: str) -> LazyMedia:
+    """`Prompt.media` with one entry, "image"."""
+    return LazyMedia({"image": value}, folder, place)
+
+
+def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[str, Any]:
+    """What the prompt of a row is about: `columns` names the column of each of "image" and "audio", "" for none.
+
+    Raises:
+        DataError: a row without it.
+    """
+    row, place = table.rows[index], table.place(index)
+    wanted = {kind: column for kind, column in columns.items() if column}
+    for kind, column in wanted.items():
+        if row.get(column) is None:
+            noun = "sound" if kind == "audio" else "picture"
+            raise DataError(f"{place}: '{column}' is missing; every row needs its {noun}.")
+    cells = {kind: row[column] for kind, column in wanted.items()}
+    return LazyMedia(cells, Path(table.file).parent, place) if cells else {}

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from torch import Tensor
-
 from mmalign.core.errors import DataError
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
@@ -31,6 +29,7 @@ class Preferences:
         outputs: what chosen and rejected hold; "auto" decides by the suffixes in the first row. Pictures and sound are
             paths relative to the file (or bytes, in parquet) and are decoded when their row is used.
         image: column with a picture that the prompt is about → `media["image"]`, decoded when looked at; "" for none.
+        audio: column with a sound that the prompt is about, likewise → `media["audio"]`.
         held_out: share of the distinct prompts set aside (by a hash of their text, all pairs of a prompt together).
         held_out_path: another file of the same columns instead.
         split: of a dataset that has splits.
@@ -44,6 +43,7 @@ class Preferences:
     rejected: str = "rejected"
     outputs: Outputs = "auto"
     image: str = ""
+    audio: str = ""
     held_out: float = 0.0
     held_out_path: str = ""
     split: str = "train"
@@ -77,7 +77,7 @@ class Preferences:
 
     def _read(self, path: str) -> _Pairs:
         table = read_table(path, self.relative_to, self.split)
-        table.require(self.prompt, self.chosen, self.rejected, *([self.image] if self.image else []))
+        table.require(self.prompt, self.chosen, self.rejected, *filter(None, self._about.values()))
         first = table.rows[0]
         kinds = {_media.kind_of(first[c]) for c in (self.chosen, self.rejected)}
         if self.outputs == "auto" and len(kinds) > 1:
@@ -87,14 +87,21 @@ class Preferences:
             )
         kind = kinds.pop() if self.outputs == "auto" else self.outputs
         count = min(self.limit or len(table.rows), len(table.rows))
-        return _Pairs(table, list(range(count)), kind, (self.prompt, self.chosen, self.rejected), self.image)
+        return _Pairs(table, list(range(count)), kind, (self.prompt, self.chosen, self.rejected), self._about)
+
+    @property
+    def _about(self) -> dict[str, str]:
+        """The columns of what prompts are about."""
+        return {"image": self.image, "audio": self.audio}
 
 
 class _Pairs(Sequence[Preference]):
     """Some rows of a table as preferences, made when indexed."""
 
-    def __init__(self, table: Table, rows: list[int], kind: str, columns: tuple[str, str, str], image: str) -> None:
-        self.table, self.rows, self.kind, self.columns, self.image = table, rows, kind, columns, image
+    def __init__(
+        self, table: Table, rows: list[int], kind: str, columns: tuple[str, str, str], about: Mapping[str, str]
+    ) -> None:
+        self.table, self.rows, self.kind, self.columns, self.about = table, rows, kind, columns, about
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,25 +115,17 @@ class _Pairs(Sequence[Preference]):
             return self.only(self.rows[index])
         at = self.rows[index]
         row, (prompt, chosen, rejected) = self.table.rows[at], self.columns
-        meta = {k: v for k, v in row.items() if k not in (*self.columns, self.image)}
-        asked = Prompt(self.table.text(at, prompt), self._media(at), meta)
+        meta = {k: v for k, v in row.items() if k not in (*self.columns, *self.about.values())}
+        asked = Prompt(self.table.text(at, prompt), _media.media_of(self.table, at, self.about), meta)
         return Preference(asked, self._output(at, chosen), self._output(at, rejected))
 
     def only(self, rows: list[int]) -> _Pairs:
         """The same table with other rows."""
-        return _Pairs(self.table, rows, self.kind, self.columns, self.image)
+        return _Pairs(self.table, rows, self.kind, self.columns, self.about)
 
     def texts(self) -> list[str]:
         """The prompts' texts, without touching pictures or sound."""
         return [self.table.text(at, self.columns[0]) for at in self.rows]
-
-    def _media(self, at: int) -> Mapping[str, Tensor]:
-        if not self.image:
-            return {}
-        value, place = self.table.rows[at].get(self.image), self.table.place(at)
-        if value is None:
-            raise DataError(f"{place}: '{self.image}' is missing; every row needs its picture.")
-        return _media.LazyPicture(value, Path(self.table.file).parent, place)
 
     def _output(self, at: int, column: str) -> Any:
         if self.kind == "text":

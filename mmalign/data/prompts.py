@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
 from mmalign.data._held_out import split_by_text, warn_of_leaks
-from mmalign.data._media import LazyPicture
+from mmalign.data._media import media_of
 from mmalign.data._tables import Table, read_table
 
 __all__ = ["Prompts"]
@@ -25,6 +24,7 @@ class Prompts:
         column: the text of the prompt; every other column goes to `Prompt.meta`.
         image: column with a picture to condition on (a path relative to the file, or bytes) → `media["image"]`,
             decoded when looked at; "" for none.
+        audio: column with a sound to condition on, likewise → `media["audio"]`.
         held_out: share of the distinct prompts set aside (by a hash of their text, equal ones together).
         held_out_path: another file of the same columns to evaluate on instead.
         split: of a dataset that has splits.
@@ -35,6 +35,7 @@ class Prompts:
     path: str
     column: str = "prompt"
     image: str = ""
+    audio: str = ""
     held_out: float = 0.0
     held_out_path: str = ""
     split: str = "train"
@@ -67,16 +68,12 @@ class Prompts:
 
     def _read(self, path: str) -> tuple[list[Prompt], str]:
         table = read_table(path, self.relative_to, self.split)
-        table.require(self.column, *([self.image] if self.image else []))
+        table.require(self.column, *filter(None, (self.image, self.audio)))
         count = min(self.limit or len(table.rows), len(table.rows))
         return [self._prompt(table, i) for i in range(count)], table.file
 
     def _prompt(self, table: Table, index: int) -> Prompt:
         row = table.rows[index]
         text = table.text(index, self.column)
-        meta = {k: v for k, v in row.items() if k not in (self.column, self.image)}
-        if not self.image:
-            return Prompt(text, meta=meta)
-        if row.get(self.image) is None:
-            raise DataError(f"{table.place(index)}: '{self.image}' is missing; every row needs its picture.")
-        return Prompt(text, LazyPicture(row[self.image], Path(table.file).parent, table.place(index)), meta)
+        meta = {k: v for k, v in row.items() if k not in (self.column, self.image, self.audio)}
+        return Prompt(text, media_of(table, index, {"image": self.image, "audio": self.audio}), meta)

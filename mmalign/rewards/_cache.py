@@ -123,6 +123,8 @@ def _feed(digest: Any, value: Any) -> None:
             array.view(torch.uint8).numpy().tobytes() if array.numel() and array.ndim else repr(array.tolist()).encode()
         )
         digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode() + data)
+    elif isinstance(value, Audio):
+        _feed(digest, {"samples": value.samples, "rate": value.rate, "mask": value.mask})
     elif isinstance(value, Prompt):
         _feed(digest, {"text": value.text, "media": dict(value.media), "meta": dict(value.meta)})
     elif isinstance(value, Mapping):

@@ -17,9 +17,9 @@ __all__ = ["Clap"]
 class Clap:
     """Cosine of sound and text in a CLAP model, in [-1, 1]; differentiable in the samples.
 
-    Judges sounds against their prompts; and texts (captions) against the sound they were written for, samples (C, S) in
-    `prompt.media["audio"]` and Hz in `prompt.meta["rate"]`: without either a row is NOT_APPLICABLE, an empty caption is
-    PARSE_FAIL. A sound that is empty or not finite is an ERROR of its row.
+    Judges sounds against their prompts; and texts (captions) against the sound they were written for, an `Audio` of one
+    row in `prompt.media["audio"]` (or samples (C, S) there and Hz in `prompt.meta["rate"]`): without it a row is
+    NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty or not finite is an ERROR of its row.
 
     Any rate, number of channels and length: mixed to one channel, resampled, cut into fixed windows whose features are
     averaged (`_clap_towers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
@@ -93,4 +93,6 @@ class Clap:
 
 def _sound_of(prompt: Prompt) -> Audio | None:
     sound, rate = prompt.media.get("audio"), prompt.meta.get("rate")
+    if isinstance(sound, Audio):
+        return sound
     return None if sound is None or rate is None else Audio(sound.reshape(1, -1, sound.shape[-1]), int(rate))

@@ -186,7 +186,9 @@ def the_reference_is_exact_and_comes_back_from_errors(family: Family, tmp_path: 
         trained = velocity(adapter)
         assert (trained - original).abs().max() > 1e-4
         with adapter.reference():
-            assert torch.equal(velocity(adapter), original)
+            gap = (velocity(adapter) - original).abs().max()
+        # The same weights at another address may be summed in another order.
+        assert gap == 0 if train == "lora" else gap <= 1e-5 * original.abs().max()
         with pytest.raises(RuntimeError, match="stop"), adapter.reference():
             raise RuntimeError("stop")
         assert torch.equal(velocity(adapter), trained)

@@ -183,3 +183,20 @@ def test_leaking_held_out_file_is_logged(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, logger="mmalign"):
         assert [p.text for p in source.held_out_items()] == ["two", "four"]
     assert "1 of 2 held-out prompts" in caplog.text and "'two'" in caplog.text
+
+
+def test_sounds_condition_lazily(tmp_path: Path) -> None:
+    from mmalign.media.audio import write_audio
+
+    write_audio(torch.full((2, 40), 0.25), 800, tmp_path / "a.wav")
+    write_image(torch.full((3, 4, 4), 0.2), tmp_path / "a.png")
+    row = {"prompt": "what?", "heard": "a.wav", "seen": "a.png", "by": "me"}
+    file = lines(tmp_path / "p.jsonl", row, {**row, "heard": "none.wav"})
+    first, second = Prompts(file, audio="heard", image="seen").training_items()
+    assert list(first.media) == ["image", "audio"] and first.meta == {"by": "me"}
+    assert first.media["audio"].rate == 800 and first.media["image"].shape == (3, 4, 4)
+    torch.testing.assert_close(first.media["audio"].samples, torch.full((1, 2, 40), 0.25), atol=1e-3, rtol=0)
+    with pytest.raises(DataError, match=r"p\.jsonl:2: .*none\.wav cannot be read"):
+        second.media["audio"]
+    with pytest.raises(DataError, match=r"q\.jsonl:1: 'heard' is missing; every row needs its sound"):
+        Prompts(lines(tmp_path / "q.jsonl", {**row, "heard": None}), audio="heard").training_items()

@@ -13,14 +13,15 @@ import torch
 
 @pytest.fixture(scope="session")
 def real_size(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's checkpoint, by a name of `real_sizes.WRITERS`."""
-    from tests.gpu.real_sizes import WRITERS
+    """The folder of a family's checkpoint, by a name of the `WRITERS` of pictures, sounds and texts."""
+    from tests.gpu import real_sizes, real_sounds, real_texts
 
+    writers = real_sizes.WRITERS | real_sounds.WRITERS | real_texts.WRITERS
     root, written = tmp_path_factory.mktemp("real"), {}
 
     def folder(name: str) -> Path:
         if name not in written:
-            written[name] = WRITERS[name](root / name)
+            written[name] = writers[name](root / name)
             torch.cuda.empty_cache()
         return written[name]
 

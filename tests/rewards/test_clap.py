@@ -127,7 +127,7 @@ def test_captions_are_judged_against_their_sound(tiny_clap):
     sound = sounds.output[:1]
     prompts = [
         Prompt("describe", media={"audio": sound.samples[0]}, meta={"rate": RATE}),
-        Prompt("describe", media={"audio": sound.samples[0, 0]}, meta={"rate": RATE}),
+        Prompt("describe", media={"audio": sound}),
         Prompt("describe", media={"audio": sound.samples[0]}, meta={"rate": RATE}),
         Prompt("describe", media={"audio": sound.samples[0]}),
     ]

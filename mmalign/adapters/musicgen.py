@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mmalign.adapters._delays import Delays
+from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._language import language_folder, open_language_model, open_tokenizer
 from mmalign.adapters._latent_sounds import checked_sound
@@ -134,7 +135,9 @@ class MusicGen:
         self.tokenizer = open_tokenizer(folder)
         config = model.decoder.config
         self.delays = Delays(config.num_codebooks, config.audio_channels, config.pad_token_id)
-        if self.train == "full":
+        if self.train == "frozen":
+            self.weights = FrozenWeights()
+        elif self.train == "full":
             self.weights = FullWeights(model.decoder, "decoder")
         else:
             layers = model.decoder.model.decoder.layers

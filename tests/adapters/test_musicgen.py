@@ -238,7 +238,8 @@ def test_texts_are_read_once(make):
 
 
 def test_lengths_and_faults(make):
-    adapter = make()
+    adapter = make(train="frozen")
+    assert not adapter.trainable() and not any(p.requires_grad for p in adapter.module.parameters())
     assert adapter.steps(0.1) == 20 + K - 1 and adapter.steps(0.101) == 21 + K - 1
     with pytest.raises(DataError, match="2 steps say no whole frame of 4 codebooks"):
         Tokens(adapter, max_new_tokens=2).generate(PROMPTS[:1], torch.Generator())

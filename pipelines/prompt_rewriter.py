@@ -1,11 +1,11 @@
 """Train a prompt rewriter for a frozen image generator: imitate rewrites, then learn from the pictures they lead to.
 
     python -m pipelines.prompt_rewriter                     # the embedded models, on a CPU
-    python -m pipelines.prompt_rewriter configs/text/rewriter_imitate.yaml configs/text/rewriter_align.yaml
+    python -m pipelines.prompt_rewriter configs/text/rewriter_sft.yaml configs/text/rewriter_grpo.yaml
 
-Two run files, one after the other: the first imitates a column of rewrites (SFT), the second starts from what came of it
-and is judged through the generator (GRPO; PromptEnhancer, arXiv 2509.04545). Leaves both run directories and a sheet of
-pictures: of each request as it came, as rewritten after imitation, and as rewritten in the end.
+Two run files, one after the other: the first imitates a column of rewrites (SFT), the second starts from what came of
+it and is judged through the generator (GRPO; PromptEnhancer, arXiv 2509.04545). Leaves both run directories and a sheet
+of pictures: of each request as it came, as rewritten after imitation, and as rewritten in the end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,12 +25,16 @@ from mmalign.media.image import contact_sheet
 from mmalign.run.train import Finished
 from mmalign.training.checkpoint import latest
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 CONFIGS = Path(__file__).parents[1] / "configs" / "scenes"
+IMITATE, ALIGN = CONFIGS / "rewriter_imitate.yaml", CONFIGS / "rewriter_align.yaml"
 
 
 def main(
-    imitate: Path = CONFIGS / "rewriter_imitate.yaml",
-    align: Path = CONFIGS / "rewriter.yaml",
+    imitate: Path = IMITATE,
+    align: Path = ALIGN,
     changes: Sequence[str] = (),
     out: Path = Path("runs/prompt_rewriter"),
 ) -> None:
@@ -48,7 +53,7 @@ def started_from(folder: Path, align: Path) -> list[str]:
     return [f"adapter.{'start_lora' if lora else 'model'}={folder}"]
 
 
-def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finished):  # type: ignore[no-untyped-def]
+def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finished) -> Image:
     """A sheet with a column per request: as it came, then in the words of each writer."""
     through = next(slot.reward for slot in judge.parts.reward.slots.values())
     texts = {"request": [request.text for request in requests]}
@@ -61,5 +66,5 @@ def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finis
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    files = [Path(word) for word in words if "=" not in word]
-    main(*files[:2], changes=[word for word in words if "=" in word])
+    files = [Path(word) for word in words if "=" not in word] or [IMITATE, ALIGN]
+    main(files[0], files[1], [word for word in words if "=" in word])

@@ -1,7 +1,7 @@
 """A frozen language or vision-language model that is asked questions and answers yes or no, as a probability.
 
-Only the first answer token is looked at: one forward, nothing is written. Questions about one picture share its
-forward: the picture and the words before the question are computed once, the questions behind them.
+Only the first answer token is looked at: one forward, nothing is written. Questions about one picture, or behind one
+text, share its forward: what they begin with is computed once, the rest of each behind it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from mmalign.core.types import Prompt
 from mmalign.rewards._answer_words import AnswerWords, answer_words
 from mmalign.rewards._checkpoint import stamp, weight_files, weights_digest
 from mmalign.rewards._quiet_random import quiet_random
-from mmalign.rewards._shared_prefix import behind_prefixes
+from mmalign.rewards._shared_prefix import Cut, behind_prefixes
 from mmalign.rewards.functional import yes_no_margin
 
 Make = Callable[..., Any]
 _LOADED: WeakValueDictionary[str, Any] = WeakValueDictionary()  # adapters, by what they were made of
+_ALIKE = 200  # characters: texts that begin so are forwarded together as far as they agree
 _BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # tokenizer, template, processor
 
 
@@ -179,18 +180,29 @@ class Judge:
         """Logits of the first answer token."""
         model = self.model
         numbers = torch.arange(len(inputs), device=model.device)
-        if len({p for p in pictures if p}) == sum(map(bool, pictures)):  # no picture is asked about twice
+        if (cut := self._cut(questions, inputs, pictures)) is None:
             features = model.begin(inputs, numbers, 0).features
         else:
-            # What a picture adds to the ids must not be cut off from it.
-            first = next(n for n, picture in enumerate(pictures) if picture)
-            plain = model.encode([Prompt(questions[first].text)])[0]["input_ids"]
-            placed = frozenset(inputs[first]["input_ids"].tolist()) - frozenset(plain.tolist())
-            cut = behind_prefixes(inputs, pictures, placed)
             tokens, mask = cut.tokens.to(model.device), cut.mask.to(model.device)
             states = model.features(cut.prefixes, cut.rows.to(model.device), tokens, mask)
             features = states[numbers, cut.lengths.to(model.device)]
         return model.logits(features).float()  # type: ignore[no-any-return]
+
+    def _cut(self, questions: Sequence[Prompt], inputs: Sequence[Inputs], pictures: Sequence[bytes]) -> Cut | None:
+        """The beginnings that questions share; None where none do, or where cut they are longer than the context."""
+        alike = [
+            picture or question.text[:_ALIKE].encode() for question, picture in zip(questions, pictures, strict=True)
+        ]
+        if len(set(alike)) == len(alike):
+            return None
+        placed: frozenset[int] = frozenset()
+        if (first := next((n for n, picture in enumerate(pictures) if picture), None)) is not None:
+            # What a picture adds to the ids must not be cut off from it.
+            plain = self.model.encode([Prompt(questions[first].text)])[0]["input_ids"]
+            placed = frozenset(inputs[first]["input_ids"].tolist()) - frozenset(plain.tolist())
+        cut = behind_prefixes(inputs, alike, placed)
+        longest = max(len(prefix["input_ids"]) for prefix in cut.prefixes) + cut.tokens.shape[1]
+        return cut if self.model.context is None or longest <= self.model.context else None
 
     def _doubted(self, rows: Sequence[int], logits: Float[Tensor, "N V"], found: Answers) -> None:
         """Take back answers in which yes and no together are unlikely."""

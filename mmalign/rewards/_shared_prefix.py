@@ -29,23 +29,23 @@ class Cut:
     lengths: Int[Tensor, " N"]
 
 
-def behind_prefixes(inputs: Sequence[Inputs], pictures: Sequence[bytes], placed: Collection[int]) -> Cut:
-    """Cut prompts so that those with equal pictures share a beginning; each keeps at least its last token to itself.
+def behind_prefixes(inputs: Sequence[Inputs], alike: Sequence[bytes], placed: Collection[int]) -> Cut:
+    """Cut prompts so that those which are alike share a beginning; each keeps at least its last token to itself.
 
     Args:
         inputs: of each prompt, unpadded; tensors of one axis run along its tokens.
-        pictures: what a prompt's pictures show, empty for none.
+        alike: of each prompt, equal for those with one picture, or with none and one text to begin with.
         placed: ids that stand for a picture, which stay in the beginning.
     """
     ids = [prompt["input_ids"].tolist() for prompt in inputs]
-    alike: dict[bytes, list[int]] = {}
-    for n, picture in enumerate(pictures):
-        alike.setdefault(picture or n.to_bytes(4, "big"), []).append(n)
+    groups: dict[bytes, list[int]] = {}
+    for n, key in enumerate(alike):
+        groups.setdefault(key, []).append(n)
     prefixes: list[Inputs] = []
     rows, rest = [0] * len(inputs), [[0]] * len(inputs)
-    for members in alike.values():
+    for members in groups.values():
         length = _common([ids[n] for n in members])
-        whole = not any(i in placed for n in members for i in ids[n][length:])
+        whole = length > 0 and not any(i in placed for n in members for i in ids[n][length:])
         for group, cut in [(members, length)] if whole else [([n], len(ids[n]) - 1) for n in members]:
             for n in group:
                 rows[n], rest[n] = len(prefixes), ids[n][cut:]

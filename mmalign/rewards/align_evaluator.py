@@ -37,7 +37,8 @@ class AlignEvaluator:
     pictures, by reading them: an empty one is PARSE_FAIL.
 
     `parts`: every reading of `functional.key_point_scores` under its name, the mean of each group and of each key point
-    that occurs (after polarity and gate), and `unanswered`, a share. The confidence is the mean of |2 P - 1|.
+    that occurs (after polarity and gate), `unanswered`, a share, and `mass`, the mean of P(yes) + P(no). The confidence
+    is the mean of |2 P - 1|.
 
     Args:
         checkpoint: the judge: a folder or Hub id, of any image-text-to-text or causal model of transformers.
@@ -126,7 +127,8 @@ class AlignEvaluator:
         found = key_point_scores(value, row, group, weight, share, len(scores))
         sure = group_means((2 * yes - 1).abs(), row, torch.zeros_like(row), torch.ones_like(weight), (len(scores), 1))
         scores.confidence = sure[:, 0].nan_to_num(nan=0.0)
-        scores.parts |= found | self._details(points, value, row, group, weight, len(scores))
+        mass = group_means(answers.mass, row, torch.zeros_like(row), torch.ones_like(weight), (len(scores), 1))
+        scores.parts |= found | self._details(points, value, row, group, weight, len(scores)) | {"mass": mass[:, 0]}
         self._status(scores, found[self.reading], row, answers, shown)
 
     def _held(self, points: Sequence[KeyPoint], answers: Answers) -> Tensor:

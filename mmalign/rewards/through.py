@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.files import local_path
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards._checkpoint import weights_digest
 
 __all__ = ["Through"]
 
@@ -78,6 +80,14 @@ class Through:
     def needs(self) -> Sequence[str]:
         """The columns that `inner` reads."""
         return getattr(self.judge, "needs", ())
+
+    def fingerprint(self) -> str:
+        """Of the generator's weights (of the Hub, its name) and of `inner`, where it has one."""
+        model = str(getattr(self.policy.adapter, "model", ""))
+        folder = local_path(model)
+        files = sorted(folder.rglob("*.safetensors")) if folder else []
+        inner = self.judge.fingerprint() if hasattr(self.judge, "fingerprint") else ""
+        return f"{weights_digest(model, files, '')} {inner}"
 
     @property
     def makes(self) -> Modality:

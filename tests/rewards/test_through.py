@@ -11,6 +11,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
+from mmalign.rewards._cache import identity
 from mmalign.run.build import build_one_reward
 
 GENERATOR = {
@@ -64,6 +65,11 @@ def test_an_empty_text_is_the_writers_fault_and_others_pass_on_their_status(show
     assert scores.status.tolist() == [Status.NOT_APPLICABLE, Status.PARSE_FAIL]
     assert math.isnan(scores.value[0]) and scores.value[1] == 0
     assert "melancholy" in scores.info[0] and scores.info[1] == "an empty text"
+
+
+def test_the_cache_knows_generator_and_judge() -> None:
+    names = [identity(through(**more)) for more in ({}, {}, {"images": 2}, {"inner": {"name": "sharpness"}})]
+    assert names[0] == names[1] and len(set(names)) == 3 and " object at " not in str(names[0])
 
 
 def test_every_fault_of_the_run_file_is_told() -> None:

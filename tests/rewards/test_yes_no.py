@@ -136,6 +136,28 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
     assert seen == [3]  # five questions of the first batch: three beginnings; in the second nothing is shared
 
 
+def test_questions_behind_one_text_share_it(judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = judge("llama", question="{output}")._judge
+    text = "red cube two dogs asleep " * 8
+    asked = [Prompt(f"{text} a say b"), Prompt(f"{text} a b"), Prompt("a b"), Prompt(f"{text} say two")]
+    seen = []
+    real = asking.model.features
+    monkeypatch.setattr(asking.model, "features", lambda inputs, *rest: seen.append(len(inputs)) or real(inputs, *rest))
+    want = [plain(type("R", (), {"_judge": asking}), question.text) for question in asked]
+    assert asking(asked).margin.tolist() == pytest.approx(want, abs=1e-4) and seen == [2]
+
+
+def test_what_fits_alone_is_answered_beside_anything(judge: Callable[..., Any]) -> None:
+    """A long question and long ends behind a shared picture: each fits the context of 128, cut together they do not."""
+    asking = judge("llava", question="{prompt}")._judge
+    shared = [Prompt("red cube " * 30 + end, {"image": picture(1)}) for end in ("a", "b")]
+    shared.append(Prompt("two dogs " * 30, {"image": picture(1)}))
+    asked = [*shared, Prompt("say a " * 55)]
+    answers = asking(asked)
+    want = [plain(type("R", (), {"_judge": asking}), q.text, *q.media.values()) for q in asked]
+    assert answers.margin.tolist() == pytest.approx(want, abs=1e-4) and not any(answers.why)
+
+
 def test_texts_of_a_language_model_and_captions_of_a_picture(judge: Callable[..., Any]) -> None:
     spoken = judge("llama", question="say {prompt} : {output}")
     found = spoken(said(("two dogs", Prompt("a")), ("red cube a b", Prompt("b"))))

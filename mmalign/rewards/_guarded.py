@@ -20,6 +20,7 @@ from mmalign.rewards._isolate import isolated
 from mmalign.rewards._merge import merge, scattered
 from mmalign.rewards._process import RowProcess
 from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards._rows import device_of, made_of
 from mmalign.rewards._tally import Tally
 
 _DEFAULT_TIMEOUT = 60.0
@@ -119,13 +120,13 @@ class Guarded:
             fresh = self._fresh(rollout[missing])
             self.cache.write([keys[i] for i in missing.tolist()], fresh)
             pieces.append((missing, fresh))
-        return scattered(pieces, len(rollout), _device(rollout.output)), len(keys) - len(missing)
+        return scattered(pieces, len(rollout), device_of(rollout.output)), len(keys) - len(missing)
 
     def _fresh(self, rollout: Rollout) -> Scores:
         if getattr(self.reward, "whole", False):
             return isolated(self._checked, rollout, split=False)[0]
         pieces = [scores for part in _whole_groups(rollout, self.rows) for scores in isolated(self._checked, part)]
-        return merge(pieces, _device(rollout.output))
+        return merge(pieces, device_of(rollout.output))
 
     def _checked(self, rollout: Rollout) -> Scores:
         score: Reward = self._process or self.reward  # type: ignore[assignment]
@@ -146,7 +147,7 @@ def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:
 
 
 def _require_modality(name: str, modalities: frozenset[Modality], output: Any) -> None:
-    found = "audio" if isinstance(output, Audio) else "image" if isinstance(output, Tensor) else "text"
+    found = made_of(output)
     if found not in modalities:
         raise CapabilityError(f"reward '{name}' judges {', '.join(sorted(modalities))}; these outputs are {found}.")
 
@@ -154,8 +155,3 @@ def _require_modality(name: str, modalities: frozenset[Modality], output: Any) -
 def _carries_gradient(output: Any) -> bool:
     tensor = output.samples if isinstance(output, Audio) else output
     return isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled()
-
-
-def _device(output: Any) -> torch.device:
-    tensor = output.samples if isinstance(output, Audio) else output
-    return tensor.device if isinstance(tensor, Tensor) else torch.device("cpu")

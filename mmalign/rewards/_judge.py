@@ -1,7 +1,7 @@
-"""A frozen language or vision-language model that is asked questions and answers yes or no, as a probability.
+"""A frozen model of text, pictures or sounds that is asked questions and answers yes or no, as a probability.
 
-Only the first answer token is looked at: one forward, nothing is written. Questions about one picture, or behind one
-text, share its forward: what they begin with is computed once, the rest of each behind it.
+Only the first answer token is looked at: one forward, nothing is written. Questions about one picture or sound, or
+behind one text, share its forward: what they begin with is computed once, the rest of each behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.protocols import Inputs
-from mmalign.core.types import Prompt
+from mmalign.core.types import Audio, Prompt
 from mmalign.rewards._answer_words import AnswerWords, answer_words
 from mmalign.rewards._checkpoint import stamp, weight_files, weights_digest
 from mmalign.rewards._quiet_random import quiet_random
@@ -41,7 +41,7 @@ class Asking:
 
     Args:
         adapter: further options of the model's adapter ({dtype: bf16, system: …}), its `name` among them: `image_text`,
-            or `causal_lm` for a model of text. Without a name a folder's files tell; of the Hub it is `image_text`.
+            `audio_text` or `causal_lm`. Without a name a folder's files tell; of the Hub it is `image_text`.
         yes: the word for yes, in any letter case.
         no: the word for no.
         least_mass: P(yes) + P(no) below this is no answer but the judge's fault, an ERROR.
@@ -93,9 +93,13 @@ class Judge:
         return {key: value for key, value in self.__dict__.items() if key not in ("model", "words")}
 
     def _kind(self) -> str:
-        folder = local_path(self.checkpoint)
-        sees = [] if folder is None else [folder / f"{part}_config.json" for part in ("preprocessor", "processor")]
-        return "image_text" if folder is None or any(file.is_file() for file in sees) else "causal_lm"
+        if (folder := local_path(self.checkpoint)) is None:
+            return "image_text"
+        files = [folder / f"{part}_config.json" for part in ("preprocessor", "processor")]
+        said = " ".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+        if "feature_extractor" in said and "image_processor" not in said:
+            return "audio_text"
+        return "image_text" if said else "causal_lm"
 
     @cached_property
     def model(self) -> Any:
@@ -105,7 +109,7 @@ class Judge:
                 found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
             _LOADED[self._key] = found
         if not hasattr(found, "texts"):
-            raise CapabilityError("judge.adapter: a judge answers in words; name image_text or causal_lm.")
+            raise CapabilityError("judge.adapter: a judge answers in words; name image_text, audio_text or causal_lm.")
         return found
 
     @cached_property
@@ -217,19 +221,23 @@ class Judge:
 
 
 def _digests(questions: Sequence[Prompt]) -> list[bytes]:
-    """What each question's pictures show; empty without any."""
+    """What each question's pictures and sounds are; empty without any."""
     known: dict[int, bytes] = {}
 
-    def digest(media: Mapping[str, Tensor]) -> bytes:
+    def digest(media: Mapping[str, Any]) -> bytes:
         total = hashlib.blake2b(digest_size=16)
         for name, value in media.items():
             if id(value) not in known:
-                known[id(value)] = hashlib.blake2b(_bytes(value), digest_size=16).digest()
-            total.update(f"{name} {tuple(value.shape)} ".encode() + known[id(value)])
+                known[id(value)] = _digest(value)
+            total.update(f"{name} ".encode() + known[id(value)])
         return total.digest() if media else b""
 
     return [digest(question.media) for question in questions]
 
 
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().float().contiguous().numpy().tobytes()
+def _digest(value: Any) -> bytes:
+    found = hashlib.blake2b(f"{getattr(value, 'rate', '')} ".encode(), digest_size=16)
+    for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
+        if part is not None:
+            found.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())
+    return found.digest()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._clip_towers import Towers
-from mmalign.rewards._media import Known, pictures_of
+from mmalign.rewards._media import Known, media_of
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards.parsing import LONG, bounded
 
@@ -40,7 +40,7 @@ def captions_of(
         if "image" not in list(prompt.media):  # `in` alone would decode a file
             return None
         said = bounded(caption, LONG)
-        picture = pictures_of(prompt, known)["image"]
+        picture = media_of(prompt, known)["image"]
         picture = picture if picture.dim() == 3 else picture.reshape(picture.shape[-3:])
         return Captioned(said, picture, references(prompt))
 

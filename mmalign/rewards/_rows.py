@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._columns import missing
 from mmalign.rewards._isolate import NOT_ABOUT_A_ROW, said
 from mmalign.rewards.parsing import Unreadable
@@ -94,3 +94,14 @@ def single_outputs(output: Any) -> list[Any]:
     if isinstance(output, Audio):
         return [output[i : i + 1].to("cpu") for i in range(len(output))]
     return list(output.detach().cpu()) if isinstance(output, torch.Tensor) else list(output)
+
+
+def made_of(output: Any) -> Modality:
+    """What outputs are."""
+    return "audio" if isinstance(output, Audio) else "image" if isinstance(output, torch.Tensor) else "text"
+
+
+def device_of(output: Any) -> torch.device:
+    """Where outputs are; texts are on the CPU."""
+    tensor = output.samples if isinstance(output, Audio) else output
+    return tensor.device if isinstance(tensor, torch.Tensor) else torch.device("cpu")

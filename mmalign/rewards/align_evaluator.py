@@ -1,19 +1,20 @@
-"""Does an output match its prompt, key point by key point, in the answers of any vision-language model?"""
+"""Does an output match its prompt, key point by key point, in the answers of any model that sees, hears or reads?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, did_you_mean
-from mmalign.core.types import Prompt, Rollout, Scores, Status
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._judge import Answers, Asking, Judge, Make
 from mmalign.rewards._key_points import GROUPS, POINTS, KeyPoint
-from mmalign.rewards._rows import read_rows
+from mmalign.rewards._rows import device_of, made_of, read_rows
 from mmalign.rewards._template import Template, check_template
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
 from mmalign.rewards.parsing import LONG, bounded
@@ -21,7 +22,7 @@ from mmalign.rewards.points import make_source
 
 __all__ = ["AlignEvaluator"]
 
-_FRAMES = {"image": "{question} Answer yes or no.", "text": "Text:\n{output}\n\n{question} Answer yes or no."}
+_FRAME, _FRAME_OF_TEXT = "{question} Answer yes or no.", "Text:\n{output}\n\n{question} Answer yes or no."
 
 
 @dataclass
@@ -33,15 +34,16 @@ class AlignEvaluator:
 
     Key points are those of the user's prompt and stand in the data, so that nobody can leave out what is hard; inside
     `through` a rewrite is judged by them too. A prompt without any is NOT_APPLICABLE. A point that the judge does not
-    answer is left out of the means, never counted as a no; a row without any answer is an ERROR. Texts are judged like
-    pictures, by reading them: an empty one is PARSE_FAIL.
+    answer is left out of the means, never counted as a no; a row without any answer is an ERROR. Texts are judged by
+    reading them: an empty one is PARSE_FAIL.
 
     `parts`: every reading of `functional.key_point_scores` under its name, the mean of each group and of each key point
     that occurs (after polarity and gate), `unanswered`, a share, and `mass`, the mean of P(yes) + P(no). The confidence
     is the mean of |2 P - 1|.
 
     Args:
-        checkpoint: the judge: a folder or Hub id, of any image-text-to-text or causal model of transformers.
+        checkpoint: the judge: a folder or Hub id, of any image-text-to-text, audio-text or causal model
+            of transformers.
         points: where key points come from, {name: …, options} of `rewards.points`: `column`, `described`, `scenes`.
         reading: which of `functional.key_point_scores` is the value.
         frame: around a {question}; of texts with {output}.
@@ -60,7 +62,7 @@ class AlignEvaluator:
     shares: dict[str, float] = field(default_factory=dict)
     judge: Asking = field(default_factory=Asking)
     make: Make | None = field(default=None, repr=False)
-    modalities = frozenset({"image", "text"})
+    modalities = frozenset({"image", "audio", "text"})
     range = (0.0, 1.0)
     differentiable = False
     deterministic = True
@@ -98,24 +100,24 @@ class AlignEvaluator:
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        shown = isinstance(rollout.output, Tensor)
-        asked, scores = read_rows(self._asked, rollout, self.range[0], self.needs)
+        made = made_of(rollout.output)
+        asked, scores = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
         if asked:
             answers = self._judge([question for questions, _ in asked.values() for question in questions])
-            self._fill(scores, {row: points for row, (_, points) in asked.items()}, answers, shown)
-        return scores.to(rollout.output.device) if shown else scores
+            self._fill(scores, {row: points for row, (_, points) in asked.items()}, answers, made == "text")
+        return scores.to(device_of(rollout.output))
 
-    def _asked(self, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
+    def _asked(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
         """The questions about one output, and what they are about."""
-        said = bounded(output, LONG) if isinstance(output, str) else None
+        said = bounded(output, LONG) if made == "text" else None
         if not (points := self._source(prompt)):
             return None
-        frame = Template(self.frame or _FRAMES["image" if said is None else "text"])
-        media = {"image": output} if said is None else {}
+        frame = Template(self.frame or (_FRAME if said is None else _FRAME_OF_TEXT))
+        media: dict[str, Any] = {made: output} if said is None else {}
         texts = [frame.filled(Prompt(prompt.text, meta={**prompt.meta, "question": p.question}), said) for p in points]
         return [Prompt(text, media) for text in texts], points
 
-    def _fill(self, scores: Scores, rows: dict[int, list[KeyPoint]], answers: Answers, shown: bool) -> None:
+    def _fill(self, scores: Scores, rows: dict[int, list[KeyPoint]], answers: Answers, written: bool) -> None:
         """Put the answers about each row's points into its score."""
         points = [point for row in rows.values() for point in row]
         row = torch.tensor([number for number, held in rows.items() for _ in held])
@@ -129,7 +131,7 @@ class AlignEvaluator:
         scores.confidence = sure[:, 0].nan_to_num(nan=0.0)
         mass = group_means(answers.mass, row, torch.zeros_like(row), torch.ones_like(weight), (len(scores), 1))
         scores.parts |= found | self._details(points, value, row, group, weight, len(scores)) | {"mass": mass[:, 0]}
-        self._status(scores, found[self.reading], row, answers, shown)
+        self._status(scores, found[self.reading], row, answers, written)
 
     def _held(self, points: Sequence[KeyPoint], answers: Answers) -> Tensor:
         """P(each point holds) before its gate: temperature and polarity."""
@@ -153,11 +155,11 @@ class AlignEvaluator:
             | {"unanswered": silent[:, 0]}
         )
 
-    def _status(self, scores: Scores, value: Tensor, row: Tensor, answers: Answers, shown: bool) -> None:
+    def _status(self, scores: Scores, value: Tensor, row: Tensor, answers: Answers, written: bool) -> None:
         info = scores.info or [""] * len(scores)
         for place, number in enumerate(row.tolist()):
             info[number] = info[number] or answers.why[place]
-            if answers.too_long[place] and not shown:  # the policy wrote it
+            if answers.too_long[place] and written:  # by the policy
                 scores.status[number] = int(Status.PARSE_FAIL)
         asked = row.unique()
         silent = value.isnan() & (scores.status == Status.OK)

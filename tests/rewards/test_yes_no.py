@@ -17,13 +17,14 @@ from torch import Tensor
 
 import mmalign
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, ScoreError
-from mmalign.core.types import Prompt, Rollout, Status
+from mmalign.core.types import Audio, Prompt, Rollout, Status
 from mmalign.rewards import Guarded, ScoreCache
 from mmalign.rewards._answer_words import answer_words
 from mmalign.rewards._cache import identity
 from mmalign.rewards._shared_prefix import behind_prefixes
 from mmalign.rewards._template import Template
 from mmalign.rewards.functional import yes_no_margin, yes_probability
+from tests.adapters.tiny_alm import RATE, write_tiny_alm
 from tests.adapters.tiny_lm import letter_tokenizer, word_tokenizer, write_tiny_lm
 from tests.adapters.tiny_vlm import write_tiny_vlm
 
@@ -41,7 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def made(kind: str) -> str:
         path = root / kind
         if not path.exists():
-            (write_tiny_lm if kind in ("llama", "qwen2") else write_tiny_vlm)(path, kind, chat=True)
+            if kind == "qwen2_audio":
+                write_tiny_alm(path, kind)
+            else:
+                (write_tiny_lm if kind in ("llama", "qwen2") else write_tiny_vlm)(path, kind, chat=True)
         return str(path)
 
     return made
@@ -65,7 +69,7 @@ def said(*rows: tuple[str, Prompt]) -> Rollout:
 
 
 @torch.no_grad()
-def plain(reward: Any, text: str, *pictures: Tensor) -> float:
+def plain(reward: Any, text: str, *pictures: Any) -> float:
     """log P(good) - log P(bad) by the model itself: the processor's output for one question, no padding, no cache."""
     model = reward._judge.model
     asked = Prompt(text, {f"p{i}": picture for i, picture in enumerate(pictures)})
@@ -163,10 +167,29 @@ def test_texts_of_a_language_model_and_captions_of_a_picture(judge: Callable[...
     found = spoken(said(("two dogs", Prompt("a")), ("red cube a b", Prompt("b"))))
     want = [plain(spoken, "say a : two dogs"), plain(spoken, "say b : red cube a b")]
     assert found.parts["margin"].tolist() == pytest.approx(want, abs=1e-4)
-    seeing = judge("llava", question="say {output}", picture="required")
+    seeing = judge("llava", question="say {output}", media="required")
     found = seeing(said(("two dogs", Prompt("a", {"image": picture(5)})), ("red", Prompt("a"))))
     assert found.parts["margin"][0].item() == pytest.approx(plain(seeing, "say two dogs", picture(5)), abs=1e-4)
     assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and found.value[1].isnan()
+
+
+def test_sounds_are_judged_and_what_is_said_of_them(judge: Callable[..., Any]) -> None:
+    rng, mask = torch.Generator().manual_seed(3), torch.ones(3, 8000, dtype=torch.bool)
+    mask[1, 5000:] = False
+    sounds = Audio(0.3 * torch.randn(3, 1, 8000, generator=rng), RATE, mask)
+    reward = judge("qwen2_audio", question="say {prompt}")
+    made = Rollout([Prompt("a b"), Prompt("red"), Prompt("two dogs")], sounds, torch.arange(3))
+    found = reward(made)
+    want = [plain(reward, f"say {p.text}", sounds[i : i + 1]) for i, p in enumerate(made.prompts)]
+    assert found.parts["margin"].tolist() == pytest.approx(want, abs=1e-4) and max(want) - min(want) > 0.05
+    heard = judge("qwen2_audio", question="say {output}", media="required")
+    spoken = heard(said(("two dogs", Prompt("a", {"audio": sounds[1:2]})), ("red", Prompt("a"))))
+    assert spoken.parts["margin"][0].item() == pytest.approx(plain(heard, "say two dogs", sounds[1:2]), abs=1e-4)
+    assert spoken.status.tolist() == [Status.OK, Status.NOT_APPLICABLE]
+    assert "sound match" in judge("qwen2_audio")._about(made.prompts[0], {"audio": sounds[:1]}).text
+    silent = Audio(torch.full((2, 1, 8000), float("nan")), RATE)
+    lost = Guarded("j", reward, failed_share=1.0)(Rollout(made.prompts[:2], silent, torch.arange(2)))
+    assert lost.status.tolist() == [Status.ERROR] * 2 and "not finite" in lost.info[0]
 
 
 def test_no_is_the_good_answer_where_it_is_said_so(judge: Callable[..., Any]) -> None:

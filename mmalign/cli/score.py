@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 def score(
     rows: Annotated[
         Path,
-        typer.Argument(metavar="ROWS.jsonl|DIR", help="lines of prompt, output, meta?, group?, image?; or a folder"),
+        typer.Argument(
+            metavar="ROWS.jsonl|DIR", help="lines of prompt, output, meta?, group?, image?, audio?; or a folder"
+        ),
     ],
     reward: Annotated[str, typer.Option(help="a name from `mmalign list rewards`")],
     options: Annotated[

@@ -63,11 +63,6 @@ class LazyMedia(Mapping[str, Any]):
         return len(self._cells)
 
 
-def LazyPicture(value: Any, folder: Path, place: str) -> LazyMedia:
-    """`Prompt.media` with one entry, "image"."""
-    return LazyMedia({"image": value}, folder, place)
-
-
 def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[str, Any]:
     """What the prompt of a row is about: `columns` names the column of each of "image" and "audio", "" for none.
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError, DataError, MediaError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.data._media import LazyPicture
+from mmalign.data._media import LazyMedia
 from mmalign.rewards._merge import merge
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str}
+FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str, "audio": str}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def read_rows(file: Path) -> list[Row]:
         if not found:
             raw = json.loads(line)
             # What a caption was written for; decoded by the rewards that look at it.
-            media = LazyPicture(raw["image"], file.parent, place) if raw.get("image") else {}
+            cells = {kind: raw[kind] for kind in ("image", "audio") if raw.get(kind)}
+            media = LazyMedia(cells, file.parent, place) if cells else {}
             prompt = Prompt(raw.get("prompt", ""), media, raw.get("meta") or {})
             rows.append(Row(prompt, raw["output"], raw.get("group") or prompt.text, place))
     if faults:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,23 @@ def test_a_whole_model_is_saved_with_its_processor(alm: Callable[..., Any], tmp_
     adapter.save(tmp_path)
     again = AudioText(str(tmp_path), device="cpu", train="full").load()
     assert again.looking.chat and torch.allclose(judged(again, PROMPTS, ROWS, TOKENS, MASK), now, atol=1e-5)
+
+
+def test_the_thinker_of_a_published_checkpoint_is_found_beside_its_voice(
+    alm: Callable[..., Any], folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    whole = shutil.copytree(folder("qwen2_5_omni"), tmp_path / "whole")
+    thinker = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps({"model_type": "qwen2_5_omni", "thinker_config": thinker}))
+    weights = load_file(whole / "model.safetensors")
+    named = {f"thinker.{name.replace('model.language_model.', 'model.')}": value for name, value in weights.items()}
+    save_file(named | {"talker.model.norm.weight": torch.zeros(2)}, whole / "model.safetensors", {"format": "pt"})
+    adapter, plain_one = AudioText(str(whole), device="cpu", train="frozen").load(), alm("qwen2_5_omni")
+    assert not adapter.trainable()
+    found = judged(adapter, PROMPTS, ROWS, TOKENS, MASK)
+    assert torch.equal(found, judged(plain_one, PROMPTS, ROWS, TOKENS, MASK))
 
 
 def test_sounds_are_resampled_mixed_and_cut_at_their_mask(alm: Callable[..., Any]) -> None:

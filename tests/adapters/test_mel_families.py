@@ -94,14 +94,33 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """The description of a family by its name; its checkpoint is written when first asked for."""
+    written = {}
+
+    def family(name):
+        adapter, pipeline, write, call, encoder = KINDS[name]
+        if name not in written:
+            with torch.random.fork_rng():
+                written[name] = write(tmp_path_factory.mktemp(name) / "tiny")
+        own = {"max_sequence_length": 40} if adapter is AudioLDM2 else {}
+        given = {"seconds": SECONDS, "mel": MEL} | own
+        kind = getattr(diffusers, pipeline)
+        return Family(adapter, kind, written[name], call, given, component="unet", encoder=encoder)
+
+    return family
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def family(request, tmp_path_factory):
-    adapter, pipeline, write, call, encoder = KINDS[request.param]
-    with torch.random.fork_rng():
-        folder = write(tmp_path_factory.mktemp(request.param) / "tiny")
-    own = {"max_sequence_length": 40} if adapter is AudioLDM2 else {}
-    given = {"seconds": SECONDS, "mel": MEL} | own
-    return Family(adapter, getattr(diffusers, pipeline), folder, call, given, component="unet", encoder=encoder)
+def family(request, described):
+    return described(request.param)
+
+
+@pytest.fixture(scope="module", params=["music_ldm", "audio_ldm2"])
+def trained(request, described):
+    """AudioLDM and MusicLDM train the same network in the same way."""
+    return described(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -159,28 +178,28 @@ def test_the_policy_at_eta_0_is_the_deterministic_pipeline_and_replays_itself(fa
         assert torch.equal(policy.step_log_prob(drawn), drawn.step_logp)
 
 
-def test_plain_peft_loads_the_lora(family, tmp_path):
+def test_plain_peft_loads_the_lora(trained, tmp_path):
     from peft import PeftModel
 
-    adapter, pipe = family.make(), family.plain()
+    adapter, pipe = trained.make(), trained.plain()
     start = start_of(adapter)
-    before = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
+    before = trained.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
     assert (sample(adapter, TEXTS, start, STEPS) - before).abs().max() <= 1e-4  # an untrained LoRA is the identity
     disturb(adapter, 0.3)
     adapter.save(tmp_path / "lora")
     pipe.unet = PeftModel.from_pretrained(pipe.unet, tmp_path / "lora").merge_and_unload()
-    after = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
+    after = trained.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
     assert (after - before).abs().max() > 1e-2
     assert (sample(adapter, TEXTS, start, STEPS) - after).abs().max() <= 1e-4 * after.abs().max()  # merged: rounded
-    fresh = family.make()
+    fresh = trained.make()
     fresh.restore(tmp_path / "lora")
     assert torch.equal(velocity(fresh), velocity(adapter))
 
 
-def test_gradients_reach_what_trains_and_the_latents_and_recomputing_changes_none(family):
+def test_gradients_reach_what_trains_and_the_latents_and_recomputing_changes_none(trained):
     grads = []
     for more in ({}, {"gradient_checkpointing": True}, {"dtype": "bf16", "gradient_checkpointing": True}):
-        adapter = family.make(**more)
+        adapter = trained.make(**more)
         disturb(adapter)
         x = start_of(adapter).requires_grad_()
         said = adapter.predict(x, torch.tensor([900.0, 300.0]), adapter.encode([Prompt(t) for t in TEXTS]))
@@ -194,8 +213,8 @@ def test_gradients_reach_what_trains_and_the_latents_and_recomputing_changes_non
     assert (grads[0] - grads[1]).norm() <= 1e-4 * grads[0].norm()
 
 
-def test_the_decoders_gradient_is_its_slope(family):
-    adapter = family.make()
+def test_the_decoders_gradient_is_its_slope(trained):
+    adapter = trained.make()
     sounds = adapter.loaded.autoencoder
     sounds.vae.double(), sounds.vocoder.double()
     x, direction = (torch.randn(1, *adapter.latent_shape, dtype=torch.float64) for _ in range(2))

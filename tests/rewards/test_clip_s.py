@@ -113,11 +113,11 @@ def test_ref_clip_score_is_the_harmonic_mean_with_the_best_reference(tiny_clip: 
 
 
 def test_statuses_are_those_of_captions(tiny_clip: Path, rows: Rollout, tmp_path: Path) -> None:
-    from mmalign.data._media import LazyPicture
+    from mmalign.data._media import LazyMedia
     from mmalign.media.image import write_image
 
     write_image(picture(1), tmp_path / "torn.png")
-    lazy = LazyPicture("torn.png", tmp_path, "row 1")
+    lazy = LazyMedia({"image": "torn.png"}, tmp_path, "row 1")
     meta = {"references": ["a star"]}
     prompts = [Prompt("d", meta=meta), rows.prompts[0], Prompt("d", lazy, meta), Prompt("d", rows.prompts[0].media)]
     (tmp_path / "torn.png").write_bytes(b"no picture")

@@ -212,12 +212,12 @@ def test_a_column_may_stand_in_the_question(judge: Callable[..., Any]) -> None:
 
 
 def test_bad_texts_are_the_writers_fault_and_bad_pictures_are_not(judge: Callable[..., Any], tmp_path: Path) -> None:
-    from mmalign.data._media import LazyPicture
+    from mmalign.data._media import LazyMedia
     from mmalign.media.image import write_image
 
     for name in ("lost.png", "torn.png"):
         write_image(picture(0), tmp_path / name)
-    missing, torn = (Prompt("a", LazyPicture(name, tmp_path, "row 1")) for name in ("lost.png", "torn.png"))
+    missing, torn = (Prompt("a", LazyMedia({"image": name}, tmp_path, "row 1")) for name in ("lost.png", "torn.png"))
     (tmp_path / "lost.png").unlink()
     (tmp_path / "torn.png").write_bytes(b"\x89PNG and no more")
     reward = Guarded("judge", judge(question="say {output}"), failed_share=1.0)

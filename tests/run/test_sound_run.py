@@ -1,14 +1,18 @@
-"""Sound through the same loop as everything else: DRAGON, GRPO and R0 towards a folder of exemplars."""
+"""Sound through the same loop as everything else: DRAGON, GRPO, R0 towards a folder of exemplars; tokens; captions."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from mmalign.core.config import load
+from mmalign.media.audio import read_audio
 from mmalign.run.train import train
+from tests.adapters.tiny_alm import write_tiny_alm
+from tests.adapters.tiny_musicgen import write_musicgen
 from tests.adapters.tiny_stable_audio import write_stable_audio
 from tests.rewards.sounds import write_tones
 
@@ -54,3 +58,54 @@ def test_a_set_reward_of_sound_trains(name: str, model: Path, tmp_path: Path) ->
     assert (samples / "000.wav").exists() and (samples / "000.png").exists()
     html = (tmp_path / "run" / "report.html").read_text()
     assert "<audio" in html and 'class="sound"' in html
+
+
+TOKENS = """
+adapter: {{name: musicgen, model: {model}, lora: {{rank: 2, alpha: 4}}, device: cpu}}
+policy: {{name: tokens, max_new_tokens: 23, eval_temperature: 1.0}}
+rewards:
+  style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}}}
+objective: {{name: grpo, group_size: 4, beta: 0.01}}
+data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
+trainer: {{steps: 2, batch: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}
+"""
+CAPTIONS = """
+adapter: {{name: audio_text, model: {model}, lora: {{rank: 2, alpha: 4}}, device: cpu}}
+policy: {{name: tokens, max_new_tokens: 6, eval_temperature: 1.0}}
+rewards:
+  good: {{name: "tests.run.text_rules:share_of", word: good}}
+objective: {{name: grpo, group_size: 4, beta: 0.01}}
+data: {{name: prompts, path: sounds.jsonl, audio: heard, held_out: 0.4}}
+trainer: {{steps: 2, batch: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}
+"""
+
+
+def test_codebooks_train_towards_exemplars(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    exemplars, model = write_tones(tmp_path / "exemplars"), write_musicgen(tmp_path / "tiny")
+    (tmp_path / "prompts.txt").write_text("".join(f"a tune of {i} notes\n" for i in range(10)))
+    (tmp_path / "run.yaml").write_text(TOKENS.format(model=model, exemplars=exemplars))
+    train(load(tmp_path / "run.yaml"), out=tmp_path / "run")
+    learned = load_file(tmp_path / "run/checkpoints/step_000002/adapter/adapter_model.safetensors")
+    assert any(value.abs().max() > 0 for key, value in learned.items() if "lora_B" in key)
+    assert (tmp_path / "run/samples/step_000002/000.wav").exists()
+    assert "<audio" in (tmp_path / "run/report.html").read_text()
+
+
+def test_captions_of_sounds_train(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    model, sounds = write_tiny_alm(tmp_path / "tiny"), write_tones(tmp_path / "sounds", n=3)
+    names = [f"sounds/{file.name}" for file in sorted(sounds.iterdir()) if _seconds(file) <= 1]
+    rows = [{"prompt": f"say {word}", "heard": names[i % len(names)]} for i, word in enumerate("abcdef")]
+    (tmp_path / "sounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "run.yaml").write_text(CAPTIONS.format(model=model))
+    train(load(tmp_path / "run.yaml"), out=tmp_path / "run", allow=["tests.run.text_rules"])
+    learned = load_file(tmp_path / "run/checkpoints/step_000002/adapter/adapter_model.safetensors")
+    assert any(value.abs().max() > 0 for key, value in learned.items() if "lora_B" in key)
+
+
+def _seconds(file: Path) -> float:
+    samples, rate = read_audio(file)
+    return samples.shape[1] / rate

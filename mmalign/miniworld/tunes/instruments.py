@@ -66,7 +66,7 @@ def sound(instrument: Instrument, pitch: float, length: float, rng: np.random.Ge
         phase += np.float32(pitch / speed * depth) * np.sin(np.float32(2 * np.pi * speed) * time)
     strengths = np.array(instrument.partials) * rng.uniform(0.85, 1.1) ** np.arange(len(instrument.partials))
     if instrument.ratios is None:
-        tone = _harmonics(phase, strengths[: int(TOP / pitch)], instrument.damping * time)
+        tone = harmonics(phase, strengths[: int(TOP / pitch)], instrument.damping * time)
     else:
         tone = np.zeros_like(time)
         for index, (strength, ratio) in enumerate(zip(strengths, instrument.ratios, strict=True)):
@@ -74,10 +74,10 @@ def sound(instrument: Instrument, pitch: float, length: float, rng: np.random.Ge
                 tone += np.float32(strength) * np.exp(-index * instrument.damping * time) * np.sin(ratio * phase)
     if instrument.breath:
         tone += np.float32(instrument.breath) * rng.standard_normal(len(time), dtype=np.float32)
-    return tone * _envelope(instrument, time)
+    return tone * envelope(instrument, time)
 
 
-def _harmonics(phase: np.ndarray, strengths: np.ndarray, damping: np.ndarray) -> np.ndarray:
+def harmonics(phase: np.ndarray, strengths: np.ndarray, damping: np.ndarray) -> np.ndarray:
     """Sum of ``strengths[k] sin((k + 1) phase) exp(-k damping)``, by Horner's rule: no sine but the first."""
     turn = np.empty(len(phase), dtype=np.complex64)
     turn.real, turn.imag = np.cos(phase), np.sin(phase)
@@ -89,7 +89,7 @@ def _harmonics(phase: np.ndarray, strengths: np.ndarray, damping: np.ndarray) ->
     return (total * turn).imag
 
 
-def _envelope(instrument: Instrument, time: np.ndarray) -> np.ndarray:
+def envelope(instrument: Instrument, time: np.ndarray) -> np.ndarray:
     """Strength over time: a rounded attack, the decay, and a short release."""
     rise = np.clip(time / instrument.attack, 0, 1)
     fall = np.clip((time[-1] - time) / _RELEASE, 0, 1) if len(time) else time

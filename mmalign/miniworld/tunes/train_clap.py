@@ -1,0 +1,279 @@
+"""Train the tunes' CLAP, a ``ClapModel`` of transformers at small size.
+
+``python -m mmalign.miniworld.tunes.train_clap`` makes ``assets/tunes_clap`` (needs the autoencoder of
+``mmalign.miniworld.tunes.train_autoencoder`` for clips as a generator makes them). Its sounds are one window of 2.048 s,
+64 frames of 64 mel bands, read by the ``clap`` reward as any CLAP checkpoint.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mmalign.media.mel import LogMel
+from mmalign.miniworld.provenance import save_atomically
+from mmalign.miniworld.train_clip import contrast
+from mmalign.miniworld.tunes.clips import play_clips
+from mmalign.miniworld.tunes.clockwork import play_clips_in_step
+from mmalign.miniworld.tunes.grammar import Request, hard_negatives, restatements
+from mmalign.miniworld.tunes.language import VALUES, Clause, clause_holds
+from mmalign.miniworld.tunes.tune import ATTRIBUTES, RATE, SAMPLES, Tune
+from mmalign.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
+
+if TYPE_CHECKING:
+    from transformers import ClapModel
+
+CHOICES = 32
+#: Near misses per clip in a batch.
+NEGATIVES = 2
+LEARNING_RATE = 1.5e-3
+WIDTH = 128
+#: Of matching, and of naming the tune's attributes from the embedding, which makes the tower hear them long before
+#: captions reward it.
+LOSS_WEIGHTS = (1.0, 0.3)
+FRONT = {
+    "feature_size": 64,
+    "sampling_rate": RATE,
+    "hop_length": 520,
+    "max_length_s": SAMPLES / RATE,
+    "fft_window_size": 1024,
+    "frequency_min": 150,
+    "frequency_max": 7600,
+    "truncation": "rand_trunc",
+    "padding": "repeatpad",
+}
+
+
+def build_model() -> "ClapModel":
+    """An untrained model of about two million weights."""
+    from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
+
+    tokenizer = build_tokenizer()
+    audio = ClapAudioConfig(
+        spec_size=64,
+        num_mel_bins=64,
+        patch_size=4,
+        patch_stride=[4, 4],
+        window_size=4,
+        patch_embeds_hidden_size=48,
+        depths=[2, 2, 2],
+        num_attention_heads=[3, 6, 12],
+        hidden_size=192,
+        mlp_ratio=3.0,
+        projection_dim=WIDTH,
+        num_hidden_layers=3,
+        hidden_dropout_prob=0.0,
+    )
+    text = ClapTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=256,
+        max_position_embeddings=MAX_TOKENS + 2,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        projection_dim=WIDTH,
+    )
+    model = ClapModel(ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=WIDTH))
+    with torch.no_grad():
+        # The tower knows no absolute pitch but by what this adds to each band.
+        model.audio_model.audio_encoder.batch_norm.bias.copy_(torch.linspace(-1, 1, 64))
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "bias_table" not in name and "embedding" not in name:
+                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+            elif "embeddings" in name and weight.ndim == 2:
+                nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def front() -> LogMel:
+    """The log-mel spectrogram that the model hears."""
+    return LogMel(
+        rate=RATE, n_fft=1024, hop=FRONT["hop_length"], bands=64, low=150.0, high=7600.0, scale="slaney"  # type: ignore[arg-type]
+    )
+
+
+@dataclass
+class Examples:
+    """Spectrograms ``(n, 64, 64)`` in half precision, and the tune and caption of each."""
+
+    mels: Tensor
+    requests: list[Request]
+    tunes: list[Tune]
+
+
+@torch.no_grad()
+def hear(clips: np.ndarray) -> Tensor:
+    """``(n, 64, 64)`` dB of clips ``(n, SAMPLES)``."""
+    return torch.cat([front()(part) for part in torch.from_numpy(clips).split(100)])
+
+
+@torch.no_grad()
+def make_examples(n: int, seed: int, split: str, autoencoder: Path, rebuilt: float = 0.4, noise: float = 0.2) -> Examples:
+    """Truth clips, the share ``rebuilt`` of them by clockwork and through the autoencoder with noise on its latents."""
+    from diffusers import AutoencoderSAME
+
+    vae, through = AutoencoderSAME.from_pretrained(autoencoder, torch_dtype=torch.float32), round(n * rebuilt)
+    generator, mels, requests, tunes = torch.Generator().manual_seed(seed), [], [], []
+    for start in range(0, n, 500):
+        count, codec = min(500, n - start), start < through
+        clips, asked, played = (play_clips_in_step if codec else play_clips)(count, 2_000_000 + 1000 * seed + start, split)
+        for some in torch.from_numpy(clips).split(100):
+            if codec:
+                latents = vae.encode(some[:, None]).latents
+                strength = noise * torch.rand(len(some), 1, 1, generator=generator)
+                some = vae.decode(latents + strength * torch.randn(latents.shape, generator=generator)).sample[:, 0]
+            mels.append(front()(some).half())
+        requests += asked
+        tunes += played
+    return Examples(torch.cat(mels), requests, tunes)
+
+
+def truths(tunes: list[Tune], requests: list[Request]) -> Tensor:
+    """``(B, M)`` bool: which requests hold of which tune."""
+    fits = np.ones((len(requests), len(ATTRIBUTES), 5), dtype=bool)
+    for row, request in zip(fits, requests, strict=True):
+        for name, value in request.clauses:
+            at = list(ATTRIBUTES).index(name)
+            row[at] = [clause_holds(_with(name, v), Clause(name, value)) for v in _padded(ATTRIBUTES[name])]
+    return torch.from_numpy(fits[:, np.arange(len(ATTRIBUTES)), attributes(tunes).numpy()].all(axis=-1).T)
+
+
+def _padded(values: tuple[str, ...]) -> tuple[str, ...]:
+    return values + ("",) * (5 - len(values))
+
+
+def _with(name: str, value: str) -> Tune:
+    return Tune(*["" if other != name else value for other in Tune._fields])
+
+
+def attributes(tunes: list[Tune]) -> Tensor:
+    """``(B, 6)``: the place of each value among those of its attribute."""
+    return torch.tensor([[ATTRIBUTES[name].index(value) for name, value in tune._asdict().items()] for tune in tunes])
+
+
+def disturbed(mels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Spectrograms with a little noise in some, at another level."""
+    floor = torch.from_numpy(rng.uniform(-75, -15, size=(len(mels), 1, 1)).astype(np.float32))
+    mels = mels.float() + torch.from_numpy(rng.uniform(-4, 4, size=(len(mels), 1, 1)).astype(np.float32))
+    return torch.where(torch.from_numpy(rng.random((len(mels), 1, 1)) < 0.5), torch.logaddexp(mels, floor), mels)
+
+
+@torch.no_grad()
+def accuracy(model: "ClapModel", examples: Examples, seed: int = 0) -> float:
+    """How often the true caption wins against 31 with one change (more where those run out)."""
+    rng, tokenizer, rows = np.random.default_rng(seed), build_tokenizer(), []
+    for request, tune in zip(examples.requests, examples.tunes, strict=True):
+        others = hard_negatives(request, CHOICES - 1, rng, tune)
+        rows.append([request.text, *(other.text for other in others)])
+    distinct = sorted({text for row in rows for text in row})
+    places = {text: i for i, text in enumerate(distinct)}
+    training = model.training
+    model.eval()
+    heard = torch.cat(
+        [model.get_audio_features(part[:, None].float()).pooler_output for part in examples.mels.split(128)]
+    )
+    read = model.get_text_features(**tokenize(tokenizer, distinct)).pooler_output
+    model.train(training)
+    picks = [int((h @ read[[places[text] for text in row]].T).argmax()) for h, row in zip(heard, rows, strict=True)]
+    return float(np.mean(np.array(picks) == 0))
+
+
+def train(model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: int, clips: int) -> dict[str, Any]:
+    """Train in place, saving after every report; returns the provenance."""
+    started, batch, report_every = time.time(), 64, 200
+    material = make_examples(clips, seed, "train", autoencoder)
+    heldout = make_examples(200, 777, "heldout", autoencoder)
+    named = attributes(material.tunes)
+    print(f"{len(material.mels)} examples after {time.time() - started:.0f} s", flush=True)
+    rng, tokenizer = np.random.default_rng([8, seed]), build_tokenizer()
+    naming = nn.Linear(WIDTH, sum(len(values) for values in ATTRIBUTES.values()))
+    weights = [*model.parameters(), *naming.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.05, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    recent = []
+    for step in range(1, steps + 1):
+        rows = rng.integers(len(material.mels), size=batch)
+        tunes = [material.tunes[i] for i in rows]
+        captions = near_and_true([material.requests[i] for i in rows], tunes, rng)
+        pooled = model.audio_model(disturbed(material.mels[rows], rng)[:, None]).pooler_output
+        told = model.audio_projection(pooled)
+        read = model.get_text_features(**tokenize(tokenizer, [caption.text for caption in captions])).pooler_output
+        matching = contrast(
+            functional.normalize(told, dim=-1), read, truths(tunes, captions), model.logit_scale_a.exp()
+        )
+        said = naming(told).split([len(values) for values in ATTRIBUTES.values()], dim=1)
+        known = sum(functional.cross_entropy(part, named[rows, i]) for i, part in enumerate(said))
+        optimizer.zero_grad()
+        (LOSS_WEIGHTS[0] * matching + LOSS_WEIGHTS[1] * known).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale_a.clamp_(0, np.log(100))
+        recent.append((matching.item(), known.item()))
+        if step % report_every == 0 or step == steps:
+            chosen, seconds = accuracy(model, heldout), round(time.time() - started)
+            print(f"step {step} losses {np.mean(recent, axis=0).round(3)} heldout {chosen:.3f} {seconds} s", flush=True)
+            provenance = {"seed": seed, "steps": step, "batch": batch, "clips": clips, "seconds": seconds}
+            save(model, out, provenance | {"metrics": {"heldout_accuracy_of_32": chosen}})
+            recent = []
+    return provenance
+
+
+def near_and_true(requests: list[Request], tunes: list[Tune], rng: np.random.Generator) -> list[Request]:
+    """A true caption of every tune, then ``NEGATIVES`` near misses of each."""
+    own, near = [], []
+    for request, tune in zip(requests, tunes, strict=True):
+        true = [request, *restatements(request, tune, "train")]
+        own.append(true[rng.integers(len(true))])
+        near += hard_negatives(own[-1], NEGATIVES, rng, tune, "train")
+    return own + near
+
+
+def save(model: "ClapModel", out: Path, provenance: dict[str, Any]) -> None:
+    """Save as transformers loads it, with tokenizer and front end."""
+    from transformers import ClapFeatureExtractor
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+        ClapFeatureExtractor(**FRONT).save_pretrained(folder)
+
+    save_atomically(out, write, provenance)
+
+
+def main(out: Path, autoencoder: Path, steps: int = 2000, seed: int = 0, clips: int = 6000) -> None:
+    """Train and save to the folder ``out``."""
+    torch.manual_seed(seed)
+    model = build_model()
+    model.train()
+    provenance = train(model, out, autoencoder, steps, seed, clips)
+    model.eval()
+    metrics = {
+        "heldout_accuracy_of_32": accuracy(model, make_examples(400, 778, "heldout", autoencoder, rebuilt=0.0)),
+        "heldout_accuracy_of_32_after_autoencoder": accuracy(
+            model, make_examples(400, 779, "heldout", autoencoder, rebuilt=1.0)
+        ),
+        "train_split_accuracy_of_32": accuracy(model, make_examples(400, 780, "train", autoencoder, rebuilt=0.0)),
+        "n": 400,
+    }
+    save(model, out, provenance | {"metrics": metrics})
+    print(metrics)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("assets/tunes_clap"))
+    parser.add_argument("--autoencoder", type=Path, default=Path("assets/tunes_sa3/vae"))
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips", type=int, default=6000)
+    main(**vars(parser.parse_args()))

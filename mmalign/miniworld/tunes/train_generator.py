@@ -1,0 +1,256 @@
+"""Train the tunes' Stable Audio 3 pipeline on latents of tunes that a clockwork plays.
+
+``python -m mmalign.miniworld.tunes.train_generator`` (needs the autoencoder that
+``python -m mmalign.miniworld.tunes.train_autoencoder`` makes). The model is deliberately stopped early: alignment needs
+something to gain. Generate with ``pipeline(prompt, duration=2.048, num_inference_steps=8)``.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmalign.miniworld.provenance import save_atomically
+from mmalign.miniworld.train_generator import MovingAverage
+from mmalign.miniworld.tunes.clockwork import FRAME, play_clips_in_step
+from mmalign.miniworld.tunes.grammar import Request
+from mmalign.miniworld.tunes.splits import distinct_requests
+from mmalign.miniworld.tunes.tune import RATE, SAMPLES
+from mmalign.miniworld.tunes.verifier import verify_batch
+from mmalign.miniworld.tunes.words import build_tokenizer, tokenize
+
+if TYPE_CHECKING:
+    from diffusers import StableAudio3Pipeline
+    from transformers import T5GemmaEncoderModel
+
+SECONDS = SAMPLES / RATE
+#: Share of captions replaced by the empty one, so that guidance has something to steer away from.
+DROPPED_CAPTIONS = 0.1
+#: Mean of the logit of the training times: above 0, towards noise, where the caption decides what is played.
+TIME_SHIFT = 0.4
+LEARNING_RATE = 1.5e-3
+_WIDTH, _WORDS = 160, 96
+
+
+def build_pipeline(autoencoder: Path) -> "StableAudio3Pipeline":
+    """An untrained pipeline around a trained autoencoder."""
+    from diffusers import (
+        AutoencoderSAME,
+        FlowMatchEulerDiscreteScheduler,
+        StableAudio3DiTModel,
+        StableAudio3DurationEmbedder,
+        StableAudio3Pipeline,
+    )
+
+    vae = AutoencoderSAME.from_pretrained(autoencoder)
+    transformer = StableAudio3DiTModel(
+        io_channels=vae.config.latent_dim,
+        embed_dim=_WIDTH,
+        depth=4,
+        num_heads=_WIDTH // 32,
+        cond_token_dim=_WORDS,
+        global_cond_dim=_WORDS,
+        local_add_cond_dim=1,
+        timestep_features_dim=64,
+        ff_mult=2.0,
+        num_memory_tokens=2,
+        use_differential_attention=False,
+    )
+    return StableAudio3Pipeline(
+        vae=vae,
+        text_encoder=build_text_encoder(),
+        tokenizer=build_tokenizer(),
+        duration_embedder=StableAudio3DurationEmbedder(output_dim=_WORDS, fourier_dim=16, max_val=8.0),
+        transformer=transformer,
+        # Times are the noise levels themselves, and every step is deterministic, as for the undistilled checkpoints.
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
+    )
+
+
+def build_text_encoder() -> "T5GemmaEncoderModel":
+    """A small T5Gemma encoder over the grammar's words."""
+    from transformers import T5GemmaConfig, T5GemmaEncoderModel
+
+    tokenizer = build_tokenizer()
+    module = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": _WORDS,
+        "intermediate_size": 2 * _WORDS,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "max_position_embeddings": 64,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        # The published one assumes far larger widths and longer training.
+        "initializer_range": 0.1,
+    }
+    config = T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False, vocab_size=len(tokenizer))
+    return T5GemmaEncoderModel(config)
+
+
+@torch.no_grad()
+def make_examples(pipeline: "StableAudio3Pipeline", n: int, seed: int) -> tuple[Tensor, list[str]]:
+    """Latents ``(n, channels, frames)`` and captions of truth tunes of the train split."""
+    latents, captions = [], []
+    for part in range(0, n, 1000):
+        clips, requests, _ = play_clips_in_step(min(1000, n - part), 1_000_000 * (seed + 1) + part)
+        sound = torch.from_numpy(clips)[:, None]
+        latents.append(torch.cat([pipeline.vae.encode(some).latents for some in sound.split(100)]))
+        captions += [request.text for request in requests]
+    return torch.cat(latents), captions
+
+
+def generate_heldout(
+    pipeline: "StableAudio3Pipeline", n: int, steps: int, guidance: float = 1.0
+) -> tuple[np.ndarray, list[Request]]:
+    """Clips ``(n, SAMPLES)`` of ``n`` distinct held-out requests, and these; noise is fixed by the position."""
+    requests = distinct_requests("heldout", n)
+    pipeline.set_progress_bar_config(disable=True)
+    generator, clips = torch.Generator().manual_seed(7), []
+    for part in range(0, n, 64):
+        prompts = [request.text for request in requests[part : part + 64]]
+        made = pipeline(
+            prompts, duration=SECONDS, num_inference_steps=steps, guidance_scale=guidance, generator=generator
+        )
+        clips.append(made.audios[:, 0].numpy())
+    return np.concatenate(clips), requests
+
+
+def measure(pipeline: "StableAudio3Pipeline", n: int, steps: int, guidance: float = 1.0) -> float:
+    """Share of ``n`` distinct held-out requests whose clip verifies, made by the pipeline itself."""
+    clips, requests = generate_heldout(pipeline, n, steps, guidance)
+    return float(verify_batch(clips, requests).fulfilled.mean())
+
+
+def flow_loss(pipeline: "StableAudio3Pipeline", latents: Tensor, words: dict[str, Tensor]) -> Tensor:
+    """Squared error of the predicted flow from data to noise, at a logit-normal time.
+
+    Args:
+        pipeline: what is trained.
+        latents: ``(B, channels, frames)``.
+        words: of `tokenize`.
+    """
+    sigma = torch.sigmoid(torch.randn(len(latents)) + TIME_SHIFT)
+    noise = torch.randn_like(latents)
+    told = pipeline.duration_embedder(torch.full((len(latents),), SECONDS))
+    states = pipeline.text_encoder(**words)[0]
+    context, mask = pipeline.prepare_cross_attention(states, words["attention_mask"], told)
+    flow = pipeline.transformer(
+        (1 - sigma)[:, None, None] * latents + sigma[:, None, None] * noise,
+        sigma,
+        encoder_hidden_states=context,
+        encoder_attention_mask=mask,
+        global_hidden_states=told,
+        return_dict=False,
+    )[0]
+    return torch.nn.functional.mse_loss(flow, noise - latents)
+
+
+def train(
+    pipeline: "StableAudio3Pipeline", out: Path, steps: int, seed: int, examples: int, stop_at: float
+) -> dict[str, Any]:
+    """Train in place, saving after every report; ends when ``stop_at`` of held-out requests verify at eight steps."""
+    started = time.time()
+    latents, captions = make_examples(pipeline, examples, seed)
+    print(f"{len(latents)} examples, deviation {latents.std():.3f}, {time.time() - started:.0f} s", flush=True)
+    words, empty = tokenize(pipeline.tokenizer, captions), tokenize(pipeline.tokenizer, [""])
+    average = MovingAverage([pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder], decay=0.998)
+    optimizer = torch.optim.AdamW(average.weights, lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.99))
+    batch, report_every, recent = 64, 250, []
+    for step in range(1, steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, step / 100) * max(0.05, 1 - 0.95 * step / steps)
+        chosen = torch.randint(len(latents), (batch,))
+        dropped = torch.rand(batch, 1) < DROPPED_CAPTIONS
+        read = {name: torch.where(dropped, empty[name], value[chosen]) for name, value in words.items()}
+        loss = flow_loss(pipeline, latents[chosen], read)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(average.weights, 1.0)
+        optimizer.step()
+        average.update()
+        recent.append(loss.item())
+        if step % report_every == 0 or step == steps:
+            average.swap()
+            verified = measure(pipeline, 128, steps=8)
+            seconds = round(time.time() - started)
+            print(f"step {step} loss {np.mean(recent):.4f} verified {verified:.3f} {seconds} s", flush=True)
+            provenance = {"seed": seed, "steps": step, "batch": batch, "examples": examples, "seconds": seconds}
+            if step == steps or verified >= stop_at:
+                return provenance
+            save(pipeline, out, provenance | {"metrics": {"heldout_verified_8_steps": verified}})
+            average.swap()
+            recent = []
+    raise ValueError(f"steps must be at least 1, got {steps}")
+
+
+def save(pipeline: "StableAudio3Pipeline", out: Path, provenance: dict[str, Any]) -> None:
+    """Save the pipeline, its weights as half-precision numbers."""
+    from safetensors.torch import load_file, save_file
+
+    def write(folder: Path) -> None:
+        pipeline.save_pretrained(folder)
+        for file in folder.rglob("*.safetensors"):
+            save_file({name: weight.half() for name, weight in load_file(file).items()}, file, {"format": "pt"})
+
+    save_atomically(out, write, provenance)
+
+
+def final_metrics(pipeline: "StableAudio3Pipeline", n: int = 256) -> dict[str, float]:
+    """Held-out figures at the samplings that the toolkit uses."""
+    return {
+        "heldout_verified_8_steps": measure(pipeline, n, 8),
+        "heldout_verified_8_steps_guidance_3": measure(pipeline, n, 8, 3.0),
+        "heldout_verified_28_steps_guidance_3": measure(pipeline, n, 28, 3.0),
+        "n": n,
+    }
+
+
+def main(
+    out: Path,
+    autoencoder: Path,
+    steps: int = 4000,
+    seed: int = 0,
+    examples: int = 12_000,
+    stop_at: float = 0.6,
+    start: Path | None = None,
+) -> None:
+    """Train and save the whole pipeline to the folder ``out``, from ``start`` if there is an earlier one."""
+    from diffusers import StableAudio3Pipeline
+
+    torch.manual_seed(seed)
+    if start:
+        pipeline = StableAudio3Pipeline.from_pretrained(start, torch_dtype=torch.float32)
+    else:
+        pipeline = build_pipeline(autoencoder)
+    for part in (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder):
+        part.train()
+    provenance = train(pipeline, out, steps, seed, examples, stop_at)
+    if start:
+        provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
+    else:
+        provenance["autoencoder"] = json.loads((autoencoder / "provenance.json").read_text(encoding="utf-8"))
+    save(pipeline, out, provenance)
+    rounded = StableAudio3Pipeline.from_pretrained(out, torch_dtype=torch.float32)
+    save(rounded, out, provenance | {"metrics": final_metrics(rounded)})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("assets/tunes_sa3"))
+    parser.add_argument("--autoencoder", type=Path, default=Path("runs/tunes_autoencoder"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--examples", type=int, default=12_000)
+    parser.add_argument("--stop-at", type=float, default=0.6)
+    parser.add_argument("--start", type=Path, help="go on from this saved pipeline")
+    main(**vars(parser.parse_args()))

@@ -12,6 +12,9 @@ _MAKERS = {
     "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
     "scenes_rewriter": "python -m mmalign.miniworld.train_rewriter",
     "scenes_vlm": "mmalign miniworld train vlm",
+    "tunes_sa3": "python -m mmalign.miniworld.tunes.train_autoencoder && "
+    "python -m mmalign.miniworld.tunes.train_generator",
+    "tunes_clap": "python -m mmalign.miniworld.tunes.train_clap",
     "prompts": "python -m mmalign.miniworld.splits && python -m mmalign.miniworld.tunes.splits",
 }
 

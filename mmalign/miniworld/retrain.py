@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-AUTOENCODER = Path("runs/scenes_autoencoder")
+AUTOENCODER, TUNES_AUTOENCODER = Path("runs/scenes_autoencoder"), Path("runs/tunes_autoencoder")
 
 
 def autoencoder(out: Path) -> None:
@@ -50,10 +50,34 @@ def vlm(out: Path) -> None:
     train_vlm.main(out / "scenes_vlm", clip=out / "scenes_clip")
 
 
+def tunes_autoencoder(out: Path) -> None:
+    """The tunes generator's autoencoder; it becomes part of `tunes_sa3`, so it lies outside `out`."""
+    from mmalign.miniworld.tunes import train_autoencoder
+
+    train_autoencoder.main(TUNES_AUTOENCODER)
+
+
+def tunes_generator(out: Path) -> None:
+    """`out/tunes_sa3`."""
+    from mmalign.miniworld.tunes import train_generator
+
+    train_generator.main(out / "tunes_sa3", TUNES_AUTOENCODER)
+
+
+def tunes_clap(out: Path) -> None:
+    """`out/tunes_clap`."""
+    from mmalign.miniworld.tunes import train_clap
+
+    train_clap.main(out / "tunes_clap", TUNES_AUTOENCODER)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "autoencoder": autoencoder,
     "generator": generator,
     "clip": clip,
     "rewriter": rewriter,
     "vlm": vlm,
+    "tunes_autoencoder": tunes_autoencoder,
+    "tunes_generator": tunes_generator,
+    "tunes_clap": tunes_clap,
 }

@@ -1,8 +1,8 @@
-"""Tunes as a clockwork plays them: the same notes, but on the ticks of one clock and on a tempered keyboard in step with it.
+"""Tunes as a clockwork plays them: the same notes, but on a clock's ticks and on a tempered keyboard in step with it.
 
-A recording's phases are chance, and an autoencoder that must rebuild them spends its latents on nothing else. Here every
-key has a whole number of periods in a `FRAME`, every partial's phase is zero where a frame begins, and notes begin and
-end on ticks: a held tone looks the same in every frame, and a frame's waveform is a function of what is heard in it.
+A recording's phases are chance, and an autoencoder that must rebuild them spends its latents on nothing else. Here
+every key has a whole number of periods in a `FRAME`, every partial's phase is zero where a frame begins, and notes
+begin and end on ticks: a held tone looks the same in every frame, and a frame is a function of what is heard in it.
 This is the material that the embedded generator is made of; the verifier reads it as it reads any clip.
 """
 

@@ -2,8 +2,8 @@
 
 ``python -m mmalign.miniworld.tunes.train_autoencoder``. One latent frame is one patch of 2048 samples, so nothing works
 at the rate of the samples: waveform autoencoders with convolutions there (Oobleck) cost half a second a step and are
-far from converged after hundreds of steps, and a HiFi-GAN, given a steady spectrogram, can only answer with what repeats
-with its hop. In step with the frames (see ``clockwork``) the waveform is a function of what is heard, and plain
+far from converged after hundreds of steps, and a HiFi-GAN, given a steady spectrogram, can only answer with what
+repeats with its hop. In step with the frames (see ``clockwork``) the waveform is a function of what is heard, and plain
 regression learns it.
 
 Frames are coded one by one: the two stacks are trained as the perceptrons ``Stack``, and `assemble` writes them into
@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.tunes.clockwork import FRAME, play_clips_in_step
-from mmalign.miniworld.tunes.tune import RATE, SAMPLES
+from mmalign.miniworld.tunes.listening import bands
+from mmalign.miniworld.tunes.tune import RATE
 from mmalign.miniworld.tunes.verifier import verify_batch
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 WIDTH, CHANNELS, DEPTH, HEADS, SPREAD = 256, 32, 2, 8, 2
 LEARNING_RATE = 2e-3
-#: Deviation of the noise on latents in training, whose own is about one: what a generator gets slightly wrong must not matter.
+#: Deviation of the noise on latents in training, whose own is about one: small errors of a generator must not matter.
 NOISE = 0.1
 #: How sharply a token attends to the one before it.
 _SHARP = 40.0
@@ -118,6 +119,15 @@ def losses(coder: FrameCoder, clips: Tensor) -> Tensor:
     return torch.stack([spectra, samples, scale])
 
 
+def loudness(sound: Tensor) -> Tensor:
+    """How loud 40 bands are over time, ``(B, times, 40)`` logarithms; only what is near the loudest counts."""
+    window = torch.hann_window(1024, dtype=sound.dtype)
+    spectrum = torch.stft(sound, 1024, 128, window=window, pad_mode="constant", return_complex=True)
+    power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+    strength = (power @ torch.from_numpy(bands(40)) + 1e-6).sqrt()
+    return (strength / strength.detach().amax((1, 2), keepdim=True) + 0.1).log()
+
+
 def train(steps: int, seed: int, batch: int, clips: int, report_every: int) -> tuple[FrameCoder, dict[str, Any]]:
     """Train on the train split; returns the coder and its provenance."""
     torch.manual_seed(seed)
@@ -197,7 +207,10 @@ def assemble(coder: FrameCoder) -> "AutoencoderSAME":
         block.mapping.bias.copy_(mapping.bias)
         block.new_tokens.zero_()
         for index, layer in enumerate(block.transformers):
-            for ours, theirs in ((stack.norms[index], layer.norm_ff), *(((stack.handed, layer.norm_attn),) * (not index))):
+            for ours, theirs in (
+                (stack.norms[index], layer.norm_ff),
+                *(((stack.handed, layer.norm_attn),) * (not index)),
+            ):
                 theirs.load_state_dict(ours.state_dict())
             layer.ff.proj_in.load_state_dict(stack.wide[index].state_dict())
             layer.ff.proj_out.load_state_dict(stack.narrow[index].state_dict())
@@ -211,7 +224,7 @@ def assemble(coder: FrameCoder) -> "AutoencoderSAME":
 
 
 def attend_to_the_token_before(attention: Any) -> None:
-    """Queries and keys that are the same for all tokens, turned by their places so that place - 1 has the highest product.
+    """Queries and keys alike for all tokens, turned by their places so that place - 1 has the highest product.
 
     The first pair of channels turns by one radian a place: a query turned one place back meets the key there.
     """
@@ -224,7 +237,48 @@ def attend_to_the_token_before(attention: Any) -> None:
         norm.beta.copy_(value)
 
 
-def main(out: Path, steps: int = 1600, seed: int = 0, batch: int = 32, clips: int = 6000, report_every: int = 200) -> None:
+def polish(
+    model: "AutoencoderSAME", steps: int, seed: int, batch: int, clips: int, report_every: int
+) -> dict[str, Any]:
+    """Train the decoder alone, so that latents keep their meaning, with an eye on loudness: frames are joined smoothly.
+
+    From here on a frame hears its neighbours.
+    """
+    torch.manual_seed(seed)
+    rng, started = np.random.default_rng(seed), time.time()
+    material = torch.from_numpy(play_clips_in_step(clips, seed + 1)[0]).half()
+    model.requires_grad_(False)
+    weights = list(model.decoder.requires_grad_(True).parameters())
+    nn.init.normal_(model.decoder.blocks[0].transformers[1].attn.to_qkv.weight, std=0.5 / WIDTH**0.5)
+    model.decoder.blocks[0].transformers[1].norm_attn.alpha.data.fill_(0.6)
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE / 2, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE / 2, total_steps=steps, pct_start=0.1)
+    recent = []
+    for step in range(1, steps + 1):
+        sound = material[rng.integers(len(material), size=batch)].float()
+        with torch.no_grad():
+            latents = model.encode(sound[:, None]).latents
+        rebuilt = model.decode(latents + NOISE * torch.randn_like(latents)).sample[:, 0]
+        ours, theirs = compressed(rebuilt), compressed(sound)
+        spectra = (ours - theirs).square().sum() / theirs.square().sum()
+        samples = (rebuilt - sound).square().sum() / sound.square().sum()
+        joins = (loudness(rebuilt) - loudness(sound)).square().mean()
+        optimizer.zero_grad()
+        (spectra + 0.5 * samples + 3.0 * joins).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        recent.append((spectra.item(), samples.item(), joins.item()))
+        if step % report_every == 0 or step == steps:
+            figures = np.round(np.mean(recent, axis=0), 4).tolist()
+            print(f"polish {step} losses {figures} {time.time() - started:.0f} s", measure(model, 64), flush=True)
+            recent = []
+    return {"polish_steps": steps, "polish_seconds": round(time.time() - started)}
+
+
+def main(
+    out: Path, steps: int = 1600, seed: int = 0, batch: int = 32, clips: int = 6000, report_every: int = 200
+) -> None:
     """Train and save to the folder ``out``."""
     coder, provenance = train(steps, seed, batch, clips, report_every)
     model = assemble(coder)

@@ -1,13 +1,13 @@
 """Train the tunes' CLAP, a ``ClapModel`` of transformers at small size.
 
 ``python -m mmalign.miniworld.tunes.train_clap`` makes ``assets/tunes_clap`` (needs the autoencoder of
-``mmalign.miniworld.tunes.train_autoencoder`` for clips as a generator makes them). Its sounds are one window of 2.048 s,
-64 frames of 64 mel bands, read by the ``clap`` reward as any CLAP checkpoint.
+``mmalign.miniworld.tunes.train_autoencoder`` for clips as a generator makes them). Its sounds are one window of
+2.048 s, 64 frames of 64 mel bands, read by the ``clap`` reward as any CLAP checkpoint.
 """
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from mmalign.miniworld.train_clip import contrast
 from mmalign.miniworld.tunes.clips import play_clips
 from mmalign.miniworld.tunes.clockwork import play_clips_in_step
 from mmalign.miniworld.tunes.grammar import Request, hard_negatives, restatements
-from mmalign.miniworld.tunes.language import VALUES, Clause, clause_holds
+from mmalign.miniworld.tunes.language import Clause, clause_holds
 from mmalign.miniworld.tunes.tune import ATTRIBUTES, RATE, SAMPLES, Tune
 from mmalign.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
 
@@ -96,7 +96,13 @@ def build_model() -> "ClapModel":
 def front() -> LogMel:
     """The log-mel spectrogram that the model hears."""
     return LogMel(
-        rate=RATE, n_fft=1024, hop=FRONT["hop_length"], bands=64, low=150.0, high=7600.0, scale="slaney"  # type: ignore[arg-type]
+        rate=RATE,
+        n_fft=1024,
+        hop=FRONT["hop_length"],
+        bands=64,
+        low=150.0,
+        high=7600.0,
+        scale="slaney",  # type: ignore[arg-type]
     )
 
 
@@ -107,6 +113,23 @@ class Examples:
     mels: Tensor
     requests: list[Request]
     tunes: list[Tune]
+    _said: dict[int, tuple[list[Request], list[Request]]] = field(default_factory=dict)
+
+    def captions(self, rows: np.ndarray, rng: np.random.Generator) -> list[Request]:
+        """A true caption of every chosen tune, then ``NEGATIVES`` near misses of each."""
+        own, near = [], []
+        for i in map(int, rows):
+            if i not in self._said:
+                request, tune = self.requests[i], self.tunes[i]
+                true = [request, *restatements(request, tune, "train")]
+                self._said[i] = (
+                    true,
+                    [edit for each in true[:3] for edit in hard_negatives(each, 6, rng, tune, "train")],
+                )
+            true, false = self._said[i]
+            own.append(true[rng.integers(len(true))])
+            near += [false[j] for j in rng.choice(len(false), NEGATIVES)]
+        return own + near
 
 
 @torch.no_grad()
@@ -116,7 +139,9 @@ def hear(clips: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def make_examples(n: int, seed: int, split: str, autoencoder: Path, rebuilt: float = 0.4, noise: float = 0.2) -> Examples:
+def make_examples(
+    n: int, seed: int, split: str, autoencoder: Path, rebuilt: float = 0.4, noise: float = 0.2
+) -> Examples:
     """Truth clips, the share ``rebuilt`` of them by clockwork and through the autoencoder with noise on its latents."""
     from diffusers import AutoencoderSAME
 
@@ -124,7 +149,9 @@ def make_examples(n: int, seed: int, split: str, autoencoder: Path, rebuilt: flo
     generator, mels, requests, tunes = torch.Generator().manual_seed(seed), [], [], []
     for start in range(0, n, 500):
         count, codec = min(500, n - start), start < through
-        clips, asked, played = (play_clips_in_step if codec else play_clips)(count, 2_000_000 + 1000 * seed + start, split)
+        clips, asked, played = (play_clips_in_step if codec else play_clips)(
+            count, 2_000_000 + 1000 * seed + start, split
+        )
         for some in torch.from_numpy(clips).split(100):
             if codec:
                 latents = vae.encode(some[:, None]).latents
@@ -202,7 +229,7 @@ def train(model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: in
     for step in range(1, steps + 1):
         rows = rng.integers(len(material.mels), size=batch)
         tunes = [material.tunes[i] for i in rows]
-        captions = near_and_true([material.requests[i] for i in rows], tunes, rng)
+        captions = material.captions(rows, rng)
         pooled = model.audio_model(disturbed(material.mels[rows], rng)[:, None]).pooler_output
         told = model.audio_projection(pooled)
         read = model.get_text_features(**tokenize(tokenizer, [caption.text for caption in captions])).pooler_output
@@ -226,16 +253,6 @@ def train(model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: in
             save(model, out, provenance | {"metrics": {"heldout_accuracy_of_32": chosen}})
             recent = []
     return provenance
-
-
-def near_and_true(requests: list[Request], tunes: list[Tune], rng: np.random.Generator) -> list[Request]:
-    """A true caption of every tune, then ``NEGATIVES`` near misses of each."""
-    own, near = [], []
-    for request, tune in zip(requests, tunes, strict=True):
-        true = [request, *restatements(request, tune, "train")]
-        own.append(true[rng.integers(len(true))])
-        near += hard_negatives(own[-1], NEGATIVES, rng, tune, "train")
-    return own + near
 
 
 def save(model: "ClapModel", out: Path, provenance: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.train_generator import MovingAverage
-from mmalign.miniworld.tunes.clockwork import FRAME, play_clips_in_step
+from mmalign.miniworld.tunes.clockwork import play_clips_in_step
 from mmalign.miniworld.tunes.grammar import Request
 from mmalign.miniworld.tunes.splits import distinct_requests
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES

@@ -11,6 +11,7 @@ the autoencoder with an attention that hands each frame to its own latent and ba
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,9 +61,10 @@ class Stack(nn.Module):
         self.handing = nn.Linear(WIDTH, WIDTH, bias=False)
         self.norms = nn.ModuleList([Norm(WIDTH) for _ in range(DEPTH)])
         self.wide = nn.ModuleList([nn.Linear(WIDTH, 2 * SPREAD * WIDTH) for _ in range(DEPTH)])
-        self.narrow = nn.ModuleList([nn.Linear(SPREAD * WIDTH, WIDTH) for _ in range(DEPTH)])
+        narrow = [nn.Linear(SPREAD * WIDTH, WIDTH) for _ in range(DEPTH)]
+        self.narrow = nn.ModuleList(narrow)
         nn.init.eye_(self.handing.weight)
-        for layer in self.narrow:
+        for layer in narrow:
             nn.init.normal_(layer.weight, std=0.3 / (SPREAD * WIDTH) ** 0.5)
             nn.init.zeros_(layer.bias)
 
@@ -277,12 +279,26 @@ def polish(
 
 
 def main(
-    out: Path, steps: int = 1600, seed: int = 0, batch: int = 32, clips: int = 6000, report_every: int = 200
+    out: Path,
+    steps: int = 1300,
+    seed: int = 0,
+    batch: int = 32,
+    clips: int = 5000,
+    polishing: int = 600,
+    start: Path | None = None,
 ) -> None:
-    """Train and save to the folder ``out``."""
-    coder, provenance = train(steps, seed, batch, clips, report_every)
-    model = assemble(coder)
-    provenance["metrics"] = measure(model, 256)
+    """Train and save to the folder ``out``; with ``start``, only polish that autoencoder."""
+    from diffusers import AutoencoderSAME
+
+    if start:
+        model = AutoencoderSAME.from_pretrained(start, torch_dtype=torch.float32)
+        provenance = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
+    else:
+        coder, provenance = train(steps, seed, batch, clips, report_every=200)
+        model = assemble(coder)
+        save_atomically(out, model.save_pretrained, provenance | {"metrics": measure(model, 256)})
+    polished = polish(model, polishing, seed, batch, clips, report_every=100)
+    provenance |= polished | {"metrics": measure(model, 256)}
     save_atomically(out, model.save_pretrained, provenance)
     print(provenance["metrics"])
 
@@ -290,7 +306,9 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/tunes_autoencoder"))
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--clips", type=int, default=5000)
+    parser.add_argument("--polishing", type=int, default=600)
+    parser.add_argument("--start", type=Path, help="polish this saved autoencoder")
     main(**vars(parser.parse_args()))

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +38,11 @@ WIDTH = 128
 #: Of matching, and of naming the tune's attributes from the embedding, which makes the tower hear them long before
 #: captions reward it.
 LOSS_WEIGHTS = (1.0, 0.3)
+_HOP = 520  # 64 frames a clip
 FRONT = {
     "feature_size": 64,
     "sampling_rate": RATE,
-    "hop_length": 520,
+    "hop_length": _HOP,
     "max_length_s": SAMPLES / RATE,
     "fft_window_size": 1024,
     "frequency_min": 150,
@@ -95,15 +97,7 @@ def build_model() -> "ClapModel":
 
 def front() -> LogMel:
     """The log-mel spectrogram that the model hears."""
-    return LogMel(
-        rate=RATE,
-        n_fft=1024,
-        hop=FRONT["hop_length"],
-        bands=64,
-        low=150.0,
-        high=7600.0,
-        scale="slaney",  # type: ignore[arg-type]
-    )
+    return LogMel(rate=RATE, n_fft=1024, hop=_HOP, bands=64, low=150.0, high=7600.0, scale="slaney")
 
 
 @dataclass
@@ -237,7 +231,7 @@ def train(model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: in
             functional.normalize(told, dim=-1), read, truths(tunes, captions), model.logit_scale_a.exp()
         )
         said = naming(told).split([len(values) for values in ATTRIBUTES.values()], dim=1)
-        known = sum(functional.cross_entropy(part, named[rows, i]) for i, part in enumerate(said))
+        known = torch.stack([functional.cross_entropy(part, named[rows, i]) for i, part in enumerate(said)]).sum()
         optimizer.zero_grad()
         (LOSS_WEIGHTS[0] * matching + LOSS_WEIGHTS[1] * known).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -267,12 +261,18 @@ def save(model: "ClapModel", out: Path, provenance: dict[str, Any]) -> None:
     save_atomically(out, write, provenance)
 
 
-def main(out: Path, autoencoder: Path, steps: int = 2000, seed: int = 0, clips: int = 6000) -> None:
-    """Train and save to the folder ``out``."""
+def main(
+    out: Path, autoencoder: Path, steps: int = 2000, seed: int = 0, clips: int = 6000, start: Path | None = None
+) -> None:
+    """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
+    from transformers import ClapModel
+
     torch.manual_seed(seed)
-    model = build_model()
+    model = ClapModel.from_pretrained(start, dtype=torch.float32) if start else build_model()
     model.train()
     provenance = train(model, out, autoencoder, steps, seed, clips)
+    if start:
+        provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     model.eval()
     metrics = {
         "heldout_accuracy_of_32": accuracy(model, make_examples(400, 778, "heldout", autoencoder, rebuilt=0.0)),
@@ -293,4 +293,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--start", type=Path, help="go on from this saved model")
     main(**vars(parser.parse_args()))

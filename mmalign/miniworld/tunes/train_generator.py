@@ -2,7 +2,9 @@
 
 ``python -m mmalign.miniworld.tunes.train_generator`` (needs the autoencoder that
 ``python -m mmalign.miniworld.tunes.train_autoencoder`` makes). The model is deliberately stopped early: alignment needs
-something to gain. Generate with ``pipeline(prompt, duration=2.048, num_inference_steps=8)``.
+something to gain. Generate with
+``pipeline(prompt, duration=2.048, num_inference_steps=8, logsnr_min=-3, logsnr_max=3)``:
+the published grid spends half of so few steps on almost pure noise.
 """
 
 import argparse
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import T5GemmaEncoderModel
 
 SECONDS = SAMPLES / RATE
+#: Ends of the grid of noise levels.
+GRID = {"logsnr_min": -3.0, "logsnr_max": 3.0}
 #: Share of captions replaced by the empty one, so that guidance has something to steer away from.
 DROPPED_CAPTIONS = 0.1
 #: Mean of the logit of the training times: above 0, towards noise, where the caption decides what is played.
@@ -119,7 +123,7 @@ def generate_heldout(
     for part in range(0, n, 64):
         prompts = [request.text for request in requests[part : part + 64]]
         made = pipeline(
-            prompts, duration=SECONDS, num_inference_steps=steps, guidance_scale=guidance, generator=generator
+            prompts, duration=SECONDS, num_inference_steps=steps, guidance_scale=guidance, generator=generator, **GRID
         )
         clips.append(made.audios[:, 0].numpy())
     return np.concatenate(clips), requests
@@ -224,21 +228,21 @@ def main(
     stop_at: float = 0.6,
     start: Path | None = None,
 ) -> None:
-    """Train and save the whole pipeline to the folder ``out``, from ``start`` if there is an earlier one."""
-    from diffusers import StableAudio3Pipeline
+    """Train and save the whole pipeline to ``out``, from ``start`` if there is an earlier one for the same latents."""
+    from diffusers import AutoencoderSAME, StableAudio3Pipeline
 
     torch.manual_seed(seed)
     if start:
-        pipeline = StableAudio3Pipeline.from_pretrained(start, torch_dtype=torch.float32)
+        vae = AutoencoderSAME.from_pretrained(autoencoder, torch_dtype=torch.float32)
+        pipeline = StableAudio3Pipeline.from_pretrained(start, vae=vae, torch_dtype=torch.float32)
     else:
         pipeline = build_pipeline(autoencoder)
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder):
         part.train()
     provenance = train(pipeline, out, steps, seed, examples, stop_at)
+    provenance["autoencoder"] = json.loads((autoencoder / "provenance.json").read_text(encoding="utf-8"))
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
-    else:
-        provenance["autoencoder"] = json.loads((autoencoder / "provenance.json").read_text(encoding="utf-8"))
     save(pipeline, out, provenance)
     rounded = StableAudio3Pipeline.from_pretrained(out, torch_dtype=torch.float32)
     save(rounded, out, provenance | {"metrics": final_metrics(rounded)})

@@ -53,12 +53,14 @@ def tunes(
     split: Split = "train",
     seed: Seed = 0,
     style: Annotated[str | None, typer.Option(help="only tunes of this style, as a set of exemplars")] = None,
+    clockwork: Annotated[bool, typer.Option(help="as the embedded generator plays: in step with its frames")] = False,
 ) -> None:
     """Play truth tunes with captions: DIR/0000.wav … and DIR/rows.jsonl, which `mmalign score` reads."""
     import numpy as np
     import torch
 
     from mmalign.media.audio import write_audio
+    from mmalign.miniworld.tunes.clockwork import play_in_step
     from mmalign.miniworld.tunes.grammar import sample_request, sample_tune
     from mmalign.miniworld.tunes.rendering import render
     from mmalign.miniworld.tunes.styles import STYLES, sample_style
@@ -76,7 +78,8 @@ def tunes(
         else:
             request = sample_request(rng, split)
             tune = sample_tune(request, rng, seen_only=split == "train")
-        write_audio(torch.from_numpy(render(tune, rng))[None], RATE, path)
+        clip = play_in_step(tune, rng) if clockwork else render(tune, rng)
+        write_audio(torch.from_numpy(clip)[None], RATE, path)
         return {"prompt": request.text, "output": path.name, "meta": {"tune": tune._asdict()}}
 
     _make(out, ".wav", count, split, play)

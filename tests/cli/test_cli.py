@@ -90,7 +90,7 @@ def test_made_scenes_score_one_with_the_verifier(call: Any, tmp_path: Path) -> N
     assert set(lines[0]["parts"]) == {"graded", "strict"}
 
 
-@pytest.mark.parametrize("choice", [["--split", "heldout"], ["--style", "jig"]])
+@pytest.mark.parametrize("choice", [["--split", "heldout"], ["--style", "jig"], ["--style", "chimes", "--clockwork"]])
 def test_made_tunes_score_one_with_the_verifier(call: Any, tmp_path: Path, choice: list[str]) -> None:
     code, _, err = call("miniworld", "make", "tunes", tmp_path / "world", "--count", 6, *choice)
     assert code == 0, err

@@ -35,7 +35,7 @@ def test_preferences_make_dpo_of_it(folder: Path) -> None:
 
 
 def test_descriptions_ask_for_pairs(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="--pairs: descriptions are compared with sounds across a CLAP's modality gap"):
+    with pytest.raises(ConfigError, match="--pairs: descriptions are compared with sounds across a CLAP"):
         changes_for(str(folder / "words.txt"))
     assert changes_for(str(folder / "words.txt"), pairs="none")[1] == "rewards.style.pairs=none"
     with pytest.raises(DataError, match="no such file or folder"):

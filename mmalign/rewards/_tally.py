@@ -19,17 +19,23 @@ class Tally:
     _values: list[Tensor] = field(default_factory=list)
     _statuses: list[int] = field(default_factory=list)
     _seconds: list[float] = field(default_factory=list)
+    _parts: dict[str, list[Tensor]] = field(default_factory=dict)
     _hits: int = 0
 
     def add(self, scores: Scores, seconds: float, hits: int) -> None:
         """One call: its scores, how long it took, how many rows came from the cache."""
         self._values.append(scores.value.detach().float().cpu()[scores.valid.cpu()])
         self._statuses += scores.status.tolist()
+        for name, part in scores.parts.items():
+            self._parts.setdefault(name, []).append(part.detach().float().cpu())
         self._seconds.append(seconds)
         self._hits += hits
 
     def read(self) -> dict[str, Tensor]:
-        """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share."""
+        """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share.
+
+        "parts/…" is the mean of each part over the rows that have it.
+        """
         if not self._statuses:
             return {}
         values, rows = torch.cat(self._values), len(self._statuses)
@@ -44,6 +50,10 @@ class Tally:
         found |= {"seconds": float(seconds.quantile(0.5)), "seconds_p95": float(seconds.quantile(0.95))}
         if self._hits:
             found["cached"] = self._hits / rows
+        for name, pieces in self._parts.items():
+            part = torch.cat(pieces)
+            if len(told := part[~part.isnan()]):
+                found[f"parts/{name}"] = float(told.mean())
         self.__init__()  # type: ignore[misc]
         return {name: torch.tensor(value) for name, value in found.items()}
 

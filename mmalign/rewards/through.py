@@ -13,6 +13,7 @@ from mmalign.core.files import local_path
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._checkpoint import weights_digest
+from mmalign.rewards._merge import scattered, without_value
 
 __all__ = ["Through"]
 
@@ -25,8 +26,9 @@ class Through:
 
     `inner` judges against the original prompt (its text and `meta`), never against the rewrite, which could leave out
     what is hard. Outputs of one prompt share their noise, so rewrites are ranked and not their luck; a text's score
-    depends on nothing but prompt, text and `seed`. An empty text is PARSE_FAIL; outputs that `inner` could not score
-    pass on their status. Source: PromptEnhancer (arXiv 2509.04545), with any reward in AlignEvaluator's place.
+    depends on nothing but prompt, text and `seed`. Parts and confidence of `inner` are averaged like its values. An
+    empty text is PARSE_FAIL; outputs that `inner` could not score pass on their status. Source: PromptEnhancer (arXiv
+    2509.04545), with any reward in AlignEvaluator's place.
 
     Args:
         generator: {adapter: {name: …}, policy: {name: …}} as in a run file; `policy.generate` is called, no gradient.
@@ -99,18 +101,14 @@ class Through:
         if not self._loaded:
             self.policy.adapter.load()
             self._loaded = True
-        rows = [i for i, text in enumerate(rollout.output) if text.strip()]
-        value = torch.full((len(rollout),), self.range[0])
-        status = torch.full((len(rollout),), int(Status.PARSE_FAIL), dtype=torch.int8)
-        info = ["" if text.strip() else "an empty text" for text in rollout.output]
-        for start in range(0, len(rows), self.rows):
-            part = rows[start : start + self.rows]
-            value[part], status[part], told = self._judged(
-                [rollout.prompts[i] for i in part], [rollout.output[i] for i in part]
-            )
-            for i, text in zip(part, told, strict=True):
-                info[i] = text
-        return Scores(value, status, info=info if any(info) else None)
+        rows = torch.tensor([i for i, text in enumerate(rollout.output) if text.strip()], dtype=torch.long)
+        empty = torch.tensor([i for i, text in enumerate(rollout.output) if not text.strip()], dtype=torch.long)
+        pieces = [(part, self._judged(rollout[part])) for part in rows.split(self.rows) if len(part)]
+        if len(empty):
+            failed = without_value(len(empty), Status.PARSE_FAIL, "an empty text")
+            failed.value[:] = self.range[0]
+            pieces.append((empty, failed))
+        return scattered(pieces, len(rollout), "cpu")
 
     def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
         """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""
@@ -123,10 +121,19 @@ class Through:
         group = torch.tensor([order.setdefault(p.text, len(order)) for p in judged])
         return Rollout(prompts=judged, output=output, group=group)
 
-    def _judged(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-        scores = self.judge(self.made(prompts, texts))
-        shape = (len(texts), self.images)
-        values, statuses = scores.value.detach().float().cpu().view(shape), scores.status.cpu().view(shape)
-        told = scores.info or [""] * values.numel()
-        worst = statuses.max(dim=1).values  # of OK < not applicable < parse failure < error < time-out
-        return values.mean(dim=1), worst, [told[i * self.images] for i in range(len(texts))]
+    def _judged(self, rollout: Rollout) -> Scores:
+        """Means over each text's outputs: the value, its parts, its confidence."""
+        scores = self.judge(self.made(rollout.prompts, rollout.output)).to("cpu")
+
+        def each(values: torch.Tensor) -> torch.Tensor:
+            return values.detach().float().view(len(rollout), self.images)
+
+        told = [scores.info[i : i + self.images] for i in range(0, len(scores), self.images)] if scores.info else []
+        return Scores(
+            value=each(scores.value).mean(dim=1),
+            # The worst of OK < not applicable < parse failure < error < time-out.
+            status=scores.status.view(len(rollout), self.images).amax(dim=1),
+            confidence=None if scores.confidence is None else each(scores.confidence).mean(dim=1),
+            parts={name: each(part).nanmean(dim=1) for name, part in scores.parts.items()},
+            info=[next(filter(None, texts), "") for texts in told] or None,
+        )

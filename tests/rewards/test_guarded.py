@@ -196,6 +196,15 @@ def test_books():
     assert judge.metrics() == {}
 
 
+def test_parts_are_logged_as_means_of_the_rows_that_have_them():
+    nan = float("nan")
+    parts = {"count": torch.tensor([0.5, nan]), "size": torch.tensor([nan, nan])}
+    judge = Guarded("points", Given(scores([0.1, 0.2], parts=parts)))
+    judge(answers("a", "b")), judge(answers("a", "b"))
+    found = judge.metrics()
+    assert float(found["parts/count"]) == 0.5 and "parts/size" not in found and "parts/count" not in judge.metrics()
+
+
 # cache -------------------------------------------------------------------------------------------------------------
 
 

@@ -17,17 +17,21 @@ from mmalign.core.errors import CheckpointError
 class FullWeights:
     """Every parameter of `network` (`component` of its pipeline, "" for a model by itself), trained in float32.
 
-    `read` gives the named tensors of a folder that `save` wrote; by default those of its safetensors files.
+    `read` gives the named tensors of a folder that `save` wrote; by default those of its safetensors files. `only`
+    names the one module inside that trains, the rest staying as it is.
     """
 
-    def __init__(self, network: Any, component: str, read: Callable[[Path], dict[str, Tensor]] | None = None) -> None:
+    def __init__(
+        self, network: Any, component: str, read: Callable[[Path], dict[str, Tensor]] | None = None, only: str = ""
+    ) -> None:
         self._network, self._component, self._read = network, component, read or _read
-        network.requires_grad_(True).float()
+        network.requires_grad_(not only)
+        network.get_submodule(only).requires_grad_(True).float()
         self._start = Start(self.trainable())
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Every parameter by name."""
-        return dict(self._network.named_parameters())
+        """Every parameter that trains, by name."""
+        return {name: p for name, p in self._network.named_parameters() if p.requires_grad}
 
     def reference(self) -> AbstractContextManager[None]:
         """Inside it the network computes with the weights it started from; see `Start`."""
@@ -44,7 +48,7 @@ class FullWeights:
         folder = directory / self._component
         check_component(folder)
         state = self._read(folder)
-        own = self.trainable()
+        own = dict(self._network.named_parameters())
         for what, keys in (
             ("this model does not have", state.keys() - own.keys()),
             ("are missing", own.keys() - state.keys()),

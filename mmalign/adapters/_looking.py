@@ -76,19 +76,21 @@ class Looking:
             )
         if system and not self.chat:
             raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
-        self._cached, self._kept = cached, OrderedDict[tuple[str, bytes], Inputs]()
+        self._cached, self._kept = cached, OrderedDict[tuple[str, str | None, bytes], Inputs]()
         self._lazy = OrderedDict[int, tuple[Any, bytes]]()  # media that are decoded at each look; held, so ids stay
 
-    def inputs(self, prompt: Prompt) -> Inputs:
+    def inputs(self, prompt: Prompt, answer: str | None = None) -> Inputs:
         """`input_ids` (L,), other tensors along the tokens (L,), and those of the pictures, on the CPU.
+
+        Of a prompt to be continued, or of one with its `answer`, ended.
 
         Raises:
             DataError: the processor cannot take this prompt.
             CapabilityError: media that are no pictures.
         """
-        key = (prompt.text, self._shown(prompt.media))
+        key = (prompt.text, answer, self._shown(prompt.media))
         if key not in self._kept:
-            self._kept[key] = self._processed(prompt)
+            self._kept[key] = self._processed(prompt, answer)
             if len(self._kept) > self._cached:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -104,9 +106,9 @@ class Looking:
                 self._lazy.popitem(last=False)
         return self._lazy[id(media)][1]
 
-    def _processed(self, prompt: Prompt) -> Inputs:
+    def _processed(self, prompt: Prompt, answer: str | None) -> Inputs:
         media = [self.sense.read(name, value, self.processor) for name, value in prompt.media.items()]
-        text = self._written(prompt.text, len(media))
+        text = self._written(prompt.text, len(media), answer)
         options = {**self.options, "text_kwargs": {"add_special_tokens": not self.chat, **self._of("text_kwargs")}}
         if media:
             options |= self.sense.given(media, self.processor, options)
@@ -119,19 +121,30 @@ class Looking:
             raise DataError("a prompt is an empty text, and this processor has no start token to stand for it.")
         found = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "attention_mask"}
         along = {name for name, value in found.items() if value.shape == (1, length) and name.endswith("_ids")}
-        return {name: value[0] if name in along else value for name, value in found.items()}
+        found = {name: value[0] if name in along else value for name, value in found.items()}
+        return found if answer is None or self.chat else self._followed(found, along, answer)
+
+    def _followed(self, found: Inputs, along: Collection[str], answer: str) -> Inputs:
+        """The prompt's inputs with the answer's tokens, and the one that ends it, behind; text is of type 0."""
+        words = self.processor.tokenizer
+        end = [] if words.eos_token_id is None else [words.eos_token_id]
+        said = torch.tensor([*words(answer, add_special_tokens=False)["input_ids"], *end], dtype=torch.long)
+        longer = {name: F.pad(found[name], (0, len(said))) for name in along}
+        return {**found, **longer, "input_ids": torch.cat([found["input_ids"], said])}
 
     def _of(self, kind: str) -> Mapping[str, Any]:
         return self.options.get(kind) or {}
 
-    def _written(self, text: str, count: int) -> str:
+    def _written(self, text: str, count: int, answer: str | None = None) -> str:
         """The prompt's text with a place for each of its media."""
         if self.chat:
             said = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
             asked = [{"type": self.sense.kind}] * count + [{"type": "text", "text": text}]
             messages = [*said, {"role": "user", "content": asked}]
+            if answer is not None:
+                messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
             return self.processor.apply_chat_template(  # type: ignore[no-any-return]
-                messages, add_generation_prompt=True, tokenize=False, **self.chat_options
+                messages, add_generation_prompt=answer is None, tokenize=False, **self.chat_options
             )
         place, (before, after) = getattr(self.processor, f"{self.sense.kind}_token"), self._around
         return f"{before}{place}{after}" * max(0, count - text.count(place)) + text

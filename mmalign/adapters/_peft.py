@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -28,6 +29,7 @@ class PeftWeights:
         start: a folder of peft's to start from; the reference is then this adapter, not the base model.
         base: the model's name, written to the saved config so that peft finds it.
         task: peft's task type ("CAUSAL_LM"), if it has one.
+        whole: modules that train whole beside a fresh LoRA and are saved with it (peft's `modules_to_save`).
 
     Raises:
         CheckpointError: `start` is missing, damaged or of another model.
@@ -42,11 +44,13 @@ class PeftWeights:
         start: Path | None = None,
         base: str,
         task: str | None = None,
+        whole: Sequence[str] = (),
     ) -> None:
         self._network = network
         network.requires_grad_(False)
         if start is None:
-            attach(network, lora, list(lora.target_modules or targets), task_type=task)
+            more = {"modules_to_save": list(whole)} if whole else {}
+            attach(network, lora, list(lora.target_modules or targets), task_type=task, **more)
         else:
             _attach_like(network, start)
         config = network.peft_config["default"]
@@ -103,6 +107,17 @@ def language_layers(model: Any) -> tuple[str, ...]:
     endings = linear_endings(language)
     names = [name for name, _ in language.named_modules() if name.rpartition(".")[2] in endings]
     return tuple(f"{prefix}.{name}" if prefix else name for name in names)
+
+
+def base_of(folder: Path) -> str:
+    """The model that the adapter in `folder` says it belongs to; CheckpointError if it does not say."""
+    try:
+        base = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: cannot be read ({error}); copy the folder again.") from error
+    if not base:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: names no base_model_name_or_path; write the base model there.")
+    return str(base)
 
 
 def _attach_like(network: Any, folder: Path) -> None:

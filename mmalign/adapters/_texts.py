@@ -63,17 +63,30 @@ class Texts:
     def _prompt_ids(self, text: str) -> tuple[int, ...]:
         """Ids of a prompt, ready to be continued. Raises DataError for an empty text without a start token."""
         if self.chat:
-            asked = [{"role": "system", "content": self.system}] if self.system else []
-            asked.append({"role": "user", "content": text})
-            written = self.tokenizer.apply_chat_template(
-                asked, add_generation_prompt=True, tokenize=False, **self.chat_options
-            )
-            return tuple(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+            return self._templated(text)
         if ids := self.tokenizer(text)["input_ids"]:
             return tuple(ids)
         if (start := self.tokenizer.bos_token_id) is None:
             raise DataError("a prompt is an empty text, and this tokenizer has no start token to stand for it.")
         return (start,)
+
+    def answered_ids(self, text: str, answer: str) -> tuple[int, ...]:
+        """Ids of a prompt with its answer, ended."""
+        if self.chat:
+            return self._templated(text, {"role": "assistant", "content": answer})
+        said = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return (*self.prompt_ids(text), *said, *self._end())
+
+    def _templated(self, text: str, *answers: Mapping[str, str]) -> tuple[int, ...]:
+        """Ids of a conversation that ends with the answer, or is ready for one."""
+        asked = [{"role": "system", "content": self.system}] if self.system else []
+        written = self.tokenizer.apply_chat_template(
+            [*asked, {"role": "user", "content": text}, *answers],
+            add_generation_prompt=not answers,
+            tokenize=False,
+            **self.chat_options,
+        )
+        return tuple(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
     def tokenize(
         self, outputs: Sequence[str], device: torch.device | str

@@ -160,6 +160,22 @@ class TokenAdapter(Adapter, Protocol):
 
 
 @runtime_checkable
+class ScoreAdapter(Adapter, Protocol):
+    """A network that gives an output one number: a reward model. `modality` is that of the outputs it judges."""
+
+    def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
+        """Model inputs of B prompts with their outputs: tokenised and processed, unpadded; no gradient.
+
+        Raises DataError where prompt and output are longer than the model's context.
+        """
+        ...
+
+    def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
+        """The scores, float32, higher is better, with gradient; a row's score does not depend on the others."""
+        ...
+
+
+@runtime_checkable
 class Policy(Protocol):
     """A conditional distribution over outputs; names follow torch.distributions."""
 
@@ -233,6 +249,22 @@ class DiffPolicy(Policy, Protocol):
 
     def rsample(self, prompts: Sequence[Prompt], draws: Probe) -> Rollout:
         """Outputs that carry gradient; `trajectory["x0"]` holds the final latents, with gradient."""
+        ...
+
+
+@runtime_checkable
+class ScorePolicy(Protocol):
+    """Makes nothing and judges everything: a score to be fitted, which becomes a reward."""
+
+    modality: Modality
+    module: nn.Module
+
+    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+        """Given outputs (images, strings) as a rollout that `score` accepts."""
+        ...
+
+    def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
+        """The score of every row, float32, higher is better; with gradient."""
         ...
 
 
@@ -317,6 +349,8 @@ __all__ = [
     "Prediction",
     "Probe",
     "Reward",
+    "ScoreAdapter",
+    "ScorePolicy",
     "SetReward",
     "StepPolicy",
     "TokenAdapter",

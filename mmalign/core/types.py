@@ -283,6 +283,23 @@ class Pairs(Experience):
 
 
 @dataclass
+class Comparisons(Experience):
+    """Judged pairs of outputs to fit a score to.
+
+    `label` (B,) is P(chosen is better), `tie` (B,) marks those where neither was, `margin` (B,) ≥ 0 is by how much the
+    preferred one must lead.
+    """
+
+    chosen: Rollout
+    rejected: Rollout
+    mask: Bool[Tensor, " B"]
+    label: Float[Tensor, " B"]
+    tie: Bool[Tensor, " B"]
+    margin: Float[Tensor, " B"]
+    weight: Float[Tensor, " B"] | None = None
+
+
+@dataclass
 class Demonstrations(Experience):
     """Outputs to imitate, with the noise they are judged under; `divisor` (B,) divides each one's log-prob."""
 

@@ -59,7 +59,7 @@ def evaluate(
     per_chunk = rows // repeats
     found: dict[str, list[Any]] = {name: [] for name in rewards}
     kept: list[Any] = []
-    with torch.no_grad(), _evaluating(getattr(policy, "module", None)):
+    with torch.no_grad(), evaluating(getattr(policy, "module", None)):
         for chunk, first in enumerate(range(0, len(groups), per_chunk)):
             part = groups[first : first + per_chunk]
             rollout = policy.generate([p for p in part for _ in range(repeats)], stream(seed, "evaluate", chunk))
@@ -99,7 +99,7 @@ def _check(policy: Policy, prompts: list[Prompt], rewards: Mapping[str, Any], ro
 
 
 @contextmanager
-def _evaluating(module: nn.Module | None) -> Iterator[None]:
+def evaluating(module: nn.Module | None) -> Iterator[None]:
     """Dropout off, and every submodule's mode restored afterwards."""
     training = [m for m in module.modules() if m.training] if module is not None else []
     for m in training:

@@ -37,19 +37,29 @@ def predicts(policy: str, adapter: Any, kinds: Collection[str], instead: str) ->
         )
 
 
+POLICIES = {"latents": "'flow' or 'ddpm'", "tokens": "'tokens'", "scores": "'scorer'"}  # by what an adapter makes
+
+
 def makes_latents(policy: str, adapter: Any) -> None:
     """The adapter must be a `LatentAdapter`; None (an adapter whose own options are wrong) passes."""
-    if hasattr(type(adapter), "begin"):
-        raise ValueError(
-            f"policy '{policy}' needs an adapter that makes latents, and this one ({type(adapter).__name__}) makes "
-            "tokens; use policy 'tokens'."
-        )
+    _makes("latents", policy, adapter)
 
 
 def makes_tokens(policy: str, adapter: Any) -> None:
     """The adapter must be a `TokenAdapter`; None (an adapter whose own options are wrong) passes."""
-    if adapter is not None and not hasattr(type(adapter), "begin"):
+    _makes("tokens", policy, adapter)
+
+
+def makes_scores(policy: str, adapter: Any) -> None:
+    """The adapter must be a `ScoreAdapter`; None (an adapter whose own options are wrong) passes."""
+    _makes("scores", policy, adapter)
+
+
+def _makes(wanted: str, policy: str, adapter: Any) -> None:
+    kind = type(adapter)
+    found = "tokens" if hasattr(kind, "begin") else "scores" if hasattr(kind, "score") else "latents"
+    if adapter is not None and found != wanted:
         raise ValueError(
-            f"policy '{policy}' needs an adapter that makes tokens, and this one ({type(adapter).__name__}) makes "
-            "latents; use policy 'flow' or 'ddpm'."
+            f"policy '{policy}' needs an adapter that makes {wanted}, and this one ({kind.__name__}) makes {found}; "
+            f"use policy {POLICIES[found]}."
         )

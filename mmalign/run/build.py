@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from mmalign.core.config import RunFile, Spec
 from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.core.protocols import members, offers
+from mmalign.core.protocols import ScorePolicy, members, offers
 from mmalign.core.registry import construct
 from mmalign.run.registries import REGISTRIES
 
@@ -164,6 +164,17 @@ def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
     return rewards.build(spec, at, allow, **_given(rewards, spec, "make", make, Faults(), allow))
 
 
+def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:
+    """The reward called `name` (a `Reward` or `SetReward`), built with `options`; "module:Class" only if in `allow`.
+
+        load_reward("clip", checkpoint="assets/scenes_clip")
+
+    Raises:
+        ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
+    """
+    return build_one_reward({"name": name, **options}, name, allow)
+
+
 def check_fit(parts: Parts) -> None:
     """Can the objective drive this policy, and can every reward judge what it makes?
 
@@ -179,6 +190,7 @@ def check_fit(parts: Parts) -> None:
             f"objective '{parts.file.objective['name']}' drives a {needs.__name__}; policy "
             f"'{parts.file.policy['name']}' lacks {', '.join(missing)}. Policies that fit: {', '.join(fitting(needs))}."
         )
+    check_scorer(parts)
     modality = parts.policy.modality
     rewards = {f"rewards.{name}": slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
     rewards |= {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
@@ -200,20 +212,45 @@ def check_fit(parts: Parts) -> None:
             )
 
 
+def judges(policy: Any) -> bool:
+    """Does the policy (a class or an instance) judge outputs, and make none?"""
+    return offers(policy, ScorePolicy) and not hasattr(policy, "generate")
+
+
+def check_scorer(parts: Parts) -> None:
+    """Stop a run of a scorer that asks for what only generators can have.
+
+    Raises:
+        ConfigError: rewards, judges or previews of outputs that it does not make.
+    """
+    if not judges(type(parts.policy)):
+        return
+    name = parts.file.policy["name"]
+    asked = [f"rewards.{key}" for key in parts.file.rewards]
+    asked += [f"evaluation.judges.{key}" for key in parts.judges]
+    faults = [f"{place}: judges what a policy makes, and policy '{name}' makes nothing; remove it." for place in asked]
+    if parts.file.trainer.preview_every:
+        faults.append(f"trainer.preview_every: policy '{name}' makes nothing to show; use evaluate_every.")
+    if faults:
+        raise ConfigError(faults)
+
+
 def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
-    """Has the data every column that the rewards need of it?
+    """Has the data every column that the rewards need of it? (A scorer's run has none.)
 
     Raises:
         DataError: every column that no row has.
     """
     from mmalign.rewards._columns import require_columns
 
+    if judges(type(parts.policy)):
+        return
     slots = parts.reward.slots.items() if parts.reward else ()
     rewards = {f"rewards.{name}": slot.reward for name, slot in slots}
-    judges = {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
+    measured = {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
     if any(hasattr(reward, "needs") for reward in rewards.values()):
         require_columns(rewards, [getattr(item, "prompt", item) for item in parts.source.training_items()])
-    require_columns(rewards | judges, held_out)
+    require_columns(rewards | measured, held_out)
 
 
 def fitting(needs: type) -> list[str]:

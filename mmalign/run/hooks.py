@@ -11,7 +11,7 @@ import torch
 
 from mmalign.core.files import write_folder_beside
 from mmalign.core.rng import stream
-from mmalign.run.build import Parts
+from mmalign.run.build import Parts, judges
 from mmalign.run.directory import RunDirectory
 from mmalign.training import checkpoint
 from mmalign.training.memory import evaluating
@@ -55,7 +55,7 @@ class Announce:
 def headline(numbers: dict[str, float]) -> list[tuple[str, float]]:
     """The numbers worth a glance: rewards first, then the gradient's norm and the step's seconds."""
     rewards = [(k, v) for k, v in numbers.items() if k.startswith("reward/") and k.count("/") == 1]
-    rest = [(k, numbers[k]) for k in ("policy/kl", "policy/accuracy", "grad/norm") if k in numbers]
+    rest = [(k, numbers[k]) for k in ("policy/kl", "margin/accuracy", "grad/norm") if k in numbers]
     seconds = sum(v for k, v in numbers.items() if k.startswith("time/"))
     return [*rewards[:3], *rest, ("seconds", seconds)]
 
@@ -127,11 +127,14 @@ def measures(parts: Parts) -> dict[str, Any]:
 
 
 def measure(parts: Parts, prompts: Sequence[Any]) -> Any:
-    """Evaluate the policy as it stands, with the evaluation's own noise."""
+    """Evaluate the policy as it stands: what it makes, with the evaluation's own noise, or how it judges."""
     from mmalign.evaluation.evaluate import evaluate
+    from mmalign.evaluation.judging import judge
 
     wanted = parts.file.evaluation
     with torch.no_grad(), evaluating(len(prompts), wanted.rows):
+        if judges(parts.policy):
+            return judge(parts.policy, list(prompts), seed=wanted.seed, rows=wanted.rows)
         return evaluate(parts.policy, list(prompts), measures(parts), seed=wanted.seed, rows=wanted.rows)
 
 

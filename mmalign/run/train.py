@@ -12,7 +12,7 @@ from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.rng import Streams
 from mmalign.data._batches import Batches
-from mmalign.run.build import Parts, build, check_columns
+from mmalign.run.build import Parts, build, check_columns, judges
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
 from mmalign.run.launch import check_accelerator, check_environment
@@ -142,7 +142,7 @@ def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[s
 
 
 def held_out(parts: Parts) -> list[Any]:
-    """The prompts of the run's evaluation, [] if it names none."""
+    """The prompts of the run's evaluation, [] if it names none; the preferences themselves for a policy that judges."""
     from mmalign.run.registries import REGISTRIES
 
     wanted = parts.file.evaluation
@@ -152,7 +152,8 @@ def held_out(parts: Parts) -> list[Any]:
         prompts = source.training_items()
     else:
         prompts = parts.source.held_out_items()
-    return list(prompts[: wanted.count or None])
+    kept = list(prompts[: wanted.count or None])
+    return kept if judges(parts.policy) else [getattr(item, "prompt", item) for item in kept]
 
 
 def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: list[Any]) -> Finished:

@@ -1,0 +1,265 @@
+"""How well a scorer ranks outputs whose worth is known: pairs, best of N, and RewardBench 2's ties.
+
+Rows are held-out preferences, or prompts of a file with these columns (JSONL, parquet; outputs are texts):
+
+    prompt     the request
+    chosen     a right answer, or a list of equally right ones
+    rejected   a wrong answer, or a list of them
+    subset     optional: the domain it is counted in; "Ties" marks rows of the ties rule
+    id         of rows of the ties rule: "ref:7" (one right answer) and "tied:7" (several) belong together
+
+| name | rows | rule |
+|---|---|---|
+| accuracy | all | share of (chosen, rejected) pairs ranked right, equal scores half; parts: mean scores and margin |
+| best_of_4 | one chosen, three others (best_of_N) | 1 if the chosen one alone is highest, 1/k if k share that, else 0 |
+| ties | each "tied" row with its "ref" row | see `rankings.ties_score` |
+| …/subset | of one subset, where there are several | the same |
+| rewardbench2 | every row, where all are best-of-N or ties | unweighted mean over subsets |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import DataError
+from mmalign.core.protocols import ScorePolicy
+from mmalign.core.rng import stream_seed
+from mmalign.core.types import Preference, Prompt, Scores, Status
+from mmalign.evaluation.evaluate import SET_RESAMPLES, evaluating
+from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
+from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.media.image import to_uint8
+
+__all__ = ["judge"]
+
+TIES = "Ties"
+
+
+@dataclass
+class Ranked:
+    """One row: a prompt with right and wrong outputs, and what the scorer says of them."""
+
+    prompt: Prompt
+    chosen: list[Any]
+    rejected: list[Any]
+    scores: list[float]
+
+    @property
+    def good(self) -> list[float]:
+        """Scores of the right outputs."""
+        return self.scores[: len(self.chosen)]
+
+    @property
+    def bad(self) -> list[float]:
+        """Scores of the wrong ones."""
+        return self.scores[len(self.chosen) :]
+
+    @property
+    def pick(self) -> Any:
+        """What the scorer likes best."""
+        return [*self.chosen, *self.rejected][int(np.argmax(self.scores))]
+
+    @property
+    def subset(self) -> str:
+        """The domain it is counted in."""
+        return str(self.prompt.meta.get("subset") or "")
+
+    @property
+    def count(self) -> int:
+        """N, where the best-of-N rule applies; else 0."""
+        fits = len(self.chosen) == 1 and len(self.rejected) > 1 and self.subset != TIES
+        return 1 + len(self.rejected) if fits else 0
+
+
+def judge(
+    policy: ScorePolicy, items: Sequence[Preference | Prompt], *, seed: int = 0, rows: int = 64, keep: int = 16
+) -> Evaluation:
+    """Score every output of every row, and score the scores; no gradient.
+
+    Args:
+        policy: its module is in evaluation mode meanwhile.
+        items: preferences, or prompts whose `meta` holds the columns above.
+        seed: of the resamples.
+        rows: outputs per call.
+        keep: pictures kept in the result; its outputs are the ones the scorer likes best (texts: all).
+
+    Raises:
+        DataError: no rows; a row without its columns; a "tied" row without its "ref" row.
+    """
+    start = time.perf_counter()
+    if not items:
+        raise DataError("there are no comparisons to judge; set data.held_out, data.held_out_path or --prompts.")
+    ranked = [_read(number, item) for number, item in enumerate(items)]
+    _score(policy, ranked, rows)
+    texts = {text: i for i, text in enumerate(dict.fromkeys(row.prompt.text for row in ranked))}
+    group = torch.tensor([texts[row.prompt.text] for row in ranked])
+    scores = _rules(ranked)
+    return Evaluation(
+        modality=policy.modality,
+        prompts=[Prompt(row.prompt.text, row.prompt.media, _facts(row)) for row in ranked],
+        group=group,
+        scores=scores | _by_subset(ranked, scores),
+        sets=_benchmark(ranked, scores, group, seed),
+        outputs=_picked(ranked, keep),
+        seed=seed,
+        rows=rows,
+        repeats=1,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _read(number: int, item: Preference | Prompt) -> Ranked:
+    if isinstance(item, Preference):
+        return Ranked(item.prompt, [item.chosen], [item.rejected], [])
+    sides = {name: item.meta.get(name) for name in ("chosen", "rejected")}
+    for name, value in sides.items():
+        outputs = value if isinstance(value, list | tuple) else [value]
+        if not outputs or not all(isinstance(output, str) for output in outputs):
+            held = ", ".join(map(str, item.meta)) or "nothing"
+            raise DataError(
+                f"row {number} ('{item.text[:40]}'): '{name}' is {str(value)[:60]!r}; expected a text or a list of "
+                f"texts. Its other columns: {held}."
+            )
+        sides[name] = list(outputs)
+    return Ranked(item, sides["chosen"], sides["rejected"], [])  # type: ignore[arg-type]
+
+
+def _score(policy: ScorePolicy, ranked: Sequence[Ranked], rows: int) -> None:
+    """Fill in every row's scores."""
+    asked = [(row, output) for row in ranked for output in (*row.chosen, *row.rejected)]
+    with torch.no_grad(), evaluating(getattr(policy, "module", None)):
+        for first in range(0, len(asked), rows):
+            part = asked[first : first + rows]
+            for (row, _), value in zip(part, _scored(policy, part), strict=True):
+                row.scores.append(value)
+
+
+def _scored(policy: ScorePolicy, part: Sequence[tuple[Ranked, Any]]) -> list[float]:
+    prompts, outputs = [row.prompt for row, _ in part], [output for _, output in part]
+    if isinstance(outputs[0], Tensor) and len({tuple(output.shape) for output in outputs}) > 1:
+        return [value for one in part for value in _scored(policy, [one])]
+    given = torch.stack(outputs) if isinstance(outputs[0], Tensor) else outputs
+    return policy.score(policy.observe(prompts, given)).double().tolist()
+
+
+def _rules(ranked: Sequence[Ranked]) -> dict[str, Scores]:
+    """Every rule that applies to any row; the other rows are not applicable."""
+    found = {"accuracy": _accuracy(ranked)}
+    for count in sorted({row.count for row in ranked} - {0}):
+        fits = [row.count == count for row in ranked]
+        found[f"best_of_{count}"] = _scores(ranked, fits, lambda row: best_of_n(row.good[0], row.bad))
+    if any(row.subset == TIES for row in ranked):
+        found["ties"] = _ties(ranked)
+    return found
+
+
+def _accuracy(ranked: Sequence[Ranked]) -> Scores:
+    means = {
+        "chosen": lambda row: np.mean(row.good),
+        "rejected": lambda row: np.mean(row.bad),
+        "margin": lambda row: np.mean(row.good) - np.mean(row.bad),
+    }
+    parts = {name: torch.tensor([float(mean(row)) for row in ranked]) for name, mean in means.items()}
+    found = _scores(ranked, [True] * len(ranked), lambda row: pair_accuracy(row.good, row.bad))
+    found.parts = parts
+    return found
+
+
+def _ties(ranked: Sequence[Ranked]) -> Scores:
+    """The rule's value stands on the "tied" row of each pair."""
+    rows = {_id(number, row): row for number, row in enumerate(ranked) if row.subset == TIES}
+    kinds = {number for kind, number in rows}
+    if lonely := sorted(n for n in kinds if len({("ref", n), ("tied", n)} & rows.keys()) < 2):
+        raise DataError(f"rows of subset {TIES}: id {lonely[0]} needs both 'ref:{lonely[0]}' and 'tied:{lonely[0]}'.")
+    references = {id(rows["tied", n]): rows["ref", n] for n in kinds}
+
+    def parts(row: Ranked) -> Any:
+        other = references[id(row)]
+        return ties_score((other.good, other.bad), (row.good, row.bad))
+
+    fits = [id(row) in references for row in ranked]
+    found = _scores(ranked, fits, lambda row: parts(row).score, beside=lambda row: references[id(row)].scores)
+    held = [parts(row)._asdict() if fit else {} for row, fit in zip(ranked, fits, strict=True)]
+    names = next(iter(part for part in held if part))
+    found.parts = {name: torch.tensor([part.get(name, float("nan")) for part in held]) for name in names}
+    return found
+
+
+def _id(number: int, row: Ranked) -> tuple[str, str]:
+    kind, _, name = str(row.prompt.meta.get("id", "")).partition(":")
+    if kind not in ("ref", "tied") or not name:
+        raise DataError(
+            f"row {number} ('{row.prompt.text[:40]}'): id is {row.prompt.meta.get('id')!r}; rows of subset {TIES} are "
+            "called 'ref:…' and 'tied:…'."
+        )
+    return kind, name
+
+
+def _scores(
+    ranked: Sequence[Ranked],
+    fits: Sequence[bool],
+    rule: Callable[[Ranked], float],
+    beside: Callable[[Ranked], Sequence[float]] = lambda row: (),
+) -> Scores:
+    """`rule` of the rows it fits; an ERROR where a score (its own, or one `beside`) is not a number."""
+    value, status = torch.full((len(ranked),), torch.nan), torch.zeros(len(ranked), dtype=torch.int8)
+    for i, (row, fit) in enumerate(zip(ranked, fits, strict=True)):
+        if not fit:
+            status[i] = Status.NOT_APPLICABLE
+        elif not np.isfinite([*row.scores, *beside(row)]).all():
+            status[i] = Status.ERROR
+        else:
+            value[i] = rule(row)
+    return Scores(value, status)
+
+
+def _by_subset(ranked: Sequence[Ranked], scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    subsets = dict.fromkeys(row.subset for row in ranked if row.subset)
+    found = {}
+    for subset in subsets if len(subsets) > 1 else ():
+        inside = torch.tensor([row.subset == subset for row in ranked])
+        for name, held in scores.items():
+            applies = inside & (held.status != Status.NOT_APPLICABLE)
+            if bool(applies.any()) and not (name == "ties" or (name == "accuracy" and subset == TIES)):
+                status = torch.where(applies, held.status, int(Status.NOT_APPLICABLE)).to(torch.int8)
+                found[f"{name}/{subset}"] = Scores(held.value.where(applies, torch.nan), status)
+    return found
+
+
+def _benchmark(ranked: Sequence[Ranked], scores: Mapping[str, Scores], group: Tensor, seed: int) -> dict[str, SetValue]:
+    """The unweighted mean over subsets, resampled inside each."""
+    rules = [held for name, held in scores.items() if name != "accuracy"]
+    if len({row.subset for row in ranked}) < 2 or not all(row.subset == TIES or row.count for row in ranked):
+        return {}
+    value = torch.stack([torch.where(held.valid, held.value, torch.nan) for held in rules]).nan_to_num(0).sum(0)
+    known = torch.stack([held.valid for held in rules]).any(0)
+    names = [row.subset for row in ranked]
+    inside = {subset: torch.tensor([name == subset for name in names]) & known for subset in sorted(set(names))}
+    values = {subset: value[rows].double().numpy() for subset, rows in inside.items() if bool(rows.any())}
+    rng = np.random.default_rng(stream_seed(seed, "bootstrap"))
+    drawn = [np.mean([rng.choice(v, len(v)).mean() for v in values.values()]) for _ in range(SET_RESAMPLES)]
+    mean = float(np.mean([v.mean() for v in values.values()]))
+    return {"rewardbench2": SetValue(mean, torch.tensor(np.asarray(drawn)), int(known.sum()))}
+
+
+def _facts(row: Ranked) -> dict[str, Any]:
+    """What the record says of a row beside its rules: every column but the outputs, and all scores."""
+    kept = {name: value for name, value in row.prompt.meta.items() if name not in ("chosen", "rejected")}
+    sides = {"chosen": row.good, "rejected": row.bad}
+    return kept | {"scores": {name: [v if np.isfinite(v) else None for v in side] for name, side in sides.items()}}
+
+
+def _picked(ranked: Sequence[Ranked], keep: int) -> Any:
+    """What the scorer likes best in each row: every text, or the first pictures if they are of one size."""
+    picks = [row.pick for row in ranked]
+    if not isinstance(picks[0], Tensor):
+        return picks
+    sizes = {tuple(pick.shape) for pick in picks[:keep]}
+    return to_uint8(torch.stack(picks[:keep])) if len(sizes) == 1 else torch.empty(0)

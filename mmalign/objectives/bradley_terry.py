@@ -1,0 +1,115 @@
+"""A reward model from comparisons: the score whose differences best explain which output was preferred.
+
+Papers: Bradley & Terry 1952; reward models of language, Stiennon et al. 2020 (arXiv 2009.01325, eq. 1); margin, Llama 2
+(2307.09288, eq. 2); ties, Rao & Kupper 1967 and Davidson 1970, see `_comparison.py`; centring, Eisenstein et al. 2023
+(2312.09244); BaseReward (2509.16127) is the recipe `head: {kind: mlp2}` with all of these off.
+
+    loss = -log P(outcome | d - m) + c (r_w + r_l)²,   d = r_w - r_l,   P(w preferred) = σ(d)
+
+| symbol | here | meaning |
+|---|---|---|
+| r | `policy.score` | the model's number for an output, given its prompt |
+| w, l | `chosen`, `rejected` | the two outputs of a comparison |
+| m | column `margin` | by how much the preferred one must lead, in units of r; 0 where the row does not say |
+| c | `centre` | strength of the pull of scores towards mean 0 |
+
+A row may say more in its own columns: `label` (P(chosen is better), default 1), a true `tie`, `margin`. Left out: tie
+strengths that are learned, critiques before the score (MM-RLHF), contrastive terms, several dimensions at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.protocols import Mean, ScorePolicy
+from mmalign.core.types import Comparisons, Preference, join
+from mmalign.objectives import _weights
+from mmalign.objectives._comparison import Ties, centring, comparison_loss
+from mmalign.objectives._observing import observed
+from mmalign.objectives._preference import smoothed
+from mmalign.objectives._scoring import means
+
+
+@dataclass
+class BradleyTerry:
+    """Fit scores to preferences.
+
+    Args:
+        ties: what a tie says: half a win for each side, or an outcome with a probability of its own.
+        tie_share: how likely a tie between equally good outputs is, in (0, 1); for the models of ties.
+        tie: the column that marks ties (true or false).
+        margin: the column with the lead that the preferred output must have, at least 0.
+        margin_scale: multiplies it; 0 leaves margins out.
+        centre: strength c of the pull towards scores of mean 0; 0.01 is usual.
+        label_smoothing: the share of comparisons that are taken to be wrong, in [0, 0.5).
+    """
+
+    ties: Ties = "half"
+    tie_share: float = 0.2
+    tie: str = "tie"
+    margin: str = "margin"
+    margin_scale: float = 1.0
+    centre: float = 0.0
+    label_smoothing: float = 0.0
+
+    needs: ClassVar[type] = ScorePolicy
+
+    def __post_init__(self) -> None:
+        rules = (
+            (0 < self.tie_share < 1, f"tie_share: {self.tie_share} is not in (0, 1)."),
+            (self.margin_scale >= 0, f"margin_scale: {self.margin_scale} must be at least 0."),
+            (self.centre >= 0, f"centre: {self.centre} must be at least 0."),
+            (0 <= self.label_smoothing < 0.5, f"label_smoothing: {self.label_smoothing} is not in [0, 0.5)."),
+        )
+        if faults := [message for fine, message in rules if not fine]:
+            raise ConfigError(faults)
+
+    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Comparisons:
+        """The rows of the data; nothing is sampled."""
+        if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
+            raise DataError(f"bradley_terry reads preferences, got {strange[0]}; set data: {{name: preferences, …}}.")
+        pairs = observed(policy, batch)
+        device = pairs.mask.device
+        tie = torch.tensor([bool(row.prompt.meta.get(self.tie)) for row in batch], device=device)
+        margin = torch.tensor([self._margin(number, row) for number, row in enumerate(batch)], device=device)
+        label = torch.ones(len(batch), device=device) if pairs.label is None else pairs.label
+        return Comparisons(pairs.chosen, pairs.rejected, pairs.mask, label, tie, margin)
+
+    def _margin(self, number: int, row: Preference) -> float:
+        value = row.prompt.meta.get(self.margin)
+        if value is None:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise DataError(
+                f"row {number} of the batch: '{self.margin}' is {value!r}; expected the lead of the chosen output, a "
+                "number of at least 0 (swap chosen and rejected where it is negative)."
+            )
+        return self.margin_scale * value
+
+    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
+        """Every comparison alike."""
+        return _weights.per_row(mask, mean)
+
+    def loss(self, policy: Any, chunk: Comparisons, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Σ weight × loss of these comparisons; both sides pass the network together."""
+        chosen, rejected = policy.score(join([chunk.chosen, chunk.rejected])).chunk(2)
+        lead = chosen - rejected
+        label = smoothed(chunk.label.to(lead), self.label_smoothing)
+        value = comparison_loss(lead, chunk.margin.to(lead), label, chunk.tie, self.ties, self.tie_share)
+        value = value + self.centre * centring(chosen, rejected)
+        decided = chunk.mask & ~chunk.tie
+        metrics = means(decided, margin__mean=lead, margin__accuracy=(lead > 0).float() + 0.5 * (lead == 0).float())
+        metrics |= means(chunk.mask, score__chosen=chosen, score__rejected=rejected, score__loss=value)
+        if chunk.weight is None:
+            raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
+        return (chunk.weight * value.where(chunk.mask, 0.0)).sum(), metrics
+
+
+__all__ = ["BradleyTerry"]

@@ -55,9 +55,8 @@ class Written:
     def inputs(self, prompt: Prompt, output: Any) -> Inputs:
         """`input_ids` (L,), and token types where the model has them."""
         if prompt.media:
-            raise CapabilityError(
-                f"the prompt carries media ({', '.join(prompt.media)}) and this model reads text only."
-            )
+            held = ", ".join(prompt.media)
+            raise CapabilityError(f"a prompt carries media ({held}), and this reward model reads text only.")
         if self.pairs and not self.texts.chat:
             made = self.texts.tokenizer(prompt.text, output)
             found = {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}

@@ -102,9 +102,7 @@ class RewardModel:
         model, place = open_classifier(folder, self.head, dtype, self.attention)
         pictured = sees(model.config)
         if self.judges == "image" and not pictured:
-            raise ConfigError(
-                f"judges: image, but {folder} ({type(model).__name__}) reads no pictures; take one that does."
-            )
+            raise ConfigError(f"judges: image, but {type(model).__name__} reads no pictures; take a model that does.")
         self.written = open_processor(folder) if pictured else open_tokenizer(folder)
         kind = Pictured if pictured else Written
         self.judged = kind(self, model, self.written)

@@ -17,6 +17,11 @@ from mmalign.evaluation.table import number
 
 __all__ = ["CardFacts", "card", "card_facts"]
 
+PEFT = {  # class and options by task
+    "CAUSAL_LM": ("AutoPeftModelForCausalLM", ""),
+    "SEQ_CLS": ("AutoPeftModelForSequenceClassification", ", num_labels=1"),
+}
+REWARD_MODEL = "reward_model"  # the adapter
 TASKS = {"image": "text-to-image", "audio": "text-to-audio", "text": "text-generation"}
 
 
@@ -34,6 +39,7 @@ class CardFacts:
     snippet: str = ""
     tags: list[str] = field(default_factory=list)
     papers: list[str] = field(default_factory=list)
+    fitted: bool = False  # a reward model: fitted to preferences, not aligned with rewards
 
 
 def card(directory: Path | str) -> str:
@@ -79,8 +85,11 @@ def card_facts(record: RunRecord) -> CardFacts:
         objective=names["objective"],
         policy=names["policy"],
         task=TASKS.get(evaluation.modality, "") if evaluation else "",
+        fitted=names["adapter"] == REWARD_MODEL,
         papers=_arxiv(names["objective"]),
     )
+    if facts.fitted:
+        facts.task = "text-classification"
     checkpoints = sorted(record.path.glob("checkpoints/step_*/adapter"))
     if checkpoints:
         facts.weights = checkpoints[-1].relative_to(record.path).as_posix()
@@ -103,10 +112,11 @@ def _loading(folder: Path, shown: str, base: str) -> tuple[str, str]:
         lines = [f'pipe = DiffusionPipeline.from_pretrained("{base}")', f'pipe.load_lora_weights("{shown}")']
         return "diffusers", "\n".join(["from diffusers import DiffusionPipeline", "", *lines])
     if (folder / "adapter_config.json").exists():
-        causal = _json(folder / "adapter_config.json").get("task_type") == "CAUSAL_LM"
-        if causal:
-            call = f'model = AutoPeftModelForCausalLM.from_pretrained("{shown}")'
-            return "peft", f"from peft import AutoPeftModelForCausalLM\n\n{call}"
+        task = _json(folder / "adapter_config.json").get("task_type")
+        if task in PEFT:
+            name, options = PEFT[task]
+            call = f'model = {name}.from_pretrained("{shown}"{options})'
+            return "peft", f"from peft import {name}\n\n{call}"
         call = f'model = PeftModel.from_pretrained(base, "{shown}")  # base: {base}, loaded by its own class'
         return "peft", f"from peft import PeftModel\n\n{call}"
     if (folder / "model_index.json").exists():
@@ -153,6 +163,9 @@ def _arxiv(objective: str) -> list[str]:
 def _introduction(facts: CardFacts) -> str:
     how = f" by `{facts.objective}`" if facts.objective else ""
     base = f"`{facts.base_model}`" if facts.base_model else "a pretrained model"
+    if facts.fitted:
+        made = f"{base} made a reward model fitted to preferences{how}, with mmalign."
+        return f"{made} In a run file: `{{name: reward_model, model: …}}`. Curves and provenance: `report.html`."
     return f"{base} aligned with rewards{how}, with mmalign. Pictures, curves and provenance: `report.html`."
 
 

@@ -20,7 +20,9 @@ TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
 @pytest.fixture(scope="module")
-def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, grammar_head, tmp_path_factory):
+def make(
+    tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, grammar_head, lm_folder, tmp_path_factory
+):
     """Any reward, built on tiny checkpoints."""
     checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
     corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"
@@ -47,6 +49,7 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, gramma
         "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
         "song_fad": {"reference": str(sound_folder)},
+        "reward_model": {"model": str(lm_folder("llama"))},
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
         "yes_no": judge,
     }

@@ -1,0 +1,230 @@
+"""Reward models on tiny checkpoints of real classes: plain transformers and peft agree, padding does not matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmalign.adapters import load_adapter
+from mmalign.adapters._score_heads import HeadOptions, IdealPoint, fresh_head
+from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
+from mmalign.core.types import Prompt
+from tests.adapters.tiny_lm import word_tokenizer
+from tests.adapters.tiny_vlm import write_tiny_vlm
+
+ASKED = [Prompt("a b c"), Prompt("red"), Prompt("two dogs")]
+SAID = ["good", "bad cube asleep", "a"]
+
+
+def reward_model(folder: Path | str, **options: Any) -> Any:
+    return load_adapter("reward_model", **{"model": str(folder), "device": "cpu", "lora": {"rank": 2}, **options})
+
+
+def scores(adapter: Any, asked: Any = ASKED, said: Any = SAID) -> torch.Tensor:
+    with torch.no_grad():
+        return adapter.score(adapter.read(asked, said))
+
+
+def moved(adapter: Any) -> Any:
+    """After an update."""
+    rng = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in adapter.trainable().values():
+            weight += 0.1 * torch.randn(weight.shape, generator=rng)
+    return adapter
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_linear_head_is_plain_transformers(kind: str, lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    adapter = moved(reward_model(lm_folder(kind, chat=True), train="full"))
+    adapter.save(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.num_labels == 1
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    turns = [
+        [{"role": "user", "content": p.text}, {"role": "assistant", "content": said}]
+        for p, said in zip(ASKED, SAID, strict=True)
+    ]
+    texts = tokenizer.apply_chat_template(turns, tokenize=False)
+    for side in ("left", "right"):
+        batch = tokenizer(texts, add_special_tokens=False, padding=True, padding_side=side, return_tensors="pt")
+        positions = {"position_ids": (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)}
+        given = {k: batch[k] for k in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            torch.testing.assert_close(model(**given, **positions).logits[:, 0], scores(adapter), atol=1e-5, rtol=0)
+    again = reward_model(tmp_path, train="head")
+    torch.testing.assert_close(scores(again), scores(adapter), atol=1e-6, rtol=0)
+
+
+def test_a_lora_is_plain_peft_with_its_head(lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    from peft import AutoPeftModelForSequenceClassification
+
+    adapter = moved(reward_model(lm_folder("llama")))
+    assert {name.partition(".")[0] for name in adapter.trainable()} == {"model", "score"}
+    adapter.save(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    model = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1).eval()
+    for prompt, said, want in zip(ASKED, SAID, scores(adapter), strict=True):
+        ids = adapter.read([prompt], [said])[0]["input_ids"]
+        with torch.no_grad():
+            torch.testing.assert_close(model(input_ids=ids[None]).logits[0, 0], want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores(reward_model(tmp_path, train="head")), scores(adapter), atol=1e-6, rtol=0)
+    further = reward_model(tmp_path)  # goes on from the LoRA
+    assert len(further.trainable()) == len(adapter.trainable())
+    moved(further)
+    assert not torch.allclose(scores(further), scores(adapter))
+    with further.reference():
+        torch.testing.assert_close(scores(further), scores(adapter), atol=1e-6, rtol=0)
+    with pytest.raises(ConfigError, match="is a LoRA, which train: full would not keep; set train: lora or head"):
+        reward_model(tmp_path, train="full")
+
+
+@pytest.mark.parametrize("kind", ["mlp2", "ideal_point"])
+@pytest.mark.parametrize("train", ["lora", "full", "head"])
+def test_other_heads_come_back_as_they_were(
+    kind: str, train: str, lm_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    head = {"kind": kind, "width": 6} | ({"users": ["ann", "bo"]} if kind == "ideal_point" else {})
+    adapter = moved(reward_model(lm_folder("llama"), train=train, head=head))
+    asked = [Prompt(p.text, meta={"user": user}) for p, user in zip(ASKED, ("ann", "bo", "who"), strict=True)]
+    found = scores(adapter, asked)
+    adapter.save(tmp_path)
+    again = reward_model(tmp_path, train="head")
+    assert again.head == HeadOptions(**head)
+    torch.testing.assert_close(scores(again, asked), found, atol=1e-6, rtol=0)
+    kept = {name: p.detach().clone() for name, p in adapter.trainable().items()}
+    moved(adapter).restore(tmp_path)
+    assert all(torch.equal(p, kept[name]) for name, p in adapter.trainable().items())
+    if train == "head":
+        assert all(name.startswith("score.") for name in kept)
+    if kind == "ideal_point":
+        mean = (scores(adapter, [Prompt("red", meta={"user": u}) for u in ("ann", "bo")], ["a", "a"])).mean()
+        torch.testing.assert_close(scores(adapter, [Prompt("red")], ["a"])[0], mean)
+    with pytest.raises(ConfigError, match=r"head: .* was saved with HeadOptions\(kind='"):
+        reward_model(tmp_path, head={"kind": "linear", "seed": 3}, train="head")
+
+
+def test_ideal_points_hold_opposite_tastes_that_one_score_cannot() -> None:
+    """PAL's toy: half the users like what the others dislike."""
+    rng = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(700, 8, generator=rng) for _ in range(2))
+    user = torch.randint(0, 4, (700,), generator=rng)
+    likes = (one[:, 0] > other[:, 0]) ^ (user % 2 == 1)  # users 0 and 2 want much of feature 0, 1 and 3 little
+    found = {}
+    for kind, users in (("ideal_point", ["a", "b", "c", "d"]), ("mlp2", [])):
+        head = fresh_head(HeadOptions(kind=kind, width=4, users=users), 8, False)
+        update = torch.optim.Adam(head.parameters(), lr=0.03)
+        for _ in range(100):
+            lead = head.read(head(one[:500]), user[:500]) - head.read(head(other[:500]), user[:500])
+            loss = -torch.nn.functional.logsigmoid(torch.where(likes[:500], lead, -lead)).mean()
+            update.zero_grad()
+            loss.backward()
+            update.step()
+        lead = head.read(head(one[500:]), user[500:]) - head.read(head(other[500:]), user[500:])
+        found[kind] = float(((lead > 0) == likes[500:]).float().mean())
+    assert found["ideal_point"] > 0.88 and found["mlp2"] < 0.65
+    far = IdealPoint(8, 4, 2, 1)
+    assert (far.read(far(one[:5]), torch.zeros(5, dtype=torch.long)) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "bloom", "cohere"])
+def test_a_row_does_not_know_its_batch_even_where_padding_ends_texts(
+    kind: str, lm_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = lm_folder(kind)
+    for name in ("config.json", "tokenizer_config.json"):  # padding with the token that ends texts, as many models do
+        facts = json.loads((folder / name).read_text())
+        key, end = ("pad_token_id", "eos_token_id") if name == "config.json" else ("pad_token", "eos_token")
+        facts[key] = facts[end]
+        (tmp_path / name).write_text(json.dumps(facts))
+    for file in folder.iterdir():
+        if not (tmp_path / file.name).exists():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    for place in (folder, tmp_path):
+        adapter = reward_model(place)
+        alone = torch.cat([scores(adapter, [p], [s]) for p, s in zip(ASKED, SAID, strict=True)])
+        torch.testing.assert_close(scores(adapter), alone, atol=1e-5, rtol=0)
+        assert len({round(v, 4) for v in alone.tolist()}) == 3
+        ended = scores(adapter, [Prompt("a")], ["b <eos> red"]), scores(adapter, [Prompt("a")], ["b"])
+        assert not torch.allclose(*ended)  # an end inside the text is no end
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
+def test_models_that_look_score_texts_and_pictures(kind: str, tmp_path: Path) -> None:
+    folder = write_tiny_vlm(tmp_path / kind, kind, chat=kind == "llava")
+    rng = torch.Generator().manual_seed(0)
+    pictures = torch.rand(3, 3, 16, 16, generator=rng)
+    asked = [Prompt("a b", {"image": pictures[0]}), Prompt("red"), Prompt("a b", {"image": pictures[1]})]
+    adapter = moved(reward_model(folder, train="full", head={"kind": "mlp2"}))
+    found = scores(adapter, asked, ["good", "good", "good"])
+    alone = torch.cat([scores(adapter, [p], ["good"]) for p in asked])
+    torch.testing.assert_close(found, alone, atol=2e-5, rtol=0)
+    assert abs(found[0] - found[2]) > 1e-4  # it saw the pictures
+    adapter.save(tmp_path / "kept")
+    torch.testing.assert_close(scores(reward_model(tmp_path / "kept"), asked, ["good"] * 3), found, atol=1e-5, rtol=0)
+    painter = reward_model(folder, judges="image")
+    assert painter.modality == "image" and not any("vis" in name for name in painter.trainable())
+    value = scores(painter, [Prompt("red")] * 3, pictures)
+    assert value.shape == (3,) and len(set(value.tolist())) == 3
+
+
+def test_encoders_read_prompt_and_answer_as_a_pair(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
+
+    words = word_tokenizer()
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    more = {"vocab_size": len(words), "pad_token_id": 0, "initializer_range": 0.3, "max_position_embeddings": 16}
+    BertForMaskedLM(BertConfig(**shape, **more)).save_pretrained(tmp_path / "bert")
+    words.save_pretrained(tmp_path / "bert")
+    adapter = moved(reward_model(tmp_path / "bert", train="full"))
+    alone = torch.cat([scores(adapter, [p], [s]) for p, s in zip(ASKED, SAID, strict=True)])
+    torch.testing.assert_close(scores(adapter), alone, atol=1e-5, rtol=0)
+    adapter.save(tmp_path / "kept")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept").eval()
+    given = adapter.judged.batch([adapter.judged.inputs(ASKED[1], SAID[1])], "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(model(**given).logits[:, 0], alone[1:2], atol=1e-5, rtol=0)
+    with pytest.raises(DataError, match="is 21 tokens, longer than the model's context of 16; shorten it, or leave"):
+        scores(adapter, [Prompt("a")], ["b " * 20])
+
+
+def test_scores_keep_their_digits_in_bfloat16(lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    adapter = reward_model(lm_folder("llama"), dtype="bf16")
+    found = scores(adapter)
+    assert found.dtype == torch.float32 and not torch.equal(found, found.bfloat16().float())
+    exact = scores(reward_model(lm_folder("llama")))
+    torch.testing.assert_close(found, exact, atol=0.1, rtol=0.1)
+    adapter.save(tmp_path)
+    assert torch.equal(scores(reward_model(tmp_path, train="head", dtype="bf16")), found)
+
+
+def test_faults_are_said(lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    folder = lm_folder("llama")
+    five = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=5)
+    five.save_pretrained(tmp_path / "five")
+    with pytest.raises(CheckpointError, match="a classifier with 5 labels; a reward model has one"):
+        reward_model(tmp_path / "five")
+    with pytest.raises(ConfigError, match="judges: image, but LlamaForSequenceClassification reads no pictures"):
+        reward_model(folder, judges="image")
+    with pytest.raises(ConfigError, match=r"lora\.dropout: the score of one text must be the same each time"):
+        reward_model(folder, lora={"dropout": 0.1})
+    with pytest.raises(ConfigError) as caught:
+        HeadOptions(users=["a", "a"], prototypes=0, width=-1)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == [
+        "head.width", "head.prototypes", "head.users", "head.users",
+    ]  # fmt: skip
+    with pytest.raises(CapabilityError, match=r"a prompt carries media \(image\), and this reward model reads text"):
+        scores(reward_model(folder), [Prompt("a", {"image": torch.zeros(3, 4, 4)})], ["b"])
+    reward_model(folder, train="full", head={"kind": "mlp2"}).save(tmp_path / "mlp2")
+    (tmp_path / "mlp2" / "reward_model.json").unlink()
+    with pytest.raises(CheckpointError, match=r"its head is not the linear one that reward_model.json or adapter.head"):
+        reward_model(tmp_path / "mlp2")

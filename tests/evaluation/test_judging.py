@@ -1,0 +1,144 @@
+"""RewardBench 2's rules by hand and by its notes, and evaluations of a scorer that reads its scores off the answers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmalign.core.errors import DataError
+from mmalign.core.types import Preference, Prompt, Status
+from mmalign.evaluation.judging import judge
+from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
+from mmalign.evaluation.records import Evaluation
+from mmalign.policies.scorer import Scorer
+
+
+class Numerals:
+    """Answers are their own scores."""
+
+    modality = "text"
+    module = nn.Identity()
+    device = torch.device("cpu")
+
+    def read(self, prompts: Any, outputs: list[str]) -> list[dict[str, Tensor]]:
+        return [{"value": torch.tensor(float(output))} for output in outputs]
+
+    def score(self, inputs: list[dict[str, Tensor]]) -> Tensor:
+        return torch.stack([row["value"] for row in inputs])
+
+
+def row(text: str, chosen: Any, rejected: Any, **meta: Any) -> Prompt:
+    return Prompt(text, meta={"chosen": chosen, "rejected": rejected, **meta})
+
+
+def judged(*items: Any, rows: int = 3) -> Evaluation:
+    return judge(Scorer(Numerals()), items, rows=rows)
+
+
+def test_best_of_four_as_published() -> None:
+    table = {(1, 0, 0, 0): 1, (1, 1, 0, 0): 0.5, (1, 1, 1, 1): 0.25, (0, 1, 0, 0): 0}
+    for (chosen, *rejected), want in table.items():
+        assert best_of_n(chosen, rejected) == want
+
+
+def test_pairs_count_ties_half() -> None:
+    assert pair_accuracy([2], [1]) == 1 and pair_accuracy([1], [1]) == 0.5 and pair_accuracy([0], [1]) == 0
+    assert pair_accuracy([2, 0], [1, 2]) == (1 + 0.5 + 0 + 0) / 4
+
+
+def test_the_ties_rule_as_published() -> None:
+    one = ties_score(([5], [1, 0]), ([4, 4.2, 3.9], [1, 0.5]))
+    two = ties_score(([2], [1.5]), ([3, 1], [0.5, 0]))
+    assert (one.score + two.score) / 2 == pytest.approx(0.801824, abs=1e-6)
+    assert one[:4] == (1, 1, 1, 1) and two[:4] == (1, 1, 0, 0)
+    blind = ties_score(([1], [1]), ([1, 1], [1]))
+    assert blind.score == 0  # no spread and no gap
+    assert ties_score(([2], [1]), ([2, 2], [1])).score == pytest.approx(1.01)  # no spread, a gap
+    assert two.margin == pytest.approx(math.tanh(0.5 / 2 - 1))
+
+
+ROWS = (
+    row("2+2?", ["4"], ["1", "2", "3"], subset="Math"),
+    row("3+3?", "6", ["6", "2", "3"], subset="Math"),
+    row("be kind", "0", ["1", "2", "3"], subset="Safety"),
+    row("a colour", ["5"], ["1", "0"], subset="Ties", id="ref:0"),
+    row("any colour", ["4", "4.2", "3.9"], ["1", "0.5"], subset="Ties", id="tied:0"),
+    row("a name", ["2"], ["1.5"], subset="Ties", id="ref:1"),
+    row("any name", ["3", "1"], ["0.5", "0"], subset="Ties", id="tied:1"),
+)
+
+
+def test_a_benchmark_row_by_row(tmp_path: Path) -> None:
+    found = judged(*ROWS)
+    means = found.means()
+    assert means["best_of_4"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert means["best_of_4/Math"] == 0.75 and means["best_of_4/Safety"] == 0
+    assert means["ties"] == pytest.approx(0.801824, abs=1e-6)
+    assert means["rewardbench2"] == pytest.approx((0.75 + 0 + 0.801824) / 3, abs=1e-6)
+    assert means["accuracy"] == pytest.approx(np.mean([1, (0.5 + 2) / 3, 0, 1, 1, 1, 1]))
+    assert means["accuracy/Math"] == pytest.approx((1 + 2.5 / 3) / 2)
+    assert found.interval("best_of_4").n == 3 and found.interval("ties").n == 2
+    low, high = found.interval("rewardbench2")[1:3]
+    assert low < means["rewardbench2"] < high
+    assert found.scores["ties"].status.tolist() == [Status.NOT_APPLICABLE] * 4 + [0, Status.NOT_APPLICABLE, 0]
+    assert found.scores["accuracy"].parts["margin"][0] == 2
+    assert found.outputs[:3] == ["4", "6", "3"]  # what it likes best
+    found.save(tmp_path / "kept")
+    again = Evaluation.load(tmp_path / "kept")
+    assert again.means() == pytest.approx(means, nan_ok=True)
+    assert again.prompts[1].meta["scores"] == {"chosen": [6.0], "rejected": [6.0, 2.0, 3.0]}
+    assert judged(*ROWS, rows=100).means() == pytest.approx(means, nan_ok=True)
+
+
+def test_a_constant_model_gets_what_guessing_gets() -> None:
+    same = [row(str(i), "1", ["1", "1", "1"]) for i in range(8)]
+    found = judged(*same).means()
+    assert found == {"accuracy": 0.5, "best_of_4": 0.25}
+
+
+def test_pairs_of_one_prompt_are_one_draw_of_the_bootstrap() -> None:
+    pairs = [Preference(Prompt(f"p{i % 5}"), str(i % 5 % 2), "0.5") for i in range(100)]
+    grouped, own = judged(*pairs), judged(*[Preference(Prompt(str(i)), p.chosen, "0.5") for i, p in enumerate(pairs)])
+    wide, narrow = grouped.interval("accuracy"), own.interval("accuracy")
+    assert wide.value == narrow.value == pytest.approx(0.4)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_a_score_that_is_no_number_is_an_error_and_not_a_loss() -> None:
+    found = judged(row("a", "2", "1"), row("b", "nan", "1"), row("c", "3", "4"))
+    assert found.scores["accuracy"].status.tolist() == [0, Status.ERROR, 0]
+    assert found.means()["accuracy"] == 0.5 and found.invalid("accuracy") == 1
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "no comparisons to judge; set data.held_out"),
+        ([Prompt("a", meta={"chosen": "1"})], r"row 0 \('a'\): 'rejected' is 'None'; expected a text or a list"),
+        ([row("a", [], "1")], r"row 0 \('a'\): 'chosen' is '\[\]'"),
+        ([row("a", "1", "2", subset="Ties", id="ref:3")], "id 3 needs both 'ref:3' and 'tied:3'"),
+        ([row("a", "1", "2", subset="Ties")], r"row 0 \('a'\): id is None; rows of subset Ties are called 'ref:…'"),
+    ],
+)
+def test_rows_that_cannot_be_judged_are_named(items: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        judged(*items)
+
+
+def test_pictures_of_several_sizes_are_judged_one_by_one() -> None:
+    class Bright(Numerals):
+        modality = "image"
+
+        def read(self, prompts: Any, outputs: Tensor) -> list[dict[str, Tensor]]:
+            return [{"value": picture.mean()} for picture in outputs]
+
+    pairs = [Preference(Prompt("light"), torch.full((3, 4 + i, 4), 0.9), torch.full((3, 4, 4), 0.1)) for i in range(3)]
+    found = judge(Scorer(Bright()), pairs)
+    assert found.means()["accuracy"] == 1.0 and found.modality == "image" and len(found.outputs) == 0
+    assert judge(Scorer(Bright()), pairs[:1]).outputs.shape == (1, 3, 4, 4)

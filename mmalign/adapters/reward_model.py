@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmalign.adapters import _spoken
 from mmalign.adapters._classifier import open_classifier, read_facts, sees, write_facts
+from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._judged import Judged, Pictured, Written
 from mmalign.adapters._language import adapter_folder, language_folder, open_processor, open_tokenizer
@@ -44,7 +45,7 @@ class RewardModel:
             reward models are, what a reward-model run saved, its LoRA, or its run directory (the newest checkpoint).
         head: what makes the score.
         judges: "text", or "image": pictures then follow those of the prompt, which the model must be able to read.
-        train: "lora" (with the head), "full", or "head" alone; trained weights are float32.
+        train: "lora" (with the head), "full", "head" alone, or "frozen" (inside a reward); trained weights are float32.
         lora: of a fresh LoRA, without dropout; on every linear layer of the backbone unless it names others.
         dtype: of frozen weights and of the network's arithmetic (autocast); heads compute in float32.
         chat: put prompt and output into the chat template, as it came: true, false, or "auto" (if there is one).
@@ -60,7 +61,7 @@ class RewardModel:
     model: str
     head: HeadOptions = field(default_factory=HeadOptions)
     judges: Literal["text", "image"] = "text"
-    train: Literal["lora", "full", "head"] = "lora"
+    train: Literal["lora", "full", "head", "frozen"] = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
@@ -156,14 +157,16 @@ class RewardModel:
         return language_folder(base_of(folder)), adapter_folder(str(folder))
 
     def _trained(self, model: Any, place: str, lora: Path | None) -> Weights:
+        if lora is None and self.train == "frozen":
+            return FrozenWeights()
         if lora is None and self.train != "lora":
             return FullWeights(model, "", partial(self._weights_of, place), only="" if self.train == "full" else place)
         base = self.model if lora is None else base_of(lora)
         targets = language_layers(model) if sees(model.config) else linear_endings(model.base_model)
         weights = PeftWeights(model, self.lora, targets, start=lora, base=base, task="SEQ_CLS", whole=[place])
         for name, parameter in weights.trainable().items():
-            parameter.requires_grad_(self.train == "lora" or name.startswith(f"{place}."))
-        return weights
+            parameter.requires_grad_(self.train == "lora" or (self.train == "head" and name.startswith(f"{place}.")))
+        return FrozenWeights() if self.train == "frozen" else weights
 
     def _weights_of(self, place: str, folder: Path) -> dict[str, Tensor]:
         model, found = open_classifier(folder, self.head, torch.float32, self.attention)

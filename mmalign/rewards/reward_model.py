@@ -51,7 +51,7 @@ class RewardModel:
     device: str | None = None
     range: tuple[float, float] = (-1000.0, 1000.0)
     revision: str | None = None
-    make: Make | None = None
+    make: Make | None = field(default=None, repr=False)
 
     differentiable = False
     deterministic = True
@@ -66,8 +66,9 @@ class RewardModel:
         if faults or self.make is None:
             raise ConfigError(faults)
         same = {name: getattr(self, name) for name in ("model", "judges", "chat", "dtype", "device", "revision")}
-        adapter = self.make("adapters", {"name": "reward_model", "train": "head", **same}, "model")
+        adapter = self.make("adapters", {"name": "reward_model", "train": "frozen", **same}, "model")
         self.policy = self.make("policies", {"name": "scorer", "rows": self.rows}, "rows", adapter=adapter)
+        self.make = None
         users = adapter.head.users
         if self.user and self.user not in users:
             raise ConfigError(

@@ -164,17 +164,6 @@ def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
     return rewards.build(spec, at, allow, **_given(rewards, spec, "make", make, Faults(), allow))
 
 
-def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:
-    """The reward called `name` (a `Reward` or `SetReward`), built with `options`; "module:Class" only if in `allow`.
-
-        load_reward("clip", checkpoint="assets/scenes_clip")
-
-    Raises:
-        ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
-    """
-    return build_one_reward({"name": name, **options}, name, allow)
-
-
 def check_fit(parts: Parts) -> None:
     """Can the objective drive this policy, and can every reward judge what it makes?
 

@@ -20,9 +20,7 @@ TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
 @pytest.fixture(scope="module")
-def make(
-    tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, grammar_head, lm_folder, tmp_path_factory
-):
+def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, grammar_head, lm_folder, tmp_path_factory):
     """Any reward, built on tiny checkpoints."""
     checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
     corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"

@@ -108,15 +108,18 @@ def _is_hub_id(model: str) -> bool:
 def _loading(folder: Path, shown: str, base: str) -> tuple[str, str]:
     """Library and Python lines that load `folder` without mmalign, told from the files it holds."""
     base = base or "the base model"
+    if _own_head(folder):
+        call = f'reward = mmalign.load_reward("reward_model", model="{shown}")'
+        return "mmalign", f"import mmalign\n\n{call}"
     if (folder / "pytorch_lora_weights.safetensors").exists():
         lines = [f'pipe = DiffusionPipeline.from_pretrained("{base}")', f'pipe.load_lora_weights("{shown}")']
         return "diffusers", "\n".join(["from diffusers import DiffusionPipeline", "", *lines])
     if (folder / "adapter_config.json").exists():
         task = _json(folder / "adapter_config.json").get("task_type")
         if task in PEFT:
-            name, options = PEFT[task]
-            call = f'model = {name}.from_pretrained("{shown}"{options})'
-            return "peft", f"from peft import {name}\n\n{call}"
+            kind, options = PEFT[task]
+            call = f'model = {kind}.from_pretrained("{shown}"{options})'
+            return "peft", f"from peft import {kind}\n\n{call}"
         call = f'model = PeftModel.from_pretrained(base, "{shown}")  # base: {base}, loaded by its own class'
         return "peft", f"from peft import PeftModel\n\n{call}"
     if (folder / "model_index.json").exists():
@@ -138,6 +141,17 @@ def _loading(folder: Path, shown: str, base: str) -> tuple[str, str]:
                 f'from transformers import {names[0]}\n\nmodel = {names[0]}.from_pretrained("{shown}")',
             )
     return "", ""
+
+
+def _own_head(folder: Path) -> bool:
+    """Is it a reward model that the plain libraries would read without its head, or have no class for?"""
+    head = _json(folder / "reward_model.json").get("head")
+    if not head:
+        return False
+    import transformers
+
+    named = _json(folder / "config.json").get("architectures") or []
+    return head.get("kind") != "linear" or not all(hasattr(transformers, name) for name in named)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mmalign.core.types import Pairs
 from mmalign.objectives import _preference
 from mmalign.objectives._lengths import Per, divisors, lengths
 from mmalign.objectives._preference import LossType
-from mmalign.objectives._replay import terms
+from mmalign.objectives._replay import side_log_probs, side_terms, terms
 from mmalign.objectives._scoring import means
 
 BetaUnit = Literal["sum", "mean"]
@@ -109,8 +109,7 @@ def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator, over_r
     pairs = replace(pairs, probe=probe)
     if head.reference:
         with policy.reference():
-            chosen = terms(policy, pairs.chosen, probe, head.rows)
-            rejected = terms(policy, pairs.rejected, probe, head.rows)
+            chosen, rejected = side_terms(policy, (pairs.chosen, pairs.rejected), probe, head.rows)
         pairs = replace(pairs, ref_chosen=chosen, ref_rejected=rejected)
     if head.winner_weight:
         norm = divisors(pairs.chosen, not probe, pairs.mask, head.winner_per, over_ranks)
@@ -128,9 +127,9 @@ def anchored(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_proces
     Taken once per `collect`, over the rows of every process, so it is 0 until the policy has moved and does not depend
     on how the loss is split. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
     """
-    chosen = terms(policy, pairs.chosen, pairs.probe, rows).sum(1) - _sum(pairs.ref_chosen)
-    rejected = terms(policy, pairs.rejected, pairs.probe, rows).sum(1) - _sum(pairs.ref_rejected)
-    return _with_anchor(pairs, chosen + rejected, pairs.mask, 2.0, over_ranks)
+    chosen, rejected = side_terms(policy, (pairs.chosen, pairs.rejected), pairs.probe, rows)
+    ratio = chosen.sum(1) - _sum(pairs.ref_chosen) + rejected.sum(1) - _sum(pairs.ref_rejected)
+    return _with_anchor(pairs, ratio, pairs.mask, 2.0, over_ranks)
 
 
 def mismatched(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
@@ -159,7 +158,7 @@ def _with_anchor(pairs: Pairs, ratio: Tensor, mask: Tensor, each: float, over_ra
 
 def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
     """Σ weight × loss of these pairs, and the log-ratios behind it (in nats) as metrics."""
-    chosen, rejected = policy.log_prob(pairs.chosen, pairs.probe), policy.log_prob(pairs.rejected, pairs.probe)
+    chosen, rejected = side_log_probs(policy, (pairs.chosen, pairs.rejected), pairs.probe)
     up, down = _ratio(chosen, pairs.ref_chosen, head), _ratio(rejected, pairs.ref_rejected, head)
     beta = head.joint_beta(policy.event_size)
     value = torch.zeros_like(up[:, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,10 +26,29 @@ def recorded(policy: Any, rollout: Rollout, rows: int, *, moments: bool) -> Step
 @torch.no_grad()
 def terms(policy: Any, rollout: Rollout, probe: Probe, rows: int) -> Float[Tensor, "B T"]:
     """`policy.log_prob` of the whole rollout under `probe`, `rows` rows at a time."""
-    starts = range(0, len(rollout), rows)
-    return torch.cat(
-        [policy.log_prob(rollout[i : i + rows], {k: v[i : i + rows] for k, v in probe.items()}) for i in starts]
-    )
+    return side_terms(policy, [rollout], probe, rows)[0]
 
 
-__all__ = ["recorded", "terms"]
+@torch.no_grad()
+def side_terms(policy: Any, sides: Sequence[Rollout], probe: Probe, rows: int) -> list[Float[Tensor, "B _"]]:
+    """`side_log_probs` of whole rollouts, `rows` rows at a time (one of each side at least)."""
+    size = max(1, rows // len(sides)) if _judges_together(policy, sides) else rows
+    parts = []
+    for i in range(0, len(sides[0]), size):
+        part = {k: v[i : i + size] for k, v in probe.items()}
+        parts.append(side_log_probs(policy, [side[i : i + size] for side in sides], part))
+    return [torch.cat(side) for side in zip(*parts, strict=True)]
+
+
+def side_log_probs(policy: Any, sides: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
+    """`policy.log_prob` of several answers to the same prompts, with gradient; judged together where it can do that."""
+    if _judges_together(policy, sides):
+        return policy.log_probs(sides, probe)  # type: ignore[no-any-return]
+    return [policy.log_prob(side, probe) for side in sides]
+
+
+def _judges_together(policy: Any, sides: Sequence[Rollout]) -> bool:
+    return len(sides) > 1 and hasattr(policy, "log_probs")
+
+
+__all__ = ["recorded", "side_log_probs", "side_terms", "terms"]

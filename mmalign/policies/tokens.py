@@ -169,6 +169,14 @@ class Tokens:
         """Exact terms, one per token, 0 where masked; with gradient."""
         return self.step_log_prob(rollout)
 
+    def log_probs(self, rollouts: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
+        """`log_prob` of rollouts with equal prompts row by row, judged together: a prompt is forwarded once for all."""
+        for rollout in rollouts:
+            _require_tokens(rollout)
+        said = self._judged(_side_by_side(rollouts, self.adapter.pad_id), slice(None), "off").log_prob
+        by_side = said.unflatten(0, (-1, len(rollouts)))
+        return [by_side[:, i, : rollout.mask.shape[1]] for i, rollout in enumerate(rollouts)]
+
     @property
     def _rough(self) -> bool:
         """Does the adapter compute in less than float32?"""
@@ -185,12 +193,9 @@ class Tokens:
         )
 
     def _judged(self, rollout: Rollout, steps: slice, entropy: Entropy) -> StepDist:
-        if "tokens" not in rollout.trajectory or rollout.mask is None:
-            raise CapabilityError(
-                "this rollout holds no tokens; use a rollout of sample(), generate() or observe() of policy 'tokens'."
-            )
+        _require_tokens(rollout)
         device, how = self.adapter.device, Reading(self.temperature, self.positions, entropy)
-        tokens, mask = rollout.trajectory["tokens"].to(device), rollout.mask.to(device)
+        tokens, mask = rollout.trajectory["tokens"].to(device), rollout.mask.to(device)  # type: ignore[union-attr]
         chosen = range(mask.shape[1])[steps]
         if not chosen:
             raise ValueError(f"steps {steps} selects none of the {mask.shape[1]} recorded steps.")
@@ -232,6 +237,28 @@ class Tokens:
             found.finished.to(device),
             found.log_prob.to(device) if record and found.log_prob is not None else None,
         )
+
+
+def _require_tokens(rollout: Rollout) -> None:
+    if "tokens" not in rollout.trajectory or rollout.mask is None:
+        raise CapabilityError(
+            "this rollout holds no tokens; use a rollout of sample(), generate() or observe() of policy 'tokens'."
+        )
+
+
+def _side_by_side(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
+    """The first rows of all, then the second ones, …: any micro-batch then holds rows that share a prompt."""
+    steps = max(rollout.mask.shape[1] for rollout in rollouts)  # type: ignore[union-attr]
+    tokens = [_longer(rollout.trajectory["tokens"], steps, pad_id) for rollout in rollouts]
+    masks = [_longer(rollout.mask, steps, False) for rollout in rollouts]
+    prompts = [prompt for row in zip(*(rollout.prompts for rollout in rollouts), strict=True) for prompt in row]
+    return Rollout(
+        prompts=prompts,
+        output=None,
+        group=groups(prompts),
+        trajectory={"tokens": torch.stack(tokens, 1).flatten(0, 1)},
+        mask=torch.stack(masks, 1).flatten(0, 1),
+    )
 
 
 def _longer(values: Any, steps: int, fill: float) -> Tensor:

@@ -44,6 +44,35 @@ def exact(adapter: Any, folder: Path, rollout: Rollout, temperature: float = 1.0
     return logps, entropies
 
 
+@pytest.mark.parametrize("rows", [0, 2, 3])
+def test_sides_judged_together_are_the_sides_judged_apart(lm: Lm, rows: int) -> None:
+    policy = Tokens(lm("qwen2", train="full"), rows=rows)
+    sides = [observed(policy), policy.observe(PROMPTS, ["red", "", "cube a b", "a", "two dogs asleep a b", "bad"])]
+    forwarded = []
+    policy.module.register_forward_pre_hook(lambda *given: forwarded.append(given[2]["input_ids"]), with_kwargs=True)
+    together = policy.log_probs(sides, {})
+    paid = sum(ids.numel() for ids in forwarded)
+    forwarded.clear()
+    for got, side in zip(together, sides, strict=True):
+        apart = policy.log_prob(side, {})
+        assert got.shape == apart.shape and (got - apart).abs().max() <= 1e-5
+    if not rows:
+        assert paid < sum(ids.numel() for ids in forwarded)  # five distinct prompts were forwarded once, not twice
+    gradients = [
+        torch.autograd.grad(sum(t.sum() for t in terms), [*policy.adapter.trainable().values()], allow_unused=True)
+        for terms in (policy.log_probs(sides, {}), [policy.log_prob(side, {}) for side in sides])
+    ]
+    for a, b in zip(*gradients, strict=True):
+        assert (a is None) == (b is None) and (a is None or (a - b).norm() <= 1e-5 * b.norm())
+
+
+def test_sides_without_tokens_are_refused(lm: Lm) -> None:
+    policy = Tokens(lm("qwen2"))
+    said = observed(policy)
+    with pytest.raises(CapabilityError, match="this rollout holds no tokens"):
+        policy.log_probs([said, replace(said, trajectory={})], {})
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("share", [True, False])
 def test_they_are_transformers_in_float64(kind: str, share: bool, lm: Lm, lm_folder: Lm) -> None:

@@ -93,17 +93,20 @@ def read(
     logits: Float[Tensor, " N *event V"], tokens: Int[Tensor, " N *event"], how: Reading
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"] | None]:
     """Log-prob and entropy of N steps, each summed over the step's entries; fixed entries count for nothing."""
-    scaled = wide(logits) / how.temperature
+    scaled = wide(logits) if how.temperature == 1 else wide(logits) / how.temperature
     free = (tokens >= 0) & (tokens < scaled.shape[-1])
     total = scaled.logsumexp(-1)
     taken = scaled.gather(-1, tokens.where(free, 0)[..., None])[..., 0]
     log_prob = (taken - total).where(free, 0.0).reshape(len(tokens), -1).sum(1)
     if how.entropy == "off":
         return log_prob, None
-    with torch.set_grad_enabled(how.entropy == "differentiable" and torch.is_grad_enabled()):
-        surprise = total - ((scaled - total[..., None]).exp() * scaled).sum(-1)
-        entropy = surprise.where(free, 0.0).reshape(len(tokens), -1).sum(1)
-    return log_prob, entropy
+    if how.entropy == "differentiable" and torch.is_grad_enabled():
+        mean = ((scaled - total[..., None]).exp() * scaled).sum(-1)
+    else:
+        with torch.no_grad():  # in place: these are the largest tensors there are
+            mean = (scaled - total[..., None]).exp_().mul_(scaled).sum(-1)
+            total = total.detach()
+    return log_prob, (total - mean).where(free, 0.0).reshape(len(tokens), -1).sum(1)
 
 
 def wide(logits: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def scene_facts(scene: Scene) -> np.ndarray:
 def _vectors() -> dict[str, np.ndarray]:
     """A unit vector for each shape and each colour, the same in every process; -1 or 1 for sizes."""
     rng = np.random.default_rng(0)
-    vectors = {}
+    vectors: dict[str, np.ndarray] = {}
     for values, width in ((SHAPES, _SHAPE_WIDTH), (COLORS, _COLOR_WIDTH)):
         drawn = rng.standard_normal((len(values), width))
         vectors |= dict(zip(values, drawn / np.linalg.norm(drawn, axis=1, keepdims=True), strict=True))
@@ -72,8 +72,10 @@ def _traits_code(shape: str, color: str | None, size: str | None) -> np.ndarray:
     sized = zip((shape, color, size), (_SHAPE_WIDTH, _COLOR_WIDTH, 1), strict=True)
     pairs = []
     for (one, width), (other, depth) in combinations(sized, 2):
-        told = one is not None and other is not None
-        pairs.append(np.outer(_vectors()[one], _vectors()[other]).ravel() if told else np.zeros(width * depth))
+        if one is None or other is None:
+            pairs.append(np.zeros(width * depth))
+        else:
+            pairs.append(np.outer(_vectors()[one], _vectors()[other]).ravel())
     return np.concatenate([present, *pairs]).astype(np.float32)
 
 

@@ -171,11 +171,10 @@ class Tokens:
 
     def log_probs(self, rollouts: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
         """`log_prob` of rollouts with equal prompts row by row, judged together: a prompt is forwarded once for all."""
-        for rollout in rollouts:
-            _require_tokens(rollout)
+        masks = [_live(rollout) for rollout in rollouts]
         said = self._judged(_side_by_side(rollouts, self.adapter.pad_id), slice(None), "off").log_prob
         by_side = said.unflatten(0, (-1, len(rollouts)))
-        return [by_side[:, i, : rollout.mask.shape[1]] for i, rollout in enumerate(rollouts)]
+        return [by_side[:, i, : mask.shape[1]] for i, mask in enumerate(masks)]
 
     @property
     def _rough(self) -> bool:
@@ -193,9 +192,9 @@ class Tokens:
         )
 
     def _judged(self, rollout: Rollout, steps: slice, entropy: Entropy) -> StepDist:
-        _require_tokens(rollout)
         device, how = self.adapter.device, Reading(self.temperature, self.positions, entropy)
-        tokens, mask = rollout.trajectory["tokens"].to(device), rollout.mask.to(device)  # type: ignore[union-attr]
+        mask = _live(rollout).to(device)
+        tokens = rollout.trajectory["tokens"].to(device)
         chosen = range(mask.shape[1])[steps]
         if not chosen:
             raise ValueError(f"steps {steps} selects none of the {mask.shape[1]} recorded steps.")
@@ -239,18 +238,20 @@ class Tokens:
         )
 
 
-def _require_tokens(rollout: Rollout) -> None:
+def _live(rollout: Rollout) -> Tensor:
+    """The mask of its tokens."""
     if "tokens" not in rollout.trajectory or rollout.mask is None:
         raise CapabilityError(
             "this rollout holds no tokens; use a rollout of sample(), generate() or observe() of policy 'tokens'."
         )
+    return rollout.mask
 
 
 def _side_by_side(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
     """The first rows of all, then the second ones, …: any micro-batch then holds rows that share a prompt."""
-    steps = max(rollout.mask.shape[1] for rollout in rollouts)  # type: ignore[union-attr]
+    steps = max(_live(rollout).shape[1] for rollout in rollouts)
     tokens = [_longer(rollout.trajectory["tokens"], steps, pad_id) for rollout in rollouts]
-    masks = [_longer(rollout.mask, steps, False) for rollout in rollouts]
+    masks = [_longer(_live(rollout), steps, False) for rollout in rollouts]
     prompts = [prompt for row in zip(*(rollout.prompts for rollout in rollouts), strict=True) for prompt in row]
     return Rollout(
         prompts=prompts,

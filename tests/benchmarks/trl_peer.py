@@ -91,6 +91,7 @@ def _paired(step: Callable[[], None], theirs: Callable[..., None], repeats: int)
 
     def after() -> None:
         taken.append(time.process_time() - began[0])
+        print(f"pair {len(taken)}: mmalign {ours[-1]:.2f} s, TRL {taken[-1]:.2f} s", file=sys.stderr, flush=True)
 
     theirs(repeats + 1, trl_trainers.Steps(before, after))
     ratios = sorted(t / o for o, t in zip(ours[1:], taken[1:], strict=True))

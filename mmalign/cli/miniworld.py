@@ -85,6 +85,23 @@ def tunes(
     _make(out, ".wav", count, split, play)
 
 
+@making.command("comparisons")
+def comparisons(
+    out: Annotated[Path, typer.Argument(metavar="FILE.jsonl")],
+    count: Count = 100,
+    wrong: Annotated[int, typer.Option(min=1, help="captions that nearly say the same; 3 for best-of-4")] = 1,
+    split: Split = "train",
+    seed: Seed = 0,
+) -> None:
+    """Write everyday requests with a right caption and wrong ones: what a reward model of rewrites is fitted to."""
+    from mmalign.core.files import write_beside
+    from mmalign.miniworld.comparisons import comparisons as draw
+
+    with write_beside(out) as beside:
+        beside.write_text("".join(json.dumps(row) + "\n" for row in draw(count, wrong, split, seed)), encoding="utf-8")
+    typer.echo(f"{out}: {count} rows")
+
+
 def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], dict[str, object]]) -> None:
     """Fill a new folder: `one` writes a file and says what its row is."""
     from mmalign.core.files import write_folder_beside

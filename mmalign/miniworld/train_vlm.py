@@ -15,183 +15,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.miniworld.assets import asset_path
-from mmalign.miniworld.boxes import box_of
-from mmalign.miniworld.clip_examples import distort, patch_labels, soften
-from mmalign.miniworld.clip_tower import vision_weights
+from mmalign.miniworld.clip_examples import distort
 from mmalign.miniworld.generated_pictures import generated_pictures
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.questions import CAPTION, NO, YES
-from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
+from mmalign.miniworld.questions import NO, YES
+from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from mmalign.miniworld.verifier import read_scene
-from mmalign.miniworld.vlm_examples import INSTRUCTION, Course, Examples, Shown
+from mmalign.miniworld.vlm_batches import Batch, Packing
+from mmalign.miniworld.vlm_examples import Course, Examples
 from mmalign.miniworld.vlm_measures import measure
-from mmalign.miniworld.words import grammar_words
+from mmalign.miniworld.vlm_model import IMAGE, IMAGE_TOKENS, build_model, build_processor
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-PAD, END, ANSWER, UNKNOWN, IMAGE = "<|pad|>", "<|end|>", "<|answer|>", "<|unknown|>", "<image>"
-PATCH, CONTEXT = 8, 192
-#: The tower has learned to see already; it moves this much slower than the rest.
-TOWER_RATE = 0.3
 #: Of answers, of naming patches and of placing what they show.
 LOSS_WEIGHTS = (1.0, 0.2, 0.2)
 #: How much more a wrong yes or no counts than another word.
 JUDGED_WEIGHT = 2.0
-IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
-_TEMPLATE = (
-    "{% for m in messages %}{% for part in m['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}<|answer|>{% endif %}"
-)
-
-
-def words() -> list[str]:
-    """Everything that is said: words of captions and questions, marks, and the numbers of a box."""
-    asked = f"is are there exactly one thing things the where {CAPTION} {INSTRUCTION} {YES} {NO}"
-    marks = ["[", "]", ",", ".", "?"]
-    plain = {word.strip(".").lower() for word in asked.split()}
-    return [*sorted({*grammar_words(), *plain}), *marks, *map(str, range(IMAGE_SIZE + 1))]
-
-
-def build_processor() -> "LlavaProcessor":
-    """One token a word, mark or number; upper and lower case are the same."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.normalizers import Lowercase
-    from tokenizers.pre_tokenizers import Punctuation, Sequence, WhitespaceSplit
-    from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
-
-    vocabulary = {word: i for i, word in enumerate([PAD, END, ANSWER, UNKNOWN, IMAGE, *words()])}
-    core = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    core.normalizer = Lowercase()
-    core.pre_tokenizer = Sequence([WhitespaceSplit(), Punctuation("isolated")])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        extra_special_tokens={"image_token": IMAGE, "answer_token": ANSWER},
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    images = CLIPImageProcessor(
-        size=size, do_center_crop=False, crop_size=size, image_mean=[0.75] * 3, image_std=[0.25] * 3
-    )
-    return LlavaProcessor(
-        images,
-        tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=_TEMPLATE,
-    )
-
-
-def build_model(processor: "LlavaProcessor", clip: Path) -> "LlavaForConditionalGeneration":
-    """A LLaVA whose image tower is that of the open_clip model in the folder ``clip``; the rest is untrained."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-    tokenizer = processor.tokenizer
-    vision = CLIPVisionConfig(
-        hidden_size=128, intermediate_size=384, num_hidden_layers=5, num_attention_heads=4, image_size=IMAGE_SIZE,
-        patch_size=PATCH, hidden_act="gelu",
-    )  # fmt: skip
-    text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
-    )  # fmt: skip
-    model = LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=vision,
-            text_config=text,
-            image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
-            image_seq_length=IMAGE_TOKENS,
-            vision_feature_layer=-1,
-            vision_feature_select_strategy="default",
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=True,
-        )
-    )
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    missing = model.model.vision_tower.load_state_dict(vision_weights(clip), strict=False).missing_keys
-    if any("position_ids" not in name for name in missing):
-        raise ValueError(f"{clip} is no image tower of this shape: it lacks {', '.join(missing)}")
-    return model
-
-
-@dataclass
-class Batch:
-    """Pictures, each with all its lessons behind it; a lesson sees the picture and itself alone."""
-
-    pixels: "torch.Tensor"  # (B, 3, 64, 64), as the processor makes them
-    ids: "torch.Tensor"  # (B, L)
-    positions: "torch.Tensor"  # (B, L); every lesson starts where the picture ends
-    seen: "torch.Tensor"  # (B, 1, L, L) bool
-    targets: "torch.Tensor"  # (B, L), the next token where it is part of an answer, and -100
-    patches: "torch.Tensor"  # (B, patches, 3), see patch_labels
-    places: "torch.Tensor"  # (B, patches, 4), boxes of the things in units of eight pixels
-
-
-def patch_places(scenes: list[Scene]) -> np.ndarray:
-    """``(n, patches, 4)`` float32: the box of what is centred in each patch, in units of eight pixels, else 0."""
-    across = IMAGE_SIZE // PATCH
-    places = np.zeros((len(scenes), across * across, 4), dtype=np.float32)
-    for row, scene in zip(places, scenes, strict=True):
-        for thing in scene.things:
-            row[int(thing.y) // PATCH * across + int(thing.x) // PATCH] = np.array(box_of(thing)) / 8
-    return places
-
-
-class Packing:
-    """Turns shown pictures into batches."""
-
-    def __init__(self, processor: "LlavaProcessor", rng: np.random.Generator) -> None:
-        self.tokenizer, self.rng = processor.tokenizer, rng
-        self.image_id = self.tokenizer.convert_tokens_to_ids(IMAGE)
-        self._kept: dict[str, list[int]] = {}
-
-    def tokens(self, text: str) -> list[int]:
-        """Ids of a text."""
-        if text not in self._kept:
-            self._kept[text] = self.tokenizer(text).input_ids
-        return self._kept[text]
-
-    def batch(self, shown: list[Shown]) -> Batch:
-        """Pack and pad."""
-        import torch
-
-        rows = [self._row(one) for one in shown]
-        width = max(len(row[0]) for row in rows)
-        ids, positions, lessons = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-        targets = torch.full((len(rows), width), -100)
-        for at, row in enumerate(rows):
-            for tensor, values in zip((ids, positions, lessons, targets), row, strict=True):
-                tensor[at, : len(values)] = torch.tensor(values)
-        # Padding counts to the picture: it stands behind everything, where nothing looks.
-        same = (lessons[:, None, :, None] == lessons[:, None, None, :]) | (lessons == 0)[:, None, None, :]
-        seen = same & torch.ones(width, width, dtype=torch.bool).tril()
-        images = soften(np.stack([one.image for one in shown]), self.rng)
-        clean = [Scene(tuple(thing for thing in one.scene.things if thing.shape in SHAPES)) for one in shown]
-        patches, places = torch.from_numpy(patch_labels(clean, PATCH)), torch.from_numpy(patch_places(clean))
-        return Batch(torch.from_numpy(images - 0.75) / 0.25, ids, positions, seen, targets, patches, places)
-
-    def _row(self, shown: Shown) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Ids, positions, number of the lesson (0 for the picture) and targets."""
-        ids, positions = [self.image_id] * IMAGE_TOKENS, list(range(IMAGE_TOKENS))
-        numbers, targets = [0] * IMAGE_TOKENS, [-100] * IMAGE_TOKENS
-        for number, (question, answer) in enumerate(shown.lessons, start=1):
-            asked, said = self.tokens(f"{question} {ANSWER}"), self.tokens(f"{answer} {END}")
-            ids += asked + said[:-1]
-            numbers += [number] * (len(asked) + len(said) - 1)
-            positions += range(IMAGE_TOKENS, IMAGE_TOKENS + len(asked) + len(said) - 1)
-            targets += [-100] * (len(asked) - 1) + said
-        return ids, positions, numbers, targets
+#: By how many pixels a demonstrated number is blurred.
+NUMBER_SPREAD = 1.0
 
 
 def attend_in_full_precision() -> str:
@@ -243,12 +88,28 @@ class Reader:
         return torch.stack([naming, placing])
 
 
-def losses(
-    model: "LlavaForConditionalGeneration", reader: Reader, batch: Batch, weights: "torch.Tensor | None" = None
-) -> "torch.Tensor":
-    """Of the answers' tokens (weighted by the vocabulary's), of naming patches and of placing things, ``(3,)``."""
+def wanted_tokens(processor: "LlavaProcessor") -> "torch.Tensor":
+    """``(vocabulary, vocabulary)``, a row of weights for every token that may be right.
+
+    Itself alone, twice as much for yes and no; but for a number also the numbers near it, so that a pixel beside the
+    edge is hardly wrong: 65 unrelated words would take long to learn.
+    """
     import torch
-    from torch.nn.functional import cross_entropy
+
+    tokenizer = processor.tokenizer
+    wanted = torch.eye(len(tokenizer))
+    wanted[tokenizer.convert_tokens_to_ids([YES, NO])] *= JUDGED_WEIGHT
+    numbers = torch.tensor(tokenizer.convert_tokens_to_ids([str(number) for number in range(IMAGE_SIZE + 1)]))
+    apart = torch.arange(IMAGE_SIZE + 1.0)[:, None] - torch.arange(IMAGE_SIZE + 1.0)
+    wanted[numbers[:, None], numbers] = (-0.5 * (apart / NUMBER_SPREAD) ** 2).softmax(-1)
+    return wanted
+
+
+def losses(
+    model: "LlavaForConditionalGeneration", reader: Reader, batch: Batch, wanted: "torch.Tensor"
+) -> "torch.Tensor":
+    """Of the answers' tokens (``wanted[t]`` is what is wanted where t is right), of naming and of placing, ``(3,)``."""
+    import torch
 
     inside = model.model
     table = inside.language_model.embed_tokens.weight
@@ -258,7 +119,8 @@ def losses(
         inputs_embeds=embedded, attention_mask=batch.seen, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
     said = batch.targets >= 0
-    answers = cross_entropy(model.lm_head(hidden[said]).float(), batch.targets[said], weights)
+    soft = wanted[batch.targets[said]]
+    answers = -(soft * model.lm_head(hidden[said]).float().log_softmax(-1)).sum() / soft.sum()
     return torch.cat([answers[None], reader.losses(pictures, table, batch)])
 
 
@@ -276,7 +138,11 @@ def make_examples(rebuilt: int, captions: int, seed: int, runs: Path) -> Example
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training."""
+    """One stretch of training.
+
+    ``tower`` is the image tower's rate relative to the rest, which cannot see yet; with 0 the tower stays as it is. For
+    the first ``hidden`` of all steps some empty patches of every picture are hidden, most of them at first.
+    """
 
     steps: int = 2000
     seed: int = 0
@@ -286,6 +152,8 @@ class Phase:
     asked: int = 8
     captions: float = 1.0
     boxes: float = 1.0
+    tower: float = 0.3
+    hidden: float = 0.0
     report_every: int = 150
 
 
@@ -299,20 +167,20 @@ def train(
     material = make_examples(phase.rebuilt, 900, phase.seed, runs)
     packing, course = Packing(processor, material.rng), Course(phase.asked, phase.captions, phase.boxes)
     reader = Reader(processor, model.config.text_config.hidden_size)
-    tower = list(model.model.vision_tower.parameters())
+    tower = list(model.model.vision_tower.requires_grad_(phase.tower > 0).parameters())
     fresh = [weight for weight in model.parameters() if not any(weight is other for other in tower)]
     groups = [{"params": tower}, {"params": [*fresh, *reader.place.parameters()]}]
+    rates = [phase.tower * phase.lr, phase.lr]
     optimizer = torch.optim.AdamW(groups, lr=phase.lr, weight_decay=0.05, betas=(0.9, 0.98))
-    rates = [TOWER_RATE * phase.lr, phase.lr]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=phase.steps, pct_start=0.08)
     print(f"{len(material.made)} pictures made after {time.time() - started:.0f} s", flush=True)
     recent, attention = [], attend_in_full_precision()
-    weights = torch.ones(len(processor.tokenizer))
-    weights[processor.tokenizer.convert_tokens_to_ids([YES, NO])] = JUDGED_WEIGHT
+    wanted = wanted_tokens(processor)
     for step in range(1, phase.steps + 1):
         model.set_attn_implementation(attention)
+        hidden = max(0.0, 1 - step / (phase.hidden * phase.steps)) if phase.hidden else 0.0
         with torch.autocast("cpu", torch.bfloat16):
-            found = losses(model, reader, packing.batch(material.draw(phase.batch, course)), weights)
+            found = losses(model, reader, packing.batch(material.draw(phase.batch, course), hidden), wanted)
         optimizer.zero_grad()
         found.dot(torch.tensor(LOSS_WEIGHTS)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,20 +12,22 @@ from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import parse
 from mmalign.miniworld.questions import CAPTION, parse_question
 from mmalign.miniworld.scenes import render
+from mmalign.miniworld.vlm_batches import Packing
 from mmalign.miniworld.vlm_examples import INSTRUCTION, Course, Examples, Shown, draw_lessons
 from mmalign.miniworld.vlm_measures import box_measures, caption_measures, inputs
+from mmalign.miniworld.vlm_model import ANSWER, IMAGE_TOKENS, build_model, build_processor
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return train_vlm.build_processor()
+    return build_processor()
 
 
 @pytest.fixture(scope="module")
 def model(processor):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return train_vlm.build_model(processor, asset_path("scenes_clip")).eval()
+        return build_model(processor, asset_path("scenes_clip")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -59,32 +61,41 @@ def test_a_tower_of_another_shape_is_refused(tmp_path, processor) -> None:
     save_file(weights, tmp_path / "open_clip_model.safetensors")
     assert list(vision_weights(tmp_path)) == ["embeddings.patch_embedding.weight"]
     with pytest.raises(ValueError, match=r"is no image tower of this shape: it lacks embeddings\.class_embedding"):
-        train_vlm.build_model(processor, tmp_path)
+        build_model(processor, tmp_path)
 
 
 def test_lessons_behind_one_picture_do_not_see_each_other(model, processor, shown: list[Shown]) -> None:
     """Packed, every lesson gets the logits that the whole model gives it alone."""
-    packing = train_vlm.Packing(processor, np.random.default_rng(0))
+    packing = Packing(processor, np.random.default_rng(0))
     batch = packing.batch(shown)
     with torch.no_grad():
-        together = train_vlm.losses(model, train_vlm.Reader(processor, 128), batch)[0]
+        together = train_vlm.losses(
+            model, train_vlm.Reader(processor, 128), batch, torch.eye(len(processor.tokenizer))
+        )[0]
         total, count = 0.0, 0
         for row, one in enumerate(shown):
             for question, answer in one.lessons:
-                asked, said = packing.tokens(f"{question} {train_vlm.ANSWER}"), packing.tokens(f"{answer} <|end|>")
-                ids = torch.cat([batch.ids[row, : train_vlm.IMAGE_TOKENS], torch.tensor(asked + said)])[None]
+                asked, said = packing.tokens(f"{question} {ANSWER}"), packing.tokens(f"{answer} <|end|>")
+                ids = torch.cat([batch.ids[row, :IMAGE_TOKENS], torch.tensor(asked + said)])[None]
                 logits = model(input_ids=ids, pixel_values=batch.pixels[row : row + 1]).logits[0, -len(said) - 1 : -1]
                 total -= float(logits.log_softmax(-1).gather(1, torch.tensor(said)[:, None]).sum())
                 count += len(said)
     assert total / count == pytest.approx(float(together), abs=1e-4)
 
 
+def test_numbers_are_wanted_with_their_neighbours(processor) -> None:
+    wanted = train_vlm.wanted_tokens(processor)
+    ids = processor.tokenizer.convert_tokens_to_ids(["12", "13", "yes", "red"])
+    assert torch.allclose(wanted.sum(-1)[ids], torch.tensor([1.0, 1.0, 2.0, 1.0]))
+    assert wanted[ids[0], ids[0]] > wanted[ids[0], ids[1]] > 0.1 and wanted[ids[3], ids[3]] == 1
+
+
 def test_the_processor_makes_what_training_saw(processor, shown: list[Shown]) -> None:
     pictures = [np.round(one.image * 255).astype(np.uint8) for one in shown]
     made = inputs(processor, pictures, [CAPTION] * len(shown))
-    packing = train_vlm.Packing(processor, np.random.default_rng(0))
-    asked = packing.tokens(f"{CAPTION} {train_vlm.ANSWER}")
-    assert made["input_ids"][0].tolist() == [packing.image_id] * train_vlm.IMAGE_TOKENS + asked
+    packing = Packing(processor, np.random.default_rng(0))
+    asked = packing.tokens(f"{CAPTION} {ANSWER}")
+    assert made["input_ids"][0].tolist() == [packing.image_id] * IMAGE_TOKENS + asked
     pixels = torch.from_numpy(np.stack(pictures).astype(np.float32) / 255)
     assert torch.allclose(made["pixel_values"], (pixels - 0.75) / 0.25, atol=1e-5)
 

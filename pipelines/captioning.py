@@ -24,7 +24,7 @@ from mmalign.training.loop import train
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 
-CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "caption_clip.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "caption_clip_s.yaml"
 
 
 @mmalign.rule(modalities={"text"}, range=(0.0, 1.0))

@@ -192,7 +192,7 @@ def train(
             )
         if step % phase.report_every == 0 or step == phase.steps:
             model.set_attn_implementation("sdpa")
-            metrics = measure(model, processor, 64 if step < phase.steps else 256, runs)
+            metrics = measure(model, processor, 64 if step < phase.steps else 128, runs)
             seconds = round(time.time() - started)
             print(f"step {step} {metrics} {seconds} s", flush=True)
             provenance = asdict(phase) | {"steps": step, "seconds": seconds, "metrics": metrics}

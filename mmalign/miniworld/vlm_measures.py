@@ -171,4 +171,4 @@ def measure(
         generated += [(image, scene, question) for one in near for question in questions_of(one)]
     found["judge_generated"] = balanced(model, processor, generated)
     model.train(training)
-    return {name: round(value, 4) for name, value in found.items()}
+    return {name: round(value, 4) for name, value in found.items()} | {"n": n}

@@ -146,6 +146,7 @@ class Phase:
     steps: int = 6000
     seed: int = 0
     lr: float = 1.3e-3
+    weight_decay: float = 0.05
     batch: int = 12
     rebuilt: int = 1000
     asked: int = 9
@@ -170,7 +171,7 @@ def train(
     fresh = [weight for weight in model.parameters() if not any(weight is other for other in tower)]
     groups = [{"params": tower}, {"params": [*fresh, *reader.place.parameters()]}]
     rates = [phase.tower * phase.lr, phase.lr]
-    optimizer = torch.optim.AdamW(groups, lr=phase.lr, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(groups, lr=phase.lr, weight_decay=phase.weight_decay, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=phase.steps, pct_start=0.08)
     print(f"{len(material.made)} pictures made after {time.time() - started:.0f} s", flush=True)
     recent, attention = [], attend_in_full_precision()

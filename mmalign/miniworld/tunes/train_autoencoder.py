@@ -240,19 +240,22 @@ def attend_to_the_token_before(attention: Any) -> None:
 
 
 def polish(
-    model: "AutoencoderSAME", steps: int, seed: int, batch: int, clips: int, report_every: int
+    model: "AutoencoderSAME", out: Path, steps: int, seed: int, batch: int, clips: int, earlier: dict[str, Any]
 ) -> dict[str, Any]:
     """Train the decoder alone, so that latents keep their meaning, with an eye on loudness: frames are joined smoothly.
 
-    From here on a frame hears its neighbours.
+    From here on a frame hears its neighbours. Saves to ``out`` with every report; returns the provenance, ``earlier``
+    being what it is so far.
     """
     torch.manual_seed(seed)
     rng, started = np.random.default_rng(seed), time.time()
     material = torch.from_numpy(play_clips_in_step(clips, seed + 1)[0]).half()
     model.requires_grad_(False)
     weights = list(model.decoder.requires_grad_(True).parameters())
-    nn.init.normal_(model.decoder.blocks[0].transformers[1].attn.to_qkv.weight, std=0.5 / WIDTH**0.5)
-    model.decoder.blocks[0].transformers[1].norm_attn.alpha.data.fill_(0.6)
+    second = model.decoder.blocks[0].transformers[1]
+    if not second.attn.to_qkv.weight.any():
+        nn.init.normal_(second.attn.to_qkv.weight, std=0.5 / WIDTH**0.5)
+        second.norm_attn.alpha.data.fill_(0.6)
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE / 2, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE / 2, total_steps=steps, pct_start=0.1)
     recent = []
@@ -272,11 +275,13 @@ def polish(
         optimizer.step()
         schedule.step()
         recent.append((spectra.item(), samples.item(), joins.item()))
-        if step % report_every == 0 or step == steps:
-            figures = np.round(np.mean(recent, axis=0), 4).tolist()
-            print(f"polish {step} losses {figures} {time.time() - started:.0f} s", measure(model, 64), flush=True)
+        if step % 50 == 0 or step == steps:
+            figures, metrics = np.round(np.mean(recent, axis=0), 4).tolist(), measure(model, 64)
+            print(f"polish {step} losses {figures} {time.time() - started:.0f} s", metrics, flush=True)
+            earlier = earlier | {"polish_steps": step, "polish_seconds": round(time.time() - started)}
+            save_atomically(out, model.save_pretrained, earlier | {"metrics": metrics})
             recent = []
-    return {"polish_steps": steps, "polish_seconds": round(time.time() - started)}
+    return earlier
 
 
 def main(
@@ -298,8 +303,7 @@ def main(
         coder, provenance = train(steps, seed, batch, clips, report_every=200)
         model = assemble(coder)
         save_atomically(out, model.save_pretrained, provenance | {"metrics": measure(model, 256)})
-    polished = polish(model, polishing, seed, batch, clips, report_every=100)
-    provenance |= polished | {"metrics": measure(model, 256)}
+    provenance = polish(model, out, polishing, seed, batch, clips, provenance) | {"metrics": measure(model, 256)}
     save_atomically(out, model.save_pretrained, provenance)
     print(provenance["metrics"])
 

@@ -1,6 +1,7 @@
 """Tunes by clockwork: the verifier reads them, and held tones look the same in every frame."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from mmalign.miniworld.tunes.clockwork import FRAME, TICK, play_clips_in_step, play_in_step, tempered
 from mmalign.miniworld.tunes.language import holds
-from mmalign.miniworld.tunes.train_autoencoder import FrameCoder, assemble, normalise
+from mmalign.miniworld.tunes.train_autoencoder import FrameCoder, assemble, normalise, polish
 from mmalign.miniworld.tunes.train_clap import Examples, truths
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES, Tune
 from mmalign.miniworld.tunes.verifier import verify_batch
@@ -56,6 +57,25 @@ def test_the_autoencoder_computes_what_the_frame_coder_does() -> None:
         found = model.encode(sound[:, None]).latents
         torch.testing.assert_close(found.transpose(1, 2).reshape(latents.shape), latents, rtol=0, atol=1e-4)
         torch.testing.assert_close(model.decode(found).sample.view(before.shape), before, rtol=0, atol=1e-4)
+
+
+def test_polishing_leaves_the_meaning_of_latents_and_is_saved(tmp_path: Path) -> None:
+    from diffusers import AutoencoderSAME
+
+    torch.manual_seed(0)
+    sound = torch.from_numpy(play_clips_in_step(4, 1)[0])
+    coder = FrameCoder(sound.view(-1, FRAME))
+    with torch.no_grad():
+        coder.played.weight.add_(0.02 * torch.randn_like(coder.played.weight))  # no row of it is zero once trained
+        model = assemble(coder)
+        latents, played = model.encode(sound[:, None]).latents, model(sound[:, None]).sample
+    record = polish(model, tmp_path / "codec", steps=12, seed=0, batch=2, clips=4, earlier={"seed": 5})
+    again = AutoencoderSAME.from_pretrained(tmp_path / "codec")
+    with torch.no_grad():
+        torch.testing.assert_close(again.encode(sound[:, None]).latents, latents)
+        assert again(sound[:, None]).sample.isfinite().all()
+        assert (again(sound[:, None]).sample - played).abs().max() > 1e-4
+    assert record["seed"] == 5 and record["polish_steps"] == 12
 
 
 def test_truths_are_those_of_the_grammar() -> None:

@@ -65,7 +65,8 @@ def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path(
         beside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     parts.adapter.save(out / "adapter")  # plain transformers (or peft) loads it
 
-    roles: Any = dict.fromkeys(parts.reward.slots, "trained")
+    roles: Any = {name: spec.get("role", "judge") for name, spec in run.evaluation.judges.items()}
+    roles |= dict.fromkeys(parts.reward.slots, "trained")
     rows = summarize(before, after, roles)
     from rich.console import Console
 

@@ -50,7 +50,8 @@ def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path(
     draw(parts.policy, prompts[:12], out / "after")
     parts.adapter.save(out / "adapter")  # plain transformers (or peft) loads it
 
-    roles: Any = dict.fromkeys(parts.reward.slots, "trained")
+    roles: Any = {name: spec.get("role", "judge") for name, spec in run.evaluation.judges.items()}
+    roles |= dict.fromkeys(parts.reward.slots, "trained")
     rows = summarize(before, after, roles)
     from rich.console import Console
 

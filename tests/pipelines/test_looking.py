@@ -1,0 +1,27 @@
+"""The pipelines of captioning and grounding run from start to end on the embedded model, two tiny steps each."""
+
+import json
+from pathlib import Path
+
+from pipelines import captioning, grounding
+
+SMALL = ("trainer.steps=2", "trainer.batch=2", "evaluation.count=6", "objective.group_size=2", "adapter.device=cpu")
+FEW = ("data.count=8", "data.held_out=6")
+
+
+def test_grounding_leaves_pictures_and_weights(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    rows = grounding.main(changes=(*SMALL, *FEW), out=tmp_path)
+    assert {row.name: row.role for row in rows}["found"] == "verifier" and all(row.n == 6 for row in rows)
+    assert len(list((tmp_path / "before").glob("*.png"))) == len(list((tmp_path / "after").glob("*.png"))) == 6
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "adapter")
+    assert AutoProcessor.from_pretrained(tmp_path / "adapter").chat_template
+    assert grounding.found("[9, 1, 2, 3] none") == [] and grounding.found("[1, 2, 3, 4]") == [(1, 2, 3, 4)]
+
+
+def test_captioning_leaves_captions_before_and_after(tmp_path: Path) -> None:
+    rows = captioning.main(Path("configs/scenes/caption_bmas.yaml"), (*SMALL, *FEW), tmp_path)
+    assert {"bmas", "judge_clip", "truth", "colours"} == {row.name for row in rows}
+    said = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
+    assert len(said) == 6 and all(set(row) == {"references", "before", "after"} for row in said)

@@ -27,7 +27,7 @@ def lines(path: Path, *rows: Any) -> str:
 
 
 def test_registry_lists_the_sources() -> None:
-    assert sources.names() == ["preferences", "prompts"]
+    assert sources.names() == ["preferences", "prompts", "scenes"]
     assert sources.get("prompts") is Prompts
 
 

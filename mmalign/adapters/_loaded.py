@@ -90,6 +90,12 @@ class Family(Protocol):
     def _encode_negative(self) -> Condition: ...
 
 
+class Told(Family, Protocol):
+    """A family whose negative prompt is a text."""
+
+    negative_prompt: str
+
+
 class Pictures(Family, Protocol):
     """A family that makes pictures of a size; `load_into` fills in what is not given."""
 
@@ -167,6 +173,11 @@ def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -
         if name in DECODERS:
             part.to(device)
     adapter.loaded = Loaded(pipe, weights, conditions, autoencoder)
+
+
+def encode_negative(self: Told) -> Condition:
+    """The negative prompt, encoded as any text."""
+    return self._encode_text(self.negative_prompt)
 
 
 def reference(self: Family) -> AbstractContextManager[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +13,10 @@ from torch import Tensor
 from mmalign.adapters._cut import warn_if_cut
 from mmalign.adapters._latent_mels import Mel, mel_shape, mel_sounds
 from mmalign.adapters._loaded import Family, opened, take
-from mmalign.adapters._options import default_device, input_dtype, mixed_precision
+from mmalign.adapters._options import default_device, input_dtype, mixed_precision, texts_only
 from mmalign.adapters._schedule import ddim_level, ddim_prediction, ddim_schedule
 from mmalign.core.protocols import Condition, Prediction
-from mmalign.core.types import NoiseLevel
+from mmalign.core.types import NoiseLevel, Prompt
 
 
 class MelFamily(Family, Protocol):
@@ -24,6 +25,31 @@ class MelFamily(Family, Protocol):
     seconds: float | None
     mel: Mel
     prediction: Prediction
+
+
+class ClapTold(MelFamily, Protocol):
+    """One that is told CLAP's embedding of its prompt; `name` is the adapter's, for messages."""
+
+    name: ClassVar[str]
+
+
+C = TypeVar("C", bound=ClapTold)
+
+
+def load(self: C) -> C:
+    """Read the checkpoint and place it; raises CheckpointError, CapabilityError or ConfigError naming the fault."""
+    load_mels(self)
+    return self
+
+
+def encode(self: ClapTold, prompts: Sequence[Prompt]) -> Condition:
+    """`class_labels` (B, D): the text's CLAP embedding."""
+    return self.loaded.conditions(texts_only(prompts, self.name))
+
+
+def encode_text(self: ClapTold, text: str) -> Condition:
+    """The condition of one prompt."""
+    return {"class_labels": clap_text(self.loaded.pipeline, text, default_device(self.device), self.name)}
 
 
 def load_mels(adapter: MelFamily) -> Any:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,9 +12,9 @@ from mmalign.adapters import _loaded, _mel_family
 from mmalign.adapters._latent_mels import Mel
 from mmalign.adapters._loaded import Loaded
 from mmalign.adapters._lora import LoRA
-from mmalign.adapters._options import Dtype, Train, check_counts, default_device, not_loaded, texts_only
-from mmalign.core.protocols import Condition, Prediction
-from mmalign.core.types import Modality, Prompt
+from mmalign.adapters._options import Dtype, Train, check_counts, not_loaded
+from mmalign.core.protocols import Prediction
+from mmalign.core.types import Modality
 
 
 @dataclass
@@ -57,6 +56,7 @@ class AudioLDM:
     variant: str | None = None
 
     modality: ClassVar[Modality] = "audio"
+    name: ClassVar[str] = "audio_ldm"
     pipeline_name: ClassVar[str] = "AudioLDMPipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -73,6 +73,10 @@ class AudioLDM:
     guide = _loaded.guide
     decode = _loaded.decode
     latents = _loaded.latents
+    _encode_negative = _loaded.encode_negative
+    load = _mel_family.load
+    encode = _mel_family.encode
+    _encode_text = _mel_family.encode_text
     rate = _mel_family.rate
     predict = _mel_family.predict
     schedule = _mel_family.schedule
@@ -83,22 +87,6 @@ class AudioLDM:
 
     def __getattr__(self, name: str) -> Any:
         not_loaded(self, name)
-
-    def load(self) -> Self:
-        """Read the checkpoint and place it; raises CheckpointError, CapabilityError or ConfigError naming the fault."""
-        _mel_family.load_mels(self)
-        return self
-
-    def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """`class_labels` (B, D): the text's CLAP embedding."""
-        return self.loaded.conditions(texts_only(prompts, "audio_ldm"))
-
-    def _encode_text(self, text: str) -> Condition:
-        labels = _mel_family.clap_text(self.loaded.pipeline, text, default_device(self.device), "audio_ldm")
-        return {"class_labels": labels}
-
-    def _encode_negative(self) -> Condition:
-        return self._encode_text(self.negative_prompt)
 
 
 __all__ = ["AudioLDM"]

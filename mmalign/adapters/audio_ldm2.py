@@ -85,6 +85,7 @@ class AudioLDM2:
     guide = _loaded.guide
     decode = _loaded.decode
     latents = _loaded.latents
+    _encode_negative = _loaded.encode_negative
     rate = _mel_family.rate
     predict = _mel_family.predict
     schedule = _mel_family.schedule
@@ -124,9 +125,6 @@ class AudioLDM2:
             "encoder_hidden_states_1": pad(states, (0, 0, 0, room)),
             "encoder_attention_mask_1": pad(mask, (0, room)),
         }
-
-    def _encode_negative(self) -> Condition:
-        return self._encode_text(self.negative_prompt)
 
 
 def check_reads_prompts(config: Any, model: str) -> None:

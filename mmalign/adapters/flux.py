@@ -87,6 +87,7 @@ class Flux:
     guide = _loaded.guide
     decode = _loaded.decode
     latents = _loaded.latents
+    _encode_negative = _loaded.encode_negative
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts", "max_sequence_length")
@@ -146,9 +147,6 @@ class Flux:
             prompt=[text], prompt_2=None, device=self.device, max_sequence_length=self.max_sequence_length
         )
         return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
-
-    def _encode_negative(self) -> Condition:
-        return self._encode_text(self.negative_prompt)
 
 
 def _positions(rows: int, columns: int, device: torch.device) -> Tensor:

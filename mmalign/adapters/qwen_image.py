@@ -92,6 +92,7 @@ class QwenImage:
     unconditional = _loaded.unconditional
     decode = _loaded.decode
     latents = _loaded.latents
+    _encode_negative = _loaded.encode_negative
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts", "max_sequence_length")
@@ -164,9 +165,6 @@ class QwenImage:
             "encoder_hidden_states": functional.pad(embeds[:, :kept], (0, 0, 0, missing)),
             "encoder_hidden_states_mask": functional.pad(mask[:, :kept].bool(), (0, missing)),
         }
-
-    def _encode_negative(self) -> Condition:
-        return self._encode_text(self.negative_prompt)
 
 
 __all__ = ["QwenImage"]

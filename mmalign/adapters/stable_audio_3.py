@@ -92,6 +92,7 @@ class StableAudio3:
     guide = _loaded.guide
     decode = _loaded.decode
     latents = _loaded.latents
+    _encode_negative = _loaded.encode_negative
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts")
@@ -163,9 +164,6 @@ class StableAudio3:
         told = pipe.encode_duration(self.seconds, device, 1, 1)
         context, seen = pipe.prepare_cross_attention(states, mask, told)
         return {"encoder_hidden_states": context, "encoder_attention_mask": seen, "global_hidden_states": told}
-
-    def _encode_negative(self) -> Condition:
-        return self._encode_text(self.negative_prompt)
 
 
 __all__ = ["StableAudio3"]

@@ -23,9 +23,9 @@ from tests.adapters.tiny_contract import (
     disturb,
     each_text_is_encoded_once,
     plain_diffusers_loads_the_full_fine_tune,
+    plain_peft_loads_the_lora,
     start_of,
     the_reference_is_exact_and_comes_back_from_errors,
-    velocity,
 )
 from tests.adapters.tiny_ldm import BANDS, HOP, RATE, write_audio_ldm, write_audio_ldm2, write_music_ldm
 
@@ -179,21 +179,7 @@ def test_the_policy_at_eta_0_is_the_deterministic_pipeline_and_replays_itself(fa
 
 
 def test_plain_peft_loads_the_lora(trained, tmp_path):
-    from peft import PeftModel
-
-    adapter, pipe = trained.make(), trained.plain()
-    start = start_of(adapter)
-    before = trained.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
-    assert (sample(adapter, TEXTS, start, STEPS) - before).abs().max() <= 1e-4  # an untrained LoRA is the identity
-    disturb(adapter, 0.3)
-    adapter.save(tmp_path / "lora")
-    pipe.unet = PeftModel.from_pretrained(pipe.unet, tmp_path / "lora").merge_and_unload()
-    after = trained.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
-    assert (after - before).abs().max() > 1e-2
-    assert (sample(adapter, TEXTS, start, STEPS) - after).abs().max() <= 1e-4 * after.abs().max()  # merged: rounded
-    fresh = trained.make()
-    fresh.restore(tmp_path / "lora")
-    assert torch.equal(velocity(fresh), velocity(adapter))
+    plain_peft_loads_the_lora(trained, tmp_path)
 
 
 def test_gradients_reach_what_trains_and_the_latents_and_recomputing_changes_none(trained):

@@ -21,9 +21,9 @@ from tests.adapters.tiny_contract import (
     disturb,
     each_text_is_encoded_once,
     plain_diffusers_loads_the_full_fine_tune,
+    plain_peft_loads_the_lora,
     start_of,
     the_reference_is_exact_and_comes_back_from_errors,
-    velocity,
 )
 from tests.adapters.tiny_stable_audio_3 import HOP, RATE, write_stable_audio_3
 
@@ -64,6 +64,7 @@ def family(tmp_path_factory):
         a_row_does_not_depend_on_its_batch,
         each_text_is_encoded_once,
         plain_diffusers_loads_the_full_fine_tune,
+        plain_peft_loads_the_lora,
         the_reference_is_exact_and_comes_back_from_errors,
     ],
 )
@@ -139,23 +140,6 @@ def test_levels_are_the_pipelines(family):
     with pytest.raises(ConfigError, match="num_inference_steps: 0 is not a positive number"):
         adapter.schedule(0)
     assert torch.equal(adapter.level(torch.tensor([0.25])).times, torch.tensor([0.25]))
-
-
-def test_plain_peft_loads_the_lora(family, tmp_path):
-    from peft import PeftModel
-
-    adapter, pipe = family.make(), family.plain()
-    start = start_of(adapter)
-    before = call(pipe, TEXTS, start, STEPS, 1.0, "latent")
-    disturb(adapter, 0.3)
-    adapter.save(tmp_path / "lora")
-    pipe.transformer = PeftModel.from_pretrained(pipe.transformer, tmp_path / "lora").merge_and_unload()
-    after = call(pipe, TEXTS, start, STEPS, 1.0, "latent")
-    assert (after - before).abs().max() > 1e-2
-    assert (sample(adapter, TEXTS, start, STEPS) - after).abs().max() <= 1e-4 * after.abs().max()  # merged: rounded
-    fresh = family.make()
-    fresh.restore(tmp_path / "lora")
-    assert torch.equal(velocity(fresh), velocity(adapter))
 
 
 def test_lengths(family):

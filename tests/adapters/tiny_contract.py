@@ -178,6 +178,25 @@ def plain_diffusers_loads_the_full_fine_tune(family: Family, tmp_path: Path) -> 
     assert torch.equal(velocity(fresh), velocity(adapter))
 
 
+def plain_peft_loads_the_lora(family: Family, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    adapter, pipe = family.make(), family.plain()
+    start = start_of(adapter)
+    before = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
+    assert (sample(adapter, TEXTS, start, STEPS) - before).abs().max() <= 1e-4  # an untrained LoRA is the identity
+    disturb(adapter, 0.3)
+    adapter.save(tmp_path / "lora")
+    adapted = PeftModel.from_pretrained(getattr(pipe, family.component), tmp_path / "lora")
+    setattr(pipe, family.component, adapted.merge_and_unload())
+    after = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")
+    assert (after - before).abs().max() > 1e-2
+    assert (sample(adapter, TEXTS, start, STEPS) - after).abs().max() <= 1e-4 * after.abs().max()  # merged: rounded
+    fresh = family.make()
+    fresh.restore(tmp_path / "lora")
+    assert torch.equal(velocity(fresh), velocity(adapter))
+
+
 def the_reference_is_exact_and_comes_back_from_errors(family: Family, tmp_path: Path) -> None:
     for train in ("lora", "full"):
         adapter = family.make(train=train)

@@ -15,14 +15,9 @@ from typing import Any
 import mmalign
 from mmalign.core.config import load
 from mmalign.core.files import write_beside
-from mmalign.core.rng import Streams, stream
-from mmalign.data._batches import Batches
-from mmalign.evaluation.evaluate import evaluate
-from mmalign.evaluation.table import summarize, summary_table
+from mmalign.core.rng import stream
 from mmalign.run.build import build
-from mmalign.training.loop import train
-from mmalign.training.session import Session
-from mmalign.training.update import Update
+from pipelines._written_out import held_out, train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "caption_clip_s.yaml"
 
@@ -36,41 +31,21 @@ def colours_named(prompt: mmalign.Prompt, output: str) -> float:
 
 def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/captioning")) -> list[Any]:
     """Build, measure, train, measure again; leaves captions before and after, and the trained weights, in `out`."""
-    run = load(config, changes)
-    parts = build(run)  # every check of the run file happens here, before any weight is loaded
+    parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
     parts.load()
 
-    prompts = parts.source.held_out_items()[: run.evaluation.count]
-    judges: dict[str, Any] = {**{n: s.reward for n, s in parts.reward.slots.items()}, **parts.judges}
-    judges["colours"] = colours_named()
-    before = evaluate(parts.policy, prompts, judges, seed=run.evaluation.seed, rows=run.evaluation.rows)
-    first = captions(parts.policy, prompts[:32])
-
-    session = Session(
-        trainer=run.trainer,
-        update_rule=Update(list(parts.adapter.trainable().values()), run.trainer),
-        batches=Batches(parts.source.training_items(), run.trainer.batch, run.trainer.seed),
-        streams=Streams(run.trainer.seed),
-    )
-    train(parts.policy, parts.objective, session, hooks=[say])
-
-    after = evaluate(parts.policy, prompts, judges, seed=run.evaluation.seed, rows=run.evaluation.rows)
-    last = captions(parts.policy, prompts[:32])
+    prompts = held_out(parts)[:32]
+    first = captions(parts.policy, prompts)
+    rows = train_between_measurements(parts, {"colours": colours_named()})
+    last = captions(parts.policy, prompts)
     out.mkdir(parents=True, exist_ok=True)
     with write_beside(out / "captions.jsonl") as beside:
-        rows = [
+        said = [
             {"references": prompt.meta.get("references"), "before": old, "after": new}
-            for prompt, old, new in zip(prompts, first, last, strict=False)
+            for prompt, old, new in zip(prompts, first, last, strict=True)
         ]
-        beside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
     parts.adapter.save(out / "adapter")  # plain transformers (or peft) loads it
-
-    roles: Any = {name: spec.get("role", "judge") for name, spec in run.evaluation.judges.items()}
-    roles |= dict.fromkeys(parts.reward.slots, "trained")
-    rows = summarize(before, after, roles)
-    from rich.console import Console
-
-    Console().print(summary_table(rows))
     return rows
 
 
@@ -78,12 +53,6 @@ def captions(policy: Any, prompts: list[Any]) -> list[str]:
     """What the policy says of some pictures."""
     said: list[str] = policy.generate(prompts, stream(0, "captions")).output
     return said
-
-
-def say(session: Session, policy: Any, experience: Any) -> None:
-    """A hook sees every step; this one prints it."""
-    rewards = {k: round(v, 4) for k, v in session.latest.items() if k.startswith("reward/") and k.count("/") == 1}
-    print(f"step {session.step}: {rewards}", flush=True)
 
 
 if __name__ == "__main__":

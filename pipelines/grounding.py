@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.config import load
-from mmalign.core.rng import Streams, stream
+from mmalign.core.rng import stream
 from mmalign.core.types import Prompt
-from mmalign.data._batches import Batches
-from mmalign.evaluation.evaluate import evaluate
-from mmalign.evaluation.table import summarize, summary_table
 from mmalign.media.image import to_pil, write_image
 from mmalign.rewards.parsing import Unreadable, boxes_in
 from mmalign.run.build import build
-from mmalign.training.loop import train
-from mmalign.training.session import Session
-from mmalign.training.update import Update
+from pipelines._written_out import held_out, train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grounding.yaml"
 ZOOM = 4
@@ -29,33 +24,14 @@ ZOOM = 4
 
 def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/grounding")) -> list[Any]:
     """Build, measure, train, measure again; leaves pictures with boxes, and the trained weights, in `out`."""
-    run = load(config, changes)
-    parts = build(run)  # every check of the run file happens here, before any weight is loaded
+    parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
     parts.load()
 
-    prompts = parts.source.held_out_items()[: run.evaluation.count]
-    judges: dict[str, Any] = {**{n: s.reward for n, s in parts.reward.slots.items()}, **parts.judges}
-    before = evaluate(parts.policy, prompts, judges, seed=run.evaluation.seed, rows=run.evaluation.rows)
-    draw(parts.policy, prompts[:12], out / "before")
-
-    session = Session(
-        trainer=run.trainer,
-        update_rule=Update(list(parts.adapter.trainable().values()), run.trainer),
-        batches=Batches(parts.source.training_items(), run.trainer.batch, run.trainer.seed),
-        streams=Streams(run.trainer.seed),
-    )
-    train(parts.policy, parts.objective, session, hooks=[say])
-
-    after = evaluate(parts.policy, prompts, judges, seed=run.evaluation.seed, rows=run.evaluation.rows)
-    draw(parts.policy, prompts[:12], out / "after")
+    prompts = held_out(parts)[:12]
+    draw(parts.policy, prompts, out / "before")
+    rows = train_between_measurements(parts, {})
+    draw(parts.policy, prompts, out / "after")
     parts.adapter.save(out / "adapter")  # plain transformers (or peft) loads it
-
-    roles: Any = {name: spec.get("role", "judge") for name, spec in run.evaluation.judges.items()}
-    roles |= dict.fromkeys(parts.reward.slots, "trained")
-    rows = summarize(before, after, roles)
-    from rich.console import Console
-
-    Console().print(summary_table(rows))
     return rows
 
 
@@ -84,12 +60,6 @@ def found(answer: str) -> list[tuple[float, float, float, float]]:
     except Unreadable:
         return []
     return [box for box in boxes if box[0] <= box[2] and box[1] <= box[3]]
-
-
-def say(session: Session, policy: Any, experience: Any) -> None:
-    """A hook sees every step; this one prints it."""
-    rewards = {k: round(v, 4) for k, v in session.latest.items() if k.startswith("reward/") and k.count("/") == 1}
-    print(f"step {session.step}: {rewards}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Teach a vision-language model to describe pictures, written out: what `mmalign train` does, in Python.
+"""Teach a vision-language model to describe pictures, in Python, part by part.
 
 python -m pipelines.captioning                                         # the embedded model, some minutes on a CPU
 python -m pipelines.captioning configs/scenes/caption_bmas.yaml        # another reward

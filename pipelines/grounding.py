@@ -1,4 +1,4 @@
-"""Teach a vision-language model to find things, written out: what `mmalign train` does, in Python.
+"""Teach a vision-language model to find things, in Python, part by part.
 
 python -m pipelines.grounding                                          # the embedded model, some minutes on a CPU
 python -m pipelines.grounding configs/text/grounding_grpo.yaml data.path=my_boxes.jsonl

@@ -1,4 +1,4 @@
-"""Fine-tune a text-to-image model against rewards, written out: what `mmalign train` does, in Python.
+"""Fine-tune a text-to-image model against rewards, in Python, part by part.
 
 python -m pipelines.text_to_image                                     # the embedded model, a few minutes on a CPU
 python -m pipelines.text_to_image configs/text_to_image/sd3_grpo.yaml data.path=my_prompts.txt
@@ -14,16 +14,12 @@ import torch
 
 import mmalign
 from mmalign.core.config import load
-from mmalign.core.rng import Streams, stream
+from mmalign.core.rng import stream
 from mmalign.core.types import Rollout, Scores
-from mmalign.data._batches import Batches
-from mmalign.evaluation.evaluate import evaluate
-from mmalign.evaluation.table import summarize, summary_table
 from mmalign.media.image import contact_sheet
 from mmalign.run.build import build
-from mmalign.training.loop import train
 from mmalign.training.session import Session
-from mmalign.training.update import Update
+from pipelines._written_out import held_out, train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grpo_verifier.yaml"
 
@@ -36,35 +32,12 @@ def colourful(prompt: mmalign.Prompt, output: torch.Tensor) -> float:
 
 def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/pipeline")) -> None:
     """Build, measure, train, measure again, and leave a sheet of pictures."""
-    run = load(config, changes)
-    parts = build(run)  # every check of the run file happens here, before any weight is loaded
+    parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
     parts.load()
 
-    prompts = parts.source.held_out_items()[: run.evaluation.count]
-    judges: dict[str, Any] = {**{n: s.reward for n, s in parts.reward.slots.items()}, **parts.judges}
-    judges["colourful"] = colourful()
-    before = evaluate(parts.policy, prompts, judges, seed=run.evaluation.seed, rows=run.evaluation.rows)
-
-    session = Session(
-        trainer=run.trainer,
-        update_rule=Update(list(parts.adapter.trainable().values()), run.trainer),
-        batches=Batches(parts.source.training_items(), run.trainer.batch, run.trainer.seed),
-        streams=Streams(run.trainer.seed),
-    )
-    train(parts.policy, parts.objective, session, hooks=[say, Sheets(prompts[:16], out)])
-
-    after = evaluate(parts.policy, prompts, judges, seed=run.evaluation.seed, rows=run.evaluation.rows)
-    roles: Any = dict.fromkeys(parts.reward.slots, "trained")
-    from rich.console import Console
-
-    Console().print(summary_table(summarize(before, after, roles)))
+    sheets = Sheets(held_out(parts)[:16], out)
+    train_between_measurements(parts, {"colourful": colourful()}, [sheets])
     parts.adapter.save(out / "adapter")  # plain diffusers loads it
-
-
-def say(session: Session, policy: Any, experience: Any) -> None:
-    """A hook sees every step; this one prints it."""
-    rewards = {k: round(v, 4) for k, v in session.latest.items() if k.startswith("reward/") and k.count("/") == 1}
-    print(f"step {session.step}: {rewards}", flush=True)
 
 
 class Sheets:

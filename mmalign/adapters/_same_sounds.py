@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,28 @@ class SameSounds:
         sound = sound.to(next(self.vae.parameters()).device, torch.float32)
         sound = pad(sound, (0, self.frames * self.vae.downsampling_ratio - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
-            return by_rows(lambda part: self.vae.encode(part).latents, sound, self.rows)
+            return by_rows(lambda part: self._apart(self._encoded, part), sound, self.rows)
+
+    def _encoded(self, sound: Tensor) -> Tensor:
+        return self.vae.encode(sound).latents  # type: ignore[no-any-return]
 
     def _sound(self, x: Tensor) -> Tensor:
-        return self.vae.decode(x).sample  # type: ignore[no-any-return]
+        return self._apart(lambda part: self.vae.decode(part).sample, x)
+
+    def _apart(self, run: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
+        """`run(part)`, but never for as many rows as a block has tokens.
+
+        Its attention gives a mask (tokens, tokens), and diffusers 0.42 takes it for one of (rows, tokens) where it can:
+        every row would then see other neighbours.
+        """
+        if len(part) not in self._tokens():
+            return run(part)
+        return torch.cat([run(part[:1]), self._apart(run, part[1:])])
+
+    def _tokens(self) -> set[int]:
+        """Of a sound, in every block of the autoencoder."""
+        found, frames = set(), self.frames
+        for block in self.vae.decoder.blocks:
+            found.add(frames * (block.stride + 1))
+            frames *= block.stride
+        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -54,6 +54,7 @@ def tunes(
     seed: Seed = 0,
     style: Annotated[str | None, typer.Option(help="only tunes of this style, as a set of exemplars")] = None,
     clockwork: Annotated[bool, typer.Option(help="as the embedded generator plays: in step with its frames")] = False,
+    files: Annotated[Literal["wav", "flac"], typer.Option(help="both keep every sample; flac takes a third")] = "wav",
 ) -> None:
     """Play truth tunes with captions: DIR/0000.wav … and DIR/rows.jsonl, which `mmalign score` reads."""
     import numpy as np
@@ -82,7 +83,7 @@ def tunes(
         write_audio(torch.from_numpy(clip)[None], RATE, path)
         return {"prompt": request.text, "output": path.name, "meta": {"tune": tune._asdict()}}
 
-    _make(out, ".wav", count, split, play)
+    _make(out, f".{files}", count, split, play)
 
 
 @making.command("comparisons")

@@ -18,27 +18,41 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
-    what: Annotated[str, typer.Argument(help="image, or all")] = "image",
+    what: Annotated[str, typer.Argument(help="image, text, audio, or all")] = "image",
     out: Annotated[Path | None, typer.Option(help="run directory; runs/quickstart-<what> by default")] = None,
 ) -> None:
-    """Align the embedded model, measure it on held-out prompts before and after, and write a report."""
+    """Align embedded models, measure them on held-out prompts before and after, and write a report of each."""
     from mmalign.cli._table import print_rows
-    from mmalign.cli.listing import configs, find_config
     from mmalign.run.train import train
 
-    ready = [name.removeprefix("quickstart/") for name in configs() if name.startswith("quickstart/")]
+    ready = groups()
     if what not in (*ready, "all"):
         raise ConfigError(f"there is no quickstart '{what}'; there is {', '.join(ready)}, or all.")
     for each in ready if what == "all" else [what]:
-        directory = out / each if out and what == "all" else out or Path("runs") / f"quickstart-{each}"
-        clear(directory)
-        start = time.perf_counter()
-        finished = train(find_config(f"quickstart/{each}"), out=directory)
-        print_rows(finished.rows)
-        minutes = (time.perf_counter() - start) / 60
-        typer.echo(
-            f"\n{minutes:.1f} minutes. Look at {directory / 'report.html'}; numbers in {directory / 'summary.json'}."
-        )
+        top = out / each if out and what == "all" else out or Path("runs") / f"quickstart-{each}"
+        for name, config in ready[each].items():
+            directory = top / name
+            clear(directory)
+            start = time.perf_counter()
+            finished = train(config, out=directory)
+            print_rows(finished.rows)
+            minutes = (time.perf_counter() - start) / 60
+            typer.echo(
+                f"\n{minutes:.1f} minutes. Look at {directory / 'report.html'}; numbers in {directory / 'summary.json'}."
+            )
+
+
+def groups() -> dict[str, dict[str, Path]]:
+    """Quickstarts by name, each with its run files by name; a quickstart of one run file has one without a name."""
+    from mmalign.cli.listing import configs
+
+    found: dict[str, dict[str, Path]] = {}
+    for path, config in configs().items():
+        folder, _, rest = path.partition("/")
+        if folder == "quickstart":
+            name, _, part = rest.partition("/")
+            found.setdefault(name, {})[part] = config
+    return found
 
 
 def clear(directory: Path) -> None:

@@ -25,7 +25,7 @@ from mmalign.miniworld.verifier import read_scene
 from mmalign.miniworld.vlm_batches import Batch, Packing
 from mmalign.miniworld.vlm_examples import Course, Examples
 from mmalign.miniworld.vlm_measures import measure
-from mmalign.miniworld.vlm_model import IMAGE, IMAGE_TOKENS, build_model, build_processor
+from mmalign.miniworld.vlm_model import IMAGE, IMAGE_TOKENS, build_model, build_processor, see_as
 
 if TYPE_CHECKING:
     import torch
@@ -221,18 +221,16 @@ def main(
     clip: Path | None = None,
     runs: Path = Path("runs"),
 ) -> None:
-    """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
+    """Train and save to the folder ``out``, from ``start`` if there is an earlier one, seeing as ``clip`` does."""
     import torch
     from transformers import LlavaForConditionalGeneration
 
     torch.manual_seed(phase.seed)
     processor = build_processor()
     earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8")) if start else None
-    model = (
-        LlavaForConditionalGeneration.from_pretrained(start)
-        if start
-        else build_model(processor, clip or asset_path("scenes_clip"))
-    ).train()
+    model = (LlavaForConditionalGeneration.from_pretrained(start) if start else build_model(processor)).train()
+    if clip or not start:
+        see_as(model, clip or asset_path("scenes_clip"))
     provenance = train(model, processor, out, runs, phase)
     if earlier:
         save(model, processor, out, provenance | {"earlier": earlier})
@@ -242,7 +240,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_vlm"))
     parser.add_argument("--start", type=Path, help="go on from this saved model")
-    parser.add_argument("--clip", type=Path, help="whose image tower to begin with; assets/scenes_clip")
+    parser.add_argument("--clip", type=Path, help="begin with its image tower; assets/scenes_clip without --start")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where generated pictures are kept")
     for option in fields(Phase):
         parser.add_argument(f"--{option.name}", type=type(option.default), default=option.default)

@@ -65,8 +65,8 @@ def build_processor() -> "LlavaProcessor":
     )
 
 
-def build_model(processor: "LlavaProcessor", clip: Path) -> "LlavaForConditionalGeneration":
-    """A LLaVA whose image tower is that of the open_clip model in the folder ``clip``; the rest is untrained."""
+def build_model(processor: "LlavaProcessor") -> "LlavaForConditionalGeneration":
+    """An untrained LLaVA."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     tokenizer = processor.tokenizer
@@ -93,7 +93,11 @@ def build_model(processor: "LlavaProcessor", clip: Path) -> "LlavaForConditional
     )
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def see_as(model: "LlavaForConditionalGeneration", clip: Path) -> None:
+    """Give a model the image tower of the open_clip model in the folder ``clip``."""
     missing = model.model.vision_tower.load_state_dict(vision_weights(clip), strict=False).missing_keys
     if any("position_ids" not in name for name in missing):
         raise ValueError(f"{clip} is no image tower of this shape: it lacks {', '.join(missing)}")
-    return model

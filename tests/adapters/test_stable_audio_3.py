@@ -189,3 +189,16 @@ def test_media_is_refused_and_long_prompts_are_cut_aloud(family):
         adapter.encode([Prompt("x", media={"audio": torch.zeros(1, 4)})])
     with pytest.warns(UserWarning, match=r"stable_audio_3: the last 5 of 45 tokens .* are cut; shorten it\."):
         adapter.encode([Prompt("a" * 45)])
+
+
+def test_as_many_sounds_as_the_autoencoder_has_tokens(family: Family) -> None:
+    """Where rows and tokens are as many, diffusers' attention takes its mask for another one; rows stay alone here."""
+    adapter = family.make(decode_rows=64)
+    crowded = adapter.loaded.autoencoder._tokens()
+    x = torch.randn(max(crowded), *adapter.latent_shape, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([adapter.decode(row[None]).samples for row in x])
+    heard = torch.cat([adapter.latents(Audio(row[None], adapter.rate)) for row in alone])
+    for rows in crowded:
+        sounds = adapter.decode(x[:rows])
+        assert torch.allclose(sounds.samples, alone[:rows], atol=1e-5)
+        assert torch.allclose(adapter.latents(sounds), heard[:rows], atol=1e-4)

@@ -15,7 +15,7 @@ from mmalign.miniworld.scenes import render
 from mmalign.miniworld.vlm_batches import Packing
 from mmalign.miniworld.vlm_examples import INSTRUCTION, Course, Examples, Shown, draw_lessons
 from mmalign.miniworld.vlm_measures import box_measures, caption_measures, inputs
-from mmalign.miniworld.vlm_model import ANSWER, IMAGE_TOKENS, build_model, build_processor
+from mmalign.miniworld.vlm_model import ANSWER, IMAGE_TOKENS, build_model, build_processor, see_as
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,9 @@ def processor():
 def model(processor):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_model(processor, asset_path("scenes_clip")).eval()
+        made = build_model(processor).eval()
+    see_as(made, asset_path("scenes_clip"))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_a_tower_of_another_shape_is_refused(tmp_path, processor) -> None:
     save_file(weights, tmp_path / "open_clip_model.safetensors")
     assert list(vision_weights(tmp_path)) == ["embeddings.patch_embedding.weight"]
     with pytest.raises(ValueError, match=r"is no image tower of this shape: it lacks embeddings\.class_embedding"):
-        build_model(processor, tmp_path)
+        see_as(build_model(processor), tmp_path)
 
 
 def test_lessons_behind_one_picture_do_not_see_each_other(model, processor, shown: list[Shown]) -> None:

@@ -2,7 +2,8 @@
 
 A recording's phases are chance, and an autoencoder that must rebuild them spends its latents on nothing else. Here
 every key has a whole number of periods in a `FRAME`, every partial's phase is zero where a frame begins, and notes
-begin and end on ticks: a held tone looks the same in every frame, and a frame is a function of what is heard in it.
+begin at one place of a frame, a tune filling the clip: a held tone looks the same in every frame, and a frame is a
+function of what is heard in it.
 This is the material that the embedded generator is made of; the verifier reads it as it reads any clip.
 """
 
@@ -16,8 +17,8 @@ from mmalign.miniworld.tunes.tune import RATE, SAMPLES, Tune, compose
 
 #: Samples in which every tone has whole periods; keys are multiples of 7.8 Hz, at most 26 cents off.
 FRAME = 2048
-#: Samples from one tick to the next.
-TICK = 512
+#: Samples of a frame before a note begins in it: what little silence the first one needs to be heard rising.
+LEAD = 512
 
 
 def tempered(pitch: float) -> int:
@@ -29,11 +30,13 @@ def tempered(pitch: float) -> int:
 def play_in_step(tune: Tune, rng: np.random.Generator) -> np.ndarray:
     """Play a tune by clockwork: ``(SAMPLES,)`` float32, its peak between 0.3 and 0.8."""
     instrument, clip = INSTRUMENTS[tune.timbre], np.zeros(SAMPLES, dtype=np.float32)
-    for note in compose(tune, rng):
-        start = round(note.start * RATE / TICK) * TICK
-        end = min(round((note.start + note.length) * RATE / TICK) * TICK, SAMPLES)
+    notes = compose(tune, rng)
+    begin, end = notes[0].start, notes[-1].start + notes[-1].length
+    frames = SAMPLES // FRAME / (end - begin)
+    for note in notes:
+        start, stop = (LEAD + FRAME * round((at - begin) * frames) for at in (note.start, note.start + note.length))
         for pitch in note.pitches:
-            tone = _tone(instrument, pitch, start, end, rng)
+            tone = _tone(instrument, pitch, start, min(stop, SAMPLES), rng)
             clip[start : start + len(tone)] += tone
     return clip * np.float32(rng.uniform(0.3, 0.8) / np.abs(clip).max())
 

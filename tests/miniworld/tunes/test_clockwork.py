@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.miniworld.tunes.clockwork import FRAME, TICK, play_clips_in_step, play_in_step, tempered
+from mmalign.miniworld.tunes.clockwork import FRAME, LEAD, play_clips_in_step, play_in_step, tempered
 from mmalign.miniworld.tunes.language import holds
 from mmalign.miniworld.tunes.train_autoencoder import FrameCoder, assemble, normalise, polish
 from mmalign.miniworld.tunes.train_clap import Examples, truths
@@ -31,7 +31,7 @@ def test_a_held_tone_is_the_same_in_every_frame() -> None:
     alike = [float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9)) for a, b in pairwise(frames)]
     assert max(alike) > 0.9999  # attack and release are short, so two frames within a note are all sustain
     edges = np.flatnonzero(np.abs(clip[1:] - clip[:-1]) > 0)
-    assert edges[0] // TICK * TICK - edges[0] < TICK
+    assert LEAD <= edges[0] < LEAD + 2
 
 
 def test_keys_are_tempered_and_have_whole_periods() -> None:
@@ -69,7 +69,7 @@ def test_polishing_leaves_the_meaning_of_latents_and_is_saved(tmp_path: Path) ->
         coder.played.weight.add_(0.02 * torch.randn_like(coder.played.weight))  # no row of it is zero once trained
         model = assemble(coder)
         latents, played = model.encode(sound[:, None]).latents, model(sound[:, None]).sample
-    record = polish(model, tmp_path / "codec", steps=12, seed=0, batch=2, clips=4, earlier={"seed": 5})
+    record = polish(model, tmp_path / "codec", steps=12, seed=0, clips=4, earlier={"seed": 5})
     again = AutoencoderSAME.from_pretrained(tmp_path / "codec")
     with torch.no_grad():
         torch.testing.assert_close(again.encode(sound[:, None]).latents, latents)

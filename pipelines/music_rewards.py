@@ -1,0 +1,122 @@
+"""One run file, many targets: every reward of sound in turn trains the embedded generator, and is counted for its wins.
+
+    python -m pipelines.music_rewards                        # all targets, one seed
+    python -m pipelines.music_rewards clap fad_chimes --seeds 0 1 2
+    python -m pipelines.music_rewards --table                # print what is committed
+
+As in DRAGON (2504.15217, 20 rewards, mean win rate 81.45 %), a target's win rate is measured on that target, on held-out
+prompts: the share of prompts whose sound scores higher, and for the reward of a set the share of resamples of the
+prompts in which the set does. The verifier says on every row what became of what was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.files import write_beside
+from pipelines.results import RESULTS, across_seeds, run_seed
+
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "audio.yaml"
+FOLDER = RESULTS / "music_rewards"
+_CLAP = "{name: clap, checkpoint: assets/tunes_clap}"
+_PAIRS = "assets/exemplars/mixed/rows.jsonl"
+
+
+def _fad(reference: str, more: str = "") -> str:
+    return f"rewards.target={{name: fad, reference: {reference}{more}}}"
+
+
+def _statistics(style: str, encoder: str) -> str:
+    return f"assets/reference/tunes_{style}_{encoder}.safetensors"
+
+
+#: Rewards of single sounds: in DRAGON the better of two outputs of a prompt.
+_ROWS = "objective.builder=pair"
+_GRPO = [
+    "policy={name: flow, sde: cps, noise_level: 0.6, num_inference_steps: 8, window: first, window_size: 3, "
+    "same_noise: true, eval_steps: 8}",
+    "objective={name: grpo, group_size: 16}",
+    "trainer.batch=8",
+]
+_R0 = [
+    "policy={name: few_step, num_inference_steps: 8, eta: 0, eval_steps: 8, grad_steps: 4}",
+    "objective={name: r0, weight_decay_to_start: 1.0e-3}",
+]
+_DPO = ["objective={name: dpo, online: best_worst, group_size: 4, beta: 0.1, draws: 4}", "trainer.batch=24"]
+_CLAP_REWARD = f"rewards.target={_CLAP}"
+
+#: What changes in the run file, by target.
+TARGETS: dict[str, list[str]] = {
+    "fad_chimes": [],
+    "fad_jig": [_fad(_statistics("jig", "clap"))],
+    "latent_fad_chimes": [_fad(_statistics("chimes", "latents"))],
+    "latent_fad_jig": [_fad(_statistics("jig", "latents"))],
+    "song_fad_chimes": [f"rewards.target={{name: song_fad, reference: {_statistics('chimes', 'frames')}}}", _ROWS],
+    "song_fad_jig": [f"rewards.target={{name: song_fad, reference: {_statistics('jig', 'frames')}}}", _ROWS],
+    "spectral_fad_jig": [_fad(_statistics("jig", "spectral"))],
+    "text_fad_chimes": [_fad("assets/exemplars/chimes.txt", f", encoder: {_CLAP}, pairs: {_PAIRS}")],
+    "text_fad_jig": [_fad("assets/exemplars/jig.txt", f", encoder: {_CLAP}, pairs: {_PAIRS}")],
+    "kad_chimes": [f"rewards.target={{name: kad, reference: {_statistics('chimes', 'clap')}}}"],
+    "vendi": [f"rewards.target={{name: vendi, encoder: {_CLAP}}}"],
+    "clap": [_CLAP_REWARD, _ROWS],
+    "clap_grpo": [_CLAP_REWARD, *_GRPO],
+    "clap_dpo": [_CLAP_REWARD, *_DPO],
+    "clap_r0": [_CLAP_REWARD, *_R0],
+    "fad_chimes_grpo": _GRPO,
+    "fad_chimes_r0": _R0,
+}
+
+
+def measure(name: str, seeds: list[int], runs: Path) -> dict[str, Any]:
+    """Train towards one target with every seed; one that has finished in its folder already is read, not run again."""
+    found = [run_seed(CONFIG, seed, TARGETS[name], runs / f"{name}-{seed}") for seed in seeds]
+    words = ["python -m pipelines.music_rewards", name, "--seeds", *map(str, seeds)]
+    return {"command": " ".join(words), "changes": TARGETS[name], "mean": across_seeds(found), "seeds": found}
+
+
+def table() -> str:
+    """Every committed target as Markdown, and their mean win rate."""
+    lines = ["| target | before → after | wins | CLAP | Vendi | verifier |", "|---|---|---|---|---|---|"]
+    wins = []
+    for path in sorted(FOLDER.glob("*.json")):
+        rows = {row["name"]: row for row in json.loads(path.read_text())["mean"]}
+        target = rows["target"]
+        rates = target["win_rate_by_seed"]
+        wins.append(statistics.fmean(rates))
+        told = "; ".join(f"{rate:.0%}" for rate in rates)
+        others = (f"{rows[name]['before']:.3f} → {rows[name]['after']:.3f}" for name in ("clap", "vendi", "verifier"))
+        cells = (
+            f"[{path.stem}](assets/results/music_rewards/{path.name})",
+            f"{target['before']:.3f} → {target['after']:.3f}",
+            f"**{wins[-1]:.0%}**" + (f" ({told})" if len(rates) > 1 else ""),
+            *others,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(
+        [*lines, *([f"| mean of {len(wins)} | | **{statistics.fmean(wins):.1%}** | | | |"] if wins else [])]
+    )
+
+
+def main() -> None:
+    """Run targets and write one JSON each; print the table of all that are committed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; all by default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/results/music_rewards"))
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    given = parser.parse_args()
+    if unknown := [name for name in given.targets if name not in TARGETS]:
+        parser.error(f"no target is called {', '.join(unknown)}; there is {', '.join(TARGETS)}")
+    for name in [] if given.table else given.targets or TARGETS:
+        result = measure(name, given.seeds, given.runs)
+        with write_beside(FOLDER / f"{name}.json") as beside:
+            beside.write_text(json.dumps(result, indent=1) + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

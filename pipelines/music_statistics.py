@@ -1,0 +1,55 @@
+"""Statistics of the two embedded styles in every encoder that the embedded run files compare in.
+
+    python -m pipelines.music_statistics      # assets/reference/tunes_<style>_<encoder>.safetensors
+
+Plays 512 truth tunes of each style into a folder and embeds them by `mmalign reference`, once per encoder; made again
+whenever an embedded model of sound is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from mmalign.cli.main import application
+from mmalign.miniworld.tunes.styles import STYLES
+
+ASSETS = Path(__file__).parents[1] / "assets"
+_GENERATOR = [
+    "--adapter",
+    "stable_audio_3",
+    "--adapter-set",
+    "model=assets/tunes_sa3",
+    "--adapter-set",
+    "seconds=2.048",
+]
+_LATENTS = ["--encoder", "latents", "--set", "space=tunes_sa3", *_GENERATOR]
+
+#: Options of `mmalign reference`, by the encoder's word in the file's name.
+ENCODERS: dict[str, list[str]] = {
+    "clap": ["--encoder", "clap", "--set", "checkpoint=assets/tunes_clap"],
+    "spectral": ["--encoder", "spectral"],
+    "latents": _LATENTS,
+    "frames": [*_LATENTS, "--unit", "frame"],
+}
+
+
+def main(count: int = 512, folder: Path = Path("runs/styles")) -> None:
+    """Write all of them."""
+    for style in STYLES:
+        tunes = folder / style
+        shutil.rmtree(tunes, ignore_errors=True)
+        call("miniworld", "make", "tunes", str(tunes), "--style", style, "--count", str(count), "--clockwork")
+        for word, options in ENCODERS.items():
+            call(
+                "reference", str(tunes), "--out", str(ASSETS / f"reference/tunes_{style}_{word}.safetensors"), *options
+            )
+
+
+def call(*words: str) -> None:
+    """A command of `mmalign`."""
+    application()(list(words), standalone_mode=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,9 +4,9 @@
     python -m pipelines.music_rewards clap fad_chimes --seeds 0 1 2
     python -m pipelines.music_rewards --table                # print what is committed
 
-As in DRAGON (2504.15217, 20 rewards, mean win rate 81.45 %), a target's win rate is measured on that target, on held-out
-prompts: the share of prompts whose sound scores higher, and for the reward of a set the share of resamples of the
-prompts in which the set does. The verifier says on every row what became of what was asked for.
+As in DRAGON (2504.15217: 20 rewards, mean win rate 81.45 %), a target's win rate is measured on that target and on
+held-out prompts: the share of prompts whose sound scores higher, and for the reward of a set the share of resamples of
+the prompts in which the set does. The verifier says on every row what became of what was asked for.
 """
 
 from __future__ import annotations

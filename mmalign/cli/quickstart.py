@@ -37,9 +37,8 @@ def quickstart(
             finished = train(config, out=directory)
             print_rows(finished.rows)
             minutes = (time.perf_counter() - start) / 60
-            typer.echo(
-                f"\n{minutes:.1f} minutes. Look at {directory / 'report.html'}; numbers in {directory / 'summary.json'}."
-            )
+            report = directory / "report.html"
+            typer.echo(f"\n{minutes:.1f} minutes. Look at {report}; numbers in {report.with_name('summary.json')}.")
 
 
 def groups() -> dict[str, dict[str, Path]]:

@@ -183,6 +183,14 @@ def test_quickstart_never_removes_what_is_not_a_run(call: Any, tmp_path: Path) -
     assert code == 2 and "there is no quickstart 'video'" in err
 
 
+def test_every_quickstart_has_its_run_files() -> None:
+    from mmalign.cli.quickstart import groups
+
+    found = groups()
+    assert set(found["image"]) == set(found["audio"]) == {""}
+    assert all(config.is_file() for parts in found.values() for config in parts.values())
+
+
 def test_doctor_imports_what_it_reports(call: Any) -> None:
     code, out, _ = call("doctor", "--json")
     found = {item["check"]: item["state"] for item in json.loads(out)}

@@ -1,0 +1,32 @@
+"""Every target of the table is a run file that builds, and the README shows what is committed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmalign.core.config import load
+from mmalign.run.build import build
+from pipelines.music_rewards import CONFIG, FOLDER, TARGETS, table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_is_a_run_file(name: str) -> None:
+    parts = build(load(CONFIG, TARGETS[name]))
+    assert "target" in parts.file.rewards and parts.judges["verifier"]
+
+
+def test_the_readme_shows_the_committed_targets() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [line for line in table().splitlines() if line not in readme]
+    assert not missing, "print the table with `python -m pipelines.music_rewards --table` and put it into README.md"
+
+
+def test_every_target_names_its_command_its_changes_and_its_commits() -> None:
+    for path in FOLDER.glob("*.json"):
+        result = json.loads(path.read_text())
+        assert result["command"].startswith(f"python -m pipelines.music_rewards {path.stem} --seeds ")
+        assert result["changes"] == TARGETS[path.stem]
+        assert all(len(run["commit"]) >= 7 for run in result["seeds"])

@@ -7,7 +7,7 @@ of each two, and both distances of what it chose are measured: per song (mean ov
 clip's own latent frames) and of the whole set. `credit` chooses all rows at once by what each adds to its set's
 distance; `greedy_swap` asks of every exchange what it does to the set that is there. Other noise repeats it.
 
-The paper's finding (2504.15217, table 5; distance of the set .106 without a choice, .092 chosen per song, .074 chosen as
+The paper's finding (2504.15217, table 5; the set's distance .106 without a choice, .092 chosen per song, .074 chosen as
 a set) is the direction to look for: each way of choosing is best at what it chose by.
 """
 

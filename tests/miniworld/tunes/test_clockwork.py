@@ -59,7 +59,7 @@ def test_the_autoencoder_computes_what_the_frame_coder_does() -> None:
         torch.testing.assert_close(model.decode(found).sample.view(before.shape), before, rtol=0, atol=1e-4)
 
 
-def test_polishing_leaves_the_meaning_of_latents_and_is_saved(tmp_path: Path) -> None:
+def test_polishing_trains_both_halves_and_is_saved(tmp_path: Path) -> None:
     from diffusers import AutoencoderSAME
 
     torch.manual_seed(0)
@@ -72,7 +72,8 @@ def test_polishing_leaves_the_meaning_of_latents_and_is_saved(tmp_path: Path) ->
     record = polish(model, tmp_path / "codec", steps=12, seed=0, clips=4, earlier={"seed": 5})
     again = AutoencoderSAME.from_pretrained(tmp_path / "codec")
     with torch.no_grad():
-        torch.testing.assert_close(again.encode(sound[:, None]).latents, latents)
+        moved = (again.encode(sound[:, None]).latents - latents).abs().max()
+        assert 1e-5 < moved < 1.0
         assert again(sound[:, None]).sample.isfinite().all()
         assert (again(sound[:, None]).sample - played).abs().max() > 1e-4
     assert record["seed"] == 5 and record["polish_steps"] == 12

@@ -248,7 +248,7 @@ def attend_to_the_token_before(attention: Any) -> None:
 def polish(
     model: "AutoencoderSAME", out: Path, steps: int, seed: int, clips: int, earlier: dict[str, Any]
 ) -> dict[str, Any]:
-    """Train on with an eye on loudness, and with more noise on the latents: what a generator gets wrong must stay small.
+    """Train on with an ear for loudness, and with more noise on the latents: a generator's errors must stay small.
 
     A tone that is held and one that is struck again differ in a few soft samples, which the spectra hardly count: here
     they weigh as much as they are heard, and so they come to lie apart in the latents. Saves to ``out`` with every
@@ -293,11 +293,11 @@ def polish(
 
 def main(
     out: Path,
-    steps: int = 1300,
+    steps: int = 1500,
     seed: int = 0,
     batch: int = 32,
-    clips: int = 5000,
-    polishing: int = 600,
+    clips: int = 6000,
+    polishing: int = 500,
     start: Path | None = None,
 ) -> None:
     """Train and save to the folder ``out``; with ``start``, only polish that autoencoder."""
@@ -318,9 +318,9 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/tunes_autoencoder"))
-    parser.add_argument("--steps", type=int, default=1300)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clips", type=int, default=5000)
-    parser.add_argument("--polishing", type=int, default=600)
+    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--polishing", type=int, default=500)
     parser.add_argument("--start", type=Path, help="polish this saved autoencoder")
     main(**vars(parser.parse_args()))

@@ -224,9 +224,9 @@ def final_metrics(pipeline: "StableAudio3Pipeline", n: int = 256) -> dict[str, f
 def main(
     out: Path,
     autoencoder: Path,
-    steps: int = 4000,
+    steps: int = 5000,
     seed: int = 0,
-    examples: int = 12_000,
+    examples: int = 14_000,
     stop_at: float = 0.6,
     start: Path | None = None,
 ) -> None:
@@ -254,9 +254,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/tunes_sa3"))
     parser.add_argument("--autoencoder", type=Path, default=Path("runs/tunes_autoencoder"))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--examples", type=int, default=12_000)
+    parser.add_argument("--examples", type=int, default=14_000)
     parser.add_argument("--stop-at", type=float, default=0.6)
     parser.add_argument("--start", type=Path, help="go on from this saved pipeline")
     main(**vars(parser.parse_args()))

@@ -162,7 +162,7 @@ def flow_loss(pipeline: "StableAudio3Pipeline", latents: Tensor, words: dict[str
 
 
 def train(
-    pipeline: "StableAudio3Pipeline", out: Path, steps: int, seed: int, examples: int, stop_at: float
+    pipeline: "StableAudio3Pipeline", out: Path, steps: int, seed: int, examples: int, stop_at: float, lr: float
 ) -> dict[str, Any]:
     """Train in place, saving after every report; ends when ``stop_at`` of held-out requests verify at eight steps."""
     started = time.time()
@@ -170,11 +170,11 @@ def train(
     print(f"{len(latents)} examples, deviation {latents.std():.3f}, {time.time() - started:.0f} s", flush=True)
     words, empty = tokenize(pipeline.tokenizer, captions), tokenize(pipeline.tokenizer, [""])
     average = MovingAverage([pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder], decay=0.998)
-    optimizer = torch.optim.AdamW(average.weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(average.weights, lr=lr, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.99))
     batch, report_every, recent = 64, 250, []
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, step / 100) * max(0.05, 1 - 0.95 * step / steps)
+            group["lr"] = lr * min(1.0, step / 100) * max(0.05, 1 - 0.95 * step / steps)
         chosen = torch.randint(len(latents), (batch,))
         dropped = torch.rand(batch, 1) < DROPPED_CAPTIONS
         read = {name: torch.where(dropped, empty[name], value[chosen]) for name, value in words.items()}
@@ -190,7 +190,7 @@ def train(
             verified = measure(pipeline, 128, steps=8)
             seconds = round(time.time() - started)
             print(f"step {step} loss {np.mean(recent):.4f} verified {verified:.3f} {seconds} s", flush=True)
-            provenance = {"seed": seed, "steps": step, "batch": batch, "examples": examples, "seconds": seconds}
+            provenance = {"seed": seed, "steps": step, "lr": lr, "batch": batch, "examples": examples, "seconds": seconds}
             if step == steps or verified >= stop_at:
                 return provenance
             save(pipeline, out, provenance | {"metrics": {"heldout_verified_8_steps": verified}})
@@ -228,6 +228,7 @@ def main(
     seed: int = 0,
     examples: int = 14_000,
     stop_at: float = 0.6,
+    lr: float = LEARNING_RATE,
     start: Path | None = None,
 ) -> None:
     """Train and save the whole pipeline to ``out``, from ``start`` if there is an earlier one for the same latents."""
@@ -241,7 +242,7 @@ def main(
         pipeline = build_pipeline(autoencoder)
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder):
         part.train()
-    provenance = train(pipeline, out, steps, seed, examples, stop_at)
+    provenance = train(pipeline, out, steps, seed, examples, stop_at, lr)
     provenance["autoencoder"] = json.loads((autoencoder / "provenance.json").read_text(encoding="utf-8"))
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
@@ -258,5 +259,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, default=14_000)
     parser.add_argument("--stop-at", type=float, default=0.6)
+    parser.add_argument("--lr", type=float, default=LEARNING_RATE)
     parser.add_argument("--start", type=Path, help="go on from this saved pipeline")
     main(**vars(parser.parse_args()))

@@ -29,8 +29,8 @@ from mmalign.run.directory import commit
 Judge = Callable[[str], bool]
 HIDDEN = 512  # features between the head's two layers, the paper's
 WEIGHT_DECAY = 0.5
-#: Deviation of the noise on features, in their own deviations. Without it and with a tenth of the decay, the head took two
-#: of three captions for broken whose colours and shapes it had never read together.
+#: Deviation of the noise on features, in their own deviations. Without it and with a tenth of the decay, the head took
+#: two of three captions for broken whose colours and shapes it had never read together.
 NOISE = 0.5
 
 

@@ -190,7 +190,8 @@ def train(
             verified = measure(pipeline, 128, steps=8)
             seconds = round(time.time() - started)
             print(f"step {step} loss {np.mean(recent):.4f} verified {verified:.3f} {seconds} s", flush=True)
-            provenance = {"seed": seed, "steps": step, "lr": lr, "batch": batch, "examples": examples, "seconds": seconds}
+            provenance = {"seed": seed, "steps": step, "lr": lr, "batch": batch, "examples": examples}
+            provenance |= {"seconds": seconds}
             if step == steps or verified >= stop_at:
                 return provenance
             save(pipeline, out, provenance | {"metrics": {"heldout_verified_8_steps": verified}})

@@ -69,6 +69,21 @@ def _group(things: list[Thing]) -> Group:
     return Group(len(things), kind)
 
 
+def careless(told: Request, rng: np.random.Generator, share: float) -> Request:
+    """A description as most people write captions: of its colours, sizes and relation the ``share`` is left out.
+
+    The counts stay; where the two kinds would become one, nothing is left out.
+    """
+    groups = []
+    for count, kind in told.groups:
+        color, size = (value if rng.random() >= share else None for value in (kind.color, kind.size))
+        groups.append(Group(count, kind._replace(color=color, size=size)))
+    try:
+        return make_request(tuple(groups), told.relation if rng.random() >= share else None)
+    except CaptionError:
+        return told
+
+
 def agreement(said: Request, scene: Scene, told: Request) -> Agreement:
     """How a caption compares with a scene and its fullest description ``told``."""
     claims, facts = ({_straight(clause) for clause in request.clauses} for request in (said, told))

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmalign.miniworld.boxes import boxes_of, write_boxes
 from mmalign.miniworld.compositions import shows_unseen_color, unseen_clause
-from mmalign.miniworld.descriptions import describe, sample_described
+from mmalign.miniworld.descriptions import careless, describe, sample_described
 from mmalign.miniworld.grammar import Request, hard_negatives
 from mmalign.miniworld.language import RELATIONS, Clause, Description, Group, relation_holds
 from mmalign.miniworld.questions import CAPTION, NO, YES, Question, answer, ask, questions_of, where
@@ -32,11 +32,15 @@ class Lesson(NamedTuple):
 
 @dataclass(frozen=True)
 class Course:
-    """How much of what is taught about each picture: yes/no questions, captions and boxes, on average."""
+    """How much of what is taught about each picture: yes/no questions, captions and boxes, on average.
+
+    ``careless`` is the share of colours, sizes and relations that captions leave out.
+    """
 
     asked: int = 8
     captions: float = 1.0
     boxes: float = 1.0
+    careless: float = 0.0
 
 
 def draw_lessons(
@@ -54,7 +58,8 @@ def draw_lessons(
     lessons = []
     told = describe(scene)
     if told is not None and rng.random() < course.captions:
-        lessons.append(Lesson(CAPTION, told.text))
+        said = careless(told, rng, course.careless) if course.careless else told
+        lessons.append(Lesson(CAPTION, said.text))
     if all(thing.shape in SHAPES for thing in scene.things):
         lessons += [find(scene, rng) for _ in range(rng.poisson(course.boxes)) if scene.things]
     near = likely_questions(request or told, rng)

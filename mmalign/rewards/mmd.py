@@ -14,7 +14,7 @@ from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards._reference import default_encoder, load_reference
 from mmalign.rewards.encoders import make_encoder
-from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit
+from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 
 __all__ = ["Mmd"]
 
@@ -62,17 +62,26 @@ class Mmd:
             )
         return rows, self.bandwidth or median_bandwidth(rows)
 
+    @cached_property
+    def within_reference(self) -> float:
+        """How alike the reference's rows are: the same for every set, and the largest kernel of all."""
+        return self_likeness(*self.target)
+
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output."""
         return self._encoder.embed(rollout)  # type: ignore[no-any-return]
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """Minus the distance; above 0 where the sets are more alike than two draws of one distribution."""
-        return -self.scale * mmd(embedding, *self._beside(embedding))
+        return -self.scale * mmd(embedding, *self._beside(embedding), self.within_reference)
 
     def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """Each row's exact leave-one-out contribution to the score, mean 0."""
         return self.scale * mmd_credit(embedding, *self._beside(embedding))
+
+    def swap_scores(self, kept: Float[Tensor, "N D"], other: Float[Tensor, "N D"], start: int) -> Float[Tensor, " S"]:
+        """The score with row i of `kept` replaced by row i of `other`, for each i from `start`, all at once."""
+        return -self.scale * mmd_of_swaps(kept, other, start, *self._beside(kept), self.within_reference)
 
     def _beside(self, embedding: Tensor) -> tuple[Tensor, float]:
         rows, bandwidth = self.target

@@ -36,8 +36,9 @@ def test_frechet_and_mmd_against_the_functions(tiny_clip, picture_folder):
     assert torch.allclose(exact.credit(x), F.frechet_leave_one_out(x, rows) - F.frechet_leave_one_out(x, rows).mean())
 
 
-def test_swaps_at_once_equal_swaps_one_by_one(tiny_clip, picture_folder):
-    reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
+@pytest.mark.parametrize("name", ["frechet", "mmd"])
+def test_swaps_at_once_equal_swaps_one_by_one(tiny_clip, picture_folder, name):
+    reward = load_reward(name, reference=str(picture_folder), encoder=str(tiny_clip))
     kept, other = (reward.embed(pictures(per_prompt=3, size=32, seed=s)) for s in (1, 2))
     expected = []
     for place in range(2, 6):

@@ -3,7 +3,7 @@
     Fréchet distance     gaussian, frechet_distance, frechet_between, frechet_of_subsets
                          frechet_credit, frechet_leave_one_out
                          frechet_in_pool, frechet_pool_credit, frechet_infinity, Moments
-    kernel distance      mmd, kad, mmd_credit, median_bandwidth
+    kernel distance      mmd, kad, mmd_credit, mmd_of_swaps, self_likeness, median_bandwidth
     diversity            vendi_score, vendi_score_kernel, vendi_credit
     boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou, assign, match_boxes
     CLIP and captions    clip_score, ref_clip_score, bmas, contrastive_similarity
@@ -34,7 +34,7 @@ from mmalign.rewards.functional.groups import group_normalize, group_rank
 from mmalign.rewards.functional.key_points import gated, group_means, key_point_scores
 from mmalign.rewards.functional.lengths import cosine_length, group_length, length_window, soft_overlong
 from mmalign.rewards.functional.matching import Matched, assign, match_boxes
-from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit
+from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 from mmalign.rewards.functional.moments import Moments
 from mmalign.rewards.functional.relaxed_accuracy import relaxed_accuracy
 from mmalign.rewards.functional.repetition import repetition_penalty
@@ -79,11 +79,13 @@ __all__ = [
     "median_bandwidth",
     "mmd",
     "mmd_credit",
+    "mmd_of_swaps",
     "multiset_jaccard",
     "ref_clip_score",
     "relaxed_accuracy",
     "repetition_penalty",
     "same_table",
+    "self_likeness",
     "soft_overlong",
     "stratified",
     "tool_format",

@@ -28,13 +28,46 @@ def median_bandwidth(reference: Float[Tensor, "M D"]) -> float:
     return median
 
 
-def mmd(x: Float[Tensor, "N D"], reference: Float[Tensor, "M D"], bandwidth: float | None = None) -> Float[Tensor, ""]:
-    """Unbiased MMD² of the rows `x` from `reference`, float64, differentiable in `x`; bandwidth None: the median."""
+def self_likeness(reference: Float[Tensor, "M D"], bandwidth: float) -> float:
+    """mean_{i≠j} k(y_i, y_j): what only the reference decides, for callers that ask again and again."""
+    return float(_pair_mean(_kernel(reference.detach(), reference.detach(), bandwidth)))
+
+
+def mmd(
+    x: Float[Tensor, "N D"],
+    reference: Float[Tensor, "M D"],
+    bandwidth: float | None = None,
+    within_reference: float | None = None,
+) -> Float[Tensor, ""]:
+    """Unbiased MMD² of the rows `x` from `reference`, float64, differentiable in `x`; bandwidth None: the median.
+
+    `within_reference`: its `self_likeness`, where it is known.
+    """
     _enough(x, reference)
     h = bandwidth or median_bandwidth(reference)
-    reference = reference.detach()
-    within, other = _pair_mean(_kernel(x, x, h)), _pair_mean(_kernel(reference, reference, h))
-    return within + other - 2 * _kernel(x, reference, h).mean()
+    other = self_likeness(reference, h) if within_reference is None else within_reference
+    return _pair_mean(_kernel(x, x, h)) + other - 2 * _kernel(x, reference.detach(), h).mean()
+
+
+def mmd_of_swaps(
+    kept: Float[Tensor, "N D"],
+    other: Float[Tensor, "N D"],
+    start: int,
+    reference: Float[Tensor, "M D"],
+    bandwidth: float,
+    within_reference: float | None = None,
+) -> Float[Tensor, " S"]:
+    """MMD² of `kept` with row i replaced by row i of `other`, for each i from `start`; one kernel row per exchange."""
+    _enough(kept, reference)
+    n, places = len(kept), torch.arange(start, len(kept), device=kept.device)
+    rivals = other.detach()[start:]
+    own = _kernel(kept.detach(), kept.detach(), bandwidth).sum(1) - 1
+    cross = _kernel(rivals, kept.detach(), bandwidth)
+    theirs = cross.sum(1) - cross[places - start, places]
+    within = (own.sum() + 2 * (theirs - own[start:])) / (n * (n - 1))
+    near = _kernel(kept.detach(), reference.detach(), bandwidth).mean(1)
+    across = (near.sum() - near[start:] + _kernel(rivals, reference.detach(), bandwidth).mean(1)) / n
+    return within + (self_likeness(reference, bandwidth) if within_reference is None else within_reference) - 2 * across
 
 
 def kad(x: Float[Tensor, "N D"], reference: Float[Tensor, "M D"], bandwidth: float | None = None) -> Float[Tensor, ""]:

@@ -27,7 +27,9 @@ def pipeline():
 
 
 def promised(name: str) -> dict[str, float]:
-    metrics: dict[str, float] = json.loads((asset_path(name) / "provenance.json").read_text(encoding="utf-8"))["metrics"]
+    metrics: dict[str, float] = json.loads((asset_path(name) / "provenance.json").read_text(encoding="utf-8"))[
+        "metrics"
+    ]
     return metrics
 
 

@@ -23,7 +23,7 @@ Skill = Literal["caption", "boxes", "questions"]
 
 @dataclass
 class Scenes:
-    """Prompts with `media["image"]` (3, 64, 64); held-out ones show compositions that training never shows.
+    """Prompts with `media["image"]` (3, 64, 64); no held-out picture is trained on.
 
     | skill | the prompt asks | `Prompt.meta` |
     |---|---|---|
@@ -36,16 +36,21 @@ class Scenes:
         count: pictures to train on.
         held_out: pictures to evaluate on.
         seed: of all pictures; the two sides differ for every seed.
+        compositions: of held-out pictures. "unseen": each shows one that training never shows; "seen": none does, they
+            are new pictures of what training shows.
     """
 
     skill: Skill = "caption"
     count: int = 1000
     held_out: int = 256
     seed: int = 0
+    compositions: Literal["unseen", "seen"] = "unseen"
 
     def __post_init__(self) -> None:
         if self.skill not in get_args(Skill):
             raise ValueError(f"skill is {self.skill!r}; there is {', '.join(get_args(Skill))}")
+        if self.compositions not in ("unseen", "seen"):
+            raise ValueError(f"compositions is {self.compositions!r}; there is unseen, seen")
         if self.count < 1 or self.held_out < 0:
             raise ValueError(f"count is {self.count} and held_out {self.held_out}; they count pictures")
 
@@ -54,22 +59,23 @@ class Scenes:
         return self._training
 
     def held_out_items(self) -> list[Prompt]:
-        """Pictures with held-out compositions."""
+        """New pictures, of unseen or of seen compositions."""
         return self._held_out
 
     @cached_property
     def _training(self) -> list[Prompt]:
-        return self._drawn("train", self.count)
+        return self._drawn("train", self.count, np.random.default_rng([43, self.seed, 0]))
 
     @cached_property
     def _held_out(self) -> list[Prompt]:
-        return self._drawn("heldout", self.held_out)
+        seen = self.compositions == "seen"
+        rng = np.random.default_rng([43, self.seed, 2 if seen else 1])
+        return self._drawn("train" if seen else "heldout", self.held_out, rng)
 
-    def _drawn(self, split: str, count: int) -> list[Prompt]:
+    def _drawn(self, split: str, count: int, rng: np.random.Generator) -> list[Prompt]:
         from mmalign.miniworld.descriptions import sample_described
         from mmalign.miniworld.scenes import render
 
-        rng = np.random.default_rng([43, self.seed, split == "heldout"])
         prompts = []
         for _ in range(count):
             scene, told = sample_described(rng, split)

@@ -187,7 +187,7 @@ def test_every_quickstart_has_its_run_files() -> None:
     from mmalign.cli.quickstart import groups
 
     found = groups()
-    assert set(found["image"]) == set(found["audio"]) == {""}
+    assert set(found["image"]) == set(found["text"]) == set(found["audio"]) == {""}
     assert all(config.is_file() for parts in found.values() for config in parts.values())
 
 

@@ -2,7 +2,7 @@
 
     python -m pipelines.set_selection          # assets/results/set_selection.json, and the table
 
-Nothing is trained. The untouched generator makes two clips for each of 256 held-out prompts; every builder chooses one
+Nothing is trained. The untouched generator makes two clips for each of 96 held-out prompts; every builder chooses one
 of each two, and both distances of what it chose are measured: per song (mean over clips of the Fréchet distance of a
 clip's own latent frames) and of the whole set. `credit` chooses all rows at once by what each adds to its set's
 distance; `greedy_swap` asks of every exchange what it does to the set that is there. Other noise repeats it.
@@ -85,7 +85,7 @@ def table_of(parts: Parts, seed: int, count: int) -> dict[str, dict[str, float]]
     return rows
 
 
-def main(count: int = 256, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def main(count: int = 96, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Measure, write the JSON and print the means over seeds."""
     parts = build(load(CONFIG))
     parts.load()

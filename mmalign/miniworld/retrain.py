@@ -50,6 +50,17 @@ def vlm(out: Path) -> None:
     train_vlm.main(out / "scenes_vlm", clip=out / "scenes_clip")
 
 
+def captioner(out: Path) -> None:
+    """`out/scenes_captioner`: `out/scenes_vlm` after captions that leave out most colours, sizes and relations."""
+    from mmalign.miniworld import train_vlm
+
+    careless = train_vlm.Phase(
+        steps=300, seed=21, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, captions=1.0, boxes=0.3,
+        careless=0.6, tower=0.0, hidden=0.0,
+    )  # fmt: skip
+    train_vlm.main(out / "scenes_captioner", careless, start=out / "scenes_vlm")
+
+
 def tunes_autoencoder(out: Path) -> None:
     """The tunes generator's autoencoder; it becomes part of `tunes_sa3`, so it lies outside `out`."""
     from mmalign.miniworld.tunes import train_autoencoder
@@ -77,6 +88,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "clip": clip,
     "rewriter": rewriter,
     "vlm": vlm,
+    "captioner": captioner,
     "tunes_autoencoder": tunes_autoencoder,
     "tunes_generator": tunes_generator,
     "tunes_clap": tunes_clap,

@@ -1,11 +1,14 @@
 """Descriptions say all that a caption can; boxes lie around what was painted."""
 
+import json
+
 import numpy as np
 import pytest
 
+from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.boxes import box_of, boxes_of, write_boxes
 from mmalign.miniworld.compositions import unseen_compositions
-from mmalign.miniworld.descriptions import agreement, describe, sample_described
+from mmalign.miniworld.descriptions import agreement, careless, describe, sample_described
 from mmalign.miniworld.grammar import restatements, sample_request, sample_scene
 from mmalign.miniworld.language import Description, holds, parse
 from mmalign.miniworld.scenes import SHAPES, SIZES, Scene, Thing, render
@@ -103,3 +106,25 @@ def test_the_iou_reward_reads_boxes_as_they_are_written() -> None:
     assert len(boxes) == 2 and [found.values for found in boxes_in(text)] == boxes
     meta = {"boxes": [list(box) for box in boxes], "size": [64, 64]}
     assert scored("iou", (text, meta), (write_boxes(boxes[:1]), meta)).value.tolist() == [1.0, 0.5]
+
+
+def test_careless_captions_say_less_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    shorter = 0
+    for _ in range(100):
+        _, told = sample_described(rng, "train")
+        said = careless(told, rng, 0.6)
+        assert [group.count for group in said.groups] == [group.count for group in told.groups]
+        for less, more in zip(said.groups, told.groups, strict=True):
+            assert less.kind.shape == more.kind.shape
+            assert less.kind.color in (None, more.kind.color) and less.kind.size in (None, more.kind.size)
+        shorter += len(said.text) < len(told.text)
+        assert careless(told, rng, 0.0) == told
+    assert shorter > 60
+
+
+def test_the_careless_captioner_is_small_and_says_how_it_was_made() -> None:
+    folder = asset_path("scenes_captioner")
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["careless"] == 0.6 and provenance["metrics"]["caption_clauses"] < 0.45
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 16 * 2**20

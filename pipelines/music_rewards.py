@@ -17,8 +17,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.files import write_beside
-from pipelines.results import RESULTS, across_seeds, run_seed
+from pipelines.results import RESULTS, across_seeds, keep, run_seed
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "audio.yaml"
 FOLDER = RESULTS / "music_rewards"
@@ -28,6 +27,10 @@ _PAIRS = "assets/exemplars/mixed/rows.jsonl"
 
 def _fad(reference: str, more: str = "") -> str:
     return f"rewards.target={{name: fad, reference: {reference}{more}}}"
+
+
+def _song_fad(style: str) -> list[str]:
+    return [f"rewards.target={{name: song_fad, reference: {_statistics(style, 'frames')}}}", _ROWS, *_STEADY]
 
 
 def _statistics(style: str, encoder: str) -> str:
@@ -60,12 +63,8 @@ TARGETS: dict[str, list[str]] = {
     "fad_jig": [_fad(_statistics("jig", "clap"))],
     "latent_fad_chimes": [_fad(_statistics("chimes", "latents")), *_STEADY],
     "latent_fad_jig": [_fad(_statistics("jig", "latents")), *_STEADY],
-    "song_fad_chimes": [
-        f"rewards.target={{name: song_fad, reference: {_statistics('chimes', 'frames')}}}",
-        _ROWS,
-        *_STEADY,
-    ],
-    "song_fad_jig": [f"rewards.target={{name: song_fad, reference: {_statistics('jig', 'frames')}}}", _ROWS, *_STEADY],
+    "song_fad_chimes": _song_fad("chimes"),
+    "song_fad_jig": _song_fad("jig"),
     "spectral_fad_jig": [_fad(_statistics("jig", "spectral"))],
     "text_fad_chimes": [_fad("assets/exemplars/chimes.txt", f", encoder: {_CLAP}, pairs: {_PAIRS}")],
     "text_fad_jig": [_fad("assets/exemplars/jig.txt", f", encoder: {_CLAP}, pairs: {_PAIRS}")],
@@ -121,9 +120,7 @@ def main() -> None:
     if unknown := [name for name in given.targets if name not in TARGETS]:
         parser.error(f"no target is called {', '.join(unknown)}; there is {', '.join(TARGETS)}")
     for name in [] if given.table else given.targets or TARGETS:
-        result = measure(name, given.seeds, given.runs)
-        with write_beside(FOLDER / f"{name}.json") as beside:
-            beside.write_text(json.dumps(result, indent=1) + "\n")
+        keep(FOLDER / f"{name}.json", measure(name, given.seeds, given.runs))
     print(table())
 
 

@@ -79,6 +79,12 @@ def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all."""
+    with write_beside(path) as beside:
+        beside.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def reported(result: dict[str, Any], stem: str) -> str:
     """One line of the README's table: what was trained on, what the truth says, and how to get the same."""
     trained, truth = (next(row for row in result["mean"] if row["role"] == role) for role in ("trained", "verifier"))
@@ -120,9 +126,7 @@ def main() -> None:
         ]
         words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
         command = " ".join(["python -m pipelines.results", *words])
-        result = {"command": command, "mean": across_seeds(runs), "seeds": runs}
-        with write_beside(RESULTS / f"{given.config.stem}.json") as beside:
-            beside.write_text(json.dumps(result, indent=1) + "\n")
+        keep(RESULTS / f"{given.config.stem}.json", {"command": command, "mean": across_seeds(runs), "seeds": runs})
         if picture := scissors(runs, load(given.config, given.changes).trainer.steps):
             with write_beside(RESULTS / f"{given.config.stem}.svg") as beside:
                 beside.write_text(picture, encoding="utf-8")

@@ -1,6 +1,6 @@
 """What a positive set is chosen by decides which distance it lowers: DRAGON's table 5 on the embedded tunes.
 
-    python -m pipelines.set_selection          # assets/results/set_selection.json, and the table
+    python -m pipelines.set_selection          # assets/results/selection/set_selection.json, and the table
 
 Nothing is trained. The untouched generator makes two clips for each of 96 held-out prompts; every builder chooses one
 of each two, and both distances of what it chose are measured: per song (mean over clips of the Fréchet distance of a
@@ -13,23 +13,22 @@ a set) is the direction to look for: each way of choosing is best at what it cho
 
 from __future__ import annotations
 
-import json
 import statistics
 from typing import Any
 
 import torch
 
 from mmalign.core.config import load
-from mmalign.core.files import write_beside
 from mmalign.core.rng import stream
 from mmalign.core.types import Rollout
 from mmalign.objectives.dragon import DRAGON
 from mmalign.rewards.fad import Fad
 from mmalign.rewards.song_fad import SongFad
 from mmalign.run.build import Parts, build
+from mmalign.run.directory import commit
 from pipelines._written_out import held_out
 from pipelines.music_rewards import CONFIG
-from pipelines.results import RESULTS
+from pipelines.results import RESULTS, keep
 
 STYLE = "jig"
 _CLAP = {"name": "clap", "checkpoint": "assets/tunes_clap"}
@@ -46,12 +45,10 @@ def distances() -> dict[str, Any]:
     }
 
 
-def choices() -> dict[str, DRAGON | None]:
-    """Every way to choose; None takes the first of each two."""
-    by = distances()
+def choices(by: dict[str, Any]) -> dict[str, DRAGON]:
+    """Every way to choose."""
     texts = Fad(f"assets/exemplars/{STYLE}.txt", encoder=_CLAP, pairs="assets/exemplars/mixed/rows.jsonl")
     return {
-        "no choice": None,
         "per song": DRAGON(by["per song"], builder="pair"),
         "set (latents), credit": DRAGON(by["set, latents"], builder="pair"),
         "set (latents), greedy swap": DRAGON(by["set, latents"], builder="greedy_swap"),
@@ -61,39 +58,33 @@ def choices() -> dict[str, DRAGON | None]:
     }
 
 
-@torch.no_grad()
-def measured(chosen: Rollout) -> dict[str, float]:
+def measured(chosen: Rollout, by: dict[str, Any]) -> dict[str, float]:
     """Every distance of one set; lower is nearer."""
     found = {}
-    for name, reward in distances().items():
+    for name, reward in by.items():
         value = reward(chosen).value.mean() if callable(reward) else reward.score(reward.embed(chosen))
         found[name] = -float(value)
     return found
 
 
-def table_of(parts: Parts, seed: int, count: int) -> dict[str, dict[str, float]]:
-    """All choices from the same clips."""
-    prompts = held_out(parts)[:count]
-    rows = {}
-    for name, objective in choices().items():
-        rng = stream(seed, "set_selection")
-        if objective is None:
-            both = parts.policy.sample([prompt for prompt in prompts for _ in range(2)], rng)
-            rows[name] = measured(both[torch.arange(0, len(both), 2)])
-        else:
-            rows[name] = measured(objective.collect(parts.policy, prompts, rng).chosen)
-    return rows
+@torch.no_grad()
+def table_of(parts: Parts, seed: int, count: int, by: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """All choices from the same clips; without a choice, the first of each two."""
+    prompts = [prompt for prompt in held_out(parts)[:count] for _ in range(2)]
+    both = parts.policy.sample(prompts, stream(seed, "set_selection"))
+    chosen = {name: objective.build(both).chosen for name, objective in choices(by).items()}
+    return {name: measured(rows, by) for name, rows in {"no choice": both[::2], **chosen}.items()}
 
 
 def main(count: int = 96, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Measure, write the JSON and print the means over seeds."""
     parts = build(load(CONFIG))
     parts.load()
-    runs = [table_of(parts, seed, count) for seed in seeds]
+    by = distances()
+    runs = [table_of(parts, seed, count, by) for seed in seeds]
     mean = {name: {of: statistics.fmean(run[name][of] for run in runs) for of in runs[0][name]} for name in runs[0]}
-    result = {"command": "python -m pipelines.set_selection", "style": STYLE, "n": count, "mean": mean, "seeds": runs}
-    with write_beside(RESULTS / "selection" / "set_selection.json") as beside:
-        beside.write_text(json.dumps(result, indent=1) + "\n")
+    facts = {"command": "python -m pipelines.set_selection", "commit": commit(), "style": STYLE, "n": count}
+    keep(RESULTS / "selection" / "set_selection.json", {**facts, "mean": mean, "seeds": runs})
     print(markdown(mean))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,17 @@ class SameSounds:
     rows: int = 8
     recompute: bool = False
 
+    def __post_init__(self) -> None:
+        """Say what the attention's masks are: of two axes, diffusers 0.42 takes them for (rows, tokens) if it can.
+
+        Where as many rows come as a block has tokens, every row would see other neighbours than alone.
+        """
+        from diffusers.models.autoencoders.autoencoder_same import SAMEAttention
+
+        for module in self.vae.modules():
+            if isinstance(module, SAMEAttention):
+                module.register_forward_pre_hook(_for_every_row, with_kwargs=True)
+
     @property
     def rate(self) -> int:
         """Hz."""
@@ -48,28 +58,15 @@ class SameSounds:
         sound = sound.to(next(self.vae.parameters()).device, torch.float32)
         sound = pad(sound, (0, self.frames * self.vae.downsampling_ratio - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
-            return by_rows(lambda part: self._apart(self._encoded, part), sound, self.rows)
-
-    def _encoded(self, sound: Tensor) -> Tensor:
-        return self.vae.encode(sound).latents  # type: ignore[no-any-return]
+            return by_rows(lambda part: self.vae.encode(part).latents, sound, self.rows)
 
     def _sound(self, x: Tensor) -> Tensor:
-        return self._apart(lambda part: self.vae.decode(part).sample, x)
+        return self.vae.decode(x).sample  # type: ignore[no-any-return]
 
-    def _apart(self, run: Callable[[Tensor], Tensor], part: Tensor) -> Tensor:
-        """`run(part)`, but never for as many rows as a block has tokens.
 
-        Its attention gives a mask (tokens, tokens), and diffusers 0.42 takes it for one of (rows, tokens) where it can:
-        every row would then see other neighbours.
-        """
-        if len(part) not in self._tokens():
-            return run(part)
-        return torch.cat([run(part[:1]), self._apart(run, part[1:])])
-
-    def _tokens(self) -> set[int]:
-        """Of a sound, in every block of the autoencoder."""
-        found, frames = set(), self.frames
-        for block in self.vae.decoder.blocks:
-            found.add(frames * (block.stride + 1))
-            frames *= block.stride
-        return found
+def _for_every_row(
+    attention: Any, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give a mask (tokens, tokens) its two axes for rows and heads."""
+    mask = named.get("attn_mask")
+    return given, named if mask is None else {**named, "attn_mask": mask[None, None]}

@@ -85,9 +85,12 @@ class DRAGON:
 
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
-        rollout = sample_groups(policy, batch, self.samples_per_prompt, rng)
-        pairs = self._swapped(rollout) if self.builder in ("greedy_swap", "knockout") else self._ranked(rollout)
+        pairs = self.build(sample_groups(policy, batch, self.samples_per_prompt, rng))
         return compared(policy, pairs, self._head(), rng, self.over_ranks)
+
+    def build(self, rollout: Rollout) -> Pairs:
+        """D⁺ and D⁻ of outputs, each prompt's `samples_per_prompt` rows one after the other, without densities."""
+        return self._swapped(rollout) if self.builder in ("greedy_swap", "knockout") else self._ranked(rollout)
 
     def _swapped(self, rollout: Rollout) -> Pairs:
         pool = Pool.of(self.reward, rollout)

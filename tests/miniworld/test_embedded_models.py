@@ -30,12 +30,19 @@ def test_every_grammar_word_is_one_token() -> None:
     assert len(tokenizer("a small red circle left of a large blue square").input_ids) == 12
 
 
-@pytest.mark.parametrize("name", ["scenes_sd3", "scenes_clip"])
+@pytest.mark.parametrize(
+    "name", ["scenes_sd3", "scenes_clip", "scenes_vlm", "scenes_captioner", "tunes_sa3", "tunes_clap"]
+)
 def test_assets_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = asset_path(name)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 16 * MEBIBYTE
     assert not [file for file in folder.rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
     assert {"command", "commit", "seed", "steps", "seconds", "metrics"} <= set(provenance(name))
+
+
+def test_the_captioner_learned_from_careless_captions() -> None:
+    made = provenance("scenes_captioner")
+    assert made["careless"] == 0.6 and made["metrics"]["caption_clauses"] < 0.45
 
 
 def test_pipeline_runs_in_plain_diffusers_and_keeps_its_promise() -> None:

@@ -1,15 +1,14 @@
 """Every target of the table is a run file that builds, and the README shows what is committed."""
 
 import json
-from pathlib import Path
-
 import pytest
 
 from mmalign.core.config import load
 from mmalign.run.build import build
 from pipelines.music_rewards import CONFIG, FOLDER, TARGETS, table
-
-ROOT = Path(__file__).parents[2]
+from pipelines.results import RESULTS
+from pipelines.set_selection import markdown
+from tests.pipelines.readme import missing
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -19,9 +18,9 @@ def test_a_target_is_a_run_file(name: str) -> None:
 
 
 def test_the_readme_shows_the_committed_targets() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [line for line in table().splitlines() if line not in readme]
-    assert not missing, "print the table with `python -m pipelines.music_rewards --table` and put it into README.md"
+    assert not missing(table()), (
+        "print the table with `python -m pipelines.music_rewards --table` and put it into README.md"
+    )
 
 
 def test_every_target_names_its_command_its_changes_and_its_commits() -> None:
@@ -30,3 +29,9 @@ def test_every_target_names_its_command_its_changes_and_its_commits() -> None:
         assert result["command"].startswith(f"python -m pipelines.music_rewards {path.stem} --seeds ")
         assert result["changes"] == TARGETS[path.stem]
         assert all(len(run["commit"]) >= 7 for run in result["seeds"])
+
+
+def test_the_readme_shows_what_sets_are_chosen_by() -> None:
+    result = json.loads((RESULTS / "selection" / "set_selection.json").read_text())
+    assert len(result["commit"]) >= 7 and len(result["seeds"]) == 3
+    assert not missing(markdown(result["mean"])), "print the table with `python -m pipelines.set_selection`"

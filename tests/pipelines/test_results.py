@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipelines.results import RESULTS, across_seeds, run_seed, scissors, table
-
-ROOT = Path(__file__).parents[2]
+from tests.pipelines.readme import ROOT, missing
 
 
 @pytest.fixture
@@ -29,9 +28,7 @@ def runs() -> list[dict[str, Any]]:
 
 
 def test_the_readme_shows_the_committed_results() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [line for line in table().splitlines() if line not in readme]
-    assert not missing, "print the table with `python -m pipelines.results` and put it into README.md"
+    assert not missing(table()), "print the table with `python -m pipelines.results` and put it into README.md"
 
 
 def test_every_result_names_its_command_and_the_commit_of_every_seed() -> None:

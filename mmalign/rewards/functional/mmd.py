@@ -55,9 +55,12 @@ def mmd_of_swaps(
     start: int,
     reference: Float[Tensor, "M D"],
     bandwidth: float,
-    within_reference: float | None = None,
+    within_reference: float,
 ) -> Float[Tensor, " S"]:
-    """MMD² of `kept` with row i replaced by row i of `other`, for each i from `start`; one kernel row per exchange."""
+    """MMD² of `kept` with row i replaced by row i of `other`, for each i from `start`; one kernel row per exchange.
+
+    `within_reference`: the reference's `self_likeness`.
+    """
     _enough(kept, reference)
     n, places = len(kept), torch.arange(start, len(kept), device=kept.device)
     rivals = other.detach()[start:]
@@ -67,7 +70,7 @@ def mmd_of_swaps(
     within = (own.sum() + 2 * (theirs - own[start:])) / (n * (n - 1))
     near = _kernel(kept.detach(), reference.detach(), bandwidth).mean(1)
     across = (near.sum() - near[start:] + _kernel(rivals, reference.detach(), bandwidth).mean(1)) / n
-    return within + (self_likeness(reference, bandwidth) if within_reference is None else within_reference) - 2 * across
+    return within + within_reference - 2 * across
 
 
 def kad(x: Float[Tensor, "N D"], reference: Float[Tensor, "M D"], bandwidth: float | None = None) -> Float[Tensor, ""]:

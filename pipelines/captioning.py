@@ -19,7 +19,7 @@ from mmalign.core.rng import stream
 from mmalign.run.build import build
 from pipelines._written_out import held_out, train_between_measurements
 
-CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "captioner.yaml"
 
 
 @mmalign.rule(modalities={"text"}, range=(0.0, 1.0))

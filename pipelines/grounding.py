@@ -18,7 +18,7 @@ from mmalign.rewards.parsing import Unreadable, boxes_in
 from mmalign.run.build import build
 from pipelines._written_out import held_out, train_between_measurements
 
-CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grounding.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "grounder.yaml"
 ZOOM = 4
 
 

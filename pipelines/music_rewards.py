@@ -39,7 +39,7 @@ def _statistics(style: str, encoder: str) -> str:
 
 #: Rewards of single sounds: in DRAGON the better of two outputs of a prompt.
 _ROWS = "objective.builder=pair"
-#: Of latents: at a β of 0.1 and a rate that stays, what was rejected was driven off without end after 25 updates.
+#: Of latents and spectra: at a β of 0.1 and a rate that stays, what was rejected was driven off without end.
 _STEADY = ["objective.beta=0.5", "trainer.lr_end=0.1"]
 _GRPO = [
     "policy={name: flow, sde: cps, noise_level: 0.6, num_inference_steps: 8, window: first, window_size: 3, "
@@ -65,7 +65,7 @@ TARGETS: dict[str, list[str]] = {
     "latent_fad_jig": [_fad(_statistics("jig", "latents")), *_STEADY],
     "song_fad_chimes": _song_fad("chimes"),
     "song_fad_jig": _song_fad("jig"),
-    "spectral_fad_jig": [_fad(_statistics("jig", "spectral"))],
+    "spectral_fad_jig": [_fad(_statistics("jig", "spectral")), *_STEADY],
     "text_fad_chimes": [_fad("assets/exemplars/chimes.txt", f", encoder: {_CLAP}, pairs: {_PAIRS}")],
     "text_fad_jig": [_fad("assets/exemplars/jig.txt", f", encoder: {_CLAP}, pairs: {_PAIRS}")],
     "kad_chimes": [f"rewards.target={{name: kad, reference: {_statistics('chimes', 'clap')}}}"],

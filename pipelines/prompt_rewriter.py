@@ -28,8 +28,8 @@ from mmalign.training.checkpoint import latest
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "scenes"
-IMITATE, ALIGN = CONFIGS / "rewriter_imitate.yaml", CONFIGS / "rewriter_align.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
+IMITATE, ALIGN = CONFIGS / "scenes" / "rewriter_imitate.yaml", CONFIGS / "quickstart" / "text" / "rewriter.yaml"
 
 
 def main(

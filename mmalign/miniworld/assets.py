@@ -12,6 +12,8 @@ _MAKERS = {
     "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
     "scenes_rewriter": "python -m mmalign.miniworld.train_rewriter",
     "scenes_vlm": "mmalign miniworld train vlm",
+    "scenes_captioner": "mmalign miniworld train captioner",
+    "scenes_grounder": "mmalign miniworld train grounder",
     "tunes_sa3": "python -m mmalign.miniworld.tunes.train_autoencoder && "
     "python -m mmalign.miniworld.tunes.train_generator",
     "tunes_clap": "python -m mmalign.miniworld.tunes.train_clap",

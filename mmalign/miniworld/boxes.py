@@ -8,6 +8,8 @@ from mmalign.miniworld.language import Description
 from mmalign.miniworld.scenes import IMAGE_SIZE, PATCH, Scene, Thing, coverage
 
 Box = tuple[int, int, int, int]
+#: Pixels that a loosely drawn box leaves free on each side.
+MARGIN = 4
 
 
 def box_of(thing: Thing) -> Box:
@@ -33,6 +35,12 @@ def _extent(shape: str, size: str, dx: float, dy: float) -> Box:
 def boxes_of(scene: Scene, kind: Description) -> list[Box]:
     """Boxes of all things of a kind, from left to right."""
     return sorted(box_of(thing) for thing in scene.things if kind.fits(thing))
+
+
+def loosened(box: Box) -> Box:
+    """A box as one draws it in haste, with `MARGIN` around the thing, inside the picture."""
+    x1, y1, x2, y2 = box
+    return max(x1 - MARGIN, 0), max(y1 - MARGIN, 0), min(x2 + MARGIN, IMAGE_SIZE), min(y2 + MARGIN, IMAGE_SIZE)
 
 
 def write_boxes(boxes: list[Box]) -> str:

@@ -61,6 +61,17 @@ def captioner(out: Path) -> None:
     train_vlm.main(out / "scenes_captioner", careless, start=out / "scenes_vlm")
 
 
+def grounder(out: Path) -> None:
+    """`out/scenes_grounder`: `out/scenes_vlm` after boxes of which most are drawn with a margin."""
+    from mmalign.miniworld import train_vlm
+
+    loose = train_vlm.Phase(
+        steps=300, seed=22, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, captions=0.3, boxes=2.0,
+        loose=0.6, tower=0.0, hidden=0.0,
+    )  # fmt: skip
+    train_vlm.main(out / "scenes_grounder", loose, start=out / "scenes_vlm")
+
+
 def tunes_autoencoder(out: Path) -> None:
     """The tunes generator's autoencoder; it becomes part of `tunes_sa3`, so it lies outside `out`."""
     from mmalign.miniworld.tunes import train_autoencoder
@@ -89,6 +100,7 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "rewriter": rewriter,
     "vlm": vlm,
     "captioner": captioner,
+    "grounder": grounder,
     "tunes_autoencoder": tunes_autoencoder,
     "tunes_generator": tunes_generator,
     "tunes_clap": tunes_clap,

@@ -1,7 +1,8 @@
 """Train the rewriter: a small language model that puts everyday requests into the generator's own words.
 
 ``python -m mmalign.miniworld.train_rewriter`` makes ``assets/scenes_rewriter``, a language model of transformers. It
-sees few demonstrations, so it is often wrong about wordings it has not seen: that is left for a reward to teach.
+learns from careless demonstrations, which leave out most colours, sizes and relations: that a picture needs them is
+left for a reward to teach.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.miniworld import colloquial
+from mmalign.miniworld.descriptions import careless
 from mmalign.miniworld.grammar import sample_request
 from mmalign.miniworld.language import CaptionError, Request, parse
 from mmalign.miniworld.provenance import save_atomically
@@ -117,9 +119,13 @@ def means(text: str, request: Request) -> bool:
 
 
 def main(
-    out: Path = Path("assets/scenes_rewriter"), demonstrations: int = 6000, steps: int = 300, seed: int = 0
+    out: Path = Path("assets/scenes_rewriter"),
+    demonstrations: int = 20_000,
+    steps: int = 1200,
+    share: float = 0.6,
+    seed: int = 0,
 ) -> None:
-    """Train and save to the folder ``out``."""
+    """Train on demonstrations that leave out the ``share`` of colours, sizes and relations; save to the folder ``out``."""
     import torch
 
     torch.manual_seed(seed)
@@ -127,6 +133,7 @@ def main(
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))
     known = colloquial.pairs(demonstrations, seed, partial(sample_request, split="train"))
+    known = [(text, careless(request, rng, share)) for text, request in known]
     asked = colloquial.pairs(512, 10_000 + seed, partial(sample_request, split="heldout"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
@@ -144,7 +151,7 @@ def main(
                 "greedy": accuracy(model, tokenizer, asked, False),
             }
             print(f"step {step} loss {loss.item():.3f} heldout {found} {time.time() - started:.0f} s", flush=True)
-    record: dict[str, Any] = {"seed": seed, "steps": steps, "demonstrations": demonstrations}
+    record: dict[str, Any] = {"seed": seed, "steps": steps, "demonstrations": demonstrations, "careless": share}
     record |= {"seconds": round(time.time() - started), "metrics": {"heldout_meaning": found, "n": len(asked)}}
 
     def write(folder: Path) -> None:
@@ -158,7 +165,8 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_rewriter"))
-    parser.add_argument("--demonstrations", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--demonstrations", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--share", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

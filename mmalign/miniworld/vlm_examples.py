@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from mmalign.miniworld.boxes import boxes_of, write_boxes
+from mmalign.miniworld.boxes import boxes_of, loosened, write_boxes
 from mmalign.miniworld.compositions import shows_unseen_color, unseen_clause
 from mmalign.miniworld.descriptions import careless, describe, sample_described
 from mmalign.miniworld.grammar import Request, hard_negatives
@@ -34,13 +34,15 @@ class Lesson(NamedTuple):
 class Course:
     """How much of what is taught about each picture: yes/no questions, captions and boxes, on average.
 
-    ``careless`` is the share of colours, sizes and relations that captions leave out.
+    ``careless`` is the share of colours, sizes and relations that captions leave out, ``loose`` that of boxes drawn with
+    a margin.
     """
 
     asked: int = 8
     captions: float = 1.0
     boxes: float = 1.0
     careless: float = 0.0
+    loose: float = 0.0
 
 
 def draw_lessons(
@@ -61,7 +63,7 @@ def draw_lessons(
         said = careless(told, rng, course.careless) if course.careless else told
         lessons.append(Lesson(CAPTION, said.text))
     if all(thing.shape in SHAPES for thing in scene.things):
-        lessons += [find(scene, rng) for _ in range(rng.poisson(course.boxes)) if scene.things]
+        lessons += [find(scene, rng, course.loose) for _ in range(rng.poisson(course.boxes)) if scene.things]
     near = likely_questions(request or told, rng)
     for _ in range(course.asked):
         question = draw_question(scene, near, rng, split)
@@ -70,10 +72,10 @@ def draw_lessons(
     return lessons
 
 
-def find(scene: Scene, rng: np.random.Generator) -> Lesson:
-    """The question for the boxes of one kind of thing that a scene shows, and these."""
+def find(scene: Scene, rng: np.random.Generator, loose: float = 0.0) -> Lesson:
+    """The question for the boxes of one kind of thing that a scene shows, and these, the ``loose`` share with a margin."""
     kind = draw_kind(scene, rng)
-    found = boxes_of(scene, kind)
+    found = [loosened(box) if loose and rng.random() < loose else box for box in boxes_of(scene, kind)]
     return Lesson(where(Group(len(found), kind)), write_boxes(found))
 
 

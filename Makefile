@@ -33,7 +33,7 @@ bench: .venv/ready  ## speed ratios against bare model calls; writes tests/bench
 gpu: .venv/ready  ## correctness, memory and throughput on a CUDA device; one report
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
-models: .venv/ready  ## retrain the embedded models (about 40 minutes on two CPU cores)
+models: .venv/ready  ## retrain the embedded models (several hours on two CPU cores)
 	$(BIN)/mmalign miniworld train
 
 clean:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import mmalign
+from mmalign.core.config import load
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.run.train import Finished
@@ -24,26 +25,28 @@ from mmalign.run.train import Finished
 CONFIG = Path(__file__).parents[1] / "configs" / "text_to_audio" / "stable_audio_dragon.yaml"
 Objective = Literal["dragon", "grpo", "r0"]
 
-#: What else changes with the objective: GRPO needs noise to explore with, R0 few steps to differentiate through.
+#: What else changes with the objective: GRPO explores by noise (below), R0 needs few steps to differentiate through.
 FORMS: dict[Objective, list[str]] = {
     "dragon": [],
     "grpo": ["objective={name: grpo, group_size: 8}"],
     "r0": ["objective={name: r0}", "policy={name: few_step, num_inference_steps: 4, eval_steps: 4}"],
 }
+NOISE = {"ddpm": "policy.eta=1.0", "flow": "policy.noise_level=0.6"}
 PREFERENCES = ["objective={name: dpo, beta: 2000, beta_unit: mean, draws: 2}", "rewards={}"]
 
 
-def changes_for(target: str, objective: Objective = "dragon", pairs: str = "") -> list[str]:
+def changes_for(config: Path, target: str, objective: Objective = "dragon", pairs: str = "") -> list[str]:
     """The changes of a run file that align towards `target`.
 
     Args:
+        config: the run file; its first reward with a `reference` gets the target.
         target: a folder of sounds, a `.txt` of descriptions, `.safetensors` statistics, or a table of preferences.
         objective: of the first three.
         pairs: captioned sounds that measure the gap between a CLAP's texts and sounds; for descriptions.
 
     Raises:
         DataError: nothing there.
-        ConfigError: descriptions without `pairs`, or an objective for preferences.
+        ConfigError: descriptions without `pairs`, an objective for preferences, or a run file without such a reward.
     """
     place = require_local(target)
     if place.is_file() and place.suffix in (".jsonl", ".parquet", ".csv"):
@@ -55,13 +58,18 @@ def changes_for(target: str, objective: Objective = "dragon", pairs: str = "") -
             "--pairs: descriptions are compared with sounds across a CLAP's modality gap; name a JSONL of sounds with "
             "their captions, or none."
         )
-    told = [f"rewards.style.pairs={pairs}"] if pairs else []
-    return [f"rewards.style.reference={place}", *told, *FORMS[objective]]
+    run = load(config)
+    slot = next((name for name, reward in run.rewards.items() if "reference" in reward), None)
+    if slot is None:
+        raise ConfigError(f"{config}: none of its rewards has a `reference` that could become {place}.")
+    told = [f"rewards.{slot}.pairs={pairs}"] if pairs else []
+    noise = [NOISE[run.policy["name"]]] if objective == "grpo" and run.policy["name"] in NOISE else []
+    return [f"rewards.{slot}.reference={place}", *told, *FORMS[objective], *noise]
 
 
 def main(config: Path, target: str, objective: Objective, pairs: str, changes: Sequence[str], out: Path) -> Finished:
     """Train, and say where to listen."""
-    finished = mmalign.train(config, [*changes_for(target, objective, pairs), *changes], out=out)
+    finished = mmalign.train(config, [*changes_for(config, target, objective, pairs), *changes], out=out)
     for row in finished.rows:
         print(f"{row.name:12} {row.before:8.3f} -> {row.after:8.3f}")
     print(f"listen         {out / 'report.html'}")
@@ -76,5 +84,5 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", default="")
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--out", type=Path, default=Path("runs/music"))
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     main(given.config, given.target, given.objective, given.pairs, given.changes, given.out)

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/results/music_rewards"))
     parser.add_argument("--table", action="store_true", help="train nothing")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if unknown := [name for name in given.targets if name not in TARGETS]:
         parser.error(f"no target is called {', '.join(unknown)}; there is {', '.join(TARGETS)}")
     for name in [] if given.table else given.targets or TARGETS:

@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("changes", nargs="*", help="key.path=value")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.config is not None:
         runs = [
             run_seed(given.config, seed, given.changes, given.runs / f"{given.config.stem}-{seed}")

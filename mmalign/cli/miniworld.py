@@ -148,7 +148,7 @@ def train(
     what: Annotated[str, typer.Argument(help="one model, or all")] = "all",
     out: Annotated[Path, typer.Option(help="where the models' folders go")] = Path("assets"),
 ) -> None:
-    """Retrain the embedded models from nothing (about two hours on two CPU cores)."""
+    """Retrain the embedded models from nothing (several hours on two CPU cores)."""
     from mmalign.miniworld.retrain import MODELS
 
     if what not in (*MODELS, "all"):

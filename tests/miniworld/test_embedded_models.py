@@ -31,7 +31,8 @@ def test_every_grammar_word_is_one_token() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["scenes_sd3", "scenes_clip", "scenes_vlm", "scenes_captioner", "tunes_sa3", "tunes_clap"]
+    "name",
+    ["scenes_sd3", "scenes_clip", "scenes_vlm", "scenes_captioner", "scenes_grounder", "tunes_sa3", "tunes_clap"],
 )
 def test_assets_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = asset_path(name)
@@ -43,6 +44,11 @@ def test_assets_are_small_and_say_how_they_were_made(name: str) -> None:
 def test_the_captioner_learned_from_careless_captions() -> None:
     made = provenance("scenes_captioner")
     assert made["careless"] == 0.6 and made["metrics"]["caption_clauses"] < 0.45
+
+
+def test_the_grounder_learned_from_loose_boxes() -> None:
+    made = provenance("scenes_grounder")
+    assert made["loose"] == 0.6 and made["metrics"]["box_iou"] < 0.7 * made["earlier"]["metrics"]["box_iou"]
 
 
 def test_pipeline_runs_in_plain_diffusers_and_keeps_its_promise() -> None:

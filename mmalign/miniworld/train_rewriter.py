@@ -125,7 +125,7 @@ def main(
     share: float = 0.6,
     seed: int = 0,
 ) -> None:
-    """Train on demonstrations that leave out the ``share`` of colours, sizes and relations; save to the folder ``out``."""
+    """Train on demonstrations without the ``share`` of colours, sizes and relations; save to the folder ``out``."""
     import torch
 
     torch.manual_seed(seed)

@@ -34,7 +34,7 @@ class Lesson(NamedTuple):
 class Course:
     """How much of what is taught about each picture: yes/no questions, captions and boxes, on average.
 
-    ``careless`` is the share of colours, sizes and relations that captions leave out, ``loose`` that of boxes drawn with
+    ``careless`` is the share of colours, sizes and relations that captions leave out, ``loose`` that of boxes that have
     a margin.
     """
 
@@ -73,7 +73,7 @@ def draw_lessons(
 
 
 def find(scene: Scene, rng: np.random.Generator, loose: float = 0.0) -> Lesson:
-    """The question for the boxes of one kind of thing that a scene shows, and these, the ``loose`` share with a margin."""
+    """The question for the boxes of one kind of thing in a scene, and these, the ``loose`` share with a margin."""
     kind = draw_kind(scene, rng)
     found = [loosened(box) if loose and rng.random() < loose else box for box in boxes_of(scene, kind)]
     return Lesson(where(Group(len(found), kind)), write_boxes(found))

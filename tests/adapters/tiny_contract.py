@@ -149,7 +149,7 @@ def a_row_does_not_depend_on_its_batch(family: Family, tmp_path: Path) -> None:
 def _a_plain_pipeline_reads_the_lora(
     family: Family, folder: Path, read: Callable[[Any, Path], None], relative: bool
 ) -> None:
-    """`read` puts the saved LoRA into a pipeline; `relative`: to the size of what it makes, where weights are merged."""
+    """`read` puts the saved LoRA into a pipeline; `relative`: to the size of what it makes (weights are merged)."""
     adapter, pipe = family.make(), family.plain()
     start = start_of(adapter)
     before = family.call(pipe, TEXTS, start, STEPS, 1.0, "latent")

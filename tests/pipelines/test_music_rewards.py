@@ -1,6 +1,7 @@
 """Every target of the table is a run file that builds, and the README shows what is committed."""
 
 import json
+
 import pytest
 
 from mmalign.core.config import load

@@ -87,19 +87,23 @@ def keep(path: Path, result: dict[str, Any]) -> None:
 
 def reported(result: dict[str, Any], stem: str) -> str:
     """One line of the README's table: what was trained on, what the truth says, and how to get the same."""
-    trained, truth = (next(row for row in result["mean"] if row["role"] == role) for role in ("trained", "verifier"))
+    trained = [row for row in result["mean"] if row["role"] == "trained"]
     judges = [row for row in result["mean"] if row["role"] == "judge"]
+    truth = next(row for row in result["mean"] if row["role"] == "verifier")
     changes = ", ".join(f"{delta:+.3f}" for delta in truth["delta_by_seed"])
     lowest = min(low for low, _ in truth["ci_by_seed"])
-    wins = f", wins {statistics.fmean(rates):.0%}" if (rates := trained.get("win_rate_by_seed")) else ""
     cells = (
         f"[{stem}](assets/results/{stem}.json)",
-        f"{trained['name']} {trained['before']:.3f} → {trained['after']:.3f}{wins}",
-        "; ".join(f"{row['name']} {row['before']:.3f} → {row['after']:.3f}" for row in judges),
+        "; ".join(f"{_moved(row)}, wins {statistics.fmean(row['win_rate_by_seed']):.0%}" for row in trained),
+        "; ".join(map(_moved, judges)),
         f"{truth['before']:.3f} → **{truth['after']:.3f}** ({changes}; lowest 95 % bound {lowest:+.3f})",
         f"`{result['command']}`",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _moved(row: dict[str, Any]) -> str:
+    return f"{row['name']} {row['before']:.3f} → {row['after']:.3f}"
 
 
 def table() -> str:

@@ -95,8 +95,12 @@ def test_the_rewriter_reads_with_its_own_tokenizer() -> None:
 
 def test_the_committed_files_are_the_splits(tmp_path) -> None:
     write_prompt_files(tmp_path)
-    for split in ("train", "heldout"):
-        for name in (f"scenes_{split}.txt", f"requests_{split}.jsonl"):
-            assert (tmp_path / name).read_text() == asset_path(f"prompts/{name}").read_text()
-        rows = [json.loads(line) for line in (tmp_path / f"requests_{split}.jsonl").read_text().splitlines()]
-        assert all(bool(unseen_compositions(parse(row["request"]))) == (split == "heldout") for row in rows)
+    for path in tmp_path.iterdir():
+        assert path.read_text() == asset_path(f"prompts/{path.name}").read_text()
+    rows = {
+        part: [json.loads(line) for line in (tmp_path / f"requests_{part}.jsonl").read_text().splitlines()]
+        for part in ("train", "heldout", "seen")
+    }
+    for part, asked in rows.items():
+        assert all(bool(unseen_compositions(parse(row["request"]))) == (part == "heldout") for row in asked)
+    assert not {row["prompt"] for row in rows["train"]} & {row["prompt"] for row in rows["seen"]}

@@ -1,5 +1,7 @@
 """Captions of tunes, the requests they state, and the splits: what is held out is really held out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from mmalign.miniworld.tunes.grammar import (
     sample_tune,
 )
 from mmalign.miniworld.tunes.language import make_request
-from mmalign.miniworld.tunes.splits import distinct_requests, heldout_requests, train_requests
+from mmalign.miniworld.tunes.splits import distinct_requests, heldout_requests, train_requests, write_prompt_files
 from mmalign.miniworld.tunes.styles import STYLES, sample_style
 from mmalign.miniworld.tunes.tune import ATTRIBUTES, Tune
 
@@ -111,10 +113,18 @@ def test_what_is_held_out_is_never_played_in_training_but_each_value_is() -> Non
     assert all(plays_unseen(tune) for tune in play_clips(20, 0, "heldout")[2])
 
 
-@pytest.mark.parametrize(("split", "n"), [("train", 1000), ("heldout", 256)])
-def test_prompt_files_are_what_the_splits_give(split: str, n: int) -> None:
-    lines = asset_path(f"prompts/tunes_{split}.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == [request.text for request in distinct_requests(split, n)]
+def test_prompt_files_are_what_the_splits_give(tmp_path: Path) -> None:
+    write_prompt_files(tmp_path)
+    lines = {path.name: path.read_text(encoding="utf-8").splitlines() for path in tmp_path.iterdir()}
+    assert {name: len(found) for name, found in lines.items()} == {
+        "tunes_train.txt": 1000,
+        "tunes_heldout.txt": 256,
+        "tunes_seen.txt": 256,
+    }
+    assert lines["tunes_heldout.txt"] == [request.text for request in distinct_requests("heldout", 256)]
+    assert not set(lines["tunes_train.txt"]) & set(lines["tunes_seen.txt"])
+    for name, found in lines.items():
+        assert found == asset_path(f"prompts/{name}").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -43,10 +43,12 @@ def curve(out: Path) -> list[dict[str, float]]:
 
 
 def scissors(runs: list[dict[str, Any]], last: int) -> str | None:
-    """Reward and truth over training, seeds averaged, as an SVG; None where nothing was measured on the way."""
-    names = [next(row["name"] for row in runs[0]["rows"] if row["role"] == role) for role in ("trained", "verifier")]
+    """Reward and truth over training, seeds averaged, as an SVG; None where one is missing or only ends are known."""
+    pair = [_of_role(runs[0]["rows"], role) for role in ("trained", "verifier")]
+    if not all(pair):
+        return None
     series = []
-    for name, tone in zip(names, ("learned", "truth"), strict=True):
+    for name, tone in zip((rows[0]["name"] for rows in pair), ("learned", "truth"), strict=True):
         ends = [next(row for row in run["rows"] if row["name"] == name) for run in runs]
         points = {0: [row["before"] for row in ends], last: [row["after"] for row in ends]}
         for run in runs:
@@ -55,6 +57,10 @@ def scissors(runs: list[dict[str, Any]], last: int) -> str | None:
                     points.setdefault(int(entry["step"]), []).append(entry[name])
         series.append(Series(name, [(step, statistics.fmean(points[step])) for step in sorted(points)], tone))
     return standalone(aligned_chart(*series)) if len(series[0].points) > 2 else None
+
+
+def _of_role(rows: list[dict[str, Any]], role: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["role"] == role]
 
 
 def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,20 +92,22 @@ def keep(path: Path, result: dict[str, Any]) -> None:
 
 
 def reported(result: dict[str, Any], stem: str) -> str:
-    """One line of the README's table: what was trained on, what the truth says, and how to get the same."""
-    trained = [row for row in result["mean"] if row["role"] == "trained"]
-    judges = [row for row in result["mean"] if row["role"] == "judge"]
-    truth = next(row for row in result["mean"] if row["role"] == "verifier")
-    changes = ", ".join(f"{delta:+.3f}" for delta in truth["delta_by_seed"])
-    lowest = min(low for low, _ in truth["ci_by_seed"])
+    """One line of the README's table: what was trained on, what others and the truth say, how to get the same."""
+    trained, judges, truths = (_of_role(result["mean"], role) for role in ("trained", "judge", "verifier"))
     cells = (
         f"[{stem}](assets/results/{stem}.json)",
         "; ".join(f"{_moved(row)}, wins {statistics.fmean(row['win_rate_by_seed']):.0%}" for row in trained),
         "; ".join(map(_moved, judges)),
-        f"{truth['before']:.3f} → **{truth['after']:.3f}** ({changes}; lowest 95 % bound {lowest:+.3f})",
+        "; ".join(map(_held, truths)),
         f"`{result['command']}`",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _held(row: dict[str, Any]) -> str:
+    changes = ", ".join(f"{delta:+.3f}" for delta in row["delta_by_seed"])
+    lowest = min(low for low, _ in row["ci_by_seed"])
+    return f"{row['before']:.3f} → **{row['after']:.3f}** ({changes}; lowest 95 % bound {lowest:+.3f})"
 
 
 def _moved(row: dict[str, Any]) -> str:
@@ -108,9 +116,7 @@ def _moved(row: dict[str, Any]) -> str:
 
 def table() -> str:
     """Every committed result as Markdown."""
-    head = (
-        "| run | trained on | judged by | verifier: share of prompts fully satisfied | command |\n|---|---|---|---|---|"
-    )
+    head = "| run | trained on | judged by | truth | command |\n|---|---|---|---|---|"
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     return "\n".join([head, *(reported(result, stem) for stem, result in found.items())])
 

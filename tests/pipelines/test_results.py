@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.results import RESULTS, across_seeds, run_seed, scissors, table
+from pipelines.results import RESULTS, across_seeds, reported, run_seed, scissors, table
 from tests.pipelines.readme import ROOT, missing
 
 
@@ -67,3 +67,11 @@ def test_a_picture_of_what_was_measured_on_the_way(runs: list[dict[str, Any]]) -
     for run in runs:
         run["curve"] = []
     assert scissors(runs, 10) is None
+
+
+def test_a_reward_model_has_judges_alone(runs: list[dict[str, Any]]) -> None:
+    for run in runs:
+        run["rows"] = run["rows"][1:2]
+    assert scissors(runs, 10) is None
+    line = reported({"mean": across_seeds(runs), "command": "python"}, "reward_model")
+    assert line == "| [reward_model](assets/results/reward_model.json) |  | judge 0.500 → 0.600 |  | `python` |"

@@ -103,6 +103,22 @@ class Iou:
         matched = match_boxes(predicted[valid], truth, self.kind, self.threshold, same)
         return _scored(matched, len(predicted), len(truth), int(valid.sum()))
 
+    def marked(self, prompt: Prompt, output: str) -> tuple[Float[Tensor, "M 4"], Float[Tensor, "N 4"]]:
+        """The true boxes and an answer's, xyxy in shares of the picture's sides, to be drawn; none where none is valid.
+
+        A picture whose size no column tells is as large as `prompt.media["image"]`.
+        """
+        height, width = prompt.media["image"].shape[-2:]
+        size = size_in(prompt.meta.get(self.size), self.size) or (float(width), float(height))
+        seen = size_in(prompt.meta.get(self.seen_size), self.seen_size) if self.seen_size else size
+        truth, _ = self._truth(prompt.meta[self.column], size)
+        try:
+            found = boxes_in(answer_of(output, self.where), self.writing)[: self.most]
+            predicted = self._predicted(found, seen, (1.0, 1.0))
+        except Unreadable:
+            predicted = truth[:0]
+        return _moved(truth, extent(self.truth_frame, size), (1.0, 1.0)), predicted[predicted.isfinite().all(1)]
+
     def _predicted(self, found: Sequence[FoundBox], seen: Size | None, common: Size | None) -> Float[Tensor, "N 4"]:
         """In the common frame; a row of NaN where a box is invalid (`invalid: miss`)."""
         rows = []

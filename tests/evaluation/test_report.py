@@ -1,5 +1,7 @@
 """The report is one valid, self-contained file, whatever is missing; its charts show the numbers they are given."""
 
+import base64
+import io
 import re
 import shutil
 from dataclasses import replace
@@ -9,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageColor
 
 from mmalign.core.errors import DataError
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report import write_report
+from mmalign.evaluation.report.boxes import ANSWERED, TRUE
 from mmalign.evaluation.report.charts import (
     Scale,
     Series,
@@ -123,6 +128,29 @@ def test_what_prompts_are_about_is_shown(tmp_path: Path) -> None:
     assert html.count('<img class="asked"') == 6
     kept = Evaluation.load(run / "evaluation" / "after").prompts[5].media["image"]
     torch.testing.assert_close(kept, torch.full((3, 4, 4), 0.5), atol=1 / 255, rtol=0)
+
+
+def test_boxes_are_drawn_where_the_answer_and_the_truth_say(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "r", "text")
+    file = yaml.safe_load((run / "run.yaml").read_text())
+    file["rewards"]["near"] = {"name": "iou", "weight": 1.0}
+    (run / "run.yaml").write_text(yaml.safe_dump(file))
+    for side in ("before", "after"):
+        found = Evaluation.load(run / "evaluation" / side)
+        found.outputs = ["[ 32 , 0 , 64 , 64 ]", *["nowhere"] * 5]
+        meta = {"boxes": [[0, 0, 16, 16]], "size": [64, 64]}
+        found.prompts = [replace(p, media={"image": torch.ones(3, 64, 64)}, meta=meta) for p in found.prompts]
+        found.save(run / "evaluation" / side)
+    html, page = checked(write_report(run))
+    pictures = [
+        Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+        for data in re.findall(r'<img class="asked" src="data:image/png;base64,([^"]+)"', html)
+    ]
+    assert len(pictures) == 12 and pictures[0].size == (256, 256)
+    green, orange = ImageColor.getrgb(TRUE), ImageColor.getrgb(ANSWERED)
+    assert pictures[0].getpixel((63, 30)) == green and pictures[0].getpixel((128, 30)) == orange
+    assert orange not in {colour for _, colour in pictures[2].getcolors()}
+    assert "Boxes: true ones green" in " ".join(page.text)
 
 
 @pytest.mark.parametrize("part", PARTS)

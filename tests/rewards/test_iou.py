@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops
 
-from mmalign.core.types import Status
+from mmalign.core.types import Prompt, Status
 from mmalign.rewards import functional as F
 from mmalign.rewards.iou import Iou
 from tests.rewards.asking import one, scored, told
@@ -134,6 +134,17 @@ def test_every_convention_says_the_same(seed, frame, layout):
     found = Iou(frame=frame, layout=layout, kind="ciou")(told((json.dumps(written.tolist()), meta)))
     expected = F.match_boxes(said, truth, "ciou").score
     assert found.status.item() == OK and found.value.item() == pytest.approx(expected, abs=1e-5)
+    prompt = Prompt("where?", media={"image": torch.zeros(3, 200, 100)}, meta={"boxes": truth.tolist()})
+    drawn = Iou(frame=frame, layout=layout).marked(prompt, json.dumps(written.tolist()))
+    for boxes_drawn, exact in zip(drawn, (truth, said), strict=True):
+        torch.testing.assert_close(boxes_drawn, exact / size.repeat(2), atol=1e-9, rtol=0)
+
+
+def test_nothing_is_drawn_of_an_answer_that_names_no_box():
+    prompt = Prompt("where?", media={"image": torch.zeros(3, 64, 64)}, meta={"boxes": [[0, 0, 32, 64]]})
+    for answer in ("there", "[ 9 , 9 , 2 , 2 ]"):
+        true, said = Iou().marked(prompt, answer)
+        assert true.tolist() == [[0, 0, 0.5, 1]] and not len(said)
 
 
 def test_other_writings_and_frames():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmalign.core.errors import MmalignError
 from mmalign.core.types import Audio, Prompt, Status
 from mmalign.evaluation.records import Evaluation
+from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
 from mmalign.media.audio import audio_uri, read_audio
 from mmalign.media.image import data_uri, read_image, to_pil
 from mmalign.media.spectrogram import spectrogram
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["Card", "Sheet", "Side", "cards", "sheets"]
 
@@ -33,7 +37,10 @@ class Score:
 
 @dataclass
 class Side:
-    """One output with its scores; `kind` says which of `uri` and `text` to show, `picture` what a sound looks like."""
+    """One output with its scores; `kind` says which of `uri` and `text` to show.
+
+    `picture` is what a sound looks like, or what the prompt is about with the boxes that a text names.
+    """
 
     label: str
     kind: str
@@ -76,13 +83,14 @@ def cards(record: RunRecord) -> list[Card]:
     if not sides:
         return []
     count = min(MOST_CARDS, *(_kept(e) for _, e in sides))
+    draw = drawing(record.run)
     paired = len(sides) == 2 and [p.text for p in sides[0][1].prompts] == [p.text for p in sides[1][1].prompts]
     shown = sides if paired else sides[-1:]
     return [
         Card(
             shown[0][1].prompts[i].text,
-            [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None) for label, e in shown],
-            _asked(shown[0][1].prompts[i]),
+            [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None, draw) for label, e in shown],
+            "" if draw else _asked(shown[0][1].prompts[i]),
         )
         for i in range(count)
     ]
@@ -92,15 +100,27 @@ def _asked(prompt: Prompt) -> str:
     return _picture(prompt.media["image"]) if "image" in prompt.media else ""
 
 
+def _boxes(prompt: Prompt, answer: str, draw: Draw | None) -> str:
+    if draw is None or "image" not in prompt.media:
+        return ""
+    picture = _enlarged(to_pil(prompt.media["image"]))
+    draw(prompt, answer, picture)
+    return data_uri(picture)
+
+
 def _kept(evaluation: Evaluation) -> int:
     return len(evaluation.outputs)
 
 
-def _side(label: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None) -> Side:
+def _side(
+    label: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None, draw: Draw | None
+) -> Side:
     scores = [_score(name, evaluation, i, record, base) for name in evaluation.scores]
     output: Any = evaluation.outputs
     if isinstance(output, list):
-        return Side(label, "text", text=output[i], scores=scores)
+        return Side(
+            label, "text", picture=_boxes(evaluation.prompts[i], output[i], draw), text=output[i], scores=scores
+        )
     if isinstance(output, Audio):
         end = None if output.mask is None else int(output.mask[i].sum())
         clip = _clip(output.samples[i, :, :end], output.rate)
@@ -129,15 +149,17 @@ def _clip(samples: Any, rate: int) -> Clip:
 
 
 def _picture(image: Any) -> str:
-    """A data URI: small pictures enlarged by whole pixels so that browsers do not blur them, large ones as JPEG."""
-    from PIL import Image
-
+    """A data URI: small pictures enlarged, large ones as JPEG."""
     picture = to_pil(image)
-    if max(picture.size) >= SHOWN_PIXELS:
-        return data_uri(picture, ".jpg", longest=512)
+    return data_uri(picture, ".jpg", longest=512) if max(picture.size) >= SHOWN_PIXELS else data_uri(_enlarged(picture))
+
+
+def _enlarged(picture: Image) -> Image:
+    """By whole pixels, so that browsers do not blur it."""
+    from PIL.Image import Resampling
+
     factor = -(-SHOWN_PIXELS // max(picture.size))
-    enlarged = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    return data_uri(enlarged)
+    return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
 
 
 def sheets(record: RunRecord) -> list[Sheet]:

@@ -36,6 +36,7 @@ def evaluate(
             typer.echo((done.directory.path / "summary.json").read_text(), nl=False)
         else:
             print_rows(done.rows)
+            typer.echo(f"\nreport         {done.directory.path / 'report.html'}")
         return
     if as_json:
         rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,10 @@ from mmalign.training import checkpoint
 
 @dataclass
 class Evaluated:
-    """What was measured: `rows` (before/after) for a run directory, `evaluation` for the policy as it is now."""
+    """What was measured: `rows` (before/after) for a run directory, `evaluation` for the policy as it is now.
+
+    `directory` is where a run directory's comparison was written.
+    """
 
     evaluation: Any
     rows: Sequence[Any]
@@ -35,8 +39,9 @@ def evaluate(
     """Measure a policy on held-out prompts.
 
     Args:
-        run: a run file (the generator as it is), or a run directory (its start against its newest checkpoint; the
-            directory's evaluation, summary and report are written again).
+        run: a run file (the generator as it is), or a run directory (its start against its newest checkpoint). The
+            directory's evaluation, summary and report are written again; with other prompts or changes they stay, and
+            the comparison is written to a folder of its own in `evaluated/`.
         prompts: a file of prompts instead of the run's own held-out ones.
         changes: `key.path=value` overrides.
         allow: modules that the run file may name.
@@ -51,14 +56,23 @@ def evaluate(
     parts.load()
     if directory is None:
         return Evaluated(measure(parts, questions), [], None)
-    return _compare_with_start(parts, directory, questions)
+    newest = checkpoint.latest(directory.checkpoints)
+    if prompts or changes:
+        directory = _beside(directory, Path(prompts).stem if prompts else "changed")
+        directory.start(file, fresh=True)
+    return _compare_with_start(parts, newest, directory, questions)
 
 
-def _compare_with_start(parts: Parts, directory: RunDirectory, prompts: Sequence[Any]) -> Evaluated:
+def _beside(run: RunDirectory, name: str) -> RunDirectory:
+    """A new folder of the run for what it was asked later."""
+    folder = run.path / "evaluated"
+    return RunDirectory(folder / f"{len(list(folder.glob('*'))) + 1}-{name}")
+
+
+def _compare_with_start(parts: Parts, newest: Path, directory: RunDirectory, prompts: Sequence[Any]) -> Evaluated:
     from mmalign.evaluation.report import write_report
 
     start = time.perf_counter()
-    newest = checkpoint.latest(directory.checkpoints)
     found = {"before": measure(parts, prompts)}
     parts.adapter.restore(newest / "adapter")
     found["after"] = measure(parts, prompts)
@@ -66,6 +80,13 @@ def _compare_with_start(parts: Parts, directory: RunDirectory, prompts: Sequence
         with write_folder_beside(directory.evaluation(when)) as beside:
             evaluation.save(beside)
             (beside / "done").write_text(f"{newest.name}\n")
-    rows = summarise(parts, directory, time.perf_counter() - start)
+    rows = summarise(parts, directory, _seconds(directory) or time.perf_counter() - start)
     write_report(directory.path)
     return Evaluated(found["after"], rows, directory)
+
+
+def _seconds(directory: RunDirectory) -> float | None:
+    """How long the run itself took, if it got that far."""
+    summary = directory.path / "summary.json"
+    found = json.loads(summary.read_text(encoding="utf-8")).get("seconds") if summary.exists() else None
+    return None if found is None else float(found)

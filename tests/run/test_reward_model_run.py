@@ -95,7 +95,8 @@ def test_preferences_become_a_model_and_the_model_a_reward(write: Callable[..., 
     after = {row.name: row.after for row in bench.rows}
     assert after["best_of_4"] > 0.9 and after["ties"] > 0.6 and after["rewardbench2"] > 0.8
     assert {"best_of_4/Plain", "best_of_4/Other", "accuracy/Ties"} <= after.keys() | {"accuracy/Ties"}
-    kept = json.loads((run / "summary.json").read_text())["rows"]
+    assert bench.directory is not None and bench.directory.path == run / "evaluated" / "1-benchmark"
+    kept = json.loads((bench.directory.path / "summary.json").read_text())["rows"]
     assert {row["name"] for row in kept} == set(after)
 
     tuned = mmalign.train(write(GRPO, reward=run), out=tmp_path / "followed").directory.path

@@ -70,11 +70,21 @@ def test_resume_is_the_uninterrupted_run_bit_for_bit(run_file: RunFile, tmp_path
 
 def test_evaluating_a_directory_compares_with_its_start(run_file: RunFile, tmp_path: Path) -> None:
     finished = train(load(run_file("full")), out=tmp_path / "run")
+    seconds = json.loads((finished.directory.path / "summary.json").read_text())["seconds"]
     done = evaluate(finished.directory.path)
     assert [row.name for row in done.rows] == [row.name for row in finished.rows]
     for again, row in zip(done.rows, finished.rows, strict=True):
         assert again.before == pytest.approx(row.before, abs=1e-6)
         assert again.after == pytest.approx(row.after, abs=1e-5)
+    record = {name: (tmp_path / "run" / name).read_text() for name in ("run.yaml", "summary.json", "report.html")}
+    assert json.loads(record["summary.json"])["seconds"] == seconds
+    for number in (1, 2):
+        asked = evaluate(finished.directory.path, changes=["evaluation.seed=5"])
+        assert asked.directory is not None
+        assert asked.directory.path == finished.directory.path / "evaluated" / f"{number}-changed"
+        assert load(asked.directory.path / "run.yaml").evaluation.seed == 5
+        assert (asked.directory.path / "report.html").is_file()
+    assert record == {name: (tmp_path / "run" / name).read_text() for name in record}
     alone = evaluate(load(run_file()))
     assert alone.rows == [] and set(alone.evaluation.names()) == {"crisp", "small"}
 

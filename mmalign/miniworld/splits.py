@@ -33,21 +33,15 @@ def distinct_requests(split: str, n: int, seed: int = 0) -> list[Request]:
 def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> None:
     """Write ``scenes_*.txt``, a distinct caption a line, and ``requests_*.jsonl``, everyday wordings of such captions.
 
-    ``*`` is train and heldout; ``requests_seen.jsonl`` has other wordings of what may be trained on.
+    ``*`` is train and heldout.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for split, n in (("train", train), ("heldout", heldout)):
         lines = [request.text for request in distinct_requests(split, n)]
         (folder / f"scenes_{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         asked = pairs(n, _DRAWING.salt[split], partial(sample_request, split=split))
-        _write_requests(folder / f"requests_{split}.jsonl", asked)
-    asked = pairs(train + heldout, _DRAWING.salt["train"], partial(sample_request, split="train"))
-    _write_requests(folder / "requests_seen.jsonl", asked[train:])
-
-
-def _write_requests(path: Path, asked: list[tuple[str, Request]]) -> None:
-    rows = [json.dumps({"prompt": text, "request": request.text}) for text, request in asked]
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        rows = [json.dumps({"prompt": text, "request": request.text}) for text, request in asked]
+        (folder / f"requests_{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

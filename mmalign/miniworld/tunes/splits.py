@@ -28,16 +28,11 @@ def distinct_requests(split: str, n: int, seed: int = 0) -> list[Request]:
 
 
 def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> None:
-    """Write ``tunes_train.txt``, ``tunes_heldout.txt`` and ``tunes_seen.txt``, one distinct caption a line.
-
-    The last has other captions of what may be trained on.
-    """
+    """Write ``tunes_train.txt`` and ``tunes_heldout.txt``, one distinct caption a line."""
     folder.mkdir(parents=True, exist_ok=True)
-    allowed = distinct_requests("train", train + heldout)
-    parts = {"train": allowed[:train], "heldout": distinct_requests("heldout", heldout), "seen": allowed[train:]}
-    for part, requests in parts.items():
-        lines = [request.text for request in requests]
-        (folder / f"tunes_{part}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for split, n in (("train", train), ("heldout", heldout)):
+        lines = [request.text for request in distinct_requests(split, n)]
+        (folder / f"tunes_{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -69,4 +69,4 @@ def _for_every_row(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Give a mask (tokens, tokens) its two axes for rows and heads."""
     mask = named.get("attn_mask")
-    return given, named if mask is None else {**named, "attn_mask": mask[None, None]}
+    return given, named if mask is None or mask.ndim != 2 else {**named, "attn_mask": mask[None, None]}

@@ -107,6 +107,9 @@ class Iou:
         """The true boxes and an answer's, xyxy in shares of the picture's sides, to be drawn; none where none is valid.
 
         A picture whose size no column tells is as large as `prompt.media["image"]`.
+
+        Raises:
+            ValueError: the columns hold no valid box or size.
         """
         height, width = prompt.media["image"].shape[-2:]
         size = size_in(prompt.meta.get(self.size), self.size) or (float(width), float(height))

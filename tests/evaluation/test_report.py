@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
 from mmalign.core.errors import DataError
+from mmalign.core.types import Prompt
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report import write_report
-from mmalign.evaluation.report.boxes import ANSWERED, TRUE
+from mmalign.evaluation.report.boxes import ANSWERED, TRUE, drawing
 from mmalign.evaluation.report.charts import (
     Scale,
     Series,
@@ -151,6 +152,21 @@ def test_boxes_are_drawn_where_the_answer_and_the_truth_say(tmp_path: Path) -> N
     assert pictures[0].getpixel((63, 30)) == green and pictures[0].getpixel((128, 30)) == orange
     assert orange not in {colour for _, colour in pictures[2].getcolors()}
     assert "Boxes: true ones green" in " ".join(page.text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "meta"),
+    [
+        ("[ 1 , 1 , 2 , 900 ]", {"boxes": [[0, 0, 1, 1]], "size": [1000, 1000]}),  # thinner than a shown pixel
+        ("[ 1 , 1 , 20 , 90 ]", {"boxes": [[9, 9, 1, 1]], "size": [1000, 1000]}),  # no true box
+        ("[ 1 , 1 , 20 , 90 ]", {"boxes": [[0, 0, 1, 1]], "size": [1000]}),
+    ],
+)
+def test_no_box_keeps_a_report_from_being_written(answer: str, meta: dict[str, object]) -> None:
+    draw = drawing({"rewards": {"near": {"name": "iou"}}})
+    picture, prompt = Image.new("RGB", (256, 256)), Prompt("?", media={"image": torch.ones(3, 1000, 1000)}, meta=meta)
+    assert draw is not None and draw(prompt, answer, picture) is None
+    assert drawing({"rewards": {"clip": {"name": "clip"}}}) is None and drawing({}) is None
 
 
 @pytest.mark.parametrize("part", PARTS)

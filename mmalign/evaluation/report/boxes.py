@@ -26,7 +26,7 @@ def drawing(run: Mapping[str, Any]) -> Draw | None:
     if options is None:
         return None
     known = {field.name for field in fields(Iou)}
-    reward = Iou(**{key: value for key, value in options.items() if key in known and key != "name"})
+    reward = Iou(**{key: value for key, value in options.items() if key in known})
     return lambda prompt, answer, picture: _draw(reward, prompt, answer, picture)
 
 
@@ -35,8 +35,13 @@ def _draw(reward: Iou, prompt: Prompt, answer: str, picture: Any) -> None:
 
     if "image" not in prompt.media or reward.column not in prompt.meta:
         return
-    pen = ImageDraw.Draw(picture)
-    for boxes, colour in zip(reward.marked(prompt, answer), (TRUE, ANSWERED), strict=True):
+    try:
+        marked = reward.marked(prompt, answer)
+    except ValueError:  # the row's boxes fit no picture; its score says so
+        return
+    pen, width, height = ImageDraw.Draw(picture), picture.width, picture.height
+    for boxes, colour in zip(marked, (TRUE, ANSWERED), strict=True):
         for x1, y1, x2, y2 in boxes.tolist():
-            corners = (x1 * picture.width, y1 * picture.height, x2 * picture.width - 1, y2 * picture.height - 1)
-            pen.rectangle(corners, outline=colour, width=max(2, picture.width // 128))
+            left, top = x1 * width, y1 * height
+            corners = (left, top, max(left, x2 * width - 1), max(top, y2 * height - 1))
+            pen.rectangle(corners, outline=colour, width=max(2, width // 128))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Card", "Sheet", "Side", "cards", "sheets"]
 
 MOST_CARDS, MOST_SHEETS, MOST_CLIPS = 12, 5, 6
-SHOWN_PIXELS = 256
+SHOWN_PIXELS, LARGEST_PIXELS = 256, 512
 
 
 @dataclass
@@ -103,9 +105,7 @@ def _asked(prompt: Prompt) -> str:
 def _boxes(prompt: Prompt, answer: str, draw: Draw | None) -> str:
     if draw is None or "image" not in prompt.media:
         return ""
-    picture = _enlarged(to_pil(prompt.media["image"]))
-    draw(prompt, answer, picture)
-    return data_uri(picture)
+    return _picture(prompt.media["image"], partial(draw, prompt, answer))
 
 
 def _kept(evaluation: Evaluation) -> int:
@@ -148,18 +148,20 @@ def _clip(samples: Any, rate: int) -> Clip:
     return Clip(audio_uri(samples, rate), picture)
 
 
-def _picture(image: Any) -> str:
-    """A data URI: small pictures enlarged, large ones as JPEG."""
-    picture = to_pil(image)
-    return data_uri(picture, ".jpg", longest=512) if max(picture.size) >= SHOWN_PIXELS else data_uri(_enlarged(picture))
-
-
-def _enlarged(picture: Image) -> Image:
-    """By whole pixels, so that browsers do not blur it."""
+def _picture(image: Any, draw: Callable[[Image], None] | None = None) -> str:
+    """A data URI: small pictures enlarged by whole pixels so that browsers do not blur them, large ones as JPEG."""
     from PIL.Image import Resampling
 
-    factor = -(-SHOWN_PIXELS // max(picture.size))
-    return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
+    picture = to_pil(image)
+    large = max(picture.size) >= SHOWN_PIXELS
+    if large:
+        picture.thumbnail((LARGEST_PIXELS, LARGEST_PIXELS))
+    else:
+        factor = -(-SHOWN_PIXELS // max(picture.size))
+        picture = picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
+    if draw is not None:
+        draw(picture)
+    return data_uri(picture, ".jpg" if large else ".png")
 
 
 def sheets(record: RunRecord) -> list[Sheet]:

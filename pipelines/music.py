@@ -5,8 +5,12 @@
     python -m pipelines.music preferences.jsonl                   # DPO on {"prompt", "chosen", "rejected"}, sound files
     python -m pipelines.music exemplars/ --objective grpo         # the same distance as credit per clip; or r0
 
-Every other word is a change of the run file, as `trainer.steps=50`. By default Stable Audio Open (one 80 GB GPU); any
-run file of sound does, `--config mine.yaml`. Leaves a run directory with a report whose sounds can be played.
+Every other word is a change of the run file, as `trainer.steps=50`. By default Stable Audio Open (meant for one GPU of
+80 GB); `--config mine.yaml` may name any run file of sound with one reward that has a `reference`. The embedded models:
+
+    python -m pipelines.music assets/exemplars/jig --config configs/quickstart/audio.yaml
+
+Leaves a run directory with a report whose sounds can be played.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import mmalign
-from mmalign.core.config import load
+from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.run.train import Finished
@@ -25,51 +29,81 @@ from mmalign.run.train import Finished
 CONFIG = Path(__file__).parents[1] / "configs" / "text_to_audio" / "stable_audio_dragon.yaml"
 Objective = Literal["dragon", "grpo", "r0"]
 
-#: What else changes with the objective: GRPO explores by noise (below), R0 needs few steps to differentiate through.
+#: The objective, where the run file has another one.
 FORMS: dict[Objective, list[str]] = {
-    "dragon": [],
-    "grpo": ["objective={name: grpo, group_size: 8}"],
-    "r0": ["objective={name: r0}", "policy={name: few_step, num_inference_steps: 4, eval_steps: 4}"],
+    "dragon": ["objective={name: dragon, builder: greedy_swap}"],
+    "grpo": ["objective={name: grpo, group_size: 8}", "trainer.batch=8", "trainer.spans=1"],
+    "r0": ["objective={name: r0}"],
 }
-NOISE = {"ddpm": "policy.eta=1.0", "flow": "policy.noise_level=0.6"}
+#: GRPO explores by noise: what it is where the run file's is 0.
+NOISE = {"ddpm": ("eta", 1.0), "flow": ("noise_level", 0.6)}
+#: R0's few steps keep these of the run file's policy.
+KEPT = ("rows", "guidance_scale", "eval_guidance_scale")
 PREFERENCES = ["objective={name: dpo, beta: 2000, beta_unit: mean, draws: 2}", "rewards={}"]
 
 
-def changes_for(config: Path, target: str, objective: Objective = "dragon", pairs: str = "") -> list[str]:
+def changes_for(run: RunFile, target: str, objective: Objective = "dragon", pairs: str = "") -> list[str]:
     """The changes of a run file that align towards `target`.
 
     Args:
-        config: the run file; its first reward with a `reference` gets the target.
+        run: its reward with a `reference` gets the target.
         target: a folder of sounds, a `.txt` of descriptions, `.safetensors` statistics, or a table of preferences.
         objective: of the first three.
         pairs: captioned sounds that measure the gap between a CLAP's texts and sounds; for descriptions.
 
     Raises:
         DataError: nothing there.
-        ConfigError: descriptions without `pairs`, an objective for preferences, or a run file without such a reward.
+        ConfigError: descriptions without `pairs`, an objective for preferences, or no reward that can be pointed there.
     """
     place = require_local(target)
     if place.is_file() and place.suffix in (".jsonl", ".parquet", ".csv"):
         if objective != "dragon":
             raise ConfigError(f"--objective {objective}: preferences are learned by DPO; leave it out.")
-        return [*PREFERENCES, f"data={{name: preferences, path: {place}}}"]
+        return [*PREFERENCES, f"data={{name: preferences, path: {place}, held_out: 0.1}}"]
     if place.suffix == ".txt" and not pairs:
         raise ConfigError(
             "--pairs: descriptions are compared with sounds across a CLAP's modality gap; name a JSONL of sounds with "
             "their captions, or none."
         )
-    run = load(config)
-    slot = next((name for name, reward in run.rewards.items() if "reference" in reward), None)
-    if slot is None:
-        raise ConfigError(f"{config}: none of its rewards has a `reference` that could become {place}.")
+    slot = pointed(run, place)
     told = [f"rewards.{slot}.pairs={pairs}"] if pairs else []
-    noise = [NOISE[run.policy["name"]]] if objective == "grpo" and run.policy["name"] in NOISE else []
-    return [f"rewards.{slot}.reference={place}", *told, *FORMS[objective], *noise]
+    return [f"rewards.{slot}.reference={place}", *told, *formed(run, objective)]
+
+
+def pointed(run: RunFile, place: Path) -> str:
+    """The reward that can be pointed to `place`."""
+    found = [name for name, reward in run.rewards.items() if "reference" in reward]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{place} becomes the `reference` of one reward, and the run file has {', '.join(found) or 'none'} with "
+            "one; give it a single `fad` or `kad`."
+        )
+    reward = run.rewards[found[0]]
+    if place.suffix != ".safetensors" and "encoder" not in reward:
+        raise ConfigError(
+            f"rewards.{found[0]}.encoder: so far the statistics in {reward['reference']} said what listens; for "
+            f"{place} name it, as rewards.{found[0]}.encoder={{name: clap, checkpoint: …}}."
+        )
+    return found[0]
+
+
+def formed(run: RunFile, objective: Objective) -> list[str]:
+    """The changes that give a run file this objective and what its policy needs for it."""
+    changes = [] if run.objective["name"] == objective else FORMS[objective]
+    policy = run.policy
+    knob, level = NOISE.get(policy["name"], ("", 0.0))
+    if objective == "grpo" and knob and policy.get(knob) == 0:
+        changes = [*changes, f"policy.{knob}={level}"]
+    if objective == "r0" and policy["name"] != "few_step":
+        kept = "".join(f", {name}: {policy[name]}" for name in KEPT if name in policy)
+        changes = [*changes, f"policy={{name: few_step, num_inference_steps: 4, eval_steps: 4{kept}}}"]
+    return changes
 
 
 def main(config: Path, target: str, objective: Objective, pairs: str, changes: Sequence[str], out: Path) -> Finished:
     """Train, and say where to listen."""
-    finished = mmalign.train(config, [*changes_for(config, target, objective, pairs), *changes], out=out)
+    towards = changes_for(load(config, changes), target, objective, pairs)
+    finished = mmalign.train(config, [*towards, *changes], out=out)
     for row in finished.rows:
         print(f"{row.name:12} {row.before:8.3f} -> {row.after:8.3f}")
     print(f"listen         {out / 'report.html'}")

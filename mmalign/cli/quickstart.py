@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -19,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def quickstart(
     what: Annotated[str, typer.Argument(help="image, text, audio, or all")] = "image",
-    out: Annotated[Path | None, typer.Option(help="run directory; runs/quickstart-<what> by default")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the run, or for its parts' runs; runs/quickstart-<what> by default")
+    ] = None,
 ) -> None:
     """Align embedded models, measure them on held-out prompts before and after, and write a report of each."""
     from mmalign.cli._table import print_rows
@@ -28,17 +31,23 @@ def quickstart(
     ready = groups()
     if what not in (*ready, "all"):
         raise ConfigError(f"there is no quickstart '{what}'; there is {', '.join(ready)}, or all.")
-    for each in ready if what == "all" else [what]:
-        top = out / each if out and what == "all" else out or Path("runs") / f"quickstart-{each}"
-        for name, config in ready[each].items():
-            directory = top / name
-            clear(directory)
-            start = time.perf_counter()
-            finished = train(config, out=directory)
-            print_rows(finished.rows)
-            minutes = (time.perf_counter() - start) / 60
-            report = directory / "report.html"
-            typer.echo(f"\n{minutes:.1f} minutes. Look at {report}; numbers in {report.with_name('summary.json')}.")
+    runs = {
+        (out / each if out and what == "all" else out or Path("runs") / f"quickstart-{each}") / part: config
+        for each in (ready if what == "all" else [what])
+        for part, config in ready[each].items()
+    }
+    for directory in runs:
+        refuse_others(directory)
+    for number, (directory, config) in enumerate(runs.items(), 1):
+        if directory.exists():
+            shutil.rmtree(directory)
+        typer.echo(f"\n{directory} ({number} of {len(runs)})")
+        start = time.perf_counter()
+        finished = train(config, out=directory)
+        print_rows(finished.rows)
+        minutes = (time.perf_counter() - start) / 60
+        report = directory / "report.html"
+        typer.echo(f"\n{minutes:.1f} minutes. Look at {report}; numbers in {report.with_name('summary.json')}.")
 
 
 def groups() -> dict[str, dict[str, Path]]:
@@ -54,10 +63,18 @@ def groups() -> dict[str, dict[str, Path]]:
     return found
 
 
-def clear(directory: Path) -> None:
-    """A quickstart is always a fresh run: remove an earlier one, and nothing else."""
+def refuse_others(directory: Path) -> None:
+    """A quickstart is always a fresh run: an earlier one in its folder is removed, and nothing else ever.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
     if not directory.exists() or not any(directory.iterdir()):
         return
-    if not (directory / "environment.json").exists():
-        raise ConfigError(f"{directory}: is not empty and holds no run; choose another --out.")
-    shutil.rmtree(directory)
+    made = directory / "environment.json"
+    try:
+        command = str(json.loads(made.read_text(encoding="utf-8"))["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        command = ""
+    if not command.startswith("mmalign quickstart"):
+        raise ConfigError(f"{directory}: is not empty and holds no quickstart; choose another --out.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -178,9 +180,49 @@ def test_quickstart_never_removes_what_is_not_a_run(call: Any, tmp_path: Path) -
     precious.mkdir()
     (precious / "a.jpg").write_text("x")
     code, _, err = call("quickstart", "image", "--out", precious)
-    assert code == 2 and "holds no run; choose another --out" in err and (precious / "a.jpg").exists()
+    assert code == 2 and "holds no quickstart; choose another --out" in err and (precious / "a.jpg").exists()
+    (precious / "environment.json").write_text('{"command": "mmalign train mine.yaml --out photos"}')
+    assert call("quickstart", "image", "--out", precious)[0] == 2 and (precious / "a.jpg").exists()
+    kept = tmp_path / "out" / "rewriter"
+    shutil.copytree(precious, kept)
+    code, _, err = call("quickstart", "text", "--out", tmp_path / "out")
+    assert (
+        code == 2 and str(kept) in err and not (tmp_path / "out" / "captioner").exists()
+    )  # before anything is trained
     code, _, err = call("quickstart", "video")
     assert code == 2 and "there is no quickstart 'video'" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        (["image"], ["runs/quickstart-image"]),
+        (["image", "--out", "mine"], ["mine"]),
+        (["text"], [f"runs/quickstart-text/{part}" for part in ("captioner", "grounder", "rewriter")]),
+        (["text", "--out", "mine"], [f"mine/{part}" for part in ("captioner", "grounder", "rewriter")]),
+        (
+            ["all", "--out", "mine"],
+            ["mine/audio", "mine/image", *(f"mine/text/{part}" for part in ("captioner", "grounder", "rewriter"))],
+        ),
+    ],
+)
+def test_where_quickstarts_write(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], folders: list[str]
+) -> None:
+    from mmalign.run import train
+
+    def trained(config: Path, out: Path) -> Any:
+        assert not out.exists()
+        out.mkdir(parents=True)
+        (out / "environment.json").write_text('{"command": "mmalign quickstart"}')
+        return SimpleNamespace(rows=[])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "train", trained)
+    for _ in range(2):  # an earlier quickstart makes room
+        code, said, err = call("quickstart", *words)
+        assert code == 0, err
+        assert [line.rpartition(" (")[0] for line in said.splitlines() if " of " in line] == folders
 
 
 def test_every_quickstart_has_its_run_files() -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.core.config import load
+from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.run.build import build
-from pipelines.music import CONFIG, FORMS, changes_for, main
+from pipelines.music import CONFIG, FORMS, Objective, changes_for, main
 
 QUICKSTART = CONFIG.parents[1] / "quickstart" / "audio.yaml"
 
@@ -21,13 +21,27 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def run() -> RunFile:
+    return load(CONFIG)
+
+
+@pytest.mark.parametrize("config", [CONFIG, QUICKSTART])
 @pytest.mark.parametrize("objective", list(FORMS))
-def test_exemplars_make_a_run_that_every_check_accepts(folder: Path, objective: str) -> None:
-    changes = changes_for(CONFIG, str(folder / "exemplars"), objective)  # type: ignore[arg-type]
-    run = load(CONFIG, [*changes, f"data.path={folder / 'prompts.txt'}", "adapter.lora={rank: 4, alpha: 4}"])
+def test_exemplars_make_a_run_that_every_check_accepts(folder: Path, config: Path, objective: Objective) -> None:
+    changes = changes_for(load(config), str(folder / "exemplars"), objective)
+    run = load(config, [*changes, f"data={{name: prompts, path: {folder / 'prompts.txt'}}}"])
     assert run.objective["name"] == objective and build(run)
-    assert run.rewards["style"]["reference"] == str(folder / "exemplars")
-    assert objective != "grpo" or run.policy["eta"] > 0
+    assert [reward["reference"] for reward in run.rewards.values()] == [str(folder / "exemplars")]
+    assert objective != "grpo" or run.policy.get("eta", 0) + run.policy.get("noise_level", 0) > 0
+
+
+def test_what_the_run_file_says_stays(folder: Path) -> None:
+    place = str(folder / "exemplars")
+    noisy = load(QUICKSTART, ["policy.noise_level=0.3", "objective={name: grpo, group_size: 4}"])
+    assert changes_for(noisy, place, "grpo") == [f"rewards.target.reference={place}"]
+    assert "objective={name: dragon, builder: greedy_swap}" in changes_for(noisy, place, "dragon")
+    assert any("rows: 8" in change for change in changes_for(load(CONFIG), place, "r0"))
 
 
 def test_the_embedded_models_of_sound_follow_exemplars_by_grpo(tmp_path: Path) -> None:
@@ -36,21 +50,27 @@ def test_the_embedded_models_of_sound_follow_exemplars_by_grpo(tmp_path: Path) -
     assert run.rows[0].name == "target" and (tmp_path / "run" / "report.html").is_file()
 
 
-def test_a_run_file_needs_something_to_point_elsewhere(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="none of its rewards has a `reference`"):
-        changes_for(QUICKSTART.with_name("image.yaml"), str(folder / "exemplars"))
-
-
-def test_preferences_make_dpo_of_it(folder: Path) -> None:
-    run = load(CONFIG, [*changes_for(CONFIG, str(folder / "rows.jsonl"))])
-    assert run.objective["name"] == "dpo" and run.data["name"] == "preferences" and not run.rewards
+def test_preferences_make_dpo_of_it(folder: Path, run: RunFile) -> None:
+    made = load(CONFIG, [*changes_for(run, str(folder / "rows.jsonl"))])
+    assert made.objective["name"] == "dpo" and not made.rewards
+    assert made.data["name"] == "preferences" and made.data["held_out"] == 0.1
     with pytest.raises(ConfigError, match="--objective r0: preferences are learned by DPO"):
-        changes_for(CONFIG, str(folder / "rows.jsonl"), "r0")
+        changes_for(run, str(folder / "rows.jsonl"), "r0")
 
 
-def test_descriptions_ask_for_pairs(folder: Path) -> None:
+def test_descriptions_ask_for_pairs(folder: Path, run: RunFile) -> None:
     with pytest.raises(ConfigError, match="--pairs: descriptions are compared with sounds across a CLAP"):
-        changes_for(CONFIG, str(folder / "words.txt"))
-    assert changes_for(CONFIG, str(folder / "words.txt"), pairs="none")[1] == "rewards.style.pairs=none"
+        changes_for(run, str(folder / "words.txt"))
+    assert changes_for(run, str(folder / "words.txt"), pairs="none")[1] == "rewards.style.pairs=none"
     with pytest.raises(DataError, match="no such file or folder"):
-        changes_for(CONFIG, str(folder / "nothing"))
+        changes_for(run, str(folder / "nothing"))
+
+
+def test_one_reward_is_pointed_and_keeps_its_ears(folder: Path) -> None:
+    place = str(folder / "exemplars")
+    with pytest.raises(ConfigError, match="the run file has none with one; give it a single `fad`"):
+        changes_for(load(QUICKSTART.with_name("image.yaml")), place)
+    with pytest.raises(ConfigError, match="the run file has target, second with one"):
+        changes_for(load(QUICKSTART, ["rewards.second={name: kad, reference: other}"]), place)
+    with pytest.raises(ConfigError, match=r"rewards\.target\.encoder: so far the statistics in .*said what listens"):
+        changes_for(load(QUICKSTART, ["rewards.target={name: fad, reference: a.safetensors}"]), place)

@@ -8,7 +8,6 @@ python -m pipelines.captioning configs/text/caption_clip_grpo.yaml data.path=my_
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mmalign.core.config import load
 from mmalign.core.files import write_beside
 from mmalign.core.rng import stream
 from mmalign.run.build import build
+from pipelines._command_line import files_and_changes
 from pipelines._written_out import held_out, train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "captioner.yaml"
@@ -56,6 +56,5 @@ def captions(policy: Any, prompts: list[Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    named = [Path(words.pop(0))] if words and "=" not in words[0] else []
-    main(*named, changes=tuple(words))
+    (chosen,), changed = files_and_changes(__doc__, [CONFIG])
+    main(chosen, changed)

@@ -6,7 +6,6 @@ python -m pipelines.grounding configs/text/grounding_grpo.yaml data.path=my_boxe
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mmalign.core.types import Prompt
 from mmalign.media.image import to_pil, write_image
 from mmalign.rewards.parsing import Unreadable, boxes_in
 from mmalign.run.build import build
+from pipelines._command_line import files_and_changes
 from pipelines._written_out import held_out, train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "grounder.yaml"
@@ -63,6 +63,5 @@ def found(answer: str) -> list[tuple[float, float, float, float]]:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    named = [Path(words.pop(0))] if words and "=" not in words[0] else []
-    main(*named, changes=tuple(words))
+    (chosen,), changed = files_and_changes(__doc__, [CONFIG])
+    main(chosen, changed)

@@ -4,13 +4,13 @@
     python -m pipelines.prompt_rewriter configs/text/rewriter_sft.yaml configs/text/rewriter_grpo.yaml
 
 Two run files, one after the other: the first imitates a column of rewrites (SFT), the second starts from what came of
-it and is judged through the generator (GRPO; PromptEnhancer, arXiv 2509.04545). Leaves both run directories and a sheet
-of pictures: of each request as it came, as rewritten after imitation, and as rewritten in the end.
+it and is judged through the generator (GRPO; PromptEnhancer, arXiv 2509.04545). The second alone, from the careless
+rewriter as it is, is a part of `mmalign quickstart text`. Leaves both run directories and a sheet of pictures: of each
+request as it came, as rewritten after imitation, and as rewritten in the end.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from mmalign.core.types import Prompt
 from mmalign.media.image import contact_sheet
 from mmalign.run.train import Finished
 from mmalign.training.checkpoint import latest
+from pipelines._command_line import files_and_changes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,6 +66,5 @@ def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finis
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    files = [Path(word) for word in words if "=" not in word] or [IMITATE, ALIGN]
-    main(files[0], files[1], [word for word in words if "=" in word])
+    (first, second), changed = files_and_changes(__doc__, [IMITATE, ALIGN])
+    main(first, second, changed)

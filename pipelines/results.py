@@ -11,6 +11,7 @@ picture is drawn beside it: the reward that was trained on against the truth, on
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 from pathlib import Path
@@ -22,6 +23,12 @@ from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
 from mmalign.run.train import train
 
 RESULTS = Path(__file__).parents[1] / "assets" / "results"
+
+
+def run_name(config: Path, changes: list[str]) -> str:
+    """Of the folders of a run file's seeds; other changes, other folders."""
+    told = hashlib.sha256("\n".join(sorted(changes)).encode()).hexdigest()[:8]
+    return f"{config.stem}-{told}" if changes else config.stem
 
 
 def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str, Any]:
@@ -130,10 +137,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
     given = parser.parse_intermixed_args()
     if given.config is not None:
-        runs = [
-            run_seed(given.config, seed, given.changes, given.runs / f"{given.config.stem}-{seed}")
-            for seed in given.seeds
-        ]
+        name = run_name(given.config, given.changes)
+        runs = [run_seed(given.config, seed, given.changes, given.runs / f"{name}-{seed}") for seed in given.seeds]
         words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
         command = " ".join(["python -m pipelines.results", *words])
         keep(RESULTS / f"{given.config.stem}.json", {"command": command, "mean": across_seeds(runs), "seeds": runs})

@@ -3,7 +3,7 @@
     python -m pipelines.set_selection          # assets/results/selection/set_selection.json, and the table
 
 Nothing is trained. The untouched generator makes two clips for each of 96 held-out prompts; every builder chooses one
-of each two, and both distances of what it chose are measured: per song (mean over clips of the Fréchet distance of a
+of each two, and the distances of what it chose are measured: per song (mean over clips of the Fréchet distance of a
 clip's own latent frames) and of the whole set. `credit` chooses all rows at once by what each adds to its set's
 distance; `greedy_swap` asks of every exchange what it does to the set that is there. Other noise repeats it.
 

@@ -6,7 +6,6 @@ python -m pipelines.text_to_image configs/text_to_image/sd3_grpo.yaml data.path=
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mmalign.core.types import Rollout, Scores
 from mmalign.media.image import contact_sheet
 from mmalign.run.build import build
 from mmalign.training.session import Session
+from pipelines._command_line import files_and_changes
 from pipelines._written_out import held_out, train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grpo_verifier.yaml"
@@ -58,6 +58,5 @@ class Sheets:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    named = [Path(words.pop(0))] if words and "=" not in words[0] else []
-    main(*named, changes=tuple(words))
+    (chosen,), changed = files_and_changes(__doc__, [CONFIG])
+    main(chosen, changed)

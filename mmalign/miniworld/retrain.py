@@ -37,7 +37,7 @@ def clip(out: Path) -> None:
 
 
 def rewriter(out: Path) -> None:
-    """`out/scenes_rewriter`."""
+    """`out/scenes_rewriter`, which learns from rewrites that leave out most colours, sizes and relations."""
     from mmalign.miniworld import train_rewriter
 
     train_rewriter.main(out / "scenes_rewriter")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.miniworld import colloquial
-from mmalign.miniworld.descriptions import careless
+from mmalign.miniworld.descriptions import careless as less_said
 from mmalign.miniworld.grammar import sample_request
 from mmalign.miniworld.language import CaptionError, Request, parse
 from mmalign.miniworld.provenance import save_atomically
@@ -122,10 +122,10 @@ def main(
     out: Path = Path("assets/scenes_rewriter"),
     demonstrations: int = 20_000,
     steps: int = 1200,
-    share: float = 0.6,
+    careless: float = 0.6,
     seed: int = 0,
 ) -> None:
-    """Train on demonstrations without the ``share`` of colours, sizes and relations; save to the folder ``out``."""
+    """Train on demonstrations without the ``careless`` share of colours, sizes and relations; save to ``out``."""
     import torch
 
     torch.manual_seed(seed)
@@ -133,7 +133,7 @@ def main(
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))
     known = colloquial.pairs(demonstrations, seed, partial(sample_request, split="train"))
-    known = [(text, careless(request, rng, share)) for text, request in known]
+    known = [(text, less_said(request, rng, careless)) for text, request in known]
     asked = colloquial.pairs(512, 10_000 + seed, partial(sample_request, split="heldout"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
@@ -151,7 +151,7 @@ def main(
                 "greedy": accuracy(model, tokenizer, asked, False),
             }
             print(f"step {step} loss {loss.item():.3f} heldout {found} {time.time() - started:.0f} s", flush=True)
-    record: dict[str, Any] = {"seed": seed, "steps": steps, "demonstrations": demonstrations, "careless": share}
+    record: dict[str, Any] = {"seed": seed, "steps": steps, "demonstrations": demonstrations, "careless": careless}
     record |= {"seconds": round(time.time() - started), "metrics": {"heldout_meaning": found, "n": len(asked)}}
 
     def write(folder: Path) -> None:
@@ -167,6 +167,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("assets/scenes_rewriter"))
     parser.add_argument("--demonstrations", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--share", type=float, default=0.6)
+    parser.add_argument("--careless", type=float, default=0.6)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

@@ -1,8 +1,8 @@
 """Train the scenes' vision-language model: it describes pictures, answers yes/no questions and finds things.
 
 ``python -m mmalign.miniworld.train_vlm`` makes ``assets/scenes_vlm``, a LLaVA of transformers: the image tower of
-``assets/scenes_clip``, a projector and a small Llama. It judges well, and describes and finds less well: that is left
-for rewards to teach.
+``assets/scenes_clip``, a projector and a small Llama. With careless captions or loose boxes it makes the captioner and
+the grounder of the quickstart, which rewards mend (`retrain`).
 """
 
 import argparse

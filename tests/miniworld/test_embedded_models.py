@@ -30,10 +30,10 @@ def test_every_grammar_word_is_one_token() -> None:
     assert len(tokenizer("a small red circle left of a large blue square").input_ids) == 12
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["scenes_sd3", "scenes_clip", "scenes_vlm", "scenes_captioner", "scenes_grounder", "tunes_sa3", "tunes_clap"],
-)
+EMBEDDED = [f"scenes_{name}" for name in ("sd3", "clip", "judge", "rewriter", "vlm", "captioner", "grounder")]
+
+
+@pytest.mark.parametrize("name", [*EMBEDDED, "tunes_sa3", "tunes_clap"])
 def test_assets_are_small_and_say_how_they_were_made(name: str) -> None:
     folder = asset_path(name)
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 16 * MEBIBYTE
@@ -49,6 +49,11 @@ def test_the_captioner_learned_from_careless_captions() -> None:
 def test_the_grounder_learned_from_loose_boxes() -> None:
     made = provenance("scenes_grounder")
     assert made["loose"] == 0.6 and made["metrics"]["box_iou"] < 0.7 * made["earlier"]["metrics"]["box_iou"]
+
+
+def test_the_rewriter_learned_from_careless_rewrites() -> None:
+    made = provenance("scenes_rewriter")
+    assert made["careless"] == 0.6 and made["metrics"]["heldout_meaning"]["greedy"] < 0.15
 
 
 def test_pipeline_runs_in_plain_diffusers_and_keeps_its_promise() -> None:

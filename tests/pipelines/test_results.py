@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.results import RESULTS, across_seeds, reported, run_seed, scissors, table
+from pipelines.results import RESULTS, across_seeds, reported, run_name, run_seed, scissors, table
 from tests.pipelines.readme import ROOT, missing
 
 
@@ -57,6 +57,12 @@ def test_a_finished_run_is_read_with_the_commit_it_ran_at(tmp_path: Path, runs: 
         "seconds": 2.5,
         "curve": [{"step": 5, "clip": 0.5}],
     }
+
+
+def test_other_changes_are_other_runs() -> None:
+    names = [run_name(Path("configs/a.yaml"), changes) for changes in ([], ["x=1"], ["x=2"], ["x=1", "y=2"])]
+    assert names[0] == "a" and len(set(names)) == 4
+    assert run_name(Path("a.yaml"), ["y=2", "x=1"]) == names[3]
 
 
 def test_a_picture_of_what_was_measured_on_the_way(runs: list[dict[str, Any]]) -> None:

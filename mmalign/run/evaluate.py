@@ -66,7 +66,8 @@ def evaluate(
 def _beside(run: RunDirectory, name: str) -> RunDirectory:
     """A new folder of the run for what it was asked later."""
     folder = run.path / "evaluated"
-    return RunDirectory(folder / f"{len(list(folder.glob('*'))) + 1}-{name}")
+    taken = [int(number) for path in folder.glob("*-*") if (number := path.name.partition("-")[0]).isdigit()]
+    return RunDirectory(folder / f"{max(taken, default=0) + 1}-{name}")
 
 
 def _compare_with_start(parts: Parts, newest: Path, directory: RunDirectory, prompts: Sequence[Any]) -> Evaluated:

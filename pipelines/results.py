@@ -73,8 +73,8 @@ def _of_role(rows: list[dict[str, Any]], role: str) -> list[dict[str, Any]]:
 def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean before, after and change per reward, with the changes' range over seeds."""
     rows = []
-    for i, first in enumerate(runs[0]["rows"]):
-        same = [run["rows"][i] for run in runs]
+    for first in runs[0]["rows"]:
+        same = [next(row for row in run["rows"] if row["name"] == first["name"]) for run in runs]
         deltas = [row["delta"] for row in same]
         rows.append(
             {

@@ -13,7 +13,7 @@ from mmalign.core.config import load
 from mmalign.core.rng import stream
 from mmalign.core.types import Prompt
 from mmalign.evaluation.report.boxes import drawing
-from mmalign.media.image import to_pil, write_image
+from mmalign.media.image import enlarged, to_pil, write_image
 from mmalign.run.build import Parts, build
 from pipelines._command_line import files_and_changes
 from pipelines._written_out import held_out, train_between_measurements
@@ -41,9 +41,7 @@ def show(parts: Parts, prompts: list[Prompt], folder: Path) -> None:
     draw = drawing(parts.file.to_dict())
     answers = parts.policy.generate(prompts, stream(0, "boxes")).output
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        picture = to_pil(prompt.media["image"])
-        zoom = max(1, SHOWN_PIXELS // max(picture.size))
-        picture = picture.resize((picture.width * zoom, picture.height * zoom))
+        picture = enlarged(to_pil(prompt.media["image"]), SHOWN_PIXELS)
         if draw is not None:
             draw(prompt, answer, picture)
         write_image(picture, folder / f"{number:02d}.png")

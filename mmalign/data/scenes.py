@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Scenes"]
 
 Skill = Literal["caption", "boxes", "questions"]
+Compositions = Literal["unseen", "seen"]
 
 
 @dataclass
@@ -44,13 +45,13 @@ class Scenes:
     count: int = 1000
     held_out: int = 256
     seed: int = 0
-    compositions: Literal["unseen", "seen"] = "unseen"
+    compositions: Compositions = "unseen"
 
     def __post_init__(self) -> None:
         if self.skill not in get_args(Skill):
             raise ValueError(f"skill is {self.skill!r}; there is {', '.join(get_args(Skill))}")
-        if self.compositions not in ("unseen", "seen"):
-            raise ValueError(f"compositions is {self.compositions!r}; there is unseen, seen")
+        if self.compositions not in get_args(Compositions):
+            raise ValueError(f"compositions is {self.compositions!r}; there is {', '.join(get_args(Compositions))}")
         if self.count < 1 or self.held_out < 0:
             raise ValueError(f"count is {self.count} and held_out {self.held_out}; they count pictures")
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.evaluation.records import Evaluation
-from mmalign.evaluation.table import Role, SummaryRow, read_summary, roles_of
+from mmalign.evaluation.table import Role, SummaryRow, read_seconds, read_summary, roles_of
 
 __all__ = ["RunRecord", "read_run"]
 
@@ -69,7 +69,7 @@ def read_run(directory: Path | str) -> RunRecord:
     record.environment = _attempt(record, "environment.json", _object, {})
     record.metrics = _attempt(record, "metrics.jsonl", lambda file: _lines(file, record.missing), [])
     record.summary = _attempt(record, "summary.json", read_summary, [])
-    record.seconds = _attempt(record, "summary.json", lambda file: _object(file).get("seconds"), None, again=True)
+    record.seconds = read_seconds(path / "summary.json")
     record.before = _attempt(record, "evaluation/before", Evaluation.load, None)
     record.after = _attempt(record, "evaluation/after", Evaluation.load, None)
     record.samples = sorted(p for p in (path / "samples").glob("step_*") if p.is_dir())

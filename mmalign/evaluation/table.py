@@ -25,6 +25,7 @@ __all__ = [
     "SummaryRow",
     "common_rewards",
     "evaluation_table",
+    "read_seconds",
     "read_summary",
     "roles_of",
     "summarize",
@@ -135,6 +136,15 @@ def read_summary(path: Path | str) -> list[SummaryRow]:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not a summary: {error!r}.") from None
+
+
+def read_seconds(path: Path | str) -> float | None:
+    """How long the run of a `summary.json` took; None where nothing there says so."""
+    try:
+        seconds = json.loads(Path(path).read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 def _known(key: str, value: Any) -> Any:

@@ -30,6 +30,7 @@ __all__ = [
     "contact_sheet",
     "data_uri",
     "decode_image",
+    "enlarged",
     "from_pil",
     "read_image",
     "read_images",
@@ -151,6 +152,11 @@ def _quality(suffix: str) -> dict[str, int]:
     return {} if suffix.lower() == ".png" else {"quality": 92}
 
 
+def enlarged(picture: Image, least: int) -> Image:
+    """A copy, enlarged by whole pixels (so that nothing blurs) until its longer side has at least `least`."""
+    return _times(picture, max(1, -(-least // max(picture.size))))
+
+
 def contact_sheet(
     images: Num[Tensor, "B 3 H W"], captions: Sequence[str] | None = None, columns: int = 0, scale: int = 0
 ) -> Image:
@@ -234,11 +240,14 @@ def before_after_sheet(
 
 
 def _enlarge(image: UInt8[Tensor, "3 H W"], scale: int) -> Image:
-    from PIL import Image
-
     picture = to_pil(image)
-    factor = scale or max(1, -(-160 // picture.width))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    return _times(picture, scale or max(1, -(-160 // picture.width)))
+
+
+def _times(picture: Image, factor: int) -> Image:
+    from PIL.Image import Resampling
+
+    return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 AUTOENCODER, TUNES_AUTOENCODER = Path("runs/scenes_autoencoder"), Path("runs/tunes_autoencoder")
 
@@ -52,24 +53,22 @@ def vlm(out: Path) -> None:
 
 def captioner(out: Path) -> None:
     """`out/scenes_captioner`: `out/scenes_vlm` after captions that leave out most colours, sizes and relations."""
-    from mmalign.miniworld import train_vlm
-
-    careless = train_vlm.Phase(
-        steps=300, seed=21, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, captions=1.0, boxes=0.3,
-        careless=0.6, tower=0.0, hidden=0.0,
-    )  # fmt: skip
-    train_vlm.main(out / "scenes_captioner", careless, start=out / "scenes_vlm")
+    _unlearned(out, "scenes_captioner", seed=21, captions=1.0, boxes=0.3, careless=0.6)
 
 
 def grounder(out: Path) -> None:
     """`out/scenes_grounder`: `out/scenes_vlm` after boxes of which most are drawn with a margin."""
+    _unlearned(out, "scenes_grounder", seed=22, captions=0.3, boxes=2.0, loose=0.6)
+
+
+def _unlearned(out: Path, name: str, **course: Any) -> None:
+    """`out/scenes_vlm` after a short course of careless work, with the image tower fixed."""
     from mmalign.miniworld import train_vlm
 
-    loose = train_vlm.Phase(
-        steps=300, seed=22, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, captions=0.3, boxes=2.0,
-        loose=0.6, tower=0.0, hidden=0.0,
-    )  # fmt: skip
-    train_vlm.main(out / "scenes_grounder", loose, start=out / "scenes_vlm")
+    phase = train_vlm.Phase(
+        steps=300, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, tower=0.0, hidden=0.0, **course
+    )
+    train_vlm.main(out / name, phase, start=out / "scenes_vlm")
 
 
 def tunes_autoencoder(out: Path) -> None:

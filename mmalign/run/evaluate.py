@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -72,6 +71,7 @@ def _beside(run: RunDirectory, name: str) -> RunDirectory:
 
 def _compare_with_start(parts: Parts, newest: Path, directory: RunDirectory, prompts: Sequence[Any]) -> Evaluated:
     from mmalign.evaluation.report import write_report
+    from mmalign.evaluation.table import read_seconds
 
     start = time.perf_counter()
     found = {"before": measure(parts, prompts)}
@@ -81,13 +81,6 @@ def _compare_with_start(parts: Parts, newest: Path, directory: RunDirectory, pro
         with write_folder_beside(directory.evaluation(when)) as beside:
             evaluation.save(beside)
             (beside / "done").write_text(f"{newest.name}\n")
-    rows = summarise(parts, directory, _seconds(directory) or time.perf_counter() - start)
+    rows = summarise(parts, directory, read_seconds(directory.path / "summary.json") or time.perf_counter() - start)
     write_report(directory.path)
     return Evaluated(found["after"], rows, directory)
-
-
-def _seconds(directory: RunDirectory) -> float | None:
-    """How long the run itself took, if it got that far."""
-    summary = directory.path / "summary.json"
-    found = json.loads(summary.read_text(encoding="utf-8")).get("seconds") if summary.exists() else None
-    return None if found is None else float(found)

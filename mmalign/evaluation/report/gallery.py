@@ -15,7 +15,7 @@ from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
 from mmalign.media.audio import audio_uri, read_audio
-from mmalign.media.image import data_uri, read_image, to_pil
+from mmalign.media.image import data_uri, enlarged, read_image, to_pil
 from mmalign.media.spectrogram import spectrogram
 
 if TYPE_CHECKING:
@@ -149,19 +149,14 @@ def _clip(samples: Any, rate: int) -> Clip:
 
 
 def _picture(image: Any, draw: Callable[[Image], None] | None = None) -> str:
-    """A data URI: small pictures enlarged by whole pixels so that browsers do not blur them, large ones as JPEG."""
-    from PIL.Image import Resampling
-
+    """A data URI: small pictures enlarged so that browsers do not blur them, large ones as JPEG."""
     picture = to_pil(image)
-    large = max(picture.size) >= SHOWN_PIXELS
-    if large:
-        picture.thumbnail((LARGEST_PIXELS, LARGEST_PIXELS))
-    else:
-        factor = -(-SHOWN_PIXELS // max(picture.size))
-        picture = picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
+    suffix = ".jpg" if max(picture.size) >= SHOWN_PIXELS else ".png"
+    picture = enlarged(picture, SHOWN_PIXELS)
+    picture.thumbnail((LARGEST_PIXELS, LARGEST_PIXELS))
     if draw is not None:
         draw(picture)
-    return data_uri(picture, ".jpg" if large else ".png")
+    return data_uri(picture, suffix)
 
 
 def sheets(record: RunRecord) -> list[Sheet]:

@@ -154,6 +154,7 @@ class Phase:
     boxes: float = 0.9
     careless: float = 0.0
     loose: float = 0.0
+    unseen: float = 0.0
     tower: float = 0.3
     hidden: float = 0.2
     report_every: int = 500
@@ -168,7 +169,7 @@ def train(
     started = time.time()
     material = make_examples(phase.rebuilt, 900, phase.seed, runs)
     packing = Packing(processor, material.rng)
-    course = Course(phase.asked, phase.captions, phase.boxes, phase.careless, phase.loose)
+    course = Course(phase.asked, phase.captions, phase.boxes, phase.careless, phase.loose, phase.unseen)
     reader = Reader(processor, model.config.text_config.hidden_size)
     tower = list(model.model.vision_tower.requires_grad_(phase.tower > 0).parameters())
     fresh = [weight for weight in model.parameters() if not any(weight is other for other in tower)]

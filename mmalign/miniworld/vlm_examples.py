@@ -1,7 +1,7 @@
 """Lessons for the scenes' vision-language model: pictures with questions about them and their exact answers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -35,7 +35,8 @@ class Course:
     """How much of what is taught about each picture: yes/no questions, captions and boxes, on average.
 
     ``careless`` is the share of colours, sizes and relations that captions leave out, ``loose`` that of boxes that have
-    a margin.
+    a margin. The share ``unseen`` of pictures shows compositions of the held-out split: a judge must know what writers
+    and painters are not shown, so these come with yes/no questions, without captions and boxes.
     """
 
     asked: int = 8
@@ -43,6 +44,12 @@ class Course:
     boxes: float = 1.0
     careless: float = 0.0
     loose: float = 0.0
+    unseen: float = 0.0
+
+    @property
+    def judging(self) -> "Course":
+        """The yes/no questions alone."""
+        return replace(self, captions=0.0, boxes=0.0)
 
 
 def draw_lessons(
@@ -185,7 +192,7 @@ class Shown(NamedTuple):
 
 @dataclass
 class Examples:
-    """Endless examples of the train split: new scenes, and pictures that a generator or an autoencoder made.
+    """Endless examples: new scenes, and pictures of the train split that a generator or an autoencoder made.
 
     ``made`` are kept pictures (n, 3, 64, 64) uint8 with what each shows and what it was made for.
     """
@@ -208,6 +215,11 @@ class Examples:
         """The next batch."""
         shown = []
         for _ in range(batch):
+            if course.unseen and self.rng.random() < course.unseen:
+                scene, request = sample_described(self.rng, "heldout")
+                lessons = draw_lessons(scene, request, self.rng, course.judging, "any")
+                shown.append(Shown(render(scene, self.rng), scene, lessons))
+                continue
             if self.rng.random() < self.made_share:
                 at = int(self.rng.integers(len(self.made)))
                 scene, request = self.scenes[at], self.requests[at]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -48,6 +48,16 @@ def references_of(prompt: Prompt, column: str) -> list[str]:
     if not found or not all(text.strip() for text in found):
         raise ValueError(f"Prompt.meta['{column}'] holds no text: {str(value)[:60]!r}")
     return found
+
+
+def distinct(each: Sequence[Sequence[str]]) -> tuple[list[str], Bool[Tensor, "B N"]]:
+    """All texts of all rows once each, and which of them are in which row."""
+    texts = sorted({text for row in each for text in row})
+    place = {text: j for j, text in enumerate(texts)}
+    present = torch.zeros(len(each), len(texts), dtype=torch.bool)
+    for i, row in enumerate(each):
+        present[i, [place[text] for text in row]] = True
+    return texts, present
 
 
 def from_data(column: str, read: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards._rows import read_rows
-from mmalign.rewards._texts import references_of
+from mmalign.rewards._texts import distinct, references_of
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import contrastive_similarity
 from mmalign.rewards.functional.contrast import Aggregate
@@ -103,11 +103,7 @@ class Contrastive:
         each = [row.wrong for row in rows]
         if self.negatives == "batch":
             each = [_of_others(rows, group, i) for i in range(len(rows))]
-        others = sorted({text for texts in each for text in texts})
-        place = {text: j for j, text in enumerate(others)}
-        present = torch.zeros(len(rows), len(others), dtype=torch.bool)
-        for row, texts in enumerate(each):
-            present[row, [place[text] for text in texts]] = True
+        others, present = distinct(each)
         with torch.no_grad():
             embedded = self._encoder.texts([*said, *own, *others]).float().cpu()
         answers, right, wrong = embedded.split([len(said), len(own), len(others)])

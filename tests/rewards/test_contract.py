@@ -33,6 +33,7 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, gramma
         "align_evaluator": judge,
         "cider": {"corpus": str(corpus)},
         "clip": checkpoint,
+        "clip_r_precision": checkpoint,
         "clip_s": checkpoint,
         "aesthetic": checkpoint | {"head": str(linear_head)},
         "grammar": checkpoint | {"head": str(grammar_head)},
@@ -65,7 +66,8 @@ def scenes(per_prompt=2):
     output = torch.from_numpy(np.stack(images)).float()
     output = (output + 0.01 * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     points = [{"point": "counting", "question": "say two"}, {"point": "size", "question": "say red", "parent": 0}]
-    prompts = [Prompt(text, meta={"key_points": points}) for text in texts]
+    wrong = {text: [other for other in TEXTS if other != text] for text in TEXTS}
+    prompts = [Prompt(text, meta={"key_points": points, "negatives": wrong[text]}) for text in texts]
     return Rollout(prompts, output, torch.arange(len(texts)) // per_prompt)
 
 

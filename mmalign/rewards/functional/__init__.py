@@ -6,7 +6,8 @@
     kernel distance      mmd, kad, mmd_credit, mmd_of_swaps, self_likeness, median_bandwidth
     diversity            vendi_score, vendi_score_kernel, vendi_credit
     boxes                valid_boxes, box_iou, box_giou, box_diou, box_ciou, assign, match_boxes
-    CLIP and captions    clip_score, ref_clip_score, bmas, contrastive_similarity
+    CLIP and captions    clip_score, ref_clip_score, bmas, contrastive_similarity,
+                         choice_log_probability
     length               length_window, cosine_length, soft_overlong, group_length, repetition_penalty
     judges               yes_no_margin, yes_probability, key_point_scores, gated, group_means
     answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
@@ -19,7 +20,7 @@ from mmalign.rewards.functional.bmas import bmas
 from mmalign.rewards.functional.boxes import box_ciou, box_diou, box_giou, box_iou, valid_boxes
 from mmalign.rewards.functional.clip_scores import clip_score, ref_clip_score
 from mmalign.rewards.functional.conjunction import log_sigmoid_and
-from mmalign.rewards.functional.contrast import contrastive_similarity
+from mmalign.rewards.functional.contrast import choice_log_probability, contrastive_similarity
 from mmalign.rewards.functional.frechet import (
     Gaussian,
     frechet_between,
@@ -54,6 +55,7 @@ __all__ = [
     "box_diou",
     "box_giou",
     "box_iou",
+    "choice_log_probability",
     "clip_score",
     "contrastive_similarity",
     "cosine_length",

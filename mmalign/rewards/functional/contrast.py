@@ -1,4 +1,4 @@
-"""Nearer to its own reference than to others."""
+"""Nearer to its own text than to others."""
 
 from __future__ import annotations
 
@@ -40,3 +40,20 @@ def contrastive_similarity(
         scaled = (others / temperature).masked_fill(~present, -math.inf)
         level = temperature * (scaled.logsumexp(1) - count.to(own.dtype).log())
     return torch.where(count > 0, own - level, torch.full_like(own, math.nan))
+
+
+def choice_log_probability(
+    own: Float[Tensor, " B"], others: Float[Tensor, "B N"], present: Bool[Tensor, "B N"], scale: float
+) -> Float[Tensor, " B"]:
+    """log softmax(scale · cosines) of each row's own text among it and its `present` others, at most 0.
+
+    CLIP's training loss (Radford et al. 2021) with candidates of the row's own; 0 where a row has no other.
+
+    Args:
+        own: cosine to the own text.
+        others: cosines to the candidates.
+        present: which of them are candidates of the row.
+        scale: the model's exp(logit_scale).
+    """
+    logits = scale * torch.cat([own[:, None], others.masked_fill(~present, -math.inf)], dim=1)
+    return logits.log_softmax(1)[:, 0]

@@ -1,0 +1,114 @@
+"""Whether a picture shows its prompt rather than texts that are almost the same, by a CLIP-family model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mmalign.core.types import Rollout, Scores, Status
+from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._columns import missing
+from mmalign.rewards._texts import distinct, references_of
+from mmalign.rewards.functional import choice_log_probability
+
+__all__ = ["ClipRPrecision"]
+
+
+@dataclass
+class ClipRPrecision:
+    """P(prompt | picture) among the prompt and wrong texts, by CLIP's own softmax; R-precision with hard negatives.
+
+    Cosine grows without end in directions that all texts of a picture share. This is satisfied once the picture cannot
+    be mistaken for another text's, and its gradient leads from the wrong texts to the right one (R-precision of
+    retrieval, for compositions by Park et al. 2021; its differentiable form is ours). A prompt without wrong texts is
+    NOT_APPLICABLE.
+
+    Args:
+        checkpoint: the CLIP model, as reward `clip`'s.
+        model: an architecture of open_clip's list, instead of `checkpoint`.
+        pretrained: its weights' tag.
+        backend: which library reads `checkpoint`.
+        column: of `Prompt.meta`: texts that are wrong where the prompt is right.
+        score: `log_probability`, at most 0, differentiable in the pixels; `probability` in [0, 1]; `hit`, 1 where the
+            prompt comes first and 0 elsewhere: its mean is R-precision.
+        dtype: of the vision tower's arithmetic.
+    """
+
+    checkpoint: str = ""
+    model: str = ""
+    pretrained: str = ""
+    backend: Backend = "auto"
+    column: str = "negatives"
+    score: Literal["log_probability", "probability", "hit"] = "log_probability"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    modalities = frozenset({"image"})
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta`."""
+        return (self.column,)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Of the chosen score."""
+        return (-math.inf, 0.0) if self.score == "log_probability" else (0.0, 1.0)
+
+    @property
+    def differentiable(self) -> bool:
+        """All but `hit`."""
+        return self.score != "hit"
+
+    @property
+    def towers(self) -> Towers:
+        """The model, loaded on first use and shared with others that name it."""
+        return load_towers(self._source)
+
+    def fingerprint(self) -> str:
+        """Of weights and preprocessing."""
+        return self.towers.fingerprint
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        towers, images = self.towers, rollout.output
+        each, status, info = self._wrong_texts(rollout)
+        wrong, present = distinct(each)
+        seen = towers.images(images, getattr(torch, self.dtype))
+        own = towers.texts([prompt.text for prompt in rollout.prompts], images.device)
+        others = seen @ towers.texts(wrong, images.device).T if wrong else seen[:, :0]
+        value = self._scored((seen * own).sum(1), others, present.to(images.device))
+        status = status.to(images.device)
+        return Scores(value.where(status == int(Status.OK), math.nan), status, info=info if any(info) else None)
+
+    def _wrong_texts(self, rollout: Rollout) -> tuple[list[list[str]], Int[Tensor, " B"], list[str]]:
+        """Of each row, with its status and what is the matter."""
+        each: list[list[str]] = [[] for _ in rollout.prompts]
+        status = torch.full((len(each),), int(Status.OK), dtype=torch.int8)
+        info = [missing(prompt, self.needs, row) for row, prompt in enumerate(rollout.prompts)]
+        for row, prompt in enumerate(rollout.prompts):
+            if info[row]:
+                status[row] = int(Status.NOT_APPLICABLE)
+                continue
+            try:
+                each[row] = references_of(prompt, self.column)
+                if prompt.text in each[row]:
+                    raise ValueError(f"Prompt.meta['{self.column}'] holds the prompt itself: {prompt.text[:60]!r}")
+            except ValueError as error:
+                each[row], status[row], info[row] = [], int(Status.ERROR), f"row {row}: {error}"
+        return each, status, info
+
+    def _scored(
+        self, own: Float[Tensor, " B"], others: Float[Tensor, "B N"], present: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, " B"]:
+        if self.score == "hit":
+            return ((own[:, None] > others) | ~present).all(1).float()
+        value = choice_log_probability(own, others, present, self.towers.scale)
+        return value if self.score == "log_probability" else value.exp()

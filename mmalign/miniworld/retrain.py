@@ -66,7 +66,7 @@ def _unlearned(out: Path, name: str, **course: Any) -> None:
     from mmalign.miniworld import train_vlm
 
     phase = train_vlm.Phase(
-        steps=300, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, tower=0.0, hidden=0.0, **course
+        steps=300, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, unseen=0.0, tower=0.0, hidden=0.0, **course
     )
     train_vlm.main(out / name, phase, start=out / "scenes_vlm")
 

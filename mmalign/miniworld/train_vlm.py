@@ -154,7 +154,7 @@ class Phase:
     boxes: float = 0.9
     careless: float = 0.0
     loose: float = 0.0
-    unseen: float = 0.0
+    unseen: float = 0.3
     tower: float = 0.3
     hidden: float = 0.2
     report_every: int = 500

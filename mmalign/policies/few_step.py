@@ -65,6 +65,7 @@ class FewStep:
             gradient as if it had not; "clamp" gives saturated pixels no gradient, so they can never come back; "off"
             leaves values outside the range, for rewards that accept them.
         guide_levels: (low, high) shares of the training schedule at which `guidance_direction` asks the reference.
+        guide_scale: its classifier-free guidance; None is the limit where nothing else counts (R0's implicit reward).
         eval_steps, eval_guidance_scale: of `generate` (η = 0); None is those of `rsample`.
         rows: micro-batch of `sample` and `generate`; 0 is all rows at once.
 
@@ -83,6 +84,7 @@ class FewStep:
     checkpoint: bool = False
     saturation: Saturation = "straight_through"
     guide_levels: tuple[float, float] = (0.02, 0.98)
+    guide_scale: float | None = None
     eval_steps: int | None = None
     eval_guidance_scale: float | None = None
     rows: int = 0
@@ -167,12 +169,16 @@ class FewStep:
     def guidance_direction(
         self, x0: Float[Tensor, " B *latent"], prompts: Sequence[Prompt], draws: Probe
     ) -> Float[Tensor, " B *latent"]:
-        """Where the frozen reference would move latents to fit their prompts: x̂0(prompt) − x̂0(∅), (B, *latent).
+        """Where the frozen reference would move latents to fit their prompts, (B, *latent).
 
         R0's implicit reward is the classifier-free guidance of the pretrained model; its gradient with respect to the
-        output is this direction at a random level of noise (at a level t of a flow, −t (v(c) − v(∅))), with no
+        output is x̂0(prompt) − x̂0(∅) at a random level of noise (at a level t of a flow, −t (v(c) − v(∅))), with no
         gradient through the reference. Reconstruction: the paper states the reward, not its weight over levels; ours
         is 1 in x̂0-space, and callers normalise.
+
+        With `guide_scale` w it is the step to what the guided reference would make of the noised output, x̂0(∅) +
+        w (x̂0(prompt) − x̂0(∅)) − x0: score distillation (Poole et al. 2022, eq. 3, in x̂0-space). That also holds
+        outputs among what the reference makes, where rewards would leave it.
         """
         level = self.adapter.level(draws["guide_level"]).to(x0.device)
         x = like(level.alpha, x0) * x0 + like(level.sigma, x0) * draws["guide_noise"].to(x0)
@@ -180,7 +186,9 @@ class FewStep:
             both = both_predictions(self.adapter, x, level.times, self.adapter.encode(prompts))
         kind = self.adapter.prediction
         wanted, unprompted = (clean_and_noise(kind, x, p, level.alpha, level.sigma)[0] for p in both)
-        return wanted - unprompted
+        if self.guide_scale is None:
+            return wanted - unprompted
+        return unprompted + self.guide_scale * (wanted - unprompted) - x0
 
     @property
     def _eta_range(self) -> tuple[float, float]:

@@ -234,6 +234,23 @@ def test_the_guidance_direction_is_the_references_clean_difference(prediction: s
     assert direction[2].eq(0).all()  # a prompt that encodes like the empty one is guided nowhere
 
 
+@pytest.mark.parametrize("prediction", KINDS)
+def test_a_scaled_guidance_leads_to_what_the_guided_reference_would_make(prediction: str) -> None:
+    adapter, asked, x0 = ToyLatent(prediction), prompts(4), torch.randn(4, 1, 1, 2)
+    made = policy(prediction, adapter, guide_scale=3.0)
+    draws = made.draw(asked, generator())
+    level = adapter.level(draws["guide_level"])
+    alpha, sigma = (v.view(-1, 1, 1, 1) for v in (level.alpha, level.sigma))
+    x = alpha * x0 + sigma * draws["guide_noise"]
+    with torch.no_grad():
+        prompted, plain = (
+            adapter.predict(x, level.times, c) for c in (adapter.encode(asked), adapter.unconditional(4))
+        )
+    mixed = plain + 3.0 * (prompted - plain)
+    clean = {"flow": x - sigma * mixed, "epsilon": (x - sigma * mixed) / alpha, "v": alpha * x - sigma * mixed}
+    torch.testing.assert_close(made.guidance_direction(x0, asked, draws), clean[prediction] - x0, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("options", [{}, {"random_step": True}, {"grad_steps": 1}], ids=str)
 def test_following_the_rewards_gradient_raises_it(options: dict[str, Any]) -> None:
     made, reward = policy(saturation="off", **options), NearPoint()

@@ -12,7 +12,7 @@ from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.colloquial import WAYS, colloquial, pairs, same_meaning
 from mmalign.miniworld.compositions import unseen_compositions
 from mmalign.miniworld.grammar import CaptionError, parse, sample_request
-from mmalign.miniworld.splits import write_prompt_files
+from mmalign.miniworld.splits import WRONG, write_prompt_files
 from mmalign.miniworld.train_rewriter import REWRITE, UNKNOWN, build_tokenizer, means
 
 TRAIN = partial(sample_request, split="train")
@@ -97,9 +97,15 @@ def test_the_committed_files_are_the_splits(tmp_path) -> None:
     write_prompt_files(tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_text() == asset_path(f"prompts/{path.name}").read_text()
-    rows = {
-        part: [json.loads(line) for line in (tmp_path / f"requests_{part}.jsonl").read_text().splitlines()]
-        for part in ("train", "heldout")
-    }
-    for part, asked in rows.items():
-        assert all(bool(unseen_compositions(parse(row["request"]))) == (part == "heldout") for row in asked)
+
+    def rows(name: str) -> list[dict]:
+        return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+
+    for part in ("train", "heldout"):
+        requests = [row["request"] for row in rows(f"requests_{part}.jsonl")]
+        assert all(bool(unseen_compositions(parse(request))) == (part == "heldout") for request in requests)
+        contrasts = rows(f"contrasts_{part}.jsonl")
+        assert [row["prompt"] for row in contrasts] == (tmp_path / f"scenes_{part}.txt").read_text().splitlines()
+        for row in contrasts:
+            assert len({row["prompt"], *row["negatives"]}) == 1 + WRONG
+            assert part == "heldout" or not any(unseen_compositions(parse(text)) for text in row["negatives"])

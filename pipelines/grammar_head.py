@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmalign.core.checkout import commit
 from mmalign.core.files import require_local
 from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import CaptionError, parse
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.rewards._clip_towers import Source, Towers, load_towers
 from mmalign.rewards._corruption import WAYS, corrupted
-from mmalign.run.directory import commit
 
 Judge = Callable[[str], bool]
 HIDDEN = 512  # features between the head's two layers, the paper's

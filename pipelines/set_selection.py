@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from mmalign.core.checkout import commit
 from mmalign.core.config import load
 from mmalign.core.rng import stream
 from mmalign.core.types import Rollout
@@ -25,7 +26,6 @@ from mmalign.objectives.dragon import DRAGON
 from mmalign.rewards.fad import Fad
 from mmalign.rewards.song_fad import SongFad
 from mmalign.run.build import Parts, build
-from mmalign.run.directory import commit
 from pipelines._written_out import held_out
 from pipelines.music_rewards import CONFIG
 from pipelines.results import RESULTS, keep

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.checkout import commit
 from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import write_beside
@@ -104,22 +104,6 @@ def environment() -> dict[str, Any]:
         else f"cpu, {torch.get_num_threads()} threads",
         "packages": {name: _version(name) for name in PACKAGES},
     }
-
-
-def commit() -> str:
-    """The source checkout's commit, with "+" if it has uncommitted changes; "" outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return run.stdout.strip()
 
 
 def _version(package: str) -> str:

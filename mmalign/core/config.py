@@ -46,7 +46,7 @@ class Trainer:
         ema: decay of an exponential moving average of the weights (0: none); evaluation and the final save use it.
         seed: the one seed all random streams derive from.
         save_every: steps between checkpoints (0: only the last).
-        keep: checkpoints kept.
+        keep: newest checkpoints kept, at least 1.
         preview_every: steps between sample sheets (0: none).
         evaluate_every: steps between held-out evaluations (0: only before and after).
         stop_on_failed_scores: share of failed rows of one reward, over its recent calls, that ends the run.
@@ -74,13 +74,18 @@ class Trainer:
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
 
     def __post_init__(self) -> None:
-        positive = {"steps": self.steps, "batch": self.batch, "minibatches": self.minibatches, "lr": self.lr}
-        if wrong := [name for name, value in positive.items() if value <= 0]:
-            raise ValueError(f"{', '.join(wrong)} must be above 0")
-        if not 0 <= self.ema < 1:
-            raise ValueError("ema must be in [0, 1)")
-        if not 0 <= self.lr_end <= 1:
-            raise ValueError("lr_end must be in [0, 1]")
+        limits = ("rows", "spans", "warmup", "weight_decay", "max_grad_norm")
+        limits += ("save_every", "preview_every", "evaluate_every")
+        rules = (
+            ("above 0", ("steps", "batch", "minibatches", "lr", "keep"), lambda v: v > 0),
+            ("at least 0", limits, lambda v: v >= 0),
+            ("in [0, 1]", ("lr_end", "stop_on_failed_scores"), lambda v: 0 <= v <= 1),
+            ("in [0, 1)", ("ema",), lambda v: 0 <= v < 1),
+            ("in [0, 1)", ("betas",), lambda v: all(0 <= beta < 1 for beta in v)),
+        )
+        wrong = ((what, [name for name in names if not fine(getattr(self, name))]) for what, names, fine in rules)
+        if faults := [f"{', '.join(names)} must be {what}" for what, names in wrong if names]:
+            raise ValueError("; ".join(faults))
 
 
 @dataclass

@@ -205,9 +205,11 @@ class Experience(Rows):
     weight: Tensor | None
 
     def minibatches(self: R, count: int, rng: torch.Generator) -> Iterator[R]:
-        """`count` random, nearly equal parts of the rows."""
-        order = torch.randperm(len(self), generator=rng) if count > 1 else torch.arange(len(self))
-        return (self[rows] if count > 1 else self for rows in order.chunk(count))
+        """`count` random parts of the rows (fewer only where there are fewer rows), whose sizes differ by 1 at most."""
+        if count <= 1:
+            return iter([self])
+        order = torch.randperm(len(self), generator=rng)
+        return (self[rows] for rows in order.tensor_split(max(1, min(count, len(self)))))
 
     def chunks(self: R, rows: int, spans: int) -> Iterator[tuple[R, bool]]:
         """Parts of at most `rows` rows (and `spans` steps, where steps exist), each with "is it the last?"."""

@@ -112,7 +112,7 @@ class Save:
 
     def __call__(self, session: Session, policy: Any, experience: Any) -> None:
         """Write it whole or not at all."""
-        if session.is_main and (due(session.step, self.every) or session.step == session.trainer.steps):
+        if due(session.step, self.every) or session.step == session.trainer.steps:
             checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
 
 

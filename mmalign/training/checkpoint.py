@@ -27,7 +27,7 @@ DONE = "done"
 
 
 def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, Any] | None = None) -> Path:
-    """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`.
+    """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`; every process calls it, the main one writes.
 
     `stateful` holds what else must survive by name (reward, policy): anything with `state_dict`/`load_state_dict`.
 
@@ -35,11 +35,14 @@ def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, An
         CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     path = folder / f"step_{session.step:06d}"
+    random = session.random_states()
+    if not session.is_main:
+        return path
     try:
         with write_folder_beside(path) as beside:
             with session.update_rule.averaged():
                 adapter.save(beside / "adapter")
-            _write_state(beside / "state", session, stateful or {})
+            _write_state(beside / "state", session, random, stateful or {})
             (beside / DONE).write_text(f"{session.step}\n")
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, folder, error) from error
@@ -92,7 +95,7 @@ def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None
             "resume with the run file that wrote it."
         )
     session.update_rule.load_state_dict({"tensors": tensors, "count": plain["updates"]})
-    session.streams.load_state_dict(random)
+    session.streams.load_state_dict(_of_rank(random, session.streams.rank))
     session.batches.load_state_dict(plain["batches"])
     session.step = plain["step"]
     for name, part in (stateful or {}).items():
@@ -100,13 +103,19 @@ def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None
             part.load_state_dict(_unfold(plain["stateful"][name]))
 
 
-def _write_state(folder: Path, session: Session, stateful: Mapping[str, Any]) -> None:
+def _of_rank(random: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """The states of one process's streams, by their own names; a process that was not there starts afresh."""
+    named = {name.rpartition("/")[::2]: value for name, value in random.items()}
+    return {name: value for (of, name), value in named.items() if int(of or 0) == rank}
+
+
+def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stateful: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
     update = session.update_rule.state_dict()
     save_file({k: v.contiguous() for k, v in update["tensors"].items()}, folder / "weights.safetensors")
-    save_file(session.streams.state_dict(), folder / "random.safetensors")
+    save_file(random, folder / "random.safetensors")
     plain = {
         "step": session.step,
         "updates": update["count"],

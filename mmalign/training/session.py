@@ -68,6 +68,16 @@ class Session:
         shared = self.accelerator.reduce(total.to(self.accelerator.device), reduction="mean")
         return shared.to(total.device)  # type: ignore[no-any-return]
 
+    def random_states(self) -> dict[str, Tensor]:
+        """The states of every process's streams, by name, behind "rank/" where that is not 0; all processes call it."""
+        own = self.streams.state_dict()
+        if self.accelerator is None or self.accelerator.num_processes == 1:
+            return own
+        from accelerate.utils import gather_object
+
+        every = gather_object([own])
+        return {f"{rank}/{name}" if rank else name: v for rank, held in enumerate(every) for name, v in held.items()}
+
     def spread(self, objective: Any) -> None:
         """Let the statistics of the objective and its reward cover the rows of every process."""
         parts: tuple[Any, ...] = (objective, getattr(objective, "reward", None))
@@ -93,7 +103,8 @@ class Session:
         device = self.update_rule.parameters[0].device
         anywhere = self.mean(torch.tensor(float(trained), device=device)) > 0
         if anywhere:
-            self.meter.add({"grad/norm": self.update_rule.apply(), "update/skipped": 0.0})
+            norm = self.update_rule.apply()
+            self.meter.add({"grad/norm": norm, "update/skipped": (~norm.isfinite()).float()})
         else:
             self.update_rule.forget()
             self.meter.add({"update/skipped": 1.0})

@@ -76,7 +76,7 @@ class Update:
         return {"tensors": tensors, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore weights, moments and average exactly."""
+        """Restore weights, moments and average exactly; an average that was not kept starts from these weights."""
         self.count = state["count"]
         tensors = state["tensors"]
         for i, parameter in enumerate(self.parameters):
@@ -90,8 +90,9 @@ class Update:
                     k: v.clone() if k == "step" else v.clone().to(parameter.device) for k, v in moments.items()
                 }
                 self.optimizer.state[parameter] = on_device
-            if self.average is not None and f"{i}.average" in tensors:
-                self.average[i] = tensors[f"{i}.average"].clone().to(parameter.device)
+            if self.average is not None:
+                kept = tensors.get(f"{i}.average", tensors[f"{i}.weight"])
+                self.average[i] = kept.clone().to(parameter.device)
 
     def _track_average(self) -> None:
         if self.average is not None:

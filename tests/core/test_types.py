@@ -82,3 +82,11 @@ def test_only_ok_and_the_policys_own_failure_enter_statistics() -> None:
 
 def test_replace_keeps_the_class() -> None:
     assert isinstance(replace(rollout(2), output=["a", "b"]), Rollout)
+
+
+@given(st.integers(1, 12), st.integers(1, 15))
+def test_minibatches_are_as_many_as_asked_and_nearly_equal(rows: int, count: int) -> None:
+    whole = transitions(rows, 2, shared=True)
+    parts = list(whole.minibatches(count, torch.Generator()))
+    sizes = [len(part) for part in parts]
+    assert len(sizes) == min(count, rows) and sum(sizes) == rows and max(sizes) - min(sizes) <= 1

@@ -65,6 +65,16 @@ def test_a_step_without_valid_rows_moves_nothing_not_even_by_momentum() -> None:
     assert problem.lines[-1][1]["update/skipped"] == 1
 
 
+def test_a_gradient_that_is_not_finite_is_counted_as_a_skipped_update() -> None:
+    problem = Problem()
+    before = problem.weights()
+    for parameter in problem.adapter.module.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    problem.session.update(trained=True)
+    assert problem.session.meter.take()["update/skipped"] == 1
+    assert all(torch.equal(value, before[name]) for name, value in problem.weights().items())
+
+
 def collected(problem: Problem) -> Any:
     with torch.no_grad():
         return problem.objective.collect(problem.policy, prompts(2), torch.Generator().manual_seed(0))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -37,3 +39,26 @@ def test_the_rate_falls_along_half_a_cosine_to_its_end_over_all_updates() -> Non
 def test_an_end_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match="lr_end must be in"):
         Trainer(lr_end=1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 0}, "keep must be above 0"),  # would drop the checkpoint that was just written
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be at least 0"),  # would turn the gradient round
+        ({"rows": -1, "spans": -2, "steps": 0}, "steps must be above 0; rows, spans must be at least 0"),
+        ({"betas": (1.5, 0.9)}, r"betas must be in \[0, 1\)"),
+        ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trainer(**options)
+
+
+def test_an_average_that_a_checkpoint_lacks_starts_from_its_weights() -> None:
+    weight = torch.nn.Parameter(torch.full((2,), 3.0))
+    kept = Update([weight], Trainer()).state_dict()
+    fresh = Update([torch.nn.Parameter(torch.zeros(2))], Trainer(ema=0.9))
+    fresh.load_state_dict(kept)
+    assert fresh.average is not None and torch.equal(fresh.average[0], weight)

@@ -1,11 +1,14 @@
 """Run by `torchrun`: the gradient of one minibatch, shared by two processes, against the same minibatch in one.
 
-Prints the largest relative difference over the objectives and splits it tried.
+Prints the largest relative difference over the objectives and splits it tried; checks that both resume, by way of the
+folder it is given.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +22,12 @@ from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
 from mmalign.policies.few_step import FewStep
 from mmalign.policies.flow import Flow
+from mmalign.training import checkpoint
 from mmalign.training.loop import accumulate
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 from tests.toys import NearPoint, ToyLatent, prompts
+from tests.training.problem import Problem
 
 
 def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tensor:
@@ -92,6 +97,19 @@ def statistics(kind: str, session: Session, share: slice) -> tuple[torch.Tensor,
         return whole.anchor[: len(part)], anchored(policy, part, 16, session.mean).anchor
 
 
+def resume(accelerator: Any, folder: Path) -> None:
+    """Each process goes on with the noise it would have drawn, not with the main one's."""
+    first, second = (Problem(rank=accelerator.process_index, world=2) for _ in range(2))
+    for problem in (first, second):
+        problem.session.accelerator = accelerator
+    torch.randn(3, generator=first.session.streams["rollout"])
+    checkpoint.save(folder, first.session, first.adapter)
+    accelerator.wait_for_everyone()
+    checkpoint.load(checkpoint.latest(folder), second.session)
+    wanted, found = (torch.randn(4, generator=p.session.streams["rollout"]) for p in (first, second))
+    assert torch.equal(wanted, found), f"process {accelerator.process_index} resumes with {found}, not {wanted}"
+
+
 def main() -> None:
     """Compare and print."""
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1)
@@ -112,6 +130,7 @@ def main() -> None:
         gap = float((shared - alone).norm() / alone.norm())
         worst = max(worst, gap)
         print(f"{kind} of process {rank} relative difference {gap:.1e}", flush=True)
+    resume(accelerator, Path(sys.argv[1]))
     if accelerator.is_main_process:
         print(f"worst {worst:.3e}", flush=True)
 

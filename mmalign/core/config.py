@@ -74,8 +74,8 @@ class Trainer:
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
 
     def __post_init__(self) -> None:
-        limits = ("rows", "spans", "warmup", "weight_decay", "max_grad_norm")
-        limits += ("save_every", "preview_every", "evaluate_every")
+        dues = ("save_every", "preview_every", "evaluate_every")
+        limits = ("rows", "spans", "warmup", "weight_decay", "max_grad_norm", *dues)
         rules = (
             ("above 0", ("steps", "batch", "minibatches", "lr", "keep"), lambda v: v > 0),
             ("at least 0", limits, lambda v: v >= 0),

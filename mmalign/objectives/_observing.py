@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,12 +29,24 @@ def observed(policy: Any, batch: Sequence[Preference]) -> Pairs:
 def labels(batch: Sequence[Preference], device: torch.device | str) -> Float[Tensor, " B"] | None:
     """P(chosen is better) from `meta["label"]` where any row has one (1 where missing); None if no row has."""
     found = [preference.prompt.meta.get("label") for preference in batch]
-    if all(label is None for label in found):
+    if all(label in (None, "") for label in found):
         return None
-    for row, label in enumerate(found):
-        if label is not None and not (isinstance(label, int | float) and 0 <= label <= 1):
-            raise DataError(f"row {row} of the batch: meta.label is {label!r}; expected P(chosen is better) in [0, 1].")
-    return torch.tensor([1.0 if label is None else float(label) for label in found], device=device)
+    known = [1.0 if label in (None, "") else number(label) for label in found]
+    for row, label in enumerate(known):
+        if label is None or not 0 <= label <= 1:
+            raise DataError(
+                f"row {row} of the batch: meta.label is {found[row]!r}; expected P(chosen is better) in [0, 1]."
+            )
+    return torch.tensor(known, device=device)
+
+
+def number(value: Any) -> float | None:
+    """What a column holds as a finite number; text that reads as one, as CSV files have it, is one; else None."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def batched(outputs: Sequence[Any], side: str) -> Any:
@@ -66,4 +79,4 @@ def _sounds(outputs: Sequence[Audio], side: str) -> Audio:
     return sound
 
 
-__all__ = ["batched", "labels", "observed"]
+__all__ = ["batched", "labels", "number", "observed"]

@@ -22,9 +22,12 @@ from mmalign.objectives._lengths import Per, divisors, lengths
 from mmalign.objectives._preference import LossType
 from mmalign.objectives._replay import side_log_probs, side_terms, terms
 from mmalign.objectives._scoring import means
+from mmalign.policies._rollout import groups
 
 BetaUnit = Literal["sum", "mean"]
 Anchor = Literal["outputs", "mismatched"]
+
+LEAD = ("sigmoid", "robust", "hinge", "ipo", "exo_pair", "discopop")  # losses of the lead z alone
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,26 @@ class Head:
                 "loss_type: kto judges against the reference; set reference: true.",
             ),
             (min(self.desirable, self.undesirable) >= 0, "desirable, undesirable: must be at least 0."),
+            (
+                "kto" not in self.mixture or not self.length_normalised,
+                "length_normalised: kto's reference point is of whole outputs; set it to false.",
+            ),
+            *self._without_effect(),
         )
         return [message for fine, message in rules if not fine]
+
+    def _without_effect(self) -> list[tuple[bool, str]]:
+        """Options that nothing here would read."""
+        kto, lead = "kto" in self.mixture, sorted({*self.mixture} & {*LEAD})
+        return [
+            (kto or self.desirable == self.undesirable == 1, "desirable, undesirable: are weights of loss_type kto."),
+            (kto or self.anchor == "outputs", f"anchor: {self.anchor} is a reference point of loss_type kto."),
+            (bool(lead) or not self.margin, f"margin: only {', '.join(LEAD)} have one; set it to 0."),
+            (
+                self.winner_weight > 0 or self.winner_per == "output",
+                f"winner_per: {self.winner_per} divides a term that winner_weight: 0 leaves out.",
+            ),
+        ]
 
     def joint_beta(self, event_size: int) -> float:
         """β per nat of the joint log-prob."""
@@ -136,13 +157,13 @@ def mismatched(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_proc
     """As `anchored`, from outputs behind prompts that are not theirs: the chosen outputs, one prompt further on.
 
     KTO's published estimate of KL(π ‖ π_ref) (Ethayarajh et al. 2024, sec. 4.1), over all pairs that a process
-    collects instead of one micro-batch. Prompts of equal text do not count.
+    collects instead of one micro-batch. Equal prompts (text and media) do not count.
     """
     own = pairs.chosen.prompts
-    others = [*own[1:], *own[:1]]
-    strange = [a.text != b.text for a, b in zip(own, others, strict=True)]
+    others, number = [*own[1:], *own[:1]], groups(own)
+    strange = number != number.roll(-1)
     moved = replace(pairs.chosen, prompts=others, group=pairs.chosen.group.roll(-1))
-    mask = pairs.mask & torch.tensor(strange, device=pairs.mask.device)
+    mask = pairs.mask & strange.to(pairs.mask.device)
     now = terms(policy, moved, pairs.probe, rows).sum(1)
     with policy.reference():
         then = terms(policy, moved, pairs.probe, rows).sum(1)
@@ -171,7 +192,7 @@ def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor
     metrics = means(
         pairs.mask,
         margin__mean=margin,
-        margin__accuracy=(margin > 0).float() + 0.5 * (margin == 0).float(),
+        margin__accuracy=_preference.agreement(margin, torch.ones_like(margin) if pairs.label is None else pairs.label),
         margin__chosen=up.sum(1),
         margin__rejected=down.sum(1),
         fit__chosen=chosen.sum(1) / policy.event_size,

@@ -152,6 +152,11 @@ def unflipped(label: Row, share: float) -> Row:
     return (label - share) / (1 - 2 * share)
 
 
+def agreement(lead: Row, label: Row) -> Row:
+    """1 where the sign of the lead is on the label's side, 0 where on the other, 1/2 where either has no side."""
+    return (1 + lead.sign() * (label.to(lead) - 0.5).sign()) / 2
+
+
 def _log1mexp(x: Row) -> Row:
     """log(1 - e^x) for x < 0."""
     near = x > -0.6931
@@ -165,6 +170,7 @@ def halves(terms: Float[Tensor, "B T"]) -> tuple[Row, Row]:
 
 __all__ = [
     "LossType",
+    "agreement",
     "apo_down",
     "apo_zero",
     "bco_pair",

@@ -32,9 +32,11 @@ from mmalign.core.protocols import Mean, ScorePolicy
 from mmalign.core.types import Comparisons, Preference, join
 from mmalign.objectives import _weights
 from mmalign.objectives._comparison import Ties, centring, comparison_loss
-from mmalign.objectives._observing import observed
-from mmalign.objectives._preference import smoothed
+from mmalign.objectives._observing import number, observed
+from mmalign.objectives._preference import agreement, smoothed
 from mmalign.objectives._scoring import means
+
+YES, NO = ("true", "1", "1.0"), ("", "false", "0", "0.0")
 
 
 @dataclass
@@ -77,21 +79,30 @@ class BradleyTerry:
             raise DataError(f"bradley_terry reads preferences, got {strange[0]}; set data: {{name: preferences, …}}.")
         pairs = observed(policy, batch)
         device = pairs.mask.device
-        tie = torch.tensor([bool(row.prompt.meta.get(self.tie)) for row in batch], device=device)
-        margin = torch.tensor([self._margin(number, row) for number, row in enumerate(batch)], device=device)
+        tie = torch.tensor([self._tied(at, row) for at, row in enumerate(batch)], device=device)
+        margin = torch.tensor([self._margin(at, row) for at, row in enumerate(batch)], device=device)
         label = torch.ones(len(batch), device=device) if pairs.label is None else pairs.label
         return Comparisons(pairs.chosen, pairs.rejected, pairs.mask, label, tie, margin)
 
-    def _margin(self, number: int, row: Preference) -> float:
+    def _tied(self, at: int, row: Preference) -> bool:
+        value = row.prompt.meta.get(self.tie)
+        # As CSV files have it, too: the text "false" is not true.
+        said = "" if value is None else str(value).strip().lower()
+        if said not in (*YES, *NO):
+            raise DataError(f"row {at} of the batch: '{self.tie}' is {value!r}; expected true or false.")
+        return said in YES
+
+    def _margin(self, at: int, row: Preference) -> float:
         value = row.prompt.meta.get(self.margin)
-        if value is None:
+        if value in (None, ""):
             return 0.0
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        lead = None if isinstance(value, bool) else number(value)
+        if lead is None or lead < 0:
             raise DataError(
-                f"row {number} of the batch: '{self.margin}' is {value!r}; expected the lead of the chosen output, a "
+                f"row {at} of the batch: '{self.margin}' is {value!r}; expected the lead of the chosen output, a "
                 "number of at least 0 (swap chosen and rejected where it is negative)."
             )
-        return self.margin_scale * value
+        return self.margin_scale * lead
 
     def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
         """Every comparison alike."""
@@ -105,7 +116,7 @@ class BradleyTerry:
         value = comparison_loss(lead, chunk.margin.to(lead), label, chunk.tie, self.ties, self.tie_share)
         value = value + self.centre * centring(chosen, rejected)
         decided = chunk.mask & ~chunk.tie
-        metrics = means(decided, margin__mean=lead, margin__accuracy=(lead > 0).float() + 0.5 * (lead == 0).float())
+        metrics = means(decided, margin__mean=lead, margin__accuracy=agreement(lead.detach(), chunk.label))
         metrics |= means(chunk.mask, score__chosen=chosen, score__rejected=rejected, score__loss=value)
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")

@@ -33,7 +33,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
-from mmalign.objectives._observing import observed
+from mmalign.objectives._observing import number, observed
 from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
 from mmalign.objectives._ranking import all_pairs, neighbours, pick
 from mmalign.objectives._scoring import sample_groups, scored
@@ -90,16 +90,17 @@ class CoPG:
         if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
             raise DataError(f"copg with online: off reads preferences, got {strange[0]}; set online: neighbours.")
         pairs = observed(policy, batch)
-        gaps = [self._gap(number, row) for number, row in enumerate(batch)]
+        gaps = [self._gap(at, row) for at, row in enumerate(batch)]
         return replace(pairs, gap=torch.tensor(gaps, device=pairs.mask.device))
 
-    def _gap(self, number: int, row: Preference) -> float:
+    def _gap(self, at: int, row: Preference) -> float:
         found = [row.prompt.meta.get(column) for column in self.score_columns]
-        if all(isinstance(value, int | float) for value in found):
-            return float(found[0]) - float(found[1])  # type: ignore[arg-type]
+        better, worse = (number(value) for value in found)
+        if better is not None and worse is not None:
+            return better - worse
         columns = " and ".join(self.score_columns)
         raise DataError(
-            f"row {number} of the batch: copg needs numbers in the columns {columns}, found {found}; name them in "
+            f"row {at} of the batch: copg needs numbers in the columns {columns}, found {found}; name them in "
             "score_columns, or set online."
         )
 

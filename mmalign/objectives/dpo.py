@@ -12,7 +12,7 @@ other losses with their papers are in `_preference.py`. Winner term: CRPO of Tan
 | length-normalised DPO, IPO as its authors run it | length_normalised: true |
 | SimPO (2405.14734, eq. 6) | reference: false, length_normalised: true, beta: 2, margin: γ (1) |
 | CPO (2401.08417) | reference: false, winner_weight: 1, winner_per: batch_token |
-| ORPO (2403.07691, eq. 7) | loss_type: orpo, reference: false, length_normalised: true, beta: λ, winner_weight: 1 |
+| ORPO (2403.07691) | loss_type: orpo, reference: false, length_normalised: true, beta: λ, with CPO's winner term |
 | MPO (2411.10442), over 0.8 | also: {bco_pair: 0.25}, winner_weight: 1.25, winner_per: batch_token |
 | KTO (2402.01306) | loss_type: kto, anchor: mismatched |
 | RPO, DPO with an SFT term (2404.19733) | winner_weight: 1, winner_per: token |

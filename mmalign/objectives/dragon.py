@@ -83,6 +83,11 @@ class DRAGON:
         if faults:
             raise ConfigError(faults)
 
+    @property
+    def by_member(self) -> bool:
+        """Are the rewards' sets scored one by one, and not by what `combine` makes of their rows?"""
+        return self.builder in ("greedy_swap", "knockout")
+
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
         pairs = self.build(sample_groups(policy, batch, self.samples_per_prompt, rng))

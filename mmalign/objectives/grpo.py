@@ -34,7 +34,8 @@ The counts run over the rows and steps that train: invalid rows, dead groups (eq
 left out of N and Σ|o|, over all processes. DAPO's dynamic sampling: `trainer.batch` prompts are sampled, the first
 `keep_groups` live groups train; where there are fewer, dead ones fill up (masked), so that processes stay in step.
 
-Reconstruction: GRPO-Guard's equations were read from code, not from the paper. DAPO draws further prompts until its
+Reconstruction: GRPO-Guard's equations were read from code, not from the paper; its other half, the loss of a step
+divided by |dt|, is left out. DAPO draws further prompts until its
 batch is full; here the surplus is drawn at once. Left out: use of `Scores.confidence`. The "global" std and `whiten`
 cover the rows of every process; all spreads are population ones (TRL divides by G - 1).
 """
@@ -89,7 +90,7 @@ class GRPO:
         whiten: centre and scale all advantages of the batch afterwards.
         advantage_clip: their largest size.
         weighting, horizon: the normaliser; `horizon` is the length that `constant` divides by.
-        keep_groups: train on this many live groups of those sampled; None for all.
+        keep_groups: train on this many live groups of those a process samples; None for all.
         truncated: outputs cut off at the limit train like others ("keep"), only enter their group's statistics
             ("mask"), or neither ("exclude").
         replay: recompute the old log-probs instead of trusting the sampler's.
@@ -139,6 +140,13 @@ class GRPO:
                 ("horizon", self.horizon, self.horizon >= 1, "at least 1"),
                 ("keep_groups", self.keep_groups, self.keep_groups is None or self.keep_groups >= 1, "at least 1"),
                 ("reference_rows", self.reference_rows, self.reference_rows >= 1, "at least 1"),
+                ("std_floor", self.std_floor, self.std_floor >= 0, "at least 0"),
+                (
+                    "advantage_clip",
+                    self.advantage_clip,
+                    self.advantage_clip is None or self.advantage_clip > 0,
+                    "positive, or null",
+                ),
             )
             if not fine
         ]
@@ -147,6 +155,7 @@ class GRPO:
             raise ConfigError(faults)
 
     def _clashes(self) -> tuple[tuple[bool, str], ...]:
+        highest = 1 + trust_region(self.clip, self.clip_high, self.clip_unit, 1).high
         return (
             (
                 self.clip_unit == "mean" and self.clip >= 1,
@@ -165,10 +174,23 @@ class GRPO:
                 self.guard and (self.surrogate != "clip" or self.ratio != "step"),
                 "guard: is a form of the step's own log-ratio; set surrogate: clip and ratio: step.",
             ),
+            (
+                self.ratio_cap is not None and (self.surrogate != "clip" or 1 < self.ratio_cap <= highest),
+                f"ratio_cap: {self.ratio_cap} bounds the ratio of surrogate clip, above 1 + clip_high ({highest:g}).",
+            ),
+            (
+                self.horizon > 1 and self.weighting != "constant",
+                f"horizon: {self.horizon} is the length that weighting: constant divides by; set that, or horizon: 1.",
+            ),
         )
 
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Transitions:
         """Groups of outputs with advantages, what the behaviour policy said and, if `beta`, what the reference says."""
+        if self.keep_groups is not None and self.keep_groups > len(batch):
+            raise ConfigError(
+                f"objective.keep_groups: {self.keep_groups} groups of the {len(batch)} prompts that a process samples; "
+                "raise trainer.batch, or lower it."
+            )
         rollout = sample_groups(policy, batch, self.group_size, rng)
         old = self._old(policy, rollout)
         if not old.log_prob.shape[1]:
@@ -261,7 +283,7 @@ class GRPO:
         delta = at_level(delta, chunk.mask, self.ratio)
         said = dist.log_prob.where(chunk.mask, 0.0)
         gain, ratio = gains(self.surrogate, delta, said, chunk.advantage, region, self.ratio_cap)
-        metrics = self._metrics(chunk, delta, ratio, region)
+        metrics = self._metrics(chunk, dist.log_prob, ratio, region)
         if chunk.ref is not None:
             kl = divergence(self.divergence, dist, chunk.ref, chunk.mask)
             gain = gain - self.beta * kl
@@ -272,12 +294,15 @@ class GRPO:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics
 
-    def _metrics(self, chunk: Transitions, delta: Ratios, ratio: Ratios, region: Region) -> dict[str, Tensor]:
+    def _metrics(self, chunk: Transitions, log_prob: Ratios, ratio: Ratios, region: Region) -> dict[str, Tensor]:
         advantage = chunk.advantage.expand_as(ratio)
-        beyond = ((ratio > 1 + region.high) & (advantage > 0)) | ((ratio < 1 - region.low) & (advantage < 0))
-        metrics = means(
-            chunk.mask, ratio__mean=ratio, ratio__clipped=beyond, kl__old=-delta, advantage__size=advantage.abs()
-        )
+        beyond = (ratio > 1 + region.high) & (advantage > 0)
+        if self.surrogate == "clip":
+            beyond = beyond | ((ratio < 1 - region.low) & (advantage < 0))
+        moved = chunk.old.log_prob - log_prob  # of the step itself, whatever form or level the ratio has
+        metrics = means(chunk.mask, ratio__mean=ratio, kl__old=moved, advantage__size=advantage.abs())
+        if self.surrogate in ("clip", "cispo"):
+            metrics |= means(chunk.mask, ratio__clipped=beyond)
         if chunk.scores is not None:
             metrics["rows/invalid"] = (~chunk.scores.valid).float().mean()
             metrics["rows/dropped"] = chunk.scores.parts["dropped"].mean()

@@ -42,6 +42,7 @@ from mmalign.objectives import _weights
 from mmalign.objectives._anchoring import squared_distance, start_weights
 from mmalign.objectives._gradients import cosines, inner, inward, media, output_gradient, sizes, unit
 from mmalign.objectives._scoring import means
+from mmalign.objectives._sets import is_set
 
 
 @dataclass
@@ -63,6 +64,7 @@ class R0:
     _start: dict[str, Tensor] | None = field(init=False, default=None, repr=False)  # θ₀: a constant, copied once
 
     needs: ClassVar[type] = DiffPolicy
+    by_member: ClassVar[bool] = True  # takes rewards one by one, not what `combine` makes of them
 
     def __post_init__(self) -> None:
         faults = [
@@ -106,6 +108,7 @@ class R0:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         if self.weight_decay_to_start and self._start is None:
             self._start = start_weights(policy)  # before `rsample`: visiting the reference may move weights in place
+        self._check_sets(chunk)
         rollout = policy.rsample(chunk.prompts, chunk.draws)
         gain, metrics = self._reward_gain(rollout)
         if self.guidance_weight:
@@ -117,6 +120,14 @@ class R0:
             share = chunk.weight.sum(dtype=torch.float64).to(pull)  # float64: the shares of any split add up alike
             loss = loss + self.weight_decay_to_start * share * pull
         return loss, metrics
+
+    def _check_sets(self, chunk: Requests) -> None:
+        """The set of a set reward is the minibatch; a part of it is another set, with another gradient."""
+        sets = [name for name, (reward, _) in self.rewards().items() if is_set(reward)]
+        if sets and chunk.weight is not None and float(chunk.weight.sum()) < 1 - 1e-3:
+            raise CapabilityError(
+                f"r0: {', '.join(sets)} scores a set, and this part has some rows of it; set trainer.rows: 0."
+            )
 
     def _reward_gain(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
         output = media(rollout.output)

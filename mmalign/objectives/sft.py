@@ -23,7 +23,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Demonstrations, Preference, Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._lengths import Per, divisors
+from mmalign.objectives._lengths import Per, divisors, lengths
 from mmalign.objectives._observing import batched
 from mmalign.objectives._pairs import BetaUnit
 from mmalign.objectives._ranking import best_and_worst
@@ -106,7 +106,8 @@ class SFT:
         size = float(policy.event_size)
         said = policy.log_prob(chunk.rollout, chunk.probe).sum(1)
         gain = said / chunk.divisor.to(said) / (size if self.unit == "mean" else 1.0)
-        metrics = means(chunk.mask, fit__target=said / size, fit__per_token=said / size / chunk.divisor.to(said))
+        own = lengths(chunk.rollout, not chunk.probe).to(said)
+        metrics = means(chunk.mask, fit__target=said / size, fit__per_token=said / size / own)
         metrics["rows/skipped"] = (~chunk.mask).float().mean()
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")

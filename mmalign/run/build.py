@@ -169,6 +169,7 @@ def check_fit(parts: Parts) -> None:
 
     Raises:
         CapabilityError: naming what would fit.
+        ConfigError: a combination that the objective does not look at.
     """
     needs = parts.objective.needs
     if getattr(parts.adapter, "train", "") == "frozen":
@@ -180,6 +181,12 @@ def check_fit(parts: Parts) -> None:
             f"'{parts.file.policy['name']}' lacks {', '.join(missing)}. Policies that fit: {', '.join(fitting(needs))}."
         )
     check_scorer(parts)
+    combine = parts.file.combine["name"]
+    if getattr(parts.objective, "by_member", False) and combine != "weighted_sum":
+        raise ConfigError(
+            f"combine: objective '{parts.file.objective['name']}' takes each reward by its weight, so '{combine}' "
+            "would have no effect; remove the section."
+        )
     modality = parts.policy.modality
     rewards = {f"rewards.{name}": slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
     rewards |= {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}

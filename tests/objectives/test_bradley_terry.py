@@ -130,7 +130,20 @@ def test_margins_ties_and_labels_come_from_columns() -> None:
     likely = torch.stack([win(lead - 1)[0], tie[1], (0.25 * win(lead) + 0.75 * win(-lead))[2], win(lead)[3]])
     want = (-likely + 0.1 * (good + bad) ** 2).mean()
     assert float(loss) == pytest.approx(float(want), abs=1e-6)
-    assert float(metrics["margin/accuracy"]) == pytest.approx((1 + 0.5 + 1) / 3)  # equal scores count half, ties do not
+    # Equal scores count half, ties do not; the third row says that the rejected side is the better one.
+    assert float(metrics["margin/accuracy"]) == pytest.approx((1 + 0.5 + 1) / 3)
+    led = rows({}, {"label": 0.25})[1:]
+    assert float(loss_of(BradleyTerry(), [replace(led[0], chosen="bbb", rejected="a")])[1]["margin/accuracy"]) == 0
+
+
+def test_columns_of_text_are_read_as_csv_files_have_them() -> None:
+    batch = rows({"tie": "False", "margin": "0.5"}, {"tie": "true", "margin": ""}, {"tie": "0"}, {"tie": ""})
+    found = BradleyTerry().collect(Scorer(Valued()), batch, stream(0))
+    assert found.tie.tolist() == [False, True, False, False] and found.margin.tolist() == [0.5, 0, 0, 0]
+    with pytest.raises(DataError, match=r"row 0 of the batch: 'tie' is 'perhaps'; expected true or false"):
+        BradleyTerry().collect(Scorer(Valued()), rows({"tie": "perhaps"}), stream(0))
+    with pytest.raises(DataError, match=r"row 0 of the batch: 'margin' is 'nan'; expected the lead"):
+        BradleyTerry().collect(Scorer(Valued()), rows({"margin": "nan"}), stream(0))
 
 
 def test_the_gradient_does_not_depend_on_the_split() -> None:

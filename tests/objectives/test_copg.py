@@ -80,3 +80,12 @@ def test_what_is_missing_is_said() -> None:
         objectives.build({"name": "copg", "group_size": 3}, "objective")
     with pytest.raises(ConfigError, match="draws: 3 is odd, and loss_type copg squares"):
         collect(GaussianPolicy(noisy=True), CoPG(NearPoint(), draws=3), prompts(1))
+
+
+def test_scores_of_text_are_read_and_others_are_named() -> None:
+    sides = torch.ones(1, 1, 2), torch.zeros(1, 1, 2)
+    told = Preference(Prompt("x", meta={"chosen_score": "1.5", "rejected_score": 1}), *sides)
+    assert collect(GaussianPolicy(), CoPG(online="off"), [told]).gap.tolist() == [0.5]
+    broken = Preference(Prompt("x", meta={"chosen_score": float("nan"), "rejected_score": 1}), *sides)
+    with pytest.raises(DataError, match=r"row 0 of the batch: copg needs numbers in the columns .* found \[nan, 1\]"):
+        collect(GaussianPolicy(), CoPG(online="off"), [broken])

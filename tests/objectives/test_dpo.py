@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,36 @@ def test_soft_labels_come_from_the_data() -> None:
         collect(GaussianPolicy(), DPO(), preferences(2, label=7))
 
 
+def test_columns_of_text_are_numbers_where_they_read_as_ones() -> None:
+    """As CSV files have them."""
+    asked = [Prompt("x", meta={"label": said}) for said in ("0.25", "")]
+    told = [replace(p, prompt=prompt) for p, prompt in zip(preferences(2), asked, strict=True)]
+    assert collect(GaussianPolicy(), DPO(), told).label.tolist() == [0.25, 1]
+    with pytest.raises(DataError, match=r"row 1 of the batch: meta.label is 'nan'"):
+        collect(GaussianPolicy(), DPO(), [told[0], replace(told[1], prompt=Prompt("x", meta={"label": "nan"}))])
+
+
+def test_accuracy_is_that_of_the_labels() -> None:
+    """With label 0 the rejected side is the better one."""
+    policy = moved(GaussianPolicy())
+    right = accumulate(policy, DPO(), collect(policy, DPO(), preferences()))["margin/accuracy"]
+    wrong = accumulate(policy, DPO(), collect(policy, DPO(), preferences(label=0.0)))["margin/accuracy"]
+    assert 0 <= float(right) < 0.5 or 0.5 < float(right) <= 1
+    assert float(wrong) == pytest.approx(1 - float(right))
+
+
+def test_mismatched_prompts_may_differ_in_their_pictures_alone() -> None:
+    def anchor(pictures: list[torch.Tensor]) -> float:
+        asked = [Prompt("What is this?", media={"image": picture}) for picture in pictures]
+        batch = [replace(p, prompt=q) for p, q in zip(preferences(len(asked)), asked, strict=True)]
+        policy = GaussianPolicy()
+        policy.start = {name: value + 10 for name, value in policy.start.items()}  # all outputs are far likelier now
+        return float(collect(policy, DPO(loss_type="kto", anchor="mismatched"), batch).anchor[0])
+
+    one, other = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    assert anchor([one, other]) > 0 and anchor([one, one]) == 0
+
+
 def test_ipo_wants_two_halves() -> None:
     with pytest.raises(ConfigError, match=r"draws: 1 is odd, and loss_type ipo squares a noisy estimate.*draws: 2"):
         collect(GaussianPolicy(noisy=True), DPO(loss_type="ipo"), preferences())
@@ -265,6 +296,10 @@ def test_outputs_that_do_not_batch_are_named() -> None:
         ({"loss_type": "exo_pair"}, "label_smoothing: exo_pair compares with a smoothed label; set it above 0"),
         ({"loss_type": "orpo"}, "orpo is of mean log-probs; set reference: false and length_normalised: true"),
         ({"loss_type": "kto", "reference": False}, "kto judges against the reference; set reference: true"),
+        ({"loss_type": "kto", "length_normalised": True}, "kto's reference point is of whole outputs; set it to false"),
+        ({"desirable": 2.0, "anchor": "mismatched"}, r"(?s)desirable, undesirable: are.*anchor: mismatched is"),
+        ({"loss_type": "kto", "margin": 1.0}, "margin: only sigmoid, robust, hinge, ipo, exo_pair, discopop have one"),
+        ({"winner_per": "token"}, "winner_per: token divides a term that winner_weight: 0 leaves out"),
         ({"also": {"sigmoid": 1.0}}, "also: names sigmoid, which is the loss_type already"),
         ({"loss_type": "sigmoyd"}, "objective.loss_type: Input should be 'sigmoid', 'robust', 'hinge', 'ipo'"),
     ],

@@ -73,7 +73,7 @@ def test_minibatches_share_the_rows() -> None:
 def test_ratio_is_one_and_kl_zero_before_the_first_update(options: dict[str, Any]) -> None:
     policy, objective = GaussianPolicy(), GRPO(NearPoint(), group_size=4, **options)
     metrics = accumulate(policy, objective, collect(policy, objective, prompts(3)))
-    assert metrics["ratio/mean"] == 1 and metrics["kl/old"] == 0 and metrics["ratio/clipped"] == 0
+    assert metrics["ratio/mean"] == 1 and metrics["kl/old"] == 0 and metrics.get("ratio/clipped", 0) == 0
     assert metrics.get("kl/reference", 0) == 0
 
 
@@ -202,12 +202,38 @@ def test_replay_ignores_what_the_sampler_said() -> None:
         ({"surrogate": "vespo"}, r"surrogate: vespo weighs whole outputs; set ratio: joint"),
         ({"guard": True, "ratio": "sequence"}, r"guard: is a form of the step's own log-ratio"),
         ({"ratio_cap": 0.5, "keep_groups": 0}, r"(?s)ratio_cap: 0.5 is out of range; above 1.*keep_groups: 0"),
+        ({"ratio_cap": 1.1}, r"ratio_cap: 1.1 bounds the ratio of surrogate clip, above 1 \+ clip_high \(1.2\)"),
+        ({"ratio_cap": 3.0, "surrogate": "sapo"}, r"ratio_cap: 3.0 bounds the ratio of surrogate clip"),
+        ({"horizon": 64}, r"horizon: 64 is the length that weighting: constant divides by"),
+        ({"advantage_clip": -1.0, "std_floor": -1.0}, r"(?s)std_floor: -1.0 is.*advantage_clip: -1.0 is out of range"),
         ({"group_siez": 4}, r"objective.group_siez: unknown option. Did you mean 'group_size'\?"),
     ],
 )
 def test_faulty_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         objectives.build({"name": "grpo", **options}, "objective", reward=NearPoint())
+
+
+def test_more_groups_than_are_sampled_cannot_be_kept() -> None:
+    with pytest.raises(ConfigError, match=r"keep_groups: 3 groups of the 2 prompts that a process samples"):
+        collect(GaussianPolicy(), GRPO(NearPoint(), keep_groups=3), prompts(2))
+
+
+@pytest.mark.parametrize("options", [{}, {"guard": True}, {"ratio": "joint"}, {"ratio": "sequence"}])
+def test_the_kl_from_the_old_policy_is_of_single_steps_whatever_the_ratio(options: dict[str, Any]) -> None:
+    policy, objective = GaussianPolicy(), GRPO(NearPoint(), group_size=4, **options)
+    experience = collect(policy, objective, prompts(2))
+    moved(policy)
+    gone = experience.old.log_prob - policy.step_log_prob(experience.rollout).detach()
+    metrics = accumulate(policy, objective, experience)
+    assert float(metrics["kl/old"]) == pytest.approx(float(gone[experience.mask].mean()), rel=1e-5)
+
+
+def test_only_surrogates_that_clip_say_how_often() -> None:
+    policy = GaussianPolicy()
+    for surrogate, says in {"clip": True, "cispo": True, "sapo": False, "score": False}.items():
+        objective = GRPO(NearPoint(), group_size=4, surrogate=surrogate)  # type: ignore[arg-type]
+        assert ("ratio/clipped" in accumulate(policy, objective, collect(policy, objective, prompts(2)))) == says
 
 
 def test_a_value_that_is_not_finite_needs_a_status() -> None:

@@ -286,3 +286,18 @@ def test_what_cannot_work_is_named() -> None:
         objectives.build({"name": "r0", "samples_per_prompt": 0}, "objective", reward=NearPoint())
     with pytest.raises(ConfigError, match=r"objective\._start: unknown option"):
         objectives.build({"name": "r0", "_start": {}}, "objective", reward=NearPoint())
+
+
+def test_a_part_of_a_set_is_refused() -> None:
+    class Spread(Axis):
+        """A set reward as a reward of rows."""
+
+        embed = score = credit = None
+
+    policy, objective = GaussianPolicy(), R0(Members(spread=(Spread(0, 1.0), 1.0)))
+    found = collect(policy, objective, prompts(4))
+    accumulate(policy, objective, found)
+    for part in found.minibatches(2, torch.Generator().manual_seed(0)):
+        accumulate(policy, objective, part)
+    with pytest.raises(CapabilityError, match=r"r0: spread scores a set, and this part .* set trainer.rows: 0"):
+        accumulate(policy, objective, found, rows=2)

@@ -58,3 +58,11 @@ def test_targets_of_prompts() -> None:
         collect(policy, SFT(), wanted)
     with pytest.raises(ConfigError, match=r"(?s)best_of_n ranks samples by a reward, and there is none.*draws: 0 must"):
         objectives.build({"name": "sft", "online": "best_of_n", "draws": 0}, "objective")
+
+
+@pytest.mark.parametrize("per", ["output", "token", "batch_token"])
+def test_the_fit_per_token_is_per_token_whatever_the_loss_is_per(per: Any) -> None:
+    policy, objective = GaussianPolicy(), SFT(NearPoint(), online="best_of_n", per=per)
+    found = collect(policy, objective, prompts(3))
+    said = policy.log_prob(found.rollout, {}).sum(1) / found.rollout.mask.sum(1) / policy.event_size
+    assert float(accumulate(policy, objective, found)["fit/per_token"]) == pytest.approx(float(said.mean()), rel=1e-5)

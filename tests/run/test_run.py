@@ -119,6 +119,8 @@ def test_what_cannot_work_together_is_said_before_anything_loads(run_file: RunFi
     with pytest.raises((CapabilityError, ConfigError), match=r"compressibility|small|gradient"):
         changes = ["objective={name: r0}", "policy={name: few_step}", "rewards.small={name: compressibility}"]
         build(load(path, changes))
+    with pytest.raises(ConfigError, match=r"combine: objective 'r0' takes each reward by its weight, so 'minimum'"):
+        build(load(path, ["objective={name: r0}", "policy={name: few_step}", "combine={name: minimum}"]))
 
 
 def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:

@@ -19,6 +19,7 @@ _KINDS: dict[str, tuple[Callable[..., Tensor], float]] = {
     "diou": (box_diou, -1.0),
     "ciou": (box_ciou, -1.5),
 }
+_NOTHING = -1e-9  # quality of a pair that is not allowed
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,18 @@ class Matched:
 def assign(quality: Float[Tensor, "N M"], allowed: Bool[Tensor, "N M"] | None = None) -> list[tuple[int, int]]:
     """Pairs (row, column) of the one-to-one assignment of greatest total quality; pairs not `allowed` are left out.
 
-    Optimal (Hungarian), not greedy: of [[.8, .7], [.75, .1]] greedy takes .9 in all, this 1.45.
+    Optimal (Hungarian), not greedy: of [[.8, .7], [.75, .1]] greedy takes .9 in all, this 1.45. Quality is not negative;
+    a pair that becomes allowed never lowers the total.
     """
     from scipy.optimize import linear_sum_assignment
 
     if not quality.numel():
         return []
     allowed = torch.ones_like(quality, dtype=torch.bool) if allowed is None else allowed
-    # A forbidden pair costs more than all others together, so it is taken only where nothing else is left.
-    worst = float(quality.min()) - (float(quality.max() - quality.min()) + 1) * (min(quality.shape) + 1)
-    rows, columns = linear_sum_assignment(quality.where(allowed, quality.new_tensor(worst)).numpy(), maximize=True)
+    # A forbidden pair is worth a little less than an allowed one of quality 0, and no more than that: two poor pairs
+    # must not push out a good one only because they are two.
+    worth = quality.double().where(allowed, torch.tensor(_NOTHING, dtype=torch.float64))
+    rows, columns = linear_sum_assignment(worth.numpy(), maximize=True)
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if allowed[i, j]]
 
 

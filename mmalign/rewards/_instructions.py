@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmalign.core.errors import did_you_mean
@@ -12,7 +12,8 @@ from mmalign.rewards.parsing import words
 
 Check = Callable[[str, Any], bool]
 _BULLET = re.compile(r"^[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
-_END = re.compile(r"[.!?…。！？]+(?=\s|$)")
+# A run of marks is looked at from its beginning alone: from each of them a long one would take squared time.
+_END = re.compile(r"(?<![.!?…])[.!?…]+(?=\s|$)|[。！？]+")
 
 
 def _sentences(text: str) -> int:
@@ -60,15 +61,15 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def read_instructions(value: Any, place: str) -> tuple[dict[str, Any], list[str]]:
-    """What rules check, by name, and what is said in words, from plain data.
+def read_instructions(value: Any, place: str) -> tuple[list[tuple[str, Any]], list[str]]:
+    """What rules check, as (name, value), and what is said in words, from plain data.
 
-    A list, or one by itself, of objects (names of `CHECKS` with their values) and texts.
+    A list, or one by itself, of objects (names of `CHECKS` with their values) and texts. A name may occur in several.
 
     Raises:
         ValueError: naming `place`, the entry and what it should be.
     """
-    checks: dict[str, Any] = {}
+    checks: list[tuple[str, Any]] = []
     said: list[str] = []
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, str) and entry.strip():
@@ -81,12 +82,12 @@ def read_instructions(value: Any, place: str) -> tuple[dict[str, Any], list[str]
                     raise ValueError(f"{place}: no rule checks '{name[:60]}'.{hint}")
                 if not _KINDS[CHECKS[name][0]](given):
                     raise ValueError(f"{place}: {name} takes a {CHECKS[name][0]}, found {str(given)[:60]!r}")
-                checks[name] = given
+                checks.append((name, given))
         else:
             raise ValueError(f"{place}: an instruction is a text or an object, found {str(entry)[:60]!r}")
     return checks, said
 
 
-def followed(text: str, checks: Mapping[str, Any]) -> dict[str, bool]:
+def followed(text: str, checks: Iterable[tuple[str, Any]]) -> list[bool]:
     """Which instructions the text follows."""
-    return {name: bool(CHECKS[name][1](text, given)) for name, given in checks.items()}
+    return [bool(CHECKS[name][1](text, given)) for name, given in checks]

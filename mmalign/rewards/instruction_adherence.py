@@ -104,7 +104,7 @@ class InstructionAdherence:
             return None
         answer = bounded(answer_of(output, self.where), LONG)
         questions = [self._filled(prompt, text, answer) for text in said]
-        return list(followed(answer, checks).values()), questions
+        return followed(answer, checks), questions
 
     def _filled(self, prompt: Prompt, instruction: str, answer: str) -> Prompt:
         meta: dict[str, Any] = {**prompt.meta, "instruction": instruction}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -41,12 +42,12 @@ def answered(text: str, instructions: Any, **options: Any) -> tuple[float, Statu
     ],
 )  # fmt: skip
 def test_each_rule_by_hand(check: str, value: Any, right: bool) -> None:
-    assert followed(POEM, {check: value}) == {check: right}
+    assert followed(POEM, [(check, value)]) == [right]
 
 
 def test_rules_of_case_and_json() -> None:
-    assert followed('{"a": [1]}', {"json": True, "lower_case": True}) == {"json": True, "lower_case": True}
-    assert not followed("[" * 100_000, {"json": True})["json"]
+    assert followed('{"a": [1]}', [("json", True), ("lower_case", True)]) == [True, True]
+    assert followed("[" * 100_000, [("json", True)]) == [False]
     assert {name for name, *_ in CHECKS.items()} >= {"max_words", "json"}
 
 
@@ -55,6 +56,22 @@ def test_the_value_is_the_share_that_is_followed() -> None:
     assert answered("a red star", instructions) == (round(2 / 3, 6), Status.OK, "")
     assert answered("a red star", instructions, strict=True)[0] == 0
     assert answered("a red star.", {"max_words": 5, "ends_with": ".", "json": None}, strict=True)[0] == 1
+
+
+def test_instructions_of_one_kind_all_count() -> None:
+    assert answered("a red star", [{"contains": "a zebra"}, {"contains": "red"}])[0] == 0.5
+    assert answered("a red star", [{"contains": "red"}, {"contains": "a zebra"}], strict=True)[0] == 0
+
+
+def test_sentences_end_as_their_script_ends_them_and_endless_dots_are_counted_at_once() -> None:
+    assert (
+        followed("你好。再见！真的？", [("sentences", 3)])
+        == followed("Wait... what?! Yes.", [("sentences", 3)])
+        == [True]
+    )
+    began = time.monotonic()
+    assert followed("." * 100_000 + "x", [("sentences", 1)]) == [True]
+    assert time.monotonic() - began < 5  # a quarter of an hour, if every dot were a beginning
 
 
 def test_statuses() -> None:
@@ -118,4 +135,4 @@ def test_any_data_and_any_text_give_verdicts_or_a_value_error(value: Any, text: 
     except ValueError as error:
         assert str(error).startswith("c: ")
         return
-    assert all(isinstance(v, bool) for v in followed(text, checks).values()) and all(said)
+    assert all(isinstance(v, bool) for v in followed(text, checks)) and all(said)

@@ -34,8 +34,8 @@ class Matched:
 def assign(quality: Float[Tensor, "N M"], allowed: Bool[Tensor, "N M"] | None = None) -> list[tuple[int, int]]:
     """Pairs (row, column) of the one-to-one assignment of greatest total quality; pairs not `allowed` are left out.
 
-    Optimal (Hungarian), not greedy: of [[.8, .7], [.75, .1]] greedy takes .9 in all, this 1.45. Quality is not negative;
-    a pair that becomes allowed never lowers the total.
+    Optimal (Hungarian), not greedy: of [[.8, .7], [.75, .1]] greedy takes .9 in all, this 1.45. Quality is not
+    negative; a pair that becomes allowed never lowers the total.
     """
     from scipy.optimize import linear_sum_assignment
 

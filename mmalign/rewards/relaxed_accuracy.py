@@ -27,7 +27,7 @@ def relaxed_accuracy(
     """1 within the relative tolerance (Masry et al. 2022; Mixed-R1's chart reward), else 0; 0 must be met exactly.
 
     "%", currency signs and thousands separators do not count. Where the right answer is words, equality after
-    normalisation. An answer that is no number where one is asked is PARSE_FAIL.
+    normalisation. An answer that is no number where only numbers are right is PARSE_FAIL.
 
     Args:
         column: of `Prompt.meta`: the right answer, or a list of equally right ones.
@@ -37,7 +37,7 @@ def relaxed_accuracy(
         where: the answer stands, see `parsing.answer_of`.
     """
     said = answer_of(output, where)
-    scores = []
+    scores, unread = [], None
     for reference in references_of(prompt, column):
         try:
             right = number(reference)
@@ -45,6 +45,12 @@ def relaxed_accuracy(
             same = from_data(column, lambda text=reference: normalized(text))  # type: ignore[misc]
             scores.append(float(normalized(said) == same))
             continue
-        given = number(said) if find == "whole" else last_number(said)
+        try:
+            given = number(said) if find == "whole" else last_number(said)
+        except Unreadable as error:  # of several right answers another may be words
+            unread = error
+            continue
         scores.append(functional.relaxed_accuracy(given, right, tolerance, graded))
+    if unread is not None and not scores:
+        raise unread
     return max(scores)

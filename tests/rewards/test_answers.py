@@ -69,6 +69,8 @@ def test_relaxed_accuracy_reads_amounts_words_and_the_last_number():
     assert one("relaxed_accuracy", "Brazil.", {"answer": "brazil"}) == (1, OK)
     assert one("relaxed_accuracy", "3", {"answer": "brazil"}) == (0, OK)
     assert one("relaxed_accuracy", "many", {"answer": "100"}) == (0, FAIL)
+    assert one("relaxed_accuracy", "twelve", {"answer": ["12", "twelve"]}) == (1, OK)
+    assert one("relaxed_accuracy", "eleven", {"answer": ["12", "twelve"]}) == (0, OK)
     assert one("relaxed_accuracy", "of 7, about 99 km", {"answer": "100"}) == (0, FAIL)
     assert one("relaxed_accuracy", "of 7, about 99 km", {"answer": "100"}, find="last") == (1, OK)
     assert one("relaxed_accuracy", "NaN", {"answer": "100"}, find="last") == (0, FAIL)

@@ -203,6 +203,7 @@ def test_where_it_does_not(text, where, why):
 def test_words_and_normal_form():
     assert P.words("a red  cat's\n玩具 x") == ["a", "red", "cat's", "玩", "具", "x"]
     assert P.normalized("  The\u200b Ｃat,\n SAT. ") == "the cat, sat" and P.normalized("Straße!") == "strasse"
+    assert P.normalized(" .5.") == ".5" != P.normalized("5.") and P.normalized("... yes.") == "yes"
     with pytest.raises(P.Unreadable, match="10,001 characters; at most 10,000"):
         P.normalized("x" * 10_001)
 

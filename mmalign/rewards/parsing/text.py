@@ -36,7 +36,10 @@ def normalized(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", bounded(text, SHORT)).casefold()
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-    return " ".join(visible.split()).strip(_CLOSING)
+    said = " ".join(visible.split()).rstrip(_CLOSING)
+    bare = said.lstrip(_CLOSING)
+    # The point of ".5" belongs to the number.
+    return f".{bare}" if bare[:1].isdigit() and said.removesuffix(bare).endswith(".") else bare
 
 
 def words(text: str) -> list[str]:

@@ -16,7 +16,8 @@ def duration(prompt: Prompt, output: Audio, *, seconds: float = 0.0, threshold: 
 
     Heard ends with the last 50 ms frame above `threshold` dB of full scale.
     """
-    wanted = float(prompt.meta.get("seconds", seconds))
+    said = prompt.meta.get("seconds")
+    wanted = seconds if said is None else float(said)
     if wanted < 0:
         raise ConfigError(f"seconds: {wanted} is no duration; set more than 0, or give meta.seconds per prompt.")
     if not wanted:

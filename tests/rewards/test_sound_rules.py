@@ -68,6 +68,8 @@ def test_duration_ends_where_the_sound_is_last_heard():
     assert found.value[0].item() == pytest.approx(-0.5) and found.status[1] == Status.NOT_APPLICABLE
     assert load_reward("duration", seconds=0.25)(asked).value[1].item() == pytest.approx(-1.0)
     assert value("duration", torch.zeros(RATE), seconds=2.0) == -1.0
+    said = Rollout([Prompt("a", meta={"seconds": None})], Audio(torch.zeros(1, 1, RATE), RATE), torch.arange(1))
+    assert load_reward("duration", seconds=2.0)(said).value.item() == -1.0  # a table's empty cell says nothing
 
 
 @pytest.mark.parametrize("name", SANITY)

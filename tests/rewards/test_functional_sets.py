@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmalign.rewards import functional as F
 
@@ -188,6 +189,23 @@ def test_mmd_bandwidth_comes_from_the_reference():
     assert F.mmd(x, y) == F.mmd(x, y, 2.0)
     with pytest.raises(ValueError, match="pairs are equal"):
         F.median_bandwidth(points(1, 1, 1))
+
+
+def test_kernels_hold_no_table_of_differences():
+    """N x M x D numbers of a reference of 2000 rows in 512 features would be 16 GB."""
+    largest = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            largest.append(found.numel() if isinstance(found, torch.Tensor) else 0)
+            return found
+
+    reference = torch.randn(60, 200, generator=torch.Generator().manual_seed(0))
+    with Watch():
+        F.self_likeness(reference, 20.0)
+        F.mmd(reference[:40], reference)
+    assert max(largest) <= 60 * 200
 
 
 def test_mmd_gradient():

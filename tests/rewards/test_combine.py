@@ -59,11 +59,25 @@ def test_weighted_sum_running_standardises_by_all_it_has_seen_and_survives_a_res
     both = torch.cat([first, second]).double()
     for sum_ in (mixed, again):
         value = sum_({"a": scores(second.tolist())}, {"a": 1.0}, group.expand(30)).value
-        assert torch.allclose(value.double(), (second.double() - both.mean()) / both.std(), atol=1e-5)
+        assert torch.allclose(value.double(), (second.double() - both.mean()) / both.std(correction=0), atol=1e-5)
     again.adapting = False
     before = again.state_dict()["a"].clone()
     again({"a": scores([100.0])}, {"a": 1.0}, group)
     assert torch.equal(before, again.state_dict()["a"])
+
+
+def test_running_statistics_follow_the_rows_of_every_process():
+    """Two processes, played in turns: each is given the sums of both."""
+    rows, group = [torch.tensor([0.0, 1.0, 5.0]), torch.tensor([9.0])], torch.zeros(4, dtype=torch.long)
+    every = torch.cat(rows)
+    alone = made("weighted_sum", scale="running")({"a": scores(every.tolist())}, {"a": 1.0}, group).value
+    means = [torch.tensor([every.sum(), 4.0]).double() / 2, (every - every.mean()).square().sum().double() / 2]
+    found = []
+    for mine in rows:
+        one, told = made("weighted_sum", scale="running"), iter(means)
+        one.over_ranks = lambda total, told=told: next(told)
+        found.append(one({"a": scores(mine.tolist())}, {"a": 1.0}, group[: len(mine)]).value)
+    assert torch.allclose(torch.cat(found), alone, atol=1e-6)
 
 
 def test_missing_parts_propagate_the_worst_status_unless_told_to_renormalise():
@@ -95,6 +109,12 @@ def test_rank_minimum_product():
     assert combine("minimum", parts, {"a": 100.0, "b": 1.0}, scale="raw").value.tolist() == [4, 3, 2, 1]
     found = combine("product", {"a": scores([0.25, -1.0]), "b": scores([0.5, 0.5])}, {"a": 0.5, "b": 2.0})
     assert found.value.tolist() == pytest.approx([0.125, 0.0])
+    roots = {"a": scores([-0.1, 0.0, 0.25]), "b": scores([0.5, 0.5, 0.5])}
+    for part in roots.values():
+        part.value.requires_grad_()
+    combine("product", roots, {"a": 0.5, "b": 1.0}).value.sum().backward()  # the root of 0 has an endless slope
+    assert roots["a"].value.grad.tolist() == pytest.approx([0.0, 0.0, 0.5])
+    assert roots["b"].value.grad.tolist() == pytest.approx([0.0, 0.0, 0.5])
 
 
 def test_gate():

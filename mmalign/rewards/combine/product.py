@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -24,8 +25,10 @@ class Product:
 
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows."""
-        values = stacked(parts, "raw", group).clamp_min(0)
-        return valued((values ** weight_column(parts, weights, values)).prod(0), worst_status(parts))
+        values = stacked(parts, "raw", group)
+        above = values > 0  # 0 to a power below 1 has no finite gradient
+        powers = values.where(above, torch.ones_like(values)) ** weight_column(parts, weights, values)
+        return valued((powers * above).prod(0), worst_status(parts))
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The product of the bounds, cut at 0."""

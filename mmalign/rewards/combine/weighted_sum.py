@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.protocols import Mean, one_process
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, weighted_bounds, worst_status
 
@@ -22,8 +23,8 @@ class WeightedSum:
 
     Args:
         scale: `group_z` normalises each reward within its prompt's group (normalise, then sum: GDPO), so that weights
-            mean influence whatever the units; `running` by the mean and deviation of all rows that this process has
-            seen so far; `raw` not. One slot alone has nothing to agree with and stays raw under `group_z`.
+            mean influence whatever the units; `running` by the mean and (population) deviation of all rows seen so far,
+            those of every process; `raw` not. One slot alone has nothing to agree with and stays raw under `group_z`.
         missing: `propagate`: a row that lacks a part has no value; `renormalize`: it is scored on the parts it has,
             their weights scaled up to the same total.
     """
@@ -33,6 +34,7 @@ class WeightedSum:
     differentiable = True
     mentions = ()
     adapting = True
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
     _seen: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)  # count, mean, sum of squares
 
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
@@ -68,13 +70,20 @@ class WeightedSum:
         self._seen = {name: value.double().cpu() for name, value in state.items()}
 
     def _running(self, name: str, value: Tensor) -> Tensor:
-        """Standardised by everything seen under this name, the present rows included (Chan et al.'s update)."""
+        """Standardised by everything seen under this name, the present rows included."""
+        if self.adapting:
+            self._take_in(name, value.detach()[~value.isnan()].double())
         count, mean, square = self._seen.get(name, torch.zeros(3, dtype=torch.float64)).tolist()
-        rows = value.detach()[~value.isnan()].double()
-        if self.adapting and len(rows):
-            gap, total = float(rows.mean()) - mean, count + len(rows)
-            square += float((rows - rows.mean()).square().sum()) + gap**2 * count * len(rows) / total
-            mean, count = mean + gap * len(rows) / total, total
-            self._seen[name] = torch.tensor([count, mean, square], dtype=torch.float64)
-        std = (square / max(count - 1, 1)) ** 0.5
+        std = (square / max(count, 1)) ** 0.5
         return (value - mean) / std if std > 0 else value - mean
+
+    def _take_in(self, name: str, rows: Tensor) -> None:
+        """Chan et al.'s update by the rows of all processes; counts and sums are those of the average process."""
+        count, mean, square = self._seen.get(name, torch.zeros(3, dtype=torch.float64)).tolist()
+        total, fresh = self.over_ranks(torch.stack([rows.sum(), rows.new_tensor(len(rows))])).tolist()
+        here = total / fresh if fresh else 0.0
+        scatter = float(self.over_ranks((rows - here).square().sum()))
+        if fresh:
+            gap, both = here - mean, count + fresh
+            square += scatter + gap**2 * count * fresh / both
+            self._seen[name] = torch.tensor([both, mean + gap * fresh / both, square], dtype=torch.float64)

@@ -33,6 +33,7 @@ class PixelPreprocess:
         resize: `shortest`: shorter side to size, centre crop; `longest`: longer side, pad; `squash`: both sides.
         interpolation: antialiased, as PIL's filters of that name.
         fill: of the padding, in [0, 1].
+        floored: where an odd number of pixels is cropped: transformers rounds the offset down, torchvision to even.
     """
 
     size: tuple[int, int]
@@ -41,6 +42,7 @@ class PixelPreprocess:
     resize: Literal["shortest", "longest", "squash"] = "shortest"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     fill: float = 0.0
+    floored: bool = False
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
         """(B, 3, H, W) in [0, 1] → (B, 3, *size), normalised, float32 or better.
@@ -60,7 +62,8 @@ class PixelPreprocess:
     @property
     def digest(self) -> str:
         """Names this preprocessing; part of every cache key."""
-        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:16]
+        facts = astuple(self) if self.floored else astuple(self)[:-1]  # without it: names older than the option
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     @classmethod
     def of_open_clip(cls, config: Mapping[str, Any]) -> PixelPreprocess:
@@ -100,6 +103,7 @@ class PixelPreprocess:
             std=tuple(config.get("image_std") or _CLIP_STD),
             resize="shortest" if "shortest_edge" in size else "squash",
             interpolation=_PIL_FILTERS[resample],
+            floored=True,
         )
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -119,5 +123,6 @@ class PixelPreprocess:
         lack = [max(want - have, 0) for want, have in zip(self.size, x.shape[2:], strict=True)]
         if any(lack):
             x = pad(x, (lack[1] // 2, (lack[1] + 1) // 2, lack[0] // 2, (lack[0] + 1) // 2), value=self.fill)
-        top, left = (round((have - want) / 2) for want, have in zip(self.size, x.shape[2:], strict=True))
+        offset = int if self.floored else round
+        top, left = (offset((have - want) / 2) for want, have in zip(self.size, x.shape[2:], strict=True))
         return x[:, :, top : top + self.size[0], left : left + self.size[1]]

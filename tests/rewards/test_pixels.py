@@ -18,7 +18,7 @@ def smooth_picture(height, width, seed=0):
     return Image.fromarray(eight.permute(1, 2, 0).numpy()), eight[None].float() / 255
 
 
-SHAPES = [(32, 32), (64, 64), (47, 80), (91, 50), (20, 30)]
+SHAPES = [(32, 32), (64, 64), (47, 80), (91, 50), (20, 30), (32, 35), (37, 32), (39, 32)]  # odd rests, both halves
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt
+from mmalign.rewards._media import media_of
 from mmalign.rewards._rows import Verdict
 from mmalign.rewards._rule import rule
 from mmalign.rewards.parsing import LONG, Unreadable, bounded
@@ -28,7 +29,7 @@ def caption_truth(prompt: Prompt, output: str, *, measure: Literal["clauses", "w
     from mmalign.miniworld.descriptions import agreement, describe
     from mmalign.miniworld.language import CaptionError, parse
 
-    scene = None if (picture := prompt.media.get("image")) is None else _scene(picture)
+    scene = _scene(media_of(prompt)["image"]) if "image" in list(prompt.media) else None  # `in` alone would decode it
     told = describe(scene) if scene else None
     if scene is None or told is None:
         return None

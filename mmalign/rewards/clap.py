@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards._clap_towers import ClapBackend, ClapSource, ClapTowers, load_clap
+from mmalign.rewards._media import Known, media_of
+from mmalign.rewards._rows import read_rows
+from mmalign.rewards.parsing import LONG, bounded
 
 __all__ = ["Clap"]
 
@@ -19,7 +24,8 @@ class Clap:
 
     Judges sounds against their prompts; and texts (captions) against the sound they were written for, an `Audio` of one
     row in `prompt.media["audio"]` (or samples (C, S) there and Hz in `prompt.meta["rate"]`): without it a row is
-    NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty or not finite is an ERROR of its row.
+    NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty, not finite or cannot be read is an ERROR of
+    its row.
 
     Any rate, number of channels and length: mixed to one channel, resampled, cut into fixed windows whose features are
     averaged (`_clap_towers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
@@ -70,29 +76,42 @@ class Clap:
     def _agreement(self, audio: Audio, texts: list[str]) -> Scores:
         towers = self.towers
         words = towers.texts([self.prefix + text for text in texts], audio.samples.device)
-        cosine = (towers.sounds(audio) * words).sum(1)
-        value = cosine if self.score == "cosine" else cosine * towers.scale
+        return self._scored((towers.sounds(audio) * words).sum(1))
+
+    def _scored(self, cosine: Float[Tensor, " B"]) -> Scores:
+        value = cosine if self.score == "cosine" else cosine * self.towers.scale
         bad = ~cosine.detach().isfinite()
         status = torch.where(bad, int(Status.ERROR), int(Status.OK)).to(torch.int8)
         why = ["the sound is empty or not finite" if row else "" for row in bad.tolist()]
         return Scores(value, status, info=why if bool(bad.any()) else None)
 
+    @torch.no_grad()
     def _captions(self, rollout: Rollout) -> Scores:
-        value = torch.full((len(rollout),), float("nan"))
-        status = torch.full((len(rollout),), int(Status.NOT_APPLICABLE), dtype=torch.int8)
-        for row, (prompt, caption) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
-            if (sound := _sound_of(prompt)) is None:
-                continue
-            if not caption.strip():
-                value[row], status[row] = self.range[0], int(Status.PARSE_FAIL)
-                continue
-            found = self._agreement(sound, [caption])
-            value[row], status[row] = found.value[0].detach().cpu(), found.status[0].cpu()
-        return Scores(value, status)
+        known: Known = {}
+        sounds: dict[tuple[int, Any], Audio | None] = {}
+
+        def read(prompt: Prompt, caption: str) -> tuple[str, Audio] | None:
+            if "audio" not in list(prompt.media):  # `in` alone would decode a file
+                return None
+            media, rate = media_of(prompt, known), prompt.meta.get("rate")
+            sound = sounds.setdefault((id(media), rate), _sound_of(media["audio"], rate))
+            return None if sound is None else (bounded(caption, LONG), sound)
+
+        said, scores = read_rows(read, rollout, self.range[0])
+        if said:
+            rows, towers = list(said), self.towers
+            different = {id(sound): sound for _, sound in said.values()}  # captions of one sound hear it once
+            heard = {key: towers.sounds(sound.to(towers.device))[0] for key, sound in different.items()}
+            words = towers.texts([self.prefix + caption for caption, _ in said.values()])
+            found = self._scored((torch.stack([heard[id(sound)] for _, sound in said.values()]) * words).sum(1))
+            scores.value[rows], scores.status[rows] = found.value.cpu(), found.status.cpu()
+            if found.info:
+                told = dict(zip(rows, found.info, strict=True))
+                scores.info = [told.get(row) or why for row, why in enumerate(scores.info or [""] * len(scores))]
+        return scores
 
 
-def _sound_of(prompt: Prompt) -> Audio | None:
-    sound, rate = prompt.media.get("audio"), prompt.meta.get("rate")
+def _sound_of(sound: Any, rate: Any) -> Audio | None:
     if isinstance(sound, Audio):
         return sound
-    return None if sound is None or rate is None else Audio(sound.reshape(1, -1, sound.shape[-1]), int(rate))
+    return None if rate is None else Audio(sound.reshape(1, -1, sound.shape[-1]), int(rate))

@@ -9,6 +9,7 @@ import torch
 
 from mmalign.core.errors import ConfigError, DataError, MissingExtra
 from mmalign.core.types import Audio, Prompt, Rollout, Status
+from mmalign.data._media import LazyMedia
 from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards._clap_laion import as_clap_model, read_original, renamed
 from mmalign.rewards._clap_towers import ClapSource, load_clap
@@ -136,6 +137,23 @@ def test_captions_are_judged_against_their_sound(tiny_clap):
     found = reward(Rollout(prompts, captions, torch.arange(4)))
     assert found.status.tolist() == [Status.OK, Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE]
     assert torch.allclose(found.value[:2], reward(sounds[:1]).value.expand(2), atol=1e-6) and found.value[2] == -1
+
+
+def test_captions_of_one_sound_hear_it_once_and_a_file_that_is_not_there_is_its_rows_error(tiny_clap, tmp_path):
+    reward, calls = load_reward("clap", checkpoint=str(tiny_clap)), []
+    towers = reward.towers
+    encode = towers.encode_waves
+    prompt = Prompt("describe", media={"audio": tones(2).output[:1]})
+    gone = Prompt("describe", media=LazyMedia({"audio": "gone.wav"}, tmp_path, "row 3"))
+    try:
+        towers.encode_waves = lambda part: calls.append(len(part)) or encode(part)
+        found = Guarded("c", reward, failed_share=1.0)(
+            Rollout([prompt, prompt, prompt, gone], ["a star", "a red circle", "two blue", "a"], torch.arange(4))
+        )
+    finally:
+        towers.encode_waves = encode
+    assert calls == [1] and found.status.tolist() == [Status.OK] * 3 + [Status.ERROR]
+    assert "gone.wav cannot be read" in found.info[3]
 
 
 def test_a_collapsed_text_tower_is_refused_when_it_is_loaded(tiny_clap, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import ConfigError, did_you_mean
+from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._judge import Answers, Asking, Judge, Make
 from mmalign.rewards._key_points import GROUPS, POINTS, KeyPoint
@@ -101,6 +101,11 @@ class AlignEvaluator:
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         made = made_of(rollout.output)
+        if self.frame and (made == "text") != ("output" in Template(self.frame).names):
+            wrong = (
+                "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
+            )
+            raise CapabilityError(f"frame: {wrong}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
         asked, scores = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
         if asked:
             answers = self._judge([question for questions, _ in asked.values() for question in questions])

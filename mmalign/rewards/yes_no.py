@@ -99,6 +99,8 @@ class YesNo:
         if made != "text" and "output" in self._asked.names:
             shown = {"image": "pictures", "audio": "sounds"}[made]
             raise CapabilityError(f"question: names {{output}}, but {shown} are shown to the judge; name {{prompt}}.")
+        if made == "text" and self.question and "output" not in self._asked.names:
+            raise CapabilityError("question: shows the judge none of the text it is about; name {output} in it.")
 
         def ask(prompt: Prompt, output: Any) -> Prompt | None:
             return self._about(prompt, {made: output}) if made != "text" else self._about_text(prompt, output, known)

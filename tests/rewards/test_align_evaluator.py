@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmalign
-from mmalign.core.errors import ConfigError
+from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
 from mmalign.rewards._judge import Answers
@@ -175,6 +175,8 @@ def test_texts_are_judged_by_reading_them(checkpoint: str) -> None:
     found = reward(Rollout(prompts, ["a {prompt} b", " "], torch.arange(2)))
     assert asked[0][0].text == "Text:\na {prompt} b\n\nis it {output} so Answer yes or no." and not asked[0][0].media
     assert found.status.tolist() == [Status.OK, Status.PARSE_FAIL] and found.value.tolist() == [0.5, 0.0]
+    with pytest.raises(CapabilityError, match=r"frame: shows the judge none of the text it is about; name \{output\}"):
+        evaluator(checkpoint, frame="{question}?")(Rollout(prompts, ["a", "b"], torch.arange(2)))
     answering(reward, {"no.": None}, too_long=True)
     endless = reward(Rollout(prompts[:1], ["a"], torch.arange(1)))
     assert endless.status.tolist() == [Status.PARSE_FAIL] and endless.value.item() == 0

@@ -171,6 +171,10 @@ def test_texts_of_a_language_model_and_captions_of_a_picture(judge: Callable[...
     found = seeing(said(("two dogs", Prompt("a", {"image": picture(5)})), ("red", Prompt("a"))))
     assert found.parts["margin"][0].item() == pytest.approx(plain(seeing, "say two dogs", picture(5)), abs=1e-4)
     assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and found.value[1].isnan()
+    with pytest.raises(
+        CapabilityError, match=r"question: shows the judge none of the text it is about; name \{output\}"
+    ):
+        judge("llama", question="say {prompt}")(said(("two dogs", Prompt("a"))))
 
 
 def test_sounds_are_judged_and_what_is_said_of_them(judge: Callable[..., Any]) -> None:

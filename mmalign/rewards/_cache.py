@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,6 +124,8 @@ def _feed(digest: Any, value: Any) -> None:
             array.view(torch.uint8).numpy().tobytes() if array.numel() and array.ndim else repr(array.tolist()).encode()
         )
         digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode() + data)
+    elif isinstance(value, np.ndarray):  # whose repr leaves out the middle
+        _feed(digest, {"dtype": str(value.dtype), "values": value.tolist()})
     elif isinstance(value, Audio):
         _feed(digest, {"samples": value.samples, "rate": value.rate, "mask": value.mask})
     elif isinstance(value, Prompt):

@@ -7,7 +7,7 @@ never hold the next row back.
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import replace
+from dataclasses import fields, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -93,9 +93,7 @@ def _serve(pipe: Connection, reward: Any) -> None:
         try:
             output = output[None] if isinstance(output, Tensor) else output if isinstance(output, Audio) else [output]
             scores = reward(Rollout(prompts=[prompt], output=output, group=torch.tensor([group])))
-            pipe.send(
-                _arrays({"value": scores.value, "status": scores.status, "parts": scores.parts, "info": scores.info})
-            )
+            pipe.send(_arrays({field.name: getattr(scores, field.name) for field in fields(scores)}))
         except Exception as error:
             pipe.send(said(error))
 

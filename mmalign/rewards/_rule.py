@@ -55,6 +55,7 @@ def rule(
             "differentiable": False,
             "isolated": isolated,
             "deterministic": deterministic,
+            "version": _source(function),
             "needs": property(lambda self: tuple(getattr(self, name) for name in needs)),
             "judge": staticmethod(function),
             "__call__": call,
@@ -85,3 +86,11 @@ def _options(function: Callable[..., Any]) -> list[Any]:
         else (p.name, hints[p.name], dataclasses.field(default=p.default))
         for p in keywords
     ]
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """What the function says, for the cache: whoever changes it wants new scores."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # typed in, or made of nothing that has a source
+        return ""

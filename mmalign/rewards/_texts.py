@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards._cache import identity
 from mmalign.rewards.parsing import Unreadable, inner, words
 
 T = TypeVar("T")
@@ -87,6 +88,10 @@ class Verdicts:
         """Which rows are right (False where there is no verdict), and the scores themselves."""
         scores = self._guarded(rollout)
         return (scores.value > self.threshold).cpu(), scores
+
+    def fingerprint(self) -> str:
+        """All that names the reward in a cache."""
+        return identity(self.reward) or ""
 
     def after(self, scores: Scores, value: Float[Tensor, " B"]) -> Scores:
         """`value` where there was a verdict (a malformed answer is wrong, which is one), else the verdict's status."""

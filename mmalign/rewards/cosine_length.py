@@ -56,6 +56,10 @@ class CosineLength:
         """As `correct` is; tokens are the sampler's."""
         return self.unit != "tokens" and bool(getattr(self._verdicts.reward, "deterministic", False))
 
+    def fingerprint(self) -> str:
+        """Of `correct`."""
+        return self._verdicts.fingerprint()
+
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         lengths = lengths_of(rollout, self.unit)

@@ -11,6 +11,7 @@ import torch
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Modality, Rollout, Scores, Status
+from mmalign.rewards._cache import identity
 from mmalign.rewards._guarded import Guarded
 from mmalign.rewards._judge import Make
 from mmalign.rewards._merge import scattered
@@ -91,9 +92,8 @@ class Hybrid:
         return all(getattr(part.reward, "deterministic", False) for part in (self._rule, self._model))
 
     def fingerprint(self) -> str:
-        """Of both, where they have one."""
-        parts = [part.reward for part in (self._rule, self._model)]
-        return " ".join(part.fingerprint() if hasattr(part, "fingerprint") else "-" for part in parts)
+        """All that names either."""
+        return " ".join(identity(part.reward) or "-" for part in (self._rule, self._model))
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
@@ -112,7 +112,8 @@ class Hybrid:
 
     def _heard(self, rollout: Rollout, rule: Scores) -> Scores:
         """The model's scores on the common scale of the rows where the rule is not sure; NaN of the others."""
-        sure = rule.valid & (rule.confidence == 1)
+        judged = (rule.status == Status.OK) | (rule.status == Status.NOT_APPLICABLE)  # else its status is the row's
+        sure = ~judged | (rule.confidence == 1)
         silent = Scores(torch.full((len(rule),), float("nan")), torch.zeros(len(rule), dtype=torch.int8))
         asked = torch.ones_like(sure) if self.whole else ~sure
         if not asked.any():

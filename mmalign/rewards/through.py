@@ -12,6 +12,7 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.files import local_path
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards._cache import identity
 from mmalign.rewards._checkpoint import weights_digest
 from mmalign.rewards._merge import scattered, without_value
 
@@ -47,7 +48,6 @@ class Through:
 
     modalities = frozenset({"text"})
     differentiable = False
-    deterministic = True
 
     policy: Any = field(init=False, repr=False, compare=False)
     judge: Any = field(init=False, repr=False, compare=False)
@@ -79,17 +79,21 @@ class Through:
         return self.judge.range  # type: ignore[no-any-return]
 
     @property
+    def deterministic(self) -> bool:
+        """As `inner` is."""
+        return bool(getattr(self.judge, "deterministic", False))
+
+    @property
     def needs(self) -> Sequence[str]:
         """The columns that `inner` reads."""
         return getattr(self.judge, "needs", ())
 
     def fingerprint(self) -> str:
-        """Of the generator's weights (of the Hub, its name) and of `inner`, where it has one."""
+        """Of the generator's weights (of the Hub, its name), and all that names `inner`."""
         model = str(getattr(self.policy.adapter, "model", ""))
         folder = local_path(model)
         files = sorted(folder.rglob("*.safetensors")) if folder else []
-        inner = self.judge.fingerprint() if hasattr(self.judge, "fingerprint") else ""
-        return f"{weights_digest(model, files, '')} {inner}"
+        return f"{weights_digest(model, files, '')} {identity(self.judge) or ''}"
 
     @property
     def makes(self) -> Modality:

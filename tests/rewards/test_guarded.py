@@ -1,10 +1,13 @@
 """The engine: contract, isolation, breaker, time limits, cache, random state, books."""
 
+import importlib.util
 import math
+import multiprocessing
 import random
 import sqlite3
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ import torch
 
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards import Guarded, ScoreCache
+from mmalign.rewards import Guarded, ScoreCache, load_reward, rule
+from mmalign.rewards._cache import identity, row_keys
+from mmalign.rewards._process import _serve
 from mmalign.rewards._quiet_random import quiet_random
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores, troubled
 
@@ -179,6 +184,20 @@ def test_time_limits_kill_and_replace_the_process():
         judge.close()
 
 
+def test_a_process_answers_with_every_field_of_scores(monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    ours, theirs = multiprocessing.Pipe()
+    given = scores([0.5], confidence=torch.tensor([0.25]), per_step=torch.ones(1, 2))
+    served = threading.Thread(target=_serve, args=(theirs, Given(given)))
+    served.start()
+    ours.send((Prompt("q"), "a", 0))
+    begun, answer = ours.recv(), ours.recv()
+    ours.close()
+    served.join()
+    assert begun == "begun" and set(answer) == {field.name for field in fields(Scores)}
+    assert answer["confidence"].tolist() == [0.25] and answer["per_step"].tolist() == [[1.0, 1.0]]
+
+
 def test_a_time_limit_needs_a_process_to_kill():
     with pytest.raises(ConfigError, match=r"rewards\.judge\.timeout: only rewards that declare `isolated = True`"):
         guard(Numbers(), timeout=1.0)
@@ -271,6 +290,26 @@ def test_failures_and_gradients_and_undeclared_rewards_are_not_cached(tmp_path):
     for _ in range(2):
         guard(undeclared, cache=cache)(answers("3"))
     assert undeclared.calls == [1, 1]
+
+
+def test_the_cache_knows_long_arrays_nested_rewards_and_a_rules_own_words(tmp_path):
+    table = np.arange(5000.0)
+    other = np.where(table == 2500, -1.0, table)  # where an array's repr says "..."
+    asked = [Rollout([Prompt("a", meta={"boxes": v})], ["1"], torch.zeros(1, dtype=torch.long)) for v in (table, other)]
+    assert row_keys("who", asked[0]) != row_keys("who", asked[1])
+    nested = {"name": "bmas", "checkpoint": "assets/scenes_clip"}
+    named = load_reward("cosine_length", unit="words", correct=nested)
+    assert load_reward(**nested).fingerprint() in identity(named)
+
+    def made(body):
+        file = tmp_path / f"{len(body)}.py"
+        file.write_text(f"def short(prompt, output, *, n: int = 1) -> float:\n    return {body}\n")
+        spec = importlib.util.spec_from_file_location("short", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return identity(rule(modalities={"text"}, range=(0.0, 1.0))(module.short)())
+
+    assert made("0.5") == made("0.5") != made("0.25")
 
 
 def test_every_field_survives_the_cache(tmp_path):

@@ -72,7 +72,7 @@ def test_scales_meet_on_zero_to_one() -> None:
 def test_statuses_of_the_parts() -> None:
     rule = Given(scores([None, None, None, 1.0], [Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE, Status.OK]))
     model = Given(scores([0.5, 0.5, None, None], [Status.OK, Status.OK, Status.ERROR, Status.ERROR]))
-    rule.scores.confidence = torch.tensor([1.0, 1.0, 1.0, 0.5])
+    rule.scores.confidence = torch.tensor([0.5, 0.5, 1.0, 0.5])
     reward = told(hybrid(), rule, model)
     reward._model.reward = type(
         "Rows",
@@ -85,7 +85,11 @@ def test_statuses_of_the_parts() -> None:
         },
     )()
     made = answers(("0", "x"), ("1", "x"), ("2", "x"), ("3", "x"))
+    asked = []
+    whole = type(reward._model.reward)
+    whole.__call__ = lambda self, rollout, was=whole.__call__: asked.append(list(rollout.output)) or was(self, rollout)
     found = Guarded("both", reward, failed_share=1.0)(made)
+    assert asked == [["2", "3"]]  # the model changes nothing of what the rule could not read or failed on
     assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.ERROR]
     assert found.value[0] == 0 and found.value[1:].isnan().all()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.training.checks import check_start
+from mmalign.training.checks import check_start, tolerance
 from mmalign.training.loop import train
 from tests.gpu.problem import speaking, text_session
 from tests.gpu.real_texts import WRITERS
@@ -24,7 +24,10 @@ def test_ratio_one_throughput_and_memory(name: str, real_size: Callable[[str], P
     objective, session = text_session(adapter, prompts)
     with torch.no_grad():
         experience = objective.collect(policy, prompts, session.streams["rollout"])
+        now = policy.step_dist(experience.rollout[:8]).log_prob
     check_start(policy, experience, 8, fresh=True)
+    gap = float((now - experience.old.log_prob[:8]).abs().max())
+    report[f"{name}/bf16/replay_gap_nats"] = {"gap": gap, "allowed": tolerance(policy), "event_size": 1}
     rows = [p for p in prompts for _ in range(8)]
     torch.cuda.synchronize()
     start = time.perf_counter()

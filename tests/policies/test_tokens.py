@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.core.errors import CapabilityError, CheckError, ConfigError, DataError
 from mmalign.core.protocols import DensityPolicy, StepPolicy, members, offers
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives.grpo import GRPO
@@ -66,6 +66,18 @@ def test_recording_the_replay_makes_the_ratio_exactly_one(dtype: str, lm: Lm) ->
     assert not torch.equal(own.step_logp, rollout.step_logp)
     experience = GRPO(share_of_b(), group_size=4, beta=0.1).collect(policy, [Prompt(t) for t in TEXTS], stream())
     check_start(policy, experience, 6, fresh=True)
+
+
+def test_in_bf16_sampling_and_training_may_be_split_differently(lm: Lm) -> None:
+    policy = Tokens(lm(dtype="bf16"), max_new_tokens=16)
+    experience = GRPO(share_of_b(), group_size=4).collect(policy, [Prompt(t) for t in TEXTS], stream())
+    with torch.no_grad():
+        parts = torch.cat([policy.step_log_prob(experience.rollout[i : i + 4]) for i in (0, 4, 8)])
+    assert (parts - experience.old.log_prob).abs().max() > 1e-3  # padding and company move bfloat16
+    for rows in (1, 4, 8):
+        check_start(policy, experience, rows, fresh=True)
+    with pytest.raises(CheckError, match="ratio: the replayed log-prob differs"):
+        check_start(replace(policy, temperature=0.5), experience, 4, fresh=True)
 
 
 def naive(policy: Tokens, prompt: Prompt, seed: torch.Tensor) -> list[int]:

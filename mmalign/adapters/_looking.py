@@ -204,26 +204,26 @@ class Batch:
 def batch_of(inputs: Sequence[Inputs], pad_id: int, model: Any, names: Collection[str], device: Any) -> Batch:
     """The inputs of several prompts as one batch for `model` (a backbone whose forward takes `names`)."""
     width = max(len(prompt["input_ids"]) for prompt in inputs)
-    ids = _left([prompt["input_ids"] for prompt in inputs], width, pad_id).to(device)
-    mask = _left([torch.ones_like(prompt["input_ids"]) for prompt in inputs], width, 0).bool().to(device)
+    ids = _left([prompt["input_ids"] for prompt in inputs], width, pad_id)
+    mask = _left([torch.ones_like(prompt["input_ids"]) for prompt in inputs], width, 0).bool()
     along, pictures = {}, {}
     for name in sorted({name for prompt in inputs for name in prompt} - {"input_ids"}):
         sample = next(prompt[name] for prompt in inputs if name in prompt)
         if sample.dim() == 1:  # along the tokens; text has type 0
             rows = [prompt.get(name, torch.zeros_like(prompt["input_ids"])) for prompt in inputs]
-            along[name] = _left(rows, width, 0).to(device)
+            along[name] = _left(rows, width, 0)
         else:
-            pictures[name] = _stacked([prompt[name] for prompt in inputs if name in prompt]).to(device)
-    positions = _positions(model, ids, mask, along, pictures)
+            pictures[name] = _stacked([prompt[name] for prompt in inputs if name in prompt])
+    positions = _positions(model, ids, mask, along, pictures)  # before they move: a GPU would wait for each number read
     last = positions.amax(0) if positions.dim() == 3 else positions
     following = last.where(mask, -1).amax(1) + 1
     return Batch(
-        ids,
-        mask,
-        {name: value for name, value in along.items() if name in names},
-        {name: value for name, value in pictures.items() if name in names},
-        positions,
-        following,
+        ids.to(device),
+        mask.to(device),
+        {name: value.to(device) for name, value in along.items() if name in names},
+        {name: value.to(device) for name, value in pictures.items() if name in names},
+        positions.to(device),
+        following.to(device),
     )
 
 

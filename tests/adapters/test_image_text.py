@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmalign.adapters._looking import batch_of
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters.image_text import ImageText
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
@@ -204,6 +205,15 @@ def test_prompts_are_processed_once(vlm: Callable[..., Any]) -> None:
     lazy = Prompt(PROMPTS[0].text, MappingProxyType(Lazy(PROMPTS[0].media)))
     assert adapter.encode([lazy, lazy])[1] is first[0] and Lazy.looks == 1
     assert not torch.equal(other["pixel_values"], first[0]["pixel_values"])
+
+
+def test_places_are_known_before_a_batch_moves(vlm: Callable[..., Any]) -> None:
+    adapter = vlm("qwen2_vl")
+    model, asked = adapter.network.model.base_model, adapter.encode(PROMPTS)
+    batch = batch_of(asked, adapter.pad_id, model, adapter.takes, "meta")  # of which no number can be read
+    assert batch.positions.shape == (3, *batch_of(asked, adapter.pad_id, model, adapter.takes, "cpu").ids.shape)
+    held = [batch.ids, batch.mask, batch.positions, batch.following, *batch.along.values(), *batch.pictures.values()]
+    assert all(value.device.type == "meta" for value in held)
 
 
 def test_pictures_of_other_sizes(vlm: Callable[..., Any]) -> None:

@@ -125,13 +125,14 @@ class StableAudio:
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
         width = self.loaded.pipeline.rotary_embed_dim
-        turns = get_1d_rotary_pos_embed(width, x.shape[2] + 1, use_real=True, repeat_interleave_real=False)
+        places = torch.arange(x.shape[2] + 1, device=x.device)  # the first is the sound's length
+        turns = get_1d_rotary_pos_embed(width, places, use_real=True, repeat_interleave_real=False)  # type: ignore[arg-type]
         with mixed_precision(x.device, self.dtype):
             return self.module(  # type: ignore[no-any-return]
                 x.to(input_dtype(self.train, self.dtype)),
                 times,
                 **condition,
-                rotary_embedding=tuple(turn.to(x.device) for turn in turns),
+                rotary_embedding=turns,
                 return_dict=False,
             )[0].float()
 

@@ -99,6 +99,18 @@ def test_latents_and_sound_are_the_pipelines(family, scale):
     assert (sound.samples[:, 0] - sound.samples[:, 1]).abs().max() > 1e-3  # two channels, not one twice
 
 
+def test_a_prediction_brings_nothing_from_the_host(family, monkeypatch):
+    from diffusers.models import embeddings
+
+    adapter, made, asked = family.make(), embeddings.get_1d_rotary_pos_embed, []
+    monkeypatch.setattr(
+        embeddings, "get_1d_rotary_pos_embed", lambda width, at, **how: asked.append(at) or made(width, at, **how)
+    )
+    condition = adapter.encode([Prompt("a red circle")])
+    adapter.predict(torch.zeros(1, *adapter.latent_shape), torch.full((1,), 0.5), condition)
+    assert len(asked) == 1 and isinstance(asked[0], torch.Tensor) and asked[0].device == adapter.device
+
+
 def test_a_negative_prompt_is_the_pipelines_and_none_is_its_empty_condition(family):
     pipe = family.plain()
     found = {}

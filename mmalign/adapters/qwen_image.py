@@ -158,13 +158,19 @@ class QwenImage:
             prompt=[text], device=self.device, max_sequence_length=LONGEST
         )
         known, kept = embeds.shape[1], self.max_sequence_length
-        warn_if_cut("qwen_image", text, known, kept)
+        warn_if_cut("qwen_image", text, self._count(text), kept)
         mask = torch.ones(embeds.shape[:2], device=embeds.device) if mask is None else mask
         missing = max(0, kept - known)
         return {
             "encoder_hidden_states": functional.pad(embeds[:, :kept], (0, 0, 0, missing)),
             "encoder_hidden_states_mask": functional.pad(mask[:, :kept].bool(), (0, missing)),
         }
+
+    def _count(self, text: str) -> int:
+        """Tokens of a prompt before any is cut."""
+        pipe = self.loaded.pipeline
+        written = pipe.tokenizer(pipe.prompt_template_encode.format(text)).input_ids
+        return len(written) - int(pipe.prompt_template_encode_start_idx)
 
 
 __all__ = ["QwenImage"]

@@ -89,6 +89,12 @@ def test_padding_is_not_attended_to(family):
     torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
 
 
+def test_a_prompt_longer_than_the_pipeline_reads_is_never_cut_in_silence(family):
+    adapter = family.make(max_sequence_length=1024)
+    with pytest.warns(UserWarning, match=r"the last \d+ of \d{4} tokens of the prompt 'red red red"):
+        assert adapter.encode([Prompt("red " * 1100)])["encoder_hidden_states"].shape[1] == 1024
+
+
 def test_a_prompt_that_is_too_long_is_cut_with_a_warning_as_the_pipeline_cuts_it(family):
     adapter = family.make(max_sequence_length=8)
     with pytest.warns(UserWarning, match=r"the last \d+ of \d+ tokens of the prompt 'a red circle left of two blue"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Models of earlier tests hold cycles: unless they are collected, they fill the device and its figures."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ class StableAudio:
 
         width = self.loaded.pipeline.rotary_embed_dim
         places = torch.arange(x.shape[2] + 1, device=x.device)  # the first is the sound's length
-        turns = get_1d_rotary_pos_embed(width, places, use_real=True, repeat_interleave_real=False)  # type: ignore[arg-type]
+        turns = get_1d_rotary_pos_embed(width, places, use_real=True, repeat_interleave_real=False)
         with mixed_precision(x.device, self.dtype):
             return self.module(  # type: ignore[no-any-return]
                 x.to(input_dtype(self.train, self.dtype)),

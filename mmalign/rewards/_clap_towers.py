@@ -31,6 +31,7 @@ from mmalign.media.mel import LogMel
 from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards._kept_texts import KeptTexts
+from mmalign.rewards._placing import fastest, settle
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import Fill, by_rows, means, waves, windows
 
@@ -81,7 +82,10 @@ class ClapSource:
 
 @dataclass
 class ClapTowers:
-    """A frozen CLAP on its inputs' device. `encode_waves` takes (W, length) mono waves at `rate`, with gradient."""
+    """A frozen CLAP; `encode_waves` takes (W, length) mono waves at `rate`, with gradient.
+
+    It computes on an accelerator where there is one; features come back to their inputs' device.
+    """
 
     module: nn.Module
     rate: int
@@ -99,9 +103,10 @@ class ClapTowers:
 
     def windows(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
-        self._follow(audio.samples.device)
-        pieces = [windows(wave, self.length, self.hop, self.fill) for wave in waves(audio, self.rate)]
-        return by_rows(lambda part: normalize(self.encode_waves(part).float(), dim=1), pieces)
+        device = settle(self.module, audio.samples.device)
+        pieces = [windows(wave, self.length, self.hop, self.fill) for wave in waves(audio.to(device), self.rate)]
+        rows = by_rows(lambda part: normalize(self.encode_waves(part).float(), dim=1), pieces)
+        return [row.to(audio.samples.device) for row in rows]
 
     def sounds(self, audio: Audio) -> Float[Tensor, "B D"]:
         """Unit features of rows, float32, with gradient to the samples; NaN for a row without a finite sound."""
@@ -109,7 +114,8 @@ class ClapTowers:
 
     def texts(self, texts: Sequence[str], device: torch.device | str | None = None) -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
-        return self._texts(texts, self.device if device is None else device)
+        device = self.device if device is None else torch.device(device)
+        return self._texts(texts, settle(self.module, device)).to(device)
 
     @property
     def device(self) -> torch.device:
@@ -122,12 +128,7 @@ class ClapTowers:
         return weights_digest(self.name, self.files, f"{self.rate}-{self.length}-{self.hop}-{self.fill}")
 
     def _encoded(self, texts: list[str], device: torch.device) -> Tensor:
-        self._follow(device)
         return self.encode_texts(texts, device)
-
-    def _follow(self, device: torch.device) -> None:
-        if self.device != device:
-            self.module.to(device)
 
 
 def load_clap(source: ClapSource) -> ClapTowers:
@@ -144,7 +145,7 @@ def load_clap(source: ClapSource) -> ClapTowers:
 def _loaded(source: ClapSource, stamp: Stamp) -> ClapTowers:
     with quiet_random():  # building a model draws its initial weights
         towers = _laion(source) if source.backend == "laion" else _transformers(source)
-    towers.module.eval().requires_grad_(False)
+    towers.module.eval().requires_grad_(False).to(fastest())
     return towers
 
 

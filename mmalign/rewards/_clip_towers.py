@@ -28,6 +28,7 @@ from mmalign.core.files import local_path
 from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._pixels import PixelPreprocess
+from mmalign.rewards._placing import fastest, settle
 from mmalign.rewards._quiet_random import quiet_random
 
 Backend = Literal["auto", "open_clip", "transformers"]
@@ -83,7 +84,8 @@ class Source:
 class Towers:
     """A frozen CLIP: `images` and `texts` give features (not normalised), `scale` is exp(logit_scale).
 
-    It follows its inputs' device. Texts are encoded once each and kept.
+    It computes on an accelerator where there is one; features come back to their inputs' device. Texts are encoded
+    once each and kept.
     """
 
     module: Any  # an nn.Module with `logit_scale`
@@ -100,15 +102,15 @@ class Towers:
 
     def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B D"]:
         """Unit features of pictures in [0, 1], float32, with gradient to the pixels where they carry it."""
-        self._follow(images.device)
-        pixels = self.preprocess(images)
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        device = settle(self.module, images.device)
+        pixels = self.preprocess(images.to(device))
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             features = self.encode_image(pixels)
-        return normalize(features.float(), dim=1)
+        return normalize(features.float(), dim=1).to(images.device)
 
     def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
-        return self._texts(texts, device)
+        return self._texts(texts, settle(self.module, torch.device(device))).to(device)
 
     @torch.no_grad()
     def pooled_texts(self, texts: Sequence[str]) -> Float[Tensor, "B W"]:
@@ -120,7 +122,6 @@ class Towers:
         return torch.cat(rows).float()
 
     def _encoded(self, texts: list[str], device: torch.device) -> Tensor:
-        self._follow(device)
         return self.encode_text({key: value.to(device) for key, value in self.tokenize(texts).items()})
 
     @property
@@ -132,10 +133,6 @@ class Towers:
     def fingerprint(self) -> str:
         """Names the weights by their bytes and the preprocessing; the same on every machine."""
         return weights_digest(self.name, self.files, self.preprocess.digest)
-
-    def _follow(self, device: torch.device) -> None:
-        if self.module.logit_scale.device != device:
-            self.module.to(device)
 
 
 def load_towers(source: Source) -> Towers:
@@ -152,7 +149,7 @@ def load_towers(source: Source) -> Towers:
 def _loaded(source: Source, stamp: Stamp) -> Towers:
     with quiet_random():  # building a model draws its initial weights
         towers = _open_clip(source) if source.reader == "open_clip" else _transformers(source)
-    towers.module.eval().requires_grad_(False)
+    towers.module.eval().requires_grad_(False).to(fastest())
     return towers
 
 

@@ -63,7 +63,8 @@ def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
             raise DataError(f'{pairs}:{number}: not {{"prompt": caption, "output": sound file}} ({error}).') from None
     if len(captions) < 2:
         raise DataError(f"{pairs}: the gap is a mean over pairs; give at least 2, found {len(captions)}.")
-    return torch.cat(sounds).mean(0) - encoder.texts(captions).mean(0)
+    heard = torch.cat(sounds).mean(0)
+    return heard - encoder.texts(captions).mean(0).to(heard)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from mmalign.core.files import local_path
 from mmalign.core.types import Rollout
 from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
+from mmalign.rewards._placing import fastest
 from mmalign.rewards._quiet_random import quiet_random
 
 __all__ = ["TextEncoder"]
@@ -70,7 +71,7 @@ class TextEncoder:
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
         """Texts, no gradient."""
-        return self.kept(texts, "cuda" if torch.cuda.is_available() else "cpu")
+        return self.kept(texts, fastest())
 
     def fingerprint(self) -> str:
         """Of weights and the way they are read."""

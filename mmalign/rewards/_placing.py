@@ -1,0 +1,23 @@
+"""Where the frozen model of a reward computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def fastest() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def settle(module: nn.Module, inputs: torch.device) -> torch.device:
+    """The device on which `module` computes for what lies on `inputs`, with `module` there.
+
+    It follows its inputs to an accelerator and never leaves one for the CPU, where captions and files are.
+    """
+    held = next(module.parameters()).device
+    if held == inputs or (inputs.type == "cpu" and held.type != "cpu"):
+        return held
+    module.to(inputs)
+    return inputs

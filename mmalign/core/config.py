@@ -14,7 +14,8 @@ become one) and `evaluation` (held-out prompts and judges).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -74,18 +75,15 @@ class Trainer:
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
 
     def __post_init__(self) -> None:
-        dues = ("save_every", "preview_every", "evaluate_every")
-        limits = ("rows", "spans", "warmup", "weight_decay", "max_grad_norm", *dues)
-        rules = (
-            ("above 0", ("steps", "batch", "minibatches", "lr", "keep"), lambda v: v > 0),
-            ("at least 0", limits, lambda v: v >= 0),
-            ("in [0, 1]", ("lr_end", "stop_on_failed_scores"), lambda v: 0 <= v <= 1),
-            ("in [0, 1)", ("ema",), lambda v: 0 <= v < 1),
-            ("in [0, 1)", ("betas",), lambda v: all(0 <= beta < 1 for beta in v)),
+        counts = ("rows", "spans", "warmup", "save_every", "preview_every", "evaluate_every")
+        refuse(
+            outside(self, ("steps", "batch", "minibatches", "keep"), "at least 1", lambda value: value >= 1),
+            outside(self, ("lr",), "above 0 and finite", lambda value: 0 < value < math.inf),
+            outside(self, (*counts, "max_grad_norm", "weight_decay"), "0 or above", lambda value: value >= 0),
+            outside(self, ("lr_end", "stop_on_failed_scores"), "in [0, 1]", lambda value: 0 <= value <= 1),
+            outside(self, ("ema",), "in [0, 1)", lambda value: 0 <= value < 1),
+            outside(self, ("betas",), "in [0, 1)", lambda pair: all(0 <= beta < 1 for beta in pair)),
         )
-        wrong = ((what, [name for name in names if not fine(getattr(self, name))]) for what, names, fine in rules)
-        if faults := [f"{', '.join(names)} must be {what}" for what, names in wrong if names]:
-            raise ValueError("; ".join(faults))
 
 
 @dataclass
@@ -105,6 +103,24 @@ class Evaluation:
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: int = 64
     seed: int = 1234
+
+    def __post_init__(self) -> None:
+        refuse(
+            outside(self, ("count",), "0 or above", lambda value: value >= 0),
+            outside(self, ("rows",), "at least 1", lambda value: value >= 1),
+        )
+
+
+def outside(options: Any, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
+    """What to say of each option of `names` that is not `within` the `range`; NaN is within none."""
+    values = {name: getattr(options, name) for name in names}
+    return [f"{name} must be {range}, not {value}" for name, value in values.items() if not within(value)]
+
+
+def refuse(*faults: list[str]) -> None:
+    """Raise ValueError with all of `faults`, if there are any."""
+    if found := [fault for group in faults for fault in group]:
+        raise ValueError("; ".join(found))
 
 
 @dataclass
@@ -142,10 +158,34 @@ class RunFile:
 COMPONENTS = ("adapter", "policy", "objective", "data")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that is written twice is a fault: the first would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"'{key.value}' is written twice in one section"
+                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain data that `text` says; raises `yaml.YAMLError`."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def read_yaml(path: Path) -> Any:
     """The file's content; ConfigError with line and column if it is not YAML."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -171,7 +211,10 @@ def override(raw: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
         if not isinstance(place, dict):
             faults.append(f"override '{change}': '{'.'.join(parents)}' is not a section.")
             continue
-        place[last] = yaml.safe_load(text)
+        try:
+            place[last] = parse_yaml(text)
+        except yaml.YAMLError as error:
+            faults.append(f"override '{change}': not valid YAML: {getattr(error, 'problem', None) or error}.")
     if faults:
         raise ConfigError(faults)
     return raw

@@ -59,7 +59,16 @@ class Registry:
         module, _, attribute = name.partition(":")
         if module not in allow:
             raise ConfigError(f"'{name}' is outside mmalign; run files may name it only with --allow {module}.")
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        try:
+            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there; what it imports is not
+            raise ConfigError(
+                f"'{name}': there is no module '{module}'; it must lie in this folder, on PYTHONPATH, or be installed."
+            ) from None
+        except AttributeError:
+            raise ConfigError(f"'{name}': module '{module}' has no '{attribute}'.") from None
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {e.name: e for e in entry_points(group=f"mmalign.{self.kind}s")}
@@ -73,18 +82,21 @@ def construct(component: type[Any], options: Mapping[str, Any], at: str, **given
     try:
         return TypeAdapter(component).validate_python({**options, **given})
     except ValidationError as error:
-        raise ConfigError([explain(fault, at, component) for fault in error.errors()]) from None
+        raise ConfigError([explain(fault, at, component, given) for fault in error.errors()]) from None
 
 
-def explain(fault: Mapping[str, Any], at: str, component: type[Any]) -> str:
-    """One pydantic fault as "place: what, and what to do"."""
+def explain(fault: Mapping[str, Any], at: str, component: type[Any], given: Collection[str] = ()) -> str:
+    """One pydantic fault as "place: what, and what to do"; options in `given` are not the run file's."""
     place = ".".join([at, *map(str, fault["loc"])]) if at else ".".join(map(str, fault["loc"]))
     if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = list(_options_at(component, fault["loc"][:-1]))
+        known = [name for name in _options_at(component, fault["loc"][:-1]) if name not in given]
         return f"{place}: unknown option.{did_you_mean(str(fault['loc'][-1]), known)} Known: {', '.join(known)}."
     if fault["type"] in ("missing", "missing_argument"):
         return f"{place}: missing."
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
+    got = fault["input"]
+    if not fault["loc"] and isinstance(got, Mapping):
+        got = {name: value for name, value in got.items() if name not in given}
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')} (got {got!r})"
 
 
 def _options_at(component: type[Any], location: tuple[Any, ...]) -> list[str]:

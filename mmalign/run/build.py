@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmalign.core.config import RunFile, Spec
-from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError, did_you_mean
 from mmalign.core.protocols import ScorePolicy, members, offers
 from mmalign.core.registry import construct
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
 GIVEN = ("adapter", "reward", "relative_to", "make")  # fields that the run sets, never the file
+MEASURED = ("judge", "verifier")  # roles of rewards that are not trained on
 
 
 @dataclass
@@ -128,7 +129,9 @@ def build_reward(
     slots: dict[str, Any] = {}
     for name, spec in specs.items():
         options = {k: v for k, v in spec.items() if k not in own}
+        seen = len(faults.found)
         made = faults.attempt(lambda o=options, n=name: build_one_reward(o, f"rewards.{n}", allow))  # type: ignore[misc]
+        faults.found[seen:] = [_or_of_slot(fault, f"rewards.{name}.", sorted(own)) for fault in faults.found[seen:]]
         place = {k: v for k, v in spec.items() if k in own}
         slots[name] = faults.attempt(lambda p=place, m=made, n=name: construct(Slot, p, f"rewards.{n}", reward=m))  # type: ignore[misc]
     combination = faults.attempt(lambda: REGISTRIES["combinations"].build(combine, "combine", allow))
@@ -136,8 +139,18 @@ def build_reward(
     return Mix(slots=slots, combination=combination, failed_share=failed_share)
 
 
+def _or_of_slot(fault: str, at: str, own: Sequence[str]) -> str:
+    """An option that the reward does not know may be a misspelt one of its slot."""
+    key, _, said = fault.removeprefix(at).partition(": ")
+    if "." in key or not said.startswith("unknown option."):
+        return fault
+    return f"{fault} Of every reward: {', '.join(own)}.{did_you_mean(key, own)}"
+
+
 def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     """A reward that only measures."""
+    if (role := spec.get("role", "judge")) not in MEASURED:
+        raise ConfigError(f"evaluation.judges.{name}.role: {role!r}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}
     return build_one_reward(options, f"evaluation.judges.{name}", allow)
 
@@ -232,13 +245,14 @@ def check_scorer(parts: Parts) -> None:
 
 
 def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
-    """Has the data every column that the rewards need of it? (A scorer's run has none.)
+    """Are the data's rows of the kind that is read, with every column that the rewards need? (A scorer's run has none.)
 
     Raises:
-        DataError: every column that no row has.
+        DataError: rows of another kind; every column that no row has.
     """
     from mmalign.rewards._columns import require_columns
 
+    check_rows(parts)
     if judges(type(parts.policy)):
         return
     slots = parts.reward.slots.items() if parts.reward else ()
@@ -247,6 +261,23 @@ def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
     if any(hasattr(reward, "needs") for reward in rewards.values()):
         require_columns(rewards, [getattr(item, "prompt", item) for item in parts.source.training_items()])
     require_columns(rewards | measured, held_out)
+
+
+def check_rows(parts: Parts) -> None:
+    """Raise DataError for preferences that the objective does not read, or of what the policy does not make."""
+    kind = getattr(parts.source.training_items(), "kind", None)  # of the outputs of preferences
+    if kind is None:
+        return
+    if not judges(type(parts.policy)) and getattr(parts.objective, "online", "") != "off":
+        raise DataError(
+            f"data: holds preferences, but objective '{parts.file.objective['name']}' reads prompts and makes its own "
+            "outputs; use data: {name: prompts, …}."
+        )
+    if kind != parts.policy.modality:
+        raise DataError(
+            f"data: chosen and rejected hold {kind}, but the policy is of {parts.policy.modality}; name files by their "
+            "suffix, or say data.outputs."
+        )
 
 
 def fitting(needs: type) -> list[str]:

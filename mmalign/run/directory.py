@@ -10,8 +10,10 @@ runs/<name>/
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,13 +54,33 @@ class RunDirectory:
         """The folder of the samples of one step."""
         return self.path / "samples" / f"step_{step:06d}"
 
-    def start(self, run: RunFile, fresh: bool) -> None:
-        """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one."""
+    def refuse(self, fresh: bool) -> None:
+        """Say before anything is loaded that a run cannot be written here.
+
+        Raises:
+            ConfigError: it is no folder, cannot be written, or already holds a run that this one does not continue.
+        """
         if fresh and self.metrics.exists():
             raise ConfigError(f"{self.path}: already holds a run; choose another --out, or continue it with --resume.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.write("run.yaml", dump(run))
-        self.write("environment.json", json.dumps(environment(), indent=1))
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            why = "cannot be written" if there.is_dir() else "is not a folder"
+            raise ConfigError(f"{self.path}: a run cannot be written here, {there} {why}; choose another --out.")
+
+    def start(self, run: RunFile, fresh: bool) -> None:
+        """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one.
+
+        What a run that was killed had half written of a checkpoint is removed.
+        """
+        self.refuse(fresh)
+        try:
+            for half in self.checkpoints.glob(".step_*"):
+                shutil.rmtree(half)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write("run.yaml", dump(run))
+            self.write("environment.json", json.dumps(environment(), indent=1))
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}); choose another --out.") from error
 
     def write(self, name: str, text: str) -> Path:
         """Write one text file, whole or not at all."""
@@ -85,7 +107,7 @@ class RunDirectory:
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return sys.maxsize  # a line cut off by a crash
 
 

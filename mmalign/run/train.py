@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,12 @@ def train(
     prompts = held_out(parts)
     check_columns(parts, prompts)
     directory = RunDirectory(Path(resume or out or Path("runs") / (run.source.stem if run.source else "run")))
+    directory.refuse(fresh=resume is None)
+    if resume is not None:
+        same_questions(directory.evaluation("before"), prompts)
     session = start_session(parts, directory, resume is not None)
-    before = directory.evaluation("before")
-    if prompts and not (before / "done").exists():
-        evaluate_now(parts, prompts, before, session)
+    if prompts and resume is None:  # never one that another run left here when it was stopped at its start
+        evaluate_now(parts, prompts, directory.evaluation("before"), session)
     hooks: list[Hook] = [
         Announce(run.trainer.steps),
         Preview(parts, directory, prompts[:16], run.trainer.preview_every),
@@ -154,6 +157,25 @@ def held_out(parts: Parts) -> list[Any]:
         prompts = parts.source.held_out_items()
     kept = list(prompts[: wanted.count or None])
     return kept if judges(parts.policy) else [getattr(item, "prompt", item) for item in kept]
+
+
+def same_questions(before: Path, prompts: Sequence[Any]) -> None:
+    """A resumed run is measured on what its start was measured on.
+
+    Raises:
+        ConfigError: it was measured on other prompts, or on none.
+    """
+    if not prompts:
+        return
+    asked = []
+    if (before / "done").exists():
+        rows = (before / "rows.jsonl").read_text(encoding="utf-8").split("\n")
+        asked = [json.loads(row)["prompt"] for row in rows if row]
+    if asked != [getattr(item, "prompt", item).text for item in prompts]:
+        raise ConfigError(
+            f"{before}: the run's start was measured on {len(asked)} prompts, which are not the {len(prompts)} that "
+            "evaluation and data name now; resume with the same ones, and measure on others with `mmalign evaluate`."
+        )
 
 
 def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: list[Any]) -> Finished:

@@ -1,6 +1,7 @@
 """Every fault of a run file at once, with its place and a suggestion."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,10 +57,37 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 def test_values_out_of_range_are_sentences() -> None:
     raw = {k: {"name": "x"} for k in ("adapter", "policy", "objective", "data")}
-    with pytest.raises(ConfigError, match=r"trainer: steps must be above 0"):
-        parse({**raw, "trainer": {"steps": 0}})
-    with pytest.raises(ConfigError, match=r"ema must be in \[0, 1\)"):
-        parse({**raw, "trainer": {"ema": 1}})
+    with pytest.raises(ConfigError) as caught:
+        parse({**raw, "trainer": {"steps": 0, "ema": 1, "lr": "nan"}, "evaluation": {"count": -1, "rows": 0}})
+    message = str(caught.value)
+    assert (
+        "trainer: steps must be at least 1, not 0; lr must be above 0 and finite, not nan; ema must be in [0" in message
+    )
+    assert "evaluation: count must be 0 or above, not -1; rows must be at least 1, not 0" in message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({name: -1} for name in ("rows", "spans", "warmup", "weight_decay", "max_grad_norm", "preview_every")),
+        {"keep": 0},  # would remove the checkpoint just written
+        {"lr": "inf"},
+        {"betas": [2, 3]},
+        {"stop_on_failed_scores": 7},
+    ],
+)
+def test_absurd_numbers_of_the_trainer_are_refused(options: dict[str, Any]) -> None:
+    raw = {k: {"name": "x"} for k in ("adapter", "policy", "objective", "data")}
+    with pytest.raises(ConfigError, match=rf"trainer: {next(iter(options))} must be"):
+        parse({**raw, "trainer": options})
+
+
+def test_a_key_written_twice_is_a_fault_not_a_choice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml:8:1: not valid YAML: 'trainer' is written twice"):
+        load(write(tmp_path, GOOD + "trainer: {steps: 5}\n"))
+    shared = "evaluation: &shared {rows: 8, seed: 4}\ntrainer: {<<: *shared, rows: 2}\n"
+    trainer = load(write(tmp_path, GOOD.replace("trainer:", "#") + shared)).trainer
+    assert (trainer.rows, trainer.seed) == (2, 4)  # a merged key may be overridden
 
 
 def test_broken_yaml_names_line_and_column(tmp_path: Path) -> None:
@@ -78,6 +106,8 @@ def test_overrides_reach_new_and_old_keys(tmp_path: Path) -> None:
     assert run.rewards["truth"]["weight"] == 2
     with pytest.raises(ConfigError, match=r"override 'trainer.steps': write key.path=value"):
         load(write(tmp_path, GOOD), ["trainer.steps"])
+    with pytest.raises(ConfigError, match=r"override 'trainer.lr=\[1': not valid YAML: expected ',' or '\]'"):
+        load(write(tmp_path, GOOD), ["trainer.lr=[1"])
     with pytest.raises(ConfigError, match=r"'trainer.steps' is not a section"):
         load(write(tmp_path, GOOD), ["trainer.steps.x=1"])
 

@@ -44,6 +44,10 @@ def test_every_fault_of_a_component_at_once() -> None:
 def test_what_the_run_gives_cannot_be_named_in_the_file() -> None:
     with pytest.raises(ConfigError, match=r"here.size: is set by mmalign itself"):
         construct(Thing, {"size": 1}, "here", size=2)
+    with pytest.raises(ConfigError, match=r"here.sizes: unknown option. Known: scale, inner\."):
+        construct(Thing, {"sizes": 1}, "here", size=2)
+    with pytest.raises(ConfigError, match=r"size must not be negative \(got \{'scale': 2\}\)"):
+        construct(Thing, {"scale": 2}, "here", size=-1)
 
 
 def test_names_come_from_files_and_unknown_ones_get_a_suggestion() -> None:
@@ -60,3 +64,7 @@ def test_outside_code_needs_permission() -> None:
     with pytest.raises(ConfigError, match=r"only with --allow collections"):
         objectives.get("collections:OrderedDict")
     assert objectives.get("collections:OrderedDict", allow=["collections"]).__name__ == "OrderedDict"
+    with pytest.raises(ConfigError, match=r"'collection:Mine': there is no module 'collection'"):
+        objectives.get("collection:Mine", allow=["collection"])
+    with pytest.raises(ConfigError, match=r"'collections:Mine': module 'collections' has no 'Mine'"):
+        objectives.get("collections:Mine", allow=["collections"])

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mmalign.core.config import load
-from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.run.build import build
+from mmalign.run.directory import RunDirectory
 from mmalign.run.evaluate import evaluate
 from mmalign.run.train import train
 
@@ -131,6 +132,7 @@ def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:
         "rewards.other={name: clip, wieght: 2}",
         "objective.group_size=1",
         "data.colum=x",
+        "evaluation.judges.small.role=truth",
     ]
     with pytest.raises(ConfigError) as caught:
         build(load(run_file(), changes))
@@ -140,6 +142,8 @@ def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:
         "sdee",
         "no reward is called 'sharpnes'. Did you mean 'sharpness'?",
         "rewards.other.wieght: unknown option.",
+        "Of every reward: call_rows, monitor, over, timeout, weight. Did you mean 'weight'?",
+        "evaluation.judges.small.role: 'truth'; there is judge, verifier.",
         "group_size",
         "data.colum: unknown option. Did you mean 'column'?",
     ):
@@ -162,8 +166,6 @@ def test_a_reward_that_judges_another_modality_is_refused(run_file: RunFile) -> 
 
 
 def test_an_empty_prompt_file_and_a_missing_column_are_named(run_file: RunFile, tmp_path: Path) -> None:
-    from mmalign.core.errors import DataError
-
     path = run_file()
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     with pytest.raises(DataError, match=r"empty\.txt"):
@@ -172,6 +174,52 @@ def test_an_empty_prompt_file_and_a_missing_column_are_named(run_file: RunFile, 
     with pytest.raises(DataError, match=r"rows\.jsonl.*prompt"):
         train(load(path, ["data.path=rows.jsonl", "data.held_out=0"]), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_preferences_that_nobody_reads_are_refused(run_file: RunFile, tmp_path: Path) -> None:
+    path = run_file()
+    rows = [{"prompt": f"{n} cats", "chosen": "three cats", "rejected": "a dog"} for n in range(4)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = ["data={name: preferences, path: pairs.jsonl}"]
+    with pytest.raises(DataError, match=r"data: holds preferences, but objective 'grpo' reads prompts"):
+        train(load(path, texts), out=tmp_path / "run")
+    with pytest.raises(DataError, match=r"chosen and rejected hold text, but the policy is of image"):
+        train(load(path, [*texts, "objective={name: dpo}"]), out=tmp_path / "run")
+
+
+def test_where_a_run_cannot_be_written_is_said_before_anything_loads(run_file: RunFile, tmp_path: Path) -> None:
+    run = load(run_file(), ["adapter.model=/nowhere"])  # never looked for
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"file/run: a run cannot be written here, .*file is not a folder; choose"):
+        train(run, out=tmp_path / "file" / "run")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=r"used: already holds a run"):
+        train(run, out=tmp_path / "used")
+    with pytest.raises(ConfigError, match=r"/proc/mmalign: .*cannot be written.*; choose another --out"):
+        RunDirectory(Path("/proc/mmalign")).start(run, fresh=True)
+
+
+def test_a_start_measured_by_another_run_is_never_taken_over(run_file: RunFile, tmp_path: Path) -> None:
+    path, out = run_file(), tmp_path / "run"
+    (tmp_path / "other.txt").write_text("".join(f"a drawing of {n} things\n" for n in range(10)))
+    changes = ["trainer={steps: 1, batch: 2, lr: 1.0e-3}"]
+    train(load(path, changes), out=out)
+    (out / "metrics.jsonl").unlink()  # as if it had been killed before its first step ended
+    train(load(path, [*changes, "data.path=other.txt"]), out=out)
+    asked = [json.loads(row)["prompt"] for row in (out / "evaluation/before/rows.jsonl").read_text().splitlines()]
+    assert all("drawing" in prompt for prompt in asked)
+    with pytest.raises(ConfigError, match=r"measured on 4 prompts, which are not the 2 that evaluation and data name"):
+        train(load(out / "run.yaml", ["trainer.steps=2", "evaluation.count=2"]), resume=out)
+
+
+def test_resuming_removes_what_a_killed_run_had_half_written(run_file: RunFile, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(load(run_file(), ["trainer={steps: 1, batch: 2, lr: 1.0e-3}", "data.held_out=0"]), out=out)
+    half = out / "checkpoints" / ".step_000002.abc"
+    (half / "adapter").mkdir(parents=True)
+    train(load(out / "run.yaml", ["trainer.steps=2"]), resume=out)
+    assert not half.exists() and (out / "checkpoints" / "step_000002" / "done").exists()
 
 
 def test_curves_also_go_to_the_tracker(run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from pathlib import Path
 
 import typer
 
@@ -30,10 +31,16 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; an error raised on purpose is a sentence, not a traceback."""
+    sys.path.append(str(Path.cwd()))  # where --allow finds people's own modules; last, so that it hides no package
     try:
         application()()
     except MmalignError as error:
         print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; continue with --resume.", file=sys.stderr)

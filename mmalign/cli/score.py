@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -44,16 +45,18 @@ def score(
     named = override({}, options or [])
     if "name" in named:
         raise ConfigError("--set name=…: the reward is named by --reward.")
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file.")
     judge = load_reward(reward, allow or (), **named)
     table = read_rows(rows)
     if not isinstance(judge, SetReward):
         kept = ScoreCache(rows.with_suffix(".scores.sqlite")) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=kept)
-    with progress("scoring", len(table)) as advance:
-        lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance)
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    with write_beside(out) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
+        with progress("scoring", len(table)) as advance:
+            lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        if beside is None:
+            typer.echo(text, nl=False)
+        else:
+            beside.write_text(text, encoding="utf-8")

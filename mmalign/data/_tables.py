@@ -88,7 +88,8 @@ def _filled(table: Table) -> Table:
     return table
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text, without a byte order mark; DataError with the line that is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -98,7 +99,7 @@ def _text(path: Path) -> str:
 
 def _read_txt(path: Path) -> Table:
     """One prompt a line; blank lines and lines that begin with # are comments (write \\# for a literal #)."""
-    kept = [(i, line.strip()) for i, line in enumerate(_text(path).split("\n"), 1)]
+    kept = [(i, line.strip()) for i, line in enumerate(read_text(path).split("\n"), 1)]
     kept = [(i, line) for i, line in kept if line and not line.startswith("#")]
     rows = [{"prompt": line[1:] if line.startswith("\\#") else line} for _, line in kept]
     return Table(str(path), rows, ["prompt"], [i for i, _ in kept])
@@ -106,7 +107,7 @@ def _read_txt(path: Path) -> Table:
 
 def _read_jsonl(path: Path) -> Table:
     rows, lines = [], []
-    for number, line in enumerate(_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -123,7 +124,7 @@ def _read_jsonl(path: Path) -> Table:
 
 
 def _read_csv(path: Path) -> Table:
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     rows, lines = [], []
     try:
         for row in reader:

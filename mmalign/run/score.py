@@ -15,6 +15,7 @@ from mmalign.core.errors import CapabilityError, DataError, MediaError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.data._media import LazyMedia
+from mmalign.data._tables import read_text
 from mmalign.rewards._merge import merge
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
@@ -47,7 +48,7 @@ def read_rows(file: Path) -> list[Row]:
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
     rows, faults = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         place = f"{file}:{number}"

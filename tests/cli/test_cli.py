@@ -145,6 +145,42 @@ def test_bad_rows_are_named_all_at_once_and_nothing_is_written(call: Any, tmp_pa
     assert "rows.jsonl:4: unknown field 'extra'; a row has prompt, output, meta, group" in err
 
 
+def test_rows_of_other_programs_are_read_as_json_means_them(call: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    line = json.dumps({"prompt": "x", "output": "one\u2028two \x85three"}, ensure_ascii=False)
+    rows.write_bytes(b"\xef\xbb\xbf" + line.encode() + b"\r\n" + line.encode() + b"\n")
+    code, out, err = call("score", rows, "--reward", "length", "--set", "high=5")
+    assert code == 0, err
+    assert len(out.splitlines()) == 2
+    rows.write_bytes(line.encode() + b"\n\xff\n")
+    code, _, err = call("score", rows, "--reward", "length", "--set", "high=5")
+    assert code == 2 and "rows.jsonl:2: not UTF-8 text" in err
+
+
+def test_an_out_that_cannot_be_written_is_said_before_rows_are_scored(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "x", "output": "please"}) + "\n")
+    monkeypatch.setattr("mmalign.run.score.score_rows", lambda *given: pytest.fail("scored"))
+    words = ("score", tmp_path / "rows.jsonl", "--reward", "length", "--set", "high=5", "--out")
+    code, _, err = call(*words, tmp_path / "rows.jsonl" / "scores.jsonl")
+    assert code == 2 and "error: " in err and "rows.jsonl" in err and "Traceback" not in err
+    code, _, err = call(*words, tmp_path)
+    assert code == 2 and f"--out {tmp_path}: is a folder; name a file." in err
+
+
+def test_a_module_in_this_folder_may_be_named(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = 'import mmalign\n\n\n@mmalign.rule(modalities={"text"}, range=(0.0, 1.0))\n'
+    source += 'def polite(prompt, output):\n    return float("please" in output)\n'
+    (tmp_path / "mannerly_rules.py").write_text(source)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "x", "output": "please"}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    words = ("rows.jsonl", "--reward", "mannerly_rules:polite", "--allow", "mannerly_rules")
+    code, out, err = call("score", *words)
+    assert code == 0 and json.loads(out)["value"] == 1.0, err
+
+
 def test_a_corrupt_picture_is_named_with_its_line(call: Any, tmp_path: Path) -> None:
     rows = scenes(call, tmp_path / "world", 2)
     picture = tmp_path / "world" / "0001.png"

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "train": "mmalign.run.train",
     "evaluate": "mmalign.run.evaluate",
+    "load_run": "mmalign.run.load",
     "load_reward": "mmalign.run.build",
     "load_adapter": "mmalign.adapters",
     "rule": "mmalign.rewards",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from mmalign.rewards import rule as rule
     from mmalign.run.build import load_reward as load_reward
     from mmalign.run.evaluate import evaluate as evaluate
+    from mmalign.run.load import load_run as load_run
     from mmalign.run.train import train as train
 
 

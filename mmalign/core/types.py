@@ -131,6 +131,15 @@ class Rollout(Rows):
     mask: Bool[Tensor, "B T"] | None = None
     truncated: Bool[Tensor, " B"] | None = None
 
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt | str], output: Any) -> "Rollout":
+        """B outputs made anywhere, to be scored; rows of equal texts are a group."""
+        asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        if len(asked) != len(output):
+            raise ValueError(f"{len(asked)} prompts for {len(output)} outputs; give one for each.")
+        number = {text: i for i, text in enumerate(dict.fromkeys(prompt.text for prompt in asked))}
+        return cls(asked, output, torch.tensor([number[prompt.text] for prompt in asked], dtype=torch.long))
+
 
 @dataclass
 class NoiseLevel(Rows):

@@ -99,6 +99,8 @@ def test_preferences_become_a_model_and_the_model_a_reward(write: Callable[..., 
     kept = json.loads((bench.directory.path / "summary.json").read_text())["rows"]
     assert {row["name"] for row in kept} == set(after)
 
+    with pytest.raises(CapabilityError, match=r"a reward model makes nothing; score with it by mmalign.load_reward"):
+        mmalign.load_run(run)
     tuned = mmalign.train(write(GRPO, reward=run), out=tmp_path / "followed").directory.path
     curve = numbers(tuned, "reward/liked")
     assert sum(curve[-3:]) / 3 > sum(curve[:3]) / 3 + 1.0

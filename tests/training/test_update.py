@@ -44,9 +44,12 @@ def test_an_end_outside_its_range_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep": 0}, "keep must be above 0"),  # would drop the checkpoint that was just written
-        ({"max_grad_norm": -1.0}, "max_grad_norm must be at least 0"),  # would turn the gradient round
-        ({"rows": -1, "spans": -2, "steps": 0}, "steps must be above 0; rows, spans must be at least 0"),
+        ({"keep": 0}, "keep must be at least 1, not 0"),  # would drop the checkpoint that was just written
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be 0 or above"),  # would turn the gradient round
+        (
+            {"rows": -1, "spans": -2, "steps": 0},
+            r"(?s)steps must be at least 1, not 0.*rows must be 0 or above.*spans must be 0 or above",
+        ),
         ({"betas": (1.5, 0.9)}, r"betas must be in \[0, 1\)"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
     ],

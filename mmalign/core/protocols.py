@@ -305,7 +305,8 @@ class Objective(Protocol):
     """What to collect, how much each entry weighs, and the loss.
 
     One with statistics beyond a prompt's own group has an attribute `over_ranks: Mean`, which the loop sets; so has a
-    reward with such statistics. Every rank then calls it equally often.
+    reward with such statistics. Every rank then calls it equally often. One whose batches may hold preferences says in
+    `reads` what they hold: "prompts", "preferences" or both.
     """
 
     needs: type  # the policy capability it drives

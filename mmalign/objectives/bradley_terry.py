@@ -62,6 +62,7 @@ class BradleyTerry:
     label_smoothing: float = 0.0
 
     needs: ClassVar[type] = ScorePolicy
+    reads: ClassVar[frozenset[str]] = frozenset({"preferences"})
 
     def __post_init__(self) -> None:
         rules = (

@@ -72,6 +72,11 @@ class CoPG:
         if faults:
             raise ConfigError(faults)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """What batches may hold."""
+        return frozenset({"preferences"} if self.online == "off" else {"prompts"})
+
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with the gap of their scores, shared noise and the reference's terms."""
         pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)

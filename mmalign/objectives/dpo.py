@@ -114,6 +114,11 @@ class DPO:
             raise ConfigError(faults)
 
     @property
+    def reads(self) -> frozenset[str]:
+        """What batches may hold."""
+        return frozenset({"preferences"} if self.online == "off" else {"prompts"})
+
+    @property
     def head(self) -> Head:
         """The preference loss these options name."""
         own = {f.name for f in fields(Head)} - {"rows"}

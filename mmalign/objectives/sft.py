@@ -67,6 +67,11 @@ class SFT:
         if faults:
             raise ConfigError(faults)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """What batches may hold."""
+        return frozenset({"preferences", "prompts"} if self.online == "off" else {"prompts"})
+
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
         """Outputs to imitate, with their noise and what divides their log-probs."""
         rollout, mask = self._given(policy, batch) if self.online == "off" else self._best(policy, batch, rng)

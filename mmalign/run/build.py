@@ -264,16 +264,17 @@ def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
 
 
 def check_rows(parts: Parts) -> None:
-    """Raise DataError for preferences that the objective does not read, or of what the policy does not make."""
+    """Raise DataError for rows that the objective does not read, or of what the policy does not make."""
     kind = getattr(parts.source.training_items(), "kind", None)  # of the outputs of preferences
-    if kind is None:
-        return
-    if not judges(type(parts.policy)) and getattr(parts.objective, "online", "") != "off":
+    rows = "prompts" if kind is None else "preferences"
+    if rows not in (reads := getattr(parts.objective, "reads", {"prompts"})):
+        name, online = parts.file.objective["name"], getattr(parts.objective, "online", None)
+        instead = "" if online is None else f", or set objective.online (now {online})"
         raise DataError(
-            f"data: holds preferences, but objective '{parts.file.objective['name']}' reads prompts and makes its own "
-            "outputs; use data: {name: prompts, …}."
+            f"data: holds {rows}, but objective '{name}' reads {' or '.join(sorted(reads))}; "
+            f"use data: {{name: {min(reads)}, …}}{instead}."
         )
-    if kind != parts.policy.modality:
+    if kind not in (None, parts.policy.modality):
         raise DataError(
             f"data: chosen and rejected hold {kind}, but the policy is of {parts.policy.modality}; name files by their "
             "suffix, or say data.outputs."

@@ -320,3 +320,5 @@ def test_verdicts(truth: SummaryRow, tone: str, says: str) -> None:
     assert some[0] == "good" and "by some measures" in some[1]
     worse = verdict([row("r", "trained", 0, 0.1), row("t", "verifier", -0.2, 0.1)])
     assert worse == ("bad", worse[1]) and worse[1].startswith("Worse on held-out prompts")
+    mixed = [row("up", "trained", 0.3, 0.1), row("down", "trained", -0.3, 0.1), row("t", "verifier", 0, 0.1)]
+    assert verdict(mixed)[1].startswith("No change beyond chance")

@@ -185,6 +185,9 @@ def test_preferences_that_nobody_reads_are_refused(run_file: RunFile, tmp_path: 
         train(load(path, texts), out=tmp_path / "run")
     with pytest.raises(DataError, match=r"chosen and rejected hold text, but the policy is of image"):
         train(load(path, [*texts, "objective={name: dpo}"]), out=tmp_path / "run")
+    unread = r"data: holds prompts, but objective 'dpo' reads preferences; use .*, or set objective.online \(now off\)"
+    with pytest.raises(DataError, match=unread):
+        train(load(path, ["objective={name: dpo}"]), out=tmp_path / "run")
 
 
 def test_where_a_run_cannot_be_written_is_said_before_anything_loads(run_file: RunFile, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ class GRPO:
         std, std_floor: what advantages are divided by.
         baseline: what they are measured against: the group's mean, the mean of the others, the greedy answer, nothing.
         whiten: centre and scale all advantages of the batch afterwards.
-        advantage_clip: their largest size.
+        advantage_clip: their largest size; `auto` is 5 of what they are divided by, and none where they stay raw
+            rewards (`std: none`, greedy baseline), whose range is anybody's.
         weighting, horizon: the normaliser; `horizon` is the length that `constant` divides by.
         keep_groups: train on this many live groups of those a process samples; None for all.
         truncated: outputs cut off at the limit train like others ("keep"), only enter their group's statistics
@@ -114,7 +115,7 @@ class GRPO:
     baseline: Baseline = "mean"
     std_floor: float = 1e-4
     whiten: bool = False
-    advantage_clip: float | None = 5.0
+    advantage_clip: float | Literal["auto"] | None = "auto"
     weighting: Literal["per_sequence", "per_step", "constant"] = "per_sequence"
     horizon: int = 1
     keep_groups: int | None = None
@@ -144,8 +145,8 @@ class GRPO:
                 (
                     "advantage_clip",
                     self.advantage_clip,
-                    self.advantage_clip is None or self.advantage_clip > 0,
-                    "positive, or null",
+                    self.advantage_clip in (None, "auto") or self.advantage_clip > 0,  # type: ignore[operator]
+                    "positive, null or auto",
                 ),
             )
             if not fine
@@ -258,14 +259,20 @@ class GRPO:
                 std=self.std,
                 baseline=self.baseline,
                 std_floor=self.std_floor,
-                limit=None if self.whiten else self.advantage_clip,
+                limit=None,
                 over_ranks=self.over_ranks,
             )
         if self.whiten:
             advantage = whitened(advantage, valid & live[:, None], self.std_floor, self.over_ranks)
-        if self.advantage_clip is not None:
-            advantage = advantage.clamp(-self.advantage_clip, self.advantage_clip)
+        if (limit := self._limit) is not None:
+            advantage = advantage.clamp(-limit, limit)
         return advantage, live, valid
+
+    @property
+    def _limit(self) -> float | None:
+        if self.advantage_clip != "auto":
+            return self.advantage_clip
+        return 5.0 if self.whiten or (self.std != "none" and self.baseline != "greedy") else None
 
     def weigh(self, mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
         """Per sequence, per step, or constant; dropped and invalid rows weigh nothing and are not counted."""

@@ -131,7 +131,7 @@ def test_self_critical_training_measures_against_the_greedy_answer() -> None:
         return scores
 
     policy = Greedy()
-    objective = GRPO(reward, group_size=3, baseline="greedy", std="none", surrogate="score", advantage_clip=None)
+    objective = GRPO(reward, group_size=3, baseline="greedy", std="none", surrogate="score")
     experience = collect(policy, objective, prompts(2))
     own = NearPoint()(experience.rollout).value
     against = NearPoint()(policy.generate(prompts(2), torch.Generator())).value
@@ -157,6 +157,21 @@ def test_dynamic_sampling_keeps_live_groups_and_as_many_everywhere() -> None:
     assert accumulate(policy, objective, experience)["groups/live"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("options", "largest"),
+    [
+        ({"std": "none"}, 75.0),  # raw rewards may have any range
+        ({"std": "none", "advantage_clip": 5.0}, 5.0),
+        ({"std": "none", "advantage_clip": None}, 75.0),
+        ({"std": "group", "std_floor": 0.0}, 3**0.5),
+        ({"std": "global", "std_floor": 0.0, "advantage_clip": 1.0}, 1.0),
+    ],
+)
+def test_only_advantages_in_units_of_a_spread_are_limited(options: dict[str, Any], largest: float) -> None:
+    objective = GRPO(Fixed([100.0, 0.0, 0.0, 0.0]), group_size=4, **options)
+    assert collect(GaussianPolicy(), objective, prompts(1)).advantage.max().item() == pytest.approx(largest)
+
+
 @pytest.mark.parametrize("what", ["keep", "mask", "exclude"])
 def test_truncated_outputs(what: Any) -> None:
     class Cut(GaussianPolicy):
@@ -164,7 +179,7 @@ def test_truncated_outputs(what: Any) -> None:
             cut = torch.arange(len(batch)) % 4 == 3
             return replace(super().sample(batch, rng), truncated=cut)
 
-    objective = GRPO(Fixed([0.0, 1.0, 2.0, 9.0]), group_size=4, std="none", truncated=what, advantage_clip=None)
+    objective = GRPO(Fixed([0.0, 1.0, 2.0, 9.0]), group_size=4, std="none", truncated=what)
     experience = collect(Cut(), objective, prompts(1))
     assert experience.mask.any(1).tolist() == [True, True, True, what == "keep"]
     assert experience.advantage[:3, 0].tolist() == ([-1, 0, 1] if what == "exclude" else [-3, -2, -1])

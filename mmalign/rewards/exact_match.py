@@ -12,6 +12,7 @@ __all__ = ["exact_match"]
 _YES = ("yes", "true", "correct", "right", "yeah", "yep", "是", "对", "oui", "ja", "sí", "si")
 _NO = ("no", "false", "incorrect", "wrong", "nope", "not", "否", "不是", "non", "nein")
 _SAME = dict.fromkeys(_YES, "yes") | dict.fromkeys(_NO, "no")
+_DIRECTION = "right"  # as a reference it may be the opposite of left, which "yes" does not say
 
 
 @rule(modalities={"text"}, range=(0.0, 1.0), needs=("column",))
@@ -26,10 +27,9 @@ def exact_match(
     Args:
         column: of `Prompt.meta`: the right answer, or a list of equally right ones.
         where: the answer stands, see `parsing.answer_of`.
-        synonyms: "true", "correct", … are "yes", and their opposites "no".
+        synonyms: "true", "correct", … are "yes", and their opposites "no"; the reference "right" is only itself.
     """
     said = normalized(answer_of(output, where))
     right = from_data(column, lambda: [normalized(reference) for reference in references_of(prompt, column)])
-    if synonyms:
-        said, right = _SAME.get(said, said), [_SAME.get(text, text) for text in right]
-    return float(said in right)
+    meant = {_SAME[text] for text in right if text in _SAME and text != _DIRECTION} if synonyms else set()
+    return float(said in right or _SAME.get(said) in meant)

@@ -22,6 +22,9 @@ OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_A
         ("true", "yes", (1, OK)),
         ("wrong", False, (1, OK)),
         ("yes", False, (0, OK)),
+        ("right", "yes", (1, OK)),
+        ("yes", "right", (0, OK)),  # of left and right
+        ("Right", "right", (1, OK)),
         ("blue or red", "blue", (0, OK)),
         ("42", 42, (1, OK)),
         ("<answer>a</answer><answer>b</answer>", "a", (0, FAIL)),

@@ -157,13 +157,15 @@ class NoiseLevel(Rows):
 class StepDist(Rows):
     """What a policy says of the recorded steps: log-prob always; mean and std where steps are Gaussian.
 
-    `log_prob` (B, T) summed over event dimensions; `mean` (B, T, *event); `std` (B, T); `entropy` (B, T) for tokens.
+    `log_prob` (B, T) summed over event dimensions; `mean` (B, T, *event); `std` (B, T); `entropy` (B, T) for tokens;
+    `span` (B, T), |dt|, the flow time that a step covers.
     """
 
     log_prob: Float[Tensor, "B T"]
     mean: Tensor | None = None
     std: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
+    span: Float[Tensor, "B T"] | None = None
 
 
 class Status(IntEnum):
@@ -266,7 +268,7 @@ def _span(dist: StepDist, span: slice) -> StepDist:
     def cut(value: Tensor | None) -> Any:
         return None if value is None else value[:, span]
 
-    return StepDist(cut(dist.log_prob), cut(dist.mean), cut(dist.std), cut(dist.entropy))
+    return StepDist(cut(dist.log_prob), cut(dist.mean), cut(dist.std), cut(dist.entropy), cut(dist.span))
 
 
 @dataclass

@@ -18,8 +18,9 @@ published β keeps its value (β 0.04 of Flow-GRPO's code, whose KL lacks |dt|, 
 
 **Guard** replaces Δ = Σ(ε·δ/s - δ²/2s²) (δ = μ - μ_old, s the step's std, ε its noise) by s Δ + ‖δ‖²/2s = Σ ε·δ: mean 0
 under the old policy, and a scale that does not depend on the step. With `mean` the ratio is exp(mean(ε·δ)), as
-published; with `nats` the bound is clip nats *times s*. The gradient at r = 1 is then s A ∇Δ. The published
-code further divides the loss of a step (not its KL) by |dt|; that is left out, so a short step counts less here.
+published; with `nats` the bound is clip nats *times s*. The gradient at r = 1 is then s A ∇Δ = A ε·∇μ, which a flow's
+short steps make small, for μ moves by |dt| times the velocity. So the gain of a step (not its KL) is divided by |dt|
+where a policy tells it (`StepDist.span`; flows do), as in the published code: all steps move the velocity alike.
 """
 
 from __future__ import annotations

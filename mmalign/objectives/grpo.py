@@ -82,7 +82,7 @@ class GRPO:
         clip_unit: see `_ratio.py`.
         surrogate, ratio: what a step earns, and whose ratio judges it; see `_surrogate.py`.
         ratio_cap: above 1 + clip_high: bounds the ratio of bad steps too (dual clip).
-        guard: GRPO-Guard's log-ratio.
+        guard: GRPO-Guard's log-ratio, and its gain per flow time.
         beta, divergence: weight and estimator of the KL from the reference in the loss, nats of the joint.
         reward_beta, reward_kl: weight and form of the KL inside the reward.
         std, std_floor: what advantages are divided by.
@@ -290,6 +290,8 @@ class GRPO:
         delta = at_level(delta, chunk.mask, self.ratio)
         said = dist.log_prob.where(chunk.mask, 0.0)
         gain, ratio = gains(self.surrogate, delta, said, chunk.advantage, region, self.ratio_cap)
+        if self.guard and dist.span is not None:
+            gain = gain / dist.span.where(chunk.mask, 1.0)
         metrics = self._metrics(chunk, dist.log_prob, ratio, region)
         if chunk.ref is not None:
             kl = divergence(self.divergence, dist, chunk.ref, chunk.mask)

@@ -32,7 +32,10 @@ Store = Literal["device", "cpu"]
 
 @dataclass(frozen=True)
 class Process:
-    """A reverse process: K + 1 `levels`, its `noisy` and its `plain` (deterministic) step, and guidance."""
+    """A reverse process: K + 1 `levels`, its `noisy` and its `plain` (deterministic) step, and guidance.
+
+    `spans` (K,) is the time |dt| that each step of a flow covers.
+    """
 
     adapter: Any
     levels: NoiseLevel
@@ -40,6 +43,7 @@ class Process:
     plain: Advance
     guidance_scale: float | None
     detach_unconditional: bool = False
+    spans: Float[Tensor, " K"] | None = None
 
     @property
     def steps(self) -> int:
@@ -113,7 +117,8 @@ def _replay(process: Process, rollout: Rollout, steps: slice) -> StepDist:
         stds.append(std)
     if not terms:
         raise ValueError(f"steps {steps} selects none of the {held['step'].shape[1]} recorded steps.")
-    return StepDist(log_prob=torch.stack(terms, 1), mean=torch.stack(means, 1), std=torch.stack(stds, 1))
+    span = None if process.spans is None else process.spans[held["step"][:, steps].to(device)]
+    return StepDist(torch.stack(terms, 1), torch.stack(means, 1), torch.stack(stds, 1), span=span)
 
 
 def _prefix(process: Process, prompts: Sequence[Prompt], start: Tensor, steps: range, rows: int) -> Tensor:

@@ -189,7 +189,7 @@ class Flow:
         def plain(x: Tensor, index: Tensor, prediction: Tensor, noise: Tensor | None) -> Step:
             return ode(x, sigma[index], sigma[index + 1], prediction)
 
-        return Process(self.adapter, levels, noisy, plain, scale, self.detach_unconditional)
+        return Process(self.adapter, levels, noisy, plain, scale, self.detach_unconditional, sigma[:-1] - sigma[1:])
 
     def _window(self) -> Window:
         return Window(

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
 from mmalign.core.types import Rollout, Scores, Status, StepDist
@@ -174,6 +175,28 @@ def test_guard_keeps_the_old_moments_and_the_plain_form_does_not() -> None:
     assert collect(policy, GRPO(NearPoint(), guard=True), prompts(2)).old.mean.shape == (16, 3, 2)
     assert collect(policy, GRPO(NearPoint(), replay=True), prompts(2)).old.mean is None
     assert collect(policy, GRPO(NearPoint(), beta=1.0), prompts(2)).ref.mean is None
+
+
+def test_guard_weighs_a_step_by_the_inverse_of_the_time_it_covers() -> None:
+    span = torch.tensor([0.5, 0.25, 0.125])
+
+    class Timed(GaussianPolicy):
+        def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
+            found = super().step_dist(rollout, steps)
+            return replace(found, span=span[steps].to(found.log_prob).expand_as(found.log_prob))
+
+    def slopes(policy: GaussianPolicy, beta: float) -> Tensor:
+        objective = GRPO(NearPoint(), guard=True, beta=beta, divergence="gaussian", clip=10.0)
+        experience = collect(policy, objective, prompts(2))
+        moved(policy)
+        accumulate(policy, objective, experience)
+        return policy.module.mean.grad
+
+    plain, timed = slopes(GaussianPolicy(), 0.0), slopes(Timed(), 0.0)
+    torch.testing.assert_close(timed, plain / span[:, None])
+    assert plain.abs().min() > 1e-4
+    held = slopes(GaussianPolicy(), 0.5) - plain
+    torch.testing.assert_close(slopes(Timed(), 0.5) - timed, held, rtol=1e-3, atol=1e-5)  # the KL is left as it is
 
 
 def test_replay_ignores_what_the_sampler_said() -> None:

@@ -74,6 +74,17 @@ def test_recorded_steps_are_draws_of_their_own_gaussians(sampler: str) -> None:
     torch.testing.assert_close(rollout.step_logp.double(), joint, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("window", ["all", "random"])
+def test_steps_of_flows_tell_the_time_they_cover(window: str) -> None:
+    made = policy("flow_sde", **WINDOWS[window])
+    rollout = made.sample(grouped(), generator())
+    times, step = made.adapter.schedule(6).sigma, rollout.trajectory["step"]
+    found = made.step_dist(rollout, slice(1, 3)).span
+    assert torch.equal(found, (times[step] - times[step + 1])[:, 1:3]) and (found > 0).all()
+    diffusion = policy("ddim_v")
+    assert diffusion.step_dist(diffusion.sample(grouped(), generator())).span is None
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_slices_of_time_and_of_rows_put_together_are_the_whole(sampler: str) -> None:
     made = policy(sampler)

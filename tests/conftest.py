@@ -16,8 +16,13 @@ import tests.typecheck  # noqa: F401  (the hook names it)
 CHECKED = ["mmalign.core", "mmalign.policies", "mmalign.objectives", "mmalign.rewards"]
 install_import_hook(CHECKED, "tests.typecheck.checked")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+# No test is about time: a busy machine takes as long as it takes.
+hypothesis.settings.register_profile("any_machine", deadline=None)
+hypothesis.settings.load_profile("any_machine")
 
 
 @pytest.fixture(autouse=True)

@@ -84,7 +84,7 @@ def test_zero_terminal_snr_starts_at_pure_noise():
 
 
 @given(st.floats(0, 1, exclude_max=True))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_diffusion_level_is_the_row_of_its_table(u):
     scheduler = PNDMScheduler(**SD)
     level = ddim_level(scheduler, torch.tensor([u], dtype=torch.float32))
@@ -106,7 +106,7 @@ def test_what_the_network_predicts_is_read_from_the_config():
 
 
 @given(st.integers(1, 60), st.floats(0.5, 6), st.integers(16, 8192), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_flow_levels_are_the_schedulers_own(steps, shift, tokens, dynamic):
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift, use_dynamic_shifting=dynamic)
     mu = dynamic_shift(scheduler, tokens)

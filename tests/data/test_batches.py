@@ -11,7 +11,7 @@ from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.data._batches import Batches
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 4), st.integers(0, 5))
 def test_ranks_partition_one_global_order(items: int, share: int, world: int, seed: int) -> None:
     size = share * world
@@ -23,7 +23,7 @@ def test_ranks_partition_one_global_order(items: int, share: int, world: int, se
         assert list(chain.from_iterable(parts)) == next(alone)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 20), st.integers(1, 7), st.integers(0, 5))
 def test_every_epoch_holds_every_item_once(items: int, size: int, seed: int) -> None:
     stream = Batches(range(items), size, seed)
@@ -39,7 +39,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert len(orders) == 5
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 12), st.integers(1, 9), st.integers(2, 11))
 def test_resumed_stream_continues_exactly(before: int, size: int, items: int) -> None:
     whole = list(islice(Batches(range(items), size, 7), before + 5))

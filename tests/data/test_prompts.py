@@ -164,7 +164,7 @@ def test_held_out_share_is_exact_disjoint_and_independent_of_order(tmp_path: Pat
         Prompts(str(file), held_out=0.001).training_items()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=3), min_size=4, max_size=30), st.floats(0.2, 0.8))
 def test_held_out_partitions_rows_and_never_splits_a_text(texts: list[str], share: float) -> None:
     try:

@@ -89,7 +89,7 @@ def test_one_prompt_has_no_interval_and_equal_values_have_a_point() -> None:
     assert mean_interval(np.full(5, 0.25))[:3] == (0.25, 0.25, 0.25)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=20), st.floats(-10, 10), st.floats(0.1, 10))
 def test_moves_with_shift_and_scale(values: list[float], shift: float, scale: float) -> None:
     one, two = (

@@ -252,7 +252,7 @@ def test_path_interpolates_the_learned_reward_at_the_steps_of_the_truth() -> Non
     np.testing.assert_allclose([x for x, _ in path], slope * expected + shift, atol=0.1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=80))
 def test_charts_stay_inside_their_frame(values: list[float]) -> None:
     series = Series("m", list(enumerate(values, 1)))
@@ -261,7 +261,7 @@ def test_charts_stay_inside_their_frame(values: list[float]) -> None:
             assert all(0 <= x <= 320 and 0 <= y <= 150 for x, y in line)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 6))
 def test_ticks_are_round_inside_and_enough(low: float, width: float, about: int) -> None:
     if low + width == low or width < 1e-9 * abs(low):

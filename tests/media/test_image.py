@@ -36,7 +36,7 @@ def test_jpeg_agrees_with_pillow(tmp_path: Path) -> None:
     assert (read - smooth).abs().max() < 0.03
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 255))
 def test_every_byte_value_round_trips(value: int) -> None:
     picture = torch.full((3, 1, 1), value / 255)

@@ -86,7 +86,7 @@ def test_step_credit_uses_all_valid_steps_of_the_group() -> None:
     assert others.tolist() == [[-2, -1], [1.5, 0]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.floats(-100, 100, width=32), min_size=4, max_size=4), st.floats(0.5, 20), st.floats(-50, 50))
 def test_shift_and_scale_invariance(values: list[float], scale: float, shift: float) -> None:
     value = column(*values)

@@ -15,7 +15,7 @@ def scalar(value: float) -> torch.Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(-30, 30), st.floats(0, 1))
 def test_sigmoid_is_cross_entropy(z: float, label: float) -> None:
     p = 1 / (1 + np.exp(-np.float64(z)))

@@ -51,7 +51,7 @@ def halves(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return rows[0::2], rows[1::2]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(0, 10_000))
 def test_additive_rewards_reach_the_best_and_the_worst_set(count: int, seed: int) -> None:
     rows = torch.randn(2 * count, 1, generator=torch.Generator().manual_seed(seed))
@@ -61,7 +61,7 @@ def test_additive_rewards_reach_the_best_and_the_worst_set(count: int, seed: int
     assert torch.equal(chosen // 2, rejected // 2) and (chosen != rejected).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 4), st.integers(0, 10_000), st.sampled_from(["positive", "gap"]))
 def test_swaps_never_lose_and_never_beat_brute_force(count: int, seed: int, accept: str) -> None:
     rows = 1.5 * torch.randn(2 * count, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_swaps_never_lose_and_never_beat_brute_force(count: int, seed: int, acce
         last = worth
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 3), st.sampled_from([2, 4, 8]), st.integers(0, 10_000))
 def test_a_knockout_of_additive_rewards_leaves_the_best_and_the_worst_of_each_prompt(n: int, k: int, seed: int) -> None:
     rows = torch.randn(n * k, 1, generator=torch.Generator().manual_seed(seed))

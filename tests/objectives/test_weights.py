@@ -40,7 +40,7 @@ def test_nothing_valid_weighs_nothing() -> None:
     assert weights.per_row(empty[:, 0], alone).sum() == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=2, max_size=9), st.integers(1, 8))
 def test_averaging_over_ranks_is_exact(rows: list[list[bool]], cut: int) -> None:
     """Two ranks of unequal size: the mean over ranks of their weighted sums is the weighted sum of the whole."""

@@ -99,7 +99,7 @@ def test_weights_shares_and_missing_answers() -> None:
     assert found["flat"][:2].tolist() == pytest.approx([0.5, 0.5]) and found["all"][0] == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=12))
 def test_readings_are_means_whatever_the_points(points: list[tuple[float, int, int]]) -> None:
     """Against sums by hand in Python's floats."""
@@ -252,7 +252,7 @@ _ANY = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(("point", "question", "parent", "weight"), _ANY))))
 def test_any_data_is_key_points_or_a_value_error(value: Any) -> None:
     try:

@@ -81,7 +81,7 @@ def test_relaxed_accuracy_reads_amounts_words_and_the_last_number():
     assert (pytest.approx(0.6), OK) == (value, status)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 1e-9), st.floats(0.01, 1))
 def test_graded_accuracy_agrees_with_all_or_nothing(said, truth, tolerance):
     graded = F.relaxed_accuracy(said, truth, tolerance, graded=True)

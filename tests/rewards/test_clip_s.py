@@ -152,7 +152,7 @@ def test_the_cache_tells_heads_apart(tiny_clip: Path, grammar_head: Path) -> Non
 # what the head is trained on ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(["a", "red", "b", "circle"]), max_size=7), st.integers(0, 10**6))
 def test_negatives_are_never_the_caption_and_keep_to_their_way(words: list[str], seed: int) -> None:
     caption = " ".join(words)

@@ -248,7 +248,7 @@ ALL = combinations.names()
 
 
 @pytest.mark.parametrize("name", ALL)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_what_holds_for_every_combination(name, data):
     """NaN exactly where the status has no value; rows may be permuted; inputs stay; values keep to the bounds."""
@@ -283,7 +283,7 @@ def test_gradient_passes_where_declared(name):
         assert parts["b"].value.grad.isfinite().all() or name == "confidence"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.01, 100), st.floats(-10, 10))
 def test_normalised_sums_do_not_see_the_scale_of_a_reward(scale, offset):
     a, b = torch.tensor([0.1, 0.9, 0.3, 0.5]), torch.tensor([1.0, 0.0, 2.0, 5.0])

@@ -56,7 +56,7 @@ def test_boxes_in_a_frame():
     assert F.valid_boxes(boxes).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0.01, 1), min_size=8, max_size=8))
 def test_boxes_ranges_symmetry_and_scale(values):
     v = torch.tensor(values, dtype=torch.float64).reshape(2, 4)
@@ -142,7 +142,7 @@ def test_group_statistics_ignore_rows_without_a_value_and_flat_groups_are_zero()
     assert rank[[0, 2, 3, 4, 5]].tolist() == [0, 1, 0.5, 0.5, 0.5] and rank[1].isnan()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(-50, 50), min_size=3, max_size=12, unique=True), st.floats(0.01, 100), st.integers(-9, 9))
 def test_group_normalize_and_rank_do_not_see_scale_and_offset(values, scale, offset):
     value = torch.tensor(values, dtype=torch.float64)

@@ -238,7 +238,7 @@ def test_vendi_of_rows_equals_vendi_of_their_kernel(n, d, order):
     assert F.vendi_score(x * 7, order).item() == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 12), st.integers(1, 8), st.integers(0, 10_000), st.sampled_from([0.5, 1.0, 2.0, math.inf]))
 def test_vendi_lies_between_one_and_the_smaller_of_n_and_d(n, d, seed, order):
     value = F.vendi_score(rows(n, d, seed), order).item()
@@ -274,7 +274,7 @@ def test_vendi_refuses_rows_without_direction():
         F.vendi_score_kernel(2 * torch.eye(3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 8), st.integers(0, 10_000))
 def test_set_scores_ignore_order_and_credits_follow_it(n, seed):
     x, y = rows(n, 3, seed), rows(9, 3, seed + 1)

@@ -127,7 +127,7 @@ _ANY = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(_ANY, st.text(max_size=30))
 def test_any_data_and_any_text_give_verdicts_or_a_value_error(value: Any, text: str) -> None:
     try:

@@ -31,7 +31,7 @@ def test_the_best_assignment_is_not_the_greedy_one():
     assert sum(float(quality[i, j]) for i, j in F.assign(quality)) == pytest.approx(1.45)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10_000))
 def test_assignment_equals_trying_everything(n, m, seed):
     rng = torch.Generator().manual_seed(seed)
@@ -126,7 +126,7 @@ def test_what_is_no_box_in_the_picture_fails(said):
     assert (value, status) == (0, FAIL)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 10_000),
     st.sampled_from(["pixel", "unit", "per_mille"]),

@@ -73,7 +73,7 @@ def test_group_length_by_hand():
     assert within.tolist() == pytest.approx([0, 0, -0.4, -2, -2, -2, 0, 0])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans(), st.integers(0, 2)), min_size=1, max_size=12))
 def test_group_length_equals_a_loop_over_rows(rows):
     length, right, group = (torch.tensor(column) for column in zip(*rows, strict=True))
@@ -141,7 +141,7 @@ def test_repetition_in_every_unit():
     assert one("repetition", "") == (-1, FAIL) == one("repetition", "x " * 1_000_000)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(min_size=1, max_size=50))
 def test_any_text_has_a_length_and_a_repetition(text):
     for name in ("length", "repetition"):

@@ -88,7 +88,7 @@ def test_nothing_breaks_a_parser_or_slows_it(name):
 
 
 @each
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text() | st.text('[]{}()<>/\\",.:;-+0123456789eEnaifbox thkwrlcsq`\n', max_size=200))
 @example("<answer>1</answer>")
 @example("</answer><answer>")
@@ -98,7 +98,7 @@ def test_any_text_is_read_or_refused(name, text):
         PARSERS[name](text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
@@ -111,14 +111,14 @@ def test_json_comes_back_from_prose(value):
     assert P.json_values(f"I'd say \"so\": ```json\n{json.dumps(value)}\n``` that's it") == [value]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_any_written_number_comes_back(value):
     assert P.number(repr(value)) == value
     assert P.last_number(f"it was 3, now {value!r} ") == value
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(*[st.integers(-9999, 9999)] * 4), min_size=1, max_size=5))
 def test_boxes_come_back_from_every_writing(boxes):
     expected = [tuple(map(float, box)) for box in boxes]
@@ -134,7 +134,7 @@ def test_boxes_come_back_from_every_writing(boxes):
             assert {box.label for box in found} == ({None} if writing == "brackets" else {"cat"})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 1023), min_size=4, max_size=4))
 def test_loc_tokens_are_y_first_in_1024ths(steps):
     text = "".join(f"<loc{step:04d}>" for step in steps) + " cat ; " + "<loc0000><loc0000><loc1023><loc1023> a dog"

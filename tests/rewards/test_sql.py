@@ -141,7 +141,7 @@ def test_right_results_are_remembered_and_the_process_ends_with_its_reward(judge
     assert running.poll() is not None or running.wait(5) is not None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(text=st.text(max_size=60) | st.text("select from pet nameage*,()'\"-/;", max_size=60))
 def test_any_text_gets_a_status_and_a_value(judge, text):
     value, status, _ = judge(text)
@@ -156,7 +156,7 @@ cells = st.none() | st.integers(0, 2) | st.sampled_from(["a", "1"])
 tables = st.integers(1, 3).flatmap(lambda w: st.lists(st.tuples(*[cells] * w), max_size=4))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tables, tables, st.randoms(use_true_random=False))
 def test_same_table_equals_trying_every_order_of_columns(first, second, rng):
     if first and rng.random() < 0.5:  # half the time a table that is the same, in disguise

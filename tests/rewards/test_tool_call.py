@@ -108,7 +108,7 @@ def test_greedy_matching_can_lose_to_the_best():
 small = st.lists(st.sampled_from("abc"), max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(small, small)
 def test_multiset_jaccard_by_counting(first, second):
     one, two = Counter(first), Counter(second)
@@ -123,7 +123,7 @@ a_call = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(a_call, min_size=1, max_size=3), st.lists(a_call, max_size=3))
 def test_the_best_match_equals_trying_every_order(truth, said):
     def worth(g, p):

@@ -301,7 +301,7 @@ def test_a_doubt_is_told_once(judge: Callable[..., Any]) -> None:
         reward(said(("a", Prompt(""))))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(), st.text(), st.text(max_size=8))
 def test_templates_fill_any_text_and_look_no_further(prompt: str, output: str, name: str) -> None:
     template = Template("<{prompt}|{output}|{x}|{ }>")
@@ -310,7 +310,7 @@ def test_templates_fill_any_text_and_look_no_further(prompt: str, output: str, n
     assert template.filled(row, output) == f"<{prompt}|{output}|{name}|{{ }}>"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(0, 3), min_size=2, max_size=6), st.sampled_from([b"", b"x", b"y"])), max_size=6

@@ -1,0 +1,33 @@
+"""`mmalign demo`: a finished run on a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `demo`."""
+    app.command("demo")(demo)
+
+
+def demo(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="where the page is served")] = 7860,
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in")] = "127.0.0.1",
+    share: Annotated[bool, typer.Option("--share", help="also by a public link, through Gradio's servers")] = False,
+    allow: Annotated[list[str] | None, typer.Option(help="modules that the run file may name as module:Class")] = None,
+) -> None:
+    """Try a run out in the browser: its start beside what it learned, by the same noise, with every score."""
+    from mmalign.core.errors import ConfigError
+    from mmalign.demo.page import page, require_gradio, theme
+    from mmalign.run.load import load_run
+
+    require_gradio()
+    built = page(load_run(run, allow or ()), run.resolve().name)
+    try:
+        built.launch(server_name=host, server_port=port, share=share, show_error=True, theme=theme())
+    except OSError as error:
+        raise ConfigError(f"--host {host} --port {port}: {error}") from None

@@ -1,0 +1,97 @@
+"""What people ask a finished run, and its two answers: of its start and of what it learned, from the same noise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mmalign.core.errors import DataError, MmalignError
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.media.image import from_pil
+from mmalign.run.load import Trained
+from mmalign.run.train import held_out
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["MOST_OUTPUTS", "Side", "answer", "asked", "known", "likeliest"]
+
+MOST_OUTPUTS = 8
+log = logging.getLogger("mmalign")
+
+
+@dataclass(frozen=True)
+class Side:
+    """B outputs for one prompt, and by reward their scores, or the sentence why it cannot say anything of them."""
+
+    rollout: Rollout
+    verdicts: Mapping[str, Scores | str]
+
+
+def known(run: Trained, count: int = 12) -> list[Prompt]:
+    """The first held-out prompts; of a run without any, the first it was trained on; none where they cannot be read."""
+    try:
+        items: Sequence[Any] = held_out(run.parts) or run.parts.source.training_items()
+        return [getattr(item, "prompt", item) for item in items[:count]]
+    except (MmalignError, OSError) as error:
+        log.warning("there are no prompts to choose from: %s", error)
+        return []
+
+
+def asked(choice: Sequence[Prompt], text: str, number: int | None = None, picture: Image | None = None) -> Prompt:
+    """The prompt that the fields of the page stand for; one of `choice` keeps its facts while nobody changes it.
+
+    Args:
+        choice: what `known` found.
+        text: as it stands in its field now.
+        number: the prompt of `choice` whose media are shown; None where `picture` was brought along, or nothing is.
+        picture: what the prompt is about, if not `choice[number]`.
+
+    Raises:
+        DataError: no text.
+    """
+    if not text.strip():
+        raise DataError("the prompt is empty; write one, or choose one of those below.")
+    if number is not None:
+        chosen = choice[number]
+        return chosen if text.strip() == chosen.text.strip() else Prompt(text, chosen.media)
+    if picture is not None:
+        return Prompt(text, {"image": from_pil(picture)})
+    same = (one for one in choice if text.strip() == one.text.strip() and not list(one.media))
+    return next(same, Prompt(text))
+
+
+def likeliest(run: Trained) -> bool:
+    """Does the run answer a prompt in one way only, whatever the seed?"""
+    return getattr(run.parts.policy, "eval_temperature", None) == 0
+
+
+def answer(run: Trained, prompt: Prompt, count: int, seed: int) -> tuple[Side, Side]:
+    """`count` outputs of the start and of what was learned, row by row from the same noise, each with its scores.
+
+    Raises:
+        DataError: no outputs, or more than the page shows.
+    """
+    if not 1 <= count <= MOST_OUTPUTS:
+        raise DataError(f"{count} outputs: ask for 1 to {MOST_OUTPUTS}.")
+    with run.start():
+        before = run.generate([prompt] * count, seed)
+    after = run.generate([prompt] * count, seed)
+    return _judged(run, before), _judged(run, after)
+
+
+def _judged(run: Trained, rollout: Rollout) -> Side:
+    return Side(rollout, {name: _verdict(reward, rollout) for name, reward in run.rewards.items()})
+
+
+def _verdict(reward: Any, rollout: Rollout) -> Scores | str:
+    """One reward that cannot judge what was asked (an uploaded picture of another size) leaves the others standing."""
+    try:
+        with torch.no_grad():
+            return reward(rollout).to("cpu")  # type: ignore[no-any-return]
+    except MmalignError as error:
+        return str(error)

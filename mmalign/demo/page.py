@@ -1,0 +1,167 @@
+"""The page itself: a prompt, a seed, both sides, a table. Everything that it shows comes from the files beside it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmalign.core.errors import MissingExtra, MmalignError
+from mmalign.core.types import Prompt
+from mmalign.demo.asking import MOST_OUTPUTS, Side, answer, asked, known, likeliest
+from mmalign.demo.scores import table
+from mmalign.demo.shown import about, answered, drawn, pictures, sounds, written
+from mmalign.evaluation.report.boxes import Draw, drawing
+from mmalign.evaluation.table import roles_of
+from mmalign.run.load import Trained
+
+__all__ = ["page", "require_gradio", "theme"]
+
+
+def require_gradio() -> None:
+    """Raise MissingExtra where gradio is not installed."""
+    if importlib.util.find_spec("gradio") is None:
+        raise MissingExtra("mmalign demo", "demo")
+
+
+def theme() -> Any:
+    """Gradio's own, with the fonts of the reader's machine: the page loads nothing from elsewhere."""
+    import gradio as gr
+
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def page(run: Trained, name: str) -> Any:
+    """A `gradio.Blocks` that asks `run`, one request at a time: the start's weights and the learned ones take turns."""
+    import gradio as gr
+
+    choice, draw = known(run), drawing(run.parts.file.to_dict())
+    with gr.Blocks(title=f"mmalign: {name}", analytics_enabled=False) as blocks:
+        gr.Markdown(_heading(run, name))
+        fields = _fields(run, choice)
+        button = gr.Button("Generate", variant="primary")
+        with gr.Row():
+            sides = [_side(run.parts.policy.modality, label, draw) for label in ("Start", f"Learned, step {run.step}")]
+        scores = gr.Dataframe(label="Scores", interactive=False, wrap=True, visible=False)
+        gr.on(
+            [button.click, fields[0].submit],
+            _asking(run, choice, draw),
+            inputs=fields,
+            outputs=[*sides[0], *sides[1], scores],
+            concurrency_limit=1,
+            api_name="ask",
+        )
+    return blocks
+
+
+def _heading(run: Trained, name: str) -> str:
+    said = f"# {name}\nLeft is what the run began with, right what it learned in {run.step} updates"
+    if likeliest(run):
+        return f"{said}: of both the likeliest text (`policy.eval_temperature` is 0)."
+    return f"{said}; outputs of one number come from the same noise."
+
+
+def _fields(run: Trained, choice: Sequence[Prompt]) -> list[Any]:
+    """The prompt's text, the number of its media in `choice`, its picture, how many outputs, and the seed."""
+    import gradio as gr
+
+    kinds = {kind for prompt in choice for kind in prompt.media}
+    first = choice[0] if choice else Prompt("")
+    several = not likeliest(run)
+    with gr.Row():
+        with gr.Column(scale=3):
+            text = gr.Textbox(first.text, label="Prompt", lines=2)
+            with gr.Row():
+                count = gr.Slider(1, MOST_OUTPUTS, 4 if several else 1, step=1, label="Outputs", visible=several)
+                seed = gr.Number(0, label="Seed", precision=0, visible=several)
+        with gr.Column(scale=2, visible=bool(kinds)):
+            picture = gr.Image(
+                drawn(first) if "image" in kinds else None,
+                type="pil",
+                sources=["upload", "clipboard"],
+                label="Picture",
+                height=260,
+                visible="image" in kinds,
+            )
+            heard = about(first)
+            sound = gr.Audio(heard and heard[0], label="Sound", interactive=False, visible="audio" in kinds)
+    number = gr.State(0 if kinds else None)
+    if kinds:
+        _choosing(choice, text, number, picture, sound)
+    elif choice:
+        gr.Examples([[prompt.text] for prompt in choice], inputs=[text], label="Held-out prompts")
+    return [text, number, picture, count, seed]
+
+
+def _choosing(choice: Sequence[Prompt], text: Any, number: Any, picture: Any, sound: Any) -> None:
+    """A gallery of prompts with media: a click puts one into the fields; a picture of one's own takes its place."""
+    import gradio as gr
+
+    differ = len({prompt.text for prompt in choice}) > 1
+    shown = [(drawn(prompt), prompt.text if differ else None) for prompt in choice]
+    gallery = gr.Gallery(shown, label="Held-out prompts", columns=6, height=300, allow_preview=False, interactive=False)
+
+    def choose(event: Any) -> tuple[Any, ...]:
+        prompt = choice[event.index]
+        heard = about(prompt)
+        return prompt.text, event.index, None if heard else drawn(prompt), heard and heard[0]
+
+    choose.__annotations__["event"] = gr.SelectData  # by which gradio knows what to pass
+    gallery.select(choose, None, [text, number, picture, sound], show_progress="hidden", api_name=False)
+    gr.on([picture.upload, picture.clear], lambda: None, None, number, show_progress="hidden", api_name=False)
+
+
+def _side(modality: str, label: str, draw: Draw | None) -> list[Any]:
+    """The components that show outputs; `_filled` gives them their values in this order."""
+    import gradio as gr
+
+    with gr.Column():
+        gr.Markdown(f"### {label}")
+        if modality == "image":
+            return [gr.Gallery(label="Pictures", columns=2, object_fit="contain", height="auto", interactive=False)]
+        if modality == "audio":
+            return [made for row in range(MOST_OUTPUTS) for made in _slot(row)]
+        boxes = gr.Gallery(label="Boxes: the true ones green, the answer's orange", columns=2, visible=False)
+        return [boxes, gr.HTML()]
+
+
+def _slot(row: int) -> tuple[Any, Any]:
+    import gradio as gr
+
+    sound = gr.Audio(label=f"Sound {row + 1}", interactive=False, visible=False)
+    return sound, gr.Image(show_label=False, buttons=[], interactive=False, visible=False)
+
+
+def _filled(side: Side, modality: str, draw: Draw | None) -> list[Any]:
+    import gradio as gr
+
+    output, prompt = side.rollout.output, side.rollout.prompts[0]
+    if modality == "image":
+        return [[(picture, f"{row + 1}") for row, picture in enumerate(pictures(output))]]
+    if modality == "audio":
+        heard = [*sounds(output), *[None] * (MOST_OUTPUTS - len(output))]
+        values = [value for sound in heard for value in (sound or (None, None))]
+        kinds = (gr.Audio, gr.Image)
+        return [kinds[i % 2](value, visible=value is not None) for i, value in enumerate(values)]
+    marked = answered(output, prompt, draw) if draw else []
+    return [gr.Gallery(marked, visible=bool(marked)), written(output)]
+
+
+def _asking(run: Trained, choice: Sequence[Prompt], draw: Draw | None) -> Callable[..., list[Any]]:
+    """What the button does; faults of what was asked are sentences on the page."""
+    import gradio as gr
+
+    roles = roles_of(run.parts.file.to_dict())
+    modality = run.parts.policy.modality
+
+    def ask(text: str, number: int | None, picture: Any, count: float, seed: float | None) -> list[Any]:
+        try:
+            prompt = asked(choice, text or "", number, picture)
+            before, after = answer(run, prompt, int(count), int(seed or 0))
+        except MmalignError as error:
+            raise gr.Error(str(error), title="This cannot be asked", print_exception=False) from None
+        headers, rows = table(before, after, roles)
+        scores = gr.Dataframe({"headers": headers, "data": rows}, visible=bool(rows))
+        return [*_filled(before, modality, draw), *_filled(after, modality, draw), scores]
+
+    return ask

@@ -1,0 +1,80 @@
+"""Outputs and media of prompts as people see and hear them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.types import Audio, Prompt
+from mmalign.evaluation.report.boxes import Draw
+from mmalign.media.image import enlarged, to_pil
+from mmalign.media.spectrogram import spectrogram
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["about", "answered", "drawn", "pictures", "sounds", "written"]
+
+SHOWN_PIXELS = 384
+Sound = tuple[tuple[int, Any], "Image"]  # rate and 16-bit samples (S, C), and what it looks like
+
+
+def pictures(images: Float[Tensor, "B 3 H W"]) -> list[Image]:
+    """Small ones enlarged, so that browsers do not blur them."""
+    return [_picture(image) for image in images]
+
+
+def sounds(audio: Audio) -> list[Sound | None]:
+    """Each row up to its end; None where it has no samples."""
+    ends = [None] * len(audio) if audio.mask is None else audio.mask.sum(1).tolist()
+    return [_sound(audio.samples[row, :, :end], audio.rate) for row, end in enumerate(ends)]
+
+
+def answered(answers: Sequence[str], prompt: Prompt, draw: Draw) -> list[tuple[Image, str]]:
+    """The prompt's picture once per answer, with the boxes that it names; nothing where the prompt has no picture."""
+    if "image" not in list(prompt.media):
+        return []
+    shown = [(_picture(prompt.media["image"]), answer) for answer in answers]
+    for picture, answer in shown:
+        draw(prompt, answer, picture)
+    return shown
+
+
+def written(texts: Sequence[str]) -> str:
+    """Texts as HTML, one below the other, with their line breaks."""
+    style = (
+        "white-space: pre-wrap; overflow-wrap: anywhere; padding: 10px 14px; margin: 0 0 8px; border-radius: 8px; "
+        "border: 1px solid var(--border-color-primary); background: var(--background-fill-primary)"
+    )
+    return "".join(f'<div style="{style}">{html.escape(text) or "<i>(nothing)</i>"}</div>' for text in texts)
+
+
+def drawn(prompt: Prompt) -> Image | None:
+    """The picture that a prompt is about, or what its sound looks like."""
+    kinds = list(prompt.media)
+    if "image" in kinds:
+        return _picture(prompt.media["image"])
+    heard = about(prompt)
+    return heard[1] if heard else None
+
+
+def about(prompt: Prompt) -> Sound | None:
+    """The sound that a prompt is about."""
+    return sounds(prompt.media["audio"])[0] if "audio" in list(prompt.media) else None
+
+
+def _picture(image: Float[Tensor, "3 H W"]) -> Image:
+    return enlarged(to_pil(image), SHOWN_PIXELS)
+
+
+def _sound(samples: Float[Tensor, "C S"], rate: int) -> Sound | None:
+    if not samples.numel():
+        return None
+    wave = samples.detach().float().cpu().nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)
+    # integers: gradio would even out the loudness of floats
+    return (rate, (wave * 32767).round().to(torch.int16).T.numpy()), to_pil(spectrogram(samples, rate))

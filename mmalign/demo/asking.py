@@ -52,7 +52,7 @@ def asked(choice: Sequence[Prompt], text: str, number: int | None = None, pictur
         picture: what the prompt is about, if not `choice[number]`.
 
     Raises:
-        DataError: no text.
+        DataError: no text, or nothing that it is about in a run whose prompts all are about something.
     """
     if not text.strip():
         raise DataError("the prompt is empty; write one, or choose one of those below.")
@@ -61,6 +61,8 @@ def asked(choice: Sequence[Prompt], text: str, number: int | None = None, pictur
         return chosen if text.strip() == chosen.text.strip() else Prompt(text, chosen.media)
     if picture is not None:
         return Prompt(text, {"image": from_pil(picture)})
+    if choice and all(list(one.media) for one in choice):
+        raise DataError("the prompts of this run are about something; choose one of those below, or bring a picture.")
     same = (one for one in choice if text.strip() == one.text.strip() and not list(one.media))
     return next(same, Prompt(text))
 

@@ -17,6 +17,8 @@ from mmalign.run.load import Trained
 
 __all__ = ["page", "require_gradio", "theme"]
 
+CHOICE = "Prompts to choose from"
+
 
 def require_gradio() -> None:
     """Raise MissingExtra where gradio is not installed."""
@@ -28,7 +30,7 @@ def theme() -> Any:
     """Gradio's own, with the fonts of the reader's machine: the page loads nothing from elsewhere."""
     import gradio as gr
 
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
 
 
 def page(run: Trained, name: str) -> Any:
@@ -38,7 +40,7 @@ def page(run: Trained, name: str) -> Any:
     choice, draw = known(run), drawing(run.parts.file.to_dict())
     with gr.Blocks(title=f"mmalign: {name}", analytics_enabled=False) as blocks:
         gr.Markdown(_heading(run, name))
-        fields = _fields(run, choice)
+        fields = _fields(blocks, run, choice)
         button = gr.Button("Generate", variant="primary")
         with gr.Row():
             sides = [_side(run.parts.policy.modality, label, draw) for label in ("Start", f"Learned, step {run.step}")]
@@ -61,54 +63,58 @@ def _heading(run: Trained, name: str) -> str:
     return f"{said}; outputs of one number come from the same noise."
 
 
-def _fields(run: Trained, choice: Sequence[Prompt]) -> list[Any]:
+def _fields(blocks: Any, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
     """The prompt's text, the number of its media in `choice`, its picture, how many outputs, and the seed."""
     import gradio as gr
 
     kinds = {kind for prompt in choice for kind in prompt.media}
-    first = choice[0] if choice else Prompt("")
     several = not likeliest(run)
     with gr.Row():
         with gr.Column(scale=3):
-            text = gr.Textbox(first.text, label="Prompt", lines=2)
+            text = gr.Textbox(choice[0].text if choice else "", label="Prompt", lines=2)
             with gr.Row():
                 count = gr.Slider(1, MOST_OUTPUTS, 4 if several else 1, step=1, label="Outputs", visible=several)
                 seed = gr.Number(0, label="Seed", precision=0, visible=several)
         with gr.Column(scale=2, visible=bool(kinds)):
             picture = gr.Image(
-                drawn(first) if "image" in kinds else None,
                 type="pil",
                 sources=["upload", "clipboard"],
                 label="Picture",
                 height=260,
                 visible="image" in kinds,
             )
-            heard = about(first)
-            sound = gr.Audio(heard and heard[0], label="Sound", interactive=False, visible="audio" in kinds)
-    number = gr.State(0 if kinds else None)
+            sound = gr.Audio(label="Sound", interactive=False, visible="audio" in kinds)
+    number = gr.State(None)
     if kinds:
-        _choosing(choice, text, number, picture, sound)
+        _choosing(blocks, choice, [text, number, picture, sound])
     elif choice:
-        gr.Examples([[prompt.text] for prompt in choice], inputs=[text], label="Held-out prompts")
+        gr.Examples([[prompt.text] for prompt in choice], [text], examples_per_page=len(choice), label=CHOICE)
     return [text, number, picture, count, seed]
 
 
-def _choosing(choice: Sequence[Prompt], text: Any, number: Any, picture: Any, sound: Any) -> None:
+def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> None:
     """A gallery of prompts with media: a click puts one into the fields; a picture of one's own takes its place."""
     import gradio as gr
 
-    differ = len({prompt.text for prompt in choice}) > 1
-    shown = [(drawn(prompt), prompt.text if differ else None) for prompt in choice]
-    gallery = gr.Gallery(shown, label="Held-out prompts", columns=6, height=300, allow_preview=False, interactive=False)
+    shown = [(drawn(prompt), None) for prompt in choice]
+    gr.Markdown(CHOICE)
+    gallery = gr.Gallery(
+        shown, show_label=False, columns=6, height="auto", allow_preview=False, interactive=False, buttons=[]
+    )
 
-    def choose(event: Any) -> tuple[Any, ...]:
-        prompt = choice[event.index]
-        heard = about(prompt)
-        return prompt.text, event.index, None if heard else drawn(prompt), heard and heard[0]
+    def chosen(index: int) -> tuple[Any, ...]:
+        heard = about(choice[index])
+        return choice[index].text, index, None if heard else shown[index][0], heard and heard[0]
 
-    choose.__annotations__["event"] = gr.SelectData  # by which gradio knows what to pass
-    gallery.select(choose, None, [text, number, picture, sound], show_progress="hidden", api_name=False)
-    gr.on([picture.upload, picture.clear], lambda: None, None, number, show_progress="hidden", api_name=False)
+    def clicked(event: Any) -> tuple[Any, ...]:
+        return chosen(event.index)
+
+    clicked.__annotations__["event"] = gr.SelectData  # by which gradio knows what to pass
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    _, number, picture, _ = fields
+    gallery.select(clicked, None, fields, **quiet)
+    gr.on([picture.upload, picture.clear], lambda: None, None, number, **quiet)
+    blocks.load(lambda: chosen(0), None, fields, **quiet)  # not before: others bring their own
 
 
 def _side(modality: str, label: str, draw: Draw | None) -> list[Any]:
@@ -118,17 +124,19 @@ def _side(modality: str, label: str, draw: Draw | None) -> list[Any]:
     with gr.Column():
         gr.Markdown(f"### {label}")
         if modality == "image":
-            return [gr.Gallery(label="Pictures", columns=2, object_fit="contain", height="auto", interactive=False)]
+            return [gr.Gallery(show_label=False, columns=2, object_fit="contain", height="auto", interactive=False)]
         if modality == "audio":
             return [made for row in range(MOST_OUTPUTS) for made in _slot(row)]
-        boxes = gr.Gallery(label="Boxes: the true ones green, the answer's orange", columns=2, visible=False)
-        return [boxes, gr.HTML()]
+        if draw:
+            gr.Markdown("Boxes: the true ones green, the answer's orange.")
+        boxes = gr.Gallery(show_label=False, columns=2, object_fit="contain", height="auto", visible=False)
+        return [boxes, gr.HTML(padding=False)]
 
 
 def _slot(row: int) -> tuple[Any, Any]:
     import gradio as gr
 
-    sound = gr.Audio(label=f"Sound {row + 1}", interactive=False, visible=False)
+    sound = gr.Audio(label=f"Sound {row + 1}", interactive=False, visible=False, buttons=["download"])
     return sound, gr.Image(show_label=False, buttons=[], interactive=False, visible=False)
 
 
@@ -137,14 +145,18 @@ def _filled(side: Side, modality: str, draw: Draw | None) -> list[Any]:
 
     output, prompt = side.rollout.output, side.rollout.prompts[0]
     if modality == "image":
-        return [[(picture, f"{row + 1}") for row, picture in enumerate(pictures(output))]]
+        return [_numbered(pictures(output))]
     if modality == "audio":
         heard = [*sounds(output), *[None] * (MOST_OUTPUTS - len(output))]
         values = [value for sound in heard for value in (sound or (None, None))]
         kinds = (gr.Audio, gr.Image)
         return [kinds[i % 2](value, visible=value is not None) for i, value in enumerate(values)]
-    marked = answered(output, prompt, draw) if draw else []
+    marked = _numbered(answered(output, prompt, draw)) if draw else []
     return [gr.Gallery(marked, visible=bool(marked)), written(output)]
+
+
+def _numbered(pictures: Sequence[Any]) -> list[tuple[Any, str | None]]:
+    return [(picture, f"{row + 1}" if len(pictures) > 1 else None) for row, picture in enumerate(pictures)]
 
 
 def _asking(run: Trained, choice: Sequence[Prompt], draw: Draw | None) -> Callable[..., list[Any]]:

@@ -24,7 +24,7 @@ def table(before: Side, after: Side, roles: Mapping[str, Role]) -> tuple[list[st
     A side is the mean of its outputs; for the reward of a set its value (each output then has its share in it).
     """
     count = len(after.rollout)
-    mean = ", mean" if count > 1 else ""
+    mean = " (mean)" if count > 1 else ""
     headers = ["reward", "role", f"start{mean}", f"learned{mean}"]
     headers += [f"output {row + 1}" for row in range(count)] if count > 1 else []
     rows = []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["about", "answered", "drawn", "pictures", "sounds", "written"]
 
 SHOWN_PIXELS = 384
-Sound = tuple[tuple[int, Any], "Image"]  # rate and 16-bit samples (S, C), and what it looks like
+Sound = tuple[tuple[int, Any], Any]  # rate and 16-bit samples (S, C), and what it looks like
 
 
 def pictures(images: Float[Tensor, "B 3 H W"]) -> list[Image]:
@@ -35,12 +35,12 @@ def sounds(audio: Audio) -> list[Sound | None]:
     return [_sound(audio.samples[row, :, :end], audio.rate) for row, end in enumerate(ends)]
 
 
-def answered(answers: Sequence[str], prompt: Prompt, draw: Draw) -> list[tuple[Image, str]]:
+def answered(answers: Sequence[str], prompt: Prompt, draw: Draw) -> list[Image]:
     """The prompt's picture once per answer, with the boxes that it names; nothing where the prompt has no picture."""
     if "image" not in list(prompt.media):
         return []
-    shown = [(_picture(prompt.media["image"]), answer) for answer in answers]
-    for picture, answer in shown:
+    shown = [_picture(prompt.media["image"]) for _ in answers]
+    for picture, answer in zip(shown, answers, strict=True):
         draw(prompt, answer, picture)
     return shown
 
@@ -51,7 +51,9 @@ def written(texts: Sequence[str]) -> str:
         "white-space: pre-wrap; overflow-wrap: anywhere; padding: 10px 14px; margin: 0 0 8px; border-radius: 8px; "
         "border: 1px solid var(--border-color-primary); background: var(--background-fill-primary)"
     )
-    return "".join(f'<div style="{style}">{html.escape(text) or "<i>(nothing)</i>"}</div>' for text in texts)
+    marks = [f"<b>{row + 1}</b>  " if len(texts) > 1 else "" for row in range(len(texts))]
+    bodies = [html.escape(text) or "<i>(nothing)</i>" for text in texts]
+    return "".join(f'<div style="{style}">{mark}{body}</div>' for mark, body in zip(marks, bodies, strict=True))
 
 
 def drawn(prompt: Prompt) -> Image | None:
@@ -77,4 +79,4 @@ def _sound(samples: Float[Tensor, "C S"], rate: int) -> Sound | None:
         return None
     wave = samples.detach().float().cpu().nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)
     # integers: gradio would even out the loudness of floats
-    return (rate, (wave * 32767).round().to(torch.int16).T.numpy()), to_pil(spectrogram(samples, rate))
+    return (rate, (wave * 32767).round().to(torch.int16).T.numpy()), to_pil(spectrogram(samples, rate, width=640))

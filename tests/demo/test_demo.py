@@ -54,6 +54,8 @@ def test_a_known_prompt_keeps_its_facts_until_it_is_changed() -> None:
     assert changed.media is CHOICE[1].media and not changed.meta
     own = asked(CHOICE, "where?", None, to_pil(torch.ones(3, 5, 6)))
     assert own.media["image"].shape == (3, 5, 6) and not own.meta
+    with pytest.raises(DataError, match="choose one of those below, or bring a picture"):
+        asked(CHOICE[1:], "where?")
     with pytest.raises(DataError, match="the prompt is empty; write one"):
         asked(CHOICE, " \n", 1)
 
@@ -71,7 +73,7 @@ def test_where_there_is_no_number_the_table_says_why() -> None:
     one = _side(4, mixed=mixed, lost=lost, fad=whole, apart="it reads other pictures.")
     two = _side(4, mixed=Scores.of(torch.full((4,), 0.5)), lost=lost, fad=whole, apart="it reads other pictures.")
     headers, rows = table(one, two, {"mixed": "trained"})
-    assert headers == ["reward", "role", "start, mean", "learned, mean", *(f"output {i}" for i in (1, 2, 3, 4))]
+    assert headers == ["reward", "role", "start (mean)", "learned (mean)", *(f"output {i}" for i in (1, 2, 3, 4))]
     assert rows[0][:5] == ["mixed", "trained", "0.500", "0.500", "1.000 → 0.500"]
     assert rows[0][5:] == ["0.000 (unreadable) → 0.500", "failed → 0.500", "took too long → 0.500"]
     assert rows[1][1:5] == ["judge", *["does not apply: row 0 lacks boxes"] * 2, "does not apply → does not apply"]
@@ -102,18 +104,19 @@ def test_outputs_as_people_see_and_hear_them() -> None:
     first, second = sounds(Audio(quiet, 4000, mask))
     assert first is not None and second is None
     (rate, samples), picture = first
-    assert rate == 4000 and samples.dtype == "int16" and samples.shape == (100, 2) and picture.size == (320, 96)
+    assert rate == 4000 and samples.dtype == "int16" and samples.shape == (100, 2) and picture.size == (640, 96)
     assert samples.max() == 8192  # as loud as it is
-    assert drawn(Prompt("what?", {"audio": Audio(quiet[:1], 4000)})).size == (320, 96)  # type: ignore[union-attr]
+    assert drawn(Prompt("what?", {"audio": Audio(quiet[:1], 4000)})).size == (640, 96)  # type: ignore[union-attr]
     assert "a &lt;b&gt;\nc" in written(["a <b>\nc"]) and "(nothing)" in written([""])
+    assert "<b>2</b>  b" in written(["a", "b"])
 
 
 def test_boxes_are_drawn_into_a_picture_for_each_answer() -> None:
     draw = drawing({"rewards": {"iou": {"name": "iou"}}})
     assert draw is not None
     prompt = Prompt("where?", {"image": torch.zeros(3, 64, 64)}, {"boxes": [[8, 8, 24, 24]], "size": [64, 64]})
-    (one, said), (two, _) = answered(["[30, 30, 50, 50]", "nowhere"], prompt, draw)
-    assert said == "[30, 30, 50, 50]" and one.getpixel((180, 180)) == (232, 89, 12)
+    one, two = answered(["[30, 30, 50, 50]", "nowhere"], prompt, draw)
+    assert one.getpixel((180, 180)) == (232, 89, 12)
     assert two.getpixel((180, 180)) == (0, 0, 0) and two.getpixel((48, 48)) == (11, 122, 75)
     assert answered(["[30, 30, 50, 50]"], Prompt("where?"), draw) == []
 
@@ -136,7 +139,7 @@ def test_the_page_answers_and_says_what_cannot_be_asked(run: Trained) -> None:
     assert ask.concurrency_limit == 1
     before, after, scores = ask.fn(ASKED, None, None, 2, 7)
     assert [caption for _, caption in before] == ["1", "2"] and before[0][0].tobytes() != after[0][0].tobytes()
-    assert scores.value["headers"][:4] == ["reward", "role", "start, mean", "learned, mean"]
+    assert scores.value["headers"][:4] == ["reward", "role", "start (mean)", "learned (mean)"]
     assert [row[:2] for row in scores.value["data"]] == [["crisp", "trained"], ["small", "judge"]]
     with pytest.raises(gradio.Error, match="the prompt is empty"):
         ask.fn("", None, None, 2, 7)

@@ -29,5 +29,5 @@ def demo(
     built = page(load_run(run, allow or ()), run.resolve().name)
     try:
         built.launch(server_name=host, server_port=port, share=share, show_error=True, theme=theme())
-    except OSError as error:
-        raise ConfigError(f"--host {host} --port {port}: {error}") from None
+    except OSError:
+        raise ConfigError(f"--host {host} --port {port}: cannot listen there; name another port or host.") from None

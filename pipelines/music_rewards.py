@@ -54,6 +54,8 @@ _R0 = [
     "trainer.lr=2.0e-5",
     "trainer.lr_end=0.05",
 ]
+#: Half a batch is another set, whose distance has another gradient.
+_WHOLE = ["trainer.batch=96", "trainer.minibatches=1", "trainer.lr=4.0e-5"]
 _DPO = ["objective={name: dpo, online: best_worst, group_size: 4, beta: 0.1, draws: 4}", "trainer.batch=24"]
 _CLAP_REWARD = f"rewards.target={_CLAP}"
 
@@ -75,7 +77,7 @@ TARGETS: dict[str, list[str]] = {
     "clap_dpo": [_CLAP_REWARD, *_DPO],
     "clap_r0": [_CLAP_REWARD, *_R0],
     "fad_chimes_grpo": _GRPO,
-    "fad_chimes_r0": _R0,
+    "fad_chimes_r0": [*_R0, *_WHOLE],
 }
 
 

@@ -149,7 +149,7 @@ def _filled(side: Side, modality: str, draw: Draw | None) -> list[Any]:
     if modality == "audio":
         heard = [*sounds(output), *[None] * (MOST_OUTPUTS - len(output))]
         values = [value for sound in heard for value in (sound or (None, None))]
-        kinds = (gr.Audio, gr.Image)
+        kinds: tuple[Any, Any] = (gr.Audio, gr.Image)
         return [kinds[i % 2](value, visible=value is not None) for i, value in enumerate(values)]
     marked = _numbered(answered(output, prompt, draw)) if draw else []
     return [gr.Gallery(marked, visible=bool(marked)), written(output)]

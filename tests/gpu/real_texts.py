@@ -4,7 +4,8 @@
 |---|---|---|
 | lm_0_5b | Qwen2.5-0.5B | 0.49 B |
 | lm_3b | Qwen2.5-3B | 3.1 B |
-| mllm_2b | Qwen2-VL-2B, pictures of 224 pixels | 2.2 B |
+| mllm_0_5b | Qwen2-VL's tower before Qwen2.5-0.5B, pictures of 224 pixels | 1.2 B |
+| mllm_3b | the same before Qwen2.5-3B, as in Qwen2.5-VL-3B | 3.8 B |
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def write_lm(folder: Path, width: int, layers: int, heads: int, inner: int, size
     return folder
 
 
-def write_mllm(folder: Path, sizes: Sizes = REAL) -> Path:
-    """`Qwen2VLForConditionalGeneration` with the shape of Qwen2-VL-2B, and its processor."""
+def write_mllm(folder: Path, width: int, layers: int, heads: int, inner: int, sizes: Sizes = REAL) -> Path:
+    """`Qwen2VLForConditionalGeneration` with the tower of Qwen2-VL and a language model as of `write_lm`."""
     from transformers import (
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,
@@ -43,15 +44,18 @@ def write_mllm(folder: Path, sizes: Sizes = REAL) -> Path:
 
     words = seeing_tokenizer(extra_special_tokens={"image_token": "<image>", "video_token": "<video>"})
     ids = {name: words.convert_tokens_to_ids(f"<{name}>") for name in ("image", "video", "boi", "eoi")}
-    width, patch = sizes.pick(1536, 32), sizes.pick(14, 4)
-    rope = {"rope_type": "default", "mrope_section": sizes.pick([16, 24, 24], [1, 1, 2]), "rope_theta": 1e6}
+    patch, eighth = sizes.pick(14, 4), width // heads // 8  # of a head's size; times and places share half of it
+    rope = {"rope_type": "default", "mrope_section": sizes.pick([eighth, 3 * eighth // 2, 3 * eighth // 2], [1, 1, 2])}
     config = Qwen2VLConfig(
-        text_config={**_shape(words, width, 28, 12, 8960, sizes), "rope_parameters": rope},
+        text_config={
+            **_shape(words, width, layers, heads, inner, sizes),
+            "rope_parameters": rope | {"rope_theta": 1e6},
+        },
         vision_config={
             "depth": sizes.pick(32, 2),
             "embed_dim": sizes.pick(1280, 16),
             "num_heads": sizes.pick(16, 2),
-            "hidden_size": width,
+            "hidden_size": sizes.pick(width, 32),
             "patch_size": patch,
         },
         image_token_id=ids["image"],
@@ -69,7 +73,8 @@ def write_mllm(folder: Path, sizes: Sizes = REAL) -> Path:
 WRITERS: dict[str, Callable[..., Path]] = {
     "lm_0_5b": lambda folder, sizes=REAL: write_lm(folder, 896, 24, 14, 4864, sizes),
     "lm_3b": lambda folder, sizes=REAL: write_lm(folder, 2048, 36, 16, 11_008, sizes),
-    "mllm_2b": write_mllm,
+    "mllm_0_5b": lambda folder, sizes=REAL: write_mllm(folder, 896, 24, 14, 4864, sizes),
+    "mllm_3b": lambda folder, sizes=REAL: write_mllm(folder, 2048, 36, 16, 11_008, sizes),
 }
 
 

@@ -21,6 +21,7 @@ from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.train_generator import MovingAverage
 from mmalign.miniworld.tunes.clockwork import play_clips_in_step
 from mmalign.miniworld.tunes.grammar import Request
+from mmalign.miniworld.tunes.language import make_request
 from mmalign.miniworld.tunes.splits import distinct_requests
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES
 from mmalign.miniworld.tunes.verifier import verify_batch
@@ -35,11 +36,13 @@ SECONDS = SAMPLES / RATE
 GRID = {"logsnr_min": -3.0, "logsnr_max": 3.0}
 #: Share of captions replaced by the empty one, so that guidance has something to steer away from.
 DROPPED_CAPTIONS = 0.1
+#: Share of captions that state all of a tune: with nothing left open, each example says more of what its words do.
+FULL_CAPTIONS = 0.4
 #: Mean of the logit of the training times: above 0, towards noise, where the caption decides what is played.
 TIME_SHIFT = 0.4
-LEARNING_RATE = 1.5e-3
+LEARNING_RATE = 1e-3
 #: Strong, as for the scenes' CLIP: what training never showed together must not be learned pair by pair.
-WEIGHT_DECAY = 0.3
+WEIGHT_DECAY = 0.2
 _WIDTH, _WORDS = 160, 96
 
 
@@ -104,15 +107,16 @@ def build_text_encoder() -> "T5GemmaEncoderModel":
 
 
 @torch.no_grad()
-def make_examples(pipeline: "StableAudio3Pipeline", n: int, seed: int) -> tuple[Tensor, list[str]]:
-    """Latents ``(n, channels, frames)`` and captions of truth tunes of the train split."""
-    latents, captions = [], []
+def make_examples(pipeline: "StableAudio3Pipeline", n: int, seed: int) -> tuple[Tensor, list[str], list[str]]:
+    """Latents ``(n, channels, frames)`` of truth tunes of the train split, a caption of each, and one that states all."""
+    latents, captions, full = [], [], []
     for part in range(0, n, 1000):
-        clips, requests, _ = play_clips_in_step(min(1000, n - part), 1_000_000 * (seed + 1) + part)
+        clips, requests, tunes = play_clips_in_step(min(1000, n - part), 1_000_000 * (seed + 1) + part)
         sound = torch.from_numpy(clips)[:, None]
         latents.append(torch.cat([pipeline.vae.encode(some).latents for some in sound.split(100)]))
         captions += [request.text for request in requests]
-    return torch.cat(latents), captions
+        full += [make_request(tune._asdict()).text for tune in tunes]
+    return torch.cat(latents), captions, full
 
 
 def generate_heldout(
@@ -161,28 +165,46 @@ def flow_loss(pipeline: "StableAudio3Pipeline", latents: Tensor, words: dict[str
     return torch.nn.functional.mse_loss(flow, noise - latents)
 
 
+def build_optimizers(pipeline: "StableAudio3Pipeline", lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for all else; with the same rate, as Muon's steps are scaled to AdamW's size."""
+    layers = (pipeline.transformer.transformer_blocks, pipeline.text_encoder.encoder.layers)
+    matrices = [weight for part in layers for weight in part.parameters() if weight.ndim == 2]
+    ours = {id(weight) for weight in matrices}
+    parts = (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder)
+    others = [weight for part in parts for weight in part.parameters() if id(weight) not in ours]
+    return [
+        torch.optim.Muon(matrices, lr=lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=lr, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.99)),
+    ]
+
+
 def train(
     pipeline: "StableAudio3Pipeline", out: Path, steps: int, seed: int, examples: int, stop_at: float, lr: float
 ) -> dict[str, Any]:
     """Train in place, saving after every report; ends when ``stop_at`` of held-out requests verify at eight steps."""
     started = time.time()
-    latents, captions = make_examples(pipeline, examples, seed)
+    latents, captions, full = make_examples(pipeline, examples, seed)
     print(f"{len(latents)} examples, deviation {latents.std():.3f}, {time.time() - started:.0f} s", flush=True)
-    words, empty = tokenize(pipeline.tokenizer, captions), tokenize(pipeline.tokenizer, [""])
+    partly, fully, empty = (tokenize(pipeline.tokenizer, texts) for texts in (captions, full, [""]))
     average = MovingAverage([pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder], decay=0.998)
-    optimizer = torch.optim.AdamW(average.weights, lr=lr, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.99))
-    batch, report_every, recent = 64, 250, []
+    optimizers = build_optimizers(pipeline, lr)
+    batch, report_every, recent = 64, 500, []
     for step in range(1, steps + 1):
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = lr * min(1.0, step / 100) * max(0.05, 1 - 0.95 * step / steps)
         chosen = torch.randint(len(latents), (batch,))
-        dropped = torch.rand(batch, 1) < DROPPED_CAPTIONS
-        read = {name: torch.where(dropped, empty[name], value[chosen]) for name, value in words.items()}
+        dropped, all_told = torch.rand(batch, 1) < DROPPED_CAPTIONS, torch.rand(batch, 1) < FULL_CAPTIONS
+        read = {
+            name: torch.where(dropped, empty[name], torch.where(all_told, fully[name][chosen], partly[name][chosen]))
+            for name in empty
+        }
         loss = flow_loss(pipeline, latents[chosen], read)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(average.weights, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         average.update()
         recent.append(loss.item())
         if step % report_every == 0 or step == steps:

@@ -1,6 +1,6 @@
 """Five instruments, each a few numbers: how strong its partials are, how it starts, and how it dies away."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,18 @@ INSTRUMENTS = {
     "harp": Instrument(tuple(k**-0.6 for k in range(1, 17)), decay=6.0, damping=0.8),
     "bell": Instrument((1.0, 0.55, 0.35), ratios=(1.0, 2.756, 5.404), attack=0.002, decay=4.0, damping=2.0),
 }
+
+
+def unnamed(rng: np.random.Generator) -> Instrument:
+    """An instrument that no caption names: partials between those of two of the five, the envelope of one."""
+    one, other, envelope = (list(INSTRUMENTS.values())[i] for i in rng.integers(len(INSTRUMENTS), size=3))
+    share, length = rng.uniform(0.25, 0.75), max(len(one.partials), len(other.partials))
+    logs = [np.log(np.pad(each.partials, (0, length - len(each.partials))) + 1e-3) for each in (one, other)]
+    partials = np.exp((1 - share) * logs[0] + share * logs[1] + rng.normal(0, 0.3, size=length))
+    bell = one.ratios or other.ratios
+    ratios = tuple(1 + (ratio - 1) * rng.uniform(0.8, 1.2) for ratio in bell) if bell and rng.random() < 0.5 else None
+    kept = partials[: len(ratios)] if ratios else partials
+    return replace(envelope, partials=tuple(map(float, kept)), ratios=ratios)
 
 
 def sound(instrument: Instrument, pitch: float, length: float, rng: np.random.Generator) -> np.ndarray:

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmalign.media.mel import LogMel
+from mmalign.miniworld.muon import build_optimizers
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.train_clip import contrast
 from mmalign.miniworld.tunes.clips import play_clips
 from mmalign.miniworld.tunes.clockwork import play_clips_in_step
-from mmalign.miniworld.tunes.grammar import Request, hard_negatives, restatements
-from mmalign.miniworld.tunes.language import Clause, clause_holds
+from mmalign.miniworld.tunes.grammar import Request, hard_negatives, restatements, sample_request, sample_tune
+from mmalign.miniworld.tunes.instruments import unnamed
+from mmalign.miniworld.tunes.language import Clause, clause_holds, make_request
+from mmalign.miniworld.tunes.rendering import render
 from mmalign.miniworld.tunes.tune import ATTRIBUTES, RATE, SAMPLES, Tune
 from mmalign.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from transformers import ClapModel
 
 CHOICES = 32
+#: Share of training clips on instruments that no caption names.
+STRANGE = 0.3
 #: Near misses per clip in a batch.
 NEGATIVES = 2
 LEARNING_RATE = 1.5e-3
@@ -134,20 +139,42 @@ def hear(clips: np.ndarray) -> Tensor:
     return torch.cat([front()(part) for part in torch.from_numpy(clips).split(100)])
 
 
+def play_unnamed(n: int, seed: int, split: str = "train") -> tuple[np.ndarray, list[Request], list[Tune]]:
+    """As ``play_clips``, on instruments that no caption names: what a chord is must not depend on who plays it."""
+    rng = np.random.default_rng([83, seed])
+    clips, requests, tunes = np.empty((n, SAMPLES), dtype=np.float32), [], []
+    for clip in clips:
+        stated = sample_request(rng, split).stated
+        requests.append(make_request({name: value for name, value in stated.items() if name != "timbre"}))
+        tune = sample_tune(requests[-1], rng)
+        clip[:] = render(tune, rng, unnamed(rng))
+        tunes.append(tune._replace(timbre=""))
+    return clips, requests, tunes
+
+
 @torch.no_grad()
 def make_examples(
-    n: int, seed: int, split: str, autoencoder: Path, rebuilt: float = 0.4, noise: float = 0.2
+    n: int, seed: int, split: str, autoencoder: Path, rebuilt: float = 0.4, strange: float = 0.0, noise: float = 0.2
 ) -> Examples:
-    """Truth clips, the share ``rebuilt`` of them by clockwork and through the autoencoder with noise on its latents."""
+    """Truth clips.
+
+    Args:
+        n: how many.
+        seed: decides everything.
+        split: of the requests.
+        autoencoder: folder.
+        rebuilt: share of clips by clockwork and through the autoencoder, with noise on its latents.
+        strange: share on instruments without a name.
+        noise: greatest deviation of that noise.
+    """
     from diffusers import AutoencoderSAME
 
     vae, through = AutoencoderSAME.from_pretrained(autoencoder, torch_dtype=torch.float32), round(n * rebuilt)
     generator, mels, requests, tunes = torch.Generator().manual_seed(seed), [], [], []
     for start in range(0, n, 500):
         count, codec = min(500, n - start), start < through
-        clips, asked, played = (play_clips_in_step if codec else play_clips)(
-            count, 2_000_000 + 1000 * seed + start, split
-        )
+        play = play_clips_in_step if codec else play_unnamed if start >= n * (1 - strange) else play_clips
+        clips, asked, played = play(count, 2_000_000 + 1000 * seed + start, split)
         for some in torch.from_numpy(clips).split(100):
             if codec:
                 latents = vae.encode(some[:, None]).latents
@@ -161,7 +188,7 @@ def make_examples(
 
 def truths(tunes: list[Tune], requests: list[Request]) -> Tensor:
     """``(B, M)`` bool: which requests hold of which tune."""
-    fits = np.ones((len(requests), len(ATTRIBUTES), 5), dtype=bool)
+    fits = np.ones((len(requests), len(ATTRIBUTES), 1 + max(map(len, ATTRIBUTES.values()))), dtype=bool)
     for row, request in zip(fits, requests, strict=True):
         for name, value in request.clauses:
             at = list(ATTRIBUTES).index(name)
@@ -170,7 +197,7 @@ def truths(tunes: list[Tune], requests: list[Request]) -> Tensor:
 
 
 def _padded(values: tuple[str, ...]) -> tuple[str, ...]:
-    return values + ("",) * (5 - len(values))
+    return values + ("",) * (1 + max(map(len, ATTRIBUTES.values())) - len(values))
 
 
 def _with(name: str, value: str) -> Tune:
@@ -178,8 +205,10 @@ def _with(name: str, value: str) -> Tune:
 
 
 def attributes(tunes: list[Tune]) -> Tensor:
-    """``(B, 6)``: the place of each value among those of its attribute."""
-    return torch.tensor([[ATTRIBUTES[name].index(value) for name, value in tune._asdict().items()] for tune in tunes])
+    """``(B, 6)``: the place of each value among those of its attribute; -1 for a timbre without a name."""
+    return torch.tensor(
+        [[ATTRIBUTES[name].index(value) if value else -1 for name, value in tune._asdict().items()] for tune in tunes]
+    )
 
 
 def disturbed(mels: Tensor, rng: np.random.Generator) -> Tensor:
@@ -209,18 +238,24 @@ def accuracy(model: "ClapModel", examples: Examples, seed: int = 0) -> float:
     return float(np.mean(np.array(picks) == 0))
 
 
-def train(model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: int, clips: int) -> dict[str, Any]:
+def train(
+    model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: int, clips: int, lr: float
+) -> dict[str, Any]:
     """Train in place, saving after every report; returns the provenance."""
     started, batch, report_every = time.time(), 64, 200
-    material = make_examples(clips, seed, "train", autoencoder)
+    material = make_examples(clips, seed, "train", autoencoder, strange=STRANGE)
     heldout = make_examples(200, 777, "heldout", autoencoder)
     named = attributes(material.tunes)
     print(f"{len(material.mels)} examples after {time.time() - started:.0f} s", flush=True)
     rng, tokenizer = np.random.default_rng([8, seed]), build_tokenizer()
     naming = nn.Linear(WIDTH, sum(len(values) for values in ATTRIBUTES.values()))
     weights = [*model.parameters(), *naming.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    layers = (model.audio_model.audio_encoder.layers, model.text_model.encoder.layer)
+    optimizers = build_optimizers((model, naming), layers, lr, WEIGHT_DECAY, (0.9, 0.98))
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+        for optimizer in optimizers
+    ]
     recent = []
     for step in range(1, steps + 1):
         rows = rng.integers(len(material.mels), size=batch)
@@ -233,19 +268,24 @@ def train(model: "ClapModel", out: Path, autoencoder: Path, steps: int, seed: in
             functional.normalize(told, dim=-1), read, truths(tunes, captions), model.logit_scale_a.exp()
         )
         said = naming(told).split([len(values) for values in ATTRIBUTES.values()], dim=1)
-        known = torch.stack([functional.cross_entropy(part, named[rows, i]) for i, part in enumerate(said)]).sum()
-        optimizer.zero_grad()
+        known = torch.stack(
+            [functional.cross_entropy(part, named[rows, i], ignore_index=-1) for i, part in enumerate(said)]
+        ).sum()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         (LOSS_WEIGHTS[0] * matching + LOSS_WEIGHTS[1] * known).backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         with torch.no_grad():
             model.logit_scale_a.clamp_(0, np.log(100))
         recent.append((matching.item(), known.item()))
         if step % report_every == 0 or step == steps:
             chosen, seconds = accuracy(model, heldout), round(time.time() - started)
             print(f"step {step} losses {np.mean(recent, axis=0).round(3)} heldout {chosen:.3f} {seconds} s", flush=True)
-            provenance = {"seed": seed, "steps": step, "batch": batch, "clips": clips, "seconds": seconds}
+            provenance = {"seed": seed, "steps": step, "lr": lr, "batch": batch, "clips": clips}
+            provenance |= {"seconds": seconds}
             save(model, out, provenance | {"metrics": {"heldout_accuracy_of_32": chosen}})
             recent = []
     return provenance
@@ -264,7 +304,13 @@ def save(model: "ClapModel", out: Path, provenance: dict[str, Any]) -> None:
 
 
 def main(
-    out: Path, autoencoder: Path, steps: int = 2000, seed: int = 0, clips: int = 6000, start: Path | None = None
+    out: Path,
+    autoencoder: Path,
+    steps: int = 2000,
+    seed: int = 0,
+    clips: int = 6000,
+    lr: float = LEARNING_RATE,
+    start: Path | None = None,
 ) -> None:
     """Train and save to the folder ``out``, from ``start`` if there is an earlier one."""
     from transformers import ClapModel
@@ -272,7 +318,7 @@ def main(
     torch.manual_seed(seed)
     model = ClapModel.from_pretrained(start, dtype=torch.float32) if start else build_model()
     model.train()
-    provenance = train(model, out, autoencoder, steps, seed, clips)
+    provenance = train(model, out, autoencoder, steps, seed, clips, lr)
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     model.eval()
@@ -295,5 +341,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--lr", type=float, default=LEARNING_RATE)
     parser.add_argument("--start", type=Path, help="go on from this saved model")
     main(**vars(parser.parse_args()))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmalign.miniworld.muon import build_optimizers
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.train_generator import MovingAverage
 from mmalign.miniworld.tunes.clockwork import play_clips_in_step
@@ -108,7 +109,7 @@ def build_text_encoder() -> "T5GemmaEncoderModel":
 
 @torch.no_grad()
 def make_examples(pipeline: "StableAudio3Pipeline", n: int, seed: int) -> tuple[Tensor, list[str], list[str]]:
-    """Latents ``(n, channels, frames)`` of truth tunes of the train split, a caption of each, and one that states all."""
+    """Latents ``(n, channels, frames)`` of truth tunes of the train split, a caption of each, and one that says all."""
     latents, captions, full = [], [], []
     for part in range(0, n, 1000):
         clips, requests, tunes = play_clips_in_step(min(1000, n - part), 1_000_000 * (seed + 1) + part)
@@ -165,19 +166,6 @@ def flow_loss(pipeline: "StableAudio3Pipeline", latents: Tensor, words: dict[str
     return torch.nn.functional.mse_loss(flow, noise - latents)
 
 
-def build_optimizers(pipeline: "StableAudio3Pipeline", lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for all else; with the same rate, as Muon's steps are scaled to AdamW's size."""
-    layers = (pipeline.transformer.transformer_blocks, pipeline.text_encoder.encoder.layers)
-    matrices = [weight for part in layers for weight in part.parameters() if weight.ndim == 2]
-    ours = {id(weight) for weight in matrices}
-    parts = (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder)
-    others = [weight for part in parts for weight in part.parameters() if id(weight) not in ours]
-    return [
-        torch.optim.Muon(matrices, lr=lr, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=lr, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.99)),
-    ]
-
-
 def train(
     pipeline: "StableAudio3Pipeline", out: Path, steps: int, seed: int, examples: int, stop_at: float, lr: float
 ) -> dict[str, Any]:
@@ -186,8 +174,10 @@ def train(
     latents, captions, full = make_examples(pipeline, examples, seed)
     print(f"{len(latents)} examples, deviation {latents.std():.3f}, {time.time() - started:.0f} s", flush=True)
     partly, fully, empty = (tokenize(pipeline.tokenizer, texts) for texts in (captions, full, [""]))
-    average = MovingAverage([pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder], decay=0.998)
-    optimizers = build_optimizers(pipeline, lr)
+    trained = [pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder]
+    average = MovingAverage(trained, decay=0.998)
+    layers = (pipeline.transformer.transformer_blocks, pipeline.text_encoder.encoder.layers)
+    optimizers = build_optimizers(trained, layers, lr, WEIGHT_DECAY, (0.9, 0.99))
     batch, report_every, recent = 64, 500, []
     for step in range(1, steps + 1):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):

@@ -8,6 +8,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
+from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
 from mmalign.core.types import Prompt
 
@@ -35,10 +36,8 @@ def torch_dtype(name: Dtype) -> torch.dtype:
 
 
 def default_device(named: torch.device | str | None) -> torch.device:
-    """`named`, or CUDA where there is one, or the CPU."""
-    if named is not None:
-        return torch.device(named)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`named`, or the fastest there is."""
+    return fastest() if named is None else torch.device(named)
 
 
 def mixed_precision(device: torch.device, dtype: Dtype) -> AbstractContextManager[None]:

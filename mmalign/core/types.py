@@ -133,12 +133,28 @@ class Rollout(Rows):
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt | str], output: Any) -> "Rollout":
-        """B outputs made anywhere, to be scored; rows of equal texts are a group."""
-        asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        """B outputs made anywhere, to be scored; rows of equal prompts (see `groups`) are a group."""
+        asked = as_prompts(prompts)
         if len(asked) != len(output):
             raise ValueError(f"{len(asked)} prompts for {len(output)} outputs; give one for each.")
-        number = {text: i for i, text in enumerate(dict.fromkeys(prompt.text for prompt in asked))}
-        return cls(asked, output, torch.tensor([number[prompt.text] for prompt in asked], dtype=torch.long))
+        return cls(asked, output, groups(asked))
+
+
+def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
+    """Texts as prompts; prompts as they are."""
+    return [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+
+
+def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
+    """Rows of equal prompts (same text, the very same media tensors) share a number, in order of first appearance."""
+    seen: dict[Any, int] = {}
+    keys = [(p.text, _media_key(p.media)) for p in prompts]
+    return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
+
+
+def _media_key(media: Any) -> Any:
+    # Media decoded at each look are new tensors each time: only the mapping itself says that they are the same.
+    return tuple(sorted((name, id(value)) for name, value in media.items())) if isinstance(media, dict) else id(media)
 
 
 @dataclass

@@ -16,8 +16,20 @@ from mmalign.core.errors import DataError
 from mmalign.core.types import Audio, Pairs, Preference, join
 
 
-def observed(policy: Any, batch: Sequence[Preference]) -> Pairs:
-    """The policy's view of the chosen and rejected outputs. Raises DataError for outputs that do not batch."""
+def observed(policy: Any, batch: Sequence[Any], who: str, instead: str) -> Pairs:
+    """The policy's view of the chosen and rejected outputs.
+
+    Args:
+        policy: whose view.
+        batch: preferences.
+        who: asks for them, in the error.
+        instead: what to set where the batch is not of preferences.
+
+    Raises:
+        DataError: rows that are no preferences, or outputs that do not batch.
+    """
+    if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
+        raise DataError(f"{who} reads preferences, got {strange[0]}; set {instead}.")
     prompts = [preference.prompt for preference in batch]
     chosen = policy.observe(prompts, batched([preference.chosen for preference in batch], "chosen"))
     rejected = policy.observe(prompts, batched([preference.rejected for preference in batch], "rejected"))
@@ -79,4 +91,9 @@ def _sounds(outputs: Sequence[Audio], side: str) -> Audio:
     return sound
 
 
-__all__ = ["batched", "labels", "number", "observed"]
+def rows_read(online: str) -> frozenset[str]:
+    """What batches hold for an objective that compares: preferences where it is offline, else prompts."""
+    return frozenset({"preferences"} if online == "off" else {"prompts"})
+
+
+__all__ = ["batched", "labels", "number", "observed", "rows_read"]

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Mean, one_process
-from mmalign.core.types import Pairs
+from mmalign.core.types import Pairs, groups
 from mmalign.objectives import _preference
 from mmalign.objectives._lengths import Per, divisors, lengths
 from mmalign.objectives._preference import LossType
 from mmalign.objectives._replay import side_log_probs, side_terms, terms
 from mmalign.objectives._scoring import means
-from mmalign.policies._rollout import groups
 
 BetaUnit = Literal["sum", "mean"]
 Anchor = Literal["outputs", "mismatched"]

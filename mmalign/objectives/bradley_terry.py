@@ -76,9 +76,7 @@ class BradleyTerry:
 
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Comparisons:
         """The rows of the data; nothing is sampled."""
-        if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
-            raise DataError(f"bradley_terry reads preferences, got {strange[0]}; set data: {{name: preferences, …}}.")
-        pairs = observed(policy, batch)
+        pairs = observed(policy, batch, "bradley_terry", "data: {name: preferences, …}")
         device = pairs.mask.device
         tie = torch.tensor([self._tied(at, row) for at, row in enumerate(batch)], device=device)
         margin = torch.tensor([self._margin(at, row) for at, row in enumerate(batch)], device=device)

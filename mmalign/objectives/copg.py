@@ -33,7 +33,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
-from mmalign.objectives._observing import number, observed
+from mmalign.objectives._observing import number, observed, rows_read
 from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
 from mmalign.objectives._ranking import all_pairs, neighbours, pick
 from mmalign.objectives._scoring import sample_groups, scored
@@ -75,7 +75,7 @@ class CoPG:
     @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
-        return frozenset({"preferences"} if self.online == "off" else {"prompts"})
+        return rows_read(self.online)
 
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with the gap of their scores, shared noise and the reference's terms."""
@@ -92,9 +92,7 @@ class CoPG:
         return pick(rollout, left, right, scores.valid[left] & scores.valid[right], scores.value)
 
     def _offline(self, policy: Any, batch: Sequence[Any]) -> Pairs:
-        if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
-            raise DataError(f"copg with online: off reads preferences, got {strange[0]}; set online: neighbours.")
-        pairs = observed(policy, batch)
+        pairs = observed(policy, batch, "copg with online: off", "online: neighbours")
         gaps = [self._gap(at, row) for at, row in enumerate(batch)]
         return replace(pairs, gap=torch.tensor(gaps, device=pairs.mask.device))
 

@@ -46,12 +46,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
-from mmalign.core.types import Pairs, Preference, Prompt
+from mmalign.core.types import Pairs, Prompt
 from mmalign.objectives import _weights
 from mmalign.objectives._lengths import Per
-from mmalign.objectives._observing import observed
+from mmalign.objectives._observing import observed, rows_read
 from mmalign.objectives._pairs import Anchor, BetaUnit, Head, compared, preference_loss
 from mmalign.objectives._preference import LossType
 from mmalign.objectives._ranking import all_pairs, best_and_worst, pick
@@ -116,7 +116,7 @@ class DPO:
     @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
-        return frozenset({"preferences"} if self.online == "off" else {"prompts"})
+        return rows_read(self.online)
 
     @property
     def head(self) -> Head:
@@ -126,13 +126,11 @@ class DPO:
 
     def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with noise and reference terms; from preferences, or from samples of the policy and the reward."""
-        pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
+        if self.online == "off":
+            pairs = observed(policy, batch, "dpo with online: off", "online: best_worst")
+        else:
+            pairs = self._online(policy, batch, rng)
         return compared(policy, pairs, self.head, rng, self.over_ranks)
-
-    def _offline(self, policy: Any, batch: Sequence[Any]) -> Pairs:
-        if strange := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
-            raise DataError(f"dpo with online: off reads preferences, got {strange[0]}; set online: best_worst.")
-        return observed(policy, batch)
 
     def _online(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         rollout = sample_groups(policy, batch, self.group_size, rng)

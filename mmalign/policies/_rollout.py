@@ -11,21 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmalign.core.errors import DataError
-from mmalign.core.types import Audio, Prompt, Rollout, join
+from mmalign.core.types import Audio, Prompt, Rollout, groups, join
 
 Saturation = Literal["straight_through", "clamp", "off"]
-
-
-def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
-    """Rows of equal prompts (same text, the very same media tensors) share a number, in order of first appearance."""
-    seen: dict[Any, int] = {}
-    keys = [(p.text, _media_key(p.media)) for p in prompts]
-    return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
-
-
-def _media_key(media: Any) -> Any:
-    # Media decoded at each look are new tensors each time: only the mapping itself says that they are the same.
-    return tuple(sorted((name, id(value)) for name, value in media.items())) if isinstance(media, dict) else id(media)
 
 
 def first_rows(group: Int[Tensor, " B"]) -> list[int]:

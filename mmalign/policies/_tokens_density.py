@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mmalign.core.types import Prompt, StepDist
-from mmalign.policies._rollout import first_rows, groups
+from mmalign.core.types import Prompt, StepDist, groups
+from mmalign.policies._rollout import first_rows
 
 Entropy = Literal["detached", "differentiable", "off"]
 

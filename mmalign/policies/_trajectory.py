@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.rng import Noise, home, randn
-from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist, join
+from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist, groups, join
 from mmalign.policies._gaussian import normal_log_prob
 from mmalign.policies._guided import guided
-from mmalign.policies._rollout import decoded, first_rows, groups, micro_batches
+from mmalign.policies._rollout import decoded, first_rows, micro_batches
 from mmalign.policies._steps import Step
 from mmalign.policies._window import Plan
 

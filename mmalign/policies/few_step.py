@@ -37,11 +37,11 @@ from torch.utils.checkpoint import checkpoint
 
 from mmalign.core.protocols import Condition, Probe
 from mmalign.core.rng import Noise, rand, randn
-from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout
+from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, groups
 from mmalign.policies._guided import Predict, both_predictions, guided
 from mmalign.policies._options import at_least, makes_latents, one_of, within
 from mmalign.policies._prediction import clean_and_noise, like
-from mmalign.policies._rollout import Saturation, decoded, groups, in_range, micro_batches
+from mmalign.policies._rollout import Saturation, decoded, in_range, micro_batches
 from mmalign.policies._steps import posterior_std, renoise
 
 Spread = Literal["resample", "posterior"]

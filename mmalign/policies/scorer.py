@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.core.errors import DataError
-from mmalign.core.types import Modality, Prompt, Rollout
+from mmalign.core.types import Modality, Prompt, Rollout, groups
 from mmalign.policies._options import at_least, makes_scores
-from mmalign.policies._rollout import groups, micro_batches
+from mmalign.policies._rollout import micro_batches
 
 
 @dataclass

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
-from mmalign.core.types import Modality, Prompt, Rollout, StepDist, join
+from mmalign.core.types import Modality, Prompt, Rollout, StepDist, groups, join
 from mmalign.policies._options import at_least, makes_tokens, one_of, within
-from mmalign.policies._rollout import first_rows, groups, micro_batches
+from mmalign.policies._rollout import first_rows, micro_batches
 from mmalign.policies._tokens_density import Entropy, Reading, judged
 from mmalign.policies._tokens_drawing import Drawing, row_seeds
 from mmalign.policies._tokens_engine import Completions, Engine, Request, own_engine

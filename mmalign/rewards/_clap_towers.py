@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio
@@ -31,7 +32,7 @@ from mmalign.media.mel import LogMel
 from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards._kept_texts import KeptTexts
-from mmalign.rewards._placing import fastest, settle
+from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import Fill, by_rows, means, waves, windows
 
@@ -99,7 +100,7 @@ class ClapTowers:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self._texts = KeptTexts(self._encoded)
+        self._texts = KeptTexts(self.encode_texts)
 
     def windows(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
@@ -126,9 +127,6 @@ class ClapTowers:
     def fingerprint(self) -> str:
         """Names weights, front end and windows; the same on every machine."""
         return weights_digest(self.name, self.files, f"{self.rate}-{self.length}-{self.hop}-{self.fill}")
-
-    def _encoded(self, texts: list[str], device: torch.device) -> Tensor:
-        return self.encode_texts(texts, device)
 
 
 def load_clap(source: ClapSource) -> ClapTowers:

@@ -23,12 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._pixels import PixelPreprocess
-from mmalign.rewards._placing import fastest, settle
+from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
 
 Backend = Literal["auto", "open_clip", "transformers"]

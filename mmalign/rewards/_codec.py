@@ -23,10 +23,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmalign.core.device import fastest
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio, Rollout
 from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
+from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import channelled, filled, spread
 
@@ -35,7 +37,10 @@ Kind = Literal["encodec", "dac", "oobleck"]
 
 @dataclass
 class Codec:
-    """A frozen encoder on its inputs' device: (N, channels, S) at `rate` Hz → (N, D, F), S at least `least`."""
+    """A frozen encoder: (N, channels, S) at `rate` Hz → (N, D, F), S at least `least`.
+
+    It computes on an accelerator where there is one; frames come back to their inputs' device.
+    """
 
     module: nn.Module
     encode: Callable[[Tensor], Tensor]
@@ -46,9 +51,8 @@ class Codec:
 
     def frames(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """The frames of every row, float32, with gradient; none for a row without a finite sound."""
-        if next(self.module.parameters()).device != audio.samples.device:
-            self.module.to(audio.samples.device)
-        rows = [self._long_enough(row) for row in channelled(audio, self.rate, self.channels)]
+        device = settle(self.module, audio.samples.device)
+        rows = [self._long_enough(row) for row in channelled(audio.to(device), self.rate, self.channels)]
         found: dict[int, Tensor] = {}
         for length in {row.shape[1] for row in rows if row.shape[1]}:
             alike = [i for i, row in enumerate(rows) if row.shape[1] == length]
@@ -57,7 +61,7 @@ class Codec:
         for i in set(range(len(rows))) - set(found):  # as wide as the others
             with torch.no_grad():
                 found[i] = self.encode(rows[i].new_zeros(1, self.channels, self.least))[0].T[:0]
-        return [found[i] for i in range(len(rows))]
+        return [found[i].to(audio.samples.device) for i in range(len(rows))]
 
     def _long_enough(self, row: Tensor) -> Tensor:
         if not 0 < row.shape[1] < self.least:
@@ -91,7 +95,7 @@ def _loaded(kind: Kind, checkpoint: str, stamp: Stamp) -> Codec:
     folder = _folder(kind, checkpoint)
     with quiet_random():
         module, encode, rate, channels, hop = _READERS[kind](checkpoint, folder)
-    module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False).to(fastest())
     digest = weights_digest(f"{kind} {checkpoint}", weight_files(folder), f"{kind}-{rate}-{channels}")
     return Codec(module, encode, rate, channels, 4 * hop, digest)
 

@@ -6,11 +6,6 @@ import torch
 from torch import nn
 
 
-def fastest() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def settle(module: nn.Module, inputs: torch.device) -> torch.device:
     """The device on which `module` computes for what lies on `inputs`, with `module` there.
 

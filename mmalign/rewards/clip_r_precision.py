@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmalign.core.types import Rollout, Scores, Status
+from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
-from mmalign.rewards._columns import missing
+from mmalign.rewards._rows import read_rows
 from mmalign.rewards._texts import distinct, references_of
 from mmalign.rewards.functional import choice_log_probability
 
@@ -79,31 +79,22 @@ class ClipRPrecision:
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         towers, images = self.towers, rollout.output
-        each, status, info = self._wrong_texts(rollout)
-        wrong, present = distinct(each)
+        texts = [prompt.text for prompt in rollout.prompts]
+        # Of the prompts alone: the pictures stay where they are.
+        wrong, scores = read_rows(self._wrong_texts, Rollout.of(rollout.prompts, texts), math.nan, self.needs)
+        others, present = distinct([wrong.get(row, []) for row in range(len(texts))])
         seen = towers.images(images, getattr(torch, self.dtype))
-        own = towers.texts([prompt.text for prompt in rollout.prompts], images.device)
-        others = seen @ towers.texts(wrong, images.device).T if wrong else seen[:, :0]
-        value = self._scored((seen * own).sum(1), others, present.to(images.device))
-        status = status.to(images.device)
-        return Scores(value.where(status == int(Status.OK), math.nan), status, info=info if any(info) else None)
+        likeness = seen @ towers.texts(others, images.device).T if others else seen[:, :0]
+        own = (seen * towers.texts(texts, images.device)).sum(1)
+        value = self._scored(own, likeness, present.to(images.device))
+        status = scores.status.to(images.device)
+        return Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
 
-    def _wrong_texts(self, rollout: Rollout) -> tuple[list[list[str]], Int[Tensor, " B"], list[str]]:
-        """Of each row, with its status and what is the matter."""
-        each: list[list[str]] = [[] for _ in rollout.prompts]
-        status = torch.full((len(each),), int(Status.OK), dtype=torch.int8)
-        info = [missing(prompt, self.needs, row) for row, prompt in enumerate(rollout.prompts)]
-        for row, prompt in enumerate(rollout.prompts):
-            if info[row]:
-                status[row] = int(Status.NOT_APPLICABLE)
-                continue
-            try:
-                each[row] = references_of(prompt, self.column)
-                if prompt.text in each[row]:
-                    raise ValueError(f"Prompt.meta['{self.column}'] holds the prompt itself: {prompt.text[:60]!r}")
-            except ValueError as error:
-                each[row], status[row], info[row] = [], int(Status.ERROR), f"row {row}: {error}"
-        return each, status, info
+    def _wrong_texts(self, prompt: Prompt, text: str) -> list[str]:
+        wrong = references_of(prompt, self.column)
+        if text in wrong:
+            raise ValueError(f"Prompt.meta['{self.column}'] holds the prompt itself: {text[:60]!r}")
+        return wrong
 
     def _scored(
         self, own: Float[Tensor, " B"], others: Float[Tensor, "B N"], present: Bool[Tensor, "B N"]

@@ -13,9 +13,10 @@ import torch
 from mmalign.core.config import load
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.rng import stream
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.core.types import Prompt, Rollout, Scores, as_prompts
 from mmalign.run.build import Parts, build, judges
 from mmalign.run.directory import RunDirectory
+from mmalign.run.hooks import measures
 from mmalign.training import checkpoint
 
 
@@ -40,7 +41,7 @@ class Trained:
         """
         from mmalign.evaluation.evaluate import evaluating
 
-        asked = [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        asked = as_prompts(prompts)
         if not asked:
             raise DataError("there are no prompts; give at least one.")
         noise = [stream(seed, "generate", row) for row in range(len(asked))]
@@ -88,6 +89,8 @@ def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
         )
     parts.load()
     parts.adapter.restore(newest / "adapter")
-    own = {name: slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
-    rewards = {name: Guarded(name, reward, monitor=True) for name, reward in {**own, **parts.judges}.items()}
+    rewards = {
+        name: reward if isinstance(reward, Guarded) else Guarded(name, reward, monitor=True)  # of sets, for the credit
+        for name, reward in measures(parts).items()
+    }
     return Trained(parts, int((newest / checkpoint.DONE).read_text()), rewards)

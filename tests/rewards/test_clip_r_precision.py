@@ -62,7 +62,7 @@ def test_the_slope_is_that_of_finite_differences(tiny_clip, rollout):
     ("meta", "status", "why"),
     [
         ({}, Status.NOT_APPLICABLE, "Prompt.meta has no 'negatives'"),
-        ({"negatives": []}, Status.ERROR, "row 0: Prompt.meta['negatives'] holds no text"),
+        ({"negatives": []}, Status.ERROR, "ValueError: Prompt.meta['negatives'] holds no text"),
         ({"negatives": ["a", "a red circle"]}, Status.ERROR, "holds the prompt itself: 'a red circle'"),
     ],
 )

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Rollout
 from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
-from mmalign.rewards._placing import fastest
 from mmalign.rewards._quiet_random import quiet_random
 
 __all__ = ["TextEncoder"]

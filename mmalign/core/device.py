@@ -1,0 +1,8 @@
+"""Where to compute when nobody says."""
+
+import torch
+
+
+def fastest() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,16 @@ def weights_digest(name: str, files: Iterable[Path], preprocessing: str) -> str:
     files = tuple(files)
     digest = hashlib.sha256(f"{name} {preprocessing}".encode() if not files else b"")
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        found = file.stat()
+        digest.update(_read_once(file, found.st_mtime_ns, found.st_size))
     return f"{digest.hexdigest()[:16]}-{preprocessing}"
+
+
+@lru_cache(maxsize=256)
+def _read_once(file: Path, changed: int, size: int) -> bytes:
+    """SHA-256 of a file, read again only when it changes: a cache asks for it at every call of a reward."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def preprocessor_config(name: str, part: str) -> dict[str, Any]:

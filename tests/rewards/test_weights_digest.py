@@ -1,0 +1,20 @@
+"""The name of a checkpoint's weights: of their bytes, read once while the file stays as it is."""
+
+import hashlib
+import os
+
+from mmalign.rewards._checkpoint import weights_digest
+
+
+def test_weights_are_read_once_and_again_when_they_change(tmp_path, monkeypatch):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"one")
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda stream, kind: read.append(1) or digest(stream, kind))
+    first = weights_digest("a name", (file,), "crop")
+    assert weights_digest("another name", (file,), "crop") == first != weights_digest("a name", (file,), "pad")
+    assert len(read) == 1
+    file.write_bytes(b"two")
+    os.utime(file, ns=(1, 1))
+    assert weights_digest("a name", (file,), "crop") != first
+    assert len(read) == 2

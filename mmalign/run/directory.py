@@ -9,13 +9,15 @@ runs/<name>/
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -67,6 +69,28 @@ class RunDirectory:
             why = "cannot be written" if there.is_dir() else "is not a folder"
             raise ConfigError(f"{self.path}: a run cannot be written here, {there} {why}; choose another --out.")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside it no other process trains here; a folder in which nothing was written is gone afterwards.
+
+        Raises:
+            ConfigError: another process holds it, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}); choose another --out.") from error
+        try:
+            _lock(handle, self.path)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # not empty
+                    self.path.rmdir()
+        finally:
+            os.close(handle)
+
     def start(self, run: RunFile, fresh: bool) -> None:
         """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one.
 
@@ -102,6 +126,15 @@ class RunDirectory:
         lines = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
         with write_beside(self.metrics) as beside:
             beside.write_text("".join(line + "\n" for line in lines))
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{path}: another process is training here; wait for it, or choose another --out.") from None
+    except OSError:  # a file system that knows no locks
+        return
 
 
 def _step_of(line: str) -> int:

@@ -37,3 +37,8 @@ def check_accelerator(accelerator: Any) -> None:
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
         raise ConfigError(f"launch: {kind.value} is configured, which mmalign does not support: {_ADVICE}.")
+
+
+def is_first() -> bool:
+    """Is this the process that writes, of those that a launcher started? Known before they meet."""
+    return os.environ.get("RANK", "0") == "0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mmalign.data._batches import Batches
 from mmalign.run.build import Parts, build, check_columns, judges
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
-from mmalign.run.launch import check_accelerator, check_environment
+from mmalign.run.launch import check_accelerator, check_environment, is_first
 from mmalign.training import checkpoint
 from mmalign.training.loop import Hook
 from mmalign.training.loop import train as run_loop
@@ -62,14 +63,20 @@ def train(
     directory.refuse(fresh=resume is None)
     if resume is not None:
         same_questions(directory.evaluation("before"), prompts)
-    session = start_session(parts, directory, resume is not None)
-    if prompts and resume is None:  # never one that another run left here when it was stopped at its start
+    with directory.held() if is_first() else nullcontext():
+        return _trained(parts, directory, prompts, resumed=resume is not None)
+
+
+def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], resumed: bool) -> Finished:
+    trainer = parts.file.trainer
+    session = start_session(parts, directory, resumed)
+    if prompts and not resumed:  # never one that another run left here when it was stopped at its start
         evaluate_now(parts, prompts, directory.evaluation("before"), session)
     hooks: list[Hook] = [
-        Announce(run.trainer.steps),
-        Preview(parts, directory, prompts[:16], run.trainer.preview_every),
-        Evaluate(parts, directory, prompts, run.trainer.evaluate_every),
-        Save(parts, directory, run.trainer.save_every),
+        Announce(trainer.steps),
+        Preview(parts, directory, prompts[:16], trainer.preview_every),
+        Evaluate(parts, directory, prompts, trainer.evaluate_every),
+        Save(parts, directory, trainer.save_every),
     ]
     run_loop(parts.policy, parts.objective, session, hooks)
     return finish(parts, directory, session, prompts)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmalign.core.config import load
-from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.run.build import build
 from mmalign.run.directory import RunDirectory
 from mmalign.run.evaluate import evaluate
@@ -201,6 +201,18 @@ def test_where_a_run_cannot_be_written_is_said_before_anything_loads(run_file: R
         train(run, out=tmp_path / "used")
     with pytest.raises(ConfigError, match=r"/proc/mmalign: .*cannot be written.*; choose another --out"):
         RunDirectory(Path("/proc/mmalign")).start(run, fresh=True)
+
+
+def test_two_runs_never_write_to_one_directory(run_file: RunFile, tmp_path: Path) -> None:
+    run, out = load(run_file(), ["adapter.model=/nowhere"]), tmp_path / "run"
+    with RunDirectory(out).held():
+        with pytest.raises(ConfigError, match=r"run: another process is training here; wait for it, or choose another"):
+            train(run, out=out)
+        assert out.is_dir()
+    assert not out.exists()  # nothing was written
+    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
+        train(run, out=out)
+    assert not out.exists()
 
 
 def test_a_start_measured_by_another_run_is_never_taken_over(run_file: RunFile, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards._clap_towers import ClapBackend, ClapSource, ClapTowers, load_clap
+from mmalign.rewards._clap_towers import ClapBackend, ClapSource, load_clap
 from mmalign.rewards._media import Known, media_of
+from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards.parsing import LONG, bounded
 
@@ -48,6 +49,8 @@ class Clap:
     modalities = frozenset({"audio", "text"})
     differentiable = True
     deterministic = True
+    towers = LoadedOnUse(load_clap)
+    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
@@ -57,15 +60,6 @@ class Clap:
         """Of the chosen score; `logit` reads the model's scale."""
         bound = 1.0 if self.score == "cosine" else self.towers.scale
         return -bound, bound
-
-    @property
-    def towers(self) -> ClapTowers:
-        """The model, loaded on first use and shared with others that name it."""
-        return load_clap(self._source)
-
-    def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
-        return self.towers.fingerprint
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

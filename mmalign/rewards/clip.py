@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._pictured import captions_of, picture_features
 from mmalign.rewards.functional import clip_score
 
@@ -48,6 +49,8 @@ class Clip:
     modalities = frozenset({"image", "text"})
     differentiable = True
     deterministic = True
+    towers = LoadedOnUse(load_towers)
+    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend, self.processor)
@@ -58,15 +61,6 @@ class Clip:
         if self.score == "cosine":
             return -1.0, 1.0
         return (0.0, 2.5) if self.score == "clip_score" else (-self.towers.scale, self.towers.scale)
-
-    @property
-    def towers(self) -> Towers:
-        """The model, loaded on first use and shared with others that name it."""
-        return load_towers(self._source)
-
-    def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
-        return self.towers.fingerprint
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards._texts import distinct, references_of
 from mmalign.rewards.functional import choice_log_probability
@@ -48,6 +49,8 @@ class ClipRPrecision:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     modalities = frozenset({"image"})
     deterministic = True
+    towers = LoadedOnUse(load_towers)
+    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
@@ -66,15 +69,6 @@ class ClipRPrecision:
     def differentiable(self) -> bool:
         """All but `hit`."""
         return self.score != "hit"
-
-    @property
-    def towers(self) -> Towers:
-        """The model, loaded on first use and shared with others that name it."""
-        return load_towers(self._source)
-
-    def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
-        return self.towers.fingerprint
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

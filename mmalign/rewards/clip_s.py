@@ -8,8 +8,9 @@ import torch
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._grammar_head import GrammarHead, load_grammar_head
+from mmalign.rewards._on_use import LoadedOnUse
 from mmalign.rewards._pictured import captions_of, picture_features
 from mmalign.rewards.functional import clip_score
 
@@ -51,6 +52,7 @@ class ClipS:
     modalities = frozenset({"text"})
     differentiable = False
     deterministic = True
+    towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
@@ -64,11 +66,6 @@ class ClipS:
         """From the worst caption to the best."""
         most = 2.5 * self.weight
         return (0.0 if self.clipped else -most), most + (self.grammar_weight if self.head else 0.0)
-
-    @property
-    def towers(self) -> Towers:
-        """The CLIP model, loaded on first use."""
-        return load_towers(self._source)
 
     @property
     def layers(self) -> GrammarHead | None:

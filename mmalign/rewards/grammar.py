@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._grammar_head import GrammarHead, load_grammar_head
+from mmalign.rewards._on_use import LoadedOnUse
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -41,15 +42,11 @@ class Grammar:
     range = (0.0, 1.0)
     differentiable = False
     deterministic = True
+    towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
         require_local(self.head)
-
-    @property
-    def towers(self) -> Towers:
-        """The CLIP model, loaded on first use."""
-        return load_towers(self._source)
 
     @property
     def layers(self) -> GrammarHead:

@@ -13,8 +13,9 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._head import Activation, Head, read_head
+from mmalign.rewards._on_use import LoadedOnUse
 
 __all__ = ["MLPHead"]
 
@@ -62,17 +63,13 @@ class MLPHead:
     modalities = frozenset({"image"})
     differentiable = True
     deterministic = True
+    towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
         require_local(self.head)
         if self.std <= 0:
             raise ConfigError(f"std: {self.std} must be positive.")
-
-    @property
-    def towers(self) -> Towers:
-        """The CLIP model, loaded on first use."""
-        return load_towers(self._source)
 
     @cached_property
     def layers(self) -> Head:

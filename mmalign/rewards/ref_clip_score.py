@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._pictured import Captioned, captions_of, picture_features
 from mmalign.rewards._texts import references_of
 from mmalign.rewards.functional import ref_clip_score
@@ -41,6 +42,8 @@ class RefClipScore:
     range = (0.0, 10 / 7)
     differentiable = False
     deterministic = True
+    towers = LoadedOnUse(load_towers)
+    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
@@ -49,15 +52,6 @@ class RefClipScore:
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
         return (self.column,)
-
-    @property
-    def towers(self) -> Towers:
-        """The CLIP model, loaded on first use."""
-        return load_towers(self._source)
-
-    def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
-        return self.towers.fingerprint
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Scores:

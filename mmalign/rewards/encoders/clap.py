@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Audio, Rollout
-from mmalign.rewards._clap_towers import ClapBackend, ClapSource, ClapTowers, load_clap
+from mmalign.rewards._clap_towers import ClapBackend, ClapSource, load_clap
+from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 
 __all__ = ["ClapEncoder"]
 
@@ -24,14 +25,11 @@ class ClapEncoder:
     hop: float = 0.0
     modalities = frozenset({"audio", "text"})
     differentiable = True
+    towers = LoadedOnUse(load_clap)
+    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
-
-    @property
-    def towers(self) -> ClapTowers:
-        """The model, loaded on first use."""
-        return load_clap(self._source)
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output; with gradient for sounds that carry it; NaN for a sound that cannot be embedded."""
@@ -45,7 +43,3 @@ class ClapEncoder:
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
         """Texts, no gradient; on the model's device."""
         return self.towers.texts(texts)
-
-    def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
-        return self.towers.fingerprint

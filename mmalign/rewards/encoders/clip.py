@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Rollout
-from mmalign.rewards._clip_towers import Backend, Source, Towers, load_towers
+from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 
 __all__ = ["ClipEncoder"]
 
@@ -26,14 +27,11 @@ class ClipEncoder:
     processor: str = ""
     modalities = frozenset({"image", "text"})
     differentiable = True
+    towers = LoadedOnUse(load_towers)
+    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend, self.processor)
-
-    @property
-    def towers(self) -> Towers:
-        """The model, loaded on first use."""
-        return load_towers(self._source)
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output; with gradient for pictures that carry it."""
@@ -49,7 +47,3 @@ class ClipEncoder:
         """Texts, no gradient; on the model's device."""
         towers = self.towers
         return towers.texts(texts, towers.module.logit_scale.device)
-
-    def fingerprint(self) -> str:
-        """Of weights and preprocessing."""
-        return self.towers.fingerprint

@@ -56,7 +56,15 @@ _R0 = [
 ]
 #: Half a batch is another set, whose distance has another gradient.
 _WHOLE = ["trainer.batch=96", "trainer.minibatches=1", "trainer.lr=4.0e-5"]
-_DPO = ["objective={name: dpo, online: best_worst, group_size: 4, beta: 0.1, draws: 4}", "trainer.batch=24"]
+#: R0's reward of the frozen start with guidance beside the CLAP's own, as for the scenes.
+_GUIDED = ["policy.guide_scale=3", "objective.guidance_weight=1.0", "trainer.lr=4.0e-5"]
+#: Of a wide β: at 0.1 what was rejected was driven off here, too.
+_DPO = [
+    "objective={name: dpo, online: best_worst, group_size: 4, beta: 0.5, draws: 4}",
+    "trainer.batch=24",
+    "trainer.lr=5.0e-5",
+    "trainer.lr_end=0.1",
+]
 _CLAP_REWARD = f"rewards.target={_CLAP}"
 
 #: What changes in the run file, by target.
@@ -75,7 +83,7 @@ TARGETS: dict[str, list[str]] = {
     "clap": [_CLAP_REWARD, _ROWS],
     "clap_grpo": [_CLAP_REWARD, *_GRPO],
     "clap_dpo": [_CLAP_REWARD, *_DPO],
-    "clap_r0": [_CLAP_REWARD, *_R0],
+    "clap_r0": [_CLAP_REWARD, *_R0, *_GUIDED],
     "fad_chimes_grpo": _GRPO,
     "fad_chimes_r0": [*_R0, *_WHOLE],
 }

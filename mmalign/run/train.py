@@ -104,7 +104,8 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)
     parts.load()
-    update = Update(list(parts.adapter.trainable().values()), trainer)
+    half = getattr(parts.adapter, "dtype", None) == "fp16"
+    update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)
     items = parts.source.training_items()
     batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
     if accelerator.num_processes > 1:

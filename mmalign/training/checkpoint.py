@@ -94,7 +94,7 @@ def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None
             f"{path}: holds {len(found)} trained tensors, the run has {len(expected)}, or their shapes differ; "
             "resume with the run file that wrote it."
         )
-    session.update_rule.load_state_dict({"tensors": tensors, "count": plain["updates"]})
+    session.update_rule.load_state_dict({"tensors": tensors, "count": plain["updates"], "scale": plain.get("scale")})
     session.streams.load_state_dict(_of_rank(random, session.streams.rank))
     session.batches.load_state_dict(plain["batches"])
     session.step = plain["step"]
@@ -119,6 +119,7 @@ def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stat
     plain = {
         "step": session.step,
         "updates": update["count"],
+        "scale": update["scale"],
         "batches": session.batches.state_dict(),
         "stateful": {name: _fold(p.state_dict()) for name, p in stateful.items() if hasattr(p, "state_dict")},
     }

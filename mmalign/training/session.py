@@ -92,7 +92,8 @@ class Session:
         return self.accelerator.no_sync(module)  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient of `loss`."""
+        """Accumulate the gradient of `loss`, times the scale that the update divides by."""
+        loss = self.update_rule.scaler.scale(loss)
         if self.accelerator is None:
             loss.backward()  # type: ignore[no-untyped-call]
         else:

@@ -1,4 +1,4 @@
-"""From accumulated gradient to new weights: clip, AdamW, warm-up and decay, moving average."""
+"""From accumulated gradient to new weights: unscale, clip, AdamW, warm-up and decay, moving average."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ from torch import Tensor, nn
 
 from mmalign.core.config import Trainer
 
+#: Of a float16 loss at the start: PyTorch's own 65,536 loses the first updates until it has been halved often enough.
+_SCALE = 4096.0
+
 
 class Update:
-    """The optimizer of one run with its schedule and, if asked, an exponential moving average of the weights."""
+    """The optimizer of one run with its schedule and, if asked, an exponential moving average of the weights.
 
-    def __init__(self, parameters: Sequence[nn.Parameter], trainer: Trainer) -> None:
+    Args:
+        parameters: those that require a gradient are trained.
+        trainer: the run file's options.
+        scaled: the gradient is of a loss that `scaler` multiplied, as float16 needs: its smallest number is 6e-8.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], trainer: Trainer, scaled: bool = False) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.trainer = trainer
         self.count = 0
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
         )
+        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, init_scale=_SCALE, enabled=scaled)
         self.average = [p.detach().clone() for p in self.parameters] if trainer.ema else None
 
     @property
@@ -35,15 +45,17 @@ class Update:
         return self.trainer.lr * risen * (self.trainer.lr_end + (1 - self.trainer.lr_end) * left)
 
     def apply(self) -> Tensor:
-        """Clip, step, forget the gradient; returns the gradient's norm before clipping."""
+        """Unscale, clip, step, forget the gradient; returns the gradient's norm before clipping."""
+        self.scaler.unscale_(self.optimizer)
         limit = self.trainer.max_grad_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         if torch.isfinite(norm):  # a non-finite gradient would destroy the weights; it is logged as such instead
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
             self.count += 1
             self._track_average()
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -65,7 +77,7 @@ class Update:
             self._set(live)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors by flat name, ready for safetensors, plus the update count."""
+        """Tensors by flat name, ready for safetensors, plus the update count and the loss's scale."""
         tensors: dict[str, Tensor] = {}
         for i, parameter in enumerate(self.parameters):
             tensors[f"{i}.weight"] = parameter.detach()
@@ -73,11 +85,13 @@ class Update:
                 tensors[f"{i}.{name}"] = torch.as_tensor(value).detach()
             if self.average is not None:
                 tensors[f"{i}.average"] = self.average[i]
-        return {"tensors": tensors, "count": self.count}
+        return {"tensors": tensors, "count": self.count, "scale": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore weights, moments and average exactly; an average that was not kept starts from these weights."""
         self.count = state["count"]
+        if state.get("scale") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scale"])
         tensors = state["tensors"]
         for i, parameter in enumerate(self.parameters):
             with torch.no_grad():

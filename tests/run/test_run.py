@@ -253,3 +253,14 @@ def test_curves_also_go_to_the_tracker(run_file: RunFile, tmp_path: Path, monkey
         MissingExtra, match=r"trainer.tracker: wandb needs the 'track' extra: pip install 'mmalign\[track\]'"
     ):
         train(load(run_file(), ["trainer.tracker=wandb"]), out=tmp_path / "other")
+
+
+def test_half_precision_trains_with_a_scaled_loss_and_resumes_exactly(run_file: RunFile, tmp_path: Path) -> None:
+    path = run_file("lora")
+    whole = train(load(path, ["adapter.dtype=fp16"]), out=tmp_path / "whole")
+    state = json.loads((tmp_path / "whole/checkpoints/step_000004/state/state.json").read_text())
+    assert state["scale"]["scale"] >= 1024 and state["updates"] >= 2  # it may be halved at the start
+    train(load(path, ["adapter.dtype=fp16", "trainer.steps=2"]), out=tmp_path / "half")
+    again = train(load(tmp_path / "half/run.yaml", ["trainer.steps=4"]), resume=tmp_path / "half")
+    one, two = trained_weights(whole.directory.path), trained_weights(again.directory.path)
+    assert all(torch.equal(one[name], two[name]) for name in one)

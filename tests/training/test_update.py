@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -65,3 +66,41 @@ def test_an_average_that_a_checkpoint_lacks_starts_from_its_weights() -> None:
     fresh = Update([torch.nn.Parameter(torch.zeros(2))], Trainer(ema=0.9))
     fresh.load_state_dict(kept)
     assert fresh.average is not None and torch.equal(fresh.average[0], weight)
+
+
+def scaled_update(gradients: list[float], **options: Any) -> tuple[Update, torch.nn.Parameter]:
+    """An update rule after gradients of a scaled loss, each as the loss's own derivative would be without a scale."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    update = Update([weight], Trainer(lr=0.1, max_grad_norm=0, **options), scaled=True)
+    for gradient in gradients:
+        update.scaler.scale(gradient * weight.sum()).backward()
+        update.apply()
+    return update, weight
+
+
+def test_a_scaled_loss_moves_weights_as_an_unscaled_one() -> None:
+    plain = torch.nn.Parameter(torch.ones(1))
+    rule = Update([plain], Trainer(lr=0.1, max_grad_norm=0))
+    for gradient in (0.5, -0.25, 2.0):
+        plain.grad = torch.tensor([gradient])
+        rule.apply()
+    update, weight = scaled_update([0.5, -0.25, 2.0])
+    assert torch.equal(weight, plain) and update.scaler.get_scale() > 1000
+
+
+def test_a_gradient_that_overflows_halves_the_scale_and_moves_nothing() -> None:
+    update, weight = scaled_update([0.5])
+    before, scale = weight.detach().clone(), update.scaler.get_scale()
+    weight.grad = torch.tensor([float("inf")])
+    update.scaler.scale(torch.ones(()))  # as a loss would
+    assert not update.apply().isfinite()
+    assert torch.equal(weight, before) and update.count == 1
+    assert update.scaler.get_scale() == scale / 2
+
+
+def test_a_checkpoint_keeps_the_scale() -> None:
+    update, _ = scaled_update([0.5, float("inf")])
+    state = json.loads(json.dumps(update.state_dict()["scale"]))
+    fresh = Update([torch.nn.Parameter(torch.ones(1))], Trainer(), scaled=True)
+    fresh.load_state_dict({**update.state_dict(), "scale": state})
+    assert fresh.scaler.get_scale() == update.scaler.get_scale() == 2048

@@ -74,7 +74,7 @@ TARGETS: dict[str, list[str]] = {
     "fad_chimes": [],
     "fad_jig": [_fad(_statistics("jig", "clap"))],
     "latent_fad_chimes": [_fad(_statistics("chimes", "latents")), *_GENTLE],
-    "latent_fad_jig": [_fad(_statistics("jig", "latents")), *_STEADY],
+    "latent_fad_jig": [_fad(_statistics("jig", "latents")), *_GENTLE],
     "song_fad_chimes": _song_fad("chimes"),
     "song_fad_jig": _song_fad("jig"),
     "spectral_fad_jig": [_fad(_statistics("jig", "spectral")), *_STEADY],

@@ -76,11 +76,9 @@ class RunDirectory:
         Raises:
             ConfigError: another process holds it, or it cannot be made.
         """
-        try:
+        with self._written():
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}); choose another --out.") from error
         try:
             _lock(handle, self.path)
             try:
@@ -97,12 +95,18 @@ class RunDirectory:
         What a run that was killed had half written of a checkpoint is removed.
         """
         self.refuse(fresh)
-        try:
+        with self._written():
             for half in self.checkpoints.glob(".step_*"):
                 shutil.rmtree(half)
             self.path.mkdir(parents=True, exist_ok=True)
             self.write("run.yaml", dump(run))
             self.write("environment.json", json.dumps(environment(), indent=1))
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Say which run cannot be written, and why."""
+        try:
+            yield
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written ({error.strerror}); choose another --out.") from error
 

@@ -46,6 +46,7 @@ WIDTH = 128
 #: captions reward it.
 LOSS_WEIGHTS = (1.0, 0.3)
 _HOP = 520  # 64 frames a clip
+_PLACES = 1 + max(map(len, ATTRIBUTES.values()))  # the last is of what has no name
 FRONT = {
     "feature_size": 64,
     "sampling_rate": RATE,
@@ -188,7 +189,7 @@ def make_examples(
 
 def truths(tunes: list[Tune], requests: list[Request]) -> Tensor:
     """``(B, M)`` bool: which requests hold of which tune."""
-    fits = np.ones((len(requests), len(ATTRIBUTES), 1 + max(map(len, ATTRIBUTES.values()))), dtype=bool)
+    fits = np.ones((len(requests), len(ATTRIBUTES), _PLACES), dtype=bool)
     for row, request in zip(fits, requests, strict=True):
         for name, value in request.clauses:
             at = list(ATTRIBUTES).index(name)
@@ -197,7 +198,7 @@ def truths(tunes: list[Tune], requests: list[Request]) -> Tensor:
 
 
 def _padded(values: tuple[str, ...]) -> tuple[str, ...]:
-    return values + ("",) * (1 + max(map(len, ATTRIBUTES.values())) - len(values))
+    return values + ("",) * (_PLACES - len(values))
 
 
 def _with(name: str, value: str) -> Tune:

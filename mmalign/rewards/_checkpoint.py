@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.errors import DataError
+from mmalign.core.files import local_path
 
 Stamp = tuple[tuple[str, int], ...]
+
+
+def local_or_hub(checkpoint: str) -> Path | None:
+    """The local file or folder, or None for what is written as a Hub id; DataError if it is neither."""
+    if (place := local_path(checkpoint)) is None and (
+        checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "assets/"))
+    ):
+        raise DataError(f"{checkpoint}: no such file or folder, and not a Hub id (org/name).")
+    return place
 
 
 def weight_files(folder: Path | None) -> tuple[Path, ...]:

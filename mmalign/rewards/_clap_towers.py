@@ -29,7 +29,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio
 from mmalign.media.mel import LogMel
-from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import Stamp, local_or_hub, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._placing import settle
@@ -58,11 +58,9 @@ class ClapSource:
     hop: float = 0.0
 
     def __post_init__(self) -> None:
-        place = self.place
         if self.hop < 0:
             raise ConfigError(f"hop: {self.hop} seconds; set 0 or more.")
-        if place is None and (self.checkpoint.count("/") != 1 or self.checkpoint.startswith((".", "/", "assets/"))):
-            raise DataError(f"{self.checkpoint}: no such file or folder, and not a Hub id (org/name).")
+        place = local_or_hub(self.checkpoint)
         if place is not None and place.is_dir() and not (place / "config.json").is_file():
             raise DataError(f"{place}: no config.json in it; not a transformers CLAP checkpoint.")
         if self.original and place is not None and place.suffix not in _ORIGINAL:

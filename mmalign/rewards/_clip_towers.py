@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
-from mmalign.rewards._checkpoint import Stamp, preprocessor_config, stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import Stamp, local_or_hub, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._pixels import PixelPreprocess
 from mmalign.rewards._placing import settle
@@ -70,9 +70,7 @@ class Source:
             return self.backend
         if self.model or self.checkpoint.startswith("hf-hub:"):
             return "open_clip"
-        if (folder := self.folder) is None:
-            if self.checkpoint.count("/") != 1 or self.checkpoint.startswith((".", "/", "assets/")):
-                raise DataError(f"{self.checkpoint}: no such folder, and not a Hub id (org/name).")
+        if (folder := local_or_hub(self.checkpoint)) is None:
             return "transformers"
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"

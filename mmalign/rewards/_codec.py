@@ -78,12 +78,6 @@ def load_codec(kind: Kind, checkpoint: str) -> Codec:
     return _loaded(kind, checkpoint, stamp(_folder(kind, checkpoint)))
 
 
-def require_codec(checkpoint: str) -> None:
-    """DataError unless `checkpoint` is a folder or looks like a Hub id; said before anything is loaded."""
-    if local_path(checkpoint) is None and (checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "assets/"))):
-        raise DataError(f"{checkpoint}: no such folder, and not a Hub id (org/name).")
-
-
 def _folder(kind: Kind, checkpoint: str) -> Path | None:
     """The local folder of the weights: a pipeline's autoencoder lies in its `vae`."""
     folder = local_path(checkpoint)

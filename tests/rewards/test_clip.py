@@ -138,7 +138,7 @@ def test_a_quickgelu_mismatch_is_an_error_before_any_download():
         ({}, "name either checkpoint .* or model"),
         ({"checkpoint": "a/b", "model": "ViT-B-32"}, "not both or none"),
         ({"model": "ViT-B-32"}, "model and pretrained go together"),
-        ({"checkpoint": "assets/no_such_clip"}, "assets/no_such_clip: no such folder, and not a Hub id"),
+        ({"checkpoint": "assets/no_such_clip"}, "assets/no_such_clip: no such file or folder, and not a Hub id"),
         ({"checkpoint": "a/b", "score": "cosin"}, r"rewards\.x\.score: .*'cosine', 'clip_score' or 'logit'"),
     ],
 )

@@ -95,7 +95,7 @@ def test_latents_of_the_rollout_are_used_and_nothing_is_decoded():
 
 
 def test_checkpoints_that_take_no_waveform_or_are_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="no such folder, and not a Hub id"):
+    with pytest.raises(ConfigError, match="no such file or folder, and not a Hub id"):
         make_encoder({"name": "dac", "checkpoint": "./nowhere"})
     (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
     with pytest.raises(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mmalign.rewards import _codec
-from mmalign.rewards._codec import Kind, require_codec
+from mmalign.rewards._checkpoint import local_or_hub
+from mmalign.rewards._codec import Kind
 
 __all__ = ["DacEncoder"]
 
@@ -26,4 +27,4 @@ class DacEncoder:
     fingerprint = _codec.fingerprint
 
     def __post_init__(self) -> None:
-        require_codec(self.checkpoint)
+        local_or_hub(self.checkpoint)

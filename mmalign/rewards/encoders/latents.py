@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio, Rollout
-from mmalign.rewards._codec import Codec, load_codec, require_codec
+from mmalign.rewards._checkpoint import local_or_hub
+from mmalign.rewards._codec import Codec, load_codec
 from mmalign.rewards._sound import spread
 
 __all__ = ["LatentsEncoder"]
@@ -41,7 +42,7 @@ class LatentsEncoder:
         if not (self.checkpoint or self.space):
             raise ConfigError("name the latents: their autoencoder as `checkpoint`, or any word for them as `space`.")
         if self.checkpoint:
-            require_codec(self.checkpoint)
+            local_or_hub(self.checkpoint)
 
     @property
     def differentiable(self) -> bool:

@@ -146,15 +146,20 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
 
 
 def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
-    """Rows of equal prompts (same text, the very same media tensors) share a number, in order of first appearance."""
+    """Rows of equal prompts (same text, the very same media) share a number, in order of first appearance.
+
+    The same media are the very same tensors, or lazy ones of one `source`.
+    """
     seen: dict[Any, int] = {}
     keys = [(p.text, _media_key(p.media)) for p in prompts]
     return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
 
 
 def _media_key(media: Any) -> Any:
-    # Media decoded at each look are new tensors each time: only the mapping itself says that they are the same.
-    return tuple(sorted((name, id(value)) for name, value in media.items())) if isinstance(media, dict) else id(media)
+    # Media decoded at each look are new tensors each time: only what they are decoded from says that they are the same.
+    if isinstance(media, dict):
+        return tuple(sorted((name, id(value)) for name, value in media.items()))
+    return getattr(media, "source", id(media))
 
 
 @dataclass

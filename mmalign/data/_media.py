@@ -53,6 +53,15 @@ class LazyMedia(Mapping[str, Any]):
     def __init__(self, cells: Mapping[str, Any], folder: Path, place: str) -> None:
         self._cells, self._folder, self._place = dict(cells), folder, place
 
+    @property
+    def source(self) -> tuple[Any, ...]:
+        """What is decoded, as a key: equal for two rows about one file or the same bytes."""
+        cells = [
+            (kind, cell.get("path"), cell.get("bytes")) if isinstance(cell, Mapping) else (kind, str(cell))
+            for kind, cell in sorted(self._cells.items())
+        ]
+        return self._folder, *cells
+
     def __getitem__(self, key: str) -> Any:
         return (sound if key == "audio" else picture)(self._cells[key], self._folder, self._place)
 

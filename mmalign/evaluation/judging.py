@@ -31,7 +31,7 @@ from torch import Tensor
 from mmalign.core.errors import DataError
 from mmalign.core.protocols import ScorePolicy
 from mmalign.core.rng import stream_seed
-from mmalign.core.types import Preference, Prompt, Scores, Status
+from mmalign.core.types import Preference, Prompt, Scores, Status, groups
 from mmalign.evaluation.evaluate import SET_RESAMPLES, evaluating
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
 from mmalign.evaluation.records import Evaluation, SetValue
@@ -98,8 +98,7 @@ def judge(
         raise DataError("there are no comparisons to judge; set data.held_out, data.held_out_path or --prompts.")
     ranked = [_read(number, item) for number, item in enumerate(items)]
     _score(policy, ranked, rows)
-    texts = {text: i for i, text in enumerate(dict.fromkeys(row.prompt.text for row in ranked))}
-    group = torch.tensor([texts[row.prompt.text] for row in ranked])
+    group = groups([row.prompt for row in ranked])
     scores = _rules(ranked)
     return Evaluation(
         modality=policy.modality,

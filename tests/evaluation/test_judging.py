@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Preference, Prompt, Status
+from mmalign.data._media import LazyMedia
 from mmalign.evaluation.judging import judge
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
 from mmalign.evaluation.records import Evaluation
@@ -108,6 +109,15 @@ def test_pairs_of_one_prompt_are_one_draw_of_the_bootstrap() -> None:
     wide, narrow = grouped.interval("accuracy"), own.interval("accuracy")
     assert wide.value == narrow.value == pytest.approx(0.4)
     assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+
+
+def test_one_question_about_many_pictures_is_many_draws(tmp_path: Path) -> None:
+    def about(i: int) -> LazyMedia:
+        return LazyMedia({"image": f"{i % 5}.png"}, tmp_path, f"row {i}")
+
+    found = judged(*[Preference(Prompt("what is it?", about(i)), str(i % 2), "0.5") for i in range(20)])
+    assert found.group.tolist() == [i % 5 for i in range(20)]  # and rows about one file are one draw
+    assert found.interval("accuracy").high < math.inf
 
 
 def test_a_score_that_is_no_number_is_an_error_and_not_a_loss() -> None:

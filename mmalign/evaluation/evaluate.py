@@ -135,9 +135,17 @@ def _joined(chunks: list[Scores]) -> Scores:
 
 
 def _set_value(reward: SetReward, embedding: Tensor, group: Tensor, seed: int) -> SetValue:
+    """Rows that could not be embedded leave after the prompts are drawn: paired evaluations share their draws."""
+    sound = embedding.flatten(1).isfinite().all(1)
+
+    def score(rows: Tensor) -> Tensor:
+        rows = rows[sound[rows]]
+        return reward.score(embedding[rows]).float().cpu() if len(rows) > 1 else torch.tensor(torch.nan)
+
     draws = resampled_rows(group.numpy(), SET_RESAMPLES, stream_seed(seed, "bootstrap"))
-    resampled = torch.stack([reward.score(embedding[torch.from_numpy(rows)]).float().cpu() for rows in draws])
-    return SetValue(float(reward.score(embedding)), resampled, len(embedding))
+    resampled = torch.stack([score(torch.from_numpy(rows)) for rows in draws])
+    kept = int(sound.sum())
+    return SetValue(float(score(torch.arange(len(sound)))), resampled, kept, len(sound) - kept)
 
 
 def _keep(kept: list[Any], output: Any, count: int) -> list[Any]:

@@ -34,11 +34,15 @@ KEPT_PICTURES = 12  # of prompts: what a report shows
 
 @dataclass
 class SetValue:
-    """A set reward's value over all rows, and over resamples of the prompts (shared by paired evaluations)."""
+    """A set reward's value over the `n` rows that it could embed, and over resamples of the prompts.
+
+    Paired evaluations share their resamples. `invalid` rows could not be embedded.
+    """
 
     value: float
     resampled: Float[Tensor, " R"]
     n: int
+    invalid: int = 0
 
 
 @dataclass
@@ -101,8 +105,8 @@ class Evaluation:
         return _load(Path(folder))
 
     def invalid(self, name: str) -> int:
-        """Rows without a score."""
-        return int((~self.scores[name].valid).sum()) if name in self.scores else 0
+        """Rows without a score, or that a set reward could not embed."""
+        return self.sets[name].invalid if name in self.sets else int((~self.scores[name].valid).sum())
 
 
 def _save(evaluation: Evaluation, folder: Path | str) -> None:
@@ -113,7 +117,12 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
             **{name: getattr(evaluation, name) for name in plain},
             "rewards": list(evaluation.scores),
             "sets": {
-                name: {"value": _number(found.value), "n": found.n, "resampled": found.resampled.tolist()}
+                name: {
+                    "value": _number(found.value),
+                    "n": found.n,
+                    "invalid": found.invalid,
+                    "resampled": [_number(value) for value in found.resampled.tolist()],
+                }
                 for name, found in evaluation.sets.items()
             },
         }
@@ -184,7 +193,9 @@ def _load(folder: Path) -> Evaluation:
         head = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
         sets = {
-            name: SetValue(_value(s["value"]), torch.tensor([_value(v) for v in s["resampled"]]), s["n"])
+            name: SetValue(
+                _value(s["value"]), torch.tensor([_value(v) for v in s["resampled"]]), s["n"], s.get("invalid", 0)
+            )
             for name, s in head["sets"].items()
         }
     except OSError as error:

@@ -1,6 +1,7 @@
 """Evaluation shares noise between policies, counts what has no score, and survives its folder."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,25 @@ def test_set_reward_equals_scoring_the_whole_at_once() -> None:
     assert found.sets["spread"].value == pytest.approx(whole.std().item())
     interval = found.interval("spread")
     assert interval.low < interval.value < interval.high and interval.n == 9
+
+
+class Gaps(Spread):
+    """Cannot embed what prompts of length 3 ask for."""
+
+    def embed(self, rollout: Rollout) -> torch.Tensor:
+        lost = torch.tensor([len(p.text) == 3 for p in rollout.prompts])
+        return super().embed(rollout).masked_fill(lost[:, None], torch.nan)
+
+
+def test_rows_that_no_set_reward_can_embed_leave_the_set(tmp_path: Path) -> None:
+    found = evaluate(Painter(), prompts(9), {"gaps": Gaps(), **REWARDS}, seed=0, rows=2)
+    kept = torch.cat([found.scores["bright"].value[:2], found.scores["bright"].value[3:]])
+    assert found.sets["gaps"].value == pytest.approx(kept.std().item())
+    assert found.invalid("gaps") == 1 and found.invalid("spread") == 0 and found.interval("gaps").n == 8
+    found.save(tmp_path / "kept")
+    assert Evaluation.load(tmp_path / "kept").invalid("gaps") == 1
+    alone = evaluate(Painter(), [Prompt("abc")] * 2, {"gaps": Gaps()}, seed=0, rows=2)
+    assert math.isnan(alone.sets["gaps"].value) and alone.invalid("gaps") == 2
 
 
 @pytest.mark.parametrize("policy", [Painter(0.1), Speaker(), Singer()])

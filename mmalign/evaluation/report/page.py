@@ -109,7 +109,7 @@ def _lost(record: RunRecord) -> list[tuple[str, int, int]]:
     """Rewards with rows that have no score after training: (name, such rows, rows)."""
     if record.after is None:
         return []
-    counts = [(name, record.after.invalid(name)) for name in record.after.scores]
+    counts = [(name, record.after.invalid(name)) for name in record.after.names()]
     return [(name, count, len(record.after.prompts)) for name, count in counts if count]
 
 

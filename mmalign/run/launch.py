@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from mmalign.core.errors import ConfigError
+
+log = logging.getLogger("mmalign")
 
 #: What `accelerate launch` sets for plugins that cut weights or optimizer state into pieces.
 SHARDED = {
@@ -23,16 +26,27 @@ _ADVICE = (
 
 
 def check_environment(environment: Mapping[str, str] | None = None) -> None:
-    """Raise ConfigError if the launcher asked for a plugin that shards; call it before accelerate is set up."""
+    """Raise ConfigError if the launcher asked for a plugin that shards; call it before accelerate is set up.
+
+    A precision of the launcher's is named and left aside: the run file says what computes in which.
+    """
     found = os.environ if environment is None else environment
+    if (asked := found.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        log.warning("launch: mixed_precision %s is not followed; adapter.dtype in the run file decides.", asked)
     named = [name for key, name in SHARDED.items() if found.get(key, "false").lower() in ("true", "1", "yes")]
     if named:
         raise ConfigError(f"launch: {' and '.join(named)} is configured, which mmalign does not support: {_ADVICE}.")
 
 
 def check_accelerator(accelerator: Any) -> None:
-    """Raise ConfigError unless this accelerator is of one process or plain data parallel."""
+    """Raise ConfigError unless this accelerator is of one process or plain data parallel, and accumulates nothing."""
     from accelerate import DistributedType
+
+    if (steps := accelerator.gradient_accumulation_steps) != 1:
+        raise ConfigError(
+            f"launch: gradient_accumulation_steps is {steps}, which is not followed: an update is of one batch, "
+            "in parts that fit in memory (trainer.rows); remove it, and raise trainer.batch for a larger one."
+        )
 
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):

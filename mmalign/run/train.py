@@ -97,7 +97,11 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     # Only one process previews and evaluates: a forward must not wait for the others to share buffers.
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
-        gradient_accumulation_steps=1, log_with=tracker, project_dir=str(directory.path), kwargs_handlers=[wrapping]
+        mixed_precision="no",
+        gradient_accumulation_steps=1,
+        log_with=tracker,
+        project_dir=str(directory.path),
+        kwargs_handlers=[wrapping],
     )
     check_accelerator(accelerator)
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter

@@ -93,11 +93,8 @@ class Session:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of `loss`, times the scale that the update divides by."""
-        loss = self.update_rule.scaler.scale(loss)
-        if self.accelerator is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            self.accelerator.backward(loss)
+        # Not `accelerator.backward`: it divides and scales by options of the launch, which weights do not know of.
+        self.update_rule.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def update(self, trained: bool) -> None:
         """Apply the accumulated gradient; without any valid row anywhere, momentum alone must not move the weights."""
@@ -130,6 +127,7 @@ class Session:
             numbers["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._seconds.clear()
         self.step += 1
+        self.update_rule.count = self.step * self.trainer.minibatches  # also where there were fewer rows than that
         self.latest = {name: float(value) for name, value in numbers.items()}
         self.record(self.step, self.latest)
 

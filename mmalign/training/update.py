@@ -28,7 +28,7 @@ class Update:
     def __init__(self, parameters: Sequence[nn.Parameter], trainer: Trainer, scaled: bool = False) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.trainer = trainer
-        self.count = 0
+        self.count = 0  # of updates, those skipped included: the place in the schedule
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
         )
@@ -53,14 +53,15 @@ class Update:
             group["lr"] = self.lr
         if torch.isfinite(norm):  # a non-finite gradient would destroy the weights; it is logged as such instead
             self.scaler.step(self.optimizer)
-            self.count += 1
             self._track_average()
+        self.count += 1
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def forget(self) -> None:
-        """Drop the accumulated gradient without a step."""
+        """Drop the accumulated gradient without a step; the schedule moves on."""
+        self.count += 1
         self.optimizer.zero_grad(set_to_none=True)
 
     @contextmanager

@@ -40,14 +40,19 @@ def test_a_run_says_so_at_its_start(
     assert not (tmp_path / "run").exists()
 
 
-def test_plain_launches_pass_and_both_names_are_said(fresh_state: None) -> None:
+def test_plain_launches_pass_and_both_names_are_said(fresh_state: None, caplog: pytest.LogCaptureFixture) -> None:
     from accelerate import Accelerator, DistributedType
 
     check_environment({"ACCELERATE_USE_FSDP": "false", "ACCELERATE_MIXED_PRECISION": "bf16"})
+    assert "mixed_precision bf16 is not followed; adapter.dtype" in caplog.text
     with pytest.raises(ConfigError, match=r"^launch: FSDP and DeepSpeed is configured"):
         check_environment({"ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_DEEPSPEED": "true"})
     accelerator = Accelerator(cpu=True)
     check_accelerator(accelerator)
+    accelerator.gradient_accumulation_steps = 4
+    with pytest.raises(ConfigError, match=r"launch: gradient_accumulation_steps is 4, which is not followed"):
+        check_accelerator(accelerator)
+    accelerator.gradient_accumulation_steps = 1
     for kind in DistributedType:
         accelerator.state.distributed_type = kind
         if kind.value in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU"):

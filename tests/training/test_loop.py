@@ -102,3 +102,25 @@ def test_a_replay_that_differs_stops_the_run_naming_the_station() -> None:
         check_start(problem.policy, wrong, len(wrong), fresh=True)
     check_start(problem.policy, wrong, len(wrong), fresh=False)  # a resumed run has left its reference
     assert tolerance(problem.policy) == 1e-3
+
+
+def test_the_schedule_ends_with_the_run_though_there_are_fewer_rows_than_minibatches() -> None:
+    problem = Problem(steps=4, minibatches=64, lr_end=0.0, warmup=0)
+    train(problem.policy, problem.objective, problem.session)
+    assert problem.session.update_rule.count == 4 * 64
+
+
+def test_a_launch_does_not_scale_the_gradient() -> None:
+    class Dividing:
+        """What accelerate does where the launch asked for accumulation."""
+
+        num_processes = 1
+
+        def backward(self, loss: torch.Tensor) -> None:
+            (loss / 4).backward()
+
+    plain, launched = Problem(steps=1), Problem(steps=1)
+    launched.session.accelerator = Dividing()
+    for problem in (plain, launched):
+        train(problem.policy, problem.objective, problem.session)
+    assert launched.lines[0][1]["grad/norm"] == plain.lines[0][1]["grad/norm"]

@@ -37,6 +37,17 @@ def test_the_rate_falls_along_half_a_cosine_to_its_end_over_all_updates() -> Non
     assert seen[2:] == pytest.approx(expected)
 
 
+def test_updates_that_are_skipped_count_in_the_schedule() -> None:
+    trainer = Trainer(steps=6, lr=1.0, lr_end=0.1)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    update, seen = Update([weight], trainer), []
+    for step in range(6):
+        seen.append(update.lr)
+        weight.grad = torch.tensor([float("nan") if step == 3 else 1.0])
+        update.forget() if step == 1 else update.apply()
+    assert seen == rates(trainer) and seen[-1] == pytest.approx(0.1)
+
+
 def test_an_end_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match="lr_end must be in"):
         Trainer(lr_end=1.5)
@@ -94,7 +105,7 @@ def test_a_gradient_that_overflows_halves_the_scale_and_moves_nothing() -> None:
     weight.grad = torch.tensor([float("inf")])
     update.scaler.scale(torch.ones(()))  # as a loss would
     assert not update.apply().isfinite()
-    assert torch.equal(weight, before) and update.count == 1
+    assert torch.equal(weight, before) and update.count == 2  # the schedule moves on
     assert update.scaler.get_scale() == scale / 2
 
 

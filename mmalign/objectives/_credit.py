@@ -11,6 +11,7 @@ KL in the reward, with k1 = log π_old - log π_ref of each sampled step (unbias
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -51,9 +52,10 @@ def greedy_scores(
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
     """What the policy's deployed (greedy) answer to each prompt scores, for its `size` rows, and whether it has one.
 
-    Self-critical training: Rennie et al. 2017, 1612.00563.
+    Self-critical training: Rennie et al. 2017, 1612.00563. Rewards that learn from what they score learn nothing here.
     """
-    scores = scored(reward, policy.generate(list(batch), rng))
+    with reward.frozen() if hasattr(reward, "frozen") else nullcontext():
+        scores = scored(reward, policy.generate(list(batch), rng))
     return scores.value.repeat_interleave(size), scores.valid.repeat_interleave(size)
 
 
@@ -64,11 +66,11 @@ def whole(rollout: Rollout, device: torch.device) -> Bool[Tensor, " B"]:
     return ~rollout.truncated.to(device)
 
 
-def rows_of_live_groups(live: Bool[Tensor, " B"], size: int, count: int) -> Int[Tensor, " K"]:
-    """Row numbers of `count` groups: the first live ones in order, then, if these are too few, the first others."""
-    groups = live.reshape(-1, size).any(1)
+def rows_of_live_groups(trained: Bool[Tensor, " B"], size: int, count: int) -> Int[Tensor, " K"]:
+    """Row numbers of `count` groups: the first with a row to train on, in order, then, if too few, the first others."""
+    groups = trained.reshape(-1, size).any(1)
     chosen = torch.argsort(~groups, stable=True)[:count].sort().values
-    return (chosen[:, None] * size + torch.arange(size, device=live.device)).flatten()
+    return (chosen[:, None] * size + torch.arange(size, device=trained.device)).flatten()
 
 
 __all__ = ["RewardKL", "Truncated", "credited", "greedy_scores", "penalised", "rows_of_live_groups", "whole"]

@@ -42,6 +42,8 @@ def output_gradient(reward: Any, rollout: Rollout) -> tuple[Tensor, Float[Tensor
         scores = scored(reward, replace(rollout, output=output, trajectory=trajectory))
         total = scores.value.where(scores.valid, 0.0).sum()
     if not total.requires_grad:
+        if not scores.valid.any():  # nothing could be scored, which statuses and the breaker tell of
+            return torch.zeros_like(leaf), scores.value.detach(), scores.valid
         raise CapabilityError(
             f"reward {type(reward).__name__} calls itself differentiable, and its value has no gradient to the output."
         )

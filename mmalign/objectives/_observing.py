@@ -80,6 +80,9 @@ def _sounds(outputs: Sequence[Audio], side: str) -> Audio:
     rates = {output.rate for output in outputs}
     if len(rates) > 1:
         raise DataError(f"'{side}' holds sound at {sorted(rates)} Hz; resample it to one rate.")
+    channels = {output.samples.shape[1] for output in outputs}
+    if len(channels) > 1:
+        raise DataError(f"'{side}' holds sound of {sorted(channels)} channels; mix it to one number of them.")
     longest = max(output.samples.shape[-1] for output in outputs)
     padded = []
     for output in outputs:

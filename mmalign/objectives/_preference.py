@@ -36,6 +36,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+_CERTAIN = 1e-6  # a mean log-prob this near to 0 counts as this far from it
+
 LossType = Literal[
     "sigmoid",
     "robust",
@@ -121,7 +123,11 @@ def apo_down(chosen: Row, rejected: Row) -> Row:
 
 
 def orpo(chosen: Row, rejected: Row) -> Row:
-    """-log σ of the log odds ratio; both sides are mean log-probs, below 0."""
+    """-log σ of the log odds ratio; both sides are mean log-probs, below 0.
+
+    Closer to 0 than `_CERTAIN` the odds are those of `_CERTAIN`, without gradient: in float32 a sure answer has 0.
+    """
+    chosen, rejected = chosen.clamp(max=-_CERTAIN), rejected.clamp(max=-_CERTAIN)
     return -F.logsigmoid((chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected)))
 
 

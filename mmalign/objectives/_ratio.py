@@ -37,6 +37,7 @@ from mmalign.objectives._divergence import squared_distance
 
 Ratios = Float[Tensor, "B T"]
 PPO_CLIP = 0.2
+FAR = 20.0  # nats past which a ratio counts as this far: e²⁰ is beyond any bound, and stays finite
 
 
 class Region(NamedTuple):
@@ -54,11 +55,17 @@ def trust_region(clip: float, clip_high: float | None, unit: str, event_size: in
     return Region(temperature, clip / per, (clip if clip_high is None else clip_high) / per)
 
 
+def finite_exp(log_ratio: Ratios) -> Ratios:
+    """The ratio, with log-ratios past ±`FAR` counted as that far: infinity times a slope of 0 would be NaN for all."""
+    beyond = log_ratio - log_ratio.clamp(-FAR, FAR)
+    return (log_ratio - beyond.detach()).exp()
+
+
 def clipped_gain(
     delta: Ratios, advantage: Float[Tensor, " B #T"], region: Region, cap: float | None = None
 ) -> tuple[Ratios, Ratios]:
     """τ min(r A, clip(r) A), and r = exp(Δ/τ); `cap` bounds the first r, which matters where A < 0 (dual clip)."""
-    ratio = (delta / region.temperature).exp()
+    ratio = finite_exp(delta / region.temperature)
     bounded = ratio.clamp(1 - region.low, 1 + region.high)
     free = ratio if cap is None else ratio.clamp(max=cap)
     return region.temperature * torch.minimum(free * advantage, bounded * advantage), ratio
@@ -73,4 +80,4 @@ def guarded(dist: StepDist, old: StepDist, mask: Bool[Tensor, "B T"]) -> Ratios:
     return std * (dist.log_prob - old.log_prob) + shift / (2 * std)
 
 
-__all__ = ["Ratios", "Region", "clipped_gain", "guarded", "trust_region"]
+__all__ = ["FAR", "Ratios", "Region", "clipped_gain", "finite_exp", "guarded", "trust_region"]

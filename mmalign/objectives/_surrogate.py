@@ -27,12 +27,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmalign.objectives._ratio import Ratios, Region, clipped_gain
+from mmalign.objectives._ratio import FAR, Ratios, Region, clipped_gain, finite_exp
 
 Surrogate = Literal["clip", "cispo", "sapo", "vespo", "score"]
 Level = Literal["step", "sequence", "joint"]
-
-FAR = 20.0  # nats past which a ratio counts as this far: e²⁰ is beyond any bound, and stays finite
 
 
 def at_level(delta: Ratios, mask: Bool[Tensor, "B T"], level: Level) -> Ratios:
@@ -57,7 +55,7 @@ def gains(
     if kind == "clip":
         return clipped_gain(delta, advantage, region, cap)
     if kind == "cispo":
-        ratio = (delta / region.temperature).exp()
+        ratio = finite_exp(delta / region.temperature)
         return ratio.detach().clamp(max=1 + region.high) * advantage * log_prob, ratio
     ratio = delta.clamp(-FAR, FAR).exp()
     if kind == "sapo":

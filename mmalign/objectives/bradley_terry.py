@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import Mean, ScorePolicy
-from mmalign.core.types import Comparisons, Preference, join
+from mmalign.core.types import Audio, Comparisons, Preference, Rollout, join
 from mmalign.objectives import _weights
 from mmalign.objectives._comparison import Ties, centring, comparison_loss
 from mmalign.objectives._observing import number, observed
@@ -108,8 +108,8 @@ class BradleyTerry:
         return _weights.per_row(mask, mean)
 
     def loss(self, policy: Any, chunk: Comparisons, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Σ weight × loss of these comparisons; both sides pass the network together."""
-        chosen, rejected = policy.score(join([chunk.chosen, chunk.rejected])).chunk(2)
+        """Σ weight × loss of these comparisons."""
+        chosen, rejected = _scores(policy, chunk.chosen, chunk.rejected)
         lead = chosen - rejected
         label = smoothed(chunk.label.to(lead), self.label_smoothing)
         value = comparison_loss(lead, chunk.margin.to(lead), label, chunk.tie, self.ties, self.tie_share)
@@ -120,6 +120,20 @@ class BradleyTerry:
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         return (chunk.weight * value.where(chunk.mask, 0.0)).sum(), metrics
+
+
+def _scores(policy: Any, chosen: Rollout, rejected: Rollout) -> tuple[Tensor, Tensor]:
+    """Of both sides: in one forward pass, or, of pictures or sounds of two sizes, in two."""
+    if len({_size(side.output) for side in (chosen, rejected)}) > 1:
+        return policy.score(chosen), policy.score(rejected)
+    first, second = policy.score(join([chosen, rejected])).chunk(2)
+    return first, second
+
+
+def _size(output: Any) -> tuple[int, ...]:
+    """Of one output; () for texts."""
+    media = output.samples if isinstance(output, Audio) else output
+    return tuple(media.shape[1:]) if isinstance(media, Tensor) else ()
 
 
 __all__ = ["BradleyTerry"]

@@ -88,6 +88,8 @@ class DRAGON:
         """Are the rewards' sets scored one by one, and not by what `combine` makes of their rows?"""
         return self.builder in ("greedy_swap", "knockout")
 
+    by_set = by_member  # and each set holds one output per prompt, whatever a slot is `over`
+
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
         pairs = self.build(sample_groups(policy, batch, self.samples_per_prompt, rng))

@@ -127,8 +127,13 @@ class GRPO:
 
     needs: ClassVar[type] = StepPolicy
 
+    @property
+    def absolute(self) -> bool:
+        """Are scores compared beyond their group, so that they must mean the same in every call of the reward?"""
+        return self.baseline in ("greedy", "none")
+
     def __post_init__(self) -> None:
-        least = 1 if self.baseline in ("greedy", "none") else 2
+        least = 1 if self.absolute else 2
         faults = [
             f"{name}: {value} is out of range; {rule}."
             for name, value, fine, rule in (
@@ -163,7 +168,7 @@ class GRPO:
                 f"clip: {self.clip} is no mean-space value (published: 1e-5 to 0.2); set clip_unit: nats.",
             ),
             (
-                self.baseline in ("greedy", "none") and self.std != "none",
+                self.absolute and self.std != "none",
                 f"std: {self.std} is a spread around the group's mean, and baseline: {self.baseline} has none; "
                 "set std: none (and whiten: true to scale by the batch).",
             ),
@@ -222,7 +227,7 @@ class GRPO:
             scores=replace(scores, parts=parts),
         )
         if self.keep_groups is not None:
-            found = found[rows_of_live_groups(live, self.group_size, self.keep_groups)]
+            found = found[rows_of_live_groups(trained, self.group_size, self.keep_groups)]
         if self.beta and found.ref is None:
             found = replace(found, ref=self._reference(policy, found.rollout))
         return found
@@ -245,7 +250,7 @@ class GRPO:
         self, policy: Any, batch: Sequence[Prompt], value: Tensor, valid: Tensor, rollout: Rollout, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages, rows of live groups, and which entries count."""
-        if self.baseline in ("greedy", "none"):
+        if self.absolute:
             reference: Tensor | float = 0.0
             if self.baseline == "greedy":
                 reference, known = greedy_scores(policy, self.reward, batch, self.group_size, rng)

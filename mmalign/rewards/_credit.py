@@ -44,15 +44,18 @@ class Credit:
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        starts = range(0, len(rollout), self.rows or len(rollout) or 1)
-        step = self.rows or len(rollout)
-        embedding = torch.cat([self.reward.embed(rollout[i : i + step]) for i in starts])
+        embedding = self.embed(rollout)
         sound = embedding.detach().isfinite().all(1)
         if self.over == "batch":
             sets = torch.zeros(len(rollout), dtype=torch.long)
         else:
             sets = torch.unique(rollout.group, return_inverse=True)[1]
         return self._scored(embedding, sound, sets.to(embedding.device))
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """Embeddings of B rows, `rows` at a time."""
+        step = self.rows or len(rollout) or 1
+        return torch.cat([self.reward.embed(rollout[i : i + step]) for i in range(0, len(rollout), step)])
 
     def _scored(self, embedding: Float[Tensor, "B D"], sound: Tensor, sets: Int[Tensor, " B"]) -> Scores:
         value = embedding.new_full((len(embedding),), float("nan"), dtype=torch.float32)

@@ -66,7 +66,7 @@ class Guarded:
         # A slot made of a set reward is also one: objectives that re-score sets find these, others must not.
         judge = self.__dict__.get("reward")
         if name in ("embed", "score", "credit", "swap_scores") and isinstance(judge, Credit):
-            return getattr(judge.reward, name)
+            return judge.embed if name == "embed" else getattr(judge.reward, name)
         raise AttributeError(f"{type(self).__name__} '{self.__dict__.get('name')}' has no attribute '{name}'")
 
     @property

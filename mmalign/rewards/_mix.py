@@ -119,6 +119,13 @@ class Mix:
         return bool(self.combination.differentiable) and all(slot.differentiable for slot in self._trained)
 
     @property
+    def relative(self) -> bool:
+        """Does the value of a row depend on the others of its group? Those of two calls then do not compare."""
+        alone = len(self._trained) == 1 and isinstance(self.combination, WeightedSum)
+        by_scale = getattr(self.combination, "scale", "raw") == "group_z" and not alone
+        return bool(getattr(self.combination, "relative", by_scale))
+
+    @property
     def over_ranks(self) -> Mean:
         """Averages over processes, for combinations that learn from all rows; the loop sets it."""
         return getattr(self.combination, "over_ranks", one_process)

@@ -200,6 +200,18 @@ def check_fit(parts: Parts) -> None:
             f"combine: objective '{parts.file.objective['name']}' takes each reward by its weight, so '{combine}' "
             "would have no effect; remove the section."
         )
+    grouped = [name for name, slot in parts.reward.slots.items() if slot.over == "group"] if parts.reward else []
+    if grouped and getattr(parts.objective, "by_set", False):
+        raise ConfigError(
+            f"rewards.{grouped[0]}.over: group has no effect with builder '{parts.objective.builder}', whose sets hold "
+            "one output per prompt; remove it, or set builder: pair."
+        )
+    if getattr(parts.objective, "absolute", False) and parts.reward is not None and parts.reward.relative:
+        raise ConfigError(
+            f"combine: '{combine}' puts rewards on a common scale within each group, but objective "
+            f"'{parts.file.objective['name']}' (baseline: {parts.objective.baseline}) compares scores beyond it; set "
+            "combine: {name: weighted_sum, scale: running}, or raw where the rewards' units agree."
+        )
     modality = parts.policy.modality
     rewards = {f"rewards.{name}": slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
     rewards |= {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}

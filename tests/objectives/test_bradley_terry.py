@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.core.errors import ConfigError, DataError
-from mmalign.core.types import Preference, Prompt
+from mmalign.core.types import Audio, Preference, Prompt
 from mmalign.objectives._comparison import Ties, centring, comparison_loss, log_tie, log_win
+from mmalign.objectives._observing import batched
 from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.policies.scorer import Scorer
 from tests.objectives.driving import alone, stream
@@ -203,3 +204,29 @@ def test_faults_are_said() -> None:
         policy.observe([Prompt("a"), Prompt("b")], ["x"])
     with pytest.raises(ValueError, match=r"needs an adapter that makes scores, and this one \(Linear\) makes latents"):
         Scorer(nn.Linear(1, 1))
+
+
+def test_sides_of_two_sizes_are_scored_apart() -> None:
+    class Bright:
+        modality = "image"
+
+        def __init__(self) -> None:
+            self.module, self.device = nn.Linear(1, 1), torch.device("cpu")
+
+        def read(self, prompts: Any, outputs: Tensor) -> list[dict[str, Tensor]]:
+            return [{"value": picture.mean()[None]} for picture in outputs]
+
+        def score(self, inputs: list[dict[str, Tensor]]) -> Tensor:
+            return self.module(torch.stack([row["value"] for row in inputs]))[:, 0]
+
+    policy = Scorer(Bright())
+    even = [Preference(Prompt("a"), torch.full((3, 8, 8), 0.1 * i), torch.full((3, 8, 8), 0.5)) for i in range(3)]
+    uneven = [replace(row, rejected=torch.full((3, 6, 5), 0.5)) for row in even]
+    (one, _, _), (other, _, _) = (loss_of(BradleyTerry(), rows, policy) for rows in (even, uneven))
+    torch.testing.assert_close(one, other)
+
+
+def test_mono_and_stereo_in_one_batch_are_named() -> None:
+    sounds = [Audio(torch.zeros(1, channels, 10), 16_000) for channels in (1, 2)]
+    with pytest.raises(DataError, match=r"'chosen' holds sound of \[1, 2\] channels; mix it to one number"):
+        batched(sounds, "chosen")

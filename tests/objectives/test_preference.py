@@ -128,3 +128,10 @@ def test_ipo_with_soft_label() -> None:
     z = scalar(0.2).requires_grad_()
     preference.ipo(z, z, scalar(0.7)).sum().backward()
     assert z.grad is not None and abs(z.grad.item()) < 1e-12
+
+
+def test_orpo_of_answers_that_are_certain_is_finite() -> None:
+    chosen, rejected = (torch.zeros(2, requires_grad=True) for _ in range(2))
+    loss = preference.orpo(chosen, rejected).sum()
+    assert loss.item() == pytest.approx(2 * np.log(2))
+    assert all(slope.isfinite().all() for slope in torch.autograd.grad(loss, (chosen, rejected)))

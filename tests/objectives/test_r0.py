@@ -12,6 +12,7 @@ from mmalign.objectives import objectives
 from mmalign.objectives._anchoring import squared_distance, start_weights
 from mmalign.objectives._gradients import inward, output_gradient
 from mmalign.objectives.r0 import R0
+from mmalign.rewards import Mix
 from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.objectives.test_grpo import moved
@@ -301,3 +302,19 @@ def test_a_part_of_a_set_is_refused() -> None:
         accumulate(policy, objective, part)
     with pytest.raises(CapabilityError, match=r"r0: spread scores a set, and this part .* set trainer.rows: 0"):
         accumulate(policy, objective, found, rows=2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_a_chunk_of_which_nothing_can_be_scored_stops_nothing(rows: int) -> None:
+    @dataclass
+    class Sometimes(Axis):
+        def __call__(self, rollout: Rollout) -> Scores:
+            if any(len(prompt.text) == 2 for prompt in rollout.prompts):
+                raise RuntimeError("not now")
+            return super().__call__(rollout)
+
+    policy, objective = GaussianPolicy(), R0(Mix({"near": Sometimes(0, 1.0)}))
+    experience = collect(policy, objective, prompts(4))
+    found = gradient(policy, objective, experience, rows)
+    assert found.norm() > 0
+    torch.testing.assert_close(found, gradient(policy, objective, experience, 4), rtol=1e-5, atol=1e-7)

@@ -10,9 +10,11 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.objectives._advantages import whitened
 from mmalign.objectives._credit import penalised, rows_of_live_groups
-from mmalign.objectives._ratio import Region
+from mmalign.objectives._ratio import Region, trust_region
 from mmalign.objectives._surrogate import at_level, gains, gamma_weight
 from mmalign.objectives.grpo import GRPO
+from mmalign.rewards import Mix
+from mmalign.rewards.combine.weighted_sum import WeightedSum
 from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.objectives.test_grpo import moved
@@ -138,6 +140,34 @@ def test_self_critical_training_measures_against_the_greedy_answer() -> None:
     assert torch.allclose(experience.advantage[:3, 0], own[:3] - against[0])
     assert experience.mask[:3, 0].all() and not experience.mask[3:].any()
     assert accumulate(policy, objective, experience)["rows/dropped"] == 0.5
+
+
+def test_scoring_the_greedy_answer_teaches_the_combination_nothing() -> None:
+    class Greedy(GaussianPolicy):
+        def generate(self, batch: Any, rng: torch.Generator) -> Rollout:
+            return super().sample(batch, torch.Generator().manual_seed(5))
+
+    sum_of_both = WeightedSum(scale="running")
+    reward = Mix({"near": NearPoint(), "other": NearPoint((0.9, -0.9))}, combination=sum_of_both)
+    collect(Greedy(), GRPO(reward, group_size=3, baseline="greedy", std="none", surrogate="score"), prompts(2))
+    assert sum_of_both.state_dict()["near"][0] == 6  # the sampled rows, and none of the greedy ones
+
+
+@pytest.mark.parametrize("options", [{"baseline": "none", "std": "none"}, {}], ids=["none", "mean"])
+def test_groups_that_cannot_train_are_not_kept(options: dict[str, Any]) -> None:
+    nan, bad = float("nan"), [Status.ERROR] * 2 + [Status.OK] * 6
+    objective = GRPO(Fixed([nan, nan, 1, 0, 0, 1, 2, 4], bad), group_size=2, keep_groups=2, **options)
+    experience = collect(GaussianPolicy(), objective, prompts(4))
+    assert experience.mask.any(1).all() and [p.text for p in experience.rollout.prompts] == ["xx"] * 2 + ["xxx"] * 2
+
+
+@pytest.mark.parametrize("advantage", [1.0, 0.0, -1.0])
+@pytest.mark.parametrize("kind", ["clip", "cispo", "sapo", "vespo", "score"])
+def test_a_ratio_beyond_floats_spoils_no_gradient(kind: Any, advantage: float) -> None:
+    delta = torch.tensor([[100.0, -200.0, 0.1]], requires_grad=True)
+    gain, ratio = gains(kind, delta, delta, torch.tensor([[advantage]]), trust_region(0.2, None, "nats", 1))
+    assert gain.isfinite().all() and ratio.isfinite().all()
+    assert torch.autograd.grad(gain.sum(), delta)[0].isfinite().all()
 
 
 def test_one_output_is_enough_against_no_group() -> None:

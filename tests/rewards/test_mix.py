@@ -206,3 +206,26 @@ def test_a_guarded_slot_says_whose_attribute_is_missing():
 
 def test_scores_of_a_mix_are_scores():
     assert isinstance(Mix({"a": Brightness()})(pictures()), Scores)
+
+
+def test_only_combinations_within_groups_are_relative():
+    one, two = {"a": Slot(NearPoint())}, {"a": Slot(NearPoint()), "b": Slot(NearPoint())}
+    watched = {**one, "b": Slot(NearPoint(), monitor=True)}
+    scaled = {"name": "weighted_sum"}
+    assert not mix(one, scaled).relative and mix(two, scaled).relative and not mix(watched, scaled).relative
+    for name, relative in {"rank": True, "minimum": True, "product": False, "log_sigmoid": False}.items():
+        assert mix(two, {"name": name}).relative is relative, name
+    assert mix(two, {"name": "ensemble", "how": "vote", "scale": "raw"}).relative
+    assert not mix(two, {"name": "ensemble", "scale": "raw"}).relative
+
+
+def test_a_slot_embeds_sets_in_its_pieces_for_others_too():
+    class Counting(NearGaussian):
+        sizes: list = []
+
+        def embed(self, rollout):
+            self.sizes.append(len(rollout))
+            return super().embed(rollout)
+
+    member = mix({"near": Slot(Counting(), call_rows=5)}).members["near"][0]
+    assert torch.equal(member.embed(points()), NearGaussian().embed(points())) and Counting.sizes == [5, 5, 2]

@@ -122,6 +122,13 @@ def test_what_cannot_work_together_is_said_before_anything_loads(run_file: RunFi
         build(load(path, changes))
     with pytest.raises(ConfigError, match=r"combine: objective 'r0' takes each reward by its weight, so 'minimum'"):
         build(load(path, ["objective={name: r0}", "policy={name: few_step}", "combine={name: minimum}"]))
+    absolute = ["objective={name: grpo, baseline: none, std: none}", "rewards.more={name: sharpness}"]
+    with pytest.raises(ConfigError, match=r"combine: 'weighted_sum' puts rewards .* within each group.*baseline: none"):
+        build(load(path, absolute))
+    build(load(path, [*absolute, "combine={name: weighted_sum, scale: running}"]))
+    grouped = ["rewards={set: {name: vendi, encoder: {name: spectral}, over: group}}", "objective={name: dragon}"]
+    with pytest.raises(ConfigError, match=r"rewards.set.over: group has no effect with builder 'greedy_swap'"):
+        build(load(path, grouped))
 
 
 def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:

@@ -3,6 +3,7 @@
 A combination is called as `combination(parts, weights, group)` with `parts` the `Scores` of every trained slot (equal
 B), `weights` their weights and `group` (B,) the prompt each row belongs to, and returns `Scores`. It also says its
 `bounds` from the slots' ranges, the slots its options `mentions`, and whether gradient passes (`differentiable`).
+One whose value of a row depends on the rest of its group says so by `scale: group_z` or `relative = True`.
 Stateful ones have `state_dict`, `load_state_dict` and an `adapting` switch; with `over_ranks` (a `Mean`, set by the
 loop) their state follows the rows of every process and stays the same on all.
 

@@ -50,6 +50,11 @@ class Ensemble:
         """A vote is not."""
         return self.how != "vote"
 
+    @property
+    def relative(self) -> bool:
+        """A vote is about the member's mean of the group."""
+        return self.how == "vote" or self.scale == "group_z"
+
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows."""
         values = stacked(parts, self.scale, group)

@@ -21,6 +21,7 @@ class Rank:
     """The weighted sum of ranks in [0, 1] (worst to best of the prompt's group; ties share). Outliers count once."""
 
     differentiable = False
+    relative = True
     mentions = ()
 
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:

@@ -34,6 +34,7 @@ class Stratified:
     low: float = 0.05
     high: float = 0.05
     differentiable = False
+    relative = True
 
     def __post_init__(self) -> None:
         if not (self.low >= 0 and self.high >= 0 and self.low + self.high < 1):

@@ -1,16 +1,26 @@
-"""The command line of a pipeline: run files, and changes of them."""
+"""The command line of a pipeline: run files, changes of them, and faults told in sentences."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os.path
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmalign.core.errors import MmalignError
 
 
 def files_and_changes(
     told: str | None, defaults: Sequence[Path], words: Sequence[str] | None = None
 ) -> tuple[list[Path], tuple[str, ...]]:
     """Run files (as many as there are defaults, which stand where none is named) and `key.path=value` changes.
+
+    A word that is a file is a run file, also with a "=" in its name.
 
     Args:
         told: what `--help` says first.
@@ -20,8 +30,34 @@ def files_and_changes(
     parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="RUN.yaml|KEY.PATH=VALUE")
     given = parser.parse_args(words).words
-    files = [Path(word) for word in given if "=" not in word]
+    changes = tuple(word for word in given if "=" in word and not os.path.isfile(word))  # noqa: PTH113 (long words)
+    files = [Path(word) for word in given if word not in changes]
     if len(files) not in (0, len(defaults)):
         names = " ".join(path.name for path in defaults)
         parser.error(f"name {len(defaults)} run file(s), in place of {names}, or none; found {len(files)}")
-    return files or list(defaults), tuple(word for word in given if "=" in word)
+    return files or list(defaults), changes
+
+
+def change(at: str, value: Any) -> str:
+    """`at=value` for a run file; a path, or any plain data, is read there as what it is, whatever characters it has."""
+    plain = str(value) if isinstance(value, Path) else value
+    text = yaml.safe_dump([plain], default_flow_style=True, sort_keys=False, width=sys.maxsize)
+    return f"{at}={text.strip()[1:-1]}"
+
+
+@contextmanager
+def faults_told() -> Iterator[None]:
+    """Inside it, as in `mmalign` itself, an error raised on purpose is a sentence, no traceback, and exit code 2."""
+    try:
+        yield
+    except MmalignError as error:
+        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        raise SystemExit(130) from None

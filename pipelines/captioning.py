@@ -16,8 +16,9 @@ from mmalign.core.config import load
 from mmalign.core.files import write_beside
 from mmalign.core.rng import stream
 from mmalign.run.build import build
-from pipelines._command_line import files_and_changes
-from pipelines._written_out import held_out, train_between_measurements
+from mmalign.run.train import held_out
+from pipelines._command_line import faults_told, files_and_changes
+from pipelines._written_out import train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "captioner.yaml"
 
@@ -57,4 +58,5 @@ def captions(policy: Any, prompts: list[Any]) -> list[str]:
 
 if __name__ == "__main__":
     (chosen,), changed = files_and_changes(__doc__, [CONFIG])
-    main(chosen, changed)
+    with faults_told():
+        main(chosen, changed)

@@ -25,6 +25,7 @@ from mmalign.miniworld.language import CaptionError, parse
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.rewards._clip_towers import Source, Towers, load_towers
 from mmalign.rewards._corruption import WAYS, corrupted
+from pipelines._command_line import faults_told
 
 Judge = Callable[[str], bool]
 HIDDEN = 512  # features between the head's two layers, the paper's
@@ -124,8 +125,11 @@ if __name__ == "__main__":
     for option in ("checkpoint", "model", "pretrained"):
         parser.add_argument(f"--{option}", default="")
     given = parser.parse_args()
-    named = Source(given.checkpoint, given.model, given.pretrained)
-    if given.scenes:
-        main(of_scenes(given.scenes), named, given.out, in_scenes)
-    else:
-        main(captions_in(given.captions), named, given.out, lambda text: False)
+    if not given.captions and not given.scenes:
+        parser.error("name a file of captions, or --scenes and how many")
+    with faults_told():
+        named = Source(given.checkpoint, given.model, given.pretrained)
+        if given.scenes:
+            main(of_scenes(given.scenes), named, given.out, in_scenes)
+        else:
+            main(captions_in(given.captions), named, given.out, lambda text: False)

@@ -15,8 +15,9 @@ from mmalign.core.types import Prompt
 from mmalign.evaluation.report.boxes import drawing
 from mmalign.media.image import enlarged, to_pil, write_image
 from mmalign.run.build import Parts, build
-from pipelines._command_line import files_and_changes
-from pipelines._written_out import held_out, train_between_measurements
+from mmalign.run.train import held_out
+from pipelines._command_line import faults_told, files_and_changes
+from pipelines._written_out import train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "grounder.yaml"
 SHOWN_PIXELS = 256
@@ -49,4 +50,5 @@ def show(parts: Parts, prompts: list[Prompt], folder: Path) -> None:
 
 if __name__ == "__main__":
     (chosen,), changed = files_and_changes(__doc__, [CONFIG])
-    main(chosen, changed)
+    with faults_told():
+        main(chosen, changed)

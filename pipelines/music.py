@@ -25,6 +25,7 @@ from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.run.train import Finished
+from pipelines._command_line import change, faults_told
 
 CONFIG = Path(__file__).parents[1] / "configs" / "text_to_audio" / "stable_audio_dragon.yaml"
 Objective = Literal["dragon", "grpo", "r0"]
@@ -59,15 +60,15 @@ def changes_for(run: RunFile, target: str, objective: Objective = "dragon", pair
     if place.is_file() and place.suffix in (".jsonl", ".parquet", ".csv"):
         if objective != "dragon":
             raise ConfigError(f"--objective {objective}: preferences are learned by DPO; leave it out.")
-        return [*PREFERENCES, f"data={{name: preferences, path: {place}, held_out: 0.1}}"]
+        return [*PREFERENCES, change("data", {"name": "preferences", "path": str(place), "held_out": 0.1})]
     if place.suffix == ".txt" and not pairs:
         raise ConfigError(
             "--pairs: descriptions are compared with sounds across a CLAP's modality gap; name a JSONL of sounds with "
             "their captions, or none."
         )
     slot = pointed(run, place)
-    told = [f"rewards.{slot}.pairs={pairs}"] if pairs else []
-    return [f"rewards.{slot}.reference={place}", *told, *formed(run, objective)]
+    told = [change(f"rewards.{slot}.pairs", pairs)] if pairs else []
+    return [change(f"rewards.{slot}.reference", place), *told, *formed(run, objective)]
 
 
 def pointed(run: RunFile, place: Path) -> str:
@@ -95,8 +96,9 @@ def formed(run: RunFile, objective: Objective) -> list[str]:
     if objective == "grpo" and knob and policy.get(knob) == 0:
         changes = [*changes, f"policy.{knob}={level}"]
     if objective == "r0" and policy["name"] != "few_step":
-        kept = "".join(f", {name}: {policy[name]}" for name in KEPT if name in policy)
-        changes = [*changes, f"policy={{name: few_step, num_inference_steps: 4, eval_steps: 4{kept}}}"]
+        kept = {name: policy[name] for name in KEPT if name in policy}
+        few = {"name": "few_step", "num_inference_steps": 4, "eval_steps": 4, **kept}
+        changes = [*changes, change("policy", few)]
     return changes
 
 
@@ -119,4 +121,5 @@ if __name__ == "__main__":
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--out", type=Path, default=Path("runs/music"))
     given = parser.parse_intermixed_args()
-    main(given.config, given.target, given.objective, given.pairs, given.changes, given.out)
+    with faults_told():
+        main(given.config, given.target, given.objective, given.pairs, given.changes, given.out)

@@ -17,6 +17,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from pipelines._command_line import faults_told
 from pipelines.results import RESULTS, across_seeds, keep, run_seed
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "audio.yaml"
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_told():
+        main()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmalign.cli.main import application
 from mmalign.miniworld.tunes.styles import STYLES
+from pipelines._command_line import faults_told
 
 ASSETS = Path(__file__).parents[1] / "assets"
 _GENERATOR = [
@@ -52,4 +53,5 @@ def call(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_told():
+        main()

@@ -19,12 +19,12 @@ import torch
 
 import mmalign
 from mmalign.core.config import load
-from mmalign.core.rng import stream
 from mmalign.core.types import Prompt
 from mmalign.media.image import contact_sheet
+from mmalign.run.load import Trained
 from mmalign.run.train import Finished
 from mmalign.training.checkpoint import latest
-from pipelines._command_line import files_and_changes
+from pipelines._command_line import change, faults_told, files_and_changes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,23 +43,24 @@ def main(
     taught = mmalign.train(imitate, out=out / "imitate")
     start = latest(taught.directory.checkpoints) / "adapter"
     aligned = mmalign.train(align, [*started_from(start, align), *changes], out=out / "align")
+    writers = {"imitated": mmalign.load_run(out / "imitate"), "aligned": mmalign.load_run(out / "align")}  # as saved
     requests = aligned.parts.source.held_out_items()[:8]
-    album(requests, {"imitated": taught, "aligned": aligned}, aligned).save(out / "rewrites.png")
+    album(requests, writers, aligned).save(out / "rewrites.png")
     print(f"pictures       {out / 'rewrites.png'}")
 
 
 def started_from(folder: Path, align: Path) -> list[str]:
     """The change that lets the second stage start where the first ended: a LoRA goes on, full weights are the model."""
     lora = "lora" in load(align).adapter
-    return [f"adapter.{'start_lora' if lora else 'model'}={folder}"]
+    return [change(f"adapter.{'start_lora' if lora else 'model'}", folder)]
 
 
-def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finished) -> Image:
+def album(requests: Sequence[Prompt], writers: dict[str, Trained], judge: Finished) -> Image:
     """A sheet with a column per request: as it came, then in the words of each writer."""
     through = next(slot.reward for slot in judge.parts.reward.slots.values())
     texts = {"request": [request.text for request in requests]}
     for name, run in writers.items():
-        texts[name] = list(run.parts.policy.generate(requests, stream(0, "album")).output)
+        texts[name] = list(run.generate(requests).output)
     pictures = [through.made(requests, lines).output for lines in texts.values()]
     captions = [f"{name}: {line}" for name, lines in texts.items() for line in lines]
     return contact_sheet(torch.cat(pictures), captions, columns=len(requests))
@@ -67,4 +68,5 @@ def album(requests: Sequence[Prompt], writers: dict[str, Finished], judge: Finis
 
 if __name__ == "__main__":
     (first, second), changed = files_and_changes(__doc__, [IMITATE, ALIGN])
-    main(first, second, changed)
+    with faults_told():
+        main(first, second, changed)

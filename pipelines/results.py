@@ -3,9 +3,10 @@
     python -m pipelines.results configs/scenes/grpo_verifier.yaml --seeds 0 1 2
     python -m pipelines.results          # print the table of everything committed
 
-Every seed is a full `mmalign train`; one that has finished in its folder already is read, not run again. The JSON holds
-each seed's before and after with intervals and the commit it ran at, and the means. With `trainer.evaluate_every` a
-picture is drawn beside it: the reward that was trained on against the truth, on held-out prompts, over training.
+Every seed is a full `mmalign train`; one that has finished in its folder already, with the same options, is read, not
+run again. The JSON holds each seed's before and after with intervals and the commit it ran at, and the means. With
+`trainer.evaluate_every` a picture is drawn beside it: the reward that was trained on against the truth, on held-out
+prompts, over training. Only what `configs/` says, unchanged, is written where it is committed; all else among the runs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shlex
 import statistics
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,11 @@ from mmalign.core.config import load
 from mmalign.core.files import write_beside
 from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
 from mmalign.run.train import train
+from pipelines._command_line import faults_told
+from pipelines._finished import require_same
 
-RESULTS = Path(__file__).parents[1] / "assets" / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "assets" / "results"
 
 
 def run_name(config: Path, changes: list[str]) -> str:
@@ -31,10 +36,23 @@ def run_name(config: Path, changes: list[str]) -> str:
     return f"{config.stem}-{told}" if changes else config.stem
 
 
+def place(config: Path, changes: list[str], runs: Path) -> Path:
+    """Where the JSON goes: into the checkout's results only if what runs is a committed run file as it is."""
+    committed = not changes and config.resolve().is_relative_to(ROOT.resolve() / "configs")
+    return (RESULTS if committed else runs) / f"{run_name(config, changes)}.json"
+
+
 def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str, Any]:
-    """Train one seed, unless it is there, and return its summary."""
-    if not (out / "summary.json").exists():
-        train(load(config, [*changes, f"trainer.seed={seed}"]), out=out)
+    """Train one seed, unless it is there, and return its summary.
+
+    Raises:
+        ConfigError: what is there is another run.
+    """
+    run = load(config, [*changes, f"trainer.seed={seed}"])
+    if (out / "summary.json").exists():
+        require_same(out, run)
+    else:
+        train(run, out=out)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     commit = json.loads((out / "environment.json").read_text())["commit"]
     kept = {"rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
@@ -63,7 +81,7 @@ def scissors(runs: list[dict[str, Any]], last: int) -> str | None:
                 if name in entry and entry["step"] < last:
                     points.setdefault(int(entry["step"]), []).append(entry[name])
         series.append(Series(name, [(step, statistics.fmean(points[step])) for step in sorted(points)], tone))
-    return standalone(aligned_chart(*series)) if len(series[0].points) > 2 else None
+    return standalone(aligned_chart(series[0], series[1])) if len(series[0].points) > 2 else None
 
 
 def _of_role(rows: list[dict[str, Any]], role: str) -> list[dict[str, Any]]:
@@ -129,7 +147,7 @@ def table() -> str:
 
 
 def main() -> None:
-    """Run the seeds and write `assets/results/<config>.json`; without a run file print the table of all results."""
+    """Run the seeds and write their JSON; without a run file print the table of all that are committed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?")
     parser.add_argument("changes", nargs="*", help="key.path=value")
@@ -140,13 +158,16 @@ def main() -> None:
         name = run_name(given.config, given.changes)
         runs = [run_seed(given.config, seed, given.changes, given.runs / f"{name}-{seed}") for seed in given.seeds]
         words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
-        command = " ".join(["python -m pipelines.results", *words])
-        keep(RESULTS / f"{given.config.stem}.json", {"command": command, "mean": across_seeds(runs), "seeds": runs})
+        path = place(given.config, given.changes, given.runs)
+        command = f"python -m pipelines.results {shlex.join(words)}"
+        keep(path, {"command": command, "mean": across_seeds(runs), "seeds": runs})
         if picture := scissors(runs, load(given.config, given.changes).trainer.steps):
-            with write_beside(RESULTS / f"{given.config.stem}.svg") as beside:
+            with write_beside(path.with_suffix(".svg")) as beside:
                 beside.write_text(picture, encoding="utf-8")
+        print(f"written        {path}")
     print(table())
 
 
 if __name__ == "__main__":
-    main()
+    with faults_told():
+        main()

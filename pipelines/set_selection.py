@@ -26,7 +26,8 @@ from mmalign.objectives.dragon import DRAGON
 from mmalign.rewards.fad import Fad
 from mmalign.rewards.song_fad import SongFad
 from mmalign.run.build import Parts, build
-from pipelines._written_out import held_out
+from mmalign.run.train import held_out
+from pipelines._command_line import faults_told
 from pipelines.music_rewards import CONFIG
 from pipelines.results import RESULTS, keep
 
@@ -96,4 +97,5 @@ def markdown(mean: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_told():
+        main()

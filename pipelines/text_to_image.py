@@ -17,9 +17,10 @@ from mmalign.core.rng import stream
 from mmalign.core.types import Rollout, Scores
 from mmalign.media.image import contact_sheet
 from mmalign.run.build import build
+from mmalign.run.train import held_out
 from mmalign.training.session import Session
-from pipelines._command_line import files_and_changes
-from pipelines._written_out import held_out, train_between_measurements
+from pipelines._command_line import faults_told, files_and_changes
+from pipelines._written_out import train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grpo_verifier.yaml"
 
@@ -30,14 +31,15 @@ def colourful(prompt: mmalign.Prompt, output: torch.Tensor) -> float:
     return float((output.amax(0) - output.amin(0)).mean())
 
 
-def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/pipeline")) -> None:
-    """Build, measure, train, measure again, and leave a sheet of pictures."""
+def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/pipeline")) -> list[Any]:
+    """Build, measure, train, measure again; leaves sheets of pictures, and the trained weights, in `out`."""
     parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
     parts.load()
 
     sheets = Sheets(held_out(parts)[:16], out)
-    train_between_measurements(parts, {"colourful": colourful()}, [sheets])
+    rows = train_between_measurements(parts, {"colourful": colourful()}, [sheets])
     parts.adapter.save(out / "adapter")  # plain diffusers loads it
+    return rows
 
 
 class Sheets:
@@ -50,7 +52,8 @@ class Sheets:
         """Write one sheet when due."""
         if session.step % 10 or not self.prompts:
             return
-        made: Rollout = policy.generate(self.prompts, stream(0, "sheet"))
+        with session.update_rule.averaged():  # what would be saved
+            made: Rollout = policy.generate(self.prompts, stream(0, "sheet"))
         scores: Scores = colourful()(made)
         captions = [f"{p.text}\n{v:.2f}" for p, v in zip(self.prompts, scores.value.tolist(), strict=True)]
         self.out.mkdir(parents=True, exist_ok=True)
@@ -59,4 +62,5 @@ class Sheets:
 
 if __name__ == "__main__":
     (chosen,), changed = files_and_changes(__doc__, [CONFIG])
-    main(chosen, changed)
+    with faults_told():
+        main(chosen, changed)

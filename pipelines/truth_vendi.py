@@ -17,6 +17,7 @@ from mmalign.core.checkout import commit
 from mmalign.core.files import assets_root
 from mmalign.core.types import Audio, Output, Prompt, Rollout
 from mmalign.rewards.vendi import Vendi
+from pipelines._command_line import faults_told
 from pipelines.results import RESULTS, keep
 
 
@@ -60,4 +61,5 @@ def main(count: int = 256, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with faults_told():
+        main()

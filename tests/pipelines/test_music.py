@@ -58,6 +58,21 @@ def test_preferences_make_dpo_of_it(folder: Path, run: RunFile) -> None:
         changes_for(run, str(folder / "rows.jsonl"), "r0")
 
 
+@pytest.mark.parametrize("name", ["set #1", "rock, jazz", "a: b"])
+def test_any_name_of_a_folder_is_read_as_it_is(folder: Path, run: RunFile, name: str) -> None:
+    place = (folder / "exemplars").rename(folder / name)
+    rows = (folder / "rows.jsonl").rename(place / "p.jsonl")
+    assert load(CONFIG, changes_for(run, str(rows))).data["path"] == str(rows)
+    made = load(CONFIG, changes_for(run, str(place), pairs=str(rows))).rewards["style"]
+    assert (made["reference"], made["pairs"]) == (str(place), str(rows))
+
+
+def test_options_that_few_steps_keep_are_what_they_were(folder: Path) -> None:
+    unguided = load(CONFIG, ["policy.eval_guidance_scale=null", "policy.guidance_scale=1.0e-5"])
+    policy = load(CONFIG, changes_for(unguided, str(folder / "exemplars"), "r0")).policy
+    assert (policy["eval_guidance_scale"], policy["guidance_scale"]) == (None, 1e-5)
+
+
 def test_descriptions_ask_for_pairs(folder: Path, run: RunFile) -> None:
     with pytest.raises(ConfigError, match="--pairs: descriptions are compared with sounds across a CLAP"):
         changes_for(run, str(folder / "words.txt"))

@@ -8,8 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.results import RESULTS, across_seeds, reported, run_name, run_seed, scissors, table
+from mmalign.core.config import dump, load
+from mmalign.core.errors import ConfigError
+from mmalign.run.build import build
+from pipelines._finished import differing
+from pipelines.results import RESULTS, across_seeds, place, reported, run_name, run_seed, scissors, table
 from tests.pipelines.readme import ROOT, missing
+
+CONFIG = ROOT / "configs" / "quickstart" / "image.yaml"
 
 
 @pytest.fixture
@@ -57,13 +63,60 @@ def test_a_finished_run_is_read_with_the_commit_it_ran_at(tmp_path: Path, runs: 
     (tmp_path / "summary.json").write_text(json.dumps({"rows": rows, "seconds": 2.5, "device": "cpu"}))
     (tmp_path / "environment.json").write_text(json.dumps({"commit": "0123456789ab+"}))
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "loss": 1.0}\n{"step": 5, "eval/clip": 0.5}\n')
-    assert run_seed(Path("never/read.yaml"), 3, [], tmp_path) == {
+    finish(tmp_path, CONFIG, ["trainer.seed=3"])
+    assert run_seed(CONFIG, 3, [], tmp_path) == {
         "seed": 3,
         "commit": "0123456789ab+",
         "rows": rows,
         "seconds": 2.5,
         "curve": [{"step": 5, "clip": 0.5}],
     }
+
+
+def finish(folder: Path, config: Path, changes: list[str]) -> None:
+    """Leave what says that a run is finished, as written on another machine before two options were known."""
+    run = build(load(config, changes)).resolved()
+    run.base = "/elsewhere/configs"
+    del run.data["audio"]
+    if run.objective["advantage_clip"] == "auto":
+        run.objective["advantage_clip"] = 5.0
+    (folder / "run.yaml").write_text(dump(run))
+    if not (folder / "summary.json").exists():
+        (folder / "summary.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["trainer.steps=1"], "another trainer.steps than"),
+        (["objective.std=none"], "another objective.std, objective.advantage_clip than"),
+        (["combine={name: minimum}", "rewards.new={name: verifier}"], "another rewards.new, combine than"),
+    ],
+)
+def test_a_finished_run_of_something_else_is_not_read(tmp_path: Path, changes: list[str], told: str) -> None:
+    finish(tmp_path, CONFIG, ["trainer.seed=3"])
+    with pytest.raises(ConfigError, match=f"holds a run with {told} is asked for; name another folder by --runs, or"):
+        run_seed(CONFIG, 3, changes, tmp_path)
+
+
+def test_a_run_that_today_cannot_be_built_is_not_read(tmp_path: Path) -> None:
+    finish(tmp_path, CONFIG, [])
+    (tmp_path / "run.yaml").write_text((tmp_path / "run.yaml").read_text().replace("same_noise", "since_removed"))
+    with pytest.raises(ConfigError, match=r"cannot be compared .*; name another folder(.|\n)*since_removed: unknown"):
+        run_seed(CONFIG, 0, [], tmp_path)
+
+
+def test_differences_are_told_by_their_keys() -> None:
+    there = {"a": {"name": "x", "b": 1, "c": [1, 2]}, "d": {"name": "y"}}
+    assert differing(there, {"a": {"name": "x", "b": 2, "c": [1, 2]}, "d": {"name": "y", "e": 0}}) == ["a.b", "d.e"]
+    assert differing(there, there) == [] and differing(there, {**there, "a": {"name": "z", "b": 1}}) == ["a"]
+
+
+def test_only_what_is_committed_is_written_where_it_is_committed(tmp_path: Path) -> None:
+    assert place(CONFIG, [], tmp_path) == RESULTS / "image.json"
+    assert place(CONFIG, ["trainer.steps=1"], tmp_path).parent == tmp_path
+    (mine := tmp_path / "image.yaml").write_text(CONFIG.read_text())
+    assert place(mine, [], tmp_path) == tmp_path / "image.json"
 
 
 def test_other_changes_are_other_runs() -> None:

@@ -1,0 +1,45 @@
+"""A finished run is read, not run again: but only where it is the run that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.config import RunFile, load
+from mmalign.core.errors import ConfigError, MmalignError
+from mmalign.run.build import build
+
+
+def require_same(folder: Path, wanted: RunFile) -> None:
+    """Is the run in `folder` the run of `wanted`? Options it was not yet told of count as their defaults.
+
+    Raises:
+        ConfigError: naming every option that differs, or what today's code does not accept of the run's file.
+    """
+    instead = f"name another folder by --runs, or remove {folder}."
+    try:
+        there = resolved(load(folder / "run.yaml"))
+    except MmalignError as error:
+        raise ConfigError(
+            f"{folder}: holds a run that cannot be compared with what is asked for; {instead}\n{error}"
+        ) from None
+    if keys := differing(there, resolved(wanted)):
+        raise ConfigError(f"{folder}: holds a run with another {', '.join(keys)} than is asked for; {instead}")
+
+
+def resolved(run: RunFile) -> dict[str, Any]:
+    """Everything a run file says, defaults filled in, except for where it lies."""
+    parts = build(run)
+    said = parts.resolved().to_dict()
+    del said["base"]
+    if said["objective"].get("advantage_clip") == "auto":  # as the number it stands for, which was the default before
+        said["objective"]["advantage_clip"] = parts.objective._limit
+    return said
+
+
+def differing(there: Any, here: Any, at: str = "") -> list[str]:
+    """Dotted keys under which two resolved files differ; where components have other names, that of the section."""
+    if isinstance(there, dict) and isinstance(here, dict) and there.get("name") == here.get("name"):
+        below = (differing(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in {**there, **here})
+        return [key for keys in below for key in keys]
+    return [] if there == here else [at]

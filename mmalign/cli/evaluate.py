@@ -33,7 +33,7 @@ def evaluate(
     done = measure(path, prompts, changes or (), allow or ())
     if done.directory is not None:
         if as_json:
-            typer.echo((done.directory.path / "summary.json").read_text(), nl=False)
+            typer.echo((done.directory.path / "summary.json").read_text(encoding="utf-8"), nl=False)
         else:
             print_rows(done.rows)
             typer.echo(f"\nreport         {done.directory.path / 'report.html'}")

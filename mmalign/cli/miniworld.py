@@ -18,7 +18,7 @@ world.add_typer(making, name="make")
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="an empty or new folder")]
 Count = Annotated[int, typer.Option(min=1, help="how many")]
 Split = Annotated[str, typer.Option(help="train, heldout or any")]
-Seed = Annotated[int, typer.Option(help="of captions and outputs")]
+Seed = Annotated[int, typer.Option(min=0, help="of captions and outputs")]
 
 
 def register(app: typer.Typer) -> None:
@@ -98,6 +98,7 @@ def comparisons(
     from mmalign.core.files import write_beside
     from mmalign.miniworld.comparisons import comparisons as draw
 
+    _require_split(split)
     with write_beside(out) as beside:
         beside.write_text("".join(json.dumps(row) + "\n" for row in draw(count, wrong, split, seed)), encoding="utf-8")
     typer.echo(f"{out}: {count} rows")
@@ -107,8 +108,7 @@ def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], 
     """Fill a new folder: `one` writes a file and says what its row is."""
     from mmalign.core.files import write_folder_beside
 
-    if split not in ("train", "heldout", "any"):
-        raise ConfigError(f"--split {split}: use train, heldout or any.")
+    _require_split(split)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is not an empty folder; name a new one.")
     with write_folder_beside(out) as folder:
@@ -117,12 +117,17 @@ def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], 
     typer.echo(f"{count} outputs in {out}; try: mmalign score {out}/rows.jsonl --reward verifier")
 
 
+def _require_split(split: str) -> None:
+    if split not in ("train", "heldout", "any"):
+        raise ConfigError(f"--split {split}: use train, heldout or any.")
+
+
 @world.command("reference")
 def reference(
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("assets/reference/scenes_judge.safetensors"),
     encoder: Annotated[str, typer.Option(help="the CLIP checkpoint that embeds")] = "assets/scenes_judge",
     count: Annotated[int, typer.Option(min=2, help="truth scenes")] = 512,
-    seed: Annotated[int, typer.Option(help="of captions and scenes")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of captions and scenes")] = 0,
 ) -> None:
     """Write the statistics of truth scenes that the frechet and mmd rewards compare with."""
     import numpy as np

@@ -21,6 +21,8 @@ def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="a run direct
 
     if not run.is_dir():
         raise DataError(f"{run}: no such run directory.")
+    if not (run / "run.yaml").is_file():
+        raise DataError(f"{run}: no run.yaml in it; name a directory that `mmalign train` wrote.")
     typer.echo(str(write_report(run)))
 
 

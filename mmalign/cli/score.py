@@ -12,6 +12,8 @@ import typer
 from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
 
+NAMED = 5  # of the files that are left out
+
 
 def register(app: typer.Typer) -> None:
     """Add `score`."""
@@ -40,17 +42,20 @@ def score(
     from mmalign.core.protocols import SetReward
     from mmalign.rewards import Guarded, ScoreCache
     from mmalign.run.build import load_reward
-    from mmalign.run.score import read_rows, score_rows
+    from mmalign.run.score import left_out, read_rows, score_rows
 
     named = override({}, options or [])
     if "name" in named:
         raise ConfigError("--set name=…: the reward is named by --reward.")
-    if out is not None and out.is_dir():
-        raise ConfigError(f"--out {out}: is a folder; name a file.")
+    if out is not None:
+        _require_own_file(out, rows)
     judge = load_reward(reward, allow or (), **named)
     table = read_rows(rows)
+    if rows.is_dir() and (others := left_out(rows)):
+        few = ", ".join(others[:NAMED]) + (", …" if len(others) > NAMED else "")
+        typer.echo(f"note: {rows}: {len(others)} left out, no picture, no sound and no text of one: {few}", err=True)
     if not isinstance(judge, SetReward):
-        kept = ScoreCache(rows.with_suffix(".scores.sqlite")) if cache else None
+        kept = ScoreCache(_cache_beside(rows)) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=kept)
     with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
         with progress("scoring", len(table)) as advance:
@@ -60,3 +65,22 @@ def score(
             typer.echo(text, nl=False)
         else:
             beside.write_text(text, encoding="utf-8")
+
+
+def _require_own_file(out: Path, rows: Path) -> None:
+    """ConfigError if `out` is a folder, or what is scored."""
+    from mmalign.run.score import IMAGES, SOUNDS
+
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file.")
+    if not out.exists() or not rows.exists():
+        return
+    inside = rows.is_dir() and out.parent.samefile(rows) and out.suffix.lower() in (*IMAGES, *SOUNDS, ".txt")
+    if inside or out.samefile(rows):
+        raise ConfigError(f"--out {out}: is what is scored and would be lost; name another file.")
+
+
+def _cache_beside(rows: Path) -> Path:
+    """`rows.scores.sqlite` for rows.jsonl; a folder may be named as `.`, which has no name of its own."""
+    place = rows.resolve() if rows.name in ("", "..") else rows
+    return place.parent / f"{place.stem}.scores.sqlite"

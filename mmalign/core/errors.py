@@ -17,7 +17,7 @@ A message says what happened, where, and what to do. Lists of valid values are c
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class MmalignError(Exception):
@@ -65,6 +65,12 @@ class MissingExtra(MmalignError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the '{extra}' extra: pip install 'mmalign[{extra}]'")
+
+
+def all_faults(faults: Sequence[str], shown: int = 20) -> DataError:
+    """One error of many rows or files: the first `shown` faults, a line each, and how many more there are."""
+    rest = [f"… and {len(faults) - shown} more."] if len(faults) > shown else []
+    return DataError("\n".join([*faults[:shown], *rest]))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmalign.core.errors import DataError, did_you_mean
 from mmalign.core.files import require_local
+from mmalign.core.texts import read_text, text_lines
 
 Row = Mapping[str, Any]
 
@@ -88,21 +89,10 @@ def _filled(table: Table) -> Table:
     return table
 
 
-def read_text(path: Path) -> str:
-    """A file's text, without a byte order mark; DataError with the line that is not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
-
-
 def _read_txt(path: Path) -> Table:
-    """One prompt a line; blank lines and lines that begin with # are comments (write \\# for a literal #)."""
-    kept = [(i, line.strip()) for i, line in enumerate(read_text(path).split("\n"), 1)]
-    kept = [(i, line) for i, line in kept if line and not line.startswith("#")]
-    rows = [{"prompt": line[1:] if line.startswith("\\#") else line} for _, line in kept]
-    return Table(str(path), rows, ["prompt"], [i for i, _ in kept])
+    """One prompt a line, as `text_lines` reads them."""
+    kept = text_lines(path)
+    return Table(str(path), [{"prompt": line} for _, line in kept], ["prompt"], [i for i, _ in kept])
 
 
 def _read_jsonl(path: Path) -> Table:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "READABLE",
     "SUFFIXES",
     "before_after_sheet",
     "contact_sheet",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+READABLE = (*SUFFIXES, ".bmp", ".gif")  # of an animation the first frame
 
 PAPER, INK, FAINT, LINE = (255, 255, 255), (28, 30, 34), (110, 114, 122), (222, 224, 228)
 
@@ -104,7 +106,7 @@ def decode_image(data: bytes, name: str) -> Float[Tensor, "3 H W"]:
 
 
 def read_image(path: Path | str) -> Float[Tensor, "3 H W"]:
-    """A PNG, JPEG or WebP file as (3, H, W) in [0, 1].
+    """A PNG, JPEG, WebP, BMP or GIF file as (3, H, W) in [0, 1].
 
     Raises:
         MediaError: the file is missing, unreadable, empty, truncated or not a picture; names it and the decoder.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from mmalign.core.errors import ConfigError
 from mmalign.miniworld.language import COUNT_WORDS, PLURALS, Description, Group, Request
 
 #: Other words for one; the first is the usual one.
@@ -53,6 +54,8 @@ _RELATION_WORDS = {
     "above": ("over", "on top of", "higher than"),
     "below": ("under", "beneath", "lower than"),
 }
+#: Draws without a new wording, one after the other, after which there is none left worth drawing for.
+_IN_VAIN = 2000
 _OTHER_SIZE = {"small": "large", "large": "small"}
 
 
@@ -159,12 +162,24 @@ def _arranged(request: Request) -> tuple | None:
 
 
 def pairs(n: int, seed: int, sample: Callable[[np.random.Generator], Request]) -> list[tuple[str, Request]]:
-    """``n`` distinct wordings, each with what is meant by it."""
+    """``n`` distinct wordings, each with what is meant by it.
+
+    Raises:
+        ConfigError: there are hardly so many; says how many were found before draws gave nothing new.
+    """
     rng = np.random.default_rng([17, seed])
     found: dict[str, Request] = {}
+    in_vain = 0
     while len(found) < n:
+        if in_vain == _IN_VAIN:
+            raise ConfigError(
+                f"{n} different requests: {len(found)} were found, then {in_vain} draws gave no other; "
+                f"ask for at most {len(found)}."
+            )
         request = sample(rng)
         text = colloquial(request, rng)
-        if text != request.text:
-            found.setdefault(text, request)
+        fresh = text != request.text and text not in found
+        in_vain = 0 if fresh else in_vain + 1
+        if fresh:
+            found[text] = request
     return list(found.items())

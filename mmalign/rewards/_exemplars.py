@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmalign.core.errors import DataError, MediaError
+from mmalign.core.errors import DataError, MediaError, all_faults
+from mmalign.core.texts import read_text
 from mmalign.core.types import Audio, Prompt, Rollout
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def embedded_files(
@@ -26,9 +25,10 @@ def embedded_files(
         DataError: no such files, or files that cannot be decoded or embedded, all of them named.
     """
     from mmalign.media.audio import SUFFIXES
+    from mmalign.media.image import READABLE
 
     kind = "sounds" if "audio" in encoder.modalities else "pictures"
-    suffixes = tuple(SUFFIXES) if kind == "sounds" else _PICTURES
+    suffixes = tuple(SUFFIXES) if kind == "sounds" else READABLE
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
     if not files:
         raise DataError(f"{folder}: no {kind} in it; looked for {', '.join(suffixes)}.")
@@ -41,7 +41,7 @@ def embedded_files(
         if progress:
             progress(done, len(files))
     if faults:
-        raise DataError("\n".join(faults[:20] + ([f"… and {len(faults) - 20} more."] if len(faults) > 20 else [])))
+        raise all_faults(faults)
     return rows
 
 
@@ -49,18 +49,22 @@ def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
     """mean(sounds) - mean(captions) over a JSONL of {"prompt": caption, "output": sound file beside it}.
 
     Raises:
-        DataError: a line that is none of these, or fewer than 2 lines.
+        DataError: lines that are none of these, all of them named, or fewer than 2 lines.
     """
-    captions, sounds = [], []
-    for number, line in enumerate(pairs.read_text(encoding="utf-8").splitlines(), 1):
+    captions, sounds, faults = [], [], []
+    for number, line in enumerate(read_text(pairs).split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            captions.append(str(row["prompt"]))
+            if not isinstance(row["prompt"], str):
+                raise TypeError(f"the caption is {json.dumps(row['prompt'])}, not a text")
             sounds.append(_sound(pairs.parent / row["output"], encoder, False))
+            captions.append(row["prompt"])
         except (json.JSONDecodeError, KeyError, TypeError, MediaError) as error:
-            raise DataError(f'{pairs}:{number}: not {{"prompt": caption, "output": sound file}} ({error}).') from None
+            faults.append(f'{pairs}:{number}: not {{"prompt": caption, "output": sound file}} ({error}).')
+    if faults:
+        raise all_faults(faults)
     if len(captions) < 2:
         raise DataError(f"{pairs}: the gap is a mean over pairs; give at least 2, found {len(captions)}.")
     heard = torch.cat(sounds).mean(0)

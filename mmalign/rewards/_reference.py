@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
+from mmalign.core.texts import text_lines
 from mmalign.rewards._exemplars import embedded_files, modality_gap
 from mmalign.rewards.functional import Gaussian, Moments, gaussian
 
@@ -38,9 +39,9 @@ def load_reference(
 ) -> Reference:
     """The reference at `path`, embedded with `encoder`.
 
-    A folder: its pictures (PNG, JPEG, WebP) or, for an encoder of sound, its sounds (WAV, FLAC, OGG, MP3), in name
-    order. `.txt`: one text per line, through the encoder's text side (exemplars in words). `.safetensors`: statistics
-    written by `save_reference`.
+    A folder: its pictures (PNG, JPEG, WebP, BMP, GIF) or, for an encoder of sound, its sounds (WAV, FLAC, OGG, MP3), in
+    name order. `.txt`: one text per line, with comments as in files of prompts, through the encoder's text side
+    (exemplars in words). `.safetensors`: statistics written by `save_reference`.
 
     **Texts for sounds.** A CLAP puts sounds and texts apart (the modality gap), and that constant distance would
     outweigh all others. `pairs`, a JSONL of {"prompt": caption, "output": sound file}, measures it: the texts are moved
@@ -68,7 +69,7 @@ def load_reference(
         )
     if unit == "frame":
         raise DataError(f"{place}: texts have no frames; per-song statistics need a folder of sounds.")
-    lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for _, line in text_lines(place)]
     rows = encoder.texts(lines) if lines else torch.zeros(0, 1)
     if "audio" in encoder.modalities and pairs != "none" and len(rows) > 1:
         if not pairs:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from mmalign.core.errors import MissingExtra
+from mmalign.core.files import require_local
 from mmalign.core.types import Rollout, Scores, Status
+from mmalign.rewards._checkpoint import weights_digest
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import sounding
 
 __all__ = ["Aesthetics"]
 
 AXES = ("CE", "CU", "PC", "PQ")
+_PACKAGE, _PUBLISHED = "audiobox-aesthetics", "facebook/audiobox-aesthetics"
 
 
 @dataclass
@@ -39,15 +43,27 @@ class Aesthetics:
     differentiable = False
     deterministic = True
 
+    def __post_init__(self) -> None:
+        # The package would take the published weights in silence for a file that is not there.
+        self._file = require_local(self.checkpoint) if self.checkpoint else None
+
     @cached_property
     def predictor(self) -> Any:
         """The package's own. MissingExtra where it is not installed."""
         try:
             from audiobox_aesthetics.infer import initialize_predictor
         except (ImportError, OSError):
-            raise MissingExtra("reward aesthetics (package audiobox-aesthetics)", "aesthetics") from None
+            raise MissingExtra(f"reward aesthetics (package {_PACKAGE})", "aesthetics") from None
         with quiet_random():
-            return initialize_predictor(self.checkpoint or None)
+            return initialize_predictor(str(self._file) if self._file else None)
+
+    def fingerprint(self) -> str:
+        """Of the weights' bytes (the published ones go by their name) and the package, whose preprocessing it is."""
+        try:
+            version = metadata.version(_PACKAGE)
+        except metadata.PackageNotFoundError:
+            version = "not installed"  # then nothing is scored either
+        return weights_digest(_PUBLISHED, [self._file] if self._file else [], f"{_PACKAGE} {version}")
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

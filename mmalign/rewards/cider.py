@@ -11,6 +11,7 @@ from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
+from mmalign.core.texts import read_text, text_lines
 from mmalign.core.types import Prompt
 from mmalign.rewards import _captions
 from mmalign.rewards._captions import caption_words, library
@@ -79,10 +80,10 @@ class Cider:
 
     def _pictures(self) -> list[list[str]]:
         path = require_local(self.corpus)
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if path.suffix == ".txt":
-            pictures = [[line] for line in lines]
+            pictures = [[line] for _, line in text_lines(path)]
         else:
+            lines = [line for line in read_text(path).split("\n") if line.strip()]
             pictures = [self._references(line, f"{path}, row {n}") for n, line in enumerate(lines)]
         if len(pictures) < 2:
             raise DataError(f"{path}: holds {len(pictures)} pictures; of fewer than two every word is as common.")

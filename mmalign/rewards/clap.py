@@ -14,6 +14,7 @@ from mmalign.rewards._clap_towers import ClapBackend, ClapSource, load_clap
 from mmalign.rewards._media import Known, media_of
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._rows import read_rows
+from mmalign.rewards._unasked import without_unasked
 from mmalign.rewards.parsing import LONG, bounded
 
 __all__ = ["Clap"]
@@ -23,10 +24,10 @@ __all__ = ["Clap"]
 class Clap:
     """Cosine of sound and text in a CLAP model, in [-1, 1]; differentiable in the samples.
 
-    Judges sounds against their prompts; and texts (captions) against the sound they were written for, an `Audio` of one
-    row in `prompt.media["audio"]` (or samples (C, S) there and Hz in `prompt.meta["rate"]`): without it a row is
-    NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty, not finite or cannot be read is an ERROR of
-    its row.
+    Judges sounds against their prompts (an empty one is NOT_APPLICABLE); and texts (captions) against the sound they
+    were written for, an `Audio` of one row in `prompt.media["audio"]` (or samples (C, S) there and Hz in
+    `prompt.meta["rate"]`): without it a row is NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty,
+    not finite or cannot be read is an ERROR of its row.
 
     Any rate, number of channels and length: mixed to one channel, resampled, cut into fixed windows whose features are
     averaged (`_clap_towers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
@@ -49,6 +50,7 @@ class Clap:
     modalities = frozenset({"audio", "text"})
     differentiable = True
     deterministic = True
+    version = "2"  # empty prompts have no score
     towers = LoadedOnUse(load_clap)
     fingerprint = fingerprint
 
@@ -64,7 +66,8 @@ class Clap:
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         if isinstance(rollout.output, Audio):
-            return self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
+            found = self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
+            return without_unasked(found, rollout.prompts)
         return self._captions(rollout)
 
     def _agreement(self, audio: Audio, texts: list[str]) -> Scores:

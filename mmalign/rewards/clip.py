@@ -13,6 +13,7 @@ from mmalign.core.types import Rollout, Scores
 from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._pictured import captions_of, picture_features
+from mmalign.rewards._unasked import without_unasked
 from mmalign.rewards.functional import clip_score
 
 __all__ = ["Clip"]
@@ -22,9 +23,9 @@ __all__ = ["Clip"]
 class Clip:
     """Cosine of picture and text in a CLIP-family model; differentiable in the pixels.
 
-    Judges pictures against their prompts; and texts (captions) against the picture `prompt.media["image"]` they were
-    written for: without one a row is NOT_APPLICABLE, with one that cannot be read an ERROR; an empty caption is
-    PARSE_FAIL.
+    Judges pictures against their prompts (an empty one is NOT_APPLICABLE); and texts (captions) against the picture
+    `prompt.media["image"]` they were written for: without one a row is NOT_APPLICABLE, with one that cannot be read an
+    ERROR; an empty caption is PARSE_FAIL.
 
     Args:
         checkpoint: a folder (open_clip's or transformers'), `hf-hub:org/name` (open_clip) or `org/name` (transformers).
@@ -49,6 +50,7 @@ class Clip:
     modalities = frozenset({"image", "text"})
     differentiable = True
     deterministic = True
+    version = "2"  # empty prompts have no score
     towers = LoadedOnUse(load_towers)
     fingerprint = fingerprint
 
@@ -66,7 +68,7 @@ class Clip:
         """Score B rows."""
         if isinstance(rollout.output, Tensor):
             texts = [self.prefix + prompt.text for prompt in rollout.prompts]
-            return Scores.of(self._agreement(rollout.output, texts))
+            return without_unasked(Scores.of(self._agreement(rollout.output, texts)), rollout.prompts)
         return self._captions(rollout)
 
     def _agreement(self, images: Float[Tensor, "B 3 H W"], texts: list[str]) -> Float[Tensor, " B"]:

@@ -15,6 +15,7 @@ from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards._texts import distinct, references_of
+from mmalign.rewards._unasked import without_unasked
 from mmalign.rewards.functional import choice_log_probability
 
 __all__ = ["ClipRPrecision"]
@@ -26,8 +27,8 @@ class ClipRPrecision:
 
     Cosine grows without end in directions that all texts of a picture share. This is satisfied once the picture cannot
     be mistaken for another text's, and its gradient leads from the wrong texts to the right one (R-precision of
-    retrieval, for compositions by Park et al. 2021; its differentiable form is ours). A prompt without wrong texts is
-    NOT_APPLICABLE.
+    retrieval, for compositions by Park et al. 2021; its differentiable form is ours). A prompt without wrong texts, or
+    an empty one, is NOT_APPLICABLE.
 
     Args:
         checkpoint: the CLIP model, as reward `clip`'s.
@@ -49,6 +50,7 @@ class ClipRPrecision:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     modalities = frozenset({"image"})
     deterministic = True
+    version = "2"  # empty prompts have no score
     towers = LoadedOnUse(load_towers)
     fingerprint = fingerprint
 
@@ -82,7 +84,8 @@ class ClipRPrecision:
         own = (seen * towers.texts(texts, images.device)).sum(1)
         value = self._scored(own, likeness, present.to(images.device))
         status = scores.status.to(images.device)
-        return Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
+        found = Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
+        return without_unasked(found, rollout.prompts)
 
     def _wrong_texts(self, prompt: Prompt, text: str) -> list[str]:
         wrong = references_of(prompt, self.column)

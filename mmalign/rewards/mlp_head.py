@@ -16,6 +16,7 @@ from mmalign.core.types import Rollout, Scores
 from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._head import Activation, Head, read_head
 from mmalign.rewards._on_use import LoadedOnUse
+from mmalign.rewards._unasked import without_unasked
 
 __all__ = ["MLPHead"]
 
@@ -44,7 +45,7 @@ class MLPHead:
         pretrained: its weights' tag.
         backend: which library reads `checkpoint`.
         features: what the head sees: the picture's (B, D); the picture's, then the prompt's (B, 2D); or their product
-            (B, D).
+            (B, D). Where it sees the prompt, an empty one is NOT_APPLICABLE.
         activation: between the layers.
         mean, std: the published normalisation of the score, if there is one.
         range: of the values; LAION's raters gave 1 to 10, predictions of odd pictures lie outside.
@@ -63,6 +64,7 @@ class MLPHead:
     modalities = frozenset({"image"})
     differentiable = True
     deterministic = True
+    version = "2"  # empty prompts have no score
     towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,8 @@ class MLPHead:
                 f"head: {self.head} takes {self.layers.width} features, but the CLIP model gives {features.shape[1]} "
                 f"(features: {self.features})."
             )
-        return Scores.of((self.layers(features) - self.mean) / self.std)
+        found = Scores.of((self.layers(features) - self.mean) / self.std)
+        return found if self.features == "image" else without_unasked(found, rollout.prompts)
 
     def _features(self, rollout: Rollout) -> Float[Tensor, "B F"]:
         picture = self.towers.images(rollout.output)

@@ -14,6 +14,7 @@ from mmalign.rewards._judge import Answers, Asking, Judge, Make
 from mmalign.rewards._media import Known, media_of
 from mmalign.rewards._rows import device_of, made_of, read_rows
 from mmalign.rewards._template import Template
+from mmalign.rewards._unasked import is_empty
 from mmalign.rewards.functional import yes_probability
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -35,7 +36,8 @@ class YesNo:
 
     A judge that says neither yes nor no is an ERROR of its row (`judge.least_mass`), and so is a picture or sound that
     cannot be read. A text that is empty, or too long for the judge, is PARSE_FAIL. `parts`: `margin`,
-    log P(yes) - log P(no), and `mass`, P(yes) + P(no); the confidence is |2 P - 1|.
+    log P(yes) - log P(no), and `mass`, P(yes) + P(no); the confidence is |2 P - 1|. A question that names {prompt} is
+    NOT_APPLICABLE to an empty one.
 
     Args:
         checkpoint: the judge: a folder or Hub id, of any image-text-to-text, audio-text or causal model
@@ -63,6 +65,7 @@ class YesNo:
     range = (0.0, 1.0)
     differentiable = False
     deterministic = True
+    version = "2"  # empty prompts have no score
 
     def __post_init__(self) -> None:
         faults = [] if self.temperature > 0 else [f"temperature: {self.temperature} must be above 0."]
@@ -110,11 +113,14 @@ class YesNo:
             self._fill(scores, list(asked), self._judge(list(asked.values())), made == "text")
         return scores.to(device_of(rollout.output))
 
-    def _about(self, prompt: Prompt, media: Mapping[str, Any], said: str | None = None) -> Prompt:
-        """The question about one output, shown in `media` or said."""
+    def _about(self, prompt: Prompt, media: Mapping[str, Any], said: str | None = None) -> Prompt | None:
+        """The question about one output, shown in `media` or said; None if it is about an empty prompt."""
         sense = "audio" if any(isinstance(value, Audio) for value in media.values()) else "image"
         usual = _OF[sense] % ("prompt" if said is None else "output") if media else _OF_TEXT
-        return Prompt((self._asked if self.question else Template(usual)).filled(prompt, said), media)
+        asked = self._asked if self.question else Template(usual)
+        if "prompt" in asked.names and is_empty(prompt) and (said is None or not media):  # a picture may ask on its own
+            return None
+        return Prompt(asked.filled(prompt, said), media)
 
     def _about_text(self, prompt: Prompt, output: str, known: Known) -> Prompt | None:
         said = bounded(answer_of(output, self.where), LONG)

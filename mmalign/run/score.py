@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import CapabilityError, DataError, MediaError
+from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError, all_faults
 from mmalign.core.protocols import SetReward
+from mmalign.core.texts import read_text
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.data._media import LazyMedia
-from mmalign.data._tables import read_text
+from mmalign.data._tables import shown
+from mmalign.media import audio, image
 from mmalign.rewards._merge import merge
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+IMAGES, SOUNDS = image.READABLE, tuple(audio.SUFFIXES)
 FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str, "audio": str}
+REQUIRED = ("prompt", "output")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def read_rows(file: Path) -> list[Row]:
     The prompt of `name.wav` in a folder is what `name.txt` beside it says, where there is one.
 
     Raises:
-        DataError: every bad line at once, with file, line and field; or a folder without media.
+        DataError: every bad line (text of a folder) at once, with file, line and field; or a folder without media.
     """
     if file.is_dir():
         return _folder_rows(file)
@@ -62,7 +64,7 @@ def read_rows(file: Path) -> list[Row]:
             prompt = Prompt(raw.get("prompt", ""), media, raw.get("meta") or {})
             rows.append(Row(prompt, raw["output"], raw.get("group") or prompt.text, place))
     if faults:
-        raise DataError("\n".join(faults[:20] + ([f"… and {len(faults) - 20} more."] if len(faults) > 20 else [])))
+        raise all_faults(faults)
     if not rows:
         raise DataError(f'{file}: holds no rows; write lines like {{"prompt": "…", "output": "picture.png"}}.')
     return rows
@@ -72,12 +74,32 @@ def _folder_rows(folder: Path) -> list[Row]:
     media = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES + SOUNDS)
     if not media:
         raise DataError(f"{folder}: no pictures or sounds in it; looked for {', '.join(IMAGES + SOUNDS)}.")
-    rows = []
+    rows, faults = [], []
     for file in media:
         beside = file.with_suffix(".txt")
-        text = beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""
+        try:
+            text = read_text(beside).strip() if beside.is_file() else ""
+        except DataError as error:
+            faults.append(str(error))
+            continue
         rows.append(Row(Prompt(text), file.name, text or file.name, str(file)))
+    if faults:
+        raise all_faults(faults)
     return rows
+
+
+def left_out(folder: Path) -> list[str]:
+    """Names in `folder` that its rows leave out: files that are neither media nor a medium's text, and folders.
+
+    Hidden ones are not named.
+    """
+    names = {file.stem for file in folder.iterdir() if file.suffix.lower() in IMAGES + SOUNDS}
+
+    def taken(file: Path) -> bool:
+        return file.suffix.lower() in IMAGES + SOUNDS or (file.suffix == ".txt" and file.stem in names)
+
+    others = sorted(file for file in folder.iterdir() if not (taken(file) or file.name.startswith(".")))
+    return [f"{file.name}/" if file.is_dir() else file.name for file in others]
 
 
 def _faults(line: str, place: str) -> list[str]:
@@ -87,12 +109,12 @@ def _faults(line: str, place: str) -> list[str]:
         return [f"{place}: not JSON ({error.msg} at column {error.colno})."]
     if not isinstance(raw, dict):
         return [f"{place}: a row is an object, found {type(raw).__name__}."]
-    faults = [f"{place}: field '{key}' is missing." for key in ("prompt", "output") if key not in raw]
+    faults = [f"{place}: field '{key}' is missing." for key in REQUIRED if key not in raw]
     faults += [f"{place}: unknown field '{key}'; a row has {', '.join(FIELDS)}." for key in raw if key not in FIELDS]
     return faults + [
-        f"{place}: field '{key}' must be {kind.__name__}, found {raw[key]!r}."
+        f"{place}: field '{key}' must be {kind.__name__}, found {'null' if raw[key] is None else shown(raw[key])}."
         for key, kind in FIELDS.items()
-        if raw.get(key) is not None and not isinstance(raw[key], kind)
+        if key in raw and not isinstance(raw[key], kind) and (raw[key] is not None or key in REQUIRED)
     ]
 
 
@@ -122,6 +144,8 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """Lines for the output file: one per row, or one for the whole file where the reward judges sets.
 
+    Lines of media name the `output` that they are about.
+
     Args:
         rows: from `read_rows`.
         reward: a `Reward` or a `SetReward`.
@@ -130,7 +154,8 @@ def score_rows(
         progress: called with the rows done.
 
     Raises:
-        DataError: a column that the reward needs is in no row's `meta`, or an output cannot be read.
+        DataError: a column that the reward needs is in no row's `meta`, an output cannot be read, or a set cannot be
+            scored.
         CapabilityError: the reward cannot judge these outputs.
     """
     from mmalign.rewards._columns import require_columns
@@ -158,12 +183,16 @@ def score_rows(
         done += len(taken)
         progress(done)
     found = [parts[i] for i in range(len(rows))]
-    return [_set_line(torch.cat(found), reward)] if isinstance(reward, SetReward) else _row_lines(merge(found, "cpu"))
+    names = [] if kind == "text" else [row.output for row in rows]
+    if isinstance(reward, SetReward):
+        return [_set_line(torch.cat(found), reward) | ({"outputs": names} if names else {})]
+    return _row_lines(merge(found, "cpu"), names)
 
 
-def _row_lines(scores: Scores) -> list[dict[str, Any]]:
+def _row_lines(scores: Scores, names: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
+            **({"output": names[i]} if names else {}),
             "value": _number(scores.value[i]),
             "status": Status(int(scores.status[i])).label,
             "parts": {name: _number(part[i]) for name, part in scores.parts.items()},
@@ -174,22 +203,38 @@ def _row_lines(scores: Scores) -> list[dict[str, Any]]:
 
 
 def _set_line(embedding: Tensor, reward: Any) -> dict[str, Any]:
-    """The set's line; a row that could not be embedded has credit null, and `n` counts the others."""
+    """The set's line; a row that could not be embedded has credit null, and `n` counts the others.
+
+    A set that has a value but no credit (of one row, say) has credit null everywhere, and `info` says why.
+    """
     sound = embedding.isfinite().flatten(1).all(1)
     rows = embedding[sound]
+    if not len(rows):
+        raise DataError(f"none of the {len(embedding)} outputs can be embedded (their features are not finite).")
+    try:
+        value, more = reward.score(rows), reward.report(rows) if hasattr(reward, "report") else {}
+    except ValueError as error:
+        if isinstance(error, MmalignError):
+            raise
+        of = f" ({len(embedding) - len(rows)} more cannot be embedded)" if len(rows) < len(embedding) else ""
+        raise DataError(f"a set of {len(rows)} outputs{of} cannot be scored: {error}.") from None
     credit: list[float | None] = [None] * len(embedding)
-    for row, value in zip(sound.nonzero().flatten().tolist(), reward.credit(rows), strict=True):
-        credit[row] = _number(value)
-    more = {name: _number(value) for name, value in reward.report(rows).items()} if hasattr(reward, "report") else {}
+    try:
+        shares, why = reward.credit(rows), ""
+    except ValueError as error:
+        shares, why = [float("nan")] * len(rows), f"no credit: {error}"
+    for row, share in zip(sound.nonzero().flatten().tolist(), shares, strict=True):
+        credit[row] = _number(share)
     return {
-        "value": _number(reward.score(rows)),
+        "value": _number(value),
         "n": len(rows),
         "credit": credit,
-        **({"parts": more} if more else {}),
+        **({"parts": {name: _number(part) for name, part in more.items()}} if more else {}),
+        **({"info": why} if why else {}),
     }
 
 
-def _number(value: Tensor) -> float | None:
+def _number(value: Tensor | float) -> float | None:
     plain = float(value)
     return plain if plain == plain and abs(plain) != float("inf") else None
 
@@ -212,15 +257,11 @@ def _stack(outputs: Sequence[Any]) -> Any:
 
 
 def _image(row: Row, folder: Path) -> Tensor:
-    from mmalign.media.image import read_image
-
-    return _read(lambda: read_image(folder / row.output), row)  # type: ignore[no-any-return]
+    return _read(lambda: image.read_image(folder / row.output), row)  # type: ignore[no-any-return]
 
 
 def _sound(row: Row, folder: Path) -> Audio:
-    from mmalign.media.audio import read_audio
-
-    samples, rate = _read(lambda: read_audio(folder / row.output), row)
+    samples, rate = _read(lambda: audio.read_audio(folder / row.output), row)
     return Audio(samples[None], rate)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from mmalign.media.image import write_image
+from mmalign.miniworld.grammar import parse
 
 
 def test_list_names_every_kind(call: Any) -> None:
@@ -203,6 +205,31 @@ def test_score_refuses_unknown_rewards_options_and_files(call: Any, tmp_path: Pa
     empty.write_text("\n")
     code, _, err = call("score", empty, "--reward", "verifier")
     assert code == 2 and "holds no rows" in err
+
+
+def test_comparisons_of_an_unknown_split_or_too_many_are_refused(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("miniworld", "make", "comparisons", tmp_path / "x.jsonl")
+    code, _, err = call(*words, "--split", "heldou")
+    assert code == 2 and "--split heldou: use train, heldout or any." in err
+    one = lambda rng, split: parse("a red star")  # noqa: E731
+    monkeypatch.setattr("mmalign.miniworld.comparisons.sample_request", one)
+    monkeypatch.setattr("mmalign.miniworld.colloquial._IN_VAIN", 20)
+    code, _, err = call(*words, "--count", 5000)
+    assert code == 2 and "Traceback" not in err and not (tmp_path / "x.jsonl").exists()
+    assert re.search(r"5000 different requests: (\d+) were found, then \d+ draws .*; ask for at most \1\.", err)
+    code, _, err = call(*words, "--seed", -1)
+    assert code == 2 and "Traceback" not in err
+
+
+def test_a_report_is_of_a_run(call: Any, tmp_path: Path) -> None:
+    code, _, err = call("report", tmp_path)
+    assert code == 2 and f"{tmp_path}: no run.yaml in it; name a directory that `mmalign train` wrote." in err
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run.yaml").write_text("{}")
+    code, out, err = call("report", tmp_path)
+    assert code == 0 and out.strip() == str(tmp_path / "report.html"), err
 
 
 def test_miniworld_does_not_write_into_a_used_folder(call: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.core.errors import CapabilityError
+from mmalign.core.errors import CapabilityError, DataError
 from mmalign.media.audio import write_audio
 from tests.rewards.sounds import RATE, tones, write_tones
 
@@ -22,6 +22,7 @@ def test_a_folder_of_sounds_is_scored_as_a_set(call: Any, tmp_path: Path) -> Non
         assert code == 0, err
         line = json.loads(out)
         assert line["n"] == 6 and len(line["credit"]) == 6 and abs(sum(line["credit"])) < 1e-6
+        assert line["outputs"] == sorted(file.name for file in songs.iterdir())
     same = json.loads(call("score", style, "--reward", "fad", "--set", f"reference={style}")[1])
     assert abs(same["value"]) < 1e-6
 
@@ -31,7 +32,8 @@ def test_rows_and_folders_of_sounds_get_one_line_each(call: Any, tmp_path: Path)
     (songs / "1.txt").write_text("a red circle")
     code, out, err = call("score", songs, "--reward", "clipping")
     assert code == 0, err
-    assert [json.loads(line) for line in out.splitlines()] == [{"value": 0.0, "status": "ok", "parts": {}}] * 3
+    named = [{"output": name, "value": 0.0, "status": "ok", "parts": {}} for name in ("0.wav", "1.flac", "2.wav")]
+    assert [json.loads(line) for line in out.splitlines()] == named
     from mmalign.run.score import read_rows
 
     assert [row.prompt.text for row in read_rows(songs)] == ["", "a red circle", ""]
@@ -65,6 +67,39 @@ def test_a_row_that_does_not_embed_leaves_the_set_and_has_no_credit() -> None:
     embedding[2] = float("nan")
     line = _set_line(embedding, load_reward("vendi", encoder={"name": "spectral"}))
     assert line["n"] == 4 and line["credit"][2] is None and line["value"] > 1
+
+
+def test_a_set_too_small_for_credit_has_its_value_and_one_too_small_for_that_is_refused(
+    call: Any, tmp_path: Path
+) -> None:
+    songs, style = write_tones(tmp_path / "songs", 1), write_tones(tmp_path / "style", 3, seed=40)
+    code, out, err = call("score", songs, "--reward", "vendi", "--set", "encoder.name=spectral")
+    assert code == 0, err
+    info = "no credit: credit needs at least 2 rows, got 1"
+    line = json.loads(out)
+    assert line.pop("value") == pytest.approx(1.0)
+    assert line == {"n": 1, "credit": [None], "info": info, "outputs": ["0.wav"]}
+    for reward, why in (("fad", "the evaluated set needs at least 2 rows"), ("kad", "MMD needs at least 2 rows")):
+        code, _, err = call("score", songs, "--reward", reward, "--set", f"reference={style}")
+        assert code == 2 and f"a set of 1 outputs cannot be scored: {why}" in err and "Traceback" not in err
+    call("score", write_tones(tmp_path / "two", 2), "--reward", "fad", "--set", f"reference={style}")
+    words = ("--reward", "fad", "--set", f"reference={style}", "--set", "credit_by=leave_one_out")
+    code, out, err = call("score", tmp_path / "two", *words)
+    line = json.loads(out)
+    assert code == 0 and line["value"] < 0 and line["credit"] == [None, None], err
+    assert line["info"] == "no credit: leaving one out needs at least 3 rows, got 2"
+
+
+def test_a_set_of_which_nothing_embeds_is_refused() -> None:
+    from mmalign.rewards import load_reward
+    from mmalign.run.score import _set_line
+
+    vendi, embedding = load_reward("vendi", encoder={"name": "spectral"}), torch.full((5, 4), float("nan"))
+    with pytest.raises(DataError, match="none of the 5 outputs can be embedded"):
+        _set_line(embedding, vendi)
+    embedding[0] = 0.0
+    with pytest.raises(DataError, match=r"a set of 1 outputs \(4 more cannot be embedded\) cannot be scored: row 0"):
+        _set_line(embedding, vendi)
 
 
 def test_reference_files_hold_their_encoder_and_are_refused_by_others(call: Any, tmp_path: Path) -> None:

@@ -98,6 +98,9 @@ def test_a_corpus_that_says_nothing_is_refused(tmp_path):
     path.write_text("a cat\n")
     with pytest.raises(DataError, match=r"one\.txt: holds 1 pictures; of fewer than two every word is as common"):
         scored("cider", ("a cat", A), corpus=str(path))
+    path.write_bytes(b"a cat\na caf\xe9\n")
+    with pytest.raises(DataError, match=r"one\.txt:2: not UTF-8 text"):
+        scored("cider", ("a cat", A), corpus=str(path))
     path = tmp_path / "bad.jsonl"
     path.write_text('{"references": ["a"]}\n{"caption": "b"}\n')
     with pytest.raises(DataError, match=r"bad\.jsonl, row 1: expected an object with references in 'references'"):

@@ -123,6 +123,16 @@ def test_sounds_without_sound_are_errors_of_their_rows(tiny_clap):
     assert silent.status.tolist() == [Status.OK] and silent.value.isfinite().all()
 
 
+def test_a_sound_is_not_held_to_an_empty_prompt(tiny_clap):
+    samples = tones(4).output.samples.clone()
+    samples[3, 0, 7] = float("nan")
+    whole = rollout(samples)
+    whole.prompts = [Prompt(text) for text in ("a red circle", "", "  ", "")]
+    found = Guarded("clap", load_reward("clap", checkpoint=str(tiny_clap)))(whole)
+    assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE, Status.ERROR]
+    assert found.value[1:].isnan().all() and found.info[:2] == ["", "the prompt is empty"]
+
+
 def test_captions_are_judged_against_their_sound(tiny_clap):
     sounds = tones(2)
     sound = sounds.output[:1]

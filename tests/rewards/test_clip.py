@@ -7,7 +7,7 @@ import torch
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout, Status
-from mmalign.rewards import load_reward
+from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards._clip_towers import Source, load_towers
 from tests.rewards.doubles import pictures
 
@@ -74,6 +74,20 @@ def test_gradient_reaches_the_pixels_and_no_weight(tiny_clip):
         ends = [reward(Rollout(one.prompts, one.output + h * direction, one.group)).value for h in (5e-3, -5e-3)]
     slope = ((ends[0] - ends[1]) / 1e-2).item()
     assert slope == pytest.approx((rollout.output.grad[:1] * direction).sum().item(), rel=0.05, abs=1e-3)
+
+
+def test_a_picture_is_not_held_to_an_empty_prompt(tiny_clip):
+    rollout = pictures(("a red circle", ""), size=32)
+    rollout.prompts[3] = Prompt(" \n")
+    rollout.output.requires_grad_()
+    reward = load_reward("clip", checkpoint=str(tiny_clip), prefix="A photo depicts ")
+    found = Guarded("clip", reward)(rollout)
+    assert found.status.tolist() == [Status.OK, Status.OK, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE]
+    assert found.value[2:].isnan().all() and found.info == ["", "", *["the prompt is empty"] * 2]
+    assert torch.allclose(found.value[:2], reward(rollout[:2]).value, atol=1e-6)
+    found.value[:2].sum().backward()
+    sizes = rollout.output.grad.flatten(1).norm(dim=1)
+    assert sizes[:2].min() > 0 and sizes[2:].tolist() == [0, 0]
 
 
 def test_texts_are_encoded_once_each(tiny_clip, tmp_path):

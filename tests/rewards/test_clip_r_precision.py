@@ -76,6 +76,16 @@ def test_a_row_without_wrong_texts_has_a_status_and_no_value(tiny_clip, rollout,
     assert reward(rollout[:1]).value.isnan().all()
 
 
+def test_an_empty_prompt_is_not_told_from_wrong_texts(tiny_clip, rollout):
+    rollout.prompts[0] = Prompt(" ", meta={"negatives": ["a red star"]})
+    rollout.output.requires_grad_()
+    found = load_reward("clip_r_precision", checkpoint=str(tiny_clip))(rollout)
+    assert found.status.tolist() == [Status.NOT_APPLICABLE, *[Status.OK] * 3] and found.value[0].isnan()
+    assert found.info[0] == "the prompt is empty"
+    found.value[1:].sum().backward()
+    assert rollout.output.grad.isfinite().all() and rollout.output.grad[0].abs().max() == 0
+
+
 def test_only_a_score_with_a_slope_says_it_has_one(tiny_clip):
     made = {
         score: load_reward("clip_r_precision", checkpoint=str(tiny_clip), score=score)

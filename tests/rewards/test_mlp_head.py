@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.types import Prompt, Status
 from mmalign.rewards import load_reward
 from mmalign.rewards._clip_towers import Source, load_towers
 from mmalign.rewards._head import read_head
@@ -78,6 +79,8 @@ def test_a_product_head_of_ones_is_the_clip_score_and_prompts_matter(tiny_clip, 
     )
     expected = torch.cat([towers.images(rollout.output), towers.texts([p.text for p in rollout.prompts])], 1) @ weight.T
     assert torch.allclose(both(rollout).value, expected[:, 0], atol=1e-6)
+    rollout.prompts[1] = Prompt("")
+    assert [reward(rollout).status.tolist()[:2] for reward in (product, both)] == [[0, int(Status.NOT_APPLICABLE)]] * 2
 
 
 def test_heads_that_do_not_fit(tiny_clip, tmp_path):

@@ -82,6 +82,9 @@ def test_words_can_be_exemplars_and_captions_be_judged(tiny_clip, tmp_path):
     reward = load_reward("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip))
     rows = make_encoder(str(tiny_clip)).texts(["a red circle", "two blue square", "three star"])
     assert torch.allclose(reward.target.rows, rows)
+    (tmp_path / "noted.txt").write_bytes("\ufeff# wanted\r\na red circle\r\ntwo blue square\r\nthree star\r\n".encode())
+    noted = load_reward("frechet", reference=str(tmp_path / "noted.txt"), encoder=str(tiny_clip))
+    assert torch.equal(noted.target.rows, reward.target.rows)
     captions = answers("a red circle", "two blue square", "three star")
     assert abs(reward.score(reward.embed(captions)).item()) < 1e-9
     rollout = Rollout([Prompt("x")] * 3, torch.rand(3, 3, 32, 32), torch.zeros(3, dtype=torch.long))
@@ -129,6 +132,9 @@ def test_references_that_are_none(tiny_clip, tmp_path):
     (tmp_path / "one.txt").write_text("a star\n")
     with pytest.raises(DataError, match="at least 2 items, found 1"):
         load_reference(str(tmp_path / "one.txt"), encoder)
+    (tmp_path / "old.txt").write_bytes(b"a star\n\xfcber\n")
+    with pytest.raises(DataError, match=r"old\.txt:2: not UTF-8 text"):
+        load_reference(str(tmp_path / "old.txt"), encoder)
     (tmp_path / "x.csv").write_text("a")
     with pytest.raises(DataError, match=r"a reference is a folder of pictures or sounds, a \.txt"):
         load_reference(str(tmp_path / "x.csv"), encoder)

@@ -8,9 +8,10 @@ import types
 import pytest
 import torch
 
-from mmalign.core.errors import MissingExtra
+from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.types import Audio, Prompt, Rollout, Status
 from mmalign.rewards import load_reward
+from mmalign.rewards._cache import identity
 from tests.rewards.sounds import rollout
 
 RATE = 16_000
@@ -88,8 +89,6 @@ def test_masks_are_heeded_and_bad_sounds_are_errors_of_their_rows(name):
 
 
 def test_options_out_of_range_are_said():
-    from mmalign.core.errors import ConfigError
-
     with pytest.raises(ConfigError, match="set a finite target and a tolerance of 0 or more"):
         value("loudness", sine(), tolerance=-1.0)
     with pytest.raises(ConfigError, match=r"seconds: -2\.0 is no duration"):
@@ -124,3 +123,20 @@ def test_aesthetics_calls_the_packages_predictor(monkeypatch, answer):
     assert found.value[[0, 2]].tolist() == [8.0, 8.0] and found.value[1].isnan() and found.parts["PC"][0] == 3.0
     assert [item["sample_rate"] for item in asked] == [RATE] * 2 and asked[0]["path"].shape == (2, 8000)
     assert load_reward("aesthetics", axis="mean")(rollout(samples, RATE)).value[0].item() == pytest.approx(5.5)
+
+
+def test_scores_of_aesthetics_go_with_the_bytes_of_its_checkpoint(monkeypatch, tmp_path):
+    file, installed = tmp_path / "checkpoint.pt", "0.0.4"
+    file.write_bytes(b"one")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: installed)
+    first = identity(load_reward("aesthetics", checkpoint=str(file)))
+    assert identity(load_reward("aesthetics", checkpoint=str(file))) == first
+    file.write_bytes(b"another")
+    assert identity(load_reward("aesthetics", checkpoint=str(file))) != first
+    published = load_reward("aesthetics").fingerprint()
+    assert "audiobox-aesthetics 0.0.4" in published
+    assert published != load_reward("aesthetics", checkpoint=str(file)).fingerprint()
+    installed = "0.0.5"
+    assert load_reward("aesthetics").fingerprint() != published
+    with pytest.raises(ConfigError, match=r"gone\.pt: no such file"):
+        load_reward("aesthetics", checkpoint=str(tmp_path / "gone.pt"))

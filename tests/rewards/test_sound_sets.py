@@ -215,13 +215,16 @@ def test_texts_are_moved_across_the_modality_gap(tiny_clap, tmp_path):
     [
         ('{"prompt": "a"}', r"pairs\.jsonl:1: not \{.*'output'"),
         ("junk", r"pairs\.jsonl:1: not"),
+        ('{"prompt": null, "output": "gone.wav"}', r"pairs\.jsonl:1: not .*the caption is null, not a text"),
+        ("junk\n\n{}", r"pairs\.jsonl:1: not .*\n.*pairs\.jsonl:3: not"),
+        (b"\n\xff", r"pairs\.jsonl:2: not UTF-8 text"),
         ('{"prompt": "a", "output": "gone.wav"}', r"gone\.wav: cannot be read"),
         ("\n", r"pairs\.jsonl: the gap is a mean over pairs; give at least 2, found 0"),
     ],
 )
 def test_pairs_that_are_none(text, message, tiny_clap, tmp_path):
     (tmp_path / "wanted.txt").write_text("a star\na circle")
-    (tmp_path / "pairs.jsonl").write_text(text)
+    (tmp_path / "pairs.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
     encoder = make_encoder({"name": "clap", "checkpoint": str(tiny_clap)})
     with pytest.raises(DataError, match=message):
         load_reference(str(tmp_path / "wanted.txt"), encoder, pairs=str(tmp_path / "pairs.jsonl"))

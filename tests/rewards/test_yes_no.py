@@ -204,6 +204,13 @@ def test_no_is_the_good_answer_where_it_is_said_so(judge: Callable[..., Any]) ->
     torch.testing.assert_close(calm.value, (calm.parts["margin"] / 4).sigmoid())
 
 
+def test_nothing_is_asked_about_an_empty_prompt(judge: Callable[..., Any]) -> None:
+    rows = said(("two dogs", Prompt("a")), ("two dogs", Prompt(" ")))
+    found = judge("llama", question="say {prompt} : {output}")(rows)
+    assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and found.value[1].isnan()
+    assert judge("llama", question="say {output}")(rows).status.tolist() == [Status.OK, Status.OK]
+
+
 def test_a_column_may_stand_in_the_question(judge: Callable[..., Any]) -> None:
     reward = judge("llama", question="say {hint} {output}")
     assert reward.needs == ("hint",)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmalign.core.errors import ConfigError, did_you_mean
-from mmalign.core.registry import Registry
+
+if TYPE_CHECKING:
+    from mmalign.core.registry import Registry
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +48,11 @@ def show(config: Annotated[str, typer.Argument(help="a name from `mmalign list c
     """Print a run file with every default filled in; redirect it to a file and edit."""
     from mmalign.core.config import dump, load
     from mmalign.run.build import build
+    from mmalign.run.references import needs_base
 
-    typer.echo(dump(build(load(find_config(config))).resolved()), nl=False)
+    parts = build(load(find_config(config)))
+    run = parts.filled()
+    typer.echo(dump(run if needs_base(run, parts.source) else replace(run, base="")), nl=False)
 
 
 def configs_root() -> Path:

@@ -6,16 +6,31 @@ import importlib
 import pkgutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
+import typer.core
 
 from mmalign.core.errors import MmalignError
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands that Ctrl-C ends with a sentence: the one that the interrupted work had to say, if any."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:  # Typer would end without a word
+            print(str(stopped) or "stopped.", file=sys.stderr)
+            raise typer.Exit(130) from None
 
 
 def application() -> typer.Typer:
     """The Typer application with every command of this folder."""
     app = typer.Typer(
         name="mmalign",
+        cls=Commands,
         help="Align text, image and audio generators with rewards.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -42,6 +57,3 @@ def main() -> None:
             raise
         print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; continue with --resume.", file=sys.stderr)
-        raise SystemExit(130) from None

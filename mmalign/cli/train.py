@@ -24,16 +24,17 @@ def train(
     ] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
-    """Train one run file; overrides are written as key.path=value."""
+    """Train one run file; overrides are written as key.path=value. Ctrl-C stops after a step, with a checkpoint."""
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import dump, load
-    from mmalign.run.build import build, check_columns
-    from mmalign.run.train import held_out
+    from mmalign.run.build import build
+    from mmalign.run.train import checked, refuse_both
     from mmalign.run.train import train as run
 
+    refuse_both(out, resume)
     words = list(arguments or [])
-    file = words.pop(0) if words and "=" not in words[0] else None
+    file = words.pop(0) if words and ("=" not in words[0] or Path(words[0]).is_file()) else None
     if file is None and resume is None:
         raise ConfigError("name a run file, e.g. `mmalign train run.yaml`; `mmalign list configs` shows ready ones.")
     path = find_config(file) if file else Path(str(resume)) / "run.yaml"
@@ -41,7 +42,7 @@ def train(
     if dry_run:
         parts = build(loaded, allow or ())
         items, aside = parts.source.training_items(), parts.source.held_out_items()
-        check_columns(parts, held_out(parts))
+        checked(parts)
         typer.echo(dump(parts.resolved()), nl=False)
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return

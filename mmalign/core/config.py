@@ -151,6 +151,8 @@ class RunFile:
         """Plain data, as `run.yaml` holds it."""
         plain = dataclasses.asdict(self)
         plain.pop("source")
+        if not self.base:
+            plain.pop("base")
         plain["trainer"]["betas"] = list(plain["trainer"]["betas"])
         return plain
 

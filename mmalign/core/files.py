@@ -62,19 +62,35 @@ def local_path(reference: str, relative_to: Path | None = None) -> Path | None:
 
     Tried in order: beside the run file, as given, and `assets/…` among the embedded assets.
     """
-    candidates = [Path(reference)]
-    if relative_to is not None and not Path(reference).is_absolute():
-        candidates.insert(0, relative_to / reference)
-    if reference == "assets" or reference.startswith("assets/"):
-        candidates.append(assets_root() / reference.removeprefix("assets").lstrip("/"))
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in _places(reference, relative_to) if path.exists()), None)
 
 
 def require_local(reference: str, relative_to: Path | None = None) -> Path:
-    """`local_path`, or a DataError that says where it looked."""
+    """`local_path`, or a DataError that says everywhere it looked."""
     if (path := local_path(reference, relative_to)) is not None:
         return path
-    places = [str(Path(reference).absolute())]
-    if reference.startswith("assets/"):
-        places.append(str(assets_root() / reference.removeprefix("assets/")))
-    raise DataError(f"{reference}: no such file or folder; looked at {', '.join(places)}.")
+    looked = dict.fromkeys(str(place.absolute()) for place in _places(reference, relative_to))
+    raise DataError(f"{reference}: no such file or folder; looked at {', '.join(looked)}.")
+
+
+def lasting(reference: str, relative_to: Path | None = None) -> str:
+    """`reference` as it means the same from every folder: absolute where only the current one leads to it."""
+    if Path(reference).is_absolute() or (found := local_path(reference, relative_to)) is None:
+        return reference
+    elsewhere = [*_beside(reference, relative_to), *_embedded(reference)]
+    same = any(place.exists() and place.samefile(found) for place in elsewhere)
+    return reference if same else str(found.absolute())
+
+
+def _places(reference: str, relative_to: Path | None) -> list[Path]:
+    """Where `reference` may lie, the first choice first."""
+    return [*_beside(reference, relative_to), Path(reference), *_embedded(reference)]
+
+
+def _beside(reference: str, relative_to: Path | None) -> list[Path]:
+    return [] if relative_to is None or Path(reference).is_absolute() else [relative_to / reference]
+
+
+def _embedded(reference: str) -> list[Path]:
+    named = reference == "assets" or reference.startswith("assets/")
+    return [assets_root() / reference.removeprefix("assets").lstrip("/")] if named else []

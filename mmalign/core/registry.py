@@ -6,6 +6,7 @@ the module, as "module:Class".
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Collection, Mapping
@@ -36,7 +37,7 @@ class Registry:
         if ":" in name:
             return self._outside(name, allow)
         if name in (plugins := self._plugins()):
-            return plugins[name].load()  # type: ignore[no-any-return]
+            return self._checked(plugins[name].load(), name)
         if name not in (names := self.names()):
             raise ConfigError(
                 f"no {self.kind} is called '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}."
@@ -60,7 +61,7 @@ class Registry:
         if module not in allow:
             raise ConfigError(f"'{name}' is outside mmalign; run files may name it only with --allow {module}.")
         try:
-            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+            found = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise  # the module is there; what it imports is not
@@ -69,6 +70,15 @@ class Registry:
             ) from None
         except AttributeError:
             raise ConfigError(f"'{name}': module '{module}' has no '{attribute}'.") from None
+        return self._checked(found, name)
+
+    def _checked(self, found: Any, name: str) -> type[Any]:
+        """A component from elsewhere, if run files can give it options."""
+        if isinstance(found, type) and dataclasses.is_dataclass(found):
+            return found
+        is_a = "class" if isinstance(found, type) else type(found).__name__
+        rule = "decorate it with @mmalign.rule or " if self.kind == "reward" and is_a != "class" else ""
+        raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
 
     def _plugins(self) -> dict[str, EntryPoint]:
         return {e.name: e for e in entry_points(group=f"mmalign.{self.kind}s")}
@@ -101,7 +111,6 @@ def explain(fault: Mapping[str, Any], at: str, component: type[Any], given: Coll
 
 def _options_at(component: type[Any], location: tuple[Any, ...]) -> list[str]:
     """The option names of the dataclass that `location` leads to from `component`."""
-    import dataclasses
     import typing
 
     found = component

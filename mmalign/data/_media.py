@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Audio
-from mmalign.data._tables import Table, shown
+from mmalign.data._tables import Table, refuse, shown
 from mmalign.media import audio, image
 
 
@@ -37,14 +38,39 @@ def sound(value: Any, folder: Path, place: str) -> Audio:
 def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
         return value["bytes"], f"{place} ({value['path']})" if value.get("path") else place
-    named = value.get("path") if isinstance(value, Mapping) else value
-    if not isinstance(named, str) or not named:
-        raise DataError(f"{place}: expected the path of a file, got {shown(value)}.")
-    path = Path(named) if Path(named).is_absolute() else folder / named
+    path = _file(value, folder, place)
     try:
         return path.read_bytes(), f"{path} (named in {place})"
     except OSError as error:
         raise DataError(f"{place}: {path} cannot be read ({error.strerror}).") from None
+
+
+def _file(value: Any, folder: Path, place: str) -> Path:
+    named = value.get("path") if isinstance(value, Mapping) else value
+    if not isinstance(named, str) or not named:
+        raise DataError(f"{place}: expected the path of a file, got {shown(value)}.")
+    return folder / named  # an absolute one stays as it is
+
+
+def fault_of(value: Any, folder: Path, place: str) -> str:
+    """A sentence if there is no file where a cell says, or nothing in it, else ""; nothing is opened."""
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+        return ""
+    try:
+        path = _file(value, folder, place)
+    except DataError as error:
+        return str(error)
+    return f"{place}: {path} {why}." if (why := _unreadable(path)) else ""
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', error)})"
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a file"
+    return "" if found.st_size else "is empty"
 
 
 class LazyMedia(Mapping[str, Any]):
@@ -65,6 +91,10 @@ class LazyMedia(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return (sound if key == "audio" else picture)(self._cells[key], self._folder, self._place)
 
+    def faults(self) -> list[str]:
+        """What keeps its files from being read, as far as that shows without opening them."""
+        return [fault for cell in self._cells.values() if (fault := fault_of(cell, self._folder, self._place))]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._cells)
 
@@ -78,7 +108,7 @@ def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[st
     Raises:
         DataError: a row without it.
     """
-    row, place = table.rows[index], table.place(index)
+    row, place = table.row(index), table.place(index)
     wanted = {kind: column for kind, column in columns.items() if column}
     for kind, column in wanted.items():
         if row.get(column) is None:
@@ -86,3 +116,25 @@ def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[st
             raise DataError(f"{place}: '{column}' is missing; every row needs its {noun}.")
     cells = {kind: row[column] for kind, column in wanted.items()}
     return LazyMedia(cells, Path(table.file).parent, place) if cells else {}
+
+
+def require_files(*sides: Sequence[Any]) -> None:
+    """Stop before anything is made of rows that cannot be read; files are looked for, never opened.
+
+    Args:
+        sides: prompts, or what makes preferences when it is indexed and has `faults()`.
+
+    Raises:
+        DataError: up to 20 faults, each with its file and line.
+    """
+    found = [fault for side in sides for fault in _faults(side)]
+    refuse(list(dict.fromkeys(found)))
+
+
+def _faults(items: Sequence[Any]) -> list[str]:
+    if hasattr(items, "faults"):
+        return items.faults()  # type: ignore[no-any-return]
+    if not isinstance(items, list | tuple):  # looking at them may decode them
+        return []
+    prompts: list[Any] = [getattr(item, "prompt", item) for item in items]
+    return [fault for asked in prompts if isinstance(asked.media, LazyMedia) for fault in asked.media.faults()]

@@ -6,16 +6,18 @@ import csv
 import io
 import json
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmalign.core.errors import DataError, did_you_mean
 from mmalign.core.files import require_local
 from mmalign.core.texts import read_text, text_lines
 
 Row = Mapping[str, Any]
+Made = TypeVar("Made")
+_MOST = 20  # faults in one message
 
 
 @dataclass
@@ -26,6 +28,13 @@ class Table:
     rows: Sequence[Row]
     columns: list[str]
     lines: list[int] | None = None
+    _latest: tuple[int, Row] = field(default=(-1, {}), init=False, repr=False)
+
+    def row(self, index: int) -> Row:
+        """Row `index`, fetched once for all its columns: a data set's own rows are slow to fetch."""
+        if self._latest[0] != index:
+            self._latest = index, self.rows[index]
+        return self._latest[1]
 
     def place(self, index: int) -> str:
         """Where row `index` is, for messages: "file:line", or "file, row i" (from 0)."""
@@ -42,12 +51,31 @@ class Table:
 
     def text(self, index: int, column: str) -> str:
         """The string in `column` of row `index`; anything else, or only blanks, is a DataError that shows the row."""
-        row = self.rows[index]
+        row = self.row(index)
         value = row.get(column)
         if isinstance(value, str) and value.strip():
             return value
         found = "missing" if column not in row else f"{shown(value)}, not a text" if value else f"empty ({value!r})"
         raise DataError(f"{self.place(index)}: '{column}' is {found}. The row: {shown(row)}")
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Raise DataError with the first 20 of `faults`, if there are any."""
+    more = [f"… and {len(faults) - _MOST} more."] if len(faults) > _MOST else []
+    if faults:
+        raise DataError("\n".join([*faults[:_MOST], *more]))
+
+
+def every(make: Callable[[int], Made], rows: Iterable[int]) -> list[Made]:
+    """`make(row)` for all rows, or one DataError with what it says of up to 20 of them."""
+    made, faults = [], []
+    for row in rows:
+        try:
+            made.append(make(row))
+        except DataError as error:
+            faults.append(str(error))
+    refuse(faults)
+    return made
 
 
 def shown(value: Any) -> str:
@@ -67,7 +95,7 @@ def read_table(reference: str, relative_to: Path | None = None, split: str = "tr
         split: of a dataset that has splits.
 
     Raises:
-        DataError: no such file, unknown suffix, undecodable content (with its line), or no rows at all.
+        DataError: no such file, unknown suffix, undecodable content (every line of it), or no rows at all.
     """
     if reference.startswith("hub:"):
         return _filled(_dataset(reference.removeprefix("hub:"), reference, split))
@@ -96,37 +124,39 @@ def _read_txt(path: Path) -> Table:
 
 
 def _read_jsonl(path: Path) -> Table:
-    rows, lines = [], []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}. The line: {shown(line)}"
-            ) from None
-        if not isinstance(row, dict):
-            raise DataError(f'{path}:{number}: a line must be a JSON object like {{"prompt": …}}, got {shown(row)}.')
-        rows.append(row)
-        lines.append(number)
-    return Table(str(path), rows, list(dict.fromkeys(key for row in rows for key in row)), lines)
+    lines = read_text(path).split("\n")
+    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    rows = every(lambda number: _json_row(lines[number - 1], f"{path}:{number}"), numbers)
+    return Table(str(path), rows, list(dict.fromkeys(key for row in rows for key in row)), numbers)
+
+
+def _json_row(line: str, place: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{place}: not valid JSON: {error.msg} at column {error.colno}. The line: {shown(line)}"
+        ) from None
+    if not isinstance(row, dict):
+        raise DataError(f'{place}: a line must be a JSON object like {{"prompt": …}}, got {shown(row)}.')
+    return row
 
 
 def _read_csv(path: Path) -> Table:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    rows, lines = [], []
+    rows, lines, faults = [], [], []
     try:
         for row in reader:
             if None in row or None in row.values():
-                raise DataError(
+                faults.append(
                     f"{path}:{reader.line_num}: the row does not have the {len(reader.fieldnames or [])} fields of the "
                     f"header ({', '.join(reader.fieldnames or [])}): {shown(row)}"
                 )
             rows.append(row)
             lines.append(reader.line_num)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}.") from None
+        faults.append(f"{path}:{reader.line_num}: not valid CSV: {error}.")
+    refuse(faults)
     return Table(str(path), rows, list(reader.fieldnames or []), lines)
 
 

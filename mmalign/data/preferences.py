@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
 from mmalign.data._held_out import split_by_text, warn_of_leaks
-from mmalign.data._tables import Table, read_table, shown
+from mmalign.data._tables import Table, every, read_table, shown
 
 __all__ = ["Preferences"]
 
@@ -49,6 +49,8 @@ class Preferences:
     split: str = "train"
     limit: int = 0
     relative_to: Path | None = None
+
+    references: ClassVar[tuple[str, ...]] = ("path", "held_out_path")
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:
@@ -114,10 +116,7 @@ class _Pairs(Sequence[Preference]):
         if isinstance(index, slice):
             return self.only(self.rows[index])
         at = self.rows[index]
-        row, (prompt, chosen, rejected) = self.table.rows[at], self.columns
-        meta = {k: v for k, v in row.items() if k not in (*self.columns, *self.about.values())}
-        asked = Prompt(self.table.text(at, prompt), _media.media_of(self.table, at, self.about), meta)
-        return Preference(asked, self._output(at, chosen), self._output(at, rejected))
+        return Preference(self._asked(at), *(self._output(at, column) for column in self.columns[1:]))
 
     def only(self, rows: list[int]) -> _Pairs:
         """The same table with other rows."""
@@ -125,11 +124,38 @@ class _Pairs(Sequence[Preference]):
 
     def texts(self) -> list[str]:
         """The prompts' texts, without touching pictures or sound."""
-        return [self.table.text(at, self.columns[0]) for at in self.rows]
+        return every(lambda at: self.table.text(at, self.columns[0]), self.rows)
+
+    def faults(self) -> list[str]:
+        """What keeps rows from being read, as far as that shows without opening a file."""
+        return [fault for at in self.rows for fault in self._faults_at(at)]
+
+    def _faults_at(self, at: int) -> Iterator[str]:
+        try:
+            media = self._asked(at).media
+            yield from media.faults() if isinstance(media, _media.LazyMedia) else ()
+        except DataError as error:
+            yield str(error)
+        for column in self.columns[1:]:
+            if self.kind != "text":
+                if fault := _media.fault_of(*self._cell(at, column)):
+                    yield fault
+                continue
+            try:
+                self.table.text(at, column)
+            except DataError as error:
+                yield str(error)
+
+    def _asked(self, at: int) -> Prompt:
+        meta = {k: v for k, v in self.table.row(at).items() if k not in (*self.columns, *self.about.values())}
+        return Prompt(self.table.text(at, self.columns[0]), _media.media_of(self.table, at, self.about), meta)
 
     def _output(self, at: int, column: str) -> Any:
         if self.kind == "text":
             return self.table.text(at, column)
-        value = self.table.rows[at].get(column)
-        place, folder = f"{self.table.place(at)}, '{column}'", Path(self.table.file).parent
-        return _media.picture(value, folder, place) if self.kind == "image" else _media.sound(value, folder, place)
+        return (_media.picture if self.kind == "image" else _media.sound)(*self._cell(at, column))
+
+    def _cell(self, at: int, column: str) -> tuple[Any, Path, str]:
+        """A cell of a file, the folder where its path starts, and where it stands."""
+        place = f"{self.table.place(at)}, '{column}'"
+        return self.table.row(at).get(column), Path(self.table.file).parent, place

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from mmalign.core.types import Prompt
 from mmalign.data._held_out import split_by_text, warn_of_leaks
 from mmalign.data._media import media_of
-from mmalign.data._tables import Table, read_table
+from mmalign.data._tables import Table, every, read_table
 
 __all__ = ["Prompts"]
 
@@ -42,6 +43,8 @@ class Prompts:
     limit: int = 0
     relative_to: Path | None = None
 
+    references: ClassVar[tuple[str, ...]] = ("path", "held_out_path")
+
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out is a share in [0, 1), got {self.held_out}")
@@ -68,12 +71,16 @@ class Prompts:
 
     def _read(self, path: str) -> tuple[list[Prompt], str]:
         table = read_table(path, self.relative_to, self.split)
+        return self.of(table), table.file
+
+    def of(self, table: Table) -> list[Prompt]:
+        """The prompts of a table that was read, in its order; DataError with up to 20 rows that are none."""
         table.require(self.column, *filter(None, (self.image, self.audio)))
         count = min(self.limit or len(table.rows), len(table.rows))
-        return [self._prompt(table, i) for i in range(count)], table.file
+        return every(lambda i: self._prompt(table, i), range(count))
 
     def _prompt(self, table: Table, index: int) -> Prompt:
-        row = table.rows[index]
+        row = table.row(index)
         text = table.text(index, self.column)
         meta = {k: v for k, v in row.items() if k not in (self.column, self.image, self.audio)}
         return Prompt(text, media_of(table, index, {"image": self.image, "audio": self.audio}), meta)

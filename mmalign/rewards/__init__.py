@@ -9,24 +9,45 @@
 `mmalign.rewards.functional` holds the mathematics, `mmalign.rewards.combine` the ways to make one value of several,
 `mmalign.rewards.encoders` what sets are embedded with, `mmalign.rewards.parsing` the reading of answers. Every call
 goes through `Guarded`: a row that fails has a status, never a silent 0.0.
+
+Names load on first use, so listing rewards imports none of them.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmalign.core.registry import Registry
-from mmalign.rewards._cache import ScoreCache
-from mmalign.rewards._credit import Credit
-from mmalign.rewards._guarded import Guarded
-from mmalign.rewards._mix import Mix, Slot
-from mmalign.rewards._rule import rule
-from mmalign.rewards.parsing import Unreadable
+
+if TYPE_CHECKING:
+    from mmalign.rewards._cache import ScoreCache as ScoreCache
+    from mmalign.rewards._credit import Credit as Credit
+    from mmalign.rewards._guarded import Guarded as Guarded
+    from mmalign.rewards._mix import Mix as Mix
+    from mmalign.rewards._mix import Slot as Slot
+    from mmalign.rewards._rule import rule as rule
+    from mmalign.rewards.parsing import Unreadable as Unreadable
 
 rewards = Registry("reward", "mmalign.rewards")
 
+_WHERE = {
+    "Credit": "_credit",
+    "Guarded": "_guarded",
+    "Mix": "_mix",
+    "ScoreCache": "_cache",
+    "Slot": "_mix",
+    "Unreadable": "parsing",
+    "rule": "_rule",
+}
 __all__ = ["Credit", "Guarded", "Mix", "ScoreCache", "Slot", "Unreadable", "load_reward", "rewards", "rule"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mmalign.rewards' has no attribute '{name}'.")
+    return getattr(importlib.import_module(f"mmalign.rewards.{_WHERE[name]}"), name)
 
 
 def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:

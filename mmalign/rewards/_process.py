@@ -7,6 +7,7 @@ never hold the next row back.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from dataclasses import fields, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -69,7 +70,7 @@ class RowProcess:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self.reward), daemon=True)
+            self._process = context.Process(target=_live, args=(theirs, self.reward), daemon=True)
             self._process.start()
             theirs.close()
         return self._pipe
@@ -77,6 +78,11 @@ class RowProcess:
     def _exit_code(self) -> int | None:
         self._process.join(5)
         return self._process.exitcode  # type: ignore[no-any-return]
+
+
+def _live(pipe: Connection, reward: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which may still need its rows
+    _serve(pipe, reward)
 
 
 def _serve(pipe: Connection, reward: Any) -> None:

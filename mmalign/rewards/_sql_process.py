@@ -90,6 +90,7 @@ class SqlProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is for the run, which may still need its rows
             )
             self._end = weakref.finalize(self, _kill, self._process)
         return self._process

@@ -12,6 +12,7 @@ from mmalign.core.config import RunFile, Spec
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, did_you_mean
 from mmalign.core.protocols import ScorePolicy, members, offers
 from mmalign.core.registry import construct
+from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
@@ -42,7 +43,11 @@ class Parts:
         return {name: part for name, part in named.items() if hasattr(part, "load_state_dict")}
 
     def resolved(self) -> RunFile:
-        """The run file with every default filled in."""
+        """The run file with every default filled in, so that it means the same from every folder."""
+        return anchored(self.filled(), self.source)
+
+    def filled(self) -> RunFile:
+        """The run file with every default filled in, and its paths as they were written."""
         rewards = {
             name: {**resolve(spec, slot.reward), **slot_options(slot)}
             for (name, spec), slot in zip(self.file.rewards.items(), self.slots(), strict=True)

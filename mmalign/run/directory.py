@@ -5,12 +5,14 @@ runs/<name>/
   samples/step_000050/   contact_sheet.png, rows.parquet
   evaluation/before/, evaluation/after/
   checkpoints/step_000100/
+  abandoned/1/           what an earlier run left here that ended before its first checkpoint
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import shlex
@@ -29,6 +31,7 @@ from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import write_beside
 
+log = logging.getLogger("mmalign")
 PACKAGES = ("mmalign", "torch", "diffusers", "transformers", "peft", "accelerate", "open-clip-torch", "numpy")
 
 
@@ -62,8 +65,10 @@ class RunDirectory:
         Raises:
             ConfigError: it is no folder, cannot be written, or already holds a run that this one does not continue.
         """
-        if fresh and self.metrics.exists():
-            raise ConfigError(f"{self.path}: already holds a run; choose another --out, or continue it with --resume.")
+        resumable = any(self.checkpoints.glob("step_*/done"))
+        if fresh and (resumable or (self.path / "summary.json").exists()):
+            way = ", or continue it with --resume" if resumable else ""
+            raise ConfigError(f"{self.path}: already holds a run; choose another --out{way}.")
         there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             why = "cannot be written" if there.is_dir() else "is not a folder"
@@ -92,15 +97,28 @@ class RunDirectory:
     def start(self, run: RunFile, fresh: bool) -> None:
         """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one.
 
-        What a run that was killed had half written of a checkpoint is removed.
+        What a run that was killed had half written of a checkpoint is removed; the steps of one that ended before its
+        first checkpoint go to `abandoned/`.
         """
         self.refuse(fresh)
         with self._written():
+            if fresh and self.metrics.exists():
+                self._set_aside()
             for half in self.checkpoints.glob(".step_*"):
                 shutil.rmtree(half)
             self.path.mkdir(parents=True, exist_ok=True)
             self.write("run.yaml", dump(run))
             self.write("environment.json", json.dumps(environment(), indent=1))
+
+    def _set_aside(self) -> None:
+        earlier = self.path / "abandoned"
+        place = earlier / str(1 + sum(1 for _ in earlier.glob("*")))
+        place.mkdir(parents=True)
+        files = ("run.yaml", "environment.json", "metrics.jsonl", "report.html", "README.md")
+        for name in (*files, "samples", "evaluation"):
+            if (self.path / name).exists():
+                (self.path / name).rename(place / name)
+        log.warning("%s: a run ended here before its first checkpoint; what it left is now in %s.", self.path, place)
 
     @contextmanager
     def _written(self) -> Iterator[None]:

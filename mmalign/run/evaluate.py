@@ -52,13 +52,14 @@ def evaluate(
     parts = build(file, allow)
     questions = held_out(parts)
     check_columns(parts, questions)
+    resolved = parts.resolved()  # before loading enters what the checkpoint says
     parts.load()
     if directory is None:
         return Evaluated(measure(parts, questions), [], None)
     newest = checkpoint.latest(directory.checkpoints)
     if prompts or changes:
         directory = _beside(directory, Path(prompts).stem if prompts else "changed")
-        directory.start(file, fresh=True)
+        directory.start(resolved, fresh=True)
     return _compare_with_start(parts, newest, directory, questions)
 
 

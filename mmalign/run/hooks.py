@@ -46,10 +46,13 @@ class Announce:
                 self._bar.start()
                 self._bar.add_task("", total=self.steps, completed=session.step)
             self._bar.update(0, completed=session.step, description=text)
-            if session.step >= self.steps:
-                self._bar.stop()
         elif due(session.step, max(1, self.steps // self.lines)):
             print(f"step {session.step}/{self.steps}  {text}", flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands and give the terminal its cursor back."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def headline(numbers: dict[str, float]) -> list[tuple[str, float]]:
@@ -109,11 +112,18 @@ class Save:
     parts: Parts
     directory: RunDirectory
     every: int
+    _saved: int = field(default=-1, repr=False)
 
     def __call__(self, session: Session, policy: Any, experience: Any) -> None:
         """Write it whole or not at all."""
         if due(session.step, self.every) or session.step == session.trainer.steps:
+            self.now(session)
+
+    def now(self, session: Session) -> None:
+        """Write the state of this step, unless it has been written."""
+        if self._saved != session.step:
             checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
+            self._saved = session.step
 
 
 def measures(parts: Parts) -> dict[str, Any]:

@@ -93,4 +93,4 @@ def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
         name: reward if isinstance(reward, Guarded) else Guarded(name, reward, monitor=True)  # of sets, for the credit
         for name, reward in measures(parts).items()
     }
-    return Trained(parts, int((newest / checkpoint.DONE).read_text()), rewards)
+    return Trained(parts, checkpoint.step_of(newest), rewards)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from typing import Any
 from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.rng import Streams
+from mmalign.data._asked import prompts_like
 from mmalign.data._batches import Batches
-from mmalign.run.build import Parts, build, check_columns, judges
+from mmalign.data._media import require_files
+from mmalign.run.build import Parts, build, check_columns, check_rows, judges
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
 from mmalign.run.launch import check_accelerator, check_environment, is_first
 from mmalign.training import checkpoint
-from mmalign.training.loop import Hook
 from mmalign.training.loop import train as run_loop
 from mmalign.training.session import Session
+from mmalign.training.stopping import stop_on_interrupt
 from mmalign.training.update import Update
 
 
@@ -53,18 +56,72 @@ def train(
     Raises:
         ConfigError, CapabilityError, DataError: before any weight is loaded.
         CheckError, ScoreError, OutOfMemory, CheckpointError: during the run; what was saved stays whole.
+        Stopped: Ctrl-C; the step was finished and a checkpoint written, unless it came outside the steps or twice.
     """
+    refuse_both(out, resume)
     if not isinstance(run, RunFile):
         run = load(run, changes)
-    parts = build(run, allow)
-    prompts = held_out(parts)
-    check_columns(parts, prompts)
     directory = RunDirectory(Path(resume or out or Path("runs") / (run.source.stem if run.source else "run")))
+    if resume is not None:
+        check_unfinished(directory, run.trainer.steps)
+    parts = build(run, allow)
+    prompts = checked(parts)
     directory.refuse(fresh=resume is None)
     if resume is not None:
         same_questions(directory.evaluation("before"), prompts)
     with directory.held() if is_first() else nullcontext():
-        return _trained(parts, directory, prompts, resumed=resume is not None)
+        try:
+            return _trained(parts, directory, prompts, resumed=resume is not None)
+        except KeyboardInterrupt:
+            if not is_first():
+                raise
+            raise Stopped(left(directory, run.trainer.steps, allow)) from None
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C during a run; the message says what is left of it and how to go on."""
+
+
+def refuse_both(out: Path | str | None, resume: Path | str | None) -> None:
+    """Raise ConfigError if a run is to go on and to be written elsewhere."""
+    if out is not None and resume is not None:
+        raise ConfigError(f"--out {out}: a resumed run goes on in its own folder, {resume}; leave --out away.")
+
+
+def check_unfinished(directory: RunDirectory, steps: int) -> None:
+    """Can the run go on? Said before anything is loaded.
+
+    Raises:
+        CheckpointError: there is no whole checkpoint.
+        ConfigError: it has taken all its steps.
+    """
+    if (step := checkpoint.step_of(checkpoint.latest(directory.checkpoints))) >= steps:
+        raise ConfigError(f"{directory.path}: already at step {step} of {steps}; raise trainer.steps.")
+
+
+def left(directory: RunDirectory, steps: int, allow: Collection[str] = ()) -> str:
+    """What a run of so many steps that was stopped has left, and the command that goes on from there."""
+    place = shlex.quote(str(directory.path))
+    if not (found := checkpoint.complete(directory.checkpoints)):
+        return f"stopped before the first checkpoint; the same command starts again in {place}."
+    more = "".join(f" --allow {shlex.quote(module)}" for module in allow)
+    if (step := checkpoint.step_of(found[-1])) < steps:
+        return f"stopped; `mmalign train --resume {place}{more}` goes on after step {step} of {steps}."
+    return f"stopped after the last step; `mmalign evaluate {place}{more}` measures what was learned."
+
+
+def checked(parts: Parts) -> list[Any]:
+    """The prompts of the run's evaluation, once all rows are found to be usable.
+
+    Raises:
+        DataError: rows of another kind, without a column that is needed, or that name files which are not there.
+    """
+    check_rows(parts)
+    aside = [] if parts.file.evaluation.prompts else parts.source.held_out_items()
+    require_files(parts.source.training_items(), aside)
+    prompts = held_out(parts)
+    check_columns(parts, prompts)
+    return prompts
 
 
 def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], resumed: bool) -> Finished:
@@ -72,13 +129,17 @@ def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], resumed:
     session = start_session(parts, directory, resumed)
     if prompts and not resumed:  # never one that another run left here when it was stopped at its start
         evaluate_now(parts, prompts, directory.evaluation("before"), session)
-    hooks: list[Hook] = [
-        Announce(trainer.steps),
-        Preview(parts, directory, prompts[:16], trainer.preview_every),
-        Evaluate(parts, directory, prompts, trainer.evaluate_every),
-        Save(parts, directory, trainer.save_every),
-    ]
-    run_loop(parts.policy, parts.objective, session, hooks)
+    preview = Preview(parts, directory, prompts[:16], trainer.preview_every)
+    evaluate = Evaluate(parts, directory, prompts, trainer.evaluate_every)
+    save = Save(parts, directory, trainer.save_every)
+    processes = session.accelerator.num_processes
+    with closing(Announce(trainer.steps)) as announce, stop_on_interrupt(processes) as stop:
+        run_loop(parts.policy, parts.objective, session, [announce, preview, evaluate, save], stop)
+        if stop():
+            save.now(session)
+    if stop():
+        session.accelerator.end_training()
+        raise KeyboardInterrupt
     return finish(parts, directory, session, prompts)
 
 
@@ -124,10 +185,6 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     )
     if resumed:
         checkpoint.load(checkpoint.latest(directory.checkpoints), session, parts.stateful())
-        if session.step >= trainer.steps:
-            raise ConfigError(
-                f"{directory.path}: already at step {session.step} of {trainer.steps}; raise trainer.steps."
-            )
     if session.is_main:
         directory.start(resolved, fresh=not resumed)
         directory.rewind_metrics(session.step)
@@ -158,16 +215,14 @@ def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[s
 
 def held_out(parts: Parts) -> list[Any]:
     """The prompts of the run's evaluation, [] if it names none; the preferences themselves for a policy that judges."""
-    from mmalign.run.registries import REGISTRIES
-
     wanted = parts.file.evaluation
     if wanted.prompts:
-        spec = {"name": "prompts", "path": wanted.prompts}
-        source = REGISTRIES["data"].build(spec, "evaluation.prompts", relative_to=parts.file.folder)
-        prompts = source.training_items()
+        prompts: Sequence[Any] = prompts_like(parts.source, wanted.prompts, parts.file.folder)
     else:
         prompts = parts.source.held_out_items()
-    kept = list(prompts[: wanted.count or None])
+    prompts = prompts[: wanted.count or None]
+    require_files(prompts)
+    kept = list(prompts)
     return kept if judges(parts.policy) else [getattr(item, "prompt", item) for item in kept]
 
 

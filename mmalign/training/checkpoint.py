@@ -60,6 +60,11 @@ def complete(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"step_*/{DONE}"))
 
 
+def step_of(path: Path) -> int:
+    """The step after which a finished checkpoint was written."""
+    return int((path / DONE).read_text())
+
+
 def latest(folder: Path) -> Path:
     """The newest finished checkpoint.
 

@@ -20,8 +20,14 @@ from mmalign.training.session import Session
 Hook = Callable[[Session, Any, Experience], None]
 
 
-def train(policy: Any, objective: Any, session: Session, hooks: Sequence[Hook] = ()) -> None:
-    """Align `policy` with `objective` until `session.trainer.steps` steps are done.
+def train(
+    policy: Any,
+    objective: Any,
+    session: Session,
+    hooks: Sequence[Hook] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Align `policy` with `objective` until `session.trainer.steps` steps are done, or `stop()` after one of them.
 
     One step: collect outputs (no gradient), weigh every entry once over all processes, accumulate the exact gradient
     chunk by chunk, update. Resumes where `session` stands.
@@ -46,6 +52,8 @@ def train(policy: Any, objective: Any, session: Session, hooks: Sequence[Hook] =
         session.finish_step(objective, experience)
         for hook in hooks:
             hook(session, policy, experience)
+        if stop():
+            return
 
 
 def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.media.audio import write_audio
 from mmalign.media.image import write_image
 from mmalign.miniworld.grammar import parse
 
@@ -36,7 +37,7 @@ def test_show_prints_a_full_run_file_that_loads(call: Any, tmp_path: Path) -> No
     assert code == 0 and "advantage_clip" in out
     path = tmp_path / "copy.yaml"
     path.write_text(out)
-    assert build(load(path)).resolved().to_dict() == load(path).to_dict()
+    assert build(load(path)).filled().to_dict() == {**load(path).to_dict(), "base": str(tmp_path)}
     code, _, err = call("show", "scenes/grpo_verifer")
     assert code == 2 and "Did you mean 'scenes/grpo_verifier'?" in err
 
@@ -49,7 +50,9 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     rows = tmp_path / "preferences.jsonl"
     rows.write_text(json.dumps({"prompt": "a", "chosen": "a.png", "rejected": "b.png"}) + "\n")
     written = tmp_path / "written.jsonl"
-    write_image(torch.zeros(3, 4, 4), tmp_path / "a.png")
+    for name in ("a.png", "b.png"):
+        write_image(torch.zeros(3, 4, 4), tmp_path / name)
+    write_audio(torch.zeros(1, 80), 8_000, tmp_path / "a.wav")
     row = {"answer": "3", "references": ["a cat"], "image": "a.png", "chosen": "good", "rejected": "bad"}
     row |= {"boxes": [[0, 0, 2, 3]], "size": [4, 4], "seen_size": [28, 28], "audio": "a.wav"}
     row |= {"prompt_points": ["Counting"], "prompt_points_des": ["three cats"]}
@@ -65,6 +68,74 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
         code, out, err = call("train", name, *change, "--dry-run")
         assert code == 0, f"{name}: {err}"
         assert "# ok:" in out
+
+
+LM = """
+adapter: {name: causal_lm, model: nowhere/at-all}
+policy: {name: tokens, max_new_tokens: 4}
+rewards: {right: {name: exact_match, column: answer}}
+objective: {name: grpo, group_size: 4}
+data: {name: prompts, path: questions.jsonl}
+"""
+
+
+def project(folder: Path) -> Path:
+    """A folder with questions that ready run files find by their own name."""
+    folder.mkdir()
+    rows = [json.dumps({"prompt": f"{n} and {n}?", "answer": str(2 * n)}) + "\n" for n in range(40)]
+    (folder / "questions.jsonl").write_text("".join(rows))
+    return folder
+
+
+def test_what_show_prints_means_the_same_from_every_folder(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proj = project(tmp_path / "proj")
+    monkeypatch.chdir(proj)
+    code, out, err = call("show", "text/lm_grpo")
+    assert code == 0 and "base:" not in out and "path: questions.jsonl" in out, err
+    (proj / "mine.yaml").write_text(out)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("train", "proj/mine.yaml", "--dry-run")
+    assert code == 0 and f"base: {proj}" in out and "path: questions.jsonl" in out, err
+    code, out, err = call("show", "proj/mine.yaml")
+    assert code == 0 and f"base: {proj}" in out, err  # its questions lie beside it
+    (proj / "questions.jsonl").rename(tmp_path / "questions.jsonl")
+    code, out, err = call("train", "proj/mine.yaml", "--dry-run")
+    assert code == 0 and f"path: {tmp_path}/questions.jsonl" in out, err
+    monkeypatch.chdir(proj)
+    code, _, err = call("train", "mine.yaml", "--dry-run")
+    assert code == 2 and f"looked at {proj}/questions.jsonl." in err
+
+
+def test_a_run_file_may_lie_in_a_folder_with_an_equals_sign(call: Any, tmp_path: Path) -> None:
+    path = project(tmp_path / "lr=1e-4") / "m.yaml"
+    path.write_text(LM)
+    code, out, err = call("train", path, "trainer.steps=7", "--dry-run")
+    assert code == 0 and "steps: 7" in out, err
+    code, _, err = call("train", "trainer.steps=7")
+    assert code == 2 and "name a run file" in err
+
+
+def test_a_resumed_run_cannot_go_elsewhere(call: Any, tmp_path: Path) -> None:
+    code, _, err = call("train", "--resume", tmp_path / "trained", "--out", tmp_path / "other")
+    told = f"--out {tmp_path}/other: a resumed run goes on in its own folder, {tmp_path}/trained; leave --out away."
+    assert code == 2 and told in err
+
+
+def test_ctrl_c_ends_with_a_sentence(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.run import train
+    from mmalign.run.train import Stopped
+
+    def interrupted(*given: Any, **more: Any) -> Any:
+        raise Stopped("stopped; go on with this.")
+
+    path = project(tmp_path / "proj") / "m.yaml"
+    path.write_text(LM)
+    monkeypatch.setattr(train, "train", interrupted)
+    assert call("train", path) == (130, "", "stopped; go on with this.\n")
+    monkeypatch.setattr(train, "checked", lambda parts: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call("train", path, "--dry-run") == (130, "", "stopped.\n")
 
 
 def test_faults_of_a_run_file_exit_2_without_a_traceback(call: Any, tmp_path: Path) -> None:
@@ -302,6 +373,16 @@ def test_doctor_imports_what_it_reports(call: Any) -> None:
     found = {item["check"]: item["state"] for item in json.loads(out)}
     assert found["torch, torchvision, torchaudio agree"] == "ok"
     assert code == (1 if "missing" in found.values() else 0)
+
+
+@pytest.mark.parametrize(("words", "unneeded"), [(["list"], ["torch"]), (["--help"], ["torch", "pydantic"])])
+def test_commands_that_only_tell_import_little(words: list[str], unneeded: list[str]) -> None:
+    import subprocess
+
+    code = "import sys; from mmalign.cli.main import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    pass\nprint('modules', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True).stdout
+    assert "train" in done and not set(unneeded) & set(done.rpartition("modules ")[2].split())
 
 
 def test_importing_the_package_is_quick() -> None:

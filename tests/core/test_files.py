@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmalign.core.errors import DataError
-from mmalign.core.files import require_local, write_beside, write_folder_beside
+from mmalign.core.files import lasting, require_local, write_beside, write_folder_beside
 from mmalign.core.rng import Streams, randn, stream
 
 
@@ -40,6 +40,33 @@ def test_a_missing_file_says_where_it_looked(tmp_path: Path, monkeypatch: pytest
         require_local("assets/nothing")
     (tmp_path / "thing").mkdir()
     assert require_local("assets/thing") == tmp_path / "thing"
+
+
+def test_everywhere_it_looked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    looked = rf"x\.txt: no such file or folder; looked at {tmp_path}/proj/x\.txt, {tmp_path}/x\.txt\.$"
+    with pytest.raises(DataError, match=looked):
+        require_local("x.txt", Path("proj"))
+    with pytest.raises(DataError, match=rf"looked at {tmp_path}/x\.txt\.$"):
+        require_local("x.txt", Path())
+
+
+def test_only_what_the_current_folder_leads_to_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proj").mkdir()
+    for name in ("here.txt", "proj/beside.txt"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    proj = Path("proj")
+    assert lasting("beside.txt", proj) == "beside.txt"
+    assert lasting("here.txt", proj) == lasting("here.txt") == str(tmp_path / "here.txt")
+    assert lasting("here.txt", Path()) == "here.txt"  # the run file lies here
+    assert lasting("no/such", proj) == "no/such" and lasting(str(tmp_path)) == str(tmp_path)
+    (tmp_path / "assets" / "model").mkdir(parents=True)
+    assert lasting("assets/model") == str(tmp_path / "assets" / "model")  # not the embedded one
+    monkeypatch.setenv("MMALIGN_ASSETS", str(tmp_path / "assets"))
+    assert lasting("assets/model") == "assets/model"
 
 
 def test_streams_are_independent_and_restorable() -> None:

@@ -63,8 +63,22 @@ def test_outside_code_needs_permission() -> None:
     objectives = Registry("objective", "mmalign.objectives")
     with pytest.raises(ConfigError, match=r"only with --allow collections"):
         objectives.get("collections:OrderedDict")
-    assert objectives.get("collections:OrderedDict", allow=["collections"]).__name__ == "OrderedDict"
+    here = __name__
+    assert objectives.get(f"{here}:Thing", allow=[here]) is Thing
     with pytest.raises(ConfigError, match=r"'collection:Mine': there is no module 'collection'"):
         objectives.get("collection:Mine", allow=["collection"])
     with pytest.raises(ConfigError, match=r"'collections:Mine': module 'collections' has no 'Mine'"):
         objectives.get("collections:Mine", allow=["collections"])
+
+
+def polite(prompt: str, output: str) -> float:
+    return float("please" in output)
+
+
+def test_outside_code_must_say_its_options() -> None:
+    rewards, here = Registry("reward", "mmalign.rewards"), __name__
+    advice = r"polite': is a function, not a dataclass; decorate it with @mmalign\.rule or make it a dataclass\.$"
+    with pytest.raises(ConfigError, match=r"here\.name: .*" + advice):
+        rewards.build({"name": f"{here}:polite"}, "here", allow=[here])
+    with pytest.raises(ConfigError, match=r"'collections:OrderedDict': is a class, not a dataclass; make it a data"):
+        rewards.get("collections:OrderedDict", allow=["collections"])

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 from mmalign.core.errors import ConfigError, DataError, MediaError
 from mmalign.core.registry import construct
+from mmalign.core.types import Prompt
 from mmalign.data import sources
+from mmalign.data._asked import prompts_like
 from mmalign.data._held_out import split_by_text
+from mmalign.data._media import LazyMedia, require_files
+from mmalign.data.preferences import Preferences
 from mmalign.data.prompts import Prompts
+from mmalign.data.scenes import Scenes
 from mmalign.media.image import write_image
 
 ROWS = [{"prompt": f"a {c} thing", "count": i, "tags": ["x", c]} for i, c in enumerate(("red", "green", "blue", "odd"))]
@@ -113,6 +118,74 @@ def test_bad_rows_are_named_with_their_line(tmp_path: Path) -> None:
         DataError, match=r"short\.csv:3: the row does not have the 2 fields of the header \(prompt, n\)"
     ):
         Prompts(str(tmp_path / "short.csv")).training_items()
+
+
+def test_bad_rows_come_all_at_once(tmp_path: Path) -> None:
+    good = json.dumps({"prompt": "a cat", "image": "a.png"})
+    (tmp_path / "bad.jsonl").write_text("\n".join([good, "{broken", good, "[1]"]))
+    with pytest.raises(DataError) as caught:
+        Prompts(str(tmp_path / "bad.jsonl")).training_items()
+    assert [line.split(": ")[0][-7:] for line in str(caught.value).split("\n")] == ["jsonl:2", "jsonl:4"]
+    file = lines(tmp_path / "p.jsonl", {"prompt": 3, "image": "a.png"}, {"prompt": "x"}, *[{"prompt": ""}] * 30)
+    with pytest.raises(DataError) as caught:
+        Prompts(file, image="image").training_items()
+    told = str(caught.value).split("\n")
+    assert "p.jsonl:1: 'prompt' is 3" in told[0] and "p.jsonl:2: 'image' is missing" in told[1]
+    assert "p.jsonl:20: 'prompt' is empty" in told[19] and told[20:] == ["… and 12 more."]
+    (tmp_path / "short.csv").write_text('prompt,n\na cat,1\na dog\na cow\n"x')
+    with pytest.raises(DataError, match=r"(?s)short\.csv:3: the row does.*csv:4: the row does.*: not valid CSV"):
+        Prompts(str(tmp_path / "short.csv")).training_items()
+
+
+def test_files_that_rows_name_must_be_there(tmp_path: Path) -> None:
+    write_image(torch.zeros(3, 4, 4), tmp_path / "a.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    cells = ["a.png", "gone.png", "", "empty.png", "folder", str(tmp_path / "a.png"), 7]
+    file = lines(tmp_path / "p.jsonl", *({"prompt": f"{i}", "image": cell} for i, cell in enumerate(cells)))
+    items = Prompts(file, image="image").training_items()
+    with pytest.raises(DataError) as caught:
+        require_files(items, items[:2])
+    assert str(caught.value).split("\n") == [
+        f"{file}:2: {tmp_path}/gone.png cannot be read (No such file or directory).",
+        f"{file}:3: expected the path of a file, got ''.",
+        f"{file}:4: {tmp_path}/empty.png is empty.",
+        f"{file}:5: {tmp_path}/folder is not a file.",
+        f"{file}:7: expected the path of a file, got 7.",
+    ]
+    (tmp_path / "a.png").write_bytes(b"junk")  # is not decoded
+    require_files([items[0], items[5]], [Prompt("x"), Prompt("y", LazyMedia({"image": {"bytes": b"x"}}, tmp_path, ""))])
+
+
+def test_other_prompts_are_read_as_the_runs_own(tmp_path: Path) -> None:
+    write_image(torch.full((3, 4, 4), 0.2), tmp_path / "a.png")
+    own = lines(tmp_path / "own.jsonl", {"ask": "what?", "seen": "a.png"})
+    other = lines(tmp_path / "other.jsonl", {"ask": "why?", "seen": "a.png", "by": "me"})
+    plain = lines(tmp_path / "plain.jsonl", {"prompt": "why?", "seen": "a.png"})
+    source = Prompts(own, column="ask", image="seen")
+    (asked,) = prompts_like(source, "other.jsonl", tmp_path)
+    assert (asked.text, list(asked.media), asked.meta) == ("why?", ["image"], {"by": "me"})
+    assert list(prompts_like(source, plain)[0].media) == ["image"]
+    pairs = Preferences(own, prompt="ask", image="seen", outputs="text")
+    assert list(prompts_like(pairs, other)[0].media) == ["image"]
+    (tmp_path / "blind.txt").write_text("why?\n")
+    blind = (
+        r"blind\.txt: no column 'seen' with the picture that each prompt is about, and the run's own prompts are about "
+        r"one; add it, or name other prompts\. Columns found: prompt\."
+    )
+    with pytest.raises(DataError, match=blind):
+        prompts_like(source, str(tmp_path / "blind.txt"))
+    (asked,) = prompts_like(Prompts(own, column="ask"), str(tmp_path / "blind.txt"))
+    assert asked.text == "why?" and not asked.media
+
+
+def test_other_prompts_for_pictures_that_no_file_names(tmp_path: Path) -> None:
+    write_image(torch.full((3, 4, 4), 0.2), tmp_path / "a.png")
+    other = lines(tmp_path / "other.jsonl", {"prompt": "why?", "image": "a.png"})
+    assert list(prompts_like(Scenes(count=2), other)[0].media) == ["image"]
+    (tmp_path / "blind.txt").write_text("why?\n")
+    with pytest.raises(DataError, match=r"blind\.txt: no column 'image' with the picture"):
+        prompts_like(Scenes(count=2), str(tmp_path / "blind.txt"))
 
 
 def test_unusable_files_say_what_to_do(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import importlib.util
 import math
 import multiprocessing
+import os
 import random
+import signal
 import sqlite3
 import threading
 import time
@@ -173,6 +175,8 @@ def test_time_limits_kill_and_replace_the_process():
     judge = guard(troubled(nap=600.0), timeout=1.0, failed_share=1.0)
     try:
         judge(answers("0.5"))  # the start of the process is on nobody's clock
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGINT)  # Ctrl-C is for the run, not for its rows
+        assert judge(answers("0.5")).status.tolist() == [OK]
         start = time.perf_counter()
         found = judge(answers("sleep", "0.25", "raise", "decline", "fail", "nan", "exit"))
         assert time.perf_counter() - start < 200  # far below the nap; most of it starts a new process

@@ -1,6 +1,7 @@
 """Queries from a model: right ones, wrong ones, and those that write, reach outside or never end."""
 
 import itertools
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -137,6 +138,7 @@ def test_right_results_are_remembered_and_the_process_ends_with_its_reward(judge
     mine = SqlExecution()
     mine.process._started()
     running = mine.process._process
+    assert os.getpgid(running.pid) != os.getpgid(0)  # Ctrl-C does not reach it
     del mine
     assert running.poll() is not None or running.wait(5) is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,8 +204,8 @@ def test_where_a_run_cannot_be_written_is_said_before_anything_loads(run_file: R
     with pytest.raises(ConfigError, match=r"file/run: a run cannot be written here, .*file is not a folder; choose"):
         train(run, out=tmp_path / "file" / "run")
     (tmp_path / "used").mkdir()
-    (tmp_path / "used" / "metrics.jsonl").write_text("")
-    with pytest.raises(ConfigError, match=r"used: already holds a run"):
+    (tmp_path / "used" / "summary.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"used: already holds a run; choose another --out\.$"):
         train(run, out=tmp_path / "used")
     with pytest.raises(ConfigError, match=r"/proc/mmalign: .*cannot be written.*; choose another --out"):
         RunDirectory(Path("/proc/mmalign")).start(run, fresh=True)
@@ -227,7 +228,9 @@ def test_a_start_measured_by_another_run_is_never_taken_over(run_file: RunFile, 
     (tmp_path / "other.txt").write_text("".join(f"a drawing of {n} things\n" for n in range(10)))
     changes = ["trainer={steps: 1, batch: 2, lr: 1.0e-3}"]
     train(load(path, changes), out=out)
-    (out / "metrics.jsonl").unlink()  # as if it had been killed before its first step ended
+    shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first step ended
+    for name in ("metrics.jsonl", "summary.json"):
+        (out / name).unlink()
     train(load(path, [*changes, "data.path=other.txt"]), out=out)
     asked = [json.loads(row)["prompt"] for row in (out / "evaluation/before/rows.jsonl").read_text().splitlines()]
     assert all("drawing" in prompt for prompt in asked)

@@ -1,0 +1,55 @@
+"""The files and folders that a run file names, so that it means the same from whatever folder it is read.
+
+A data source says in `references` which of its options name files; they may lie beside the run file. Of other
+components (models, references of rewards) a value that is written like a path, and leads somewhere, is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.config import RunFile
+from mmalign.core.files import lasting
+
+
+def anchored(run: RunFile, source: Any) -> RunFile:
+    """`run` with an absolute path for everything that only the current folder leads to."""
+    own, asked = _own(run, source), run.evaluation.prompts
+    return replace(
+        run,
+        adapter=_anchored(run.adapter),
+        rewards=_anchored(run.rewards),
+        data={key: lasting(value, run.folder) if key in own else value for key, value in run.data.items()},
+        evaluation=replace(
+            run.evaluation,
+            prompts=lasting(asked, run.folder) if asked else "",
+            judges=_anchored(run.evaluation.judges),
+        ),
+    )
+
+
+def needs_base(run: RunFile, source: Any) -> bool:
+    """Does something that the run file names lie beside it?"""
+    named = [run.data[key] for key in _own(run, source)] + [run.evaluation.prompts]
+    return run.folder is not None and any(name and (run.folder / name).exists() for name in named)
+
+
+def _own(run: RunFile, source: Any) -> Collection[str]:
+    """The options of the data that name something."""
+    return [key for key in getattr(source, "references", ()) if run.data.get(key)]
+
+
+def _anchored(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: each if key == "name" else _anchored(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_anchored(each) for each in value]
+    if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
+        return value
+    try:
+        return lasting(value)
+    except OSError:  # too long for a path
+        return value

@@ -21,7 +21,7 @@ SMALL = [
 SHOWN = "adapter: {name: sd3, model: assets/scenes_sd3, max_sequence_length: 1, text_encoder_3: false, train: frozen}"
 THROUGH = (
     f"rewards.align={{name: through, generator: {{{SHOWN}, policy: {{name: flow, noise_level: 0, eval_steps: 1}}}}, "
-    "inner: {name: verifier}}"
+    "inner: {name: sharpness}}"
 )
 
 
@@ -35,7 +35,7 @@ def test_the_album_shows_what_was_saved(tmp_path: Path, monkeypatch: pytest.Monk
     sheet = prompt_rewriter.contact_sheet
     monkeypatch.setattr(prompt_rewriter, "contact_sheet", lambda *a, **k: told.extend(a[1]) or sheet(*a, **k))
     (tmp_path / "imitate.yaml").write_text(dump(load(IMITATE, SMALL)))
-    far = ["trainer.lr=1", "trainer.ema=0.999999", "objective.group_size=2", THROUGH]  # the average stays at the start
+    far = ["trainer.lr=1", "trainer.ema=0.999999", "objective.group_size=4", THROUGH]  # the average stays at the start
     main(tmp_path / "imitate.yaml", ALIGN, [*SMALL, *far], tmp_path)
     words = {stage: [line.split(": ", 1)[1] for line in told if line.startswith(stage)] for stage in ("imit", "align")}
     assert words["align"] == words["imit"] and len(words["align"]) == 8 and (tmp_path / "rewrites.png").is_file()

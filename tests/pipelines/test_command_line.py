@@ -53,7 +53,7 @@ def test_a_file_is_a_run_file_whatever_its_name(tmp_path: Path) -> None:
         ("results", "no.yaml", "no.yaml: no such run file."),
         ("music", "no/folder", "no/folder: no such file or folder; looked at "),
         ("grammar_head", "no.txt --out heads", "name either checkpoint (a folder or Hub id) or model"),
-        ("grammar_head", "no.txt --out heads --checkpoint assets/scenes_clip", "no.txt: no such file or folder; looked at "),
+        ("grammar_head", "no.txt --out heads --checkpoint assets/scenes_clip", "no.txt: no such file or folder; "),
     ],
 )
 def test_a_pipeline_tells_its_faults(

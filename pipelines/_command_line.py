@@ -1,18 +1,15 @@
-"""The command line of a pipeline: run files, changes of them, and faults told in sentences."""
+"""The command line of a pipeline: run files, and changes of them."""
 
 from __future__ import annotations
 
 import argparse
 import os.path
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-from mmalign.core.errors import MmalignError
 
 
 def files_and_changes(
@@ -43,21 +40,3 @@ def change(at: str, value: Any) -> str:
     plain = str(value) if isinstance(value, Path) else value
     text = yaml.safe_dump([plain], default_flow_style=True, sort_keys=False, width=sys.maxsize)
     return f"{at}={text.strip()[1:-1]}"
-
-
-@contextmanager
-def faults_told() -> Iterator[None]:
-    """Inside it, as in `mmalign` itself, an error raised on purpose is a sentence, no traceback, and exit code 2."""
-    try:
-        yield
-    except MmalignError as error:
-        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
-        raise SystemExit(130) from None

@@ -29,11 +29,8 @@ def require_same(folder: Path, wanted: RunFile) -> None:
 
 def resolved(run: RunFile) -> dict[str, Any]:
     """Everything a run file says, defaults filled in, except for where it lies."""
-    parts = build(run)
-    said = parts.resolved().to_dict()
-    del said["base"]
-    if said["objective"].get("advantage_clip") == "auto":  # as the number it stands for, which was the default before
-        said["objective"]["advantage_clip"] = parts.objective._limit
+    said = build(run).resolved().to_dict()
+    said.pop("base", None)
     return said
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import mmalign
+from mmalign.cli._faults import faults_told
 from mmalign.core.config import load
 from mmalign.core.files import write_beside
 from mmalign.core.rng import stream
 from mmalign.run.build import build
 from mmalign.run.train import held_out
-from pipelines._command_line import faults_told, files_and_changes
+from pipelines._command_line import files_and_changes
 from pipelines._written_out import train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "captioner.yaml"

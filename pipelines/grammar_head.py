@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmalign.cli._faults import faults_told
 from mmalign.core.checkout import commit
 from mmalign.core.files import require_local
 from mmalign.miniworld.descriptions import sample_described
@@ -25,7 +26,6 @@ from mmalign.miniworld.language import CaptionError, parse
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.rewards._clip_towers import Source, Towers, load_towers
 from mmalign.rewards._corruption import WAYS, corrupted
-from pipelines._command_line import faults_told
 
 Judge = Callable[[str], bool]
 HIDDEN = 512  # features between the head's two layers, the paper's

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmalign.cli._faults import faults_told
 from mmalign.core.config import load
 from mmalign.core.rng import stream
 from mmalign.core.types import Prompt
@@ -16,7 +17,7 @@ from mmalign.evaluation.report.boxes import drawing
 from mmalign.media.image import enlarged, to_pil, write_image
 from mmalign.run.build import Parts, build
 from mmalign.run.train import held_out
-from pipelines._command_line import faults_told, files_and_changes
+from pipelines._command_line import files_and_changes
 from pipelines._written_out import train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "grounder.yaml"

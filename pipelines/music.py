@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Literal
 
 import mmalign
+from mmalign.cli._faults import faults_told
 from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.run.train import Finished
-from pipelines._command_line import change, faults_told
+from pipelines._command_line import change
 
 CONFIG = Path(__file__).parents[1] / "configs" / "text_to_audio" / "stable_audio_dragon.yaml"
 Objective = Literal["dragon", "grpo", "r0"]

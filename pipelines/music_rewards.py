@@ -17,7 +17,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from pipelines._command_line import faults_told
+from mmalign.cli._faults import faults_told
 from pipelines.results import RESULTS, across_seeds, keep, run_seed
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "audio.yaml"

@@ -11,9 +11,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from mmalign.cli._faults import faults_told
 from mmalign.cli.main import application
 from mmalign.miniworld.tunes.styles import STYLES
-from pipelines._command_line import faults_told
 
 ASSETS = Path(__file__).parents[1] / "assets"
 _GENERATOR = [

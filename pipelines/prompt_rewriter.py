@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import torch
 
 import mmalign
+from mmalign.cli._faults import faults_told
 from mmalign.core.config import load
 from mmalign.core.types import Prompt
 from mmalign.media.image import contact_sheet
 from mmalign.run.load import Trained
 from mmalign.run.train import Finished
 from mmalign.training.checkpoint import latest
-from pipelines._command_line import change, faults_told, files_and_changes
+from pipelines._command_line import change, files_and_changes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

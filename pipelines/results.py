@@ -19,11 +19,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from mmalign.cli._faults import faults_told
 from mmalign.core.config import load
 from mmalign.core.files import write_beside
 from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
 from mmalign.run.train import train
-from pipelines._command_line import faults_told
 from pipelines._finished import require_same
 
 ROOT = Path(__file__).parents[1]

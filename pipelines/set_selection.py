@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from mmalign.cli._faults import faults_told
 from mmalign.core.checkout import commit
 from mmalign.core.config import load
 from mmalign.core.rng import stream
@@ -27,7 +28,6 @@ from mmalign.rewards.fad import Fad
 from mmalign.rewards.song_fad import SongFad
 from mmalign.run.build import Parts, build
 from mmalign.run.train import held_out
-from pipelines._command_line import faults_told
 from pipelines.music_rewards import CONFIG
 from pipelines.results import RESULTS, keep
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import mmalign
+from mmalign.cli._faults import faults_told
 from mmalign.core.config import load
 from mmalign.core.rng import stream
 from mmalign.core.types import Rollout, Scores
@@ -19,7 +20,7 @@ from mmalign.media.image import contact_sheet
 from mmalign.run.build import build
 from mmalign.run.train import held_out
 from mmalign.training.session import Session
-from pipelines._command_line import faults_told, files_and_changes
+from pipelines._command_line import files_and_changes
 from pipelines._written_out import train_between_measurements
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grpo_verifier.yaml"

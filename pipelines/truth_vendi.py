@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmalign.cli._faults import faults_told
 from mmalign.core.checkout import commit
 from mmalign.core.files import assets_root
 from mmalign.core.types import Audio, Output, Prompt, Rollout
 from mmalign.rewards.vendi import Vendi
-from pipelines._command_line import faults_told
 from pipelines.results import RESULTS, keep
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
-from mmalign.core.errors import MmalignError
+from mmalign.cli._faults import faults_told
 
 
 class Commands(typer.core.TyperGroup):
@@ -47,13 +47,5 @@ def application() -> typer.Typer:
 def main() -> None:
     """Run the command line; an error raised on purpose is a sentence, not a traceback."""
     sys.path.append(str(Path.cwd()))  # where --allow finds people's own modules; last, so that it hides no package
-    try:
+    with faults_told():
         application()()
-    except MmalignError as error:
-        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from mmalign.cli._faults import faults_told
 from mmalign.cli.main import main as mmalign_main
 from mmalign.core.config import parse_yaml
 from mmalign.core.errors import ConfigError
-from pipelines._command_line import change, faults_told, files_and_changes
+from pipelines._command_line import change, files_and_changes
 
 ONE, TWO = Path("one.yaml"), Path("two.yaml")
 

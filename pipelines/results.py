@@ -21,6 +21,7 @@ from typing import Any
 
 from mmalign.cli._faults import faults_told
 from mmalign.core.config import load
+from mmalign.core.errors import ConfigError
 from mmalign.core.files import write_beside
 from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
 from mmalign.run.train import train
@@ -37,9 +38,17 @@ def run_name(config: Path, changes: list[str]) -> str:
 
 
 def place(config: Path, changes: list[str], runs: Path) -> Path:
-    """Where the JSON goes: into the checkout's results only if what runs is a committed run file as it is."""
+    """Where the JSON goes: into the checkout's results only if what runs is a committed run file as it is.
+
+    Raises:
+        ConfigError: another run file of the same name has its result there.
+    """
     committed = not changes and config.resolve().is_relative_to(ROOT.resolve() / "configs")
-    return (RESULTS if committed else runs) / f"{run_name(config, changes)}.json"
+    path = (RESULTS if committed else runs) / f"{run_name(config, changes)}.json"
+    other = json.loads(path.read_text())["command"].split()[3] if path.exists() else config
+    if (ROOT / other).resolve() != config.resolve():
+        raise ConfigError(f"{path}: holds the result of {other}; run a copy of {config} under another name.")
+    return path
 
 
 def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str, Any]:
@@ -155,10 +164,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/results"))
     given = parser.parse_intermixed_args()
     if given.config is not None:
-        name = run_name(given.config, given.changes)
+        name, path = run_name(given.config, given.changes), place(given.config, given.changes, given.runs)
         runs = [run_seed(given.config, seed, given.changes, given.runs / f"{name}-{seed}") for seed in given.seeds]
         words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
-        path = place(given.config, given.changes, given.runs)
         command = f"python -m pipelines.results {shlex.join(words)}"
         keep(path, {"command": command, "mean": across_seeds(runs), "seeds": runs})
         if picture := scissors(runs, load(given.config, given.changes).trainer.steps):

@@ -102,9 +102,6 @@ class Through:
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B texts."""
-        if not self._loaded:
-            self.policy.adapter.load()
-            self._loaded = True
         rows = torch.tensor([i for i, text in enumerate(rollout.output) if text.strip()], dtype=torch.long)
         empty = torch.tensor([i for i, text in enumerate(rollout.output) if not text.strip()], dtype=torch.long)
         pieces = [(part, self._judged(rollout[part])) for part in rows.split(self.rows) if len(part)]
@@ -116,6 +113,9 @@ class Through:
 
     def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
         """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""
+        if not self._loaded:
+            self.policy.adapter.load()
+            self._loaded = True
         asked = [Prompt(text) for text in texts for _ in range(self.images)]
         judged = [prompt for prompt in prompts for _ in range(self.images)]
         noise = [stream(self.seed, "through", p.text, i % self.images) for i, p in enumerate(judged)]

@@ -55,8 +55,8 @@ def test_a_score_depends_on_prompt_and_text_alone(shown: Any) -> None:
     torch.testing.assert_close(alone[0], beside[1], atol=1e-6, rtol=0)
 
 
-def test_rewrites_of_one_prompt_share_their_noise(shown: Any) -> None:
-    made = shown.made([ASKED[0], ASKED[0], ASKED[1]], ["a red star"] * 3).output.view(3, 4, -1)
+def test_rewrites_of_one_prompt_share_their_noise() -> None:
+    made = through(images=4).made([ASKED[0], ASKED[0], ASKED[1]], ["a red star"] * 3).output.view(3, 4, -1)
     torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0)
     assert (made[0] - made[2]).abs().max() > 0.1
     assert (made[0, 0] - made[0, 1]).abs().max() > 0.1  # the images of one text do not

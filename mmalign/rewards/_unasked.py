@@ -19,10 +19,10 @@ def is_empty(prompt: Prompt) -> bool:
 
 def without_unasked(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
     """Scores of B rows, those whose prompt is empty or blank NOT_APPLICABLE; gradient of the others is untouched."""
-    empty = torch.tensor([is_empty(prompt) for prompt in prompts], device=scores.status.device)
-    if not bool(empty.any()):
+    empty = [is_empty(prompt) for prompt in prompts]
+    if not any(empty):
         return scores
-    gone = empty & (scores.status == int(Status.OK))
+    gone = torch.tensor(empty, device=scores.status.device) & (scores.status == int(Status.OK))
     said = zip(scores.info or [""] * len(scores), gone.tolist(), strict=True)
     return replace(
         scores,

@@ -32,7 +32,7 @@ def verified(config: Path, steps: int, guidance: float, seed: int) -> float:
 
 def main(seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     """Measure and write the JSON."""
-    found = {}
+    found: dict[str, list[dict[str, object]]] = {}
     for world, config in WORLDS.items():
         found[world] = []
         for steps, guidance in WAYS:

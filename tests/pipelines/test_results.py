@@ -115,9 +115,7 @@ def test_only_what_is_committed_is_written_where_it_is_committed(tmp_path: Path)
     assert place(CONFIG, ["trainer.steps=1"], tmp_path).parent == tmp_path
     (mine := tmp_path / "image.yaml").write_text(CONFIG.read_text())
     assert place(mine, [], tmp_path) == tmp_path / "image.json"
-    with pytest.raises(
-        ConfigError, match=r"holds the result of configs/scenes/reward_model.yaml; run a"
-    ):
+    with pytest.raises(ConfigError, match=r"holds the result of configs/scenes/reward_model.yaml; run a"):
         place(CONFIG.parents[1] / "text" / "reward_model.yaml", [], tmp_path)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os.path
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mmalign.core.config import is_change
 
 
 def files_and_changes(
@@ -27,8 +28,8 @@ def files_and_changes(
     parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="RUN.yaml|KEY.PATH=VALUE")
     given = parser.parse_args(words).words
-    changes = tuple(word for word in given if "=" in word and not os.path.isfile(word))  # noqa: PTH113 (long words)
-    files = [Path(word) for word in given if word not in changes]
+    changes = tuple(word for word in given if is_change(word))
+    files = [Path(word) for word in given if not is_change(word)]
     if len(files) not in (0, len(defaults)):
         names = " ".join(path.name for path in defaults)
         parser.error(f"name {len(defaults)} run file(s), in place of {names}, or none; found {len(files)}")

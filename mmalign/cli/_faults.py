@@ -10,10 +10,21 @@ from mmalign.core.errors import MmalignError
 
 
 @contextmanager
+def stop_told() -> Iterator[None]:
+    """Inside it Ctrl-C ends the program with a sentence: what the interrupted work had to say, if anything."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        print(str(stopped) or "stopped.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@contextmanager
 def faults_told() -> Iterator[None]:
     """Inside it such errors, missing files and Ctrl-C end the program with a sentence; others with their traceback."""
     try:
-        yield
+        with stop_told():
+            yield
     except MmalignError as error:
         print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -22,6 +33,3 @@ def faults_told() -> Iterator[None]:
             raise
         print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt as stopped:  # with what the interrupted work had to say, if anything
-        print(str(stopped) or "stopped.", file=sys.stderr)
-        raise SystemExit(130) from None

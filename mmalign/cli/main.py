@@ -11,19 +11,16 @@ from typing import Any
 import typer
 import typer.core
 
-from mmalign.cli._faults import faults_told
+from mmalign.cli._faults import faults_told, stop_told
 
 
 class Commands(typer.core.TyperGroup):
-    """Commands that Ctrl-C ends with a sentence: the one that the interrupted work had to say, if any."""
+    """Commands that Ctrl-C ends with a sentence; Typer would end them without a word."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        try:
+        with stop_told():
             return super().invoke(ctx)
-        except KeyboardInterrupt as stopped:  # Typer would end without a word
-            print(str(stopped) or "stopped.", file=sys.stderr)
-            raise typer.Exit(130) from None
 
 
 def application() -> typer.Typer:

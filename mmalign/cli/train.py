@@ -27,14 +27,14 @@ def train(
     """Train one run file; overrides are written as key.path=value. Ctrl-C stops after a step, with a checkpoint."""
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
-    from mmalign.core.config import dump, load
+    from mmalign.core.config import dump, is_change, load
     from mmalign.run.build import build
     from mmalign.run.train import checked, refuse_both
     from mmalign.run.train import train as run
 
     refuse_both(out, resume)
     words = list(arguments or [])
-    file = words.pop(0) if words and ("=" not in words[0] or Path(words[0]).is_file()) else None
+    file = words.pop(0) if words and not is_change(words[0]) else None
     if file is None and resume is None:
         raise ConfigError("name a run file, e.g. `mmalign train run.yaml`; `mmalign list configs` shows ready ones.")
     path = find_config(file) if file else Path(str(resume)) / "run.yaml"

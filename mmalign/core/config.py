@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os.path
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,6 +197,11 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: not a text file ({error.reason} at byte {error.start}).") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def is_change(word: str) -> bool:
+    """Is a word of a command line `key.path=value`, and not a file with a "=" in its name?"""
+    return "=" in word and not os.path.isfile(word)  # noqa: PTH113 (a Path refuses words that are too long for one)
 
 
 def override(raw: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmalign.core.errors import DataError, did_you_mean
+from mmalign.core.errors import DataError, all_faults, did_you_mean
 from mmalign.core.files import require_local
 from mmalign.core.texts import read_text, text_lines
 
 Row = Mapping[str, Any]
 Made = TypeVar("Made")
-_MOST = 20  # faults in one message
 
 
 @dataclass
@@ -61,9 +60,8 @@ class Table:
 
 def refuse(faults: Sequence[str]) -> None:
     """Raise DataError with the first 20 of `faults`, if there are any."""
-    more = [f"… and {len(faults) - _MOST} more."] if len(faults) > _MOST else []
     if faults:
-        raise DataError("\n".join([*faults[:_MOST], *more]))
+        raise all_faults(faults)
 
 
 def every(make: Callable[[int], Made], rows: Iterable[int]) -> list[Made]:

@@ -20,6 +20,18 @@ def mix(slots, combine=RAW, **more):
     return Mix(slots, combinations.build(combine, "combine"), **more)
 
 
+class Counting(NearGaussian):
+    """Remembers how many rows it embedded at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def embed(self, rollout):
+        self.sizes.append(len(rollout))
+        return super().embed(rollout)
+
+
 def points(count=12, group=4):
     rng = torch.Generator().manual_seed(0)
     output = torch.randn(count, 1, 1, 2, generator=rng)
@@ -89,15 +101,8 @@ def test_a_set_reward_enters_as_credit_and_stays_a_set():
 
 
 def test_sets_are_embedded_in_pieces_but_never_cut():
-    class Counting(NearGaussian):
-        sizes: list = []
-
-        def embed(self, rollout):
-            self.sizes.append(len(rollout))
-            return super().embed(rollout)
-
-    found = mix({"near": Slot(Counting(), call_rows=5)})(points())
-    assert Counting.sizes == [5, 5, 2]
+    found = mix({"near": Slot(counting := Counting(), call_rows=5)})(points())
+    assert counting.sizes == [5, 5, 2]
     assert torch.allclose(found.value, mix({"near": Slot(NearGaussian())})(points()).value)
 
 
@@ -220,12 +225,5 @@ def test_only_combinations_within_groups_are_relative():
 
 
 def test_a_slot_embeds_sets_in_its_pieces_for_others_too():
-    class Counting(NearGaussian):
-        sizes: list = []
-
-        def embed(self, rollout):
-            self.sizes.append(len(rollout))
-            return super().embed(rollout)
-
-    member = mix({"near": Slot(Counting(), call_rows=5)}).members["near"][0]
-    assert torch.equal(member.embed(points()), NearGaussian().embed(points())) and Counting.sizes == [5, 5, 2]
+    member = mix({"near": Slot(counting := Counting(), call_rows=5)}).members["near"][0]
+    assert torch.equal(member.embed(points()), NearGaussian().embed(points())) and counting.sizes == [5, 5, 2]

@@ -7,10 +7,10 @@ from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
+from mmalign.data._media import NOUNS
 from mmalign.data._tables import read_table
 from mmalign.data.prompts import Prompts
 
-_NOUNS = {"image": "picture", "audio": "sound"}
 _LOOKED_AT = 12  # prompts of a source that names no columns
 
 
@@ -26,7 +26,7 @@ def prompts_like(source: Any, path: str, relative_to: Path | None = None) -> lis
     for kind, column in media.items():
         if column not in table.columns:
             raise DataError(
-                f"{table.file}: no column '{column}' with the {_NOUNS[kind]} that each prompt is about, and the run's "
+                f"{table.file}: no column '{column}' with the {NOUNS[kind]} that each prompt is about, and the run's "
                 f"own prompts are about one; add it, or name other prompts. Columns found: {', '.join(table.columns)}."
             )
     own = str(getattr(source, "column", getattr(source, "prompt", "prompt")))
@@ -37,9 +37,9 @@ def prompts_like(source: Any, path: str, relative_to: Path | None = None) -> lis
 
 def _media_columns(source: Any) -> dict[str, str]:
     """The column of each kind of media; of a source that reads no columns, the kinds that its prompts have."""
-    named = {kind: column for kind in _NOUNS if isinstance(column := getattr(source, kind, None), str)}
+    named = {kind: column for kind in NOUNS if isinstance(column := getattr(source, kind, None), str)}
     if named:
         return {kind: column for kind, column in named.items() if column}
     first = source.training_items()[:_LOOKED_AT]
     kinds = [set(getattr(item, "prompt", item).media) for item in first]
-    return {kind: kind for kind in _NOUNS if kinds and all(kind in held for held in kinds)}
+    return {kind: kind for kind in NOUNS if kinds and all(kind in held for held in kinds)}

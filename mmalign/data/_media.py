@@ -14,6 +14,8 @@ from mmalign.core.types import Audio
 from mmalign.data._tables import Table, refuse, shown
 from mmalign.media import audio, image
 
+NOUNS = {"image": "picture", "audio": "sound"}  # what messages call each kind of `Prompt.media`
+
 
 def kind_of(value: Any) -> str:
     """What a cell holds: "image", "audio" or "text", by the suffix of the path in it; raw bytes are a picture."""
@@ -112,8 +114,7 @@ def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[st
     wanted = {kind: column for kind, column in columns.items() if column}
     for kind, column in wanted.items():
         if row.get(column) is None:
-            noun = "sound" if kind == "audio" else "picture"
-            raise DataError(f"{place}: '{column}' is missing; every row needs its {noun}.")
+            raise DataError(f"{place}: '{column}' is missing; every row needs its {NOUNS[kind]}.")
     cells = {kind: row[column] for kind, column in wanted.items()}
     return LazyMedia(cells, Path(table.file).parent, place) if cells else {}
 

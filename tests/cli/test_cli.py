@@ -117,6 +117,11 @@ def test_a_run_file_may_lie_in_a_folder_with_an_equals_sign(call: Any, tmp_path:
     assert code == 2 and "name a run file" in err
 
 
+def test_a_change_too_long_for_a_path_may_come_first(call: Any, tmp_path: Path) -> None:
+    code, _, err = call("train", f"policy.{'x' * 300}=1", "--resume", tmp_path / "gone")
+    assert code == 2 and "gone/run.yaml: no such run file" in err
+
+
 def test_a_resumed_run_cannot_go_elsewhere(call: Any, tmp_path: Path) -> None:
     code, _, err = call("train", "--resume", tmp_path / "trained", "--out", tmp_path / "other")
     told = f"--out {tmp_path}/other: a resumed run goes on in its own folder, {tmp_path}/trained; leave --out away."

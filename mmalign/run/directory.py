@@ -30,6 +30,7 @@ from mmalign.core.checkout import commit
 from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import write_beside
+from mmalign.training import checkpoint
 
 log = logging.getLogger("mmalign")
 PACKAGES = ("mmalign", "torch", "diffusers", "transformers", "peft", "accelerate", "open-clip-torch", "numpy")
@@ -65,7 +66,7 @@ class RunDirectory:
         Raises:
             ConfigError: it is no folder, cannot be written, or already holds a run that this one does not continue.
         """
-        resumable = any(self.checkpoints.glob("step_*/done"))
+        resumable = bool(checkpoint.complete(self.checkpoints))
         if fresh and (resumable or (self.path / "summary.json").exists()):
             way = ", or continue it with --resume" if resumable else ""
             raise ConfigError(f"{self.path}: already holds a run; choose another --out{way}.")

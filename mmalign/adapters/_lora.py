@@ -1,7 +1,8 @@
 """Low-rank adapters on a diffusers network, in the form that plain diffusers saves and loads.
 
 LoRA (Hu et al., 2106.09685): W x + (alpha / rank) B A x, with B = 0 at the start, so training starts exactly at the
-reference. Attached with `add_adapter`, never `get_peft_model`, which renames every key.
+reference. Attached with peft's `inject_adapter_in_model`: `get_peft_model` renames every key, and the `add_adapter` of
+transformers asks for releases of peft that need not exist.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ class LoRAWeights:
         """Inside it the network computes without the LoRA; may be nested."""
         self._depth += 1
         if self._depth == 1:
-            self._network.disable_adapters()
+            enable_adapters(self._network, False)
         try:
             yield
         finally:
             self._depth -= 1
             if self._depth == 0:
-                self._network.enable_adapters()
+                enable_adapters(self._network, True)
 
     def save(self, directory: Path) -> None:
         """Write `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` reads."""
@@ -123,13 +124,19 @@ def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
             target_modules=targets,
             **more,
         )
-        if hasattr(network, "add_adapter"):
-            network.add_adapter(config)
-        else:  # diffusers' networks whose pipeline knows no LoRA
-            inject_adapter_in_model(config, network)
+        inject_adapter_in_model(config, network)
     for name, parameter in network.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
+
+
+def enable_adapters(network: nn.Module, enabled: bool) -> None:
+    """Let every adapter layer of `network` add its part, or not."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in network.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.enable_adapters(enabled)
 
 
 def _stripped(file: Path, component: str) -> dict[str, Tensor]:

@@ -122,14 +122,14 @@ def base_of(folder: Path) -> str:
 
 def _attach_like(network: Any, folder: Path) -> None:
     """Add an adapter of the kind that `folder` describes, with weights yet to be read."""
-    from peft import PeftConfig
+    from peft import PeftConfig, inject_adapter_in_model
 
     _weights(folder)
     try:
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = False
         with torch.random.fork_rng(devices=[]):
-            network.add_adapter(config)
+            inject_adapter_in_model(config, network)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: does not fit {type(network).__name__}: {error}") from error
 

@@ -83,12 +83,14 @@ def join(parts: Sequence[Any]) -> Any:
 class Prompt:
     """One request. `media` conditions the policy; `meta` carries facts for rewards (answer, boxes, references).
 
-    Media are pictures (3, H, W) in [0, 1] and sounds, each an `Audio` of one row.
+    Media are pictures (3, H, W) in [0, 1] and sounds, each an `Audio` of one row. `place` says for messages where it
+    was read ("file:line"), "" of one that no file holds.
     """
 
     text: str
     media: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

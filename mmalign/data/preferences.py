@@ -148,7 +148,8 @@ class _Pairs(Sequence[Preference]):
 
     def _asked(self, at: int) -> Prompt:
         meta = {k: v for k, v in self.table.row(at).items() if k not in (*self.columns, *self.about.values())}
-        return Prompt(self.table.text(at, self.columns[0]), _media.media_of(self.table, at, self.about), meta)
+        media = _media.media_of(self.table, at, self.about)
+        return Prompt(self.table.text(at, self.columns[0]), media, meta, self.table.place(at))
 
     def _output(self, at: int, column: str) -> Any:
         if self.kind == "text":

@@ -83,4 +83,5 @@ class Prompts:
         row = table.row(index)
         text = table.text(index, self.column)
         meta = {k: v for k, v in row.items() if k not in (self.column, self.image, self.audio)}
-        return Prompt(text, media_of(table, index, {"image": self.image, "audio": self.audio}), meta)
+        media = media_of(table, index, {"image": self.image, "audio": self.audio})
+        return Prompt(text, media, meta, table.place(index))

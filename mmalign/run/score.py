@@ -61,7 +61,7 @@ def read_rows(file: Path) -> list[Row]:
             # What a caption was written for; decoded by the rewards that look at it.
             cells = {kind: raw[kind] for kind in ("image", "audio") if raw.get(kind)}
             media = LazyMedia(cells, file.parent, place) if cells else {}
-            prompt = Prompt(raw.get("prompt", ""), media, raw.get("meta") or {})
+            prompt = Prompt(raw.get("prompt", ""), media, raw.get("meta") or {}, place)
             rows.append(Row(prompt, raw["output"], raw.get("group") or prompt.text, place))
     if faults:
         raise all_faults(faults)
@@ -82,7 +82,7 @@ def _folder_rows(folder: Path) -> list[Row]:
         except DataError as error:
             faults.append(str(error))
             continue
-        rows.append(Row(Prompt(text), file.name, text or file.name, str(file)))
+        rows.append(Row(Prompt(text, place=str(file)), file.name, text or file.name, str(file)))
     if faults:
         raise all_faults(faults)
     return rows

@@ -273,3 +273,12 @@ def test_sounds_condition_lazily(tmp_path: Path) -> None:
         second.media["audio"]
     with pytest.raises(DataError, match=r"q\.jsonl:1: 'heard' is missing; every row needs its sound"):
         Prompts(lines(tmp_path / "q.jsonl", {**row, "heard": None}), audio="heard").training_items()
+
+
+def test_a_prompt_knows_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text("# first\n\na cat\na dog\n")
+    assert [p.place for p in Prompts(str(file)).training_items()] == [f"{file}:3", f"{file}:4"]
+    rows = lines(tmp_path / "p.jsonl", {"prompt": "q", "chosen": "x", "rejected": "y"})
+    assert Preferences(rows).training_items()[0].prompt.place == f"{rows}:1"
+    assert Prompt("a cat", place="here") == Prompt("a cat")  # where it stands is no part of what is asked

@@ -306,7 +306,8 @@ class Objective(Protocol):
 
     One with statistics beyond a prompt's own group has an attribute `over_ranks: Mean`, which the loop sets; so has a
     reward with such statistics. Every rank then calls it equally often. One whose batches may hold preferences says in
-    `reads` what they hold: "prompts", "preferences" or both.
+    `reads` what they hold: "prompts", "preferences" or both. One that leaves rows out may have `counts(experience)`,
+    numbers of a whole weighted minibatch: rows of weight 0 never reach `loss`.
     """
 
     needs: type  # the policy capability it drives

@@ -245,6 +245,20 @@ class Experience(Rows):
         order = torch.randperm(len(self), generator=rng)
         return (self[rows] for rows in order.tensor_split(max(1, min(count, len(self)))))
 
+    def contributing(self: R) -> R:
+        """The rows that weigh anything, in their order; the first row alone where none does.
+
+        A loss is a weighted sum: rows of weight 0 (dead groups, ties, rows without a score) change neither it nor its
+        gradient, and need not be computed. One row stays, because every process takes part in the sum of gradients.
+        """
+        if self.weight is None:  # type: ignore[attr-defined]
+            return self
+        counts = (self.weight != 0).flatten(1).any(1) if self.weight.dim() > 1 else self.weight != 0  # type: ignore[attr-defined]
+        if bool(counts.all()):
+            return self
+        rows: Tensor = counts.nonzero()[:, 0]
+        return self[rows if len(rows) else slice(0, 1)]
+
     def chunks(self: R, rows: int, spans: int) -> Iterator[tuple[R, bool]]:
         """Parts of at most `rows` rows (and `spans` steps, where steps exist), each with "is it the last?"."""
         starts = range(0, len(self), rows)

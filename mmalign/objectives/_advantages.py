@@ -66,17 +66,24 @@ def above(
 
 
 def whitened(
-    advantage: Float[Tensor, " B #T"], valid: Bool[Tensor, " B #T"], floor: float = 1e-4, over_ranks: Mean = one_process
+    advantage: Float[Tensor, " B #T"],
+    valid: Bool[Tensor, " B #T"],
+    floor: float = 1e-4,
+    over_ranks: Mean = one_process,
+    times: Bool[Tensor, "B U"] | None = None,
 ) -> Float[Tensor, " B #T"]:
     """Minus the mean of all valid entries of every process, over their spread (population) + `floor`; 0 elsewhere.
 
-    REINFORCE++ (Hu et al. 2025, 2501.03262). Spreads that are rounding alone give 0.
+    REINFORCE++ (Hu et al. 2025, 2501.03262). With `times`, the steps of each row, a row's one value counts once a step,
+    as in its authors' code (OpenRLHF). Spreads that are rounding alone give 0.
     """
     x, one = advantage.double().masked_fill(~valid, 0.0), valid.double()
-    total, squares, count = over_ranks(torch.stack([x.sum(), x.square().sum(), one.sum()]))
+    if times is not None and x.shape[1] == 1:
+        one = one * times.double().sum(1, keepdim=True)
+    total, squares, count = over_ranks(torch.stack([(x * one).sum(), (x.square() * one).sum(), one.sum()]))
     some = count.where(count > 0, 1.0)
     mean = total / some
-    spread = (over_ranks(((x - mean) * one).square().sum()) / some).sqrt()
+    spread = (over_ranks(((x - mean).square() * one).sum()) / some).sqrt()
     scale = torch.where(spread > SAME * (squares / some).sqrt(), 1 / (spread + floor), 0.0)
     return ((x - mean) * scale).masked_fill(~valid, 0.0).to(advantage.dtype)
 

@@ -205,10 +205,14 @@ def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor
             fit__reference_chosen=_sum(pairs.ref_chosen) / policy.event_size,
             fit__reference_rejected=_sum(pairs.ref_rejected) / policy.event_size,
         )
-    metrics["pairs/skipped"] = (~pairs.mask).float().mean()
     if pairs.weight is None:
         raise ValueError("the pairs have no weight; set it with `weigh` on the whole minibatch before splitting.")
     return (pairs.weight * value.where(pairs.mask, 0.0)).sum(), metrics
+
+
+def skipped(pairs: Pairs) -> Mapping[str, Tensor]:
+    """The share of pairs that say nothing: ties, and sides without a score."""
+    return {"pairs/skipped": (~pairs.mask).float().mean()}
 
 
 def row_loss(
@@ -274,4 +278,4 @@ def _sum(reference: Tensor | None) -> Float[Tensor, " B"]:
     return reference.sum(1)
 
 
-__all__ = ["Anchor", "BetaUnit", "Head", "anchored", "compared", "mismatched", "preference_loss", "row_loss"]
+__all__ = ["Anchor", "BetaUnit", "Head", "anchored", "compared", "mismatched", "preference_loss", "row_loss", "skipped"]

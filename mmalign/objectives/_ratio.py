@@ -12,9 +12,13 @@
 
 `clip_unit: nats` (default) means the same region for any D: ε = min(clip, 0.2), τ = max(1, clip/0.2), so 0.2 is PPO's
 clip on the joint ratio and larger values widen it without the exponential running away. `clip_unit: mean` takes the
-published number: τ = D, ε = clip (for tokens, D = 1, that is PPO's ε itself). The factor τ makes the gradient at r = 1
-equal A ∇Δ in either unit; with τ = D the whole gain is D times the published one, and since the KL is a sum too, a
-published β keeps its value (β 0.04 of Flow-GRPO's code, whose KL lacks |dt|, is about 0.004 here at 10 steps).
+published number: τ = D, ε = clip (for tokens, D = 1, that is PPO's ε itself, also above 0.2). Both are the same for
+tokens up to 0.2; above it, `clip: 0.3` in nats is τ = 1.5, ε = 0.2, and PPO's ε = 0.3 is `clip: 0.3, clip_unit: mean`.
+`surrogate: cispo` has no τ in nats: its bounds are on the ratio itself, 1 - clip (none from 1 on) and 1 + clip_high.
+
+The factor τ makes the gradient at r = 1 equal A ∇Δ in either unit; with τ = D the whole gain is D times the published
+one, and since the KL is a sum too, a published β keeps its value (β 0.04 of Flow-GRPO's code, whose KL lacks |dt|, is
+about 0.004 here at 10 steps).
 
 **Guard** replaces Δ = Σ(ε·δ/s - δ²/2s²) (δ = μ - μ_old, s the step's std, ε its noise) by s Δ + ‖δ‖²/2s = Σ ε·δ: mean 0
 under the old policy, and a scale that does not depend on the step. With `mean` the ratio is exp(mean(ε·δ)), as
@@ -46,6 +50,11 @@ class Region(NamedTuple):
     temperature: float
     low: float
     high: float
+
+
+def plain_bounds(clip: float, clip_high: float | None, unit: str, event_size: int) -> Region:
+    """Bounds on the ratio itself, whatever they are: a weight is cut by them, and nothing has to be made finite."""
+    return Region(float(event_size) if unit == "mean" else 1.0, clip, clip if clip_high is None else clip_high)
 
 
 def trust_region(clip: float, clip_high: float | None, unit: str, event_size: int) -> Region:
@@ -80,4 +89,4 @@ def guarded(dist: StepDist, old: StepDist, mask: Bool[Tensor, "B T"]) -> Ratios:
     return std * (dist.log_prob - old.log_prob) + shift / (2 * std)
 
 
-__all__ = ["FAR", "Ratios", "Region", "clipped_gain", "finite_exp", "guarded", "trust_region"]
+__all__ = ["FAR", "Ratios", "Region", "clipped_gain", "finite_exp", "guarded", "plain_bounds", "trust_region"]

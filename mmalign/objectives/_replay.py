@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.protocols import Probe
@@ -21,6 +21,34 @@ def recorded(policy: Any, rollout: Rollout, rows: int, *, moments: bool) -> Step
     if not moments:
         return StepDist(torch.cat([policy.step_log_prob(piece, slice(None)) for piece in pieces]))
     return replace(join([policy.step_dist(piece, slice(None)) for piece in pieces]), entropy=None)
+
+
+@torch.no_grad()
+def recorded_where(
+    policy: Any,
+    rollout: Rollout,
+    asked: Bool[Tensor, " B"],
+    otherwise: Float[Tensor, "B T"],
+    rows: int,
+    *,
+    moments: bool,
+) -> StepDist:
+    """`recorded` of the rows that are `asked`; the others, which nothing will read, keep the log-prob `otherwise`.
+
+    Their moments are 0 and 1: finite, so that a term of weight 0 stays 0.
+    """
+    if bool(asked.all()):
+        return recorded(policy, rollout, rows, moments=moments)
+    wanted = asked.nonzero()[:, 0] if bool(asked.any()) else asked.new_zeros(1, dtype=torch.long)
+    said = recorded(policy, rollout[wanted], rows, moments=moments)
+
+    def spread(part: Tensor | None, rest: float) -> Tensor | None:
+        if part is None:
+            return None
+        return part.new_full((len(asked), *part.shape[1:]), rest).index_copy(0, wanted, part)
+
+    log_prob = otherwise.to(said.log_prob).index_copy(0, wanted, said.log_prob)
+    return StepDist(log_prob, spread(said.mean, 0.0), spread(said.std, 1.0), None, spread(said.span, 1.0))
 
 
 @torch.no_grad()
@@ -51,4 +79,4 @@ def _judges_together(policy: Any, sides: Sequence[Rollout]) -> bool:
     return len(sides) > 1 and hasattr(policy, "log_probs")
 
 
-__all__ = ["recorded", "side_log_probs", "side_terms", "terms"]
+__all__ = ["recorded", "recorded_where", "side_log_probs", "side_terms", "terms"]

@@ -5,7 +5,7 @@
 | name | gain | source |
 |---|---|---|
 | clip | τ min(r A, clip(r) A); r ≤ `cap` in the first term | PPO, GRPO; cap: dual clip, 1912.09729 |
-| cispo | sg(min(r, 1 + ε')) A log π_θ | CISPO (MiniMax-M1, 2506.13585), no lower bound as in its runs |
+| cispo | sg(clip(r, 1-ε, 1+ε')) A log π_θ | CISPO (MiniMax-M1, 2506.13585), as verl has it; ε ≥ 1 is no lower bound |
 | sapo | A σ(κ(r - 1)) 4/κ, κ = 1 if A > 0 else 1.05 | SAPO, 2511.20347, by TRL's code |
 | vespo | sg(φ(r)) A log π_θ, φ = r^k e^(λ - λr), (k, λ) = (2, 3), or (3, 2) if A < 0 | VESPO, by TRL's code |
 | score | A log π_θ | REINFORCE: exact on the policy's own samples only |
@@ -56,7 +56,7 @@ def gains(
         return clipped_gain(delta, advantage, region, cap)
     if kind == "cispo":
         ratio = finite_exp(delta / region.temperature)
-        return ratio.detach().clamp(max=1 + region.high) * advantage * log_prob, ratio
+        return ratio.detach().clamp(1 - region.low, 1 + region.high) * advantage * log_prob, ratio
     ratio = delta.clamp(-FAR, FAR).exp()
     if kind == "sapo":
         return soft_gate(ratio, advantage), ratio

@@ -11,9 +11,10 @@ Paper: Flet-Berliac et al. 2024, "Contrastive Policy Gradient" (arXiv 2406.19185
 | β | `beta`, `beta_unit` | the KL's price: the optimum is π_ref e^(R/β) |
 
 No importance ratio, no clip: the optimum is the same for any behaviour policy with support, so old and foreign outputs
-may be used, and at the optimum the gradient has no noise. On fresh samples the expected gradient is that of RLOO with
-the KL in its reward. Equal rewards teach too (their log-ratios should agree), so nothing is skipped but rows without a
-score. For noisy densities the square is taken of two independent halves of the draws, see `_preference.py`.
+may be used, and at the optimum the gradient has no noise. On fresh samples the expected gradient is 2β times that of
+RLOO with the KL in its reward (divide a learning rate from there by 2β). Equal rewards teach too (their log-ratios
+should agree), so nothing is skipped but rows without a score. For noisy densities the square is taken of two
+independent halves of the draws, see `_preference.py`.
 
 Reconstruction: the body of the paper was out of reach; the loss is its public form. `neighbours` pairs each output
 once; `all_pairs` is the paper's sum over a group of k, at k - 1 times the cost.
@@ -34,7 +35,7 @@ from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
 from mmalign.objectives._observing import number, observed, rows_read
-from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
+from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss, skipped
 from mmalign.objectives._ranking import all_pairs, neighbours, pick
 from mmalign.objectives._scoring import sample_groups, scored
 
@@ -110,6 +111,10 @@ class CoPG:
     def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
         """Every valid pair alike."""
         return _weights.per_row(mask, mean)
+
+    def counts(self, experience: Pairs) -> Mapping[str, Tensor]:
+        """The share of pairs that are skipped."""
+        return skipped(experience)
 
     def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Σ weight × loss of these pairs."""

@@ -25,7 +25,8 @@ other losses with their papers are in `_preference.py`. Winner term: CRPO of Tan
 | β | `beta`, `beta_unit` | "sum": per nat of the joint; "mean": published diffusion values, over the event size |
 
 Published β for diffusion (mean over latent elements, with the factor 1/2 of Salesforce's code): SD1.5 5000 (0.305 per
-sum), SDXL 5000 (0.076); diffusers' script leaves out the 1/2, so its 2500 is 5000 here; flow DPO 100 to 2000.
+sum), SDXL 5000 (0.076); diffusers' script leaves out the 1/2, so its 2500 is 5000 here, and so does Diffusion-KTO
+(2404.04465), whose β is doubled here too; flow DPO 100 to 2000.
 
 CRPO's loss, -log σ(…) + E ‖v - v̂‖²_mean of the winner, is `beta_unit: mean, winner_weight: 2` (log p has a factor 1/2).
 
@@ -52,7 +53,7 @@ from mmalign.core.types import Pairs, Prompt
 from mmalign.objectives import _weights
 from mmalign.objectives._lengths import Per
 from mmalign.objectives._observing import observed, rows_read
-from mmalign.objectives._pairs import Anchor, BetaUnit, Head, compared, preference_loss
+from mmalign.objectives._pairs import Anchor, BetaUnit, Head, compared, preference_loss, skipped
 from mmalign.objectives._preference import LossType
 from mmalign.objectives._ranking import all_pairs, best_and_worst, pick
 from mmalign.objectives._scoring import sample_groups, scored
@@ -141,6 +142,10 @@ class DPO:
     def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
         """Every valid pair alike."""
         return _weights.per_row(mask, mean)
+
+    def counts(self, experience: Pairs) -> Mapping[str, Tensor]:
+        """The share of pairs that are skipped."""
+        return skipped(experience)
 
     def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""

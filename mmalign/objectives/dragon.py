@@ -41,7 +41,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss
+from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss, skipped
 from mmalign.objectives._ranking import halves_of_pool, neighbours, pick
 from mmalign.objectives._scoring import sample_groups, scored
 from mmalign.objectives._sets import Accept, Pool, knockout
@@ -52,7 +52,8 @@ class DRAGON:
     """Sample, build a better and a worse set, prefer the better one.
 
     `samples_per_prompt` must be even; `head` dpo compares pairs, kto judges each side on its own; `beta` is per nat of
-    the joint ("sum") or the published mean-space value ("mean"); `reference_rows` bounds rows per no-gradient forward.
+    the joint ("sum") or the published mean-space value ("mean"; Diffusion-KTO leaves
+    out our 1/2, so its β is doubled here); `reference_rows` bounds rows per no-gradient forward.
     """
 
     reward: Any
@@ -126,6 +127,10 @@ class DRAGON:
     def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
         """Every valid pair alike."""
         return _weights.per_row(mask, mean)
+
+    def counts(self, experience: Pairs) -> Mapping[str, Tensor]:
+        """The share of pairs that are skipped."""
+        return skipped(experience)
 
     def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""

@@ -16,18 +16,18 @@ al. 2023, arXiv 2305.13301), DAPO's asymmetric clip (Yu et al. 2025), GRPO-Guard
 Units of the trust region and the guard are explained, with their table, in `_ratio.py`; surrogates and levels of the
 ratio in `_surrogate.py`; KL in the reward in `_credit.py`; normalisers in `_weights.py`. N rows, |o| steps each:
 
-| method | options (beside `clip: 0.2`) | each step weighs |
+| method | options (beside `clip: 0.2`, which for tokens is PPO's ε) | each step weighs |
 |---|---|---|
 | GRPO (2402.03300) | beta: 0.04 | 1/(N |o|) |
 | Dr. GRPO (2503.20783) | std: none, weighting: constant, horizon: L | 1/(N L), L = max_new_tokens |
 | DAPO (2503.14476) | clip_high: 0.28, weighting: per_step, keep_groups: n, reward `overlong` | 1/Σ|o| |
 | GSPO (2507.18071) | ratio: sequence, clip: 3e-4, clip_high: 4e-4 | 1/(N |o|) |
 | LUSPO (TRL) | ratio: sequence, weighting: constant | 1/N |
-| CISPO (2506.13585) | surrogate: cispo, clip_high: 4, weighting: per_step | 1/Σ|o| |
+| CISPO (2506.13585) | surrogate: cispo, clip: 1 (no lower bound), clip_high: 4, weighting: per_step | 1/Σ|o| |
 | SAPO (2511.20347) | surrogate: sapo | 1/(N |o|) |
 | RLOO (2402.14740) | baseline: leave_one_out, std: none, ratio: joint, reward_beta: β | 1/(N |o|) |
 | REINFORCE++ (2501.03262) | baseline: none, std: none, whiten: true, reward_beta: β, reward_kl: to_go | 1/(N |o|) |
-| REINFORCE++-baseline | baseline: mean, std: none, whiten: true, beta: β, divergence: k2 | 1/(N |o|) |
+| REINFORCE++-baseline | baseline: mean, std: none, whiten: steps, beta: β, divergence: k2 | 1/(N |o|) |
 | SCST (1612.00563) | baseline: greedy, std: none, surrogate: score, weighting: per_step | 1/Σ|o| |
 
 The counts run over the rows and steps that train: invalid rows, dead groups (equal rewards) and masked truncations are
@@ -65,8 +65,8 @@ from mmalign.objectives._credit import (
     whole,
 )
 from mmalign.objectives._divergence import Divergence, divergence
-from mmalign.objectives._ratio import Ratios, Region, guarded, trust_region
-from mmalign.objectives._replay import recorded
+from mmalign.objectives._ratio import Ratios, Region, guarded, plain_bounds, trust_region
+from mmalign.objectives._replay import recorded, recorded_where
 from mmalign.objectives._scoring import means, sample_groups, scored
 from mmalign.objectives._surrogate import Level, Surrogate, at_level, gains
 
@@ -78,7 +78,8 @@ class GRPO:
     Args:
         reward: scores the outputs.
         group_size: outputs per prompt.
-        clip, clip_high: how far the ratio may move down and up, in `clip_unit`; `clip_high` None is `clip`.
+        clip, clip_high: how far the ratio may move down and up, in `clip_unit`; `clip_high` None is `clip`. Of cispo:
+            bounds of the ratio itself, 1 - clip (1 or more: none) and 1 + clip_high.
         clip_unit: see `_ratio.py`.
         surrogate, ratio: what a step earns, and whose ratio judges it; see `_surrogate.py`.
         ratio_cap: above 1 + clip_high: bounds the ratio of bad steps too (dual clip).
@@ -87,7 +88,9 @@ class GRPO:
         reward_beta, reward_kl: weight and form of the KL inside the reward.
         std, std_floor: what advantages are divided by.
         baseline: what they are measured against: the group's mean, the mean of the others, the greedy answer, nothing.
-        whiten: centre and scale all advantages of the batch afterwards.
+        whiten: centre and scale all advantages of the batch afterwards: `true` over outputs, `steps` over all their
+            steps, so that an output counts as often as it is long (as REINFORCE++'s authors do). Dead groups count in
+            it, as zeros; with `steps` they then differ from 0 and train, as the authors' do.
         advantage_clip: their largest size; `auto` is 5 of what they are divided by, and none where they stay raw
             rewards (`std: none`, greedy baseline), whose range is anybody's.
         weighting, horizon: the normaliser; `horizon` is the length that `constant` divides by.
@@ -114,7 +117,7 @@ class GRPO:
     std: Std = "group"
     baseline: Baseline = "mean"
     std_floor: float = 1e-4
-    whiten: bool = False
+    whiten: bool | Literal["steps"] = False
     advantage_clip: float | Literal["auto"] | None = "auto"
     weighting: Literal["per_sequence", "per_step", "constant"] = "per_sequence"
     horizon: int = 1
@@ -161,10 +164,10 @@ class GRPO:
             raise ConfigError(faults)
 
     def _clashes(self) -> tuple[tuple[bool, str], ...]:
-        highest = 1 + trust_region(self.clip, self.clip_high, self.clip_unit, 1).high
+        highest = 1 + self._region(1).high
         return (
             (
-                self.clip_unit == "mean" and self.clip >= 1,
+                self.clip_unit == "mean" and self.clip >= 1 and self.surrogate != "cispo",
                 f"clip: {self.clip} is no mean-space value (published: 1e-5 to 0.2); set clip_unit: nats.",
             ),
             (
@@ -190,6 +193,10 @@ class GRPO:
             ),
         )
 
+    def _region(self, event_size: int) -> Region:
+        form = plain_bounds if self.surrogate == "cispo" else trust_region
+        return form(self.clip, self.clip_high, self.clip_unit, event_size)
+
     def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Transitions:
         """Groups of outputs with advantages, what the behaviour policy said and, if `beta`, what the reference says."""
         if self.keep_groups is not None and self.keep_groups > len(batch):
@@ -204,14 +211,15 @@ class GRPO:
         steps = torch.ones_like(old.log_prob, dtype=torch.bool) if rollout.mask is None else rollout.mask
         scores = scored(self.reward, rollout)
         finished = whole(rollout, steps.device)
-        ref = self._reference(policy, rollout) if self.reward_beta else None
+        everyone = torch.ones_like(steps[:, 0])
+        ref = self._reference(policy, rollout, everyone, old.log_prob) if self.reward_beta else None
         value, valid = credited(scores, steps)
         if ref is not None:
             moved = self.reward_beta * (old.log_prob - ref.log_prob)
             value, valid = penalised(value, valid, moved, steps, self.reward_kl)
         if self.truncated == "exclude":
             valid = valid & finished[:, None]
-        advantage, live, valid = self._credit(policy, batch, value, valid, rollout, rng)
+        advantage, live, valid = self._credit(policy, batch, value, valid, rollout, steps, rng)
         trained = valid.any(1) & live & (finished | (self.truncated == "keep"))
         parts = {
             **scores.parts,
@@ -229,7 +237,8 @@ class GRPO:
         if self.keep_groups is not None:
             found = found[rows_of_live_groups(trained, self.group_size, self.keep_groups)]
         if self.beta and found.ref is None:
-            found = replace(found, ref=self._reference(policy, found.rollout))
+            asked = found.mask.any(1)
+            found = replace(found, ref=self._reference(policy, found.rollout, asked, found.old.log_prob))
         return found
 
     def _old(self, policy: Any, rollout: Rollout) -> StepDist:
@@ -242,12 +251,21 @@ class GRPO:
             )
         return old if self.replay or rollout.step_logp is None else replace(old, log_prob=rollout.step_logp)
 
-    def _reference(self, policy: Any, rollout: Rollout) -> StepDist:
+    def _reference(self, policy: Any, rollout: Rollout, asked: Tensor, old: Tensor) -> StepDist:
+        """What the reference says of the rows that are `asked`; the word of the others is `old`."""
+        moments = self.divergence == "gaussian"
         with policy.reference():
-            return recorded(policy, rollout, self.reference_rows, moments=self.divergence == "gaussian")
+            return recorded_where(policy, rollout, asked, old, self.reference_rows, moments=moments)
 
     def _credit(
-        self, policy: Any, batch: Sequence[Prompt], value: Tensor, valid: Tensor, rollout: Rollout, rng: torch.Generator
+        self,
+        policy: Any,
+        batch: Sequence[Prompt],
+        value: Tensor,
+        valid: Tensor,
+        rollout: Rollout,
+        steps: Tensor,
+        rng: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages, rows of live groups, and which entries count."""
         if self.absolute:
@@ -267,8 +285,11 @@ class GRPO:
                 limit=None,
                 over_ranks=self.over_ranks,
             )
-        if self.whiten:
-            advantage = whitened(advantage, valid & live[:, None], self.std_floor, self.over_ranks)
+        if self.whiten == "steps":
+            live = valid.any(1)
+            advantage = whitened(advantage, valid, self.std_floor, self.over_ranks, times=steps)
+        elif self.whiten:
+            advantage = whitened(advantage, valid, self.std_floor, self.over_ranks)
         if (limit := self._limit) is not None:
             advantage = advantage.clamp(-limit, limit)
         return advantage, live, valid
@@ -288,7 +309,7 @@ class GRPO:
     def loss(self, policy: Any, chunk: Transitions, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """-(weight × gain).sum() of these rows and steps; the mask keeps what deterministic steps say out of it."""
         dist = policy.step_dist(chunk.rollout, chunk.steps)
-        region = trust_region(self.clip, self.clip_high, self.clip_unit, policy.event_size)
+        region = self._region(policy.event_size)
         if self.ratio != "step":
             _check_whole(chunk, self.ratio)
         delta = guarded(dist, chunk.old, chunk.mask) if self.guard else dist.log_prob - chunk.old.log_prob
@@ -310,21 +331,26 @@ class GRPO:
 
     def _metrics(self, chunk: Transitions, log_prob: Ratios, ratio: Ratios, region: Region) -> dict[str, Tensor]:
         advantage = chunk.advantage.expand_as(ratio)
-        beyond = (ratio > 1 + region.high) & (advantage > 0)
-        if self.surrogate == "clip":
-            beyond = beyond | ((ratio < 1 - region.low) & (advantage < 0))
+        above, below = ratio > 1 + region.high, ratio < 1 - region.low
+        both = self.surrogate == "cispo"  # a weight is cut whatever the advantage's sign
+        beyond = above | below if both else (above & (advantage > 0)) | (below & (advantage < 0))
         moved = chunk.old.log_prob - log_prob  # of the step itself, whatever form or level the ratio has
         metrics = means(chunk.mask, ratio__mean=ratio, kl__old=moved, advantage__size=advantage.abs())
         if self.surrogate in ("clip", "cispo"):
             metrics |= means(chunk.mask, ratio__clipped=beyond)
-        if chunk.scores is not None:
-            metrics["rows/invalid"] = (~chunk.scores.valid).float().mean()
-            metrics["rows/dropped"] = chunk.scores.parts["dropped"].mean()
-            if self.keep_groups is not None:
-                metrics["groups/live"] = chunk.scores.parts["live"].mean()
-        if chunk.rollout.truncated is not None:
-            metrics["rows/truncated"] = chunk.rollout.truncated.float().mean()
         return metrics
+
+    def counts(self, experience: Transitions) -> Mapping[str, Tensor]:
+        """The shares of rows that have no score, that do not train though they have one, and that were cut off."""
+        found = {}
+        if experience.scores is not None:
+            found["rows/invalid"] = (~experience.scores.valid).float().mean()
+            found["rows/dropped"] = experience.scores.parts["dropped"].mean()
+            if self.keep_groups is not None:
+                found["groups/live"] = experience.scores.parts["live"].mean()
+        if experience.rollout.truncated is not None:
+            found["rows/truncated"] = experience.rollout.truncated.float().mean()
+        return found
 
 
 def _check_whole(chunk: Transitions, level: Level) -> None:

@@ -106,6 +106,10 @@ class SFT:
         """Every valid output alike (its length enters by `per`)."""
         return _weights.per_row(mask, mean)
 
+    def counts(self, experience: Demonstrations) -> Mapping[str, Tensor]:
+        """The share of prompts without an output to imitate."""
+        return {"rows/skipped": (~experience.mask).float().mean()}
+
     def loss(self, policy: Any, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         """-(weight × log p).sum() of these outputs."""
         size = float(policy.event_size)
@@ -113,7 +117,6 @@ class SFT:
         gain = said / chunk.divisor.to(said) / (size if self.unit == "mean" else 1.0)
         own = lengths(chunk.rollout, not chunk.probe).to(said)
         metrics = means(chunk.mask, fit__target=said / size, fit__per_token=said / size / own)
-        metrics["rows/skipped"] = (~chunk.mask).float().mean()
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics

@@ -57,10 +57,16 @@ def train(
 
 
 def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> None:
-    """Add the gradient of a weighted minibatch to the parameters, in parts that fit in memory."""
-    for chunk, last in weighted.chunks(session.rows(weighted), session.spans):
+    """Add the gradient of a weighted minibatch to the parameters, in parts that fit in memory.
+
+    Rows of weight 0 add nothing, and are neither replayed nor sent through backward; the objective counts them.
+    """
+    if hasattr(objective, "counts"):
+        session.meter.add(objective.counts(weighted))
+    trained = weighted.contributing()
+    for chunk, last in trained.chunks(session.rows(trained), session.spans):
         with session.synchronised(policy.module, when=last):
             loss, metrics = objective.loss(policy, chunk, session.streams["loss"])
             session.backward(loss)
         named = {name if "/" in name else f"policy/{name}": value for name, value in metrics.items()}
-        session.meter.add(named, share=len(chunk) / len(weighted))
+        session.meter.add(named, share=len(chunk) / len(trained))

@@ -33,7 +33,7 @@ def accumulate(policy: Any, objective: Any, experience: Any, rows: int = 1 << 20
     for chunk, _ in weighted.chunks(rows, spans):
         loss, metrics = objective.loss(policy, chunk, stream())
         loss.backward()
-    return dict(metrics)
+    return {**metrics, **(objective.counts(weighted) if hasattr(objective, "counts") else {})}
 
 
 def collect(policy: Any, objective: Any, batch: Any, seed: int = 0) -> Any:

@@ -24,12 +24,12 @@ MASK = torch.tensor([[True, True, False], [True, True, True]])
 FREE: dict[str, Any] = {"baseline": "none", "std": "none", "whiten": True}
 METHODS: dict[str, dict[str, Any]] = {
     "gspo": {"ratio": "sequence", "clip": 0.05},
-    "cispo": {"surrogate": "cispo", "clip_high": 4.0, "weighting": "per_step"},
+    "cispo": {"surrogate": "cispo", "clip": 1.0, "clip_high": 4.0, "weighting": "per_step"},
     "sapo": {"surrogate": "sapo"},
     "vespo": {"surrogate": "vespo", "ratio": "joint"},
     "rloo": {"baseline": "leave_one_out", "std": "none", "ratio": "joint", "reward_beta": 0.05},
     "reinforce++": {**FREE, "reward_beta": 0.05, "reward_kl": "to_go"},
-    "reinforce++ baseline": {"std": "none", "whiten": True, "beta": 0.01, "divergence": "k2"},
+    "reinforce++ baseline": {"std": "none", "whiten": "steps", "beta": 0.01, "divergence": "k2"},
     "scst": {"baseline": "greedy", "std": "none", "surrogate": "score", "weighting": "per_step"},
     "dynamic": {"keep_groups": 2, "clip_high": 0.28, "weighting": "per_step"},
 }
@@ -57,6 +57,27 @@ def test_every_surrogate_starts_as_the_policy_gradient(kind: Any) -> None:
     assert (ratio == 1).all()
     slope = torch.autograd.grad(gain[MASK].sum(), said)[0]
     assert torch.allclose(slope, (advantage * MASK).expand(2, 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("clip", "clip_high"), [(0.2, 4.0), (10.0, 4.0), (1.0, 4.0), (0.2, None), (0.3, 0.3)])
+def test_cispo_weighs_as_verl_does(clip: float, clip_high: float | None) -> None:
+    """verl's `compute_policy_loss_cispo`: clamp(ratio, 1 - clip_ratio_low, 1 + clip_ratio_high), without gradient."""
+    ratio = torch.tensor([[3.0, 0.5, 9.0, 0.9]], dtype=torch.float64)
+    said = torch.zeros_like(ratio).requires_grad_()
+    objective = GRPO(None, surrogate="cispo", clip=clip, clip_high=clip_high)
+    gain, found = gains("cispo", said + ratio.log(), said, torch.ones(1, 1), objective._region(1))
+    weight = torch.autograd.grad(gain.sum(), said)[0]
+    high = clip if clip_high is None else clip_high
+    assert torch.allclose(weight, ratio.clamp(1 - clip, 1 + high)) and torch.allclose(found, ratio)
+
+
+def test_cispo_counts_what_it_cuts_whatever_the_advantage() -> None:
+    policy, objective = GaussianPolicy(), GRPO(NearPoint(), group_size=4, surrogate="cispo", clip=0.5, clip_high=1.0)
+    experience = collect(policy, objective, prompts(2))
+    shift = torch.tensor([math.log(3.0), math.log(0.2), 0.0, 0.0]).repeat(2)[:, None]
+    old = replace(experience.old, log_prob=experience.old.log_prob - shift)
+    metrics = accumulate(policy, objective, replace(experience, old=old))
+    assert float(metrics["ratio/clipped"]) == pytest.approx(0.5)
 
 
 def test_levels_by_hand() -> None:
@@ -94,6 +115,34 @@ def test_whitened_is_numpys_over_what_counts() -> None:
     assert np.allclose(got[MASK], (kept - kept.mean()) / (kept.std() + 1e-4), atol=1e-6) and got[0, 2] == 0
     near = torch.tensor([[0.7], [0.7 + 6e-8]])
     assert whitened(near, torch.ones(2, 1, dtype=torch.bool)).abs().max() == 0
+
+
+def test_outputs_whitened_by_their_tokens_are_the_authors() -> None:
+    """OpenRLHF repeats a row's advantage for each of its tokens and normalises over all of them."""
+    advantage = torch.tensor([[-0.5], [0.5], [-1.5], [1.5]])
+    lengths = [1, 9, 1, 1]
+    steps = torch.zeros(4, 9, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        steps[row, :length] = True
+    got = whitened(advantage, torch.ones(4, 1, dtype=torch.bool), 0.0, times=steps)[:, 0]
+    assert got.tolist() == pytest.approx([-1.213, 0.243, -2.668, 1.698], abs=5e-4)
+    tokens = np.repeat(advantage[:, 0].numpy().astype(np.float64), lengths)
+    assert np.allclose(np.repeat(got.numpy(), lengths), (tokens - tokens.mean()) / tokens.std(), atol=1e-6)
+    plain = whitened(advantage, torch.ones(4, 1, dtype=torch.bool), 0.0)[:, 0]
+    assert plain.tolist() == pytest.approx([-0.447, 0.447, -1.342, 1.342], abs=5e-4)
+
+
+def test_dead_groups_are_zeros_of_the_whitened_batch() -> None:
+    values = [0.0, 1.0, 2.0, 2.0]
+    for whiten, dropped in ((True, 0.5), ("steps", 0.0)):
+        objective = GRPO(Fixed(values), group_size=2, std="none", whiten=whiten)  # type: ignore[arg-type]
+        policy = GaussianPolicy()
+        experience = collect(policy, objective, prompts(2))
+        times = experience.rollout.mask.sum(1).tolist() if whiten == "steps" else [1] * 4
+        counted = np.repeat([-0.5, 0.5, 0, 0], times)
+        want = (np.array([-0.5, 0.5, 0, 0]) - counted.mean()) / (counted.std() + 1e-4)
+        assert np.allclose(experience.advantage[:, 0], want, atol=1e-5)
+        assert accumulate(policy, objective, experience)["rows/dropped"] == dropped
 
 
 def test_whitening_covers_every_process() -> None:

@@ -105,7 +105,7 @@ STEP_LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"loss_type": "luspo", "importance_sampling_level": "sequence"},
     ),
     "cispo": (
-        {"surrogate": "cispo", "clip_high": 0.2, "weighting": "per_step"},
+        {"surrogate": "cispo", "clip": 1.0, "clip_high": 0.2, "weighting": "per_step"},
         {"loss_type": "cispo", "epsilon_high": 1.2},
     ),
     "sapo": ({"surrogate": "sapo"}, {"loss_type": "sapo"}),

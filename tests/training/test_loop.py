@@ -10,7 +10,7 @@ from mmalign.core.errors import CheckError
 from mmalign.core.types import Scores, Status
 from mmalign.objectives.grpo import GRPO
 from mmalign.training.checks import check_start, tolerance
-from mmalign.training.loop import train
+from mmalign.training.loop import accumulate, train
 from tests.toys import NearPoint, prompts
 from tests.training.problem import Problem
 
@@ -124,3 +124,67 @@ def test_a_launch_does_not_scale_the_gradient() -> None:
     for problem in (plain, launched):
         train(problem.policy, problem.objective, problem.session)
     assert launched.lines[0][1]["grad/norm"] == plain.lines[0][1]["grad/norm"]
+
+
+class SomeAlike:
+    """The first half of the groups of four score alike, so that nothing can be learned from them."""
+
+    modalities = frozenset({"image"})
+    range = (-1.0, 1.0)
+    differentiable = False
+
+    def __call__(self, rollout: Any) -> Scores:
+        value = NearPoint()(rollout).value
+        value[: len(value) // 2] = 0.5
+        return Scores.of(value)
+
+
+def replayed(problem: Problem) -> list[int]:
+    """Counts the rows of every replay with gradient."""
+    rows: list[int] = []
+    plain = problem.policy.step_dist
+
+    def watched(rollout: Any, *more: Any) -> Any:
+        if torch.is_grad_enabled():
+            rows.append(len(rollout))
+        return plain(rollout, *more)
+
+    problem.policy.step_dist = watched  # type: ignore[method-assign]
+    return rows
+
+
+@pytest.mark.parametrize("options", [{}, {"rows": 3}, {"rows": 3, "spans": 1}, {"minibatches": 3, "rows": 2}])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_rows_of_weight_zero_cost_nothing_and_change_nothing(options: dict[str, int], beta: float) -> None:
+    gradients, counted = [], []
+    for dropped in (True, False):
+        objective = GRPO(SomeAlike(), group_size=4, beta=beta)
+        problem = Problem(objective=objective, **options)
+        experience = collected(problem)
+        with torch.no_grad():
+            for i, parameter in enumerate(problem.adapter.module.parameters()):
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
+        seen = replayed(problem)
+        for part in experience.minibatches(problem.session.trainer.minibatches, torch.Generator().manual_seed(3)):
+            weighted = replace(part, weight=objective.weigh(part.mask, problem.session.mean))
+            if not dropped:
+                weighted.contributing = lambda whole=weighted: whole  # type: ignore[method-assign]
+            accumulate(problem.policy, objective, weighted, problem.session)
+        gradients.append(torch.cat([p.grad.flatten() for p in problem.adapter.module.parameters()]))
+        counted.append((sum(seen), problem.session.meter.take()))
+    assert gradients[0].norm() > 0
+    assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[1].norm()
+    (few, mine), (all_rows, theirs) = counted
+    passes = 3 if options.get("spans") else 1  # steps that were drawn with noise
+    assert all_rows == 8 * passes and few <= (4 + options.get("minibatches", 1) - 1) * passes
+    assert mine["rows/dropped"] == theirs["rows/dropped"] == pytest.approx(0.5, abs=0.1 * ("minibatches" in options))
+
+
+def test_the_reference_is_not_asked_of_rows_that_do_not_train() -> None:
+    problem = Problem(objective=GRPO(SomeAlike(), group_size=4, beta=0.1))
+    asked: list[int] = []
+    plain = problem.policy.step_log_prob
+    problem.policy.step_log_prob = lambda r, *more: asked.append(len(r)) or plain(r, *more)  # type: ignore
+    experience = collected(problem)
+    assert asked == [4] and experience.mask[4:].all() and not experience.mask[:4].any()
+    check_start(problem.policy, experience, len(experience), fresh=True)

@@ -28,6 +28,7 @@ from mmalign.training.session import Session
 from mmalign.training.update import Update
 from tests.toys import NearPoint, ToyLatent, prompts
 from tests.training.problem import Problem
+from tests.training.test_loop import SomeAlike
 
 
 def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tensor:
@@ -36,6 +37,7 @@ def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tens
     policy: Any = FewStep(adapter=adapter, num_inference_steps=2) if kind == "r0" else Flow(adapter=adapter)
     objective: Any = {
         "grpo": GRPO(reward=NearPoint(), group_size=4, beta=0.1),
+        "grpo with a process of dead groups": GRPO(reward=SomeAlike(), group_size=4, beta=0.1),
         "dpo": DPO(reward=NearPoint(), online="best_worst", group_size=4, draws=2),
         "r0": R0(reward=NearPoint(), weight_decay_to_start=0.1),
     }[kind]
@@ -115,7 +117,7 @@ def main() -> None:
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=1)
     assert accelerator.num_processes == 2
     rank, worst = accelerator.process_index, 0.0
-    for kind in ("grpo", "dpo", "r0"):
+    for kind in ("grpo", "grpo with a process of dead groups", "dpo", "r0"):
         for rows in (0, 1, 3):
             alone = gradient(kind, None, rows, slice(None))
             shared = gradient(kind, accelerator, rows, slice(rank, rank + 1))

@@ -1,25 +1,66 @@
-# Everything runs in .venv, which the first target that needs it makes.
+# Everything runs in environments made here: .venv from the lock, .venv-all, .venv-newest and .venv-oldest for their tests.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/quickstart
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# one thread per worker: small models gain nothing from more, and workers would fight over cores
+TESTS := OMP_NUM_THREADS=1 python -m pytest -n auto
 
-.PHONY: quickstart test check bench gpu models clean
+.PHONY: quickstart test test-all test-newest test-oldest lock check bench gpu models clean
 
-.venv/ready: pyproject.toml
-	$(PYTHON) -m venv .venv
-	# uv resolves and installs in seconds; plain pip does the same where uv cannot be had.
-	($(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]') \
-	  || $(BIN)/python -m pip install -q -e '.[dev]'
-	touch .venv/ready
+# $(call environment,FOLDER,LOCK): exactly what LOCK names, by uv (pinned there too), or by plain pip where uv cannot be had
+define environment
+	rm -rf $(1)
+	$(PYTHON) -m venv $(1)
+	if $(1)/bin/python -m pip install -q "$$(grep -o '^uv==[^ ;]*' $(2))"; then \
+	  $(1)/bin/uv pip install -q --python $(1)/bin/python --require-hashes -r $(2) && \
+	  $(1)/bin/uv pip install -q --python $(1)/bin/python --no-deps --no-build-isolation -e . ; \
+	else \
+	  $(1)/bin/python -m pip install -q --require-hashes -r $(2) && \
+	  $(1)/bin/python -m pip install -q --no-deps --no-build-isolation -e . ; \
+	fi
+	touch $(1)/ready
+endef
+
+# $(call resolved,FOLDER,OPTIONS): what a resolver chooses today from the ranges in pyproject.toml
+define resolved
+	rm -rf $(1)
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install -q uv
+	$(1)/bin/uv pip install -q --python $(1)/bin/python $(2) -e '.[dev]'
+	touch $(1)/ready
+endef
+
+.venv/ready: requirements-dev.txt pyproject.toml
+	$(call environment,.venv,requirements-dev.txt)
+
+.venv-all/ready: requirements-all.txt pyproject.toml
+	$(call environment,.venv-all,requirements-all.txt)
 
 quickstart: .venv/ready  ## align the embedded text-to-image model and write a report
 	$(BIN)/mmalign quickstart image --out $(OUT)
 
-test: .venv/ready check  ## everything CI runs
-	# one thread per worker: small models gain nothing from more, and workers would fight over cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+test: .venv/ready check  ## style, types, imports, then every test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS)
+
+test-all: .venv-all/ready  ## with every extra: what needs a package that [dev] has not (laion-clap holds numpy below 2)
+	PATH="$(CURDIR)/.venv-all/bin:$$PATH" $(TESTS) -m laion
+
+test-newest:  ## the whole suite on the newest packages that the ranges allow
+	$(call resolved,.venv-newest,)
+	PATH="$(CURDIR)/.venv-newest/bin:$$PATH" $(TESTS)
+
+test-oldest:  ## the whole suite on the oldest packages that the ranges allow
+	$(call resolved,.venv-oldest,--resolution lowest-direct)
+	PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" $(TESTS)
+
+lock: .venv/ready  ## renew both locks within the ranges of pyproject.toml, then test with them
+	for extra in dev all; do \
+	  $(BIN)/uv pip compile -q --universal --upgrade --generate-hashes --no-header --python-version 3.11 --extra $$extra \
+	    pyproject.toml -o requirements-$$extra.txt || exit 1 ; \
+	done
+	$(MAKE) test
 
 check: .venv/ready  ## style, types, import order
 	$(BIN)/ruff check .
@@ -37,4 +78,4 @@ models: .venv/ready  ## retrain the embedded models (several hours on two CPU co
 	$(BIN)/mmalign miniworld train
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-all .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis

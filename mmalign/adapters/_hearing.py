@@ -7,6 +7,7 @@ from typing import Any
 
 from mmalign.adapters._looking import Sense
 from mmalign.core.errors import CapabilityError, DataError
+from mmalign.core.packages import need
 from mmalign.core.types import Audio
 
 
@@ -25,7 +26,7 @@ def _sound(name: str, value: Any, processor: Any) -> Any:
             f"media.{name}: a sound of {length} samples, or with samples that are not finite, says nothing."
         )
     if value.rate != extractor.sampling_rate:
-        from torchaudio.functional import resample
+        resample = need("torchaudio.functional").resample
 
         wave = resample(wave, value.rate, extractor.sampling_rate)
     longest = getattr(extractor, "n_samples", None)

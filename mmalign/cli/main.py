@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -23,6 +23,23 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
+def tell_version(asked: bool) -> None:
+    """Print the version and stop, if `asked`."""
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"mmalign {version('mmalign')}")
+        raise typer.Exit
+
+
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and stop", is_eager=True, callback=tell_version)
+    ] = False,
+) -> None:
+    """Align text, image and audio generators with rewards."""
+
+
 def application() -> typer.Typer:
     """The Typer application with every command of this folder."""
     app = typer.Typer(
@@ -34,6 +51,7 @@ def application() -> typer.Typer:
         rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(options)
     package = importlib.import_module("mmalign.cli")
     for module in pkgutil.iter_modules(package.__path__):
         if module.name != "main" and not module.name.startswith("_"):

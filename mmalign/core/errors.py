@@ -9,6 +9,7 @@
     ├── CheckError         a run-start check failed (ratio 1, KL 0): the station that differs
     ├── OutOfMemory        the phase, its shapes, and the options to lower
     ├── CheckpointError    the folder that could not be read or written, and why
+    ├── PackageError       installed packages that do not load together, and the command that mends it
     └── MissingExtra       the optional dependency to install
 
 A message says what happened, where, and what to do. Lists of valid values are computed.
@@ -58,6 +59,10 @@ class OutOfMemory(MmalignError, RuntimeError):
 
 class CheckpointError(MmalignError, OSError):
     """A checkpoint that is incomplete, foreign, or could not be written."""
+
+
+class PackageError(MmalignError, ImportError):
+    """An installed package that does not load beside the others."""
 
 
 class MissingExtra(MmalignError, ImportError):

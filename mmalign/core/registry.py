@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from mmalign.core import packages
 from mmalign.core.errors import ConfigError, did_you_mean
 
 _MARK = {"extra": "forbid", "arbitrary_types_allowed": True}
@@ -47,6 +48,7 @@ class Registry:
 
     def build(self, spec: Mapping[str, Any], at: str, allow: Collection[str] = (), **given: Any) -> Any:
         """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
+        packages.settle()
         options = {k: v for k, v in spec.items() if k != "name"}
         if not isinstance(spec.get("name"), str):
             raise ConfigError(f"{at}.name: missing. Known: {', '.join(self.names())}.")

@@ -11,6 +11,8 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.packages import need
+
 __all__ = ["GATE", "k_weighting", "lufs"]
 
 GATE = -70.0  # LUFS below which nothing is heard
@@ -19,7 +21,7 @@ _WEIGHTS = (1.0, 1.0, 1.0, 1.41, 1.41)  # left, right, centre, left and right su
 
 def lufs(sound: Float[Tensor, "C S"], rate: int) -> float | None:
     """LUFS, at least `GATE`; None for a sound shorter than one block. More than 5 channels are mixed to one first."""
-    from torchaudio.functional import lfilter
+    lfilter = need("torchaudio.functional").lfilter
 
     block = round(0.4 * rate)
     if sound.shape[1] < block:

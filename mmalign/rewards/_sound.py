@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmalign.core.errors import MediaError
+from mmalign.core.packages import need
 from mmalign.core.types import Audio
 
 Fill = Literal["repeatpad", "repeat", "pad"]
@@ -50,7 +51,7 @@ def resampled(samples: Float[Tensor, "*C S"], old: int, new: int) -> Float[Tenso
     """Windowed-sinc resampling (torchaudio's default, Hann of width 6), with gradient."""
     if old == new or not samples.shape[-1]:
         return samples
-    from torchaudio.functional import resample
+    resample = need("torchaudio.functional").resample
 
     return resample(samples, old, new)  # type: ignore[no-any-return]
 

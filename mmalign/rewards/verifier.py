@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.packages import need
 from mmalign.core.types import Audio, Rollout, Scores, Status
 
 __all__ = ["Verifier"]
@@ -84,7 +85,7 @@ def _tunes(audio: Audio) -> World:
     lengths = [samples.shape[1]] * len(audio) if audio.mask is None else audio.mask.sum(1).tolist()
     clips = [row[:length] for row, length in zip(samples, lengths, strict=True)]
     if audio.rate != RATE:
-        from torchaudio.functional import resample
+        resample = need("torchaudio.functional").resample
 
         clips = [resample(clip, audio.rate, RATE) if len(clip) else clip for clip in clips]
     return parse, verify, [clip.numpy() if len(clip) and clip.isfinite().all() else None for clip in clips]

@@ -373,11 +373,25 @@ def test_every_quickstart_has_its_run_files() -> None:
     assert all(config.is_file() for parts in found.values() for config in parts.values())
 
 
-def test_doctor_imports_what_it_reports(call: Any) -> None:
-    code, out, _ = call("doctor", "--json")
+def test_doctor_reads_versions_and_tries_them_when_asked(call: Any) -> None:
+    code, out, _ = call("doctor", "--json", "--deep")
     found = {item["check"]: item["state"] for item in json.loads(out)}
-    assert found["torch, torchvision, torchaudio agree"] == "ok"
+    assert found["packages match one another"] == found["packages in the tested ranges"] == "ok"
+    assert found["compiled operators of torchvision and torchaudio"] == found["transformers"] == "ok"
     assert code == (1 if "missing" in found.values() else 0)
+
+
+def test_doctor_names_the_pair_and_the_extra(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.core import packages
+
+    real = packages.installed
+    monkeypatch.setattr(packages, "installed", lambda name: {"torch": "2.11.0", "gradio": None}.get(name, real(name)))
+    code, out, _ = call("doctor", "--json")
+    found = {item["check"]: item for item in json.loads(out)}
+    assert code == 1 and found["packages match one another"]["state"] == "missing"
+    assert "torchaudio 2.11.1 does not load beside torch 2.11.0" in found["packages match one another"]["found"]
+    assert "torch 2.11.0 is outside" in found["packages in the tested ranges"]["found"]
+    assert found["extra 'demo' (optional)"]["found"] == "without gradio: pip install 'mmalign[demo]'"
 
 
 @pytest.mark.parametrize(("words", "unneeded"), [(["list"], ["torch"]), (["--help"], ["torch", "pydantic"])])

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.packages import need
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES
 
 HOP, WINDOW = 256, 1024
@@ -22,7 +23,7 @@ FLOOR = 1e-4
 @lru_cache(maxsize=1)
 def _filters() -> Tensor:
     """``(WINDOW // 2 + 1, BINS)`` triangles of equal area on Slaney's scale."""
-    from torchaudio.functional import melscale_fbanks
+    melscale_fbanks = need("torchaudio.functional").melscale_fbanks
 
     return melscale_fbanks(WINDOW // 2 + 1, LOWEST, HIGHEST, BINS, RATE, norm="slaney", mel_scale="slaney")
 
@@ -46,7 +47,7 @@ def griffin_lim(mel: Float[Tensor, "B F M"], iterations: int = 32) -> Float[Tens
 
     Phases start at zero, so that the result does not depend on chance.
     """
-    from torchaudio.functional import griffinlim
+    griffinlim = need("torchaudio.functional").griffinlim
 
     amplitudes = (mel.exp() @ _unmixing().to(mel)).clamp_min(0).transpose(1, 2)
     amplitudes = torch.cat([amplitudes, amplitudes[..., -1:]], dim=-1)

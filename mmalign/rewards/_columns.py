@@ -2,7 +2,9 @@
 
 A reward says in `needs` which columns it cannot do without. A run whose data has such a column nowhere is stopped
 before anything is loaded; a single row without it is NOT_APPLICABLE, so that rewards of different tasks can share a
-data set.
+data set. A reward that can tell from a row's columns alone that it will never be able to score the row has
+`check_data(prompt)`, which raises a ValueError that names the column and what it should hold: then the run is stopped
+too, for such a row is a fault of the data and not of the policy.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmalign.core.errors import DataError, did_you_mean
+from mmalign.core.errors import all_faults, did_you_mean
 from mmalign.core.types import Prompt
 
 
@@ -29,14 +31,14 @@ def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:
 
 
 def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
-    """Stop where no prompt at all has a column that a reward needs.
+    """Stop where no prompt at all has a column that a reward needs, or a reward cannot read what a row's columns hold.
 
     Args:
         rewards: by their place in the run file, for the message.
         prompts: all that will be scored.
 
     Raises:
-        DataError: every such column at once.
+        DataError: every such column and row at once.
     """
     held = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
     faults = [
@@ -46,5 +48,24 @@ def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
         for column in needs_of(reward)
         if column not in held
     ]
+    faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
     if faults and prompts:
-        raise DataError("\n".join(faults))
+        raise all_faults(faults)
+
+
+def check_data_of(reward: Any, prompt: Prompt) -> None:
+    """`reward.check_data(prompt)` where it has one, of a row that has its columns: for rewards made of others."""
+    check = getattr(reward, "check_data", None)
+    if check is not None and not missing(prompt, needs_of(reward), 0):
+        check(prompt)
+
+
+def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
+    faults = []
+    for row, prompt in enumerate(prompts):
+        try:
+            check_data_of(reward, prompt)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
+            faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")
+    return faults

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mmalign.core.types import Modality, Rollout, Scores
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards._rows import Verdict, judge_rows
 
 
@@ -26,6 +26,7 @@ def rule(
     isolated: bool = False,
     deterministic: bool = True,
     needs: tuple[str, ...] = (),
+    check: Callable[..., None] | None = None,
 ) -> Callable[[Callable[..., Verdict]], type[Any]]:
     """Turn `function(prompt, output, *, options…)` into a reward class of the same name.
 
@@ -40,6 +41,8 @@ def rule(
         isolated: run in its own process, where a timeout can end it (slow parsers, code, SQL).
         deterministic: equal input, equal value: scores may be cached.
         needs: options that name a column of `Prompt.meta` the rule cannot do without.
+        check: `check(prompt, **options)` raises a ValueError where those columns hold what the rule cannot read: asked
+            of every row before training.
     """
 
     def wrap(function: Callable[..., Verdict]) -> type[Any]:
@@ -49,7 +52,7 @@ def rule(
             return judge_rows(lambda prompt, output: function(prompt, output, **options), rollout, range[0], columns)
 
         call.__doc__ = "Score B rows, one at a time."
-        members = {
+        members: dict[str, Any] = {
             "modalities": frozenset(modalities),
             "range": range,
             "differentiable": False,
@@ -62,11 +65,21 @@ def rule(
             "__doc__": function.__doc__,
             "__module__": function.__module__,
         }
+        if check is not None:
+            members["check_data"] = _checks(check)
         made = dataclasses.make_dataclass(function.__name__, _options(function), namespace=members)
         made.__qualname__ = function.__qualname__
         return made
 
     return wrap
+
+
+def _checks(check: Callable[..., None]) -> Callable[[Any, Prompt], None]:
+    def check_data(self: Any, prompt: Prompt) -> None:
+        check(prompt, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+
+    check_data.__doc__ = "Raise ValueError where the columns of a row cannot be read."
+    return check_data
 
 
 def _options(function: Callable[..., Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._cache import identity
-from mmalign.rewards.parsing import Unreadable, inner, words
+from mmalign.rewards.parsing import Unreadable, inner, solution_of, words
 
 T = TypeVar("T")
 Unit = Literal["tokens", "words", "characters"]
@@ -43,12 +44,21 @@ def _inside(text: str, tag: str) -> str:
 
 
 def references_of(prompt: Prompt, column: str) -> list[str]:
-    """The texts in a column: one, or several that are equally right. ValueError where it holds none."""
+    """The texts in a column: one, or several that are equally right; switches are yes or no, 5.0 is 5.
+
+    Raises:
+        ValueError: it holds none, or something that has no text (null, NaN, an object).
+    """
     value = prompt.meta[column]
     found = [_said(v) for v in (value if isinstance(value, list | tuple) else [value])]
     if not found or not all(text.strip() for text in found):
         raise ValueError(f"Prompt.meta['{column}'] holds no text: {str(value)[:60]!r}")
     return found
+
+
+def solutions_of(prompt: Prompt, column: str) -> list[str]:
+    """The right answers in a column, out of worked solutions too (`parsing.solution_of`). ValueError as above."""
+    return [from_data(column, lambda text=text: solution_of(text)) for text in references_of(prompt, column)]  # type: ignore[misc]
 
 
 def distinct(each: Sequence[Sequence[str]]) -> tuple[list[str], Bool[Tensor, "B N"]]:
@@ -70,7 +80,21 @@ def from_data(column: str, read: Callable[[], T]) -> T:
 
 
 def _said(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    """A value as text, "" where it has none. Tables make floats of whole numbers where a row has no value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return (
+            ""
+            if not math.isfinite(value)
+            else f"{value:.0f}"
+            if value.is_integer() and abs(value) < 1e15
+            else repr(value)
+        )
+    try:
+        return str(value) if isinstance(value, str | int) else ""
+    except ValueError:  # a whole number of more digits than Python writes out
+        return ""
 
 
 class Verdicts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmalign.core.types import Rollout, Scores
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._texts import Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import cosine_length
 
@@ -59,6 +60,10 @@ class CosineLength:
     def fingerprint(self) -> str:
         """Of `correct`."""
         return self._verdicts.fingerprint()
+
+    def check_data(self, prompt: Prompt) -> None:
+        """As `correct` does."""
+        check_data_of(self._verdicts.reward, prompt)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

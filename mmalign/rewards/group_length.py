@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mmalign.core.types import Rollout, Scores
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._texts import Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import group_length
 
@@ -51,6 +52,10 @@ class GroupLength:
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
         return tuple(getattr(self._verdicts.reward, "needs", ()))
+
+    def check_data(self, prompt: Prompt) -> None:
+        """As `correct` does."""
+        check_data_of(self._verdicts.reward, prompt)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, whole groups of them."""

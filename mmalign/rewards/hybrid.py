@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 
 from mmalign.core.errors import ConfigError
-from mmalign.core.types import Modality, Rollout, Scores, Status
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._cache import identity
+from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._guarded import Guarded
 from mmalign.rewards._judge import Make
 from mmalign.rewards._merge import scattered
@@ -94,6 +95,11 @@ class Hybrid:
     def fingerprint(self) -> str:
         """All that names either."""
         return " ".join(identity(part.reward) or "-" for part in (self._rule, self._model))
+
+    def check_data(self, prompt: Prompt) -> None:
+        """As both do; a row without the rule's columns is the model's."""
+        for part in (self._rule, self._model):
+            check_data_of(part.reward, prompt)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

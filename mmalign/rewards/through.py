@@ -14,6 +14,7 @@ from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._cache import identity
 from mmalign.rewards._checkpoint import weights_digest
+from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._merge import scattered, without_value
 
 __all__ = ["Through"]
@@ -87,6 +88,10 @@ class Through:
     def needs(self) -> Sequence[str]:
         """The columns that `inner` reads."""
         return getattr(self.judge, "needs", ())
+
+    def check_data(self, prompt: Prompt) -> None:
+        """As `inner` does."""
+        check_data_of(self.judge, prompt)
 
     def fingerprint(self) -> str:
         """Of the generator's weights (of the Hub, its name), and all that names `inner`."""

@@ -51,10 +51,48 @@ def test_exact_match_takes_words_literally_without_synonyms():
         ("a dog", {"answer": "A", "choices": ["a cat", "a dog"]}, (0, OK)),
         ("a dog", {"answer": "a dog", "choices": ["a cat", "a dog"]}, (1, OK)),
         ("C", {"answer": "A", "choices": ["a cat", "a dog"]}, (0, FAIL)),
+        ("B", {"answer": "B", "choices": '["a cat", "a dog"]'}, (1, OK)),
+        ("B", {"answer": "2", "choices": {"text": ["a cat", "a dog"], "label": ["1", "2"]}}, (1, OK)),
+        ("B", {"answer": 3, "choices": ["1", "3"]}, (1, OK)),
+        ("**B**", {"answer": "So it is \\boxed{B}."}, (1, OK)),
     ],
 )
 def test_multiple_choice(output, meta, expected):
     assert one("multiple_choice", output, meta) == expected
+
+
+@pytest.mark.parametrize(
+    "answer, count_from, letter", [(0, 0, "A"), (3, 0, "D"), ("3", 0, "D"), (2.0, 1, "B"), ("4", 1, "D"), ("C", 1, "C")]
+)
+def test_options_by_number(answer, count_from, letter):
+    """MMLU, ScienceQA and C-Eval count from 0, some rows of ARC from 1."""
+    meta = {"answer": answer, "choices": ["one", "two", "three", "four"]}
+    assert one("multiple_choice", letter, meta, count_from=count_from) == (1, OK)
+
+
+@pytest.mark.parametrize(
+    "meta, options, why",
+    [
+        ({"answer": 2}, {}, "2, is a whole number, which may count options from 0 or from 1: say count_from"),
+        ({"answer": 1, "choices": ["1", "3"]}, {"count_from": 0}, "both an option's number and another option's words"),
+        ({"answer": 7, "choices": ["a", "b"]}, {"count_from": 0}, "is 7; 2 options count from 0 to 1"),
+        ({"answer": True}, {}, "a letter, words or a number, found 'True'"),
+        ({"answer": "A", "choices": "a cat, a dog"}, {}, "a text that is no JSON list"),
+        ({"answer": "a bird", "choices": ["a cat", "a dog"]}, {}, "it names none"),
+    ],
+)
+def test_a_right_option_that_cannot_be_read_is_told_before_training(meta, options, why):
+    reward = load_reward("multiple_choice", **options)
+    with pytest.raises(DataError, match=why):
+        require_columns({"rewards.a": reward}, told(("", meta), ("", {"answer": "A"})).prompts)
+    assert one("multiple_choice", "A", meta, **options)[1] is ERROR
+
+
+@pytest.mark.parametrize("value", [[None], float("nan"), {"a": 1}, [], ""])
+@pytest.mark.parametrize("name", ["exact_match", "relaxed_accuracy", "cosine_length"])
+def test_an_answer_without_text_is_told_before_training(name, value):
+    with pytest.raises(DataError, match=r"row 1 .*: rewards.a: Prompt.meta\['answer'\].*Mend the row or leave it out"):
+        require_columns({"rewards.a": load_reward(name)}, told(("", {"answer": "a"}), ("", {"answer": value})).prompts)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +107,7 @@ def test_relaxed_accuracy_golden_values(said, truth, value):
 def test_relaxed_accuracy_reads_amounts_words_and_the_last_number():
     assert one("relaxed_accuracy", "$1,020", {"answer": "1000"}) == (1, OK)
     assert one("relaxed_accuracy", "51%", {"answer": ["17", "50 %"]}) == (1, OK)
+    assert one("relaxed_accuracy", "**Brazil**", {"answer": "Brazil"}) == (1, OK)
     assert one("relaxed_accuracy", "Brazil.", {"answer": "brazil"}) == (1, OK)
     assert one("relaxed_accuracy", "3", {"answer": "brazil"}) == (0, OK)
     assert one("relaxed_accuracy", "many", {"answer": "100"}) == (0, FAIL)

@@ -16,6 +16,18 @@ NASTY = [
     " \n\t",
     "\x00",
     "\ud800",
+    "9" * 5_000,
+    "9,999," * 1_600,
+    "111," * 2_400 + "111",
+    "111 " * 2_400 + "111",
+    r"\frac{" * 1_500,
+    "½" * 9_000,
+    "^{2}" * 2_400,
+    "**" * 5_000,
+    "$" * 9_999,
+    "⟮1/" * 3_000,
+    "(A" * 5_000,
+    "\\boxed{" * 300_000 + "}" * 300_000,
     "[" * BIG,
     "[]" * BIG,
     "{" * 5_000 + "}" * 5_000,
@@ -60,6 +72,8 @@ PARSERS = {
     "normalized": P.normalized,
     "number": P.number,
     "last_number": P.last_number,
+    "unwrapped": P.unwrapped,
+    "solution_of": P.solution_of,
     "choice": lambda text: P.choice(text, 4, ["a cat", "a dog"]),
     "json_values": P.json_values,
     "boxes": P.boxes_in,
@@ -176,6 +190,17 @@ def test_what_is_no_box(text, why):
         (r"\boxed{1} no, \boxed{2}", "boxed", "2"),
         ("<answer>C</answer>", "whole", "<answer>C</answer>"),
         ("C", "auto", "C"),
+        (r"<think>x</think><answer> \boxed{5} </answer>", "auto", "5"),
+        (r"<answer>so \boxed{5}.</answer>", "answer", "5"),
+        (r"<answer>5</answer> or \boxed{6}", "auto", "5"),
+        (r"it is \fbox{5}", "auto", "5"),
+        (r"\boxed {5}", "boxed", "5"),
+        (r"\boxed{\boxed{ \fbox{5} }}", "auto", "5"),
+        (r"\boxed{1 + \fbox{2}}", "auto", r"1 + \fbox{2}"),
+        (r"\boxed{\{1,2\}}", "auto", r"\{1,2\}"),
+        (r"{ \boxed{\frac{1}{2}} }", "auto", r"\frac{1}{2}"),
+        ("12*6=72\n#### 72 ", "hashes", "72"),
+        ("#### Step\n5", "auto", "#### Step\n5"),
     ],
 )
 def test_where_the_answer_stands(text, where, expected):
@@ -191,6 +216,11 @@ def test_where_the_answer_stands(text, where, expected):
         ("A", "answer", "once, found 0 and 0"),
         ("A", "boxed", "no .boxed"),
         (r"\boxed{A", "boxed", "never closed"),
+        (r"\boxed{A} then \boxed{B", "auto", "never closed"),
+        (r"\boxed{\frac{1}{2}", "auto", "never closed"),
+        (r"\boxed 5", "auto", "no .boxed"),
+        (r"\boxed{ }", "auto", "empty"),
+        ("72", "hashes", "does not begin with ####"),
         ("<answer> </answer>", "auto", "empty"),
         ("x" * (BIG + 1), "auto", "1,000,001 characters"),
     ],
@@ -198,6 +228,32 @@ def test_where_the_answer_stands(text, where, expected):
 def test_where_it_does_not(text, where, why):
     with pytest.raises(P.Unreadable, match=why):
         P.answer_of(text, where)
+
+
+@pytest.mark.parametrize(
+    "column, answer",
+    [
+        ("12*6=72\n#### 72", "72"),
+        (r"We get $\boxed{5}$.", "5"),
+        (r"\boxed{1}, then \boxed{2}", "2"),
+        ("Paris", "Paris"),
+    ],
+)
+def test_the_answer_that_a_worked_solution_gives(column, answer):
+    assert P.solution_of(column) == answer
+
+
+@pytest.mark.parametrize(
+    "text, bare",
+    [
+        ("**Paris**", "Paris"), ("**Paris**.", "Paris"), ('"Paris"', "Paris"), (r"$\text{Paris}$",
+        "Paris"), ("`x`", "x"),
+        ("$5", "$5"), ("`a` and `b`", "`a` and `b`"), (r"\text{a} \text{b}", r"\text{a} \text{b}"),
+        ('"', '"'), ("", ""),
+    ],
+)  # fmt: skip
+def test_what_is_set_around_an_answer(text, bare):
+    assert P.unwrapped(text) == bare
 
 
 def test_words_and_normal_form():
@@ -213,7 +269,7 @@ def test_words_and_normal_form():
     [
         ("1,234.5", 1234.5),
         ("$1,000", 1000),
-        ("5 %", 5),
+        ("5 %", 0.05),
         ("−3", -3),
         ("１２", 12),
         ("12.", 12),
@@ -237,17 +293,25 @@ def test_what_is_no_number(text):
     "text, letter",
     [
         ("B", "B"), ("b", "B"), ("(B)", "B"), ("B.", "B"), ("**B**", "B"), ("Option B: a dog", "B"),
-        ("The answer is B", "B"), ("A dog", "B"), ("a dog.", "B"), ("B, surely B", "B"),
+        ("The answer is B", "B"), ("A dog", "B"), ("a dog.", "B"), ("B, surely B", "B"), ("The answer is (b)", "B"),
+        ("选B", "B"), ("答案是B。", "B"), ("答案是Ｂ", "B"), ("正解はBです", "B"), ("정답은 B입니다", "B"),
+        (r"\boxed{B}",
+        "B"),
+        (r"$\mathbf{B}$", "B"), ("b) a dog", "B"), ("(B) A dog.", "B"), ("A dog is there, so B", "B"), ("[b]", "B"),
+        ("A is right", "A"), ("B. I think it's a dog", "B"),
     ],
 )  # fmt: skip
 def test_one_option(text, letter):
     assert P.choice(text, 4, ["a cat", "A dog", "a bird", "a fish"]) == letter
 
 
-@pytest.mark.parametrize("text", ["A or B", "ABCD", "E", "maybe", "А", "I'd say b", "", "1"])  # one А is Cyrillic
+@pytest.mark.parametrize(
+    "text", ["A or B", "ABCD", "E", "maybe", "А", "I'd say b", "", "1", "A dog.", "BA", "B's", "A. two"]
+)
 def test_no_option_or_several(text):
+    """One А is Cyrillic; the A of "A dog." is an article; "A. two" names one by letter and another by its words."""
     with pytest.raises(P.Unreadable):
-        P.choice(text, 4)
+        P.choice(text, 4, ["one", "two"])
 
 
 def test_queries_and_their_order():

@@ -1,48 +1,160 @@
-"""Numbers as people write them: thousands separators, per cent, currency, Unicode minus."""
+"""Numbers as people and models write them; what is not understood is refused, never read in part.
+
+| written | read as |
+|---|---|
+| `1,234.5`, `1{,}234`, `1\\,234`, `1 234` | groups of three behind a comma or a blank, thin or not |
+| `1e3`, `5×10^3`, `5\\times 10^{3}`, `10²` | powers |
+| `3/4`, `\\frac{3}{4}`, `¾`, `3½`, `3 1/2` | fractions and mixed numbers |
+| `12%`, `12\\%`, `12 percent` | hundredths |
+| `$5`, `\\$5`, `5 €` | the number; `Quantity.currency` keeps the sign |
+| `5 million` | hundred, thousand, million, billion (10⁹), trillion (10¹²) |
+| `−5`, `+5`, `.5`, `5.`, `**5**`, `(5)`, `$5$`, `\\(5\\)` | the number |
+
+Refused: decimal commas (`1,5`), dates, times, ranges and ratios (`10-20`, `3:1`), parts of expressions (`2x`,
+`\\sqrt{2}`, `5 + x`, `f(5)`), letters at a number (`5k`, `4th`, `A5`), numbers beyond a double's range.
+"""
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
 
-from mmalign.rewards.parsing.text import SHORT, Unreadable, bounded
+from mmalign.rewards.parsing.markup import plain, unwrapped
+from mmalign.rewards.parsing.text import BLANKLESS, DASHES, SHORT, Unreadable, bounded
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?"
-_FORM = r"[-+]?(?:" + _DIGITS + r"|\.\d+)(?:[eE][-+]?\d{1,4})?"
-_NUMBER = re.compile(_FORM, re.ASCII)
-_INSIDE = re.compile(r"(?<![\w.])" + _FORM, re.ASCII)
-_MINUS = str.maketrans({"−": "-", "–": "-", "﹣": "-"})
-_LONGEST = 400  # digits; longer ones are no quantity, and every pattern stays linear
+_LONGEST = 400  # digits and powers of ten; beyond, no double holds the number, and every pattern stays linear
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_DECIMAL = r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?!\d)(?:\.\d+)?|\.\d+)"
+_CURRENCY = r"[$¢£¤¥฿₠-₿﷼]{1,2}"
+_MIXED = r"(?P<whole>\d{1,15})(?: ?⟮(?P<top>\d{1,15})/(?P<under>\d{1,15})⟯| (?P<top_>\d{1,15})/(?P<under_>\d{1,15}))"
+_RATIO = (
+    rf"⟮ ?(?P<above>[-+]?{_DECIMAL}) ?/ ?(?P<below>{_DECIMAL}) ?⟯|(?P<above_>{_DECIMAL}) ?/ ?(?P<below_>{_DECIMAL})"
+)
+_POWER = (
+    rf"(?P<factor>{_DECIMAL}) ?[×x*·] ?10\^(?P<ten>[-+]?\d{{1,4}})|(?P<base>{_DECIMAL})\^(?P<raised>[-+]?\d{{1,4}})"
+)
+_PLAIN = rf"(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent>[-+]?\d{{1,4}}))?"
+_QUANTITY = re.compile(
+    rf"(?:(?P<sign>[-+])?(?P<before>{_CURRENCY})?|(?P<before_>{_CURRENCY})(?P<sign_>[-+]))(?:{_MIXED}|{_RATIO}|{_POWER}|{_PLAIN})(?!\d)"
+    rf"(?: ?(?P<after>{_CURRENCY}))?(?P<percent> ?(?:%|percent\b|per cent\b|pct\b))?"
+    rf"(?: (?P<scale>{'|'.join(_SCALES)})s?\b)?",
+    re.ASCII | re.IGNORECASE,
+)
+# What makes a quantity in prose a part of something else: a letter, a digit or an operator at it, the brackets of a
+# function or a command around it. Scripts without blanks between words are no letters here.
+_WORD = rf"[^\W{BLANKLESS}]"
+_PART_BEFORE = re.compile(
+    rf"(?:{_WORD}|[\\^/@.±+-]|\d[,:]|[)}}\]\w] ?[×*·÷+±/^] ?|\d ?[xX] ?|[-±÷×] +|分之|(?:{_WORD}|[)}}\]])[(\[{{⟮])$"
+)
+_PART_AFTER = re.compile(
+    rf"{_WORD}|[\\^_‰]|[十百千万萬亿億兆]|分之| {{0,9}}[×·÷+±/^]|\*\w| {{1,9}}\*|-\w| {{1,9}}- |[(\[{{⟮]\S"
+)
+_SIGN_OF_ANOTHER = re.compile(rf"(?:{_WORD}|[)\]}}]|\d )$")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number as it was written: exactly; per cent are hundredths in `value`."""
+
+    value: Fraction
+    percent: bool = False
+    currency: str = ""
+
+
+def quantity(text: str) -> Quantity:
+    """The quantity that `text` is, whole, wrappings such as `**5**`, `(5)` and `$5$` aside.
+
+    Raises:
+        Unreadable: no number, more than a number, or one that is not understood.
+    """
+    said = _simple(unwrapped(bounded(text, SHORT))).strip().removesuffix(".")
+    if said[:1] + said[-1:] in ("()", "[]", "{}"):
+        said = said[1:-1].strip()
+    if (found := _QUANTITY.fullmatch(said)) is None:
+        raise Unreadable(f"'{text.strip()[:60]}' is not a number")
+    return _read(found)
+
+
+def last_quantity(text: str) -> Quantity:
+    """The last quantity in prose: refused where the last digits of the text are a part of something else."""
+    said = _simple(bounded(text, SHORT))
+    every = deque(_QUANTITY.finditer(said), maxlen=1)
+    if not every:
+        raise Unreadable("no number in the answer")
+    found = every[0]
+    start, rest = found.start(), said[found.end() :]
+    # A sign of currency may follow letters (US$5).
+    before = "" if (found["before"] and not found["sign"]) or found["before_"] else said[max(0, start - 20) : start]
+    signed = found["sign"] and _SIGN_OF_ANOTHER.search(before)
+    if signed or _PART_BEFORE.search(before) or _PART_AFTER.match(rest) or any(c.isdigit() for c in rest):
+        around = said[max(0, start - 20) : found.end() + 20].strip()
+        raise Unreadable(f"the last number stands in '{around[:60]}', which is not understood")
+    return _read(found)
 
 
 def number(text: str) -> float:
-    """The number that `text` is, whole; "%", currency signs and thousands separators do not count.
-
-    Raises:
-        Unreadable: no number, more than a number, or one that is not finite.
-    """
-    plain = _plain(text).removesuffix(".")
-    if len(plain) > _LONGEST or _NUMBER.fullmatch(plain) is None:
-        raise Unreadable(f"'{text.strip()[:60]}' is not a number")
-    return _finite(plain)
+    """`quantity(text)` as a float."""
+    return float(quantity(text).value)
 
 
 def last_number(text: str) -> float:
-    """The last number that stands in `text`; Unreadable if there is none."""
-    found = [match[0] for match in _INSIDE.finditer(_plain(text))]
-    if not found or len(found[-1]) > _LONGEST:
-        raise Unreadable("no number in the answer")
-    return _finite(found[-1])
+    """`last_quantity(text)` as a float."""
+    return float(last_quantity(text).value)
 
 
-def _plain(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", bounded(text, SHORT)).translate(_MINUS)
-    return "".join(c for c in folded if c != "%" and unicodedata.category(c) not in ("Sc", "Cf")).strip()
+def _simple(text: str) -> str:
+    folded = "".join(_folded(c) for c in plain(text)).translate(DASHES)
+    return re.sub(r"[^\S\n]", " ", folded)
 
 
-def _finite(digits: str) -> float:
-    value = float(digits.replace(",", ""))
-    if not math.isfinite(value):
-        raise Unreadable(f"'{digits[:60]}' is not finite")
-    return value
+def _folded(character: str) -> str:
+    """Wide and styled letters and digits as plain ones; invisible characters as nothing."""
+    if character.isascii():
+        return character
+    if unicodedata.category(character) == "Cf":
+        return ""
+    tag = unicodedata.decomposition(character).partition(" ")[0]
+    wide = tag in ("<wide>", "<narrow>", "<font>", "<noBreak>")
+    return unicodedata.normalize("NFKC", character) if wide else character
+
+
+def _read(found: re.Match[str]) -> Quantity:
+    if len(found[0]) > _LONGEST:
+        raise Unreadable("the number has more digits than a double holds")
+    try:
+        value = _magnitude(found)
+        value *= -1 if "-" in (found["sign"], found["sign_"]) else 1
+        value *= _SCALES[found["scale"].lower()] if found["scale"] else 1
+        value /= 100 if found["percent"] else 1
+        float(value)
+    except (ZeroDivisionError, OverflowError):
+        raise Unreadable(f"'{found[0][:60]}' is not finite") from None
+    currency = (found["before"] or found["before_"] or found["after"] or "").replace("¤", "$")
+    return Quantity(value, bool(found["percent"]), currency[:1] if currency == "$$" else currency)
+
+
+def _magnitude(found: re.Match[str]) -> Fraction:
+    if found["whole"]:
+        top, under = found["top"] or found["top_"], found["under"] or found["under_"]
+        return int(found["whole"]) + Fraction(int(top), int(under))
+    if found["above"] or found["above_"]:
+        return _exact(found["above"] or found["above_"]) / _exact(found["below"] or found["below_"])
+    if found["base"]:
+        return _power(_exact(found["base"]), int(found["raised"]))
+    if found["factor"]:
+        return _exact(found["factor"]) * _power(Fraction(10), int(found["ten"]))
+    return _exact(found["decimal"]) * _power(Fraction(10), int(found["exponent"] or 0))
+
+
+def _exact(digits: str) -> Fraction:
+    return Fraction(re.sub("[, ]", "", digits))
+
+
+def _power(base: Fraction, exponent: int) -> Fraction:
+    size = max(len(str(base.numerator)), len(str(base.denominator)))
+    if abs(exponent) * size > 10 * _LONGEST:
+        raise OverflowError
+    return base**exponent

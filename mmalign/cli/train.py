@@ -28,7 +28,7 @@ def train(
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import dump, is_change, load
-    from mmalign.run.build import build
+    from mmalign.run.build import build, notes
     from mmalign.run.train import checked, refuse_both
     from mmalign.run.train import train as run
 
@@ -44,6 +44,8 @@ def train(
         items, aside = parts.source.training_items(), parts.source.held_out_items()
         checked(parts)
         typer.echo(dump(parts.resolved()), nl=False)
+        for note in notes(parts):
+            typer.echo(f"# note: {note}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
     finished = run(loaded, out=out, resume=resume, allow=allow or ())

@@ -211,7 +211,8 @@ class Scores(Rows):
     """How good each row is; higher is better. `value` is NaN exactly where no score exists: invalid is not zero.
 
     `value` (B,) float32; `status` (B,) int8 of `Status`; `confidence` (B,) in [0, 1]; `per_step` (B, T) optional credit
-    by token or step; `parts` named (B,) components for the logs; `info` free text for people, never trained on.
+    by token or step, which objectives that credit steps take in the place of `value`; `parts` named (B,) components for
+    the logs; `info` free text for people, never trained on.
     """
 
     value: Float[Tensor, " B"]

@@ -11,25 +11,43 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.errors import MediaError
 from mmalign.core.packages import need
 
 __all__ = ["GATE", "k_weighting", "lufs"]
 
 GATE = -70.0  # LUFS below which nothing is heard
-_WEIGHTS = (1.0, 1.0, 1.0, 1.41, 1.41)  # left, right, centre, left and right surround
+_SIDE = 1.41  # of channels from 60 to 120 degrees; those behind count as those before, the one of low effects nothing
+#: By the number of channels, in the order of WAV and FLAC (BS.1770-4, tables 3 and 4).
+_WEIGHTS = {
+    1: (1.0,),
+    2: (1.0, 1.0),
+    3: (1.0, 1.0, 1.0),  # left, right, centre
+    4: (1.0, 1.0, _SIDE, _SIDE),  # left, right, two surrounds
+    5: (1.0, 1.0, 1.0, _SIDE, _SIDE),
+    6: (1.0, 1.0, 1.0, 0.0, _SIDE, _SIDE),  # 5.1: the fourth is the one of low effects
+    7: (1.0, 1.0, 1.0, 0.0, 1.0, _SIDE, _SIDE),  # 6.1: back centre, sides
+    8: (1.0, 1.0, 1.0, 0.0, 1.0, 1.0, _SIDE, _SIDE),  # 7.1: backs, sides
+}
 
 
 def lufs(sound: Float[Tensor, "C S"], rate: int) -> float | None:
-    """LUFS, at least `GATE`; None for a sound shorter than one block. More than 5 channels are mixed to one first."""
+    """LUFS, at least `GATE`; None for a sound shorter than one block.
+
+    Raises:
+        MediaError: more than 8 channels, whose places nothing tells.
+    """
     lfilter = need("torchaudio.functional").lfilter
 
+    if (weighted := _WEIGHTS.get(len(sound))) is None:
+        raise MediaError(f"loudness is of 1 to 8 channels, whose places are known; these are {len(sound)}.")
     block = round(0.4 * rate)
     if sound.shape[1] < block:
         return None
-    wave = (sound if len(sound) <= len(_WEIGHTS) else sound.mean(0, keepdim=True)).double()
+    wave = sound.double()
     for b, a in k_weighting(rate):
         wave = lfilter(wave, wave.new_tensor(a), wave.new_tensor(b), clamp=False)
-    weights = wave.new_tensor(_WEIGHTS[: len(wave)])
+    weights = wave.new_tensor(weighted)
     power = weights @ wave.unfold(1, block, round(0.1 * rate)).square().mean(2)  # of every block
     heard = power[_level(power) > GATE]
     if not len(heard):

@@ -28,14 +28,14 @@ ratio in `_surrogate.py`; KL in the reward in `_credit.py`; normalisers in `_wei
 | RLOO (2402.14740) | baseline: leave_one_out, std: none, ratio: joint, reward_beta: β | 1/(N |o|) |
 | REINFORCE++ (2501.03262) | baseline: none, std: none, whiten: true, reward_beta: β, reward_kl: to_go | 1/(N |o|) |
 | REINFORCE++-baseline | baseline: mean, std: none, whiten: steps, beta: β, divergence: k2 | 1/(N |o|) |
+| GDPO (several rewards, combine: group_z) | baseline: mean, std: none, whiten: true | 1/(N |o|) |
 | SCST (1612.00563) | baseline: greedy, std: none, surrogate: score, weighting: per_step | 1/Σ|o| |
 
 The counts run over the rows and steps that train: invalid rows, dead groups (equal rewards) and masked truncations are
 left out of N and Σ|o|, over all processes. DAPO's dynamic sampling: `trainer.batch` prompts are sampled, the first
 `keep_groups` live groups train; where there are fewer, dead ones fill up (masked), so that processes stay in step.
 
-Reconstruction: GRPO-Guard's equations were read from code, not from the paper; its other half, the loss of a step
-divided by |dt|, is left out. DAPO draws further prompts until its
+Reconstruction: GRPO-Guard's equations were read from code, not from the paper. DAPO draws further prompts until its
 batch is full; here the surplus is drawn at once. Left out: use of `Scores.confidence`. The "global" std and `whiten`
 cover the rows of every process; all spreads are population ones (TRL divides by G - 1).
 """

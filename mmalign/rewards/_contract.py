@@ -17,11 +17,12 @@ _SLACK = 1e-4  # of the range's size: rounding may step over a declared bound
 def checked(scores: Any, rows: int, bounds: tuple[float, float], name: str) -> Scores:
     """`scores` made to hold the contract.
 
-    Values of rows without a score become NaN; PARSE_FAIL rows get the floor; an OK row whose value is NaN, infinite or
-    outside the declared range becomes an ERROR that says so.
+    Values of rows without a score become NaN; PARSE_FAIL rows get the floor, their steps what `floor_of_steps` says; an
+    OK row whose value, credit of a step or confidence is NaN or infinite, or whose value is outside the declared range,
+    becomes an ERROR that says so.
 
     Raises:
-        ScoreError: the reward's code is wrong whatever the row: not `Scores`, not one value and status per row, an
+        ScoreError: the reward's code is wrong whatever the row: not `Scores`, not one real value and status per row, an
             unknown status, or PARSE_FAIL with no finite floor.
     """
     _shapes(scores, rows, name)
@@ -32,13 +33,30 @@ def checked(scores: Any, rows: int, bounds: tuple[float, float], name: str) -> S
             f"range, but its range is {bounds}; declare a finite floor."
         )
     value = scores.value.float()
-    finite, inside = value.detach().isfinite(), _inside(value.detach(), bounds)
-    info = _explained(scores, ok & ~finite, ok & finite & ~inside, bounds)
-    status = torch.where(ok & ~(finite & inside), int(Status.ERROR), scores.status).to(torch.int8)
+    why = _faults(scores, value.detach(), bounds)
+    broken = ok & torch.tensor([bool(text) for text in why], device=ok.device)
+    info = scores.info
+    if bool(broken.any()):
+        info = [
+            text if bad else told for text, bad, told in zip(why, broken.tolist(), info or [""] * rows, strict=True)
+        ]
+    status = torch.where(broken, int(Status.ERROR), scores.status).to(torch.int8)
     value = torch.where(status == Status.OK, value, float("nan"))
+    steps = scores.per_step
     if bool(failed.any()):
         value = torch.where(failed, bounds[0], value)
-    return Scores(value, status, scores.confidence, scores.per_step, dict(scores.parts), info)
+        if steps is not None:
+            steps = torch.where(failed[:, None], floor_of_steps(bounds[0], steps.shape[1]), steps)
+    return Scores(value, status, scores.confidence, steps, dict(scores.parts), info)
+
+
+def floor_of_steps(floor: float, steps: int) -> float:
+    """The credit of each step of a malformed output whose value is `floor`.
+
+    Of some rewards the credits of steps add up to the value, of others each is on the value's own scale. The lesser of
+    floor / steps and floor lies below every well-formed row in both readings, so that it is never an advantage.
+    """
+    return min(floor, floor / max(steps, 1))
 
 
 def _shapes(scores: Any, rows: int, name: str) -> None:
@@ -46,6 +64,11 @@ def _shapes(scores: Any, rows: int, name: str) -> None:
         raise ScoreError(f"reward '{name}' returned {type(scores).__name__}; return Scores.")
     fields: dict[str, Tensor | None] = {"value": scores.value, "status": scores.status, "confidence": scores.confidence}
     fields |= {f"parts[{key}]": part for key, part in scores.parts.items()}
+    for field, tensor in (fields | {"per_step": scores.per_step}).items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ScoreError(f"reward '{name}' returned {field} as {type(tensor).__name__}; return a tensor.")
+        if tensor is not None and tensor.is_complex():
+            raise ScoreError(f"reward '{name}' returned {field} of complex numbers ({tensor.dtype}); return real ones.")
     for field, tensor in fields.items():
         if tensor is not None and tuple(tensor.shape) != (rows,):
             found = tuple(tensor.shape)
@@ -65,13 +88,18 @@ def _inside(value: Tensor, bounds: tuple[float, float]) -> Tensor:
     return (value >= low - slack) & (value <= high + slack)
 
 
-def _explained(scores: Scores, endless: Tensor, outside: Tensor, bounds: tuple[float, float]) -> list[str] | None:
-    """`info` with a sentence for every row that becomes an error here."""
-    if not bool((endless | outside).any()):
-        return scores.info
-    info = list(scores.info or [""] * len(scores))
-    for row in endless.nonzero().flatten().tolist():
-        info[row] = f"the value is {float(scores.value[row])}"
-    for row in outside.nonzero().flatten().tolist():
-        info[row] = f"the value {float(scores.value[row]):g} is outside the declared range {bounds}"
-    return info
+def _faults(scores: Scores, value: Tensor, bounds: tuple[float, float]) -> list[str]:
+    """What is wrong with each row's numbers if it is to be OK, "" of most."""
+    faults = [""] * len(value)
+    steps, sure = scores.per_step, scores.confidence
+    if sure is not None:
+        for row in (~((sure >= -_SLACK) & (sure <= 1 + _SLACK))).nonzero().flatten().tolist():
+            faults[row] = f"the confidence is {float(sure[row]):g}, not in [0, 1]"
+    if steps is not None:
+        for row in (~steps.detach().isfinite()).flatten(1).any(1).nonzero().flatten().tolist():
+            faults[row] = "the credit of a step is not finite"
+    for row in (~_inside(value, bounds)).nonzero().flatten().tolist():
+        faults[row] = f"the value {float(value[row]):g} is outside the declared range {bounds}"
+    for row in (~value.isfinite()).nonzero().flatten().tolist():
+        faults[row] = f"the value is {float(value[row])}"
+    return faults

@@ -64,6 +64,8 @@ class Credit:
         for number in sets.unique().tolist():
             index = ((sets == number) & sound).nonzero().flatten()
             if len(index) < 3:
+                for row in index.tolist():
+                    info[row] = f"a set of {len(index)} rows has no credit; it takes 3"
                 continue
             members = embedding[index]
             total = self.reward.score(members).float()

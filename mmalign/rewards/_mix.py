@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import combinations as pairs_of
+from math import isfinite
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from mmalign.core.config import outside, refuse
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.protocols import Mean, one_process
 from mmalign.core.registry import construct
@@ -42,6 +45,13 @@ class Slot:
     call_rows: int = 0
     over: Literal["batch", "group"] = "batch"
 
+    def __post_init__(self) -> None:
+        refuse(
+            outside(self, ("weight",), "finite", isfinite),
+            [] if self.timeout is None or self.timeout > 0 else [f"timeout must be above 0, not {self.timeout}"],
+            outside(self, ("call_rows",), "0 or above", lambda value: value >= 0),
+        )
+
 
 @dataclass
 class Mix:
@@ -49,7 +59,8 @@ class Mix:
 
     The value is the combination of the slots that are not monitors. `parts` holds every slot's value under its name,
     monitors too, and each slot's own parts under "slot/part". `info` names the slot that has something to say. With one
-    trained slot its confidence and step credit pass through.
+    trained slot its confidence passes through. Step credit passes on the scale of the value where the combination is
+    linear in what credits steps; where it is not, it is dropped, and a warning says so once.
 
     Args:
         slots: by the name that logs and messages use; a reward that needs no options may stand there as it is.
@@ -63,6 +74,7 @@ class Mix:
     failed_share: float = 0.5
     cache: ScoreCache | None = None
     _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _dropped: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.slots = {name: slot if isinstance(slot, Slot) else Slot(slot) for name, slot in self.slots.items()}
@@ -79,6 +91,10 @@ class Mix:
                 self._guarded[name] = self._guard(name, slot)
             except ConfigError as error:
                 faults += error.faults
+        if not faults and hasattr(self.combination, "faults"):
+            trained_slots = {slot.name: slot for slot in self._trained}
+            ranges = {name: slot.range for name, slot in trained_slots.items()}
+            faults += self.combination.faults(ranges, {name: slot.weight for name, slot in trained_slots.items()})
         if faults:
             raise ConfigError(faults)
         if not self.modalities:
@@ -156,8 +172,8 @@ class Mix:
         value = self.combination(trained, weights, rollout.group)
         if len(trained) == 1:
             only = next(iter(trained.values()))
-            value.per_step = only.per_step
             value.confidence = only.confidence if value.confidence is None else value.confidence
+        self._say_dropped([name for name, found in trained.items() if found.per_step is not None], value)
         value.parts = {name: found.value.detach() for name, found in scores.items()}
         value.parts |= {
             f"{name}/{part}": v.detach() for name, found in scores.items() for part, v in found.parts.items()
@@ -165,6 +181,16 @@ class Mix:
         value.info = _told(scores)
         self._last = {name: found.value.detach() for name, found in scores.items()} | {"group": rollout.group}
         return value
+
+    def _say_dropped(self, crediting: list[str], value: Scores) -> None:
+        if crediting and value.per_step is None and not self._dropped:
+            self._dropped = True
+            warnings.warn(
+                f"rewards.{crediting[0]} credits single steps, which combine: {type(self.combination).__name__} of "
+                f"{len(self._trained)} rewards does not keep: whole outputs are credited. A weighted_sum keeps them "
+                "where it is of one reward, or raw and all credit steps.",
+                stacklevel=3,
+            )
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from mmalign.rewards.functional import (
     frechet_of_subsets,
     frechet_pool_credit,
 )
+from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
 
 __all__ = ["Frechet"]
 
@@ -110,7 +111,27 @@ class Frechet:
         return -frechet_of_subsets(both, sets, self.target.gaussian)
 
     def report(self, embedding: Float[Tensor, "N D"]) -> dict[str, Float[Tensor, ""]]:
-        """For reports, not for training: "infinity", the score freed of the bias of n; only from 64 rows on."""
-        if len(embedding) < 64:
+        """For reports, not for training: "infinity", the score freed of the bias of n, where that can be told.
+
+        It takes 64 rows, and `LINEAR_FROM` per feature.
+        """
+        if len(embedding) < self._enough(embedding):
             return {}
         return {"infinity": -frechet_infinity(embedding, self.target.gaussian)}
+
+    def doubts(self, embedding: Float[Tensor, "N D"]) -> list[str]:
+        """What a reader of the value should know: covariances of too few rows, and why "infinity" is left out."""
+        rows, features = embedding.shape
+        sides = {"the set": rows, "the reference": self.target.gaussian.count}
+        found = [
+            f"{side} has {count} rows for {features} features, fewer than a covariance of full rank takes "
+            f"({features + 1}); the distance is mostly their number's"
+            for side, count in sides.items()
+            if 0 < count <= features
+        ]
+        if rows < (least := self._enough(embedding)):
+            found.append(f"parts.infinity takes {least} rows of {features} features")
+        return found
+
+    def _enough(self, embedding: Tensor) -> int:
+        return max(64, LINEAR_FROM * embedding.shape[1])

@@ -43,8 +43,9 @@ class Vendi:
         return self._encoder.differentiable  # type: ignore[no-any-return]
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """One row per output."""
-        return self._encoder.embed(rollout)  # type: ignore[no-any-return]
+        """One row per output; NaN, which leaves the set, for one that is embedded as zeros and so has no direction."""
+        found = self._encoder.embed(rollout)
+        return found.masked_fill((found == 0).all(1, keepdim=True), float("nan"))  # type: ignore[no-any-return]
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """The effective number of different rows, 1 to n."""

@@ -261,6 +261,18 @@ def check_scorer(parts: Parts) -> None:
         raise ConfigError(faults)
 
 
+def notes(parts: Parts) -> list[str]:
+    """What is allowed and may not be what was meant."""
+    mixed, objective = parts.reward, parts.objective
+    twice = getattr(objective, "std", "") == "group" and getattr(mixed, "relative", False)
+    if not twice or getattr(mixed.combination, "scale", "") != "group_z":
+        return []
+    return [
+        "combine: scale group_z divides each reward by its deviation within the group, and objective.std: group then "
+        "divides their sum by its own; std: none with whiten: true (GDPO) divides once."
+    ]
+
+
 def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
     """Are the data's rows of the kind that is read, with every column that the rewards need? (A scorer's run has none.)
 

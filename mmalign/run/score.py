@@ -225,12 +225,13 @@ def _set_line(embedding: Tensor, reward: Any) -> dict[str, Any]:
         shares, why = [float("nan")] * len(rows), f"no credit: {error}"
     for row, share in zip(sound.nonzero().flatten().tolist(), shares, strict=True):
         credit[row] = _number(share)
+    doubts = reward.doubts(rows) if hasattr(reward, "doubts") else []
     return {
         "value": _number(value),
         "n": len(rows),
         "credit": credit,
         **({"parts": {name: _number(part) for name, part in more.items()}} if more else {}),
-        **({"info": why} if why else {}),
+        **({"info": told} if (told := "; ".join([why] * bool(why) + doubts)) else {}),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from mmalign.core.rng import Streams
 from mmalign.data._asked import prompts_like
 from mmalign.data._batches import Batches
 from mmalign.data._media import require_files
-from mmalign.run.build import Parts, build, check_columns, check_rows, judges
+from mmalign.run.build import Parts, build, check_columns, check_rows, judges, notes
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
 from mmalign.run.launch import check_accelerator, check_environment, is_first
@@ -69,6 +70,9 @@ def train(
     directory.refuse(fresh=resume is None)
     if resume is not None:
         same_questions(directory.evaluation("before"), prompts)
+    if is_first():
+        for note in notes(parts):
+            print(f"note: {note}", file=sys.stderr)
     with directory.held() if is_first() else nullcontext():
         try:
             return _trained(parts, directory, prompts, resumed=resume is not None)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from mmalign.core.errors import MediaError
 from mmalign.media.loudness import GATE, k_weighting, lufs
 
 
@@ -43,6 +44,29 @@ def test_equal_to_torchaudio_far_from_full_scale() -> None:
 def test_silence_short_and_many_channels() -> None:
     assert lufs(torch.zeros(1, 48_000), 48_000) == GATE
     assert lufs(sine(-3, 0.39), 48_000) is None
-    assert lufs(sine(-20, 1).expand(9, -1), 48_000) == pytest.approx(lufs(sine(-20, 1), 48_000), abs=1e-6)
+    with pytest.raises(MediaError, match="1 to 8 channels, whose places are known; these are 9"):
+        lufs(sine(-20, 1).expand(9, -1), 48_000)
     surround = lufs(sine(-20, 1) * torch.tensor([[0.0], [0], [0], [1], [0]]), 48_000)
     assert surround == pytest.approx(lufs(sine(-20, 1), 48_000) + 10 * math.log10(1.41), abs=1e-6)
+
+
+def test_surround_is_weighed_by_channel_and_low_effects_are_not_heard() -> None:
+    """EBU Tech 3341, case 6: -28 dBFS left and right, -24 centre, -30 surrounds read -23 LUFS, in 5.0 and in 5.1."""
+    levels = {"left": -28, "right": -28, "centre": -24, "low": 0, "left surround": -30, "right surround": -30}
+    channels = {name: sine(level, 3)[0] for name, level in levels.items()}
+    surround = torch.stack(list(channels.values()))
+    without = torch.stack([wave for name, wave in channels.items() if name != "low"])
+    assert lufs(without, 48_000) == pytest.approx(-23, abs=0.1)
+    assert lufs(surround, 48_000) == pytest.approx(lufs(without, 48_000), abs=1e-9)
+
+
+def test_channels_behind_count_as_those_before() -> None:
+    tone = sine(-20, 1)
+    level = lufs(tone, 48_000)
+    for channels, sides in ((4, (2, 3)), (7, (5, 6)), (8, (6, 7))):
+        for at in range(channels):
+            one = torch.zeros(channels, tone.shape[1], dtype=tone.dtype)
+            one[at] = tone[0]
+            low = channels > 5 and at == 3
+            expected = GATE if low else level + (10 * math.log10(1.41) if at in sides else 0)
+            assert lufs(one, 48_000) == pytest.approx(expected, abs=1e-6), (channels, at)

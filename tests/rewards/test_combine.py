@@ -194,7 +194,7 @@ def test_projected_multipliers_are_dual_ascent_by_hand_and_keep_to_their_bounds(
     assert both.multipliers["a"] == -2.0 and both.bounds({"a": (0.0, 1.0)}, {"a": 1.0}) == (-math.inf, math.inf)
     both.scale = "raw"
     assert both.bounds({"a": (0.0, 1.0)}, {"a": 1.0}) == (-2.0, 2.0)
-    with pytest.raises(ConfigError, match=r"most and lr must be positive, momentum in \[0, 1\)"):
+    with pytest.raises(ConfigError, match=r"momentum must be in \[0, 1\), not 1.0"):
         made("lagrangian", thresholds={"a": 0.5}, momentum=1.0)
 
 

@@ -265,6 +265,16 @@ def test_vendi_gradient_also_where_rows_repeat():
     assert twice.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("d", [4, 6])
+def test_vendi_gives_equal_rows_equal_credit_where_leading_eigenvalues_tie(d):
+    """Four orthogonal rows are alike in every way; which of their eigenvectors comes first is the library's whim."""
+    assert F.vendi_credit(torch.eye(4, d), math.inf).abs().max() < 1e-12
+    pairs = torch.eye(2, d).repeat_interleave(2, 0)  # two clusters of two
+    assert F.vendi_credit(torch.cat([pairs, torch.eye(3, d)[2:]]), math.inf)[:4].std() < 1e-12
+    turned = torch.linalg.qr(rows(d, d, 1))[0]
+    assert F.vendi_credit(torch.eye(4, d).double() @ turned.double(), math.inf).abs().max() < 1e-9
+
+
 def test_vendi_refuses_rows_without_direction():
     with pytest.raises(ValueError, match="row 1 is all zeros"):
         F.vendi_score(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))

@@ -1,6 +1,7 @@
 """Mixes: slots, monitors, sets as credit, members, state and books; and how each fault is said."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
 from mmalign.core.types import Prompt, Rollout, Scores, Status
+from mmalign.objectives._advantages import group_relative, whitened
 from mmalign.rewards import Credit, Guarded, Mix, Slot
 from mmalign.rewards.combine import combinations
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores
@@ -140,6 +142,121 @@ def test_one_trained_slot_passes_its_step_credit_and_confidence():
     assert torch.equal(found.per_step, given.per_step) and torch.equal(found.confidence, given.confidence)
 
 
+def advantages(mixed, rollout):
+    """GRPO's, of every step."""
+    found = mixed(rollout)
+    return group_relative(found.per_step, rollout.group, found.valid[:, None].expand_as(found.per_step))[0]
+
+
+STEPS = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None].expand(4, 3) / 3
+
+
+@pytest.mark.parametrize(
+    ("combine", "weight", "factor"),
+    [
+        (RAW, 2.0, 2.0),
+        (RAW, -1.0, -1.0),
+        ({"name": "weighted_sum"}, -0.5, -0.5),
+        ({"name": "weighted_sum", "scale": "running"}, -1.0, -1 / 1.25**0.5),
+        ({"name": "weighted_sum", "scale": "raw", "missing": "renormalize"}, 3.0, 3.0),
+        ({"name": "minimum", "scale": "raw"}, -2.0, -2.0),
+        ({"name": "ensemble", "scale": "raw"}, 5.0, 1.0),
+        ({"name": "lagrangian", "thresholds": {"steps": 0.5}, "scale": "raw"}, 4.0, 2.0),
+    ],
+)
+def test_step_credit_is_on_the_scale_of_the_value(combine, weight, factor):
+    """d value / d part, found by moving the part, is what its credit of steps is multiplied by."""
+    given = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
+    mixed = mix({"steps": Slot(given, weight)}, combine)
+    found = mixed(answers(*"abcd", per_prompt=4))
+    assert torch.allclose(found.per_step, factor * STEPS)
+    slope = (found.value[1:] - found.value[:-1]) / (given.scores.value[1:] - given.scores.value[:-1])
+    assert torch.allclose(slope, torch.full((3,), factor))
+
+
+def test_a_negative_weight_turns_the_advantage_of_steps_round():
+    given = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
+    up = advantages(mix({"steps": Slot(given)}), answers(*"abcd", per_prompt=4))
+    down = advantages(mix({"steps": Slot(given, -1.0)}), answers(*"abcd", per_prompt=4))
+    assert up[3, 0] > 1 and torch.allclose(down, -up)
+
+
+def test_step_credits_of_several_rewards_add_up_by_weight():
+    a = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
+    b = Given(scores([4, 2, 3, 1], per_step=STEPS.flip(0)), (-10.0, 10.0))
+    found = mix({"a": Slot(a, 2.0), "b": Slot(b, -1.0)})(answers(*"abcd", per_prompt=4))
+    assert torch.allclose(found.per_step, 2 * STEPS - STEPS.flip(0))
+
+
+@pytest.mark.parametrize(
+    "combine", [{"name": "weighted_sum"}, RAW, {"name": "rank"}, {"name": "minimum", "scale": "raw"}]
+)
+def test_step_credit_that_cannot_be_shared_out_is_dropped_aloud_once(combine):
+    slots = {"steps": Slot(Given(scores([0.1, 0.2], per_step=STEPS[:2]))), "rows": Slot(Given(scores([0.3, 0.1])))}
+    mixed = mix(slots, combine)
+    with pytest.warns(UserWarning, match=r"rewards\.steps credits single steps, which combine: \w+ of 2 rewards"):
+        assert mixed(answers("a", "b", per_prompt=2)).per_step is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mixed(answers("a", "b", per_prompt=2))
+
+
+def test_a_malformed_output_never_has_the_best_steps():
+    """Its steps were left as the reward gave them (0), above those of every well-formed row."""
+    per_step = torch.tensor([[-1.0], [-2.0], [0.0], [-3.0]]).expand(4, 3)
+    states = [Status.OK, Status.OK, Status.PARSE_FAIL, Status.OK]
+    given = Given(scores([-3, -6, -10, -9], states, per_step=per_step), (-10.0, 0.0))
+    mixed = mix({"steps": Slot(given)})
+    assert mixed(answers(*"abcd", per_prompt=4)).value.tolist() == [-3, -6, -10, -9]
+    found = advantages(mixed, answers(*"abcd", per_prompt=4))
+    assert (found[2] < found[[0, 1, 3]].amin(0)).all() and (found[2] < 0).all()
+
+
+@pytest.mark.parametrize(("bounds", "low"), [((-10.0, 0.0), -10.0), ((1.0, 10.0), 1 / 3), ((0.0, 1.0), 0.0)])
+def test_the_steps_of_a_malformed_output_are_at_the_floor_however_steps_make_a_value(bounds, low):
+    states = [Status.PARSE_FAIL, Status.OK]
+    given = scores([0, bounds[1]], states, per_step=torch.full((2, 3), bounds[1]))
+    assert Mix({"steps": Given(given, bounds)})(answers("a", "b")).per_step[0].tolist() == pytest.approx([low] * 3)
+
+
+@pytest.mark.parametrize(
+    ("combine", "weights", "said"),
+    [
+        (RAW, (0.0, 0.0), r"every weight is 0 \(a, b\)"),
+        ({"name": "rank"}, (0.0, 0.0), "every weight is 0"),
+        ({"name": "lagrangian", "thresholds": {"a": 0.5}}, (0.0, 0.0), "every weight is 0"),
+        ({"name": "minimum"}, (1.0, 0.0), r"rewards\.b\.weight: 0; combine: minimum"),
+        ({"name": "ensemble"}, (-1.0, 0.5), r"rewards\.a\.weight: -1; combine: ensemble takes positive"),
+        ({"name": "product"}, (1.0, -1.0), r"rewards\.b\.weight: -1; combine: product takes positive"),
+        ({"name": "product"}, (0.0, 1.0), r"rewards\.a\.weight: 0; combine: product takes positive"),
+        ({"name": "log_sigmoid"}, (1.0, -1.0), r"rewards\.b\.weight: -1; combine: log_sigmoid takes positive"),
+        (RAW, (math.nan, 1.0), "weight must be finite, not nan"),
+        (RAW, (math.inf, 1.0), "weight must be finite, not inf"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(combine, weights, said):
+    with pytest.raises(ValueError, match=said):
+        mix({"a": Slot(Brightness(), weights[0]), "b": Slot(Brightness(), weights[1])}, combine)
+
+
+def test_gdpo_is_group_z_that_is_whitened_and_not_divided_by_the_group_again():
+    """Against the numbers of TRL's normalize_then_sum, which this task's second group tells apart."""
+    a, b = [0, 1, 2, 3] * 2, [0, 1, 2, 3, 3.1, 2, 1, 0]
+    slots = {"a": Slot(Given(scores(a), (0.0, 4.0))), "b": Slot(Given(scores(b), (0.0, 4.0)))}
+    rollout, valid = answers(*"abcdefgh", per_prompt=4), torch.ones(8, 1, dtype=torch.bool)
+    value = mix(slots, {"name": "weighted_sum"})(rollout).value[:, None]
+    found = whitened(group_relative(value, rollout.group, valid, std="none", limit=None)[0], valid)[4:, 0]
+    sample = (7 / 8) ** 0.5  # TRL's deviations divide by n - 1
+    assert (sample * found).tolist() == pytest.approx([0.017, -0.023, -0.006, 0.012], abs=6e-4)
+    twice = group_relative(value, rollout.group, valid)[0][4:, 0]
+    assert twice.tolist() == pytest.approx([1.07, -1.46, -0.36, 0.74], abs=1e-2)
+
+
+def test_rewards_that_are_never_above_0_have_no_product():
+    with pytest.raises(ConfigError, match=r"rewards\.b: its values are never above 0 \(-inf, 0\.0\)"):
+        mix({"a": Slot(Brightness()), "b": Slot(NearPoint())}, {"name": "product"})
+
+
 def test_state_of_the_combination_is_the_mixs():
     spec = {"name": "lagrangian", "thresholds": {"bright": 0.1}, "scale": "raw", "lr": 1.0}
     held = mix({"bright": Slot(Brightness())}, spec)
@@ -218,8 +335,9 @@ def test_only_combinations_within_groups_are_relative():
     watched = {**one, "b": Slot(NearPoint(), monitor=True)}
     scaled = {"name": "weighted_sum"}
     assert not mix(one, scaled).relative and mix(two, scaled).relative and not mix(watched, scaled).relative
-    for name, relative in {"rank": True, "minimum": True, "product": False, "log_sigmoid": False}.items():
+    for name, relative in {"rank": True, "minimum": True, "log_sigmoid": False}.items():
         assert mix(two, {"name": name}).relative is relative, name
+    assert not mix({"a": Slot(Brightness()), "b": Slot(Brightness())}, {"name": "product"}).relative
     assert mix(two, {"name": "ensemble", "how": "vote", "scale": "raw"}).relative
     assert not mix(two, {"name": "ensemble", "scale": "raw"}).relative
 

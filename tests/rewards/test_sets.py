@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmalign.core.errors import ConfigError, DataError
-from mmalign.core.types import Prompt, Rollout
+from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.media.image import read_image
+from mmalign.rewards import Credit, load_reward
 from mmalign.rewards import functional as F
-from mmalign.rewards import load_reward
 from mmalign.rewards._reference import load_reference, save_reference
 from mmalign.rewards.encoders import encoders, make_encoder
 from tests.rewards.doubles import answers, pictures
@@ -65,6 +65,25 @@ def test_vendi_of_equal_and_of_different_pictures(tiny_clip):
     assert load_reward("vendi", encoder=str(tiny_clip), order=2.0).order == 2.0
     with pytest.raises(ConfigError, match="order must be above 0"):
         load_reward("vendi", encoder=str(tiny_clip), order=0.0)
+
+
+def test_a_row_that_is_embedded_as_zeros_leaves_the_set_alone():
+    """It has no direction; the whole set was an error for it."""
+
+    class Plain:
+        modalities, differentiable = frozenset({"image"}), False
+
+        def embed(self, rollout):
+            return rollout.output.flatten(1)[:, :4]
+
+    reward = load_reward("vendi", encoder={"name": "spectral"})
+    reward._encoder = Plain()
+    rollout = pictures(per_prompt=3)
+    rollout.output[2] = 0
+    found = Credit(reward)(rollout)
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    assert found.status.tolist() == [0, 0, Status.ERROR, 0, 0, 0] and found.info[2] == "the embedding is not finite"
+    assert torch.allclose(found.value[kept], Credit(reward)(rollout[kept]).value)
 
 
 @pytest.mark.parametrize("name", ["frechet", "mmd", "vendi"])

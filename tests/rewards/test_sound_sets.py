@@ -13,6 +13,7 @@ from mmalign.rewards import Credit, load_reward
 from mmalign.rewards import functional as F
 from mmalign.rewards._reference import default_encoder, load_reference, save_reference
 from mmalign.rewards.encoders import encoders, make_encoder
+from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
 from tests.rewards.sounds import RATE, rollout, tones
 
 SOUND = [name for name in encoders.names() if hasattr(encoders.get(name), "frames")]
@@ -295,10 +296,14 @@ def test_a_pool_takes_the_sets_place_of_its_own_rows(sound_folder, tmp_path):
 
 def test_reports_free_the_score_of_the_bias_of_n(sound_folder):
     reward = load_reward("fad", reference=str(sound_folder), encoder={"name": "spectral", "bands": 4})
-    rows = torch.randn(80, 16, generator=torch.Generator().manual_seed(0))
-    assert reward.report(rows[:40]) == {}
+    rows = torch.randn(128, 16, generator=torch.Generator().manual_seed(0))
+    assert reward.report(rows[:127]) == {}
+    assert "parts.infinity takes 128 rows of 16 features" in reward.doubts(rows[:127])
     expected = -F.frechet_infinity(rows, reward.target.gaussian)
     assert torch.equal(reward.report(rows)["infinity"], expected)
+    (told,) = reward.doubts(rows)  # five sounds make no covariance of 16 features
+    assert told.startswith("the reference has 5 rows for 16 features, fewer than a covariance of full rank takes (17)")
+    assert reward.doubts(rows[:9])[0].startswith("the set has 9 rows for 16 features")
 
 
 # the functions -----------------------------------------------------------------------------------------------------
@@ -374,6 +379,19 @@ def test_a_pool_and_extrapolation_take_the_bias_away():
     assert torch.allclose(F.frechet_infinity(ample, y, seed=3), F.frechet_infinity(ample, y, seed=3))
     with pytest.raises(ValueError, match="at least 16 rows"):
         F.frechet_infinity(x[:10], y)
+
+
+@pytest.mark.parametrize("d", [16, 64])
+def test_where_the_extrapolation_is_shown_it_is_near_the_truth(d):
+    """With 4 D rows, which were enough to be shown before, it is off by a third and more."""
+    reference = F.Gaussian(torch.zeros(d), 1.44 * torch.eye(d), 10**6)
+    truth = float(F.frechet_between(F.Gaussian(torch.full((d,), 0.1), torch.eye(d)), reference))
+
+    def off(times):
+        found = [float(F.frechet_infinity(gauss(times * d, d, 20 + i, shift=0.1), reference)) for i in range(6)]
+        return abs(sum(found) / len(found) / truth - 1)
+
+    assert off(LINEAR_FROM) < 0.2 and off(3) > 0.5
 
 
 def test_values_of_the_published_toolkits():

@@ -34,6 +34,30 @@ def stacked(parts: Mapping[str, Scores], scale: Scale, group: Int[Tensor, " B"])
     return torch.stack([value.to(values[0].device) for value in values])
 
 
+def step_credit(parts: Mapping[str, Scores], factors: Mapping[str, float]) -> Float[Tensor, "B T"] | None:
+    """Σ factor × credit of steps, for a value that is Σ factor × part (plus a constant).
+
+    None where a part that counts credits no steps, or other steps: then nothing says how the value falls to them.
+    """
+    counted = {name: part for name, part in parts.items() if factors[name] != 0}
+    credits = [factors[name] * part.per_step for name, part in counted.items() if part.per_step is not None]
+    if not credits or len(credits) < len(counted) or len({tuple(credit.shape) for credit in credits}) > 1:
+        return None
+    return torch.stack([credit.to(credits[0].device) for credit in credits]).sum(0)
+
+
+def no_weight(weights: Mapping[str, float]) -> list[str]:
+    """A fault if every weight is 0: the value is the same whatever was made."""
+    if any(weights.values()):
+        return []
+    return [f"rewards: every weight is 0 ({', '.join(weights)}), so that nothing can be learned; set one."]
+
+
+def not_positive(weights: Mapping[str, float], why: str) -> list[str]:
+    """A fault for every weight that is not above 0."""
+    return [f"rewards.{name}.weight: {weight:g}; {why}." for name, weight in weights.items() if not weight > 0]
+
+
 def weight_column(parts: Mapping[str, Scores], weights: Mapping[str, float], like: Tensor) -> Float[Tensor, "K 1"]:
     """The parts' weights, to multiply a stack."""
     return torch.tensor([weights[name] for name in parts], dtype=like.dtype, device=like.device)[:, None]

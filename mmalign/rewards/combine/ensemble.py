@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,12 +11,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.config import outside, refuse
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (
     Bounds,
     Scale,
+    not_positive,
     scaled_bounds,
     stacked,
+    step_credit,
     valued,
     weight_column,
     worst_status,
@@ -45,6 +49,12 @@ class Ensemble:
     scale: Scale = "group_z"
     mentions = ()
 
+    def __post_init__(self) -> None:
+        refuse(
+            outside(self, ("caution",), "0 or above and finite", lambda value: 0 <= value < math.inf),
+            outside(self, ("spread",), "above 0 and finite", lambda value: 0 < value < math.inf),
+        )
+
     @property
     def differentiable(self) -> bool:
         """A vote is not."""
@@ -72,7 +82,14 @@ class Ensemble:
             mean = values.where(there, torch.full_like(values, float("inf"))).amin(0)
         elif self.how == "mean_minus_std":
             mean = mean - self.caution * std
-        return valued(mean, self._status(parts, there), confidence.detach() * there.any(0))
+        found = valued(mean, self._status(parts, there), confidence.detach() * there.any(0))
+        if len(parts) == 1 and self.scale == "raw" and self.how != "vote":
+            found.per_step = step_credit(parts, dict.fromkeys(parts, 1.0))  # of one member each of them is its value
+        return found
+
+    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+        """Weights that are not above 0: judges of one thing have no say against it."""
+        return not_positive(weights, "combine: ensemble takes positive weights (a monitor has none)")
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """From the widest member; `mean_minus_std` may fall below it by `caution` times half its width."""

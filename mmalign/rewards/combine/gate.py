@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.config import outside, refuse
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, weighted_bounds, worst_status
 
@@ -31,6 +33,9 @@ class Gate:
     floor: float
     at: float = 0.5
     differentiable = True
+
+    def __post_init__(self) -> None:
+        refuse(outside(self, ("floor", "at"), "finite", math.isfinite))
 
     @property
     def mentions(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,13 +11,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.config import outside, refuse
 from mmalign.core.protocols import Mean, one_process
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
     Scale,
+    no_weight,
     scaled_bounds,
     stacked,
+    step_credit,
     valued,
     weight_column,
     weighted_bounds,
@@ -68,8 +72,11 @@ class Lagrangian:
     def __post_init__(self) -> None:
         if not self.thresholds:
             raise ValueError("thresholds: name at least one slot and the value to hold it at")
-        if self.most <= 0 or self.lr <= 0 or not 0 <= self.momentum < 1:
-            raise ValueError("most and lr must be positive, momentum in [0, 1)")
+        refuse(
+            outside(self, ("most", "lr"), "above 0 and finite", lambda value: 0 < value < math.inf),
+            outside(self, ("momentum",), "in [0, 1)", lambda value: 0 <= value < 1),
+            [f"thresholds.{n} must be finite, not {v}" for n, v in self.thresholds.items() if not math.isfinite(v)],
+        )
         # σ(0) = 0.5 as in the paper; tanh starts as high, not at 0 where nothing would be optimised.
         start = 0.5493 if self.multiplier == "squashed" and self.kind == "equal" else 0.0
         self._mu = dict.fromkeys(self.thresholds, start)
@@ -100,9 +107,14 @@ class Lagrangian:
         values = stacked(parts, self.scale, group)
         scaled = {name: weights[name] * held.get(name, 1.0) for name in parts}
         scores = valued((weight_column(parts, scaled, values) * values).sum(0), worst_status(parts))
+        scores.per_step = step_credit(parts, scaled) if self.scale == "raw" else None
         if self.adapting:
             self._adapt(parts)
         return scores
+
+    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+        """Weights that are all 0."""
+        return no_weight(weights)
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The sum's bounds over every λ; endless under `group_z`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,8 +10,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.config import refuse
 from mmalign.core.types import Scores
-from mmalign.rewards.combine._parts import Bounds, Scale, stacked, valued, weight_column, worst_status
+from mmalign.rewards.combine._parts import (
+    Bounds,
+    Scale,
+    not_positive,
+    stacked,
+    valued,
+    weight_column,
+    worst_status,
+)
 
 __all__ = ["LogSigmoid"]
 
@@ -31,6 +41,9 @@ class LogSigmoid:
     scale: Scale = "raw"
     differentiable = True
 
+    def __post_init__(self) -> None:
+        refuse([f"references.{n} must be finite, not {v}" for n, v in self.references.items() if not math.isfinite(v)])
+
     @property
     def mentions(self) -> tuple[str, ...]:
         """Slots named in the options."""
@@ -42,6 +55,10 @@ class LogSigmoid:
         reference = weight_column(parts, {name: self.references.get(name, 0.0) for name in parts}, values)
         summed = (weight_column(parts, weights, values) * torch.nn.functional.logsigmoid(values - reference)).sum(0)
         return valued(summed, worst_status(parts))
+
+    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+        """Weights that are not above 0: a negative one would reward the bad."""
+        return not_positive(weights, "combine: log_sigmoid takes positive weights (a monitor has none)")
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """Never above 0."""

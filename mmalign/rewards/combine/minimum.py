@@ -14,6 +14,7 @@ from mmalign.rewards.combine._parts import (
     Scale,
     scaled_bounds,
     stacked,
+    step_credit,
     valued,
     weight_column,
     weighted_bounds,
@@ -38,7 +39,17 @@ class Minimum:
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows."""
         values = stacked(parts, self.scale, group)
-        return valued((weight_column(parts, weights, values) * values).amin(0), worst_status(parts))
+        found = valued((weight_column(parts, weights, values) * values).amin(0), worst_status(parts))
+        if len(parts) == 1 and self.scale == "raw":
+            found.per_step = step_credit(parts, weights)
+        return found
+
+    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+        """Weights of 0, whose reward would stand as a constant 0 among the others."""
+        stands = (
+            "combine: minimum takes the least of weight × value, among which it would stand as 0; make it a monitor"
+        )
+        return [f"rewards.{name}.weight: 0; {stands}." for name, weight in weights.items() if weight == 0]
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The least of the lower bounds, the least of the upper."""

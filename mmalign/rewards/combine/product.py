@@ -11,7 +11,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmalign.core.types import Scores
-from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, worst_status
+from mmalign.rewards.combine._parts import (
+    Bounds,
+    not_positive,
+    stacked,
+    valued,
+    weight_column,
+    worst_status,
+)
 
 __all__ = ["Product"]
 
@@ -29,6 +36,15 @@ class Product:
         above = values > 0  # 0 to a power below 1 has no finite gradient
         powers = values.where(above, torch.ones_like(values)) ** weight_column(parts, weights, values)
         return valued((powers * above).prod(0), worst_status(parts))
+
+    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+        """Weights that are not above 0, and rewards that never are."""
+        faults = not_positive(weights, "combine: product takes positive weights (a monitor has none)")
+        return faults + [
+            f"rewards.{name}: its values are never above 0 {span}, so that the product is always 0."
+            for name, span in ranges.items()
+            if span[1] <= 0
+        ]
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The product of the bounds, cut at 0."""

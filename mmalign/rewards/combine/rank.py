@@ -10,7 +10,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmalign.core.types import Scores
-from mmalign.rewards.combine._parts import Bounds, valued, weight_column, weighted_bounds, worst_status
+from mmalign.rewards.combine._parts import (
+    Bounds,
+    no_weight,
+    valued,
+    weight_column,
+    weighted_bounds,
+    worst_status,
+)
 from mmalign.rewards.functional import group_rank
 
 __all__ = ["Rank"]
@@ -28,6 +35,10 @@ class Rank:
         """Combine B rows."""
         ranks = torch.stack([group_rank(part.value.detach(), group) for part in parts.values()])
         return valued((weight_column(parts, weights, ranks) * ranks).sum(0), worst_status(parts))
+
+    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+        """Weights that are all 0."""
+        return no_weight(weights)
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """[0, Σ weights] for positive weights."""

@@ -94,9 +94,10 @@ def frechet_credit(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor, 
 
     credit_i = -(IF_i - mean IF) / (n - 1), IF_i = 2 (x_i - m)·(m - m2) + |x_i - m|² - (n - 1) [(A Aᵀ)^{1/2}]_ii:
     the derivative when weight moves to row i, in the units of leave-one-out, FD(X without i) - FD(X). One
-    decomposition instead of n. With Gaussian rows its correlation with leave-one-out is .96 to .996 for n of 4 D or
-    more and .7 to .97
-    for n near or below D, where removing a row also removes a dimension; `frechet_leave_one_out` is exact.
+    decomposition instead of n. It moves weight between rows under the unbiased covariance: against the influence on the
+    plain (1/n) one, the terms of the covariance are n/(n - 1) times as large. With Gaussian rows its correlation with
+    leave-one-out is .96 or more from n of about 8 D on and .7 to .97 for n near or below D, where removing a row also
+    removes a dimension; `frechet_leave_one_out` is exact.
     """
     reference, centred, mean, scaled = _prepared(x.detach(), reference)
     u, values, _ = torch.linalg.svd(scaled, full_matrices=False)

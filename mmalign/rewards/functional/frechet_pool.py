@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mmalign.rewards.functional.frechet import Gaussian, frechet_distance, gaussian
 
+LINEAR_FROM = 8  # rows per feature from which the extrapolation holds, see `frechet_infinity`
 _CUT = 1e-7  # singular directions below this share of the largest carry only rounding noise
 
 
@@ -63,8 +64,12 @@ def frechet_infinity(
 ) -> Float[Tensor, ""]:
     """The distance that an endless set of such rows would have: intercept of a least-squares line in 1/n, float64.
 
+    The distance is linear in 1/n only where every subset has several rows per feature: with Gaussian rows of 16 to 128
+    features the intercept is off by up to 13 % of the truth for N of 8 D, up to 47 % for 5 D, and by several times the
+    truth, either way, for N of 3 D or less.
+
     Args:
-        x: rows, at least 16.
+        x: rows, at least 16; `LINEAR_FROM` per feature for a number to be shown.
         reference: what they are compared with; its own size still biases.
         points: subset sizes, evenly from `least` to N, each one random subset without replacement.
         least: smallest subset; a fifth of N, and at least 8, by default.

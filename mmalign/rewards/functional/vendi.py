@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 _TINY = 1e-12  # eigenvalues below are rounding, also the slightly negative ones
+_TIED = 1e-6  # eigenvalues this near, as a share, are one: float32 features tell no more
 
 
 def vendi_score_kernel(kernel: Float[Tensor, "N N"], order: float = 1.0) -> Float[Tensor, ""]:
@@ -45,7 +46,9 @@ def vendi_credit(x: Float[Tensor, "N D"], order: float = 1.0) -> Float[Tensor, "
     """Each row's contribution to the score: the closed-form influence, mean 0, higher is better.
 
     With M = K/n, the derivative of H_q when weight moves to row i is, up to a constant,
-    -n [M log M]_ii (q = 1), q/(1-q) n [M^q]_ii / tr M^q, and -n u_i² for q = ∞ (u the leading eigenvector).
+    -n [M log M]_ii (q = 1), q/(1-q) n [M^q]_ii / tr M^q, and -n Σ u_i² / m for q = ∞, over the m eigenvectors u whose
+    eigenvalues are the largest one: where several tie, it is the mean over them, which does not hang on how they are
+    turned within their space.
     It is given as VS × derivative / (n - 1), the units of leave-one-out, VS(X) - VS(X without i), which it
     approximates.
     """
@@ -58,7 +61,8 @@ def vendi_credit(x: Float[Tensor, "N D"], order: float = 1.0) -> Float[Tensor, "
     if order == 1:
         derivative = -n * u.square() @ (spectrum * spectrum.log())
     elif math.isinf(order):
-        derivative = -n * u[:, 0].square()
+        leading = spectrum >= (1 - _TIED) * spectrum.max()
+        derivative = -n * u[:, leading].square().mean(1)
     else:
         powered = spectrum**order
         derivative = order / (1 - order) * n * (u.square() @ powered) / powered.sum()

@@ -28,6 +28,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.rewards._checkpoint import Stamp, local_or_hub, preprocessor_config, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
+from mmalign.rewards._open_clip_names import require_known
 from mmalign.rewards._pixels import PixelPreprocess
 from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
@@ -56,7 +57,7 @@ class Source:
         # Said now, not after the first samples: a folder that is not there, an open_clip name or tag that is none.
         _ = self.reader
         if self.model:
-            _require_known(self.model, self.pretrained)
+            require_known(self.model, self.pretrained)
 
     @property
     def folder(self) -> Path | None:
@@ -182,25 +183,6 @@ def _before_projection(model: Any, ids: Tensor) -> Tensor:
         return model.encode_text(ids)  # type: ignore[no-any-return]
     finally:
         tower.text_projection = projection
-
-
-def _require_known(model: str, tag: str) -> None:
-    """The name and tag exist, and the activation is the one the weights were trained with; open_clip only warns."""
-    import open_clip
-
-    config = open_clip.get_model_config(model)
-    if config is None:
-        raise ConfigError(f"model: open_clip has no '{model}'; `open_clip.list_models()` names all.")
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if tag not in tags:
-        raise ConfigError(f"pretrained: open_clip's '{model}' has no tag '{tag}'. Known: {', '.join(tags)}.")
-    wanted = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
-    if wanted != bool(config.get("quick_gelu", False)):
-        other = f"{model}-quickgelu" if wanted else model.removesuffix("-quickgelu")
-        raise ConfigError(
-            f"model: the weights '{tag}' were trained {'with' if wanted else 'without'} QuickGELU and '{model}' is "
-            f"{'without' if wanted else 'with'} it, which shifts every score; use model '{other}'."
-        )
 
 
 def _transformers(source: Source) -> Towers:

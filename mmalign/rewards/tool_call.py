@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._rows import Verdict, judge_rows
@@ -10,6 +11,7 @@ from mmalign.rewards._texts import from_data
 from mmalign.rewards.functional import tool_format, tool_match
 from mmalign.rewards.functional.tool_match import Credit
 from mmalign.rewards.parsing import Unreadable, bounded, tool_calls
+from mmalign.rewards.parsing.calls import START, calls_of
 
 __all__ = ["ToolCall"]
 
@@ -19,13 +21,18 @@ class ToolCall:
     """match + format_weight × format (Qian et al. 2025, 2504.13958, and its `rlla.py`), by default in [-3, 4].
 
     `match` is scale × (2 × `functional.tool_match` - 1), -scale where the calls cannot be read, and 0 where the right
-    answer makes none. `format` is 1 for ToolRL's frame of tags. Both are in `parts`. An output whose calls cannot be
-    read and whose frame is wrong too is PARSE_FAIL; its value, the floor, is also ToolRL's.
+    answer makes none. `format` is 1 for ToolRL's frame of tags (`functional.tool_format`). Both are in `parts`. An
+    output whose calls cannot be read and whose frame is wrong too is PARSE_FAIL; its value, the floor, is ToolRL's.
+
+    Where this is not ToolRL's code, on purpose: tags that the thinking mentions are no calls; several `<tool_call>`
+    blocks count all; a call may take several lines, with empty ones between; "arguments" are "parameters"; other keys
+    of a call do not count; true is not 1.
 
     Not here: schedules over training steps, and the length of thinking (`length` with low: 512, within: think).
 
     Args:
-        column: of `Prompt.meta`: the right output in the same tags, e.g. "<tool_call>\\n{…}\\n</tool_call>".
+        column: of `Prompt.meta`: the right output in the same tags, e.g. "<tool_call>\\n{…}\\n</tool_call>"; or the
+            right calls as a list, an object or JSON text, [] where none is right. What is neither stops the run.
         scale: of the match, 3 in the paper, 1 with CORRECTMAX1.
         format_weight: of the format.
         credit: `fine`, or the repository's variants `refined`, `intermediate`, `coarse` (`functional.tool_match`).
@@ -61,20 +68,34 @@ class ToolCall:
         """Score B rows."""
         return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where the right calls of a row cannot be read."""
+        self._right(prompt)
+
     def judge(self, prompt: Prompt, output: str) -> Verdict:
         """The value and parts of one output."""
-        truth = str(prompt.meta[self.column])
-        shaped = tool_format(output, truth)
+        right = self._right(prompt)
+        shaped = tool_format(output, bool(right), self._responds(prompt))
+        # Thinking that never ends costs the format; what it calls is read nonetheless, as in ToolRL.
+        said = output.rpartition("</think>")[2]
+        if not right:
+            match = self.spurious if START in said else 0.0
+            return match + self.format_weight * shaped, {"match": match, "format": shaped}
         try:
-            match = self._match(bounded(output), truth)
+            found = tool_calls(bounded(said), {call["name"] for call in right})
+            match = self.scale * (2 * tool_match(found, right, self.credit, self.optimal) - 1)
         except Unreadable:
             if not shaped or not self.format_weight:
                 raise
             match = -self.scale
         return match + self.format_weight * shaped, {"match": match, "format": shaped}
 
-    def _match(self, output: str, truth: str) -> float:
-        if "<tool_call>" not in truth:
-            return self.spurious if "<tool_call>" in output else 0.0
-        right = from_data(self.column, lambda: tool_calls(truth))
-        return self.scale * (2 * tool_match(tool_calls(output), right, self.credit, self.optimal) - 1)
+    def _responds(self, prompt: Prompt) -> bool | None:
+        """Does the right output hold a response? None where only its calls are known, and it makes none."""
+        value = prompt.meta[self.column]
+        tagged = isinstance(value, str) and any(tag in value for tag in (START, "<response>", "<think>"))
+        return "<response>" in value if tagged else False if self._right(prompt) else None
+
+    def _right(self, prompt: Prompt) -> list[dict[str, Any]]:
+        value = prompt.meta[self.column]
+        return from_data(self.column, lambda: calls_of(value)) or []

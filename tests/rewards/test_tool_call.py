@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmalign.core.errors import DataError
 from mmalign.core.types import Status
 from mmalign.rewards import functional as F
-from tests.rewards.asking import one, scored
+from mmalign.rewards import load_reward
+from mmalign.rewards._columns import require_columns
+from tests.rewards.asking import one, scored, told
 
 OK, FAIL, ERROR = Status.OK, Status.PARSE_FAIL, Status.ERROR
 THINK = "<think>the user wants the weather</think>\n"
@@ -78,6 +81,105 @@ def test_no_call_wanted():
     both = {"ground_truth": lines(PARIS) + "\n<response>x</response>"}
     assert one("tool_call", THINK + lines(PARIS) + "\n<response>y</response>", both) == (4, OK)
     assert one("tool_call", THINK + lines(PARIS), both) == (3, OK)
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        [PARIS],
+        PARIS,
+        json.dumps([PARIS]),
+        json.dumps(PARIS, indent=2),
+        {"name": "weather", "arguments": {"city": "Paris", "unit": "C"}},
+        {"name": "weather", "arguments": json.dumps({"unit": "C", "city": "Paris"})},
+        [
+            {
+                "type": "function",
+                "id": "call_1",
+                "function": {"name": "weather", "arguments": '{"city": "Paris", "unit": "C"}'},
+            }
+        ],
+        [json.dumps(PARIS)],
+        lines(json.dumps(PARIS, indent=2)),
+        lines({"name": "weather", "arguments": PARIS["parameters"]}),
+    ],
+)
+def test_right_calls_with_and_without_tags(truth):
+    meta = {"ground_truth": truth}
+    require_columns({"rewards.a": load_reward("tool_call")}, told(("", meta)).prompts)
+    assert one("tool_call", THINK + lines(PARIS), meta) == (4, OK)
+    assert one("tool_call", THINK + lines(call(city="Paris", unit="F")), meta) == (2.5, OK)
+    assert one("tool_call", "no call", meta) == (-3, FAIL)
+
+
+@pytest.mark.parametrize(
+    "truth, why",
+    [
+        ("The weather in Paris", "is not JSON"), ("", "is empty"), ("<tool_call>\n{}", "no pair"),
+        (7, "expected tool calls"),
+        ([{"function": "weather"}], "an object with a 'name'"),
+        ([{"name": "f"}], "no object 'parameters' or 'arguments'"),
+        ({"name": "f", "arguments": "[1"}, "not JSON"), ({"name": "f", "arguments": [1]}, "no object 'parameters'"),
+        ("[" * 100_000, "not JSON"), ([None], "an object with a 'name'"),
+    ],
+)  # fmt: skip
+def test_right_calls_that_cannot_be_read_stop_the_run(truth, why):
+    meta = {"ground_truth": truth}
+    with pytest.raises(DataError, match=f"rewards.a: Prompt.meta..ground_truth..: .*{why}"):
+        require_columns({"rewards.a": load_reward("tool_call")}, told(("", meta)).prompts)
+    assert one("tool_call", THINK + lines(PARIS), meta)[1] is ERROR
+
+
+def test_no_call_is_right():
+    for truth in ([], "[]"):
+        for said in (THINK + "hello", THINK, THINK + "<response>hi</response>"):
+            assert one("tool_call", said, {"ground_truth": truth}) == (1, OK)
+        assert one("tool_call", "", {"ground_truth": truth}) == (0, OK)
+        assert one("tool_call", THINK + lines(PARIS), {"ground_truth": truth}, spurious=-3.0) == (-3, OK)
+    assert one("tool_call", "", {"ground_truth": "<think>…</think>\n<response>hello</response>"}) == (0, OK)
+
+
+@pytest.mark.parametrize(
+    "output, truth, total",
+    [
+        ("\n" + THINK + lines(PARIS) + "\n", [PARIS], 4.0),  # ToolRL strips it too
+        ("<think>I'd use <tool_call> here</think>\n" + lines(PARIS), [PARIS], 4.0),
+        (f"<think>first {lines(call(city='Rome'))}?</think>\n" + lines(PARIS), [PARIS], 4.0),
+        (THINK + lines(PARIS) + "\n" + lines(TWO[1]), TWO, 4.0),
+        (THINK + lines(json.dumps(PARIS, indent=2), json.dumps(TWO[1], indent=1)), TWO, 4.0),
+        (THINK + lines({"name": "weather", "arguments": {"city": "Paris", "unit": "C"}}), [PARIS], 4.0),
+        (THINK + lines(call(on=1)), [call(on=True)], 1 - 3 + 6 * 2 / 3),
+        (THINK + lines(call(on=[1, {"a": 0}])), [call(on=[1, {"a": False}])], 1 - 3 + 6 * 2 / 3),
+        (THINK + lines(call(on=1.0)), [call(on=1)], 4.0),
+        (THINK + lines(PARIS) + lines(TWO[1]), TWO, 3.0),  # blocks stand on lines of their own
+        (THINK + lines(f"{json.dumps(PARIS)} {json.dumps(TWO[1])}"), TWO, -2.0),
+        ("<think>never\n" + lines(PARIS), [PARIS], 3.0),
+        (f"<think>{lines(PARIS)}</think>\ndone", [PARIS], -3.0),
+    ],
+)
+def test_where_calls_stand_and_when_they_are_equal(output, truth, total):
+    assert one("tool_call", output, {"ground_truth": lines(*truth)})[0] == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    "output, truth, value, form",
+    # Values of `compute_score` of qiancheng0/ToolRL's rlla.py, one of each kind of row.
+    [
+        (THINK + lines("5"), lines(PARIS), -3, 1),
+        (THINK + lines("[]"), lines(PARIS), -3, 1),
+        (THINK + lines(PARIS, '{"name": "climate"}'), lines(PARIS), -3 + 6 * 3.5 / 4, 1),
+        (THINK + lines(PARIS, '{"name": "weather"}'), lines(PARIS), -3, 1),
+        ("<think>a</think>b</think>\n" + lines(PARIS), lines(PARIS), 3, 1),
+        (THINK + lines(PARIS) + "\ntail", lines(PARIS), 3, 0),
+        (THINK + "\n" + lines(PARIS), lines(PARIS), 3, 0),
+        (THINK + "<response>a</response>\n<response>b</response>", "<response>x</response>", 0, 0),
+        (THINK.strip(), "<think>x</think>", 0, 1),
+        (THINK + "x", "<think>x</think>", 0, 0),
+    ],
+)
+def test_values_of_toolrl(output, truth, value, form):
+    found = scored("tool_call", (output, {"ground_truth": truth}))
+    assert found.parts["match"].item() == pytest.approx(value, abs=1e-6) and found.parts["format"].item() == form
 
 
 def test_parts_and_bad_truth():

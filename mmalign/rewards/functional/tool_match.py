@@ -6,6 +6,8 @@ With names, parameter names g and values of true calls G and predicted calls P:
     S_max = 1 + Σ_g (1 + |parameters of g|)
     value = S / S_max,  1 where G = P
 
+Values are equal as JSON: true is not 1, which it is to ToolRL's own code.
+
 J is the multiset Jaccard index. ToolRL scales the value to [-3, 3].
 """
 
@@ -23,8 +25,7 @@ from mmalign.rewards.functional.matching import assign
 Call = Mapping[str, Any]  # {"name": str, "parameters": mapping}
 Credit = Literal["fine", "refined", "intermediate", "coarse"]
 
-_THINK = r"<think>.*?</think>"
-_CALLS, _RESPONSE = r"\n<tool_call>\n.*?\n</tool_call>", r"\n<response>.*?</response>"
+_CALLS, _RESPONSE = r"(?:\n<tool_call>\n(?:(?!</?tool_call>).)*\n</tool_call>)+", r"\n<response>.*</response>"
 
 
 def multiset_jaccard(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
@@ -47,7 +48,7 @@ def tool_match(
             not at all; `coarse`: all calls equal or nothing.
         optimal: match repeated tools by the best assignment, not greedily in the order of `truth`.
     """
-    if list(predicted) == list(truth):
+    if same_json(list(predicted), list(truth)):
         return 1.0
     if credit == "coarse":
         return 0.0
@@ -58,14 +59,37 @@ def tool_match(
     return (names + (_optimal(table) if optimal else _greedy(table))) / best
 
 
-def tool_format(output: str, truth: str) -> float:
-    """1 if `output` has the frame that `truth` shows (thinking, then calls, a response, or both), else 0."""
-    wants = ("<tool_call>" in truth, "<response>" in truth)
-    tags = [name for name, wanted in zip(("tool_call", "response"), wants, strict=True) if wanted]
-    if any(output.count(f"<{tag}>") != 1 or output.count(f"</{tag}>") != 1 for tag in tags):
+def tool_format(output: str, calls: bool, response: bool | None = False) -> float:
+    """1 if `output` has ToolRL's frame, else 0: thinking, then calls, a response, or both, each on lines of its own.
+
+    Blanks around it do not count. Tags that the thinking only mentions do not count either, and calls may stand in
+    several blocks: these two ToolRL's own code does not allow.
+
+    Args:
+        output: all of it.
+        calls: the right answer makes calls.
+        response: it holds a `<response>`; None: any text without a call may follow the thinking.
+    """
+    thinking, ended, rest = output.strip().rpartition("</think>")
+    if not ended or not thinking.startswith("<think>"):
         return 0.0
-    pattern = _THINK + (_CALLS if wants[0] else "") + (_RESPONSE if wants[1] else "")
-    return float(re.search(f"^{pattern}$", output, re.DOTALL) is not None)
+    if response is None and not calls:
+        return float("<tool_call>" not in rest)
+    if response and (rest.count("<response>"), rest.count("</response>")) != (1, 1):
+        return 0.0
+    pattern = (_CALLS if calls else "") + (_RESPONSE if response else "")
+    return float(re.fullmatch(pattern, rest, re.DOTALL) is not None)
+
+
+def same_json(first: Any, second: Any) -> bool:
+    """Are two JSON values equal? 1 is 1.0, but true is not 1."""
+    if isinstance(first, bool) or isinstance(second, bool):
+        return first is second
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same_json(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same_json, first, second))
+    return bool(first == second)
 
 
 def _call_score(predicted: Call, truth: Call, credit: Credit) -> float:
@@ -73,10 +97,10 @@ def _call_score(predicted: Call, truth: Call, credit: Credit) -> float:
     if predicted["name"] != truth["name"]:
         return 0.0
     if credit == "intermediate":
-        return float(predicted == truth)
+        return float(same_json(predicted, truth))
     wanted, given = truth["parameters"], predicted["parameters"]
     keys = (_strict if credit == "refined" else multiset_jaccard)(list(wanted), list(given))
-    return keys + sum(1.0 for key, value in wanted.items() if key in given and given[key] == value)
+    return keys + sum(1.0 for key, value in wanted.items() if key in given and same_json(given[key], value))
 
 
 def _strict(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:

@@ -8,7 +8,7 @@
     choices     choice
     json_values json_values
     boxes       boxes_in                             five ways models write boxes
-    calls       tool_calls                           one JSON object a line
+    calls       tool_calls                           JSON objects in <tool_call> blocks
     sql         query, is_ordered
 
 A parser returns what it read or raises `Unreadable`, which a reward turns into PARSE_FAIL. Nothing else may come out of

@@ -9,6 +9,7 @@ too, for such a row is a fault of the data and not of the policy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,22 @@ from mmalign.core.types import Prompt
 def needs_of(reward: Any) -> tuple[str, ...]:
     """The columns that `reward` cannot do without."""
     return tuple(getattr(reward, "needs", ()))
+
+
+def plain_data(value: Any, column: str) -> Any:
+    """A column's lists and objects, also where a table holds them as JSON text, as CSV files must.
+
+    Raises:
+        ValueError: a text that is no JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Prompt.meta['{column}'] is a text that is no JSON ({str(error)[:60]}): {value[:60]!r}"
+        ) from None
 
 
 def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:

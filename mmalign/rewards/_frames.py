@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mmalign.rewards._columns import plain_data
 
 Frame = Literal["pixel", "unit", "per_mille"]
 Layout = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
@@ -39,10 +40,14 @@ def moved(boxes: Float[Tensor, "N 4"], source: Size, target: Size) -> Float[Tens
     return boxes * scale.repeat(2)
 
 
-def size_in(value: Sequence[float] | None, column: str) -> Size | None:
-    """[width, height] from a column; ValueError if it is something else."""
+def size_in(value: Any, column: str) -> Size | None:
+    """[width, height] from a column, also as JSON text; ValueError if it is something else."""
     if value is None:
         return None
-    if len(value) != 2 or not all(isinstance(v, int | float) and 0 < v < float("inf") for v in value):
-        raise ValueError(f"Prompt.meta['{column}'] is [width, height], both positive; found {value!r}")
-    return float(value[0]), float(value[1])
+    size = plain_data(value, column)
+    numbers = isinstance(size, list | tuple) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in size
+    )
+    if not numbers or len(size) != 2 or not all(0 < v < float("inf") for v in size):
+        raise ValueError(f"Prompt.meta['{column}'] is [width, height], both positive; found {str(value)[:60]!r}")
+    return float(size[0]), float(size[1])

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards._columns import plain_data
 from mmalign.rewards._frames import Frame, Layout, Size, corners, extent, moved, size_in
 from mmalign.rewards._rows import Verdict, judge_rows
 from mmalign.rewards.functional import match_boxes, valid_boxes
@@ -29,15 +30,21 @@ class Iou:
     and one that is not makes the answer PARSE_FAIL, as do no box and too many. `parts`: the mean `iou` of matched
     pairs, `precision` and `recall` at IoU 0.5, `surplus` of predicted over true boxes.
 
-    | model | options |
-    |---|---|
-    | Qwen2-VL, InternVL | frame: per_mille |
-    | Qwen2.5-VL, Qwen3-VL (pixels of the picture as it was resized) | frame: pixel, seen_size: column |
-    | Gemini | frame: per_mille, layout: yxyx |
-    | PaliGemma | nothing: its tokens say it |
+    How models write, and who says so:
+
+    | model | options | source |
+    |---|---|---|
+    | Qwen2-VL | frame: per_mille | its makers in QwenLM/Qwen3-VL, issue 866 |
+    | Qwen2.5-VL | frame: pixel, seen_size: column | issues 676 and 866 there: pixels "after processer", as resized |
+    | Qwen3-VL | frame: per_mille | its README ("relative position coordinates") and cookbooks (of 1000) |
+    | InternVL | frame: per_mille | OpenGVLab/InternVL, eval/refcoco/evaluate_grounding.py |
+    | Gemini | frame: per_mille, layout: yxyx | cloud.google.com, Vertex AI, "Bounding box detection" |
+    | PaliGemma | nothing: its tokens say it | google-research/big_vision, proj/paligemma: 1024 steps |
+    | Florence-2 | nothing: its tokens say it | transformers, Florence2PostProcessor: 1000 bins |
 
     Args:
-        column: of `Prompt.meta`: one box, a list of boxes, or of {"bbox": […], "label": …}.
+        column: of `Prompt.meta`: one box, a list of boxes, or of {"bbox": […], "label": …}; also as JSON text, which
+            is what a CSV file holds.
         frame: of the answers: pixel, unit (0 to 1) or per_mille (0 to 1000).
         layout: of the answers.
         truth_frame: of the column.
@@ -80,6 +87,13 @@ class Iou:
         answers = self.frame == "pixel" and self.writing != "loc"
         sized = self.seen_size or answers != (self.truth_frame == "pixel")
         return (self.column, *([self.size] if sized else []), *([self.seen_size] if self.seen_size else []))
+
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where the true boxes or the sizes of a row cannot be read."""
+        size = size_in(prompt.meta.get(self.size), self.size)
+        if self.seen_size:
+            size_in(prompt.meta.get(self.seen_size), self.seen_size)
+        self._truth(prompt.meta[self.column], size)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
@@ -142,8 +156,11 @@ class Iou:
 
     def _truth(self, value: Any, size: Size | None) -> tuple[Float[Tensor, "M 4"], list[str | None]]:
         """The true boxes in their own frame, and their labels."""
+        value = plain_data(value, self.column)
+        if not isinstance(value, dict | list | tuple):
+            raise ValueError(f"Prompt.meta['{self.column}'] holds boxes, found {str(value)[:60]!r}")
         single = isinstance(value, dict) or (len(value) == 4 and not isinstance(value[0], list | tuple | dict))
-        found = [_true_box(box) for box in ([value] if single else value)]
+        found = [_true_box(box, self.column) for box in ([value] if single else value)]
         boxes = torch.tensor([values for values, _ in found], dtype=torch.float64).reshape(-1, 4)
         boxes = corners(boxes, self.truth_layout)
         whole = extent(self.truth_frame, size)
@@ -152,12 +169,16 @@ class Iou:
         return boxes, [label for _, label in found]
 
 
-def _true_box(box: Any) -> tuple[list[float], str | None]:
+def _true_box(box: Any, column: str) -> tuple[list[float], str | None]:
     values = next((box[key] for key in BOX_KEYS if key in box), None) if isinstance(box, dict) else box
-    if values is None or len(values) != 4:
-        raise ValueError(f"a true box is four numbers or an object with {', '.join(BOX_KEYS)}; found {str(box)[:60]}")
+    four = isinstance(values, list | tuple) and len(values) == 4
+    if not four or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):  # type: ignore[union-attr]
+        raise ValueError(
+            f"Prompt.meta['{column}']: a true box is four numbers or an object with one of {', '.join(BOX_KEYS)}; "
+            f"found {str(box)[:60]}"
+        )
     label = next((str(box[key]) for key in LABEL_KEYS if key in box), None) if isinstance(box, dict) else None
-    return [float(v) for v in values], label
+    return [float(v) for v in values], label  # type: ignore[union-attr]
 
 
 def _moved(boxes: Tensor, source: Size | None, target: Size | None) -> Tensor:

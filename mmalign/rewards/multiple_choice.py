@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from mmalign.core.types import Prompt
+from mmalign.rewards._columns import plain_data
 from mmalign.rewards._rule import rule
 from mmalign.rewards._texts import from_data
 from mmalign.rewards.parsing import Where, answer_of, choice, normalized, solution_of
@@ -87,11 +87,7 @@ def _counted(number: int, column: str, count: int, texts: Sequence[str], count_f
 
 def _options(value: Any, column: str) -> tuple[list[str], list[str]]:
     """The words and the labels of the options, [] where there are none."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError(f"Prompt.meta['{column}'] is a text that is no JSON list: {value[:60]!r}") from None
+    value = plain_data(value, column)
     labels: Any = []
     if isinstance(value, Mapping):
         value, labels = value.get("text"), value.get("label") or []

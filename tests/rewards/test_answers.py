@@ -77,7 +77,7 @@ def test_options_by_number(answer, count_from, letter):
         ({"answer": 1, "choices": ["1", "3"]}, {"count_from": 0}, "both an option's number and another option's words"),
         ({"answer": 7, "choices": ["a", "b"]}, {"count_from": 0}, "is 7; 2 options count from 0 to 1"),
         ({"answer": True}, {}, "a letter, words or a number, found 'True'"),
-        ({"answer": "A", "choices": "a cat, a dog"}, {}, "a text that is no JSON list"),
+        ({"answer": "A", "choices": "a cat, a dog"}, {}, "a text that is no JSON"),
         ({"answer": "a bird", "choices": ["a cat", "a dog"]}, {}, "it names none"),
     ],
 )

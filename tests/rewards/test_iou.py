@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops
 
+from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt, Status
 from mmalign.rewards import functional as F
+from mmalign.rewards import load_reward
+from mmalign.rewards._columns import require_columns
 from mmalign.rewards.iou import Iou
+from mmalign.rewards.parsing import Unreadable, boxes_in
 from tests.rewards.asking import one, scored, told
 
 OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE
@@ -165,6 +169,93 @@ def test_other_writings_and_frames():
     assert one("iou", '[{"bbox_2d": [50, 100, 100, 200]}]', meta, seen_size="seen") == (1, OK)
     truth = {"boxes": [0.25, 0.25, 0.25, 0.25]}
     assert one("iou", "[250,250,500,500]", truth, frame="per_mille", truth_frame="unit", truth_layout="xywh") == (1, OK)
+
+
+# A picture of 2000 × 1000 with the box [500, 250, 1000, 500], as each family writes it; the documented options.
+FAMILIES = {
+    "Qwen2-VL": ("<|box_start|>(250,250),(500,500)<|box_end|>", {"frame": "per_mille"}),
+    "Qwen2.5-VL": ('[{"bbox_2d": [350, 175, 700, 350], "label": "cat"}]', {"frame": "pixel", "seen_size": "seen"}),
+    "Qwen3-VL": ('[{"bbox_2d": [250, 250, 500, 500], "label": "cat"}]', {"frame": "per_mille"}),
+    "InternVL": ("<ref>cat</ref><box>[[250, 250, 500, 500]]</box>", {"frame": "per_mille"}),
+    "Gemini": ('[{"box_2d": [250, 250, 500, 500], "label": "cat"}]', {"frame": "per_mille", "layout": "yxyx"}),
+    "PaliGemma": ("<loc0256><loc0256><loc0512><loc0512> cat", {}),
+    "Florence-2": ("cat<loc_250><loc_250><loc_500><loc_500>", {}),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_documented_options_of_a_family_read_its_boxes(family):
+    said, options = FAMILIES[family]
+    meta = {"boxes": [500, 250, 1000, 500], "size": [2000, 1000], "seen": [1400, 700]}
+    # Florence-2 means the middle of a bin, half a thousandth on.
+    expected = pytest.approx(1, abs=0.01) if family == "Florence-2" else 1
+    assert one("iou", said, meta, labels=False, **options) == (expected, OK)
+
+    row = next(
+        line for line in Iou.__doc__.splitlines() if line.strip().startswith("|") and family in line.split("|")[1]
+    )
+    written = row.split("|")[2]
+    for option, value in options.items():
+        assert f"{option}: {'column' if option == 'seen_size' else value}" in written
+
+
+def test_the_tall_box_of_a_family_that_writes_y_first():
+    meta = {"boxes": [200, 500, 400, 1000], "size": [2000, 1000]}
+    for family, said in (
+        ("Gemini", '{"box_2d": [500, 100, 1000, 200]}'),
+        ("PaliGemma", "<loc0512><loc0102><loc1023><loc0205>"),
+    ):
+        assert one("iou", said, meta, **FAMILIES[family][1])[0] > 0.97
+    assert one("iou", "x<loc_100><loc_500><loc_200><loc_999>", meta)[0] > 0.97
+
+
+def test_qwen2_5_vl_sees_the_size_that_its_processor_makes():
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    height, width = smart_resize(1000, 2000, factor=28)
+    meta = {"boxes": [500, 250, 1000, 500], "size": [2000, 1000], "seen": [width, height]}
+    said = json.dumps([width / 4, height / 4, width / 2, height / 2])
+    assert one("iou", said, meta, seen_size="seen") == (1, OK)
+
+
+def test_florence_tokens_as_transformers_reads_them():
+    from transformers.models.florence2.processing_florence2 import Florence2PostProcessor
+
+    peer = object.__new__(Florence2PostProcessor)
+    peer.quantize_bins = (1000, 1000)
+    bins = [[52, 332, 932, 774], [0, 0, 999, 999]]
+    text = "a car<loc_52><loc_332><loc_932><loc_774>, all<loc_0><loc_0><loc_999><loc_999>"
+    found = boxes_in(text)
+    exact = peer.dequantize(torch.tensor(bins), (2_000_000, 1_000_000)) / torch.tensor([2e6, 1e6, 2e6, 1e6])
+    torch.testing.assert_close(torch.tensor([box.values for box in found]), exact.float(), atol=1e-6, rtol=0)
+    assert [box.label for box in found] == ["a car", "all"]
+    with pytest.raises(Unreadable, match="four <loc_…> tokens, found 3"):
+        boxes_in("x<loc_1><loc_2><loc_3>")
+
+
+def test_boxes_and_sizes_as_text_from_csv():
+    meta = {"boxes": "[[0, 0, 10, 10]]", "size": "[100, 100]"}
+    for boxes in ("[0, 0, 10, 10]", '[{"bbox": [0, 0, 10, 10], "label": "cat"}]', '{"bbox_2d": [0, 0, 10, 10]}'):
+        assert one("iou", "[0,0,100,100]", meta | {"boxes": boxes}, frame="per_mille") == (1, OK)
+
+
+@pytest.mark.parametrize(
+    "meta, why",
+    [
+        ({"boxes": "0 0 10 10"}, "a text that is no JSON"), ({"boxes": [5, 5, 1, 1]}, "invalid box for its frame"),
+        ({"boxes": [0, 0, 1]}, "a true box is four numbers"), ({"boxes": ["0", "0", "1",
+        "1"]}, "a true box is four numbers"),
+        ({"boxes": 7}, "holds boxes, found '7'"), ({"boxes": [None]}, "a true box is four numbers"),
+        ({"boxes": [{"x": 1}]}, "an object with one of bbox_2d"), ({"boxes": [0, 0, 1, 1], "size": "big"}, "no JSON"),
+        ({"boxes": [0, 0, 1, 1], "size": [0, 5]}, "both positive"), ({"boxes": [0, 0, 1, float("nan")]}, "invalid box"),
+        ({"boxes": [0, 0, 999, 999], "size": [640, 480]}, "invalid box for its frame"), ({"boxes": 4.5}, "holds boxes"),
+        ({"boxes": [0, 0, True, 1]}, "a true box is four numbers"), ({"boxes": "[" * 100_000}, "no JSON"),
+    ],
+)  # fmt: skip
+def test_true_boxes_that_cannot_be_read_stop_the_run(meta, why):
+    with pytest.raises(DataError, match=f"rewards.a: Prompt.meta.*{why}"):
+        require_columns({"rewards.a": load_reward("iou")}, told(("", meta)).prompts)
+    assert one("iou", "[0,0,1,1]", meta)[1] is ERROR
 
 
 def test_a_wrong_frame_says_so():

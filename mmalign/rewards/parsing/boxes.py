@@ -2,9 +2,10 @@
 
 | writing | example | used by |
 |---|---|---|
-| json | `[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}]`, `[10, 20, 30, 40]` | Qwen2.5-VL, Gemini, InternVL |
+| json | `[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}]`, `[10, 20, 30, 40]` | Qwen2.5-VL, Qwen3-VL, Gemini |
 | tags | `<ref>cat</ref><box>[[10, 20, 30, 40]]</box>`, `<|box_start|>(1,2),(3,4)<|box_end|>` | InternVL, Qwen-VL |
 | loc | `<loc0256><loc0128><loc0768><loc0512> cat`: y1 x1 y2 x2 in 1/1024 | PaliGemma |
+| loc | `cat<loc_128><loc_256><loc_512><loc_768>`: x1 y1 x2 y2, middles of thousandths | Florence-2 |
 | brackets | four numbers in brackets anywhere in prose | everything else |
 """
 
@@ -31,6 +32,9 @@ _END = {"ref": "</ref>", "box": "</box>", "|object_ref_start|": "<|object_ref_en
 _SEPARATORS = re.compile(r"[\s\[\](),;]+")
 _LOC = re.compile(r"<loc(\d{1,4})>", re.ASCII)
 _LOC_STEPS = 1024
+# Florence-2's tokens, of 1000 bins whose middle is meant (transformers' Florence2PostProcessor.dequantize).
+_BIN = re.compile(r"([^<>]*)((?:<loc_\d{1,3}>)+)", re.ASCII)
+_BINS = 1000
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ def _tags(text: str) -> list[FoundBox]:
 
 
 def _loc(text: str) -> list[FoundBox]:
+    if "<loc_" in text:
+        return _bins(text)
     steps = [(int(m[1]), m.end()) for m in _LOC.finditer(text)]
     if not steps or len(steps) % 4:
         raise Unreadable(f"a box is four <loc…> tokens, found {len(steps)}")
@@ -129,6 +135,17 @@ def _loc(text: str) -> list[FoundBox]:
         label = text[steps[i + 3][1] :].partition("<")[0].strip(" ;\n") or None
         found.append(FoundBox((x1, y1, x2, y2), label, unit=True))
     return found
+
+
+def _bins(text: str) -> list[FoundBox]:
+    found = []
+    for run in _BIN.finditer(text):
+        at = [(int(number) + 0.5) / _BINS for number in re.findall(r"\d+", run[2])]
+        if len(at) % 4:
+            raise Unreadable(f"a box is four <loc_…> tokens, found {len(at)}")
+        label = run[1].strip(" ;,\n") or None
+        found += [FoundBox(_four(at[i : i + 4]), label, unit=True) for i in range(0, len(at), 4)]
+    return _some(found, "loc")
 
 
 def _brackets(text: str) -> list[FoundBox]:

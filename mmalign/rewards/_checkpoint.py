@@ -41,14 +41,34 @@ def stamp(place: Path | None) -> Stamp:
     return tuple(sorted((file.name, file.stat().st_mtime_ns) for file in files))
 
 
-def weights_digest(name: str, files: Iterable[Path], preprocessing: str) -> str:
-    """Names the weights by their bytes (by `name` where they are not local) and the preprocessing, on every machine."""
+def weights_digest(name: str, files: Iterable[Path], preprocessing: str, beside: str = "") -> str:
+    """Names the weights by their bytes (by `name` where they are not local) and how they are read, on every machine.
+
+    `preprocessing` names how inputs are prepared, `beside` configuration and tokenizer (`beside_digest`).
+    """
     files = tuple(files)
     digest = hashlib.sha256(f"{name} {preprocessing}".encode() if not files else b"")
     for file in files:
         found = file.stat()
         digest.update(_read_once(file, found.st_mtime_ns, found.st_size))
+    digest.update(beside.encode())
     return f"{digest.hexdigest()[:16]}-{preprocessing}"
+
+
+_BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # configuration, tokenizer, template, processor
+_UNREAD = ("provenance.json", "README.txt", "LICENSE.txt")  # by any model
+
+
+def beside_digest(*folders: Path | None) -> str:
+    """Names what lies beside weights and changes their answers: configuration, tokenizer, chat template."""
+    digest, found = hashlib.sha256(), False
+    for folder in folders:
+        if folder is None or not folder.is_dir():
+            continue
+        for file in sorted({file for pattern in _BESIDE for file in folder.glob(pattern) if file.name not in _UNREAD}):
+            digest.update(f"{file.name} ".encode() + _read_once(file, file.stat().st_mtime_ns, file.stat().st_size))
+            found = True
+    return digest.hexdigest()[:16] if found else ""
 
 
 @lru_cache(maxsize=256)

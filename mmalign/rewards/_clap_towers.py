@@ -24,17 +24,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio
 from mmalign.media.mel import LogMel
-from mmalign.rewards._checkpoint import Stamp, local_or_hub, preprocessor_config, stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import (
+    Stamp,
+    beside_digest,
+    local_or_hub,
+    preprocessor_config,
+    stamp,
+    weight_files,
+    weights_digest,
+)
 from mmalign.rewards._clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import Fill, by_rows, means, waves, windows
+from mmalign.rewards._tokens import Tokens, whole_length
 
 ClapBackend = Literal["auto", "transformers", "laion"]
 _ORIGINAL = (".pt", ".safetensors")
@@ -45,6 +55,7 @@ PROBES = (
     "heavy rain falls on a tin roof",
     "a crowd cheers while drums play",
 )
+_TRAINED_ON = 77  # tokens of a text that laion-clap reads
 _COLLAPSED = 0.98  # mean cosine of the probes: collapsed towers measured above .999, sound ones below .6
 
 
@@ -94,11 +105,14 @@ class ClapTowers:
     encode_waves: Callable[[Tensor], Tensor]
     encode_texts: Callable[[list[str], torch.device], Tensor]
     name: str
+    limit: TextLimit
     files: tuple[Path, ...] = ()
+    beside: str = ""  # digest of configuration and tokenizer
+    mel: LogMel | None = None  # the front end, where it is ours
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        self._texts = KeptTexts(self.encode_texts)
+        self._texts = KeptTexts(self.encode_texts, self.limit)
 
     def windows(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
@@ -123,8 +137,10 @@ class ClapTowers:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names weights, front end and windows; the same on every machine."""
-        return weights_digest(self.name, self.files, f"{self.rate}-{self.length}-{self.hop}-{self.fill}")
+        """Names weights, configuration, tokenizer, front end and windows; the same on every machine."""
+        return weights_digest(
+            self.name, self.files, f"{self.rate}-{self.length}-{self.hop}-{self.fill}", f"{self.beside} {self.mel}"
+        )
 
 
 def load_clap(source: ClapSource) -> ClapTowers:
@@ -146,10 +162,10 @@ def _loaded(source: ClapSource, stamp: Stamp) -> ClapTowers:
 
 
 def _transformers(source: ClapSource) -> ClapTowers:
-    from transformers import AutoTokenizer, ClapModel
+    from transformers import ClapModel
 
     name = str(source.place or source.checkpoint)
-    beside = source.processor or (_ROBERTA if source.original else name)
+    beside = _beside(source)
     if source.original:
         model: Any = as_clap_model(read_original(Path(name)))
     else:
@@ -157,8 +173,8 @@ def _transformers(source: ClapSource) -> ClapTowers:
     model.eval()
     config = preprocessor_config(beside, "feature_extractor")
     fused = bool(model.config.audio_config.enable_fusion)
-    mel = mel_of(config)
-    tokenizer = AutoTokenizer.from_pretrained(beside)
+    mel = mel_of(config, fused)
+    tokens = _tokens(source, stamp(source.place))
     length = int(config.get("max_length_s", 10) * mel.rate)
 
     def encode_waves(part: Tensor) -> Tensor:
@@ -171,10 +187,8 @@ def _transformers(source: ClapSource) -> ClapTowers:
         return model.get_audio_features(features, is_longer=longer).pooler_output  # type: ignore[no-any-return]
 
     def encode_texts(texts: list[str], device: torch.device) -> Tensor:
-        limit = model.config.text_config.max_position_embeddings - model.config.text_config.pad_token_id - 1
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        return model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output  # type: ignore[no-any-return]
+        given = {name: value.to(device) for name, value in tokens(texts).items()}
+        return model.get_text_features(**given).pooler_output  # type: ignore[no-any-return]
 
     towers = ClapTowers(
         module=model,
@@ -184,12 +198,54 @@ def _transformers(source: ClapSource) -> ClapTowers:
         fill=config.get("padding", "repeatpad"),
         encode_waves=encode_waves,
         encode_texts=encode_texts,
-        name=f"transformers {source.checkpoint} {mel}",
+        name=f"transformers {source.checkpoint}",
+        limit=tokens.limit,
         files=(source.place,) if source.original and source.place else weight_files(source.place),
+        beside=beside_digest(
+            None if source.original else source.place, local_path(source.processor) if source.processor else None
+        ),
+        mel=mel,
         scale=float(model.logit_scale_a.detach().exp()),
     )
-    require_apart(towers, probes_for(tokenizer))
+    require_apart(towers, tokens.probes)
     return towers
+
+
+def text_limit(source: ClapSource) -> TextLimit:
+    """How much of a text the tower reads; loads its tokenizer only."""
+    if source.backend == "laion":
+        return load_clap(source).limit  # laion-clap loads both
+    return _tokens(source, stamp(source.place)).limit
+
+
+def _beside(source: ClapSource) -> str:
+    """Where tokenizer and preprocessing are."""
+    return source.processor or (_ROBERTA if source.original else str(source.place or source.checkpoint))
+
+
+class _ClapTokens(Tokens):
+    """With `probes`, unrelated captions of its own words."""
+
+    probes: Sequence[str] = PROBES
+
+
+@lru_cache(maxsize=8)
+def _tokens(source: ClapSource, stamp: Stamp) -> _ClapTokens:
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(_beside(source))
+    room = _TRAINED_ON
+    if not source.original:
+        text = AutoConfig.from_pretrained(str(source.place or source.checkpoint)).text_config
+        room = min(text.max_position_embeddings - text.pad_token_id - 1, tokenizer.model_max_length)
+
+    def made(texts: list[str]) -> dict[str, Tensor]:
+        given = tokenizer(texts, padding=True, truncation=True, max_length=room, return_tensors="pt")
+        return {name: given[name] for name in ("input_ids", "attention_mask")}
+
+    found = _ClapTokens(f"CLAP {source.checkpoint}", made, lambda text: whole_length(tokenizer, text), room)
+    found.probes = probes_for(tokenizer)
+    return found
 
 
 def _laion(source: ClapSource) -> ClapTowers:
@@ -203,6 +259,7 @@ def _laion(source: ClapSource) -> ClapTowers:
         encode_waves=encode_waves,
         encode_texts=encode_texts,
         name=f"laion {source.checkpoint}",
+        limit=TextLimit(f"CLAP {source.checkpoint}", lambda text: whole_length(module.tokenize, text), _TRAINED_ON),
         files=(source.place,) if source.place else (),
         scale=float(module.model.logit_scale_a.detach().exp()),
     )
@@ -210,8 +267,12 @@ def _laion(source: ClapSource) -> ClapTowers:
     return towers
 
 
-def mel_of(config: dict[str, Any]) -> LogMel:
-    """The front end that a ClapFeatureExtractor's configuration describes; its filters follow `truncation`."""
+def mel_of(config: dict[str, Any], fused: bool) -> LogMel:
+    """The front end that a ClapFeatureExtractor's configuration describes, with the filters that the weights heard.
+
+    Those follow the weights, `fused` or not, whichever variant's processor is at hand: laion-clap gives fused models
+    torchaudio's spectrogram (HTK's scale) and has torchlibrosa's (Slaney's) in the others.
+    """
     return LogMel(
         rate=config.get("sampling_rate", 48_000),
         n_fft=config.get("fft_window_size", 1024),
@@ -219,7 +280,7 @@ def mel_of(config: dict[str, Any]) -> LogMel:
         bands=config.get("feature_size", 64),
         low=float(config.get("frequency_min", 0)),
         high=float(config.get("frequency_max", 14_000)),
-        scale="htk" if config.get("truncation", "fusion") == "fusion" else "slaney",
+        scale="htk" if fused else "slaney",
     )
 
 

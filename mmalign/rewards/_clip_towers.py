@@ -12,6 +12,7 @@ Weights are safetensors only. A loaded tower is shared by every reward that name
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -23,18 +24,27 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
-from mmalign.rewards._checkpoint import Stamp, local_or_hub, preprocessor_config, stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import (
+    Stamp,
+    beside_digest,
+    local_or_hub,
+    preprocessor_config,
+    stamp,
+    weight_files,
+    weights_digest,
+)
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._open_clip_names import require_known
 from mmalign.rewards._pixels import PixelPreprocess
 from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards._tokens import Tokens, whole_length
 
 Backend = Literal["auto", "open_clip", "transformers"]
-_AT_ONCE = 256  # texts
 
 
 @dataclass(frozen=True)
@@ -85,20 +95,21 @@ class Towers:
     """A frozen CLIP: `images` and `texts` give features (not normalised), `scale` is exp(logit_scale).
 
     It computes on an accelerator where there is one; features come back to their inputs' device. Texts are encoded
-    once each and kept.
+    once each, by themselves, and kept. Calls change nothing that is shared: any number of threads may make them.
     """
 
     module: Any  # an nn.Module with `logit_scale`
     preprocess: PixelPreprocess
-    tokenize: Callable[[list[str]], dict[str, Tensor]]
+    tokenize: Tokens
     encode_image: Callable[[Tensor], Tensor]
     encode_text: Callable[[dict[str, Tensor]], Tensor]
     pool_text: Callable[[dict[str, Tensor]], Tensor]  # the same before the projection to the shared space
     name: str
     files: tuple[Path, ...] = ()
+    beside: str = ""  # digest of configuration and tokenizer
 
     def __post_init__(self) -> None:
-        self._texts = KeptTexts(self._encoded)
+        self._texts = KeptTexts(self._encoded, self.tokenize.limit)
 
     def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B D"]:
         """Unit features of pictures in [0, 1], float32, with gradient to the pixels where they carry it."""
@@ -116,9 +127,10 @@ class Towers:
     def pooled_texts(self, texts: Sequence[str]) -> Float[Tensor, "B W"]:
         """What the text tower makes of texts before its projection, float32, not normalised; on its device."""
         device = self.module.logit_scale.device
-        parts = [list(texts[i : i + _AT_ONCE]) for i in range(0, len(texts), _AT_ONCE)]
         with torch.autocast(device.type, enabled=False):
-            rows = [self.pool_text({k: v.to(device) for k, v in self.tokenize(part).items()}) for part in parts]
+            rows = [self.pool_text({k: v.to(device) for k, v in self.tokenize([text]).items()}) for text in texts]
+        for text in texts:
+            self.tokenize.limit.note(text)
         return torch.cat(rows).float()
 
     def _encoded(self, texts: list[str], device: torch.device) -> Tensor:
@@ -131,8 +143,8 @@ class Towers:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names the weights by their bytes and the preprocessing; the same on every machine."""
-        return weights_digest(self.name, self.files, self.preprocess.digest)
+        """Names weights, configuration, tokenizer (their bytes) and preprocessing; the same on every machine."""
+        return weights_digest(self.name, self.files, self.preprocess.digest, self.beside)
 
 
 def load_towers(source: Source) -> Towers:
@@ -153,40 +165,84 @@ def _loaded(source: Source, stamp: Stamp) -> Towers:
     return towers
 
 
+def text_limit(source: Source) -> TextLimit:
+    """How much of a text the tower reads; loads its tokenizer only."""
+    return _tokens(source, stamp(source.folder)).limit
+
+
+@lru_cache(maxsize=8)
+def _tokens(source: Source, stamp: Stamp) -> Tokens:
+    return _open_clip_tokens(source) if source.reader == "open_clip" else _transformers_tokens(source)
+
+
+def _open_clip_name(source: Source) -> str:
+    return f"local-dir:{source.folder.resolve()}" if source.folder else source.checkpoint or source.model
+
+
 def _open_clip(source: Source) -> Towers:
     import open_clip
 
-    folder = source.folder
-    name = f"local-dir:{folder.resolve()}" if folder else source.checkpoint or source.model
-    files = weight_files(folder)
-    model = open_clip.create_model(name, pretrained=source.pretrained or None, require_pretrained=True)
-    tokenizer = open_clip.get_tokenizer(name)
+    files = weight_files(source.folder)
+    model = open_clip.create_model(
+        _open_clip_name(source), pretrained=source.pretrained or None, require_pretrained=True
+    ).eval()
+    bare = _unprojected(model)
     return Towers(
         module=model,
         preprocess=PixelPreprocess.of_open_clip(open_clip.get_model_preprocess_cfg(model)),
-        tokenize=lambda texts: {"ids": tokenizer(texts)},
+        tokenize=_tokens(source, stamp(source.folder)),
         encode_image=model.encode_image,
         encode_text=lambda tokens: model.encode_text(tokens["ids"]),
-        pool_text=lambda tokens: _before_projection(model, tokens["ids"]),
+        pool_text=lambda tokens: bare(tokens["ids"]),
         name=f"open_clip {source.checkpoint or source.model} {source.pretrained}",
         files=files,
+        beside=beside_digest(source.folder),
     )
 
 
-def _before_projection(model: Any, ids: Tensor) -> Tensor:
-    """open_clip projects inside `encode_text`, wherever its text tower keeps the projection."""
+def _open_clip_tokens(source: Source) -> Tokens:
+    import open_clip
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = open_clip.get_tokenizer(_open_clip_name(source))
+
+    def count(text: str) -> int:
+        if isinstance(tokenizer, SimpleTokenizer):
+            return len(tokenizer.encode(text)) + 2  # its start and its end
+        return whole_length(tokenizer.tokenizer, tokenizer.clean_fn(text))
+
+    reader = f"CLIP {source.checkpoint or source.model}"
+    return Tokens(reader, lambda texts: {"ids": tokenizer(texts)}, count, int(tokenizer.context_length))
+
+
+def _unprojected(model: Any) -> Callable[[Tensor], Tensor]:
+    """ids → features before the projection, which open_clip applies within `encode_text`.
+
+    By a second view of the model, with the same weights and without the projection: the model itself is shared.
+    """
     tower = getattr(model, "text", model)
     if not hasattr(tower, "text_projection"):
-        raise CapabilityError(f"a text tower of {type(tower).__name__} shows no features before its projection.")
-    projection, tower.text_projection = tower.text_projection, None
-    try:
-        return model.encode_text(ids)  # type: ignore[no-any-return]
-    finally:
-        tower.text_projection = projection
+
+        def refuse(ids: Tensor) -> Tensor:
+            raise CapabilityError(f"a text tower of {type(tower).__name__} shows no features before its projection.")
+
+        return refuse
+    bare = _view(tower, text_projection=None)
+    whole = bare if tower is model else _view(model, text=bare)
+    return lambda ids: whole.encode_text(ids, normalize=False)  # type: ignore[no-any-return]
+
+
+def _view(module: Any, **other: Any) -> Any:
+    """`module` with other parts, of the same weights, itself unchanged; moving either moves the other's."""
+    view = copy.copy(module)
+    view._parameters, view._modules = dict(module._parameters), dict(module._modules)
+    for name, value in other.items():
+        setattr(view, name, value)
+    return view
 
 
 def _transformers(source: Source) -> Towers:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
     folder = source.folder
     files = weight_files(folder)
@@ -195,19 +251,27 @@ def _transformers(source: Source) -> Towers:
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise DataError(f"{name}: a {type(model).__name__} has no image and text features; not a CLIP-family model.")
     beside = source.processor or name
-    tokenizer = AutoTokenizer.from_pretrained(beside)
-    length = model.config.text_config.max_position_embeddings
-
-    def tokens(texts: list[str]) -> dict[str, Tensor]:
-        return dict(tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"))
-
     return Towers(
         module=model,
         preprocess=PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), beside),
-        tokenize=tokens,
+        tokenize=_tokens(source, stamp(source.folder)),
         encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
         encode_text=lambda given: model.get_text_features(**given).pooler_output,
         pool_text=lambda given: model.text_model(**given).pooler_output,
         name=f"transformers {source.checkpoint}",
         files=files,
+        beside=beside_digest(folder, local_path(source.processor) if source.processor else None),
     )
+
+
+def _transformers_tokens(source: Source) -> Tokens:
+    from transformers import AutoConfig, AutoTokenizer
+
+    name = str(source.folder or source.checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(source.processor or name)
+    room = AutoConfig.from_pretrained(name).text_config.max_position_embeddings
+
+    def made(texts: list[str]) -> dict[str, Tensor]:
+        return dict(tokenizer(texts, padding="max_length", truncation=True, max_length=room, return_tensors="pt"))
+
+    return Tokens(f"CLIP {source.checkpoint}", made, lambda text: whole_length(tokenizer, text), room)

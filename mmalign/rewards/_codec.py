@@ -27,7 +27,7 @@ from mmalign.core.device import fastest
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio, Rollout
-from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import channelled, filled, spread
@@ -90,7 +90,9 @@ def _loaded(kind: Kind, checkpoint: str, stamp: Stamp) -> Codec:
     with quiet_random():
         module, encode, rate, channels, hop = _READERS[kind](checkpoint, folder)
     module.eval().requires_grad_(False).to(fastest())
-    digest = weights_digest(f"{kind} {checkpoint}", weight_files(folder), f"{kind}-{rate}-{channels}")
+    digest = weights_digest(
+        f"{kind} {checkpoint}", weight_files(folder), f"{kind}-{rate}-{channels}", beside_digest(folder)
+    )
     return Codec(module, encode, rate, channels, 4 * hop, digest)
 
 

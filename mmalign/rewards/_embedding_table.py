@@ -43,8 +43,8 @@ class EmbeddingTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the matrix."""
-        return hashlib.sha256(self.matrix.numpy().tobytes()).hexdigest()[:16]
+        """Of the matrix and the tokenizer."""
+        return hashlib.sha256(self.matrix.numpy().tobytes() + self.tokenizer.to_str().encode()).hexdigest()[:16]
 
     def rows(self, text: str) -> Float[Tensor, "N D"]:
         """One row per token; special tokens, punctuation and blanks are left out."""

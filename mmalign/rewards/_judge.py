@@ -24,7 +24,7 @@ from mmalign.core.files import local_path
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards._answer_words import AnswerWords, answer_words
-from mmalign.rewards._checkpoint import stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._shared_prefix import Cut, behind_prefixes
 from mmalign.rewards.functional import yes_no_margin
@@ -32,7 +32,6 @@ from mmalign.rewards.functional import yes_no_margin
 Make = Callable[..., Any]
 _LOADED: WeakValueDictionary[str, Any] = WeakValueDictionary()  # adapters, by what they were made of
 _ALIKE = 200  # characters: texts that begin so are forwarded together as far as they agree
-_BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # tokenizer, template, processor
 
 
 @dataclass
@@ -123,9 +122,7 @@ class Judge:
     def fingerprint(self) -> str:
         """Of weights, tokenizer, template and processor; of a Hub model, its name."""
         folder = local_path(self.checkpoint)
-        beside = sorted({file for pattern in _BESIDE for file in folder.glob(pattern)}) if folder else []
-        read = hashlib.sha256(b"".join(file.read_bytes() for file in beside)).hexdigest()[:16]
-        return weights_digest(self.checkpoint, weight_files(folder), read)
+        return weights_digest(self.checkpoint, weight_files(folder), "judge", beside_digest(folder))
 
     @torch.no_grad()
     def __call__(self, questions: Sequence[Prompt]) -> Answers:

@@ -1,7 +1,12 @@
-"""Features of texts, each distinct one encoded once and kept."""
+"""Features of texts, each distinct one encoded once, by itself, and kept.
+
+By itself: arithmetic on batches of another size or another padding differs in the last bits. So a text's features are
+the same bits whatever it is asked with, in whatever order, and in a resumed run, whose memory is empty.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,27 +16,40 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_KEPT, _AT_ONCE = 8192, 256
+from mmalign.core.cuts import TextLimit
+
+_KEPT = 8192
 
 
 @dataclass
 class KeptTexts:
-    """`encode(texts, device) -> (N, D)` with a memory of unit rows; the oldest are forgotten first."""
+    """`encode([text], device) -> (1, D)` with a memory of unit rows; the oldest are forgotten first. Safe in threads.
+
+    `limit` says and counts what is not read of a text.
+    """
 
     encode: Callable[[list[str], torch.device], Tensor]
+    limit: TextLimit | None = None
     _rows: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features, float32, on `device`."""
-        device = torch.device(device)
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._rows]
-        for start in range(0, len(fresh), _AT_ONCE):
-            some = fresh[start : start + _AT_ONCE]
-            with torch.autocast(device.type, enabled=False):
-                features = normalize(self.encode(some, device).float(), dim=1)
-            self._rows.update(zip(some, features, strict=True))
-        rows = torch.stack([self._rows[text].to(device) for text in texts])
-        while len(self._rows) > _KEPT:
-            self._rows.popitem(last=False)
-        return rows
+        device, distinct = torch.device(device), list(dict.fromkeys(texts))
+        with self._lock:
+            found = {text: self._rows[text] for text in distinct if text in self._rows}
+        fresh = {text: self._row(text, device) for text in distinct if text not in found}
+        with self._lock:
+            self._rows.update(fresh)
+            while len(self._rows) > _KEPT:
+                self._rows.popitem(last=False)
+        found |= fresh
+        if self.limit is not None:
+            for text in distinct:
+                self.limit.note(text)
+        return torch.stack([found[text].to(device) for text in texts])
+
+    def _row(self, text: str, device: torch.device) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            return normalize(self.encode([text], device).float(), dim=1)[0]

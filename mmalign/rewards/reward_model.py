@@ -11,7 +11,7 @@ import torch
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards._checkpoint import weights_digest
+from mmalign.rewards._checkpoint import beside_digest, weights_digest
 
 __all__ = ["RewardModel"]
 
@@ -81,10 +81,11 @@ class RewardModel:
         return frozenset({self.policy.modality})
 
     def fingerprint(self) -> str:
-        """Of the weights, where they are local."""
+        """Of weights, configuration and tokenizer, where they are local."""
         folder = local_path(self.model)
         files = sorted(folder.rglob("*.safetensors")) if folder is not None else []
-        return weights_digest(f"{self.model} {self.revision}", files, "reward_model")
+        folders = dict.fromkeys([folder, *(file.parent for file in files)])
+        return weights_digest(f"{self.model} {self.revision}", files, "reward_model", beside_digest(*folders))
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

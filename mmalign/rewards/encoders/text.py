@@ -17,9 +17,10 @@ from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Rollout
-from mmalign.rewards._checkpoint import Stamp, stamp, weight_files, weights_digest
+from mmalign.rewards._checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards._tokens import Tokens, whole_length
 
 __all__ = ["TextEncoder"]
 
@@ -44,7 +45,7 @@ class TextEncoder:
         pooling: over tokens: `mean`, the `first` (BERT's CLS), the `last` (language models); `auto`: what a
             sentence-transformers folder says, else `mean`.
         prefix: put before every text, as "query: " for E5.
-        tokens: of a text that are read; the rest is cut off.
+        tokens: of a text that are read; the rest is cut off, said and counted.
     """
 
     checkpoint: str
@@ -74,9 +75,9 @@ class TextEncoder:
         return self.kept(texts, fastest())
 
     def fingerprint(self) -> str:
-        """Of weights and the way they are read."""
-        read = f"{self._pooling}-{self.tokens}-{self.prefix!r}"
-        return weights_digest(self.checkpoint, weight_files(local_path(self.checkpoint)), read)
+        """Of weights, configuration and tokenizer, and the way they are read."""
+        read, folder = f"{self._pooling}-{self.tokens}-{self.prefix!r}", local_path(self.checkpoint)
+        return weights_digest(self.checkpoint, weight_files(folder), read, beside_digest(folder))
 
     @property
     def _pooling(self) -> str:
@@ -115,19 +116,21 @@ def _loaded(checkpoint: str, pooling: str, prefix: str, tokens: int, stamp: Stam
         tokens, getattr(model.config, "max_position_embeddings", tokens) or tokens, tokenizer.model_max_length
     )
 
+    read = Tokens(
+        f"encoder {checkpoint}",
+        lambda texts: dict(
+            tokenizer([prefix + text for text in texts], truncation=True, max_length=longest, return_tensors="pt")
+        ),
+        lambda text: whole_length(tokenizer, prefix + text),
+        longest,
+    )
+
     def encode(texts: list[str], device: torch.device) -> Tensor:
-        given = tokenizer(
-            [prefix + text for text in texts],
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=longest,
-            return_tensors="pt",
-        ).to(device)
+        given = {name: value.to(device) for name, value in read(texts).items()}
         states = model.to(device)(**given).last_hidden_state.float()
         return _pooled(states, given["attention_mask"].bool(), pooling)
 
-    return KeptTexts(encode)
+    return KeptTexts(encode, read.limit)
 
 
 def _pooled(states: Float[Tensor, "B T D"], mask: Tensor, pooling: str) -> Float[Tensor, "B D"]:

@@ -1,0 +1,94 @@
+"""Texts that a model reads only in part: never in silence. The first is said, all are counted.
+
+Whoever reads a text (a text tower, a judge, a generator's encoder) says here where it ends before the text does.
+Whoever asks for numbers of a stretch of work (`counting_cuts`) is told how many texts that were.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+_OPEN: ContextVar[tuple[Cuts, ...]] = ContextVar("cuts", default=())
+_SAID: set[tuple[str, int]] = set()
+_LOCK = threading.Lock()
+
+
+@dataclass
+class Cuts:
+    """The different texts that were read in part, by who read them."""
+
+    texts: set[tuple[str, str]] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class TextLimit:
+    """How much of a text is read: `room` of its `count(text)` tokens, those at its ends included.
+
+    `reader` names the model for messages, `advice` what can be done.
+    """
+
+    reader: str
+    count: Callable[[str], int]
+    room: int
+    advice: str = "shorten it"
+
+    def note(self, text: str) -> None:
+        """Say and count `text` if it is read in part."""
+        if (tokens := self.count(text)) > self.room:
+            note_cut(self.reader, text, tokens, self.room, self.advice)
+
+    def summary(self, texts: Sequence[str]) -> str | None:
+        """One sentence about those of `texts` that are read in part, None if all are read whole."""
+        distinct = list(dict.fromkeys(texts))
+        lengths = [(text, tokens) for text in distinct if (tokens := self.count(text)) > self.room]
+        if not lengths:
+            return None
+        longest, tokens = max(lengths, key=lambda found: found[1])
+        return (
+            f"{self.reader} reads {self.room} tokens of a text, and {len(lengths)} of {len(distinct)} different "
+            f"prompts are longer: their ends are not seen. The longest has {tokens}: '{shown(longest)}'. "
+            f"{_sentence(self.advice)}"
+        )
+
+
+@contextmanager
+def counting_cuts() -> Iterator[Cuts]:
+    """Inside it, texts that are read in part are counted in what it gives; in this thread."""
+    found = Cuts()
+    token = _OPEN.set((*_OPEN.get(), found))
+    try:
+        yield found
+    finally:
+        _OPEN.reset(token)
+
+
+def note_cut(reader: str, text: str, tokens: int, room: int, advice: str = "shorten it") -> None:
+    """Count a text of `tokens` tokens of which `room` are read; the first of a reader is a warning."""
+    for cuts in _OPEN.get():
+        cuts.texts.add((reader, text))
+    with _LOCK:
+        first = (reader, room) not in _SAID
+        _SAID.add((reader, room))
+    if first:
+        warnings.warn(
+            f"{reader}: the last {tokens - room} of {tokens} tokens of '{shown(text)}' are cut; {advice}. Others that "
+            "are cut are counted, not listed.",
+            stacklevel=3,
+        )
+
+
+def shown(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _sentence(advice: str) -> str:
+    return f"{advice[:1].upper()}{advice[1:]}."

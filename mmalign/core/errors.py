@@ -7,6 +7,7 @@
     ├── MediaError         the file, what decoded it and what it contained
     ├── ScoreError         which reward failed, on how many rows, and why
     ├── CheckError         a run-start check failed (ratio 1, KL 0): the station that differs
+    ├── Diverged           a model whose numbers are no longer finite: where, at which step, and what to lower
     ├── OutOfMemory        the phase, its shapes, and the options to lower
     ├── CheckpointError    the folder that could not be read or written, and why
     ├── PackageError       installed packages that do not load together, and the command that mends it
@@ -51,6 +52,10 @@ class ScoreError(MmalignError, RuntimeError):
 
 class CheckError(MmalignError, RuntimeError):
     """A run-start check that failed."""
+
+
+class Diverged(MmalignError, RuntimeError):
+    """A model whose outputs or losses are no longer finite numbers."""
 
 
 class OutOfMemory(MmalignError, RuntimeError):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, Diverged
 from mmalign.core.types import Audio, Prompt, Rollout, groups, join
 
 Saturation = Literal["straight_through", "clamp", "off"]
@@ -30,8 +30,18 @@ def micro_batches(count: int, rows: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, count, size)]
 
 
+def check_finite(x0: Float[Tensor, " B *latent"]) -> None:
+    """Raise Diverged where no row's latents are finite."""
+    if len(x0) and not bool(x0.detach().flatten(1).isfinite().all(1).any()):
+        raise Diverged(f"the latents of all {len(x0)} outputs are not finite: the model diverged")
+
+
 def decoded(adapter: Any, x0: Float[Tensor, " B *latent"], rows: int) -> Any:
-    """Outputs in their valid range, `rows` at a time: images clamped to [0, 1], sound to [-1, 1]."""
+    """Outputs in their valid range, `rows` at a time: images clamped to [0, 1], sound to [-1, 1].
+
+    One row of latents that are not finite is the reward's to judge; Diverged where no row has any other.
+    """
+    check_finite(x0)
     return join([in_range(adapter.decode(x0[part])) for part in micro_batches(len(x0), rows)])
 
 

@@ -44,7 +44,8 @@ def draw(logits: Float[Tensor, "A V"], uniform: Float[Tensor, " A"], how: Drawin
     upto = chances.cumsum(-1)
     # Below the last value also where rounding would reach it: past it there are only tokens that were left out.
     place = (uniform.double() * upto[:, -1]).minimum(upto[:, -1] * (1 - 1e-12))
-    return torch.searchsorted(upto, place[:, None], right=True)[:, 0]
+    token = torch.searchsorted(upto, place[:, None], right=True)[:, 0]
+    return token.clamp(max=logits.shape[-1] - 1)  # of logits that are not finite there is no such place
 
 
 def narrowed(logits: Float[Tensor, "A V"], top_k: int, top_p: float) -> Float[Tensor, "A V"]:

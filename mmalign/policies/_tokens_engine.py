@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmalign.core.errors import CapabilityError
+from mmalign.core.errors import CapabilityError, Diverged
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Prompt
 from mmalign.policies._tokens_density import Reading, read, wide
@@ -73,6 +73,7 @@ def own_engine(request: Request) -> Completions:
     decoding = adapter.begin(request.inputs, rows, how.max_new_tokens)
     for t in range(how.max_new_tokens):
         logits = adapter.logits(decoding.features)
+        broken = ~logits.flatten(1).amax(1).isfinite() & writing  # NaN wins the maximum; -inf alone is no choice either
         token = _next(logits, page.tokens[alive, :t], uniform[alive, t], how, adapter.forced(t, how.max_new_tokens))
         page.write(t, alive[writing], token[writing])
         if request.record:
@@ -80,7 +81,9 @@ def own_engine(request: Request) -> Completions:
         stopped = torch.isin(token, stops).reshape(len(token), -1).all(1) & writing
         page.finished[alive[stopped]] = True
         writing = writing & ~stopped
-        left = int(writing.sum())
+        left, lost = torch.stack([writing.sum(), broken.sum()]).tolist()
+        if lost:
+            raise Diverged(f"the logits of {lost} of {len(rows)} completions are not finite: the model diverged")
         if left == 0 or t + 1 == how.max_new_tokens:
             break
         if 4 * left <= 3 * len(alive):  # dropping rows copies the cache, so not for every one that ends

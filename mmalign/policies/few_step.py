@@ -41,7 +41,7 @@ from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, groups
 from mmalign.policies._guided import Predict, both_predictions, guided
 from mmalign.policies._options import at_least, makes_latents, one_of, within
 from mmalign.policies._prediction import clean_and_noise, like
-from mmalign.policies._rollout import Saturation, decoded, in_range, micro_batches
+from mmalign.policies._rollout import Saturation, check_finite, decoded, in_range, micro_batches
 from mmalign.policies._steps import posterior_std, renoise
 
 Spread = Literal["resample", "posterior"]
@@ -157,6 +157,7 @@ class FewStep:
             x0 = self._clean_at_random_step(condition, draws, levels)
         else:
             x0 = self._clean(condition, draws, levels, self.guidance_scale)
+        check_finite(x0)
         output = self._recomputed(self.adapter.decode, x0)
         return Rollout(
             prompts=list(prompts),

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, Diverged
 from mmalign.core.types import Modality, Prompt, Rollout, groups
 from mmalign.policies._options import at_least, makes_scores
 from mmalign.policies._rollout import micro_batches
@@ -65,7 +65,10 @@ class Scorer:
     def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
         """The score of every row in float32, higher is better; with gradient. A row does not know the others."""
         inputs = self.adapter.read(rollout.prompts, rollout.output)
-        return torch.cat([self.adapter.score(inputs[part]) for part in micro_batches(len(inputs), self.rows)])
+        scores = torch.cat([self.adapter.score(inputs[part]) for part in micro_batches(len(inputs), self.rows)])
+        if len(scores) and not bool(scores.isfinite().any()):
+            raise Diverged(f"the scores of all {len(scores)} outputs are not finite: the model diverged")
+        return scores
 
 
 __all__ = ["Scorer"]

@@ -11,9 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmalign.core.types import Experience
 from mmalign.training.checks import check_start
+from mmalign.training.diverging import LossWatch, placed
 from mmalign.training.memory import collecting, updating
 from mmalign.training.session import Session
 
@@ -36,37 +38,50 @@ def train(
         CheckError: the ratio is not 1 or the KL not 0 before the first update.
         ScoreError: a reward failed on too many rows.
         OutOfMemory: which phase did not fit, and what to lower.
+        Diverged: the model's outputs or losses are no longer finite.
     """
     session.spread(objective)
+    watch = LossWatch()
     for batch in session.remaining():
-        with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
-            experience = objective.collect(policy, batch, session.streams["rollout"])
-        if session.step == session.started_at:
-            with session.timed("check"), updating(policy, experience, session.trainer, "check"):
-                check_start(policy, experience, session.rows(experience), fresh=session.step == 0)
-        for minibatch in experience.minibatches(session.trainer.minibatches, session.streams["shuffle"]):
-            weighted = replace(minibatch, weight=objective.weigh(minibatch.mask, session.mean))
-            with session.timed("update"), updating(policy, weighted, session.trainer):
-                accumulate(policy, objective, weighted, session)
-                session.update(trained=bool(weighted.mask.any()))
+        with placed(session):
+            experience = one_step(policy, objective, session, batch, watch)
         session.finish_step(objective, experience)
         for hook in hooks:
-            hook(session, policy, experience)
+            with placed(session):
+                hook(session, policy, experience)
         if stop():
             return
 
 
-def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> None:
-    """Add the gradient of a weighted minibatch to the parameters, in parts that fit in memory.
+def one_step(policy: Any, objective: Any, session: Session, batch: Sequence[Any], watch: LossWatch) -> Experience:
+    """Collect, check at the start, and update on every minibatch; returns what was collected."""
+    with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
+        experience: Experience = objective.collect(policy, batch, session.streams["rollout"])
+    if session.step == session.started_at:
+        with session.timed("check"), updating(policy, experience, session.trainer, "check"):
+            check_start(policy, experience, session.rows(experience), fresh=session.step == 0)
+    for minibatch in experience.minibatches(session.trainer.minibatches, session.streams["shuffle"]):
+        weighted = replace(minibatch, weight=objective.weigh(minibatch.mask, session.mean))
+        with session.timed("update"), updating(policy, weighted, session.trainer):
+            loss = accumulate(policy, objective, weighted, session)
+            session.update(trained=bool(weighted.mask.any()))
+        watch.see(loss)
+    return experience
+
+
+def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> Tensor:
+    """Add the gradient of a weighted minibatch to the parameters, in parts that fit in memory; returns its loss.
 
     Rows of weight 0 add nothing, and are neither replayed nor sent through backward; the objective counts them.
     """
     if hasattr(objective, "counts"):
         session.meter.add(objective.counts(weighted))
-    trained = weighted.contributing()
+    trained, total = weighted.contributing(), torch.zeros(())
     for chunk, last in trained.chunks(session.rows(trained), session.spans):
         with session.synchronised(policy.module, when=last):
             loss, metrics = objective.loss(policy, chunk, session.streams["loss"])
             session.backward(loss)
+        total = total.to(loss.device) + loss.detach()
         named = {name if "/" in name else f"policy/{name}": value for name, value in metrics.items()}
         session.meter.add(named, share=len(chunk) / len(trained))
+    return total

@@ -78,19 +78,20 @@ class Pictured:
     """Prompts with pictures whose outputs are texts, or pictures that follow them."""
 
     def __init__(self, options: Reader, model: Any, processor: Any) -> None:
+        words = processor.tokenizer
+        stops = stop_tokens(words, model.config, model.config.get_text_config())
         self.looking = Looking(
             processor,
             chat=options.chat,
             system=options.system,
             chat_options=options.chat_options,
             options=options.processor_options,
-            around=surroundings(model.config, processor.tokenizer),
+            around=surroundings(model.config, words),
             cached=options.cached_prompts,
         )
+        self.looking.end_with(stops)
         self.judges, self.backbone = options.judges, model.base_model
         self.takes, self.outer = accepted(self.backbone.forward), accepted(model.forward)
-        words = processor.tokenizer
-        stops = stop_tokens(words, model.config, model.config.get_text_config())
         self.pad_id = _padding(model, Texts(words, stops, chat=False).pad_id)
         self.context = context_of(model, words)
 

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mmalign.adapters._texts import Chat
+from mmalign.adapters._ending import appended, ending
+from mmalign.adapters._texts import Chat, stop_tokens, templated
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Prompt
@@ -76,8 +77,14 @@ class Looking:
             )
         if system and not self.chat:
             raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
+        self.end_with(stop_tokens(processor.tokenizer))
+        self._appended = 0 if self.chat else len(appended(processor.tokenizer))
         self._cached, self._kept = cached, OrderedDict[tuple[str, str | None, bytes], Inputs]()
         self._lazy = OrderedDict[int, tuple[Any, bytes]]()  # media that are decoded at each look; held, so ids stay
+
+    def end_with(self, stops: Sequence[int]) -> None:
+        """Know every id that is named as ending a text (what the tokenizer names is known)."""
+        self.ending = ending(self.processor.tokenizer, stops, self.answered if self.chat else None)
 
     def inputs(self, prompt: Prompt, answer: str | None = None) -> Inputs:
         """`input_ids` (L,), other tensors along the tokens (L,), and those of the pictures, on the CPU.
@@ -107,6 +114,7 @@ class Looking:
         return self._lazy[id(media)][1]
 
     def _processed(self, prompt: Prompt, answer: str | None) -> Inputs:
+        answer = None if answer is None else self.ending.bare(answer)
         media = [self.sense.read(name, value, self.processor) for name, value in prompt.media.items()]
         text = self._written(prompt.text, len(media), answer)
         options = {**self.options, "text_kwargs": {"add_special_tokens": not self.chat, **self._of("text_kwargs")}}
@@ -121,19 +129,23 @@ class Looking:
             raise DataError("a prompt is an empty text, and this processor has no start token to stand for it.")
         found = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "attention_mask"}
         along = {name for name, value in found.items() if value.shape == (1, length) and name.endswith("_ids")}
-        found = {name: value[0] if name in along else value for name, value in found.items()}
+        kept = length - self._appended  # what the tokenizer puts behind every text ends no prompt to be continued
+        found = {name: value[0, :kept] if name in along else value for name, value in found.items()}
         return found if answer is None or self.chat else self._followed(found, along, answer)
 
     def _followed(self, found: Inputs, along: Collection[str], answer: str) -> Inputs:
         """The prompt's inputs with the answer's tokens, and the one that ends it, behind; text is of type 0."""
         words = self.processor.tokenizer
-        end = [] if words.eos_token_id is None else [words.eos_token_id]
-        said = torch.tensor([*words(answer, add_special_tokens=False)["input_ids"], *end], dtype=torch.long)
+        said = torch.tensor(self.ending.ended(words(answer, add_special_tokens=False)["input_ids"]), dtype=torch.long)
         longer = {name: F.pad(found[name], (0, len(said))) for name in along}
         return {**found, **longer, "input_ids": torch.cat([found["input_ids"], said])}
 
     def _of(self, kind: str) -> Mapping[str, Any]:
         return self.options.get(kind) or {}
+
+    def answered(self, answer: str) -> str:
+        """A short conversation that ends with `answer`, as the template writes it."""
+        return self._written("Hello", 0, answer)
 
     def _written(self, text: str, count: int, answer: str | None = None) -> str:
         """The prompt's text with a place for each of its media."""
@@ -143,9 +155,7 @@ class Looking:
             messages = [*said, {"role": "user", "content": asked}]
             if answer is not None:
                 messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-            return self.processor.apply_chat_template(  # type: ignore[no-any-return]
-                messages, add_generation_prompt=answer is None, tokenize=False, **self.chat_options
-            )
+            return templated(self.processor, messages, add_generation_prompt=answer is None, **self.chat_options)
         place, (before, after) = getattr(self.processor, f"{self.sense.kind}_token"), self._around
         return f"{before}{place}{after}" * max(0, count - text.count(place)) + text
 

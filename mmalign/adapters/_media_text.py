@@ -52,6 +52,7 @@ def place(adapter: Attentive, model: Any, looking: Looking) -> None:
         tokenizer,
         stop_tokens(tokenizer, *ends, more=adapter.stop),
         chat=False,  # prompts are the processor's
+        write=looking.answered if looking.chat else None,
         keep_special_tokens=adapter.keep_special_tokens,
         cached=1,
     )

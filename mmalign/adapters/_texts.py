@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from mmalign.adapters._ending import Write, appended, ending
 from mmalign.core.errors import ConfigError, DataError, did_you_mean
 
 Chat = bool | Literal["auto"]
@@ -17,6 +18,9 @@ Chat = bool | Literal["auto"]
 
 class Texts:
     """A tokenizer with its chat template as it came, for prompts and completions of text.
+
+    Given texts end as `_ending.py` says, once. What the template writes behind that token (the line break after
+    `<|im_end|>`) is not trained, as no completion that stops there holds it; TRL's SFT trains it.
 
     Args:
         tokenizer: of transformers.
@@ -26,6 +30,7 @@ class Texts:
         chat_options: further variables of the template (`enable_thinking: false`).
         keep_special_tokens: special tokens (but for what ends it) stay in a completion's text.
         cached: texts whose ids are kept.
+        write: how an answered conversation reads where prompts are put into a template elsewhere.
 
     Raises:
         ConfigError: `chat` or `system` without a template.
@@ -41,8 +46,9 @@ class Texts:
         chat_options: Mapping[str, Any] | None = None,
         keep_special_tokens: bool = False,
         cached: int = 512,
+        write: Write | None = None,
     ) -> None:
-        self.tokenizer, self.stop_ids = tokenizer, tuple(stop_ids)
+        self.tokenizer = tokenizer
         self.chat = bool(tokenizer.chat_template) if chat == "auto" else bool(chat)
         self.system, self.chat_options = system, dict(chat_options or {})
         self.keep_special_tokens = keep_special_tokens
@@ -52,7 +58,14 @@ class Texts:
             )
         if system and not self.chat:
             raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
+        self.ending = ending(tokenizer, stop_ids, self._answered if self.chat else write)
+        self._appended = appended(tokenizer)
         self.prompt_ids = lru_cache(maxsize=cached)(self._prompt_ids)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Every token that ends a completion."""
+        return self.ending.stops
 
     @property
     def pad_id(self) -> int:
@@ -64,52 +77,70 @@ class Texts:
         """Ids of a prompt, ready to be continued. Raises DataError for an empty text without a start token."""
         if self.chat:
             return self._templated(text)
-        if ids := self.tokenizer(text)["input_ids"]:
-            return tuple(ids)
+        ids = tuple(self.tokenizer(text)["input_ids"])
+        if ids := ids[: len(ids) - len(self._appended)] if self._appended else ids:
+            return ids
         if (start := self.tokenizer.bos_token_id) is None:
             raise DataError("a prompt is an empty text, and this tokenizer has no start token to stand for it.")
         return (start,)
 
     def answered_ids(self, text: str, answer: str) -> tuple[int, ...]:
-        """Ids of a prompt with its answer, ended."""
+        """Ids of a prompt with its answer, ended; in a template, with all that it writes, as classifiers read it."""
         if self.chat:
-            return self._templated(text, {"role": "assistant", "content": answer})
-        said = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        return (*self.prompt_ids(text), *said, *self._end())
+            return self._templated(text, {"role": "assistant", "content": self.ending.bare(answer)})
+        return (*self.prompt_ids(text), *self.completion_ids(answer))
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Ids of a given text by itself, ended once."""
+        return self.ending.ended(self.tokenizer(self.ending.bare(text), add_special_tokens=False)["input_ids"])
 
     def _templated(self, text: str, *answers: Mapping[str, str]) -> tuple[int, ...]:
         """Ids of a conversation that ends with the answer, or is ready for one."""
+        return tuple(self.tokenizer(self._written(text, *answers), add_special_tokens=False)["input_ids"])
+
+    def _answered(self, answer: str) -> str:
+        """A short conversation that ends with `answer`."""
+        return self._written("Hello", {"role": "assistant", "content": answer})
+
+    def _written(self, text: str, *answers: Mapping[str, str]) -> str:
         asked = [{"role": "system", "content": self.system}] if self.system else []
-        written = self.tokenizer.apply_chat_template(
+        return templated(
+            self.tokenizer,
             [*asked, {"role": "user", "content": text}, *answers],
             add_generation_prompt=not answers,
-            tokenize=False,
             **self.chat_options,
         )
-        return tuple(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
     def tokenize(
         self, outputs: Sequence[str], device: torch.device | str
     ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-        """Completions that end: ids of each text by itself and the token that ends it, right-padded."""
-        end = self._end()
-        ids = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], *end] for text in outputs]
+        """Completions that end: ids of each text by itself and what ends it, right-padded."""
+        ids = [self.completion_ids(text) for text in outputs]
         tokens, mask = padded(ids, self.pad_id, "right")
         return tokens.to(device), mask.to(device)
-
-    def _end(self) -> list[int]:
-        own = self.tokenizer.eos_token_id
-        return [own] if own in self.stop_ids else list(self.stop_ids[:1])
 
     def decode(self, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> list[str]:
         """The texts of completions, without what ends them."""
         texts = []
         for row, live in zip(tokens.tolist(), mask.tolist(), strict=True):
             ids = [i for i, kept in zip(row, live, strict=True) if kept]
-            if ids and ids[-1] in self.stop_ids:
-                ids.pop()
-            texts.append(self.tokenizer.decode(ids, skip_special_tokens=not self.keep_special_tokens))
+            texts.append(self.tokenizer.decode(self.ending.cut(ids), skip_special_tokens=not self.keep_special_tokens))
         return texts
+
+
+def templated(written_by: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """A conversation as the chat template of a tokenizer or processor writes it.
+
+    Raises:
+        DataError: what the template says of a conversation that it refuses (it may raise as it likes).
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return written_by.apply_chat_template(list(messages), tokenize=False, **options)  # type: ignore[no-any-return]
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
 
 
 def padded(

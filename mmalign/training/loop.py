@@ -53,10 +53,10 @@ def train(
             return
 
 
-def one_step(policy: Any, objective: Any, session: Session, batch: Sequence[Any], watch: LossWatch) -> Experience:
+def one_step(policy: Any, objective: Any, session: Session, batch: Sequence[Any], watch: LossWatch) -> Any:
     """Collect, check at the start, and update on every minibatch; returns what was collected."""
     with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
-        experience: Experience = objective.collect(policy, batch, session.streams["rollout"])
+        experience = objective.collect(policy, batch, session.streams["rollout"])
     if session.step == session.started_at:
         with session.timed("check"), updating(policy, experience, session.trainer, "check"):
             check_start(policy, experience, session.rows(experience), fresh=session.step == 0)

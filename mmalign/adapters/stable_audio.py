@@ -74,6 +74,7 @@ class StableAudio:
     modality: ClassVar[Modality] = "audio"
     prediction: ClassVar[Prediction] = "v"
     pipeline_name: ClassVar[str] = "StableAudioPipeline"
+    packages: ClassVar[dict[str, str]] = {"torchsde": "audio"}  # its scheduler's
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
     module: nn.Module = field(init=False, repr=False, compare=False)

@@ -27,9 +27,9 @@ def train(
     """Train one run file; overrides are written as key.path=value. Ctrl-C stops after a step, with a checkpoint."""
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
-    from mmalign.core.config import dump, is_change, load
-    from mmalign.run.build import build, notes
-    from mmalign.run.train import checked, refuse_both
+    from mmalign.core.config import draft, dump, is_change
+    from mmalign.run.build import examine, notes
+    from mmalign.run.train import refuse_both
     from mmalign.run.train import train as run
 
     refuse_both(out, resume)
@@ -38,16 +38,14 @@ def train(
     if file is None and resume is None:
         raise ConfigError("name a run file, e.g. `mmalign train run.yaml`; `mmalign list configs` shows ready ones.")
     path = find_config(file) if file else Path(str(resume)) / "run.yaml"
-    loaded = load(path, words)
     if dry_run:
-        parts = build(loaded, allow or ())
+        parts, _ = examine(draft(path, words), allow or ())
         items, aside = parts.source.training_items(), parts.source.held_out_items()
-        checked(parts)
         typer.echo(dump(parts.resolved()), nl=False)
         for note in notes(parts):
             typer.echo(f"# note: {note}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
-    finished = run(loaded, out=out, resume=resume, allow=allow or ())
+    finished = run(path, words, out=out, resume=resume, allow=allow or ())
     print_rows(finished.rows)
     typer.echo(f"\nrun directory  {finished.directory.path}\nreport         {finished.directory.path / 'report.html'}")

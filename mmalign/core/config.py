@@ -14,19 +14,20 @@ become one) and `evaluation` (held-out prompts and judges).
 from __future__ import annotations
 
 import dataclasses
-import math
 import os.path
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
-from mmalign.core.errors import ConfigError, did_you_mean
-from mmalign.core.registry import construct
+from mmalign.core.errors import ConfigError, did_you_mean, shown
+from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, Share, ShareBelowOne
+from mmalign.core.registry import attempted
 
 Spec = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -55,36 +56,25 @@ class Trainer:
         tracker: where curves go besides metrics.jsonl.
     """
 
-    steps: int = 100
-    batch: int = 8
-    minibatches: int = 1
-    rows: int = 0
-    spans: int = 0
-    lr: float = 1e-4
-    lr_end: float = 1.0
-    warmup: int = 0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = 1.0
-    ema: float = 0.0
+    steps: AtLeastOne = 100
+    batch: AtLeastOne = 8
+    minibatches: AtLeastOne = 1
+    rows: Count = 0
+    spans: Count = 0
+    lr: Positive = 1e-4
+    lr_end: Share = 1.0
+    warmup: Count = 0
+    weight_decay: NotNegative = 0.0
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+    max_grad_norm: NotNegative = 1.0
+    ema: ShareBelowOne = 0.0
     seed: int = 0
-    save_every: int = 0
-    keep: int = 2
-    preview_every: int = 0
-    evaluate_every: int = 0
-    stop_on_failed_scores: float = 0.5
+    save_every: Count = 0
+    keep: AtLeastOne = 2
+    preview_every: Count = 0
+    evaluate_every: Count = 0
+    stop_on_failed_scores: Share = 0.5
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
-
-    def __post_init__(self) -> None:
-        counts = ("rows", "spans", "warmup", "save_every", "preview_every", "evaluate_every")
-        refuse(
-            outside(self, ("steps", "batch", "minibatches", "keep"), "at least 1", lambda value: value >= 1),
-            outside(self, ("lr",), "above 0 and finite", lambda value: 0 < value < math.inf),
-            outside(self, (*counts, "max_grad_norm", "weight_decay"), "0 or above", lambda value: value >= 0),
-            outside(self, ("lr_end", "stop_on_failed_scores"), "in [0, 1]", lambda value: 0 <= value <= 1),
-            outside(self, ("ema",), "in [0, 1)", lambda value: 0 <= value < 1),
-            outside(self, ("betas",), "in [0, 1)", lambda pair: all(0 <= beta < 1 for beta in pair)),
-        )
 
 
 @dataclass
@@ -100,28 +90,10 @@ class Evaluation:
     """
 
     prompts: str = ""
-    count: int = 64
+    count: Count = 64
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: int = 64
+    rows: AtLeastOne = 64
     seed: int = 1234
-
-    def __post_init__(self) -> None:
-        refuse(
-            outside(self, ("count",), "0 or above", lambda value: value >= 0),
-            outside(self, ("rows",), "at least 1", lambda value: value >= 1),
-        )
-
-
-def outside(options: Any, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
-    """What to say of each option of `names` that is not `within` the `range`; NaN is within none."""
-    values = {name: getattr(options, name) for name in names}
-    return [f"{name} must be {range}, not {value}" for name, value in values.items() if not within(value)]
-
-
-def refuse(*faults: list[str]) -> None:
-    """Raise ValueError with all of `faults`, if there are any."""
-    if found := [fault for group in faults for fault in group]:
-        raise ValueError("; ".join(found))
 
 
 @dataclass
@@ -228,15 +200,39 @@ def override(raw: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     return raw
 
 
+@dataclass
+class Draft:
+    """A run file as far as it can be read.
+
+    Args:
+        file: what could be read; a section that could not stands empty, an option that could not at its default.
+        faults: everything that is wrong so far, each with its place.
+        broken: the sections and rewards ("objective", "rewards.clip") that cannot be judged further.
+    """
+
+    file: RunFile
+    faults: list[str] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
+
+
 def load(path: Path | str, changes: Iterable[str] = ()) -> RunFile:
     """Read, override and check the shape of a run file; component options are checked by `mmalign.run.build`."""
+    return _whole(draft(path, changes))
+
+
+def draft(path: Path | str, changes: Iterable[str] = ()) -> Draft:
+    """Read and override a run file, with what is wrong in its shape.
+
+    Raises:
+        ConfigError: what cannot be read at all: no file, no YAML, no mapping, changes that are none.
+    """
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"{path}: no such run file.")
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a run file is a mapping of sections: {', '.join(sections())}.")
-    return parse(override(raw, changes), source=path)
+    return drafted(override(raw, changes), path)
 
 
 def sections() -> list[str]:
@@ -246,38 +242,72 @@ def sections() -> list[str]:
 
 def parse(raw: Mapping[str, Any], source: Path | None = None) -> RunFile:
     """Check sections and typed values of a raw run file; every fault at once."""
+    return _whole(drafted(raw, source))
+
+
+def _whole(read: Draft) -> RunFile:
+    if read.faults:
+        where = f"{read.file.source}: " if read.file.source else ""
+        raise ConfigError([where + fault for fault in read.faults])
+    return read.file
+
+
+def drafted(raw: Mapping[str, Any], source: Path | None = None) -> Draft:
+    """Check sections and typed values of a raw run file, and keep what is right of it."""
     faults = [f"{key}: unknown section.{did_you_mean(str(key), sections())}" for key in raw if key not in sections()]
-    faults += [f"{key}: missing section." for key in (*COMPONENTS, "rewards") if key not in raw and key != "rewards"]
+    faults += [f"{key}: missing section." for key in COMPONENTS if key not in raw]
+    broken = {key for key in COMPONENTS if key not in raw}
+    parts: dict[str, Any] = {key: {} for key in COMPONENTS}
     for key in (*COMPONENTS, "combine"):
-        if key in raw and not (isinstance(raw[key], dict) and isinstance(raw[key].get("name"), str)):
-            faults.append(f"{key}: write a mapping with a `name`, e.g. {{name: …}} (got {raw[key]!r}).")
-    faults += _reward_faults(raw.get("rewards", {}))
-    if not isinstance(raw.get("base", ""), str):
-        faults.append(f"base: write a folder (got {raw['base']!r}).")
-    typed: dict[str, Any] = {}
+        if key not in raw:
+            continue
+        if fault := _spec_fault(raw[key], key, "{name: …}"):
+            faults.append(fault)
+            broken.add(key)
+        else:
+            parts[key] = dict(raw[key])
+    parts["rewards"] = _named(raw.get("rewards", {}), "rewards", "{alignment: {name: clip}}", faults, broken)
+    if not isinstance(base := raw.get("base", ""), str):
+        faults.append(f"base: write a folder (got {shown(base)}).")
+        base = ""
     for key, kind in (("trainer", Trainer), ("evaluation", Evaluation)):
-        try:
-            typed[key] = construct(kind, raw.get(key) or {}, key)
-        except ConfigError as error:
-            faults += error.faults
-        except TypeError:
-            faults.append(f"{key}: write a mapping (got {raw[key]!r}).")
-    if faults:
-        where = f"{source}: " if source else ""
-        raise ConfigError([where + fault for fault in faults])
-    components: dict[str, Any] = {key: dict(raw[key]) for key in (*COMPONENTS, "combine") if key in raw}
-    rewards = {str(name): dict(spec) for name, spec in raw.get("rewards", {}).items()}
-    return RunFile(**components, rewards=rewards, **typed, base=raw.get("base", ""), source=source)
+        parts[key] = _typed(kind, raw.get(key), key, faults)
+    judges = parts["evaluation"].judges
+    parts["evaluation"].judges = _named(judges, "evaluation.judges", "{truth: {name: verifier}}", faults, broken)
+    return Draft(RunFile(**parts, base=base, source=source), faults, broken)
 
 
-def _reward_faults(raw: Any) -> list[str]:
+def _spec_fault(spec: Any, at: str, example: str) -> str:
+    if isinstance(spec, dict) and isinstance(spec.get("name"), str) and spec["name"]:
+        return ""
+    return f"{at}: write a mapping with a `name`, e.g. {example} (got {shown(spec)})."
+
+
+def _named(raw: Any, at: str, example: str, faults: list[str], broken: set[str]) -> dict[str, Spec]:
+    """The component specs of a mapping by name; those that are none go to `faults` and `broken`."""
     if not isinstance(raw, dict):
-        return [f"rewards: write a mapping of named rewards, e.g. {{alignment: {{name: clip}}}} (got {raw!r})."]
-    return [
-        f"rewards.{name}: write a mapping with a `name` (got {spec!r})."
-        for name, spec in raw.items()
-        if not (isinstance(spec, dict) and isinstance(spec.get("name"), str))
-    ]
+        faults.append(f"{at}: write a mapping of named rewards, e.g. {example} (got {shown(raw)}).")
+        broken.add(at)
+        return {}
+    found = {}
+    for name, spec in raw.items():
+        if fault := _spec_fault(spec, f"{at}.{name}", "{name: clip}"):
+            faults.append(fault)
+            broken.add(f"{at}.{name}")
+        else:
+            found[str(name)] = dict(spec)
+    return found
+
+
+def _typed(kind: type[T], raw: Any, at: str, faults: list[str]) -> T:
+    """The section `at` as its class; what is wrong in it goes to `faults`, and its default is taken instead."""
+    if raw is not None and not isinstance(raw, dict):
+        faults.append(f"{at}: write a mapping (got {shown(raw)}).")
+        return kind()
+    made, found = attempted(kind, raw or {}, at)
+    faults += found
+    right = {key: value for key, value in (raw or {}).items() if not any(f.startswith(f"{at}.{key}") for f in found)}
+    return made or attempted(kind, right, at)[0] or kind()
 
 
 def dump(run: RunFile) -> str:

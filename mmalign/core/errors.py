@@ -19,7 +19,10 @@ A message says what happened, where, and what to do. Lists of valid values are c
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import importlib.util
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class MmalignError(Exception):
@@ -75,6 +78,45 @@ class MissingExtra(MmalignError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the '{extra}' extra: pip install 'mmalign[{extra}]'")
+
+
+def installed(package: str) -> bool:
+    """Can `package` be imported? A mere folder of that name, as trackers leave beside a run, is no package."""
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    return found is not None and found.origin is not None
+
+
+class _Brief(reprlib.Repr):
+    """Python's own bounded `repr`: few entries, few levels, and no number of thousands of digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxstring, self.maxother = 3, 12, 6, 120, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A number, unless it is longer than Python prints."""
+        return super().repr_int(x, level) if x.bit_length() < 4096 else f"<a number of {x.bit_length()} bits>"
+
+
+def shown(value: Any, length: int = 300) -> str:
+    """A value as one short line of a message, whatever its size and depth."""
+    text = _Brief().repr(dict(value) if isinstance(value, Mapping) else value)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def together(errors: Sequence[MmalignError]) -> MmalignError:
+    """One error of several: of their kind where all are of one, else a ConfigError with a fault for each."""
+    if len(errors) == 1:
+        return errors[0]
+    faults = [fault for error in errors for fault in getattr(error, "faults", [str(error)])]
+    kinds = {type(error) for error in errors}
+    for kind in (CapabilityError, DataError, CheckpointError, MediaError):
+        if kinds == {kind}:
+            return kind("\n".join(faults))
+    return ConfigError(faults)
 
 
 def all_faults(faults: Sequence[str], shown: int = 20) -> DataError:

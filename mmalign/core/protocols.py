@@ -336,6 +336,11 @@ def offers(policy: Any, capability: type) -> bool:
     return all(hasattr(policy, name) for name in members(capability))
 
 
+def judges_only(policy: Any) -> bool:
+    """Does the policy (a class or an instance) judge outputs, and make none?"""
+    return offers(policy, ScorePolicy) and not hasattr(policy, "generate")
+
+
 __all__ = [
     "Adapter",
     "Condition",
@@ -356,6 +361,7 @@ __all__ = [
     "SetReward",
     "StepPolicy",
     "TokenAdapter",
+    "judges_only",
     "members",
     "offers",
     "one_process",

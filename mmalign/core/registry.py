@@ -11,14 +11,16 @@ import importlib
 import pkgutil
 from collections.abc import Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mmalign.core import packages
 from mmalign.core.errors import ConfigError, did_you_mean
+from mmalign.core.explain import explained
 
-_MARK = {"extra": "forbid", "arbitrary_types_allowed": True}
+_MARK = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": False}
+T = TypeVar("T")
 
 
 class Registry:
@@ -86,39 +88,20 @@ class Registry:
         return {e.name: e for e in entry_points(group=f"mmalign.{self.kind}s")}
 
 
-def construct(component: type[Any], options: Mapping[str, Any], at: str, **given: Any) -> Any:
+def construct(component: type[T], options: Mapping[str, Any], at: str, **given: Any) -> T:
     """`component(**options, **given)` with every fault at once; `given` (already built parts) is not validated."""
+    made, faults = attempted(component, options, at, **given)
+    if made is None:
+        raise ConfigError(faults)
+    return made
+
+
+def attempted(component: type[T], options: Mapping[str, Any], at: str, **given: Any) -> tuple[T | None, list[str]]:
+    """`component(**options, **given)` and [], or None and everything that is wrong with the options."""
     if clash := sorted(set(options) & set(given)):
-        raise ConfigError([f"{at}.{key}: is set by mmalign itself; remove it." for key in clash])
+        return None, [f"{at}.{key}: is set by mmalign itself; remove it." for key in clash]
     component.__pydantic_config__ = ConfigDict(**_MARK)  # type: ignore[attr-defined, typeddict-item]
     try:
-        return TypeAdapter(component).validate_python({**options, **given})
+        return TypeAdapter(component).validate_python({**options, **given}), []
     except ValidationError as error:
-        raise ConfigError([explain(fault, at, component, given) for fault in error.errors()]) from None
-
-
-def explain(fault: Mapping[str, Any], at: str, component: type[Any], given: Collection[str] = ()) -> str:
-    """One pydantic fault as "place: what, and what to do"; options in `given` are not the run file's."""
-    place = ".".join([at, *map(str, fault["loc"])]) if at else ".".join(map(str, fault["loc"]))
-    if fault["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = [name for name in _options_at(component, fault["loc"][:-1]) if name not in given]
-        return f"{place}: unknown option.{did_you_mean(str(fault['loc'][-1]), known)} Known: {', '.join(known)}."
-    if fault["type"] in ("missing", "missing_argument"):
-        return f"{place}: missing."
-    got = fault["input"]
-    if not fault["loc"] and isinstance(got, Mapping):
-        got = {name: value for name, value in got.items() if name not in given}
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')} (got {got!r})"
-
-
-def _options_at(component: type[Any], location: tuple[Any, ...]) -> list[str]:
-    """The option names of the dataclass that `location` leads to from `component`."""
-    import typing
-
-    found = component
-    for key in location:
-        hint = typing.get_type_hints(found).get(str(key)) if dataclasses.is_dataclass(found) else None
-        nested = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
-        if nested:
-            found = nested[0]  # type: ignore[assignment]
-    return [f.name for f in dataclasses.fields(found) if f.init] if dataclasses.is_dataclass(found) else []
+        return None, explained(error.errors(), options, at, component, given)

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, shown
 from mmalign.core.types import Audio
-from mmalign.data._tables import Table, refuse, shown
+from mmalign.data._tables import Table, refuse
 from mmalign.media import audio, image
 
 NOUNS = {"image": "picture", "audio": "sound"}  # what messages call each kind of `Prompt.media`

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmalign.core.errors import DataError, all_faults, did_you_mean
+from mmalign.core.errors import DataError, all_faults, did_you_mean, shown
 from mmalign.core.files import require_local
 from mmalign.core.texts import read_text, text_lines
 
@@ -74,13 +73,6 @@ def every(make: Callable[[int], Made], rows: Iterable[int]) -> list[Made]:
             faults.append(str(error))
     refuse(faults)
     return made
-
-
-def shown(value: Any) -> str:
-    """A value as one short line of a message."""
-    brief = reprlib.Repr()
-    brief.maxstring, brief.maxother, brief.maxdict, brief.maxlist = 120, 80, 12, 6
-    return brief.repr(dict(value) if isinstance(value, Mapping) else value)
 
 
 def read_table(reference: str, relative_to: Path | None = None, split: str = "train") -> Table:

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, overload
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, shown
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
 from mmalign.data._held_out import split_by_text, warn_of_leaks
-from mmalign.data._tables import Table, every, read_table, shown
+from mmalign.data._tables import Table, every, read_table
 
 __all__ = ["Preferences"]
 

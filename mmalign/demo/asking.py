@@ -12,8 +12,8 @@ import torch
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.media.image import from_pil
+from mmalign.run.build import held_out
 from mmalign.run.load import Trained
-from mmalign.run.train import held_out
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class Aesthetics:
     range = (-5.0, 15.0)
     differentiable = False
     deterministic = True
+    packages: ClassVar[dict[str, str]] = {"audiobox_aesthetics": "aesthetics"}
 
     def __post_init__(self) -> None:
         # The package would take the published weights in silence for a file that is not there.

@@ -58,6 +58,11 @@ class Clap:
         self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
 
     @property
+    def packages(self) -> dict[str, str]:
+        """What it cannot do without: package by the extra that installs it."""
+        return {"laion_clap": "laion"} if self.backend == "laion" else {}
+
+    @property
     def range(self) -> tuple[float, float]:
         """Of the chosen score; `logit` reads the model's scale."""
         bound = 1.0 if self.score == "cosine" else self.towers.scale

@@ -1,4 +1,4 @@
-"""From a run file to its parts. Everything is checked here, all faults at once, before any weight is loaded."""
+"""From a run file to its parts. Everything is checked, all faults at once, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmalign.core.config import RunFile, Spec
-from mmalign.core.errors import CapabilityError, ConfigError, DataError, did_you_mean
-from mmalign.core.protocols import ScorePolicy, members, offers
+from mmalign.core.config import Draft, RunFile, Spec, sections
+from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, together
+from mmalign.core.protocols import judges_only
 from mmalign.core.registry import construct
+from mmalign.run.checks import Inspection
 from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
 GIVEN = ("adapter", "reward", "relative_to", "make")  # fields that the run sets, never the file
 MEASURED = ("judge", "verifier")  # roles of rewards that are not trained on
+SECTIONS = {"adapter": "adapters", "policy": "policies", "objective": "objectives", "data": "data"}
 
 
 @dataclass
@@ -78,70 +80,216 @@ class Faults:
     """Runs builders one by one and keeps what they complain about."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.found: list[MmalignError] = []
 
     def attempt(self, make: Callable[[], T]) -> T | None:
         """`make()`, or None with its faults remembered."""
         try:
             return make()
-        except ConfigError as error:
-            self.found += error.faults
+        except MmalignError as error:
+            self.found.append(error)
             return None
 
-    def stop_if_any(self, source: Path | None) -> None:
+    def stop_if_any(self) -> None:
         """Raise everything found."""
         if self.found:
-            raise ConfigError([f"{source}: {fault}" if source else fault for fault in self.found])
+            raise together(self.found)
 
 
-def build(run: RunFile, allow: Collection[str] = ()) -> Parts:
-    """Make every component of `run` without loading weights.
+def build(run: RunFile | Draft, allow: Collection[str] = (), training: bool = True) -> Parts:
+    """Make every component of `run` without loading weights, and see whether they fit; `training` or only measuring.
 
     Raises:
         ConfigError: unknown names, options and wrong values, all at once.
         CapabilityError: components that are right by themselves and cannot work together.
     """
-    faults = Faults()
-    kinds = {kind: REGISTRIES[kind] for kind in REGISTRIES}
-    adapter = faults.attempt(lambda: kinds["adapters"].build(run.adapter, "adapter", allow))
-    policy = faults.attempt(lambda: kinds["policies"].build(run.policy, "policy", allow, adapter=adapter))
-    share = run.trainer.stop_on_failed_scores
-    reward = faults.attempt(lambda: build_reward(run.rewards, run.combine, share, allow))
-    needed = _given(kinds["objectives"], run.objective, "reward", reward, faults, allow)
-    objective = faults.attempt(lambda: kinds["objectives"].build(run.objective, "objective", allow, **needed))
-    beside = _given(kinds["data"], run.data, "relative_to", run.folder, faults, allow)
-    source = faults.attempt(lambda: kinds["data"].build(run.data, "data", allow, **beside))
-    judges = {
-        name: faults.attempt(lambda s=spec, n=name: build_judge(n, s, allow))  # type: ignore[misc]
-        for name, spec in run.evaluation.judges.items()
-    }
-    faults.stop_if_any(run.source)
-    parts = Parts(run, adapter, policy, reward, objective, source, judges)
-    check_fit(parts)
-    return parts
+    return inspected(run, allow, ["fit"], training)[0]
+
+
+def examine(run: RunFile | Draft, allow: Collection[str] = (), training: bool = True) -> tuple[Parts, list[Any]]:
+    """Everything that can be known of a run before anything is loaded: its parts, and the prompts it is measured on.
+
+    Sections, components, their fit, packages, rows and files: see `mmalign.run.checks`.
+
+    Raises:
+        ConfigError: every fault at once, each with its place.
+        CapabilityError, DataError, MissingExtra: where all faults are of that kind.
+    """
+    parts, found = inspected(run, allow, [], training)
+    return parts, measured_on(found.part("questions"), parts.policy)
+
+
+def held_out(parts: Parts) -> list[Any]:
+    """The prompts of the run's evaluation, [] if it names none; the preferences themselves for a policy that judges."""
+    from mmalign.run.checks.rows import questions
+
+    return measured_on(questions(parts.file, parts.source), parts.policy)
+
+
+def measured_on(questions: Sequence[Any], policy: Any) -> list[Any]:
+    """Held-out rows as evaluation takes them."""
+    return list(questions) if judges_only(policy) else [getattr(row, "prompt", row) for row in questions]
+
+
+def inspected(
+    run: RunFile | Draft, allow: Collection[str], stages: Collection[str], training: bool
+) -> tuple[Parts, Inspection]:
+    """The parts of a run, and what the checks of `stages` (all, if it is empty) made of it; raises what they found."""
+    draft = run if isinstance(run, Draft) else Draft(run)
+    found = Assembly(draft, allow).made()
+    found.run(stages, training)
+    if found.faults:
+        raise told(found, draft.file.source)
+    judges = {name.removeprefix("evaluation.judges."): judge for name, judge in found.known["judges"].items()}
+    named = {f.name: found.known[f.name] for f in dataclasses.fields(Parts)}
+    return Parts(**{**named, "judges": judges}), found
+
+
+def told(found: Inspection, source: Path | None) -> MmalignError:
+    """What was found as one error: the run file before each of its faults, and at the end what could not be judged."""
+    error = together(found.faults)
+    if isinstance(error, ConfigError):
+        named = [f"{source}: {fault}" if source and _of_file(fault) else fault for fault in error.faults]
+        return ConfigError([*named, *found.left_out()])
+    return together([error, type(error)("\n".join(found.left_out()))]) if found.unjudged and _plain(error) else error
+
+
+def _plain(error: MmalignError) -> bool:
+    """Is the error made of its message alone?"""
+    return not isinstance(error, MissingExtra)
+
+
+def _of_file(fault: str) -> bool:
+    """Does a fault begin with a section of the run file, and not with a file of rows?"""
+    return fault.partition(":")[0].partition(".")[0] in sections()
+
+
+class StandIn:
+    """In place of a reward that could not be made, so that the objective's own options can still be judged."""
+
+    modalities = frozenset({"text", "image", "audio"})
+    range = (0.0, 1.0)
+    differentiable = True
+
+
+class Assembly:
+    """Makes every component of a run file that can be made, and keeps the faults of those that cannot."""
+
+    def __init__(self, draft: Draft, allow: Collection[str]) -> None:
+        self.draft, self.run, self.allow = draft, draft.file, allow
+        self.faults = Faults()
+        self.faults.found += [ConfigError(fault) for fault in draft.faults]
+        self.classes = self._classes()
+
+    def made(self) -> Inspection:
+        """The parts; one that is not among them has a fault."""
+        run, judged = self.run, "evaluation.judges"
+        known: dict[str, Any] = {"file": run, "classes": self.classes}
+        rewards = self._each("rewards", run.rewards, lambda n, s: build_slot(f"rewards.{n}", s, self.allow))
+        if not any(place.partition(".")[0] == "rewards" for place in self.draft.broken) and len(rewards) == len(
+            run.rewards
+        ):
+            slots = dict(zip(run.rewards, rewards.values(), strict=True))
+            share = run.trainer.stop_on_failed_scores
+            self._keep(known, "reward", lambda: mixed(slots, run.combine, share, self.allow) if slots else None)
+        adapter = self._keep(known, "adapter", lambda: self._component("adapter"))
+        self._keep(known, "policy", lambda: self._component("policy", adapter=adapter))
+        if "adapter" not in known:
+            known.pop("policy", None)  # its options were judged; what it makes is not known
+        self._keep(known, "objective", lambda: self._component("objective", reward=self._given_reward(known)))
+        self._keep(known, "source", lambda: self._component("data", relative_to=run.folder))
+        judges = self._each(judged, run.evaluation.judges, lambda n, s: build_judge(n, s, self.allow))
+        known |= {"rewards": {place: slot.reward for place, slot in rewards.items()}, "judges": judges}
+        return Inspection(known, self.faults.found)
+
+    def _classes(self) -> dict[str, type[Any]]:
+        """What the names of sections resolve to; a name that is none is told when it is built."""
+        found = {}
+        for section, kind in SECTIONS.items():
+            try:
+                found[section] = REGISTRIES[kind].get(getattr(self.run, section).get("name", ""), self.allow)
+            except MmalignError:
+                continue
+        return found
+
+    def _component(self, section: str, **given: Any) -> Any:
+        fields = {f.name for f in dataclasses.fields(self.classes[section])} if section in self.classes else set()
+        beside = {name: value for name, value in given.items() if name in fields}
+        return REGISTRIES[SECTIONS[section]].build(getattr(self.run, section), section, self.allow, **beside)
+
+    def _keep(self, known: dict[str, Any], name: str, make: Callable[[], Any]) -> Any:
+        """`known[name] = make()`, unless its section is broken, or has a fault."""
+        if {"source": "data"}.get(name, name) in self.draft.broken:
+            return None
+        seen = len(self.faults.found)
+        made = self.faults.attempt(make)
+        if len(self.faults.found) == seen:
+            known[name] = made
+        return made
+
+    def _each(self, at: str, specs: Mapping[str, Spec], make: Callable[[str, Spec], T]) -> dict[str, T]:
+        """Those of named rewards that can be made, by their place in the run file."""
+        made = {f"{at}.{name}": self.faults.attempt(lambda n=name, s=spec: make(n, s)) for name, spec in specs.items()}  # type: ignore[misc]
+        return {place: each for place, each in made.items() if each is not None}
+
+    def _given_reward(self, known: Mapping[str, Any]) -> Any:
+        """The reward, or what stands for it where it has a fault, or is missing and needed."""
+        if known.get("reward", StandIn) is not None:
+            return known.get("reward", StandIn())
+        options = (
+            {f.name: f for f in dataclasses.fields(self.classes["objective"])} if "objective" in self.classes else {}
+        )
+        if "reward" not in options or not required(options["reward"]):
+            return None
+        fault = f"rewards: objective '{self.run.objective['name']}' needs at least one reward."
+        self.faults.found.append(ConfigError(fault))
+        return StandIn()
+
+
+def required(option: dataclasses.Field[Any]) -> bool:
+    """Has the option no default?"""
+    return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
 def build_reward(
     specs: Mapping[str, Spec], combine: Spec, failed_share: float = 0.5, allow: Collection[str] = ()
 ) -> Any:
     """The run's one reward: named slots and how they combine; None without slots."""
-    from mmalign.rewards import Mix, Slot
-
     if not specs:
         return None
     faults = Faults()
-    own = {f.name for f in dataclasses.fields(Slot)} - {"reward"}
-    slots: dict[str, Any] = {}
-    for name, spec in specs.items():
-        options = {k: v for k, v in spec.items() if k not in own}
-        seen = len(faults.found)
-        made = faults.attempt(lambda o=options, n=name: build_one_reward(o, f"rewards.{n}", allow))  # type: ignore[misc]
-        faults.found[seen:] = [_or_of_slot(fault, f"rewards.{name}.", sorted(own)) for fault in faults.found[seen:]]
-        place = {k: v for k, v in spec.items() if k in own}
-        slots[name] = faults.attempt(lambda p=place, m=made, n=name: construct(Slot, p, f"rewards.{n}", reward=m))  # type: ignore[misc]
-    combination = faults.attempt(lambda: REGISTRIES["combinations"].build(combine, "combine", allow))
-    faults.stop_if_any(None)
-    return Mix(slots=slots, combination=combination, failed_share=failed_share)
+    slots = {
+        name: faults.attempt(lambda n=name, s=spec: build_slot(f"rewards.{n}", s, allow))  # type: ignore[misc]
+        for name, spec in specs.items()
+    }
+    faults.stop_if_any()
+    return mixed(slots, combine, failed_share, allow)
+
+
+def mixed(slots: Mapping[str, Any], combine: Spec, failed_share: float, allow: Collection[str]) -> Any:
+    """The mix of built slots."""
+    from mmalign.rewards import Mix
+
+    combination = REGISTRIES["combinations"].build(combine, "combine", allow)
+    return Mix(slots=dict(slots), combination=combination, failed_share=failed_share)
+
+
+def build_slot(at: str, spec: Spec, allow: Collection[str] = ()) -> Any:
+    """The reward at `at` in its slot; the options of both at once."""
+    from mmalign.rewards import Slot
+
+    own = sorted({f.name for f in dataclasses.fields(Slot)} - {"reward"})
+    faults = Faults()
+    made = faults.attempt(lambda: build_one_reward({k: v for k, v in spec.items() if k not in own}, at, allow))
+    slot = faults.attempt(lambda: construct(Slot, {k: v for k, v in spec.items() if k in own}, at, reward=made))
+    faults.found = [
+        ConfigError([_or_of_slot(fault, f"{at}.", own) for fault in error.faults])
+        if isinstance(error, ConfigError)
+        else error
+        for error in faults.found
+    ]
+    faults.stop_if_any()
+    return slot
 
 
 def _or_of_slot(fault: str, at: str, own: Sequence[str]) -> str:
@@ -179,86 +327,13 @@ def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
         return REGISTRIES[kind].build(part, here, allow, **given)
 
     rewards = REGISTRIES["rewards"]
-    return rewards.build(spec, at, allow, **_given(rewards, spec, "make", make, Faults(), allow))
-
-
-def check_fit(parts: Parts) -> None:
-    """Can the objective drive this policy, and can every reward judge what it makes?
-
-    Raises:
-        CapabilityError: naming what would fit.
-        ConfigError: a combination that the objective does not look at.
-    """
-    needs = parts.objective.needs
-    if getattr(parts.adapter, "train", "") == "frozen":
-        raise CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
-    if not offers(type(parts.policy), needs):
-        missing = [m for m in members(needs) if not hasattr(type(parts.policy), m)]
-        raise CapabilityError(
-            f"objective '{parts.file.objective['name']}' drives a {needs.__name__}; policy "
-            f"'{parts.file.policy['name']}' lacks {', '.join(missing)}. Policies that fit: {', '.join(fitting(needs))}."
+    try:
+        given = (
+            {"make": make} if "make" in {f.name for f in dataclasses.fields(rewards.get(spec["name"], allow))} else {}
         )
-    check_scorer(parts)
-    combine = parts.file.combine["name"]
-    if getattr(parts.objective, "by_member", False) and combine != "weighted_sum":
-        raise ConfigError(
-            f"combine: objective '{parts.file.objective['name']}' takes each reward by its weight, so '{combine}' "
-            "would have no effect; remove the section."
-        )
-    grouped = [name for name, slot in parts.reward.slots.items() if slot.over == "group"] if parts.reward else []
-    if grouped and getattr(parts.objective, "by_set", False):
-        raise ConfigError(
-            f"rewards.{grouped[0]}.over: group has no effect with builder '{parts.objective.builder}', whose sets hold "
-            "one output per prompt; remove it, or set builder: pair."
-        )
-    if getattr(parts.objective, "absolute", False) and parts.reward is not None and parts.reward.relative:
-        raise ConfigError(
-            f"combine: '{combine}' puts rewards on a common scale within each group, but objective "
-            f"'{parts.file.objective['name']}' (baseline: {parts.objective.baseline}) compares scores beyond it; set "
-            "combine: {name: weighted_sum, scale: running}, or raw where the rewards' units agree."
-        )
-    modality = parts.policy.modality
-    rewards = {f"rewards.{name}": slot.reward for name, slot in parts.reward.slots.items()} if parts.reward else {}
-    rewards |= {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
-    for place, reward in rewards.items():
-        if modality not in reward.modalities:
-            raise CapabilityError(
-                f"{place}: judges {' and '.join(sorted(reward.modalities))}, but the policy makes {modality}."
-            )
-    if hasattr(needs, "rsample"):
-        blind = [
-            name
-            for name, slot in (parts.reward.slots if parts.reward else {}).items()
-            if not slot.reward.differentiable
-        ]
-        if blind:
-            raise CapabilityError(
-                f"objective '{parts.file.objective['name']}' follows the reward's gradient, but "
-                f"{', '.join(f'rewards.{name}' for name in blind)} has none; use a differentiable reward or grpo."
-            )
-
-
-def judges(policy: Any) -> bool:
-    """Does the policy (a class or an instance) judge outputs, and make none?"""
-    return offers(policy, ScorePolicy) and not hasattr(policy, "generate")
-
-
-def check_scorer(parts: Parts) -> None:
-    """Stop a run of a scorer that asks for what only generators can have.
-
-    Raises:
-        ConfigError: rewards, judges or previews of outputs that it does not make.
-    """
-    if not judges(type(parts.policy)):
-        return
-    name = parts.file.policy["name"]
-    asked = [f"rewards.{key}" for key in parts.file.rewards]
-    asked += [f"evaluation.judges.{key}" for key in parts.judges]
-    faults = [f"{place}: judges what a policy makes, and policy '{name}' makes nothing; remove it." for place in asked]
-    if parts.file.trainer.preview_every:
-        faults.append(f"trainer.preview_every: policy '{name}' makes nothing to show; use evaluate_every.")
-    if faults:
-        raise ConfigError(faults)
+    except ConfigError:
+        given = {}  # `build` tells
+    return rewards.build(spec, at, allow, **given)
 
 
 def notes(parts: Parts) -> list[str]:
@@ -271,49 +346,6 @@ def notes(parts: Parts) -> list[str]:
         "combine: scale group_z divides each reward by its deviation within the group, and objective.std: group then "
         "divides their sum by its own; std: none with whiten: true (GDPO) divides once."
     ]
-
-
-def check_columns(parts: Parts, held_out: Sequence[Any] = ()) -> None:
-    """Are the data's rows of the kind that is read, with every column that the rewards need? (A scorer's run has none.)
-
-    Raises:
-        DataError: rows of another kind; every column that no row has.
-    """
-    from mmalign.rewards._columns import require_columns
-
-    check_rows(parts)
-    if judges(type(parts.policy)):
-        return
-    slots = parts.reward.slots.items() if parts.reward else ()
-    rewards = {f"rewards.{name}": slot.reward for name, slot in slots}
-    measured = {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
-    if any(hasattr(reward, "needs") for reward in rewards.values()):
-        require_columns(rewards, [getattr(item, "prompt", item) for item in parts.source.training_items()])
-    require_columns(rewards | measured, held_out)
-
-
-def check_rows(parts: Parts) -> None:
-    """Raise DataError for rows that the objective does not read, or of what the policy does not make."""
-    kind = getattr(parts.source.training_items(), "kind", None)  # of the outputs of preferences
-    rows = "prompts" if kind is None else "preferences"
-    if rows not in (reads := getattr(parts.objective, "reads", {"prompts"})):
-        name, online = parts.file.objective["name"], getattr(parts.objective, "online", None)
-        instead = "" if online is None else f", or set objective.online (now {online})"
-        raise DataError(
-            f"data: holds {rows}, but objective '{name}' reads {' or '.join(sorted(reads))}; "
-            f"use data: {{name: {min(reads)}, …}}{instead}."
-        )
-    if kind not in (None, parts.policy.modality):
-        raise DataError(
-            f"data: chosen and rejected hold {kind}, but the policy is of {parts.policy.modality}; name files by their "
-            "suffix, or say data.outputs."
-        )
-
-
-def fitting(needs: type) -> list[str]:
-    """The policies that offer the capability."""
-    registry = REGISTRIES["policies"]
-    return [name for name in registry.names() if offers(registry.get(name), needs)] or ["none"]
 
 
 def resolve(spec: Spec, component: Any) -> Spec:
@@ -342,18 +374,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(v) for v in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def _given(registry: Any, spec: Spec, field: str, value: Any, faults: Faults, allow: Collection[str]) -> dict[str, Any]:
-    """`{field: value}` if the component that `spec` names has such a field; a missing value is a fault."""
-    try:
-        component = registry.get(spec["name"], allow)
-    except ConfigError:
-        return {}  # `build` reports it
-    options = {f.name: f for f in dataclasses.fields(component)}
-    if field not in options:
-        return {}
-    required = options[field].default is dataclasses.MISSING and options[field].default_factory is dataclasses.MISSING
-    if value is None and required and not faults.found:
-        faults.found.append(f"rewards: objective '{spec['name']}' needs at least one reward.")
-    return {field: value}

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.config import RunFile, load
+from mmalign.core.config import Draft, RunFile, draft
 from mmalign.core.files import write_folder_beside
-from mmalign.run.build import Parts, build, check_columns
+from mmalign.run.build import Parts, examine
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure
-from mmalign.run.train import held_out, summarise
+from mmalign.run.train import summarise
 from mmalign.training import checkpoint
 
 
@@ -46,12 +46,11 @@ def evaluate(
         allow: modules that the run file may name.
     """
     directory = RunDirectory(Path(run)) if not isinstance(run, RunFile) and Path(run).is_dir() else None
-    file = run if isinstance(run, RunFile) else load(directory.path / "run.yaml" if directory else run, changes)
+    read = Draft(run) if isinstance(run, RunFile) else draft(directory.path / "run.yaml" if directory else run, changes)
     if prompts:
-        file = replace(file, evaluation=replace(file.evaluation, prompts=str(Path(prompts).absolute())))
-    parts = build(file, allow)
-    questions = held_out(parts)
-    check_columns(parts, questions)
+        asked = replace(read.file.evaluation, prompts=str(Path(prompts).absolute()))
+        read = replace(read, file=replace(read.file, evaluation=asked))
+    parts, questions = examine(read, allow, training=False)
     resolved = parts.resolved()  # before loading enters what the checkpoint says
     parts.load()
     if directory is None:

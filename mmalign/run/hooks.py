@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from mmalign.core.files import write_folder_beside
+from mmalign.core.protocols import judges_only
 from mmalign.core.rng import stream
-from mmalign.run.build import Parts, judges
+from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
 from mmalign.training import checkpoint
 from mmalign.training.memory import evaluating
@@ -143,7 +144,7 @@ def measure(parts: Parts, prompts: Sequence[Any]) -> Any:
 
     wanted = parts.file.evaluation
     with torch.no_grad(), evaluating(len(prompts), wanted.rows):
-        if judges(parts.policy):
+        if judges_only(parts.policy):
             return judge(parts.policy, list(prompts), seed=wanted.seed, rows=wanted.rows)
         return evaluate(parts.policy, list(prompts), measures(parts), seed=wanted.seed, rows=wanted.rows)
 

@@ -12,9 +12,10 @@ import torch
 
 from mmalign.core.config import load
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.core.protocols import judges_only
 from mmalign.core.rng import stream
 from mmalign.core.types import Prompt, Rollout, Scores, as_prompts
-from mmalign.run.build import Parts, build, judges
+from mmalign.run.build import Parts, build
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measures
 from mmalign.training import checkpoint
@@ -82,7 +83,7 @@ def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
         raise ConfigError(f"{place.path}: no run.yaml in it; name a directory that `mmalign train` wrote.")
     newest = checkpoint.latest(place.checkpoints)
     parts = build(load(place.path / "run.yaml"), allow)
-    if judges(parts.policy):
+    if judges_only(parts.policy):
         raise CapabilityError(
             f"{place.path}: a reward model makes nothing; score with it by "
             f"mmalign.load_reward('reward_model', model='{place.path}')."

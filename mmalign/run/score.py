@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError, all_faults
+from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError, all_faults, shown
 from mmalign.core.protocols import SetReward
 from mmalign.core.texts import read_text
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.data._media import LazyMedia
-from mmalign.data._tables import shown
 from mmalign.media import audio, image
 from mmalign.rewards._merge import merge
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 import sys
@@ -12,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.config import RunFile, load
-from mmalign.core.errors import ConfigError, MissingExtra
+from mmalign.core.config import RunFile, draft
+from mmalign.core.errors import ConfigError
 from mmalign.core.rng import Streams
-from mmalign.data._asked import prompts_like
 from mmalign.data._batches import Batches
-from mmalign.data._media import require_files
-from mmalign.run.build import Parts, build, check_columns, check_rows, judges, notes
+from mmalign.run.build import Parts, examine, notes
+from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
 from mmalign.run.launch import check_accelerator, check_environment, is_first
@@ -60,13 +58,12 @@ def train(
         Stopped: Ctrl-C; the step was finished and a checkpoint written, unless it came outside the steps or twice.
     """
     refuse_both(out, resume)
-    if not isinstance(run, RunFile):
-        run = load(run, changes)
+    read = run if isinstance(run, RunFile) else draft(run, changes)
+    run = read if isinstance(read, RunFile) else read.file
     directory = RunDirectory(Path(resume or out or Path("runs") / (run.source.stem if run.source else "run")))
     if resume is not None:
         check_unfinished(directory, run.trainer.steps)
-    parts = build(run, allow)
-    prompts = checked(parts)
+    parts, prompts = examine(read, allow)
     directory.refuse(fresh=resume is None)
     if resume is not None:
         same_questions(directory.evaluation("before"), prompts)
@@ -114,20 +111,6 @@ def left(directory: RunDirectory, steps: int, allow: Collection[str] = ()) -> st
     return f"stopped after the last step; `mmalign evaluate {place}{more}` measures what was learned."
 
 
-def checked(parts: Parts) -> list[Any]:
-    """The prompts of the run's evaluation, once all rows are found to be usable.
-
-    Raises:
-        DataError: rows of another kind, without a column that is needed, or that name files which are not there.
-    """
-    check_rows(parts)
-    aside = [] if parts.file.evaluation.prompts else parts.source.held_out_items()
-    require_files(parts.source.training_items(), aside)
-    prompts = held_out(parts)
-    check_columns(parts, prompts)
-    return prompts
-
-
 def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], resumed: bool) -> Finished:
     trainer = parts.file.trainer
     session = start_session(parts, directory, resumed)
@@ -158,7 +141,7 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
 
     check_environment()
     trainer = parts.file.trainer
-    tracker = available(trainer.tracker)
+    tracker = None if trainer.tracker == "none" else trainer.tracker
     # Only one process previews and evaluates: a forward must not wait for the others to share buffers.
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
@@ -199,13 +182,6 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
     return session
 
 
-def available(tracker: str) -> str | None:
-    """The tracker's name for accelerate, None for "none"; MissingExtra if its package is not installed."""
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:
-        raise MissingExtra(f"trainer.tracker: {tracker}", "track")
-    return None if tracker == "none" else tracker
-
-
 def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[str, float]], None]:
     """Writes each step's numbers to metrics.jsonl (main process) and to the trackers, if any."""
 
@@ -215,19 +191,6 @@ def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[s
         accelerator.log(numbers, step=step)
 
     return record
-
-
-def held_out(parts: Parts) -> list[Any]:
-    """The prompts of the run's evaluation, [] if it names none; the preferences themselves for a policy that judges."""
-    wanted = parts.file.evaluation
-    if wanted.prompts:
-        prompts: Sequence[Any] = prompts_like(parts.source, wanted.prompts, parts.file.folder)
-    else:
-        prompts = parts.source.held_out_items()
-    prompts = prompts[: wanted.count or None]
-    require_files(prompts)
-    kept = list(prompts)
-    return kept if judges(parts.policy) else [getattr(item, "prompt", item) for item in kept]
 
 
 def same_questions(before: Path, prompts: Sequence[Any]) -> None:

@@ -139,7 +139,7 @@ def test_ctrl_c_ends_with_a_sentence(call: Any, tmp_path: Path, monkeypatch: pyt
     path.write_text(LM)
     monkeypatch.setattr(train, "train", interrupted)
     assert call("train", path) == (130, "", "stopped; go on with this.\n")
-    monkeypatch.setattr(train, "checked", lambda parts: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(train, "examine", lambda run, allow: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call("train", path, "--dry-run") == (130, "", "stopped.\n")
 
 

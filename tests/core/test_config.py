@@ -47,9 +47,9 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
         "adapter: missing section.",
         "data: missing section.",
         "policy: write a mapping with a `name`",
-        "rewards.truth: write a mapping with a `name` (got 'verifier').",
+        "rewards.truth: write a mapping with a `name`, e.g. {name: clip} (got 'verifier').",
         "trainer.stepz: unknown option. Did you mean 'steps'?",
-        "trainer.lr: Input should be a valid number, unable to parse string as a number (got 'big')",
+        "trainer.lr: must be a number (got 'big')",
     ):
         assert part in message, part
     assert len(caught.value.faults) == 7
@@ -58,12 +58,14 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 def test_values_out_of_range_are_sentences() -> None:
     raw = {k: {"name": "x"} for k in ("adapter", "policy", "objective", "data")}
     with pytest.raises(ConfigError) as caught:
-        parse({**raw, "trainer": {"steps": 0, "ema": 1, "lr": "nan"}, "evaluation": {"count": -1, "rows": 0}})
-    message = str(caught.value)
-    assert (
-        "trainer: steps must be at least 1, not 0; lr must be above 0 and finite, not nan; ema must be in [0" in message
-    )
-    assert "evaluation: count must be 0 or above, not -1; rows must be at least 1, not 0" in message
+        parse({**raw, "trainer": {"steps": 0, "ema": 1, "lr": float("nan")}, "evaluation": {"count": -1, "rows": 0}})
+    assert caught.value.faults == [
+        "trainer.steps: must be at least 1 (got 0)",
+        "trainer.lr: must be a finite number (got nan)",
+        "trainer.ema: must be below 1 (got 1)",
+        "evaluation.count: must be at least 0 (got -1)",
+        "evaluation.rows: must be at least 1 (got 0)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_values_out_of_range_are_sentences() -> None:
 )
 def test_absurd_numbers_of_the_trainer_are_refused(options: dict[str, Any]) -> None:
     raw = {k: {"name": "x"} for k in ("adapter", "policy", "objective", "data")}
-    with pytest.raises(ConfigError, match=rf"trainer: {next(iter(options))} must be"):
+    with pytest.raises(ConfigError, match=rf"trainer\.{next(iter(options))}[.01]*: must be"):
         parse({**raw, "trainer": options})
 
 

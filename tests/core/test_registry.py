@@ -34,7 +34,7 @@ def test_every_fault_of_a_component_at_once() -> None:
         construct(Thing, {"scale": "big", "inner": {"rnak": 1}, "sizes": 3}, "here")
     message = str(caught.value)
     assert "here.size: missing." in message
-    assert "here.scale: Input should be a valid number" in message
+    assert "here.scale: must be a number (got 'big')" in message
     assert "here.inner.rnak: unknown option. Did you mean 'rank'? Known: rank." in message
     assert "here.sizes: unknown option. Did you mean 'size'?" in message
     with pytest.raises(ConfigError, match="here: size must not be negative"):
@@ -46,7 +46,7 @@ def test_what_the_run_gives_cannot_be_named_in_the_file() -> None:
         construct(Thing, {"size": 1}, "here", size=2)
     with pytest.raises(ConfigError, match=r"here.sizes: unknown option. Known: scale, inner\."):
         construct(Thing, {"sizes": 1}, "here", size=2)
-    with pytest.raises(ConfigError, match=r"size must not be negative \(got \{'scale': 2\}\)"):
+    with pytest.raises(ConfigError, match=r"^here: size must not be negative$"):
         construct(Thing, {"scale": 2}, "here", size=-1)
 
 

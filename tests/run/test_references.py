@@ -12,9 +12,9 @@ import torch
 from mmalign.core.config import dump, load
 from mmalign.core.errors import DataError
 from mmalign.media.image import write_image
-from mmalign.run.build import build
+from mmalign.run.build import build, examine, held_out
 from mmalign.run.evaluate import evaluate
-from mmalign.run.train import checked, held_out, train
+from mmalign.run.train import train
 
 RUN = """
 adapter: {name: image_text, model: models/tiny}
@@ -59,7 +59,7 @@ def test_a_resolved_file_means_the_same_from_every_folder(project: Path, monkeyp
     (top / "elsewhere" / "run.yaml").write_text(dump(resolved))
     monkeypatch.chdir(top / "elsewhere")
     again = build(load(Path("run.yaml")))
-    assert len(checked(again)) == 4 and again.resolved().to_dict() == resolved.to_dict()
+    assert len(examine(again.file)[1]) == 4 and again.resolved().to_dict() == resolved.to_dict()
 
 
 def test_prompts_of_another_file_keep_their_pictures(project: Path) -> None:

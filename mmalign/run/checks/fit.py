@@ -1,0 +1,98 @@
+"""Do the parts of a run go together: can the objective drive the policy, can every reward judge what it makes?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.core.config import RunFile
+from mmalign.core.errors import CapabilityError
+from mmalign.core.protocols import judges_only, members, offers
+from mmalign.run.checks import Faults, check, check_training
+from mmalign.run.registries import REGISTRIES
+
+
+@check_training
+def trains(adapter: Any) -> Faults:
+    """A frozen adapter trains nothing."""
+    if getattr(adapter, "train", "") == "frozen":
+        yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
+
+
+@check
+def drives(file: RunFile, classes: Mapping[str, type]) -> Faults:
+    """By their classes, so that no wrong option of either stands in the way."""
+    if not {"objective", "policy"} <= set(classes):
+        return
+    needs, policy = classes["objective"].needs, classes["policy"]  # type: ignore[attr-defined]
+    if not offers(policy, needs):
+        missing = [m for m in members(needs) if not hasattr(policy, m)]
+        yield CapabilityError(
+            f"objective '{file.objective['name']}' drives a {needs.__name__}; policy '{file.policy['name']}' lacks "
+            f"{', '.join(missing)}. Policies that fit: {', '.join(fitting(needs))}."
+        )
+
+
+def fitting(needs: type) -> list[str]:
+    """The policies that offer the capability."""
+    registry = REGISTRIES["policies"]
+    return [name for name in registry.names() if offers(registry.get(name), needs)] or ["none"]
+
+
+@check
+def scorer(file: RunFile, classes: Mapping[str, type]) -> Faults:
+    """A scorer's run has no rewards, judges or previews of outputs, which it does not make."""
+    if "policy" not in classes or not judges_only(classes["policy"]):
+        return
+    name = file.policy["name"]
+    asked = [f"rewards.{key}" for key in file.rewards] + [f"evaluation.judges.{key}" for key in file.evaluation.judges]
+    for place in asked:
+        yield f"{place}: judges what a policy makes, and policy '{name}' makes nothing; remove it."
+    if file.trainer.preview_every:
+        yield f"trainer.preview_every: policy '{name}' makes nothing to show; use evaluate_every."
+
+
+@check
+def combination(file: RunFile, objective: Any, reward: Any) -> Faults:
+    """A combination, or a set, that would be without effect or mean something else."""
+    name, combine = file.objective["name"], file.combine["name"]
+    if getattr(objective, "by_member", False) and combine != "weighted_sum":
+        yield (
+            f"combine: objective '{name}' takes each reward by its weight, so '{combine}' would have no effect; remove "
+            "the section."
+        )
+    grouped = [key for key, slot in reward.slots.items() if slot.over == "group"] if reward is not None else []
+    if grouped and getattr(objective, "by_set", False):
+        yield (
+            f"rewards.{grouped[0]}.over: group has no effect with builder '{objective.builder}', whose sets hold one "
+            "output per prompt; remove it, or set builder: pair."
+        )
+    if getattr(objective, "absolute", False) and reward is not None and reward.relative:
+        yield (
+            f"combine: '{combine}' puts rewards on a common scale within each group, but objective '{name}' (baseline: "
+            f"{objective.baseline}) compares scores beyond it; set combine: {{name: weighted_sum, scale: running}}, or "
+            "raw where the rewards' units agree."
+        )
+
+
+@check
+def modalities(policy: Any, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
+    """By kind of output."""
+    if judges_only(type(policy)):
+        return
+    for place, reward in {**rewards, **judges}.items():
+        if policy.modality not in reward.modalities:
+            kinds = " and ".join(sorted(reward.modalities))
+            yield CapabilityError(f"{place}: judges {kinds}, but the policy makes {policy.modality}.")
+
+
+@check
+def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults:
+    """Objectives that differentiate through the output need rewards that let it."""
+    if "objective" not in classes or not hasattr(classes["objective"].needs, "rsample") or reward is None:  # type: ignore[attr-defined]
+        return
+    if blind := [key for key, slot in reward.slots.items() if not slot.reward.differentiable]:
+        yield CapabilityError(
+            f"objective '{file.objective['name']}' follows the reward's gradient, but "
+            f"{', '.join(f'rewards.{key}' for key in blind)} has none; use a differentiable reward or grpo."
+        )

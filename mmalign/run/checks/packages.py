@@ -1,0 +1,42 @@
+"""Are the packages installed that only some runs need?
+
+A component says in `packages` which it cannot do without, each with the extra of mmalign that installs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmalign.core.config import RunFile
+from mmalign.core.errors import MissingExtra, installed
+from mmalign.run.checks import Faults, check, check_training
+
+
+@check_training
+def tracker(file: RunFile) -> Faults:
+    """Of `trainer.tracker`."""
+    if file.trainer.tracker != "none" and not installed(file.trainer.tracker):
+        yield MissingExtra(f"trainer.tracker: {file.trainer.tracker}", "track")
+
+
+@check
+def components(file: RunFile, classes: Mapping[str, type]) -> Faults:
+    """Known by the classes alone, whatever their options."""
+    for section, kind in classes.items():
+        yield from missing(f"{section} {getattr(file, section)['name']}", kind)
+
+
+@check
+def judging(rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
+    """Which ones may follow from a reward's options."""
+    for place, reward in {**rewards, **judges}.items():
+        yield from missing(place, reward)
+
+
+def missing(place: str, component: Any) -> Faults:
+    """A sentence for each package of a component that is not there."""
+    needed = getattr(component, "packages", {})
+    for package, extra in needed.items() if isinstance(needed, Mapping) else ():
+        if not installed(package):
+            yield MissingExtra(f"{place} (package {package})", extra)

@@ -1,0 +1,86 @@
+"""Are the rows of the data there, of the kind that is read, with every column and file that is named?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmalign.core.config import RunFile
+from mmalign.core.errors import DataError
+from mmalign.core.protocols import judges_only
+from mmalign.data._asked import prompts_like
+from mmalign.data._media import require_files
+from mmalign.rewards._columns import require_columns
+from mmalign.run.checks import Faults, check, check_training, part
+
+
+@part
+def items(source: Any) -> Sequence[Any]:
+    """The rows to train on."""
+    return source.training_items()  # type: ignore[no-any-return]
+
+
+@part
+def questions(file: RunFile, source: Any) -> Sequence[Any]:
+    """What is measured on: the rows of `evaluation.prompts`, or of the data's own held-out part."""
+    asked = file.evaluation
+    found = prompts_like(source, asked.prompts, file.folder) if asked.prompts else source.held_out_items()
+    return found[: asked.count or None]  # type: ignore[no-any-return]
+
+
+@check_training
+def kinds(file: RunFile, objective: Any, items: Sequence[Any]) -> Faults:
+    """Prompts, or preferences."""
+    held = "prompts" if getattr(items, "kind", None) is None else "preferences"
+    if held not in (reads := getattr(objective, "reads", {"prompts"})):
+        online = getattr(objective, "online", None)
+        instead = "" if online is None else f", or set objective.online (now {online})"
+        yield DataError(
+            f"data: holds {held}, but objective '{file.objective['name']}' reads {' or '.join(sorted(reads))}; "
+            f"use data: {{name: {min(reads)}, …}}{instead}."
+        )
+
+
+@check_training
+def outputs(policy: Any, items: Sequence[Any]) -> Faults:
+    """By the suffixes of files."""
+    kind = getattr(items, "kind", None)
+    if kind not in (None, policy.modality):
+        yield DataError(
+            f"data: chosen and rejected hold {kind}, but the policy is of {policy.modality}; name files by their "
+            "suffix, or say data.outputs."
+        )
+
+
+@check_training
+def files(file: RunFile, source: Any, items: Sequence[Any]) -> None:
+    """Of the rows to train on, and of those that are held out."""
+    require_files(items, [] if file.evaluation.prompts else source.held_out_items())
+
+
+@check
+def held_out_files(file: RunFile, questions: Sequence[Any]) -> None:
+    """Of the rows that are measured on, where they are not the data's own."""
+    if file.evaluation.prompts:
+        require_files(questions)
+
+
+@check_training
+def columns(policy: Any, rewards: Mapping[str, Any], items: Sequence[Any]) -> None:
+    """A column that no row at all has; a scorer's run has no rewards."""
+    if not judges_only(type(policy)) and any(hasattr(reward, "needs") for reward in rewards.values()):
+        require_columns(rewards, asked(items))
+
+
+@check
+def held_out_columns(
+    policy: Any, rewards: Mapping[str, Any], judges: Mapping[str, Any], questions: Sequence[Any]
+) -> None:
+    """A column that no row at all has."""
+    if not judges_only(type(policy)):
+        require_columns({**rewards, **judges}, asked(questions))
+
+
+def asked(rows: Sequence[Any]) -> list[Any]:
+    """The prompts of rows, which may be preferences."""
+    return [getattr(row, "prompt", row) for row in rows]

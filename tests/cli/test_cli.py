@@ -129,7 +129,7 @@ def test_a_resumed_run_cannot_go_elsewhere(call: Any, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_with_a_sentence(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmalign.run import train
+    from mmalign.run import build, train
     from mmalign.run.train import Stopped
 
     def interrupted(*given: Any, **more: Any) -> Any:
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_with_a_sentence(call: Any, tmp_path: Path, monkeypatch: pyt
     path.write_text(LM)
     monkeypatch.setattr(train, "train", interrupted)
     assert call("train", path) == (130, "", "stopped; go on with this.\n")
-    monkeypatch.setattr(train, "examine", lambda run, allow: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(build, "examine", lambda run, allow: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call("train", path, "--dry-run") == (130, "", "stopped.\n")
 
 

@@ -133,7 +133,7 @@ def test_printed_tables() -> None:
     before, after = evaluation({"truth": [0.0] * 9 + [NAN]}), evaluation({"truth": [1.0] * 10})
     text = printed(summary_table(summarize(before, after, ROLES)))
     assert "truth" in text and "verifier" in text and "+0.529 to +1.000" in text and " 9 " in text
-    assert "1.000 to 1.000" in printed(evaluation_table(after)) and " 1 " in printed(evaluation_table(before))
+    assert "0.722 to 1.000" in printed(evaluation_table(after)) and " 1 " in printed(evaluation_table(before))
     text = printed(comparison_table(compare(before, after), ("base", "tuned")))
     assert "tuned against base" in text and "9 / 0 / 0" in text and "100%" in text and "0.0039" in text
 

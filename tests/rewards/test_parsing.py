@@ -9,6 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmalign.rewards import parsing as P
+from mmalign.rewards.parsing.calls import calls_of
+from mmalign.rewards.parsing.formulas import formula
 
 BIG = 1_000_000
 NASTY = [
@@ -73,6 +75,8 @@ PARSERS = {
     "number": P.number,
     "last_number": P.last_number,
     "unwrapped": P.unwrapped,
+    "formula": formula,
+    "calls_of": calls_of,
     "solution_of": P.solution_of,
     "choice": lambda text: P.choice(text, 4, ["a cat", "a dog"]),
     "json_values": P.json_values,

@@ -136,8 +136,7 @@ def test_right_results_are_remembered_and_the_process_ends_with_its_reward(judge
     (file, sql), kept = next(iter(process._kept.items()))
     assert process.remembered(Path(file), sql, 1.0) is kept
     mine = SqlExecution()
-    mine.process._started()
-    running = mine.process._process
+    running = mine.process._process._started()
     assert os.getpgid(running.pid) != os.getpgid(0)  # Ctrl-C does not reach it
     del mine
     assert running.poll() is not None or running.wait(5) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
 
-__all__ = ["SUFFIXES", "audio_uri", "decode_audio", "read_audio", "write_audio"]
+__all__ = ["SUFFIXES", "decode_audio", "read_audio", "write_audio"]
 
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 
@@ -89,11 +88,6 @@ def write_audio(samples: Float[Tensor, "C S"], rate: int, path: Path | str) -> N
         raise MediaError(f"{path}: cannot write '{path.suffix}' sound; use one of {', '.join(sorted(SUFFIXES))}.")
     with write_beside(path) as beside:
         beside.write_bytes(_encoded(samples, rate, SUFFIXES[path.suffix.lower()]))
-
-
-def audio_uri(samples: Float[Tensor, "C S"], rate: int) -> str:
-    """16-bit WAV inside a string that an HTML player plays without a file."""
-    return f"data:audio/wav;base64,{base64.b64encode(_encoded(samples, rate, 'WAV')).decode()}"
 
 
 def _encoded(samples: Tensor, rate: int, kind: str) -> bytes:

@@ -14,8 +14,9 @@ from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
-from mmalign.media.audio import audio_uri, read_audio
+from mmalign.media.audio import read_audio
 from mmalign.media.image import data_uri, enlarged, read_image, to_pil
+from mmalign.media.player import player_uri
 from mmalign.media.spectrogram import spectrogram
 
 if TYPE_CHECKING:
@@ -138,14 +139,15 @@ def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: E
     )
     trend = ""
     if base is not None and name in base.scores and bool(base.scores[name].valid[i]):
-        change = value - float(base.scores[name].value[i])
-        trend = "up" if change > 1e-6 else "down" if change < -1e-6 else ""
+        start = float(base.scores[name].value[i])
+        if number(value) != number(start):  # an arrow between two numbers that read the same would say nothing
+            trend = "up" if value > start else "down"
     return Score(name, number(value), ("yes" if value == 1 else "no") if ticks else "", trend)
 
 
 def _clip(samples: Any, rate: int) -> Clip:
     picture = data_uri(spectrogram(samples, rate), ".jpg") if samples.numel() else ""
-    return Clip(audio_uri(samples, rate), picture)
+    return Clip(player_uri(samples, rate), picture)
 
 
 def _picture(image: Any, draw: Callable[[Image], None] | None = None) -> str:

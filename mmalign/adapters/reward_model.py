@@ -25,6 +25,7 @@ from mmalign.adapters._peft import CONFIG_FILE, PeftWeights, base_of, language_l
 from mmalign.adapters._score_heads import HeadOptions, ScoringNetwork
 from mmalign.adapters._texts import Chat
 from mmalign.adapters._weights import Weights
+from mmalign.core.checkpoints import complete, latest
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.files import local_path
 from mmalign.core.protocols import Inputs
@@ -196,8 +197,8 @@ class RewardModel:
 
 def newest(folder: Path) -> Path:
     """The weights of the newest complete checkpoint in a run directory; any other folder is itself."""
-    done = sorted((folder / "checkpoints").glob("step_*/done"))
-    return done[-1].parent / "adapter" if done else folder
+    inside = folder / "checkpoints"
+    return latest(inside) / "adapter" if complete(inside) else folder
 
 
 __all__ = ["RewardModel"]

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mmalign.core.errors import MmalignError
+from mmalign.core.signals import exit_code, interrupting
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def stop_told() -> Iterator[None]:
-    """Inside it Ctrl-C ends the program with a sentence: what the interrupted work had to say, if anything."""
+    """Inside it Ctrl-C, SIGTERM and SIGHUP end the program with a sentence: what the interrupted work had to say.
+
+    Of several processes that a launcher started the first one speaks.
+    """
     try:
-        yield
+        with interrupting():
+            yield
     except KeyboardInterrupt as stopped:
-        print(str(stopped) or "stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+        if os.environ.get("RANK", "0") == "0":
+            with suppress(OSError):  # the terminal may be gone
+                print(str(stopped) or "stopped.", file=sys.stderr)
+        raise SystemExit(exit_code(stopped)) from None
 
 
 @contextmanager
@@ -29,7 +40,9 @@ def faults_told() -> Iterator[None]:
         print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
-        print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename is not None else ""
+        way = " Free some space there and try again." if error.errno in FULL else ""
+        print(f"error: {place}{error.strerror}.{way}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -18,18 +18,20 @@ def register(app: typer.Typer) -> None:
 def train(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY.PATH=VALUE]…")] = None,
     out: Annotated[Path | None, typer.Option(help="run directory; runs/<file name> by default")] = None,
-    resume: Annotated[Path | None, typer.Option(help="continue this run directory; its run.yaml is used")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR[@STEP]", help="continue this run directory; its run.yaml is used")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, load nothing, print the run file")
     ] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
-    """Train one run file; overrides are written as key.path=value. Ctrl-C stops after a step, with a checkpoint."""
+    """Train one run file; overrides are key.path=value. Ctrl-C and SIGTERM stop after a step, with a checkpoint."""
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import draft, dump, is_change
     from mmalign.run.build import examine, notes
-    from mmalign.run.train import refuse_both
+    from mmalign.run.train import refuse_both, resume_point
     from mmalign.run.train import train as run
 
     refuse_both(out, resume)
@@ -37,7 +39,7 @@ def train(
     file = words.pop(0) if words and not is_change(words[0]) else None
     if file is None and resume is None:
         raise ConfigError("name a run file, e.g. `mmalign train run.yaml`; `mmalign list configs` shows ready ones.")
-    path = find_config(file) if file else Path(str(resume)) / "run.yaml"
+    path = find_config(file) if file else resume_point(str(resume))[0] / "run.yaml"
     if dry_run:
         parts, _ = examine(draft(path, words), allow or ())
         items, aside = parts.source.training_items(), parts.source.held_out_items()

@@ -48,7 +48,8 @@ class Trainer:
         max_grad_norm: the gradient's norm is clipped to it (0: not clipped, still logged).
         ema: decay of an exponential moving average of the weights (0: none); evaluation and the final save use it.
         seed: the one seed all random streams derive from.
-        save_every: steps between checkpoints (0: only the last).
+        save_every: steps between checkpoints (0: one after ten minutes, more rarely where writing one takes long); the
+            last step always leaves one.
         keep: newest checkpoints kept, at least 1.
         preview_every: steps between sample sheets (0: none).
         evaluate_every: steps between held-out evaluations (0: only before and after).

@@ -1,51 +1,134 @@
-"""Files that are whole or absent, and names that resolve to folders."""
+"""Files that are whole or absent, and names that resolve to folders.
+
+Whatever mmalign writes is written under a name of its own beside its place (`.<name>.<8 hex digits>.part`), brought to
+the disk, and only then renamed: neither a crash nor a power loss leaves half of it under the name that is read.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmalign.core.errors import DataError
 
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>part|old)")
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS, errno.EBADF)  # of file systems that cannot sync a folder
+
 
 @contextmanager
 def write_beside(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary file path beside `path`; renamed over it on success, removed on any error."""
+    """Yield a temporary file path beside `path`; on the disk and renamed over it on success, removed on any error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    beside = _name_beside(path, "part")
     try:
+        beside.touch(exist_ok=False)  # with the mode that the umask leaves
         yield beside
+        to_disk(beside)
         beside.replace(path)
-        path.chmod(0o644)
+        to_disk(path.parent)
+    except Exception as error:
+        _name_place(error, path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_folder_beside(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes the place of `path` on success, is removed on any error."""
+    """Yield a temporary folder beside `path`; on the disk it takes the place of `path`, on any error it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    beside = _name_beside(path, "part")
     try:
+        beside.mkdir()
         yield beside
-        beside.chmod(0o755)
+        tree_to_disk(beside)
+        retired = _name_beside(path, "old")
         if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(retired / "x")
-            beside.replace(path)
-            shutil.rmtree(retired)
-        else:
-            beside.replace(path)
+            path.rename(retired)  # `recover` puts it back if this is as far as it gets
+        beside.replace(path)
+        to_disk(path.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+    except Exception as error:
+        _name_place(error, path)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that is then gone or whole, whenever the process ends; a failure is the caller's to judge."""
+    leaving = _name_beside(path, "part")
+    path.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def _name_place(error: Exception, path: Path) -> None:
+    """A write that failed names the file that it was for; safetensors has an error of its own for it."""
+    if type(error).__name__ == "SafetensorError":
+        raise OSError(errno.EIO, str(error), str(path)) from error
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        error.filename = str(path)
+
+
+def to_disk(path: Path) -> None:
+    """Return when what `path` (a file or a folder's list of names) holds would survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+def tree_to_disk(folder: Path) -> None:
+    """`to_disk` of every file and folder in `folder`, and of itself."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            if not (file := Path(place) / name).is_symlink():
+                to_disk(file)
+        to_disk(Path(place))
+
+
+def recover(folder: Path) -> list[str]:
+    """Tidy `folder`, in which nobody else writes, after a process that was killed while it wrote there.
+
+    A folder that was about to be replaced is back under its name, what was half written is removed. Returns the names
+    of what was removed or put back.
+    """
+    found = [(path, match) for path in _unfinished(folder) if (match := _UNFINISHED.fullmatch(path.name))]
+    for path, match in found:
+        place = path.with_name(match["name"])
+        if match["kind"] == "old" and not place.exists():
+            path.rename(place)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return [match["name"] for _, match in found]
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    """The outermost ones in `folder`, at any depth."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        mine = [name for name in (*folders, *files) if _UNFINISHED.fullmatch(name)]
+        found += [Path(place) / name for name in mine]
+        folders[:] = [name for name in folders if name not in mine]
+    return found
+
+
+def _name_beside(path: Path, kind: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
 
 
 def assets_root() -> Path:

@@ -23,12 +23,18 @@ Inputs = Mapping[str, Tensor]  # what a `TokenAdapter` makes of one prompt, unpa
 Probe = dict[str, Tensor]  # noise and times drawn once and shared: every entry (B, ...)
 Metrics = Mapping[str, Tensor]  # detached scalars
 Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
+Gather = Callable[[Any], list[Any]]  # what every rank holds, in their order
 Prediction = Literal["flow", "epsilon", "v"]
 
 
 def one_process(total: Tensor) -> Tensor:
     """The `Mean` of a process that has no others beside it."""
     return total
+
+
+def one_alone(value: Any) -> list[Any]:
+    """The `Gather` of a process that has no others beside it."""
+    return [value]
 
 
 class Adapter(Protocol):
@@ -347,6 +353,7 @@ __all__ = [
     "Decoding",
     "DensityPolicy",
     "DiffPolicy",
+    "Gather",
     "Inputs",
     "LatentAdapter",
     "Mean",

@@ -233,6 +233,20 @@ class Scores(Rows):
         return (self.status == Status.OK) | (self.status == Status.PARSE_FAIL)
 
 
+class Counted(Tensor):
+    """A mean, 0-dimensional, that knows of how many `entries` it is: means of parts then make the mean of the whole."""
+
+    entries: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # what is computed from it is a plain tensor
+
+    @classmethod
+    def of(cls, values: Tensor, mask: Tensor) -> Counted:
+        """The mean of `values` over the entries of `mask`, which are not none."""
+        made: Counted = values.detach().float()[mask].mean().as_subclass(cls)
+        made.entries = mask.sum()
+        return made
+
+
 class Experience(Rows):
     """What one step trains on; `mask` says which entries count, `weight` (set before any split) how much."""
 

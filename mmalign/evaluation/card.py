@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.checkpoints import complete
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import local_path
 from mmalign.core.registry import Registry
@@ -90,7 +91,7 @@ def card_facts(record: RunRecord) -> CardFacts:
     )
     if facts.fitted:
         facts.task = "text-classification"
-    checkpoints = sorted(record.path.glob("checkpoints/step_*/adapter"))
+    checkpoints = [path / "adapter" for path in complete(record.path / "checkpoints")]
     if checkpoints:
         facts.weights = checkpoints[-1].relative_to(record.path).as_posix()
         facts.library, facts.snippet = _loading(checkpoints[-1], facts.weights, base)

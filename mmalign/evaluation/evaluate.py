@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, ScoreError
-from mmalign.core.protocols import Policy, Reward, SetReward
+from mmalign.core.protocols import Gather, Policy, Reward, SetReward, one_alone
 from mmalign.core.rng import stream, stream_seed
 from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.evaluation.bootstrap import resampled_rows
 from mmalign.evaluation.records import Evaluation, SetValue
 from mmalign.media.image import to_uint8
 
-__all__ = ["evaluate"]
+__all__ = ["Share", "evaluate", "evaluate_shared"]
 
 SET_RESAMPLES = 200
+NOISE = "by output"  # what an evaluation says of its noise; older ones drew it by chunk
 
 
 def evaluate(
@@ -41,9 +42,9 @@ def evaluate(
         policy: its `generate` is called on chunks, its module is in evaluation mode meanwhile.
         prompts: each answered `repeats` times; the rows of one prompt stay together.
         rewards: by the name they get in tables. Set rewards embed chunk by chunk and score the whole.
-        seed: chunk k draws its noise from a stream named by (seed, k), whatever the weights are, so evaluations with
-            equal prompts, seed, rows and repeats compare like with like.
-        rows: outputs per chunk, a memory knob (it also decides which noise a row gets).
+        seed: output i draws its noise from a stream named by (seed, i), whatever the weights are, so evaluations with
+            equal prompts, seed and repeats compare like with like.
+        rows: outputs per chunk, a memory knob.
         repeats: outputs per prompt.
         keep: outputs kept in the result for people to look at (texts are all kept).
         progress: called with (rows done, rows in all) after each chunk.
@@ -54,22 +55,59 @@ def evaluate(
         CapabilityError: a reward that cannot judge what the policy makes.
         ScoreError: a reward that answered with another number of rows; a reward's own exception says where it happened.
     """
+    alone = Share(progress=progress)
+    found = evaluate_shared(policy, prompts, rewards, alone, seed=seed, rows=rows, repeats=repeats, keep=keep)
+    assert found is not None, "the only process is the first"
+    return found
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process of several that evaluate together, by default the only one.
+
+    `gather` is a collective of all; `progress` is called with (rows done, rows in all) after each chunk.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    gather: Gather = one_alone
+    progress: Callable[[int, int], None] | None = None
+
+
+def evaluate_shared(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    rewards: Mapping[str, Reward | SetReward],
+    share: Share,
+    *,
+    seed: int = 0,
+    rows: int = 64,
+    repeats: int = 1,
+    keep: int = 16,
+) -> Evaluation | None:
+    """`evaluate` by several processes, the chunks dealt out in turn; the first returns it, the others None.
+
+    The chunks and their noise are those of one process, so what is found is too.
+    """
     start, groups = time.perf_counter(), list(prompts)
     _check(policy, groups, rewards, rows, repeats)
-    per_chunk = rows // repeats
-    found: dict[str, list[Any]] = {name: [] for name in rewards}
-    kept: list[Any] = []
+    per_chunk, total = rows // repeats, len(groups) * repeats
+    mine = []
     with torch.no_grad(), evaluating(getattr(policy, "module", None)):
-        for chunk, first in enumerate(range(0, len(groups), per_chunk)):
+        for first in range(0, len(groups), per_chunk)[share.rank :: share.processes]:
             part = groups[first : first + per_chunk]
-            rollout = policy.generate([p for p in part for _ in range(repeats)], stream(seed, "evaluate", chunk))
+            noise = [stream(seed, "evaluate", first * repeats + row) for row in range(len(part) * repeats)]
+            rollout = policy.generate([p for p in part for _ in range(repeats)], noise)
             numbers = torch.arange(first, first + len(part)).repeat_interleave(repeats)
             rollout = replace(rollout, group=numbers.to(rollout.group.device))
-            for name, reward in rewards.items():
-                found[name].append(_judged(name, reward, rollout))
-            kept = _keep(kept, rollout.output, keep)
-            if progress:
-                progress(int(numbers[-1] + 1) * repeats, len(groups) * repeats)
+            judged = {name: _judged(name, reward, rollout) for name, reward in rewards.items()}
+            mine.append((first, judged, _kept(rollout.output, keep - first * repeats)))
+            if share.progress:
+                share.progress(min(total, len(mine) * share.processes * per_chunk * repeats), total)
+    chunks = sorted((one for part in share.gather(mine) for one in part), key=lambda one: int(one[0]))
+    if share.rank:
+        return None
+    found = {name: [judged[name] for _, judged, _ in chunks] for name in rewards}
     group = torch.arange(len(groups)).repeat_interleave(repeats)
     sets = {name: reward for name, reward in rewards.items() if isinstance(reward, SetReward)}
     return Evaluation(
@@ -78,11 +116,12 @@ def evaluate(
         group=group,
         scores={name: _joined(found[name]) for name in rewards if name not in sets},
         sets={name: _set_value(reward, torch.cat(found[name]), group, seed) for name, reward in sets.items()},
-        outputs=_stacked(kept),
+        outputs=_stacked([kept for _, _, kept in chunks if kept is not None]),
         seed=seed,
         rows=rows,
         repeats=repeats,
         seconds=time.perf_counter() - start,
+        extra={"noise": NOISE},
     )
 
 
@@ -148,15 +187,14 @@ def _set_value(reward: SetReward, embedding: Tensor, group: Tensor, seed: int) -
     return SetValue(float(score(torch.arange(len(sound)))), resampled, kept, len(sound) - kept)
 
 
-def _keep(kept: list[Any], output: Any, count: int) -> list[Any]:
-    """Outputs so far with this chunk's first ones, no more than `count` (texts: all)."""
+def _kept(output: Any, room: int) -> Any:
+    """The first `room` outputs of a chunk for people to look at (texts: all); None if there is no room."""
     if isinstance(output, list):
-        return [*kept, output]
-    room = count - sum(len(part) for part in kept)
+        return output
     if room <= 0:
-        return kept
+        return None
     part = output[:room]
-    return [*kept, part.to("cpu") if isinstance(part, Audio) else to_uint8(part)]
+    return part.to("cpu") if isinstance(part, Audio) else to_uint8(part).cpu()
 
 
 def _stacked(kept: list[Any]) -> Any:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.files import write_folder_beside
 from mmalign.core.types import Audio, Modality, Prompt, Scores, Status
 from mmalign.evaluation.bootstrap import Interval, centred_interval, mean_interval
@@ -50,7 +50,7 @@ class Evaluation:
     """A policy's outputs on B rows (prompts x repeats) and what each reward says of them.
 
     `scores[name].value` (B,) is NaN where no score exists. `outputs` holds the first K rows only (every row for text):
-    uint8 pictures (K, 3, H, W), `Audio`, or strings. Two evaluations with equal prompts, seed, rows and repeats were
+    uint8 pictures (K, 3, H, W), `Audio`, or strings. Two evaluations with equal prompts, seed and repeats were
     generated from the same noise.
     """
 
@@ -190,19 +190,30 @@ def _number(value: float) -> float | None:
 
 def _load(folder: Path) -> Evaluation:
     try:
+        return _read(folder)
+    except (MmalignError, MemoryError):
+        raise
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is {folder} an evaluation?") from None
+    except Exception as error:  # JSON of another kind than was written
+        raise DataError(f"{folder}: not an evaluation as it was written: {error!r}.") from None
+
+
+def _read(folder: Path) -> Evaluation:
+    try:
         head = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        lines = (folder / "rows.jsonl").read_text(encoding="utf-8").split("\n")
         sets = {
             name: SetValue(
                 _value(s["value"]), torch.tensor([_value(v) for v in s["resampled"]]), s["n"], s.get("invalid", 0)
             )
             for name, s in head["sets"].items()
         }
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is {folder} an evaluation?") from None
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / 'evaluation.json'}: not an evaluation's head: {error!r}.") from None
+    lines = _text(folder / "rows.jsonl").split("\n")
     rows = [_parsed(line, folder / "rows.jsonl", i, head["rewards"]) for i, line in enumerate(lines, 1) if line]
+    if not rows:
+        raise DataError(f"{folder / 'rows.jsonl'}: holds no row.")
     return Evaluation(
         modality=head["modality"],
         prompts=[Prompt(row["prompt"], _asked(row, folder), row["meta"]) for row in rows],
@@ -212,6 +223,13 @@ def _load(folder: Path) -> Evaluation:
         outputs=_read_outputs(folder, [row["output"] for row in rows if row["output"] is not None], head["modality"]),
         **{key: head[key] for key in ("seed", "rows", "repeats", "seconds", "extra")},
     )
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a text file ({error.reason} at byte {error.start}).") from None
 
 
 def _parsed(line: str, file: Path, number: int, rewards: list[str]) -> dict[str, Any]:

@@ -89,8 +89,9 @@ def common_rewards(before: Evaluation, after: Evaluation) -> list[str]:
     names = [name for name in before.names() if name in after.names()]
     if alone := sorted(set(before.names()) ^ set(after.names())):
         log.warning("scored in only one of the evaluations, left out: %s", ", ".join(alone))
-    if (before.seed, before.rows, before.repeats) != (after.seed, after.rows, after.repeats):
-        log.warning("the evaluations drew different noise (seed, rows or repeats differ): intervals will be wider.")
+    noise = [(one.seed, one.repeats, one.extra.get("noise", ("by chunk", one.rows))) for one in (before, after)]
+    if noise[0] != noise[1]:
+        log.warning("the evaluations drew different noise (seed, repeats or version differ): intervals will be wider.")
     return names
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mmalign.core.errors import ScoreError
-from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.core.types import Counted, Prompt, Rollout, Scores
 
 
 def sample_groups(policy: Any, prompts: Sequence[Prompt], size: int, rng: torch.Generator) -> Rollout:
@@ -44,10 +44,13 @@ def scored(reward: Any, rollout: Rollout) -> Scores:
 
 
 def means(mask: Bool[Tensor, "*any"], **values: Tensor) -> dict[str, Tensor]:
-    """Detached means over the masked entries by name (`__` becomes `/`); nothing where no entry counts."""
+    """Detached means over the masked entries by name (`__` becomes `/`); nothing where no entry counts.
+
+    Each knows of how many entries it is (`Counted`).
+    """
     if not mask.any():
         return {}
-    return {name.replace("__", "/"): value.detach().float()[mask].mean() for name, value in values.items()}
+    return {name.replace("__", "/"): Counted.of(value, mask) for name, value in values.items()}
 
 
 __all__ = ["means", "sample_groups", "scored"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.core.protocols import Reward
+from mmalign.core.protocols import Gather, Reward, one_alone
 from mmalign.core.types import Audio, Modality, Rollout, Scores
 from mmalign.rewards._breaker import Breaker
 from mmalign.rewards._cache import ScoreCache, identity, row_keys
@@ -101,7 +101,11 @@ class Guarded:
 
     def metrics(self) -> dict[str, Tensor]:
         """Values, status shares and seconds since the last call of `metrics`, see `Tally.read`."""
-        return self._tally.read()
+        return self.shared_metrics(one_alone)
+
+    def shared_metrics(self, gather: Gather) -> dict[str, Tensor]:
+        """The same of the rows of every process; all call it."""
+        return Tally.joined(gather(self._tally.take())).read()
 
     def close(self) -> None:
         """End the reward's own process, if it has one."""

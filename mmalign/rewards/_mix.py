@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import combinations as pairs_of
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmalign.core.config import outside, refuse
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
-from mmalign.core.protocols import Mean, one_process
+from mmalign.core.protocols import Gather, Mean, one_alone, one_process
 from mmalign.core.registry import construct
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards._cache import ScoreCache
@@ -210,15 +210,19 @@ class Mix:
         "reward/slot" is the mean value, "reward/slot/…" the rest of `Tally.read` and "flat_groups", the share of groups
         in which nothing differs; "correlation/a/b" of every two slots; and what the combination says of itself.
         """
+        return self.shared_metrics(one_alone)
+
+    def shared_metrics(self, gather: Gather) -> dict[str, Tensor]:
+        """The same of the rows of every process; all call it."""
         found: dict[str, Tensor] = {}
         for name, guarded in self._guarded.items():
-            numbers = guarded.metrics()
+            numbers = guarded.shared_metrics(gather)
             if "mean" in numbers:
                 found[f"reward/{name}"] = numbers.pop("mean")
             found |= {f"reward/{name}/{key}": value for key, value in numbers.items()}
-        if self._last:
-            values = {name: value for name, value in self._last.items() if name != "group"}
-            group = self._last["group"]
+        values = _side_by_side(gather({name: value.cpu() for name, value in self._last.items()}))
+        if values:
+            group = values.pop("group")
             found |= {f"reward/{n}/flat_groups": torch.tensor(flat_share(v, group)) for n, v in values.items()}
             for first, second in pairs_of(values, 2):
                 if (r := correlation(values[first], values[second])) is not None:
@@ -241,6 +245,16 @@ class Mix:
         """End the slots' own processes."""
         for guarded in self._guarded.values():
             guarded.close()
+
+
+def _side_by_side(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The batches of several processes as one; their groups are different ones."""
+    held = [batch for batch in batches if batch]
+    if not held:
+        return {}
+    first = torch.tensor([0, *(int(batch["group"].max()) + 1 for batch in held)]).cumsum(0).tolist()
+    moved = [{**batch, "group": batch["group"] + start} for batch, start in zip(held, first, strict=False)]
+    return {name: torch.cat([batch[name] for batch in moved]) for name in held[0]}
 
 
 def _told(scores: Mapping[str, Scores]) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +15,7 @@ from mmalign.rewards.functional import group_normalize
 
 @dataclass
 class Tally:
-    """Sums over calls; `read` gives the numbers and starts afresh."""
+    """Sums over calls; `take` gives them away, `read` tells their numbers."""
 
     _values: list[Tensor] = field(default_factory=list)
     _statuses: list[int] = field(default_factory=list)
@@ -30,6 +31,25 @@ class Tally:
             self._parts.setdefault(name, []).append(part.detach().float().cpu())
         self._seconds.append(seconds)
         self._hits += hits
+
+    def take(self) -> Tally:
+        """What there is, to be joined with that of other processes; this one starts afresh."""
+        taken = Tally(self._values, self._statuses, self._seconds, self._parts, self._hits)
+        self.__init__()  # type: ignore[misc]
+        return taken
+
+    @classmethod
+    def joined(cls, tallies: Iterable[Tally]) -> Tally:
+        """As if one process had made all their calls."""
+        whole = cls()
+        for one in tallies:
+            whole._values += one._values
+            whole._statuses += one._statuses
+            whole._seconds += one._seconds
+            whole._hits += one._hits
+            for name, pieces in one._parts.items():
+                whole._parts.setdefault(name, []).extend(pieces)
+        return whole
 
     def read(self) -> dict[str, Tensor]:
         """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share.
@@ -54,7 +74,6 @@ class Tally:
             part = torch.cat(pieces)
             if len(told := part[~part.isnan()]):
                 found[f"parts/{name}"] = float(told.mean())
-        self.__init__()  # type: ignore[misc]
         return {name: torch.tensor(value) for name, value in found.items()}
 
 

@@ -5,7 +5,8 @@ runs/<name>/
   samples/step_000050/   contact_sheet.png, rows.parquet
   evaluation/before/, evaluation/after/
   checkpoints/step_000100/
-  abandoned/1/           what an earlier run left here that ended before its first checkpoint
+  abandoned/1/           what an earlier run left here that ended before its first checkpoint, or what came after the
+                         step that a run was resumed from
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import logging
 import os
 import platform
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.checkout import commit
+from mmalign.core.checkpoints import complete, numbered, step_of
 from mmalign.core.config import RunFile, dump
-from mmalign.core.errors import ConfigError
-from mmalign.core.files import write_beside
-from mmalign.training import checkpoint
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.files import recover, to_disk, write_beside
 
 log = logging.getLogger("mmalign")
 PACKAGES = ("mmalign", "torch", "diffusers", "transformers", "peft", "accelerate", "open-clip-torch", "numpy")
@@ -66,7 +66,7 @@ class RunDirectory:
         Raises:
             ConfigError: it is no folder, cannot be written, or already holds a run that this one does not continue.
         """
-        resumable = bool(checkpoint.complete(self.checkpoints))
+        resumable = bool(complete(self.checkpoints))
         if fresh and (resumable or (self.path / "summary.json").exists()):
             way = ", or continue it with --resume" if resumable else ""
             raise ConfigError(f"{self.path}: already holds a run; choose another --out{way}.")
@@ -77,7 +77,9 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Inside it no other process trains here; a folder in which nothing was written is gone afterwards.
+        """Inside it no other process writes here; a folder in which nothing was written is gone afterwards.
+
+        What one that was killed had half written is removed, what it was about to replace is there again.
 
         Raises:
             ConfigError: another process holds it, or it cannot be made.
@@ -88,6 +90,11 @@ class RunDirectory:
         try:
             _lock(handle, self.path)
             try:
+                with self._written():
+                    for name in recover(self.path):
+                        log.warning(
+                            "%s: %s was being written when an earlier run was killed; tidied up.", self.path, name
+                        )
                 yield
             finally:
                 with suppress(OSError):  # not empty
@@ -95,31 +102,79 @@ class RunDirectory:
         finally:
             os.close(handle)
 
-    def start(self, run: RunFile, fresh: bool) -> None:
+    def start(self, run: RunFile, fresh: bool, step: int = 0) -> None:
         """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one.
 
-        What a run that was killed had half written of a checkpoint is removed; the steps of one that ended before its
-        first checkpoint go to `abandoned/`.
+        The steps of a run that ended before its first checkpoint go to `abandoned/`; so does, of one that is resumed
+        after `step`, what later steps left. Where it came from (its first command and start) stays.
         """
         self.refuse(fresh)
         with self._written():
-            if fresh and self.metrics.exists():
-                self._set_aside()
-            for half in self.checkpoints.glob(".step_*"):
-                shutil.rmtree(half)
+            if fresh and (self.metrics.exists() or numbered(self.checkpoints)):
+                names = ("run.yaml", "environment.json", "metrics.jsonl", "report.html", "README.md")
+                place = self._set_aside([*names, "samples", "evaluation", "checkpoints"])
+                log.warning("%s: a run ended here before its first checkpoint; what it left: %s.", self.path, place)
+            if not fresh:
+                self._rewind(step)
             self.path.mkdir(parents=True, exist_ok=True)
             self.write("run.yaml", dump(run))
-            self.write("environment.json", json.dumps(environment(), indent=1))
+            self.write("environment.json", json.dumps(self._provenance(fresh, step), indent=1))
 
-    def _set_aside(self) -> None:
+    def _rewind(self, step: int) -> None:
+        """Set aside what steps after `step` left: the resumed run writes its own."""
+        later = [path for path in numbered(self.checkpoints) if step_of(path) > step]
+        if later:
+            later += [path for path in numbered(self.path / "samples") if step_of(path) > step]
+            told = ("summary.json", "report.html", "README.md", "evaluation/after")
+            place = self._set_aside([*(str(path.relative_to(self.path)) for path in later), *told])
+            log.warning("%s: what came after step %d is now in %s.", self.path, step, place)
+        self.rewind_metrics(step)
+
+    def _set_aside(self, names: Sequence[str]) -> Path:
         earlier = self.path / "abandoned"
-        place = earlier / str(1 + sum(1 for _ in earlier.glob("*")))
+        taken = [int(path.name) for path in earlier.glob("*") if path.name.isdigit()]
+        place = earlier / str(1 + max(taken, default=0))
         place.mkdir(parents=True)
-        files = ("run.yaml", "environment.json", "metrics.jsonl", "report.html", "README.md")
-        for name in (*files, "samples", "evaluation"):
+        for name in names:
             if (self.path / name).exists():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).rename(place / name)
-        log.warning("%s: a run ended here before its first checkpoint; what it left is now in %s.", self.path, place)
+        return place
+
+    def _provenance(self, fresh: bool, step: int) -> dict[str, Any]:
+        now = environment()
+        first = {} if fresh else self.environment()
+        if not first:
+            return now
+        kept = {name: value for name, value in first.items() if name not in ("resumed", "finished")}
+        changed = {name: value for name, value in now.items() if value != first.get(name)}
+        before = first.get("resumed")
+        return kept | {"resumed": [*(before if isinstance(before, list) else []), {"step": step, **changed}]}
+
+    def environment(self) -> dict[str, Any]:
+        """What `environment.json` says; {} where it is missing or damaged."""
+        try:
+            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def finished(self, step: int) -> None:
+        """Note that summary, card and report are those of the weights after `step`."""
+        self.write("environment.json", json.dumps({**self.environment(), "finished": step}, indent=1))
+
+    def is_finished(self, step: int, measured: bool) -> bool:
+        """Are summary (where it is `measured`), card and report there, and of `step`?"""
+        from mmalign.evaluation.table import read_summary
+
+        if not all((self.path / name).is_file() for name in ("report.html", "README.md")):
+            return False
+        if measured:
+            try:
+                read_summary(self.path / "summary.json")
+            except DataError:
+                return False
+        return bool(self.environment().get("finished", step) == step)  # older runs do not say
 
     @contextmanager
     def _written(self) -> Iterator[None]:
@@ -143,12 +198,21 @@ class RunDirectory:
             file.write(json.dumps({"step": step, **finite}) + "\n")
 
     def rewind_metrics(self, step: int) -> None:
-        """Drop the lines after `step`: they will be written again by the resumed run."""
+        """Drop the lines after `step`, which the resumed run writes again, and those that cannot be read."""
         if not self.metrics.exists():
             return
-        lines = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+        steps = [_step_of(line) for line in lines]
+        if broken := sum(number is None for number in steps[:-1]):  # the last one may have been cut off by a crash
+            log.warning("%s: %d lines cannot be read and are dropped.", self.metrics, broken)
         with write_beside(self.metrics) as beside:
-            beside.write_text("".join(line + "\n" for line in lines))
+            kept = [line for line, number in zip(lines, steps, strict=True) if number is not None and number <= step]
+            beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def sync_metrics(self) -> None:
+        """Bring the lines so far to the disk."""
+        if self.metrics.exists():
+            to_disk(self.metrics)
 
 
 def _lock(handle: int, path: Path) -> None:
@@ -160,11 +224,11 @@ def _lock(handle: int, path: Path) -> None:
         return
 
 
-def _step_of(line: str) -> int:
+def _step_of(line: str) -> int | None:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return sys.maxsize  # a line cut off by a crash
+    except (ValueError, KeyError, TypeError, ArithmeticError):
+        return None
 
 
 def environment() -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from mmalign.core.config import Draft, RunFile, draft
 from mmalign.core.files import write_folder_beside
+from mmalign.core.signals import interrupting
 from mmalign.run.build import Parts, examine
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure
-from mmalign.run.train import summarise
+from mmalign.run.train import summarise, tell
 from mmalign.training import checkpoint
 
 
@@ -56,10 +57,13 @@ def evaluate(
     if directory is None:
         return Evaluated(measure(parts, questions), [], None)
     newest = checkpoint.latest(directory.checkpoints)
-    if prompts or changes:
+    own = not (prompts or changes)
+    if not own:
         directory = _beside(directory, Path(prompts).stem if prompts else "changed")
-        directory.start(resolved, fresh=True)
-    return _compare_with_start(parts, newest, directory, questions)
+    with interrupting(), directory.held():
+        if not own:
+            directory.start(resolved, fresh=True)
+        return _compare_with_start(parts, newest, directory, questions, own)
 
 
 def _beside(run: RunDirectory, name: str) -> RunDirectory:
@@ -69,7 +73,9 @@ def _beside(run: RunDirectory, name: str) -> RunDirectory:
     return RunDirectory(folder / f"{max(taken, default=0) + 1}-{name}")
 
 
-def _compare_with_start(parts: Parts, newest: Path, directory: RunDirectory, prompts: Sequence[Any]) -> Evaluated:
+def _compare_with_start(
+    parts: Parts, newest: Path, directory: RunDirectory, prompts: Sequence[Any], own: bool
+) -> Evaluated:
     from mmalign.evaluation.report import write_report
     from mmalign.evaluation.table import read_seconds
 
@@ -77,10 +83,13 @@ def _compare_with_start(parts: Parts, newest: Path, directory: RunDirectory, pro
     found = {"before": measure(parts, prompts)}
     parts.adapter.restore(newest / "adapter")
     found["after"] = measure(parts, prompts)
-    for when, evaluation in found.items():
-        with write_folder_beside(directory.evaluation(when)) as beside:
-            evaluation.save(beside)
-            (beside / "done").write_text(f"{newest.name}\n")
+    with write_folder_beside(directory.path / "evaluation") as beside:  # both or none
+        for when, evaluation in found.items():
+            evaluation.save(beside / when)
+            (beside / when / "done").write_text(f"{checkpoint.step_of(newest)}\n", encoding="utf-8")
     rows = summarise(parts, directory, read_seconds(directory.path / "summary.json") or time.perf_counter() - start)
-    write_report(directory.path)
+    if own:
+        tell(directory, checkpoint.step_of(newest))
+    else:
+        write_report(directory.path)
     return Evaluated(found["after"], rows, directory)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from mmalign.core.protocols import judges_only
 from mmalign.core.rng import stream
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
+from mmalign.run.trackers import log_numbers, log_samples
 from mmalign.training import checkpoint
 from mmalign.training.memory import evaluating
 from mmalign.training.session import Session
@@ -26,16 +31,24 @@ def due(step: int, every: int) -> bool:
 
 @dataclass
 class Announce:
-    """A progress bar on a terminal, a plain line now and then elsewhere."""
+    """A progress bar on a terminal, a plain line now and then elsewhere; nothing once nobody reads it any more."""
 
     steps: int
     lines: int = 20
     _bar: Any = field(default=None, repr=False)
+    _heard: bool = field(default=True, repr=False)
 
     def __call__(self, session: Session, policy: Any, experience: Any) -> None:
         """Show the step and its main numbers."""
-        if not session.is_main:
+        if not (session.is_main and self._heard):
             return
+        try:
+            self._show(session)
+        except (OSError, SystemExit):  # the pipe or terminal is gone (rich exits then), or its disk is full
+            self._heard = False
+            unheard()
+
+    def _show(self, session: Session) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -52,8 +65,24 @@ class Announce:
 
     def close(self) -> None:
         """Leave the bar as it stands and give the terminal its cursor back."""
-        if self._bar is not None:
+        if self._bar is not None and self._heard:
             self._bar.stop()
+
+
+def say(text: str) -> None:
+    """Print a line, if somebody reads it."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        unheard()
+
+
+def unheard() -> None:
+    """Standard output leads nowhere from now on: what is printed later, and at the end, must not fail either."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def headline(numbers: dict[str, float]) -> list[tuple[str, float]]:
@@ -80,16 +109,19 @@ class Preview:
         from mmalign.evaluation.samples import save_samples
 
         showing = evaluating(len(self.prompts), len(self.prompts))
+        noise = [stream(self.parts.file.evaluation.seed, "preview", row) for row in range(len(self.prompts))]
         with session.timed("preview"), session.update_rule.averaged(), showing:
-            rollout = policy.generate(list(self.prompts), stream(self.parts.file.evaluation.seed, "preview"))
+            rollout = policy.generate(list(self.prompts), noise)
             scores = {name: reward(rollout) for name, reward in measures(self.parts).items() if callable(reward)}
         with write_folder_beside(self.directory.samples(session.step)) as folder:
             save_samples(folder, rollout, scores)
+        if session.accelerator is not None:
+            log_samples(session.accelerator, rollout, scores, session.step)
 
 
 @dataclass
 class Evaluate:
-    """Held-out scores along the way, as `eval/<reward>` in the metrics."""
+    """Held-out scores along the way, as `eval/<reward>` in the metrics; all processes take part."""
 
     parts: Parts
     directory: RunDirectory
@@ -98,33 +130,56 @@ class Evaluate:
 
     def __call__(self, session: Session, policy: Any, experience: Any) -> None:
         """Measure when due."""
-        if not (self.prompts and session.is_main and due(session.step, self.every)):
+        if not (self.prompts and due(session.step, self.every)):
             return
         with session.timed("evaluate"), session.update_rule.averaged():
-            found = measure(self.parts, self.prompts)
+            found = measure(self.parts, self.prompts, session)
+        if found is None:
+            return
         numbers = {f"eval/{name}": value for name, value in found.means().items()}
         self.directory.append_metrics(session.step, numbers)
+        if session.accelerator is not None:
+            log_numbers(session.accelerator, numbers, session.step)
+
+
+#: Without `trainer.save_every`: seconds between checkpoints, and how many times what writing one took.
+SAVE_SECONDS, SAVE_SHARE = 600.0, 20.0
 
 
 @dataclass
 class Save:
-    """A checkpoint when due, and always after the last step."""
+    """A checkpoint when due, and always after the last step.
+
+    Without `every` one is due after ten minutes, or after twenty times what writing one takes if that is longer.
+    """
 
     parts: Parts
     directory: RunDirectory
     every: int
     _saved: int = field(default=-1, repr=False)
+    _wait: float = field(default=SAVE_SECONDS, repr=False)
+    _since: float = field(default_factory=time.monotonic, repr=False)
 
     def __call__(self, session: Session, policy: Any, experience: Any) -> None:
         """Write it whole or not at all."""
-        if due(session.step, self.every) or session.step == session.trainer.steps:
+        if session.step == session.trainer.steps or self._due(session):
             self.now(session)
+
+    def _due(self, session: Session) -> bool:
+        if self.every:
+            return due(session.step, self.every)
+        return bool(session.gather(time.monotonic() - self._since > self._wait)[0])  # as the main process sees it
 
     def now(self, session: Session) -> None:
         """Write the state of this step, unless it has been written."""
-        if self._saved != session.step:
-            checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
-            self._saved = session.step
+        if self._saved == session.step:
+            return
+        start = time.monotonic()
+        if session.is_main:
+            self.directory.sync_metrics()
+        checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
+        self._saved, self._since = session.step, time.monotonic()
+        self._wait = max(SAVE_SECONDS, SAVE_SHARE * (self._since - start))
 
 
 def measures(parts: Parts) -> dict[str, Any]:
@@ -137,24 +192,29 @@ def measures(parts: Parts) -> dict[str, Any]:
     return {n: r if isinstance(r, SetReward) else Guarded(n, r, monitor=True) for n, r in every.items()}
 
 
-def measure(parts: Parts, prompts: Sequence[Any]) -> Any:
-    """Evaluate the policy as it stands: what it makes, with the evaluation's own noise, or how it judges."""
-    from mmalign.evaluation.evaluate import evaluate
+def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None) -> Any:
+    """Evaluate the policy as it stands: what it makes, with the evaluation's own noise, or how it judges.
+
+    With a session all its processes take part; the main one gets the result, the others None.
+    """
+    from mmalign.evaluation.evaluate import Share, evaluate_shared
     from mmalign.evaluation.judging import judge
 
-    wanted = parts.file.evaluation
+    wanted, share = parts.file.evaluation, Share()
+    if session is not None and session.processes > 1:
+        share = Share(session.accelerator.process_index, session.processes, session.gather)
     with torch.no_grad(), evaluating(len(prompts), wanted.rows):
         if judges_only(parts.policy):
-            return judge(parts.policy, list(prompts), seed=wanted.seed, rows=wanted.rows)
-        return evaluate(parts.policy, list(prompts), measures(parts), seed=wanted.seed, rows=wanted.rows)
+            return judge(parts.policy, list(prompts), seed=wanted.seed, rows=wanted.rows) if share.rank == 0 else None
+        return evaluate_shared(parts.policy, list(prompts), measures(parts), share, seed=wanted.seed, rows=wanted.rows)
 
 
 def evaluate_now(parts: Parts, prompts: Sequence[Any], folder: Path, session: Session) -> Any:
-    """Evaluate and keep the result under `folder` (main process only)."""
-    if not session.is_main:
+    """Evaluate and keep the result under `folder` (all processes take part, the main one writes)."""
+    found = measure(parts, prompts, session)
+    if found is None:
         return None
-    found = measure(parts, prompts)
     with write_folder_beside(folder) as beside:
         found.save(beside)
-        (beside / "done").write_text(f"{session.step}\n")
+        (beside / "done").write_text(f"{session.step}\n", encoding="utf-8")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmalign.core.errors import ConfigError
@@ -18,6 +18,9 @@ SHARDED = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config (tensor, context or sharded data parallel)",
 }
+#: What launchers set, in the order in which accelerate looks.
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _ADVICE = (
     "its checkpoints hold whole weights and optimizer state, so it runs in one process or data parallel (accelerate's "
     "MULTI_GPU and MULTI_CPU); choose that with `accelerate config`, or launch with --multi_gpu. To save memory train "
@@ -51,8 +54,41 @@ def check_accelerator(accelerator: Any) -> None:
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
         raise ConfigError(f"launch: {kind.value} is configured, which mmalign does not support: {_ADVICE}.")
+    asked, made = (_asked(SIZES, 1), _asked(RANKS, 0)), (accelerator.num_processes, accelerator.process_index)
+    if asked != made:
+        raise ConfigError(
+            f"launch: the environment speaks of process {asked[1]} of {asked[0]} (WORLD_SIZE, RANK), but accelerate "
+            f"made process {made[1]} of {made[0]}: each would train the whole. Start with `accelerate launch` or "
+            "`torchrun`, or, for one process, unset WORLD_SIZE and RANK."
+        )
+
+
+def on_cpu() -> bool:
+    """Were several processes launched where there is no GPU? accelerate joins those on the CPU only when told so."""
+    import torch
+
+    return "LOCAL_RANK" in os.environ and _asked(SIZES, 1) > 1 and not torch.accelerator.is_available()
+
+
+def taking_part(accelerator: Any) -> str:
+    """How many processes train, and on what."""
+    import torch
+
+    number = accelerator.num_processes
+    threads = f", {torch.get_num_threads()} threads" if accelerator.device.type == "cpu" else ""
+    who = f"{number} processes" if number > 1 else "1 process"
+    return f"training in {who} ({accelerator.device.type}{threads}{' each' if number > 1 and threads else ''})"
 
 
 def is_first() -> bool:
     """Is this the process that writes, of those that a launcher started? Known before they meet."""
-    return os.environ.get("RANK", "0") == "0"
+    return _asked(RANKS, 0) == 0
+
+
+def _asked(names: Sequence[str], otherwise: int) -> int:
+    """The number that the first of these variables holds."""
+    told = next((os.environ[name] for name in names if os.environ.get(name)), str(otherwise))
+    try:
+        return int(told)
+    except ValueError:
+        raise ConfigError(f"launch: {' or '.join(names)} is {told!r} in the environment, which is no number.") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import logging
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, nullcontext
@@ -11,20 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.checkpoints import fault_of, folder_of
 from mmalign.core.config import RunFile, draft
-from mmalign.core.errors import ConfigError
+from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.rng import Streams
+from mmalign.core.signals import Interrupted, interrupting
 from mmalign.data._batches import Batches
 from mmalign.run.build import Parts, examine, notes
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
-from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now
-from mmalign.run.launch import check_accelerator, check_environment, is_first
+from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now, say
+from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
+from mmalign.run.trackers import log_numbers, open_tracker
 from mmalign.training import checkpoint
 from mmalign.training.loop import train as run_loop
 from mmalign.training.session import Session
-from mmalign.training.stopping import stop_on_interrupt
+from mmalign.training.stopping import stop_on_signal
 from mmalign.training.update import Update
+
+log = logging.getLogger("mmalign")
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # errors of a disk, not of a name
 
 
 @dataclass
@@ -49,38 +57,47 @@ def train(
         run: a run file or its path.
         changes: `key.path=value` overrides (with a path).
         out: the run directory; `runs/<file name>` by default.
-        resume: a run directory to continue from its newest complete checkpoint.
+        resume: a run directory to continue from its newest whole checkpoint, or from that of a step: "runs/mine@200".
+            What came after it is set aside. A run that took all its steps and was stopped before its report gets it.
         allow: modules that the run file may name as "module:Class".
 
     Raises:
         ConfigError, CapabilityError, DataError: before any weight is loaded.
         CheckError, ScoreError, OutOfMemory, CheckpointError: during the run; what was saved stays whole.
-        Stopped: Ctrl-C; the step was finished and a checkpoint written, unless it came outside the steps or twice.
+        Stopped: Ctrl-C, SIGTERM or SIGHUP; the step was finished and a checkpoint written, unless it came outside the
+            steps or twice.
     """
     refuse_both(out, resume)
+    place, step = (out, None) if resume is None else resume_point(resume)
     read = run if isinstance(run, RunFile) else draft(run, changes)
     run = read if isinstance(read, RunFile) else read.file
-    directory = RunDirectory(Path(resume or out or Path("runs") / (run.source.stem if run.source else "run")))
-    if resume is not None:
-        check_unfinished(directory, run.trainer.steps)
+    directory = RunDirectory(Path(place or Path("runs") / (run.source.stem if run.source else "run")))
+    begin = None if resume is None else checkpoint_to_resume(directory, step)
     parts, prompts = examine(read, allow)
-    directory.refuse(fresh=resume is None)
-    if resume is not None:
+    directory.refuse(fresh=begin is None)
+    if begin is not None:
+        check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
         same_questions(directory.evaluation("before"), prompts)
     if is_first():
         for note in notes(parts):
             print(f"note: {note}", file=sys.stderr)
-    with directory.held() if is_first() else nullcontext():
+    with interrupting(), directory.held() if is_first() else nullcontext():
         try:
-            return _trained(parts, directory, prompts, resumed=resume is not None)
-        except KeyboardInterrupt:
-            if not is_first():
+            return _trained(parts, directory, prompts, begin)
+        except KeyboardInterrupt as stopped:
+            message = left(directory, run.trainer.steps, allow) if is_first() else ""
+            raise Stopped(getattr(stopped, "number", signal.SIGINT), message) from None
+        except OSError as error:
+            if isinstance(error, MmalignError) or error.errno not in DISK:
                 raise
-            raise Stopped(left(directory, run.trainer.steps, allow)) from None
+            where = error.filename or directory.path
+            raise CheckpointError(
+                f"{where}: could not be written ({error.strerror}). {left(directory, run.trainer.steps, allow)}"
+            ) from error
 
 
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C during a run; the message says what is left of it and how to go on."""
+class Stopped(Interrupted):
+    """A signal during a run; the message says what is left of it and how to go on."""
 
 
 def refuse_both(out: Path | str | None, resume: Path | str | None) -> None:
@@ -89,14 +106,38 @@ def refuse_both(out: Path | str | None, resume: Path | str | None) -> None:
         raise ConfigError(f"--out {out}: a resumed run goes on in its own folder, {resume}; leave --out away.")
 
 
-def check_unfinished(directory: RunDirectory, steps: int) -> None:
-    """Can the run go on? Said before anything is loaded.
+def resume_point(resume: Path | str) -> tuple[Path, int | None]:
+    """The run directory and, of "directory@step", the step."""
+    place, at, step = str(resume).rpartition("@")
+    if at and step.isdecimal() and not Path(resume).is_dir():
+        return Path(place), int(step)
+    return Path(resume), None
+
+
+def checkpoint_to_resume(directory: RunDirectory, step: int | None) -> Path:
+    """The checkpoint of `step`, or the newest whole one.
 
     Raises:
-        CheckpointError: there is no whole checkpoint.
-        ConfigError: it has taken all its steps.
+        CheckpointError: there is none; the steps that there are.
     """
-    if (step := checkpoint.step_of(checkpoint.latest(directory.checkpoints))) >= steps:
+    if step is None:
+        return checkpoint.latest(directory.checkpoints, "state")
+    path = folder_of(directory.checkpoints, step)
+    if not path.is_dir():
+        steps = ", ".join(str(checkpoint.step_of(other)) for other in checkpoint.complete(directory.checkpoints))
+        raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
+    if (fault := fault_of(path, "state")) is not None:
+        raise CheckpointError(f"{path}: cannot be resumed from ({fault}); name another step.")
+    return path
+
+
+def check_unfinished(directory: RunDirectory, step: int, steps: int, measured: bool) -> None:
+    """Can the run go on, or has it a report to write? Said before anything is loaded.
+
+    Raises:
+        ConfigError: it has taken all its steps and told of them.
+    """
+    if step > steps or (step == steps and directory.is_finished(step, measured)):
         raise ConfigError(f"{directory.path}: already at step {step} of {steps}; raise trainer.steps.")
 
 
@@ -108,60 +149,101 @@ def left(directory: RunDirectory, steps: int, allow: Collection[str] = ()) -> st
     more = "".join(f" --allow {shlex.quote(module)}" for module in allow)
     if (step := checkpoint.step_of(found[-1])) < steps:
         return f"stopped; `mmalign train --resume {place}{more}` goes on after step {step} of {steps}."
-    return f"stopped after the last step; `mmalign evaluate {place}{more}` measures what was learned."
+    return f"stopped after the last step; `mmalign train --resume {place}{more}` measures and reports what was learned."
 
 
-def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], resumed: bool) -> Finished:
+def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], begin: Path | None) -> Finished:
     trainer = parts.file.trainer
-    session = start_session(parts, directory, resumed)
-    if prompts and not resumed:  # never one that another run left here when it was stopped at its start
-        evaluate_now(parts, prompts, directory.evaluation("before"), session)
+    session, resolved = start_session(parts, directory)
+    if begin is None:
+        _begin(directory, session, resolved)
+        if prompts:  # never one that another run left here when it was stopped at its start
+            evaluate_now(parts, prompts, directory.evaluation("before"), session)
+    else:
+        _resume(parts, directory, session, resolved, prompts, begin)
+    if trainer.tracker != "none":
+        config = {"run": directory.path.name, "objective": parts.file.objective["name"]}
+        open_tracker(session.accelerator, trainer.tracker, directory.path, config)
     preview = Preview(parts, directory, prompts[:16], trainer.preview_every)
     evaluate = Evaluate(parts, directory, prompts, trainer.evaluate_every)
     save = Save(parts, directory, trainer.save_every)
-    processes = session.accelerator.num_processes
-    with closing(Announce(trainer.steps)) as announce, stop_on_interrupt(processes) as stop:
+    with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as asked:
+        stop = Agreed(session, asked)
         run_loop(parts.policy, parts.objective, session, [announce, preview, evaluate, save], stop)
-        if stop():
+        if stop.number:
             save.now(session)
-    if stop():
+    if number := stop.number or asked():
         session.accelerator.end_training()
-        raise KeyboardInterrupt
+        raise Interrupted(number)
     return finish(parts, directory, session, prompts)
 
 
-def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Session:
-    """Load weights, wrap them for this launch, and stand at the right step.
+class Agreed:
+    """Has a stop been asked of any process? Asked by all of them after each step, and answered alike."""
+
+    def __init__(self, session: Session, asked: Callable[[], int]) -> None:
+        self.session, self.asked, self.number = session, asked, 0
+
+    def __call__(self) -> bool:
+        """Whether to stop; `number` is the signal's then."""
+        self.number = max(self.session.gather(self.asked()))
+        return self.number > 0
+
+
+def _begin(directory: RunDirectory, session: Session, resolved: RunFile) -> None:
+    if session.is_main:
+        directory.start(resolved, fresh=True)
+
+
+def _resume(
+    parts: Parts, directory: RunDirectory, session: Session, resolved: RunFile, prompts: list[Any], begin: Path
+) -> None:
+    """Stand where the checkpoint `begin` stood; the start is measured again if what was measured of it is lost."""
+    begin = session.gather(begin)[0]
+    lost = session.gather(same_questions(directory.evaluation("before"), prompts))[0]
+    if lost and prompts:
+        if session.is_main:
+            log.warning("%s, so the start is measured again.", lost)
+        evaluate_now(parts, prompts, directory.evaluation("before"), session)
+    checkpoint.load(begin, session, parts.stateful())
+    session.meet()  # nobody reads it any more
+    if session.is_main:
+        directory.start(resolved, fresh=False, step=session.step)
+
+
+def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFile]:
+    """Load weights and wrap them for this launch; returns the run file with every default filled in, too.
 
     Raises:
-        ConfigError: a launch that shards weights or optimizer state, before anything is loaded.
+        ConfigError: a launch that shards weights or optimizer state, or of which accelerate made something else than
+            its environment says, before anything is loaded.
     """
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
     check_environment()
     trainer = parts.file.trainer
-    tracker = None if trainer.tracker == "none" else trainer.tracker
-    # Only one process previews and evaluates: a forward must not wait for the others to share buffers.
+    # Only one process previews: a forward must not wait for the others to share buffers.
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
         mixed_precision="no",
         gradient_accumulation_steps=1,
-        log_with=tracker,
+        log_with=None if trainer.tracker == "none" else trainer.tracker,
         project_dir=str(directory.path),
         kwargs_handlers=[wrapping],
+        cpu=on_cpu(),
     )
     check_accelerator(accelerator)
+    if accelerator.is_main_process:
+        say(taking_part(accelerator))
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)
+    items = parts.source.training_items()
+    batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
     parts.load()
     half = getattr(parts.adapter, "dtype", None) == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)
-    items = parts.source.training_items()
-    batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
-    if accelerator.num_processes > 1:
-        parts.adapter.module = accelerator.prepare_model(parts.adapter.module)
     session = Session(
         trainer=trainer,
         update_rule=update,
@@ -170,16 +252,10 @@ def start_session(parts: Parts, directory: RunDirectory, resumed: bool) -> Sessi
         accelerator=accelerator,
         record=recorder(directory, accelerator),
     )
-    if resumed:
-        checkpoint.load(checkpoint.latest(directory.checkpoints), session, parts.stateful())
-    if session.is_main:
-        directory.start(resolved, fresh=not resumed)
-        directory.rewind_metrics(session.step)
-    if tracker:
-        accelerator.init_trackers(
-            "mmalign", config={"run": directory.path.name, "objective": parts.file.objective["name"]}
-        )
-    return session
+    session.meet()  # one may have had more to download
+    if accelerator.num_processes > 1:
+        parts.adapter.module = accelerator.prepare_model(parts.adapter.module)
+    return session, resolved
 
 
 def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[str, float]], None]:
@@ -193,40 +269,52 @@ def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[s
     return record
 
 
-def same_questions(before: Path, prompts: Sequence[Any]) -> None:
-    """A resumed run is measured on what its start was measured on.
+def same_questions(before: Path, prompts: Sequence[Any]) -> str:
+    """A resumed run is measured on what its start was measured on; returns why that is lost, or "".
 
     Raises:
-        ConfigError: it was measured on other prompts, or on none.
+        ConfigError: it was measured on other prompts.
     """
+    from mmalign.evaluation.records import Evaluation
+
     if not prompts:
-        return
-    asked = []
-    if (before / "done").exists():
-        rows = (before / "rows.jsonl").read_text(encoding="utf-8").split("\n")
-        asked = [json.loads(row)["prompt"] for row in rows if row]
-    if asked != [getattr(item, "prompt", item).text for item in prompts]:
+        return ""
+    try:
+        measured = Evaluation.load(before)
+    except MmalignError as error:
+        return str(error).rstrip(".")
+    if [p.text for p in measured.prompts] != [getattr(item, "prompt", item).text for item in prompts]:
         raise ConfigError(
-            f"{before}: the run's start was measured on {len(asked)} prompts, which are not the {len(prompts)} that "
-            "evaluation and data name now; resume with the same ones, and measure on others with `mmalign evaluate`."
+            f"{before}: the run's start was measured on {len(measured.prompts)} prompts, which are not the "
+            f"{len(prompts)} that evaluation and data name now; resume with the same ones, and measure on others with "
+            "`mmalign evaluate`."
         )
+    return ""
 
 
 def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: list[Any]) -> Finished:
     """Evaluate the result, write summary, card and report."""
+    rows: Sequence[Any] = []
+    if prompts:
+        with session.update_rule.averaged():
+            found = evaluate_now(parts, prompts, directory.evaluation("after"), session)
+        if found is not None:
+            log_numbers(session.accelerator, {f"eval/{k}": v for k, v in found.means().items()}, session.step)
+            rows = summarise(parts, directory, session.seconds)
+    session.accelerator.end_training()
+    if session.is_main:
+        tell(directory, session.step)
+    return Finished(parts, directory, rows)
+
+
+def tell(directory: RunDirectory, step: int) -> None:
+    """Write the card and the report of the weights after `step`."""
     from mmalign.evaluation.card import card
     from mmalign.evaluation.report import write_report
 
-    rows: Sequence[Any] = []
-    session.accelerator.end_training()
-    if session.is_main:
-        if prompts:
-            with session.update_rule.averaged():
-                evaluate_now(parts, prompts, directory.evaluation("after"), session)
-            rows = summarise(parts, directory, session.seconds)
-        directory.write("README.md", card(directory.path))
-        write_report(directory.path)
-    return Finished(parts, directory, rows)
+    directory.write("README.md", card(directory.path))
+    write_report(directory.path)
+    directory.finished(step)
 
 
 def summarise(parts: Parts, directory: RunDirectory, seconds: float) -> list[Any]:

@@ -3,15 +3,16 @@
     checkpoints/step_000100/
       adapter/                 what plain diffusers / peft / transformers loads
       state/weights.safetensors, random.safetensors, state.json
-      done                     written last; a folder without it is not a checkpoint
+      files.json, done         written last; see `mmalign.core.checkpoints`
 
-The folder is written under another name and renamed when whole, so a full disk or a crash leaves the previous one.
+The folder is written under another name and renamed when all of it is on the disk, so a full disk, a crash or a power
+loss leaves the previous one. `state.json` names its version: one that a later mmalign wrote in another way is refused.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import CheckpointError
-from mmalign.core.files import write_folder_beside
+from mmalign.core.checkpoints import complete, folder_of, latest, step_of, write_done
+from mmalign.core.errors import CheckpointError, MmalignError
+from mmalign.core.files import remove_folder, write_folder_beside
 from mmalign.training.session import Session
 
-DONE = "done"
+log = logging.getLogger("mmalign")
+VERSION = 1  # of state.json; 0 is what was written before it named one
+_KEYS = {"step": int, "updates": int, "batches": dict, "stateful": dict}
 
 
 def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, Any] | None = None) -> Path:
@@ -34,7 +38,7 @@ def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, An
     Raises:
         CheckpointError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    path = folder / f"step_{session.step:06d}"
+    path = folder_of(folder, session.step)
     random = session.random_states()
     if not session.is_main:
         return path
@@ -43,55 +47,32 @@ def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, An
             with session.update_rule.averaged():
                 adapter.save(beside / "adapter")
             _write_state(beside / "state", session, random, stateful or {})
-            (beside / DONE).write_text(f"{session.step}\n")
+            write_done(beside, session.step)
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, folder, error) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # safetensors has its own type for a failed write
-            raise
-        raise _unwritable(path, folder, error) from error
     for old in complete(folder)[: -session.trainer.keep or None]:
-        shutil.rmtree(old)
+        try:
+            remove_folder(old)
+        except OSError as error:
+            log.warning("%s: could not be removed (%s); trainer.keep is %d.", old, error, session.trainer.keep)
     return path
 
 
-def complete(folder: Path) -> list[Path]:
-    """The finished checkpoints, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"step_*/{DONE}"))
-
-
-def step_of(path: Path) -> int:
-    """The step after which a finished checkpoint was written."""
-    return int((path / DONE).read_text())
-
-
-def latest(folder: Path) -> Path:
-    """The newest finished checkpoint.
-
-    Raises:
-        CheckpointError: there is none; unfinished folders are named.
-    """
-    if found := complete(folder):
-        return found[-1]
-    broken = sorted(path.name for path in folder.glob("*step_*"))
-    extra = f" (without their '{DONE}' file, so incomplete: {', '.join(broken)})" if broken else ""
-    raise CheckpointError(f"{folder}: no complete checkpoint{extra}; start the run without --resume.")
-
-
 def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None) -> None:
-    """Restore weights, optimizer, average, random streams, data position and stateful rewards from `path`.
+    """Restore weights, optimizer, average, random streams, data position, stateful rewards and seconds from `path`.
 
     Raises:
-        CheckpointError: a file is missing or truncated, or the weights belong to another model.
+        CheckpointError: a file is missing or damaged, of a later version, or the weights belong to another model.
     """
     from safetensors.torch import load_file
 
     try:
-        plain = json.loads((path / "state" / "state.json").read_text())
+        plain = json.loads((path / "state" / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(path / "state" / "weights.safetensors")
         random = load_file(path / "state" / "random.safetensors")
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); resume from an earlier checkpoint.") from error
+        raise _damaged(path, f"cannot be read ({error})") from error
+    _check_plain(path, plain)
     expected = {f"{i}.weight": tuple(p.shape) for i, p in enumerate(session.update_rule.parameters)}
     found = {name: tuple(value.shape) for name, value in tensors.items() if name.endswith(".weight")}
     if expected != found:
@@ -99,13 +80,44 @@ def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None
             f"{path}: holds {len(found)} trained tensors, the run has {len(expected)}, or their shapes differ; "
             "resume with the run file that wrote it."
         )
-    session.update_rule.load_state_dict({"tensors": tensors, "count": plain["updates"], "scale": plain.get("scale")})
-    session.streams.load_state_dict(_of_rank(random, session.streams.rank))
-    session.batches.load_state_dict(plain["batches"])
+    try:
+        session.update_rule.load_state_dict(
+            {"tensors": tensors, "count": plain["updates"], "scale": plain.get("scale")}
+        )
+        session.streams.load_state_dict(_of_rank(random, session.streams.rank))
+        session.batches.load_state_dict(plain["batches"])
+        for name, part in (stateful or {}).items():
+            if plain["stateful"].get(name) is not None:
+                part.load_state_dict(_unfold(plain["stateful"][name]))
+    except MmalignError:
+        raise
+    except Exception as error:  # values of another kind than were written
+        raise _damaged(path, f"holds what was not written there ({type(error).__name__}: {error})") from error
     session.step = plain["step"]
-    for name, part in (stateful or {}).items():
-        if plain["stateful"].get(name) is not None:
-            part.load_state_dict(_unfold(plain["stateful"][name]))
+    session.seconds_before = float(plain.get("seconds", 0.0))
+
+
+def _check_plain(path: Path, plain: Any) -> None:
+    """Is `state.json` of a version that is understood, with everything in it?"""
+    version = plain.get("version", 0) if isinstance(plain, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(
+            f"{path}: its state is of version {version}, and this mmalign reads up to {VERSION}; resume with the "
+            "mmalign that wrote it, or a newer one."
+        )
+    wrong = [name for name, kind in _KEYS.items() if version is None or not isinstance(plain.get(name), kind)]
+    if wrong:
+        raise _damaged(path, f"state/state.json has no usable {', '.join(wrong)}")
+    if plain["step"] != step_of(path):
+        raise _damaged(path, f"state/state.json is of step {plain['step']}")
+
+
+def _damaged(path: Path, what: str) -> CheckpointError:
+    """With the way on: the next older checkpoint, if there is one."""
+    older = [other for other in complete(path.parent) if step_of(other) < step_of(path)]
+    run = path.parent.parent
+    way = f"resume from an earlier one with --resume {run}@{step_of(older[-1])}" if older else "start the run again"
+    return CheckpointError(f"{path}: {what}; {way}.")
 
 
 def _of_rank(random: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
@@ -122,13 +134,15 @@ def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stat
     save_file({k: v.contiguous() for k, v in update["tensors"].items()}, folder / "weights.safetensors")
     save_file(random, folder / "random.safetensors")
     plain = {
+        "version": VERSION,
         "step": session.step,
+        "seconds": round(session.seconds, 3),
         "updates": update["count"],
         "scale": update["scale"],
         "batches": session.batches.state_dict(),
         "stateful": {name: _fold(p.state_dict()) for name, p in stateful.items() if hasattr(p, "state_dict")},
     }
-    (folder / "state.json").write_text(json.dumps(plain))
+    (folder / "state.json").write_text(json.dumps(plain), encoding="utf-8")
 
 
 def _fold(value: Any) -> Any:
@@ -151,4 +165,8 @@ def _unfold(value: Any) -> Any:
 def _unwritable(path: Path, folder: Path, error: Exception) -> CheckpointError:
     kept = [p.name for p in complete(folder)]
     safe = f"still whole: {', '.join(kept)}" if kept else "no earlier checkpoint exists"
-    return CheckpointError(f"{path}: could not be written ({error}); {safe}. Free some space and resume.")
+    way = "free some space and resume" if kept else "free some space and start again"
+    return CheckpointError(f"{path}: could not be written ({error}); {safe}: {way}.")
+
+
+__all__ = ["VERSION", "complete", "latest", "load", "save", "step_of"]

@@ -75,7 +75,7 @@ def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> 
     Rows of weight 0 add nothing, and are neither replayed nor sent through backward; the objective counts them.
     """
     if hasattr(objective, "counts"):
-        session.meter.add(objective.counts(weighted))
+        session.meter.add(objective.counts(weighted), share=float(len(weighted)))
     trained, total = weighted.contributing(), torch.zeros(())
     for chunk, last in trained.chunks(session.rows(trained), session.spans):
         with session.synchronised(policy.module, when=last):
@@ -83,5 +83,5 @@ def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> 
             session.backward(loss)
         total = total.to(loss.device) + loss.detach()
         named = {name if "/" in name else f"policy/{name}": value for name, value in metrics.items()}
-        session.meter.add(named, share=len(chunk) / len(trained))
+        session.meter.add(named, share=float(len(chunk)))
     return total

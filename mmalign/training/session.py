@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
-from mmalign.training.meter import Meter
+from mmalign.training.meter import Meter, merged
+from mmalign.training.patience import Patient
 from mmalign.training.update import Update
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -38,6 +42,7 @@ class Session:
     record: Callable[[int, dict[str, float]], None] = lambda step, numbers: None
     step: int = 0
     started_at: int = 0
+    seconds_before: float = 0.0
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
 
@@ -61,21 +66,34 @@ class Session:
         while self.step < self.trainer.steps:
             yield next(self.batches)
 
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return 1 if self.accelerator is None else int(self.accelerator.num_processes)
+
+    def meet(self) -> None:
+        """Wait until every process is here, however long that takes; a process that is gone is an error.
+
+        A collective gives up after some minutes, and one process may have a slower judge, disk or download than others.
+        """
+        if self.processes > 1:
+            self._patient.meet()
+
+    def gather(self, value: T) -> list[T]:
+        """What every process holds, in their order; all call it."""
+        return [value] if self.processes == 1 else self._patient.gather(value)
+
     def mean(self, total: Tensor) -> Tensor:
         """The mean of a tensor over processes, entry by entry, on the tensor's own device."""
-        if self.accelerator is None or self.accelerator.num_processes == 1:
+        if self.processes == 1:
             return total
+        self.meet()
         shared = self.accelerator.reduce(total.to(self.accelerator.device), reduction="mean")
         return shared.to(total.device)  # type: ignore[no-any-return]
 
     def random_states(self) -> dict[str, Tensor]:
         """The states of every process's streams, by name, behind "rank/" where that is not 0; all processes call it."""
-        own = self.streams.state_dict()
-        if self.accelerator is None or self.accelerator.num_processes == 1:
-            return own
-        from accelerate.utils import gather_object
-
-        every = gather_object([own])
+        every = self.gather(self.streams.state_dict())
         return {f"{rank}/{name}" if rank else name: v for rank, held in enumerate(every) for name, v in held.items()}
 
     def spread(self, objective: Any) -> None:
@@ -87,7 +105,7 @@ class Session:
 
     def synchronised(self, module: nn.Module, when: bool) -> AbstractContextManager[Any]:
         """Gradients are averaged over processes only in the last chunk of an update."""
-        if self.accelerator is None or when or self.accelerator.num_processes == 1:
+        if when or self.processes == 1:
             return nullcontext()
         return self.accelerator.no_sync(module)  # type: ignore[no-any-return]
 
@@ -119,17 +137,32 @@ class Session:
 
     def finish_step(self, objective: Any, experience: Any) -> None:
         """Count the step and record its numbers."""
-        numbers = {"lr": self.update_rule.lr, **self.meter.take(), **self._seconds}
-        for source in (experience, getattr(objective, "reward", None)):
-            metrics = getattr(source, "metrics", None)
-            numbers |= metrics() if callable(metrics) else (metrics or {})
+        worst = dict(self._seconds)
         if torch.cuda.is_available():
-            numbers["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            worst["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        means, *others = self.gather(self.meter.take_sums()), *self.gather(worst)
+        numbers = {"lr": self.update_rule.lr, **merged(means)}
+        numbers |= {name: max(other.get(name, 0.0) for other in others) for name in worst}
+        for source in (experience, getattr(objective, "reward", None)):
+            numbers |= self._told_by(source)
         self._seconds.clear()
         self.step += 1
         self.update_rule.count = self.step * self.trainer.minibatches  # also where there were fewer rows than that
         self.latest = {name: float(value) for name, value in numbers.items()}
         self.record(self.step, self.latest)
+
+    @cached_property
+    def _patient(self) -> Patient:
+        return Patient()  # all processes come here first at the same point
+
+    def _told_by(self, source: Any) -> Mapping[str, Any]:
+        """The metrics of an experience or a reward, over the rows of every process where it can say so."""
+        if callable(getattr(source, "shared_metrics", None)):
+            return source.shared_metrics(self.gather)  # type: ignore[no-any-return]
+        if (metrics := getattr(source, "metrics", None)) is None:
+            return {}
+        own = {name: float(value) for name, value in ((metrics() if callable(metrics) else metrics) or {}).items()}
+        return merged(self.gather({name: (value, 1.0) for name, value in own.items()}))
 
     def __post_init__(self) -> None:
         self._seconds: dict[str, float] = {}
@@ -137,5 +170,5 @@ class Session:
 
     @property
     def seconds(self) -> float:
-        """Seconds since this session was opened."""
-        return time.perf_counter() - self._opened
+        """Seconds that the run has taken: since this session was opened, and before it was resumed."""
+        return self.seconds_before + time.perf_counter() - self._opened

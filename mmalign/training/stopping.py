@@ -1,39 +1,42 @@
-"""Ctrl-C during training: the step is finished first, so that what is saved is the exact state between two steps."""
+"""A signal during training: the step is finished first, so that what is saved is the exact state between two steps."""
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mmalign.core.signals import Interrupted, handled
+
 _SAID = b"\nstopping when this step is done, with a checkpoint; Ctrl-C again stops at once, without.\n"
+_ECHO = 1.0  # seconds
 
 
 @contextmanager
-def stop_on_interrupt(processes: int = 1) -> Iterator[Callable[[], bool]]:
-    """Yield "has a stop been asked for?"; inside, the first Ctrl-C only asks, the second one interrupts.
+def stop_on_signal(processes: int = 1, speak: bool = True) -> Iterator[Callable[[], int]]:
+    """Yield "which signal has asked for a stop?" (0: none); inside, the first one only asks, the second interrupts.
 
-    Of several processes each would stop at a step of its own, so there, as in a thread and where somebody else handles
-    Ctrl-C, it interrupts at once.
+    Ctrl-C, SIGTERM and SIGHUP are alike. In a thread, and where somebody else handles a signal, it is left alone.
+
+    Args:
+        processes: of several, each is told by the launcher and often by the terminal or scheduler too: what arrives
+            within a second is one request.
+        speak: say on standard error that it was heard.
     """
-    asked = False
+    asked, at = 0, 0.0
 
     def ask(number: int, frame: Any) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with suppress(OSError):
-            os.write(2, _SAID)  # not print: it may be what was interrupted
+        nonlocal asked, at
+        if asked and processes > 1 and time.monotonic() - at < _ECHO:
+            return
+        if asked:
+            raise Interrupted(number)
+        asked, at = number, time.monotonic()
+        if speak:
+            with suppress(OSError):
+                os.write(2, _SAID)  # not print: it may be what was interrupted
 
-    in_main = threading.current_thread() is threading.main_thread()
-    if processes > 1 or not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    with handled(ask):
         yield lambda: asked
-        return
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,12 +1,17 @@
 """Files are whole or absent; random streams are independent and restorable."""
 
+import errno
+import os
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mmalign.core.errors import DataError
-from mmalign.core.files import lasting, require_local, write_beside, write_folder_beside
+from mmalign.core.files import lasting, recover, require_local, write_beside, write_folder_beside
 from mmalign.core.rng import Streams, randn, stream
 
 
@@ -32,6 +37,79 @@ def test_a_failed_folder_leaves_the_old_folder(tmp_path: Path) -> None:
         (beside / "b").write_text("3")
     assert [p.name for p in path.iterdir()] == ["b"]
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_are_those_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    old = os.umask(umask)
+    try:
+        with write_beside(tmp_path / "file") as beside:
+            beside.write_text("x")
+        with write_folder_beside(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(old)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_everything_is_on_the_disk_before_a_name_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operating system is asked for, in order: each fsync with the name that the handle has then."""
+    done: list[tuple[str, str]] = []
+    fsync, rename, replace, rmtree = os.fsync, os.rename, os.replace, shutil.rmtree
+
+    def noted(kind: str, call: Any) -> Any:
+        def instead(path: Any, *more: Any, **options: Any) -> Any:
+            named = Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else str(path)
+            done.append((kind, re.sub(r"\.[0-9a-f]{8}\.(part|old)", r".\1", str(Path(named).relative_to(tmp_path)))))
+            return call(path, *more, **options)
+
+        return instead
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", fsync))
+    monkeypatch.setattr(os, "rename", noted("rename", rename))
+    monkeypatch.setattr(os, "replace", noted("rename", replace))
+    monkeypatch.setattr(shutil, "rmtree", noted("remove", rmtree))
+    for text in ("old", "new"):
+        done.clear()
+        with write_folder_beside(tmp_path / "run") as beside:
+            (beside / "deep").mkdir()
+            (beside / "deep" / "file").write_text(text)
+    new, old = ".run.part", ".run.old"
+    synced = [("fsync", f"{new}/deep/file"), ("fsync", f"{new}/deep"), ("fsync", new)]
+    swapped = [("rename", "run"), ("rename", new), ("fsync", "."), ("remove", old), ("remove", new)]
+    assert done == synced + swapped
+    done.clear()
+    with write_beside(tmp_path / "x") as beside:
+        beside.write_text("1")
+    assert done == [("fsync", ".x.part"), ("rename", ".x.part"), ("fsync", ".")]
+
+
+def test_what_a_killed_process_left_is_tidied(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in (
+        ".x.txt.0123abcd.part",
+        "deep/.y.0123abcd.part/inside/z",
+        "deep/.kept.0123abcd.old/a",
+        ".mine",
+        "x.part",
+    ):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("1")
+    (run / "there").mkdir()
+    (run / ".there.89abcdef.old").mkdir()
+    assert sorted(recover(run)) == ["kept", "there", "x.txt", "y"]
+    assert (run / "deep/kept/a").read_text() == "1"  # it was about to be replaced
+    left = sorted(path.relative_to(run).as_posix() for path in run.rglob("*"))
+    assert left == [".mine", "deep", "deep/kept", "deep/kept/a", "there", "x.part"]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    for write in (write_beside, write_folder_beside):
+        with pytest.raises(OSError) as caught, write(tmp_path / "x"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert caught.value.filename == str(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_file_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

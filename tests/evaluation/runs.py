@@ -70,4 +70,5 @@ def make_run(path: Path, modality: str = "image", steps: int = 40) -> Path:
     adapter = path / "checkpoints" / f"step_{steps:06d}" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    (adapter.parent / "done").write_text(f"{steps}\n")
     return path

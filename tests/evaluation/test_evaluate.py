@@ -19,6 +19,11 @@ from tests.toys import prompts
 SIZE = 6
 
 
+def uniform(rng: Sequence[torch.Generator], *shape: int) -> torch.Tensor:
+    """Of each row its own."""
+    return torch.stack([torch.rand(*shape, generator=one) for one in rng])
+
+
 class Painter:
     """Uniform pictures: noise plus a trainable shade; a dropout layer tells whether evaluation mode was on."""
 
@@ -29,26 +34,26 @@ class Painter:
         self.shade = shade
         self.seen: list[tuple[int, bool]] = []
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
         assert not torch.is_grad_enabled()
         self.seen.append((len(prompts), self.module["free"].training))
-        noise = torch.rand(len(prompts), 1, 1, 1, generator=rng).expand(-1, 3, SIZE, SIZE)
+        noise = uniform(rng, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
         return Rollout(list(prompts), (0.5 * noise + self.shade).clamp(0, 1), torch.arange(len(prompts)))
 
 
 class Speaker(Painter):
     modality = "text"
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
         return Rollout(list(prompts), [p.text.upper() for p in prompts], torch.arange(len(prompts)))
 
 
 class Singer(Painter):
     modality = "audio"
 
-    def generate(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
         length = 10 * len(prompts)
-        samples = torch.rand(len(prompts), 1, length, generator=rng) - 0.5
+        samples = uniform(rng, 1, length) - 0.5
         mask = torch.arange(length)[None] < torch.arange(1, len(prompts) + 1)[:, None] * 10
         return Rollout(list(prompts), Audio(samples * mask[:, None], 8_000, mask), torch.arange(len(prompts)))
 

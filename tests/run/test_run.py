@@ -241,7 +241,7 @@ def test_a_start_measured_by_another_run_is_never_taken_over(run_file: RunFile, 
 def test_resuming_removes_what_a_killed_run_had_half_written(run_file: RunFile, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(load(run_file(), ["trainer={steps: 1, batch: 2, lr: 1.0e-3}", "data.held_out=0"]), out=out)
-    half = out / "checkpoints" / ".step_000002.abc"
+    half = out / "checkpoints" / ".step_000002.0123abcd.part"
     (half / "adapter").mkdir(parents=True)
     train(load(out / "run.yaml", ["trainer.steps=2"]), resume=out)
     assert not half.exists() and (out / "checkpoints" / "step_000002" / "done").exists()

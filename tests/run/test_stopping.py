@@ -93,12 +93,15 @@ def test_a_run_without_a_checkpoint_is_not_in_the_way_of_another(
         train(load(run_file), out=out, allow=HERE)
 
 
-def test_ctrl_c_in_the_last_step_leaves_a_run_to_be_measured(run_file: Path, tmp_path: Path) -> None:
+def test_ctrl_c_in_the_last_step_leaves_a_run_to_be_reported(run_file: Path, tmp_path: Path) -> None:
     PRESSES[3] = 1
-    with pytest.raises(Stopped, match=r"stopped after the last step; `mmalign evaluate .*run --allow tests"):
+    with pytest.raises(Stopped, match=r"after the last step; `mmalign train --resume .*run --allow tests.*` measures"):
         train(load(run_file, ["trainer.steps=1"]), out=tmp_path / "run", allow=HERE)
     assert (tmp_path / "run" / "checkpoints" / "step_000001" / "done").exists()
     assert not (tmp_path / "run" / "report.html").exists()
+    train(load(tmp_path / "run" / "run.yaml"), resume=tmp_path / "run", allow=HERE)
+    assert steps(tmp_path / "run" / "metrics.jsonl") == [1]
+    assert all((tmp_path / "run" / name).exists() for name in ("report.html", "README.md"))
     with pytest.raises(ConfigError, match=r"run: already at step 1 of 1; raise trainer.steps"):
         train(load(tmp_path / "run" / "run.yaml", ["adapter.model=/nowhere"]), resume=tmp_path / "run", allow=HERE)
     with pytest.raises(ConfigError, match=r"--out .*elsewhere: a resumed run goes on in its own folder, .*run; leave"):

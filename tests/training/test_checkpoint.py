@@ -1,5 +1,7 @@
 """Checkpoints are complete or ignored, and a resumed run is the uninterrupted one, bit for bit."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,16 +77,100 @@ def test_only_the_newest_are_kept_and_unfinished_ones_are_ignored(tmp_path: Path
     (tmp_path / "step_000003" / "done").unlink()
     assert checkpoint.latest(tmp_path).name == "step_000002"
     shutil.rmtree(tmp_path / "step_000002")
-    with pytest.raises(CheckpointError, match=r"no complete checkpoint \(.*incomplete: step_000003\); start the run"):
+    told = r"no complete checkpoint; not whole: step_000003 \(no 'done' file, so it is incomplete\); start the run"
+    with pytest.raises(CheckpointError, match=told):
         checkpoint.latest(tmp_path)
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
+def damage(kind: str, file: Path) -> None:
+    """One file as a crash, a bad disk or somebody's hand may leave it."""
+    if kind == "missing":
+        file.unlink()
+    else:
+        held = file.read_bytes()
+        file.write_bytes({"truncated": held[:-9], "empty": b"", "garbled": b"\xff\xfe" * 9, "text": b"none\n"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "garbled", "text", "missing"])
+@pytest.mark.parametrize("name", ["done", "state/state.json", "state/weights.safetensors", "state/random.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_and_said(
+    tmp_path: Path, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     trained(tmp_path)
-    weights = tmp_path / "step_000003" / "state" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match=r"step_000003: cannot be read .* resume from an earlier checkpoint"):
-        checkpoint.load(checkpoint.latest(tmp_path), Problem().session)
+    damage(kind, tmp_path / "step_000003" / name)
+    taken = checkpoint.latest(tmp_path, "state")
+    assert taken.name == "step_000002"
+    assert "taking step_000002; passed over: step_000003 (" in caplog.text
+    problem = Problem()
+    checkpoint.load(taken, problem.session)
+    assert problem.session.step == 2
+
+
+def test_a_truncated_checkpoint_is_named_with_the_way_on(tmp_path: Path) -> None:
+    trained(tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints" / "step_000003"
+    damage("truncated", path / "state" / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=rf"step_000003: cannot be read .*--resume {tmp_path}@2\.$"):
+        checkpoint.load(path, Problem().session)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"version": checkpoint.VERSION + 1}, r"of version 2, and this mmalign reads up to 1; resume with the mmalign"),
+        ({"step": None}, r"state\.json has no usable step; resume from an earlier one with --resume"),
+        ({"batches": [], "updates": "x"}, r"state\.json has no usable updates, batches;"),
+        ({"batches": {}}, r"holds what was not written there \(KeyError: 'seed'\); resume from"),
+        ({"step": 2}, r"state\.json is of step 2;"),
+    ],
+)
+def test_a_state_that_is_not_understood_is_a_sentence(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    trained(tmp_path)
+    file = tmp_path / "step_000003" / "state" / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(CheckpointError, match=told):
+        checkpoint.load(file.parents[1], Problem().session)
+
+
+def test_a_state_from_before_versions_is_read(tmp_path: Path) -> None:
+    trained(tmp_path)
+    path = tmp_path / "step_000003"
+    plain = json.loads((path / "state" / "state.json").read_text())
+    assert plain.pop("version") == 1 and plain.pop("seconds") > 0
+    (path / "state" / "state.json").write_text(json.dumps(plain))
+    (path / "files.json").unlink()
+    problem = Problem()
+    checkpoint.load(checkpoint.latest(tmp_path, "state"), problem.session)
+    assert problem.session.step == 3
+
+
+def test_checkpoints_are_in_the_order_of_numbers_and_copies_are_somebody_s_own(tmp_path: Path) -> None:
+    def made(name: str, done: str) -> None:
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        (tmp_path / name / "done").write_text(done)
+
+    for step in (999_999, 1_000_000, 999_998):
+        made(f"step_{step}", f"{step}\n")
+    for name, done in {"step_000003_backup": 3, "step_best": 3, "step_0000005": 5, "step_7000000": 3}.items():
+        made(name, f"{done}\n")
+    assert [checkpoint.step_of(path) for path in checkpoint.complete(tmp_path)] == [999_998, 999_999, 1_000_000]
+    assert checkpoint.latest(tmp_path).name == "step_1000000"
+    problem = Problem(keep=1)
+    problem.session.step = 1_000_001
+    checkpoint.save(tmp_path, problem.session, problem.adapter)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"step_000003_backup", "step_best", "step_0000005", "step_7000000", "step_1000001"}
+
+
+def test_older_ones_go_only_when_the_new_one_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = trained(tmp_path, steps=2)
+    there = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (there.append(len(checkpoint.complete(tmp_path))), fsync(handle)))
+    problem.session.step = 9
+    checkpoint.save(tmp_path, problem.session, problem.adapter)
+    assert there[-1] == 3 and set(there) == {2, 3}  # the last thing to reach it is the folder with the new name
+    assert [checkpoint.step_of(path) for path in checkpoint.complete(tmp_path)] == [2, 9]
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C asks for a stop at the end of the step; a second one interrupts."""
+"""A signal asks for a stop at the end of the step; a second one interrupts."""
 
 import os
 import signal
@@ -6,45 +6,70 @@ import threading
 
 import pytest
 
+from mmalign.core.signals import Interrupted, exit_code, interrupting
 from mmalign.training.loop import train
-from mmalign.training.stopping import stop_on_interrupt
+from mmalign.training.stopping import stop_on_signal
 from tests.training.problem import Problem
 
-
-def press() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def test_the_first_asks_and_the_second_interrupts(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), stop_on_interrupt() as stop:
-        assert not stop()
-        press()
-        assert stop()
+def send(number: int = signal.SIGINT) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_asks_and_the_second_interrupts(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, stop_on_signal() as asked:
+        assert asked() == 0
+        send(number)
+        assert asked() == number
         assert "stopping when this step is done, with a checkpoint; Ctrl-C again stops" in capfd.readouterr().err
-        press()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        send(number)
+    assert caught.value.number == number and exit_code(caught.value) == 128 + number
+    assert signal.getsignal(number) is before
 
 
-def test_several_processes_threads_and_other_handlers_are_left_alone() -> None:
-    with pytest.raises(KeyboardInterrupt), stop_on_interrupt(processes=2):
-        press()
-    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
-    try:
-        with stop_on_interrupt() as stop:
-            press()
-            assert not stop()
-    finally:
-        signal.signal(signal.SIGINT, kept)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_outside_the_steps_a_signal_interrupts_at_once(number: int) -> None:
+    with pytest.raises(Interrupted) as caught, interrupting(), interrupting():
+        send(number)
+    assert caught.value.number == number
+    assert signal.getsignal(number) == signal.SIG_DFL
+    with pytest.raises(Interrupted), interrupting():
+        with stop_on_signal() as asked:
+            send(number)
+            assert asked() == number
+        send(number)  # the steps are over
+
+
+def test_of_several_processes_an_echo_is_no_second_request() -> None:
+    with stop_on_signal(processes=2, speak=False) as asked:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)  # from the launcher, and from the scheduler
+        assert asked() == signal.SIGTERM
+
+
+def test_threads_and_other_handlers_are_left_alone() -> None:
+    for number in SIGNALS:
+        kept = signal.signal(number, signal.SIG_IGN)  # as under nohup
+        try:
+            with interrupting(), stop_on_signal() as asked:
+                send(number)
+                assert not asked()
+        finally:
+            signal.signal(number, kept)
     entered = []
 
     def inside() -> None:
-        with stop_on_interrupt() as stop:
-            entered.append(stop())
+        with interrupting(), stop_on_signal() as asked:
+            entered.append(asked())
 
     thread = threading.Thread(target=inside)
     thread.start()
     thread.join()
-    assert entered == [False]
+    assert entered == [0]
 
 
 def test_the_loop_ends_with_the_step_that_was_running() -> None:

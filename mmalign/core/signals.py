@@ -1,0 +1,62 @@
+"""Signals that end a program: Ctrl-C, a scheduler's SIGTERM, a lost terminal's SIGHUP. They are treated alike."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the program to end: its `number`, and a message of what is left, if there is something to say."""
+
+    def __init__(self, number: int = signal.SIGINT, message: str = "") -> None:
+        super().__init__(message)
+        self.number = int(number)
+
+
+def exit_code(stopped: KeyboardInterrupt) -> int:
+    """As shells count: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    return 128 + int(getattr(stopped, "number", signal.SIGINT))
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Inside it SIGTERM and SIGHUP raise `Interrupted` where they arrive, as Ctrl-C raises KeyboardInterrupt."""
+
+    def raise_it(number: int, frame: Any) -> None:
+        raise Interrupted(number)
+
+    with handled(raise_it):
+        yield
+
+
+@contextmanager
+def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Inside it `handler` takes the ending signals that would end the program or interrupt it.
+
+    Those that somebody else handles or that are ignored (nohup) stay as they are; so do all outside the main thread.
+    """
+    taken = {}
+    if threading.current_thread() is threading.main_thread():
+        taken = {number: old for number in ENDING if _free(old := signal.getsignal(number))}
+    try:
+        for number in taken:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in taken.items():
+            signal.signal(number, old)
+
+
+def _free(handler: Any) -> bool:
+    """Is it what a program begins with, or `interrupting`'s?"""
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or _is_ours(handler)
+
+
+def _is_ours(handler: Any) -> bool:
+    return getattr(handler, "__module__", "") == __name__

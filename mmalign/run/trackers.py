@@ -1,0 +1,94 @@
+"""Where curves, pictures and sounds go besides the run directory: tensorboard, trackio, wandb, through accelerate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmalign.core.types import Audio, Rollout, Scores
+from mmalign.evaluation.table import number
+from mmalign.media.image import to_uint8
+
+SHOWN = 8  # outputs of a preview
+
+
+def open_tracker(accelerator: Any, name: str, directory: Path, config: Mapping[str, Any]) -> None:
+    """Start the tracker `name` for the run in `directory`, under the directory's own name."""
+    run = directory.resolve().name
+    if name == "tensorboard":  # whose run is a folder
+        accelerator.init_trackers(run, config=dict(config))
+    else:
+        accelerator.init_trackers("mmalign", config=dict(config), init_kwargs={name: {"name": run}})
+
+
+def log_numbers(accelerator: Any, numbers: Mapping[str, float], step: int) -> None:
+    """Curves' points of one step; a tracker that cannot be written ends no training."""
+    accelerator.log(dict(numbers), step=step)
+
+
+def log_samples(accelerator: Any, rollout: Rollout, scores: Mapping[str, Scores], step: int) -> None:
+    """Show the first outputs with their prompts and scores; every process may call it, the main one writes."""
+    if not accelerator.is_main_process:
+        return
+    captions = [_caption(rollout, scores, row) for row in range(min(SHOWN, len(rollout)))]
+    for tracker in accelerator.trackers:
+        show = _SHOWN.get(tracker.name)
+        if show is not None and captions:
+            show(tracker.tracker, rollout[: len(captions)].output, captions, step)
+
+
+def _caption(rollout: Rollout, scores: Mapping[str, Scores], row: int) -> str:
+    told = [f"{name} {number(found.value[row].item())}" for name, found in scores.items()]
+    return "  ".join([rollout.prompts[row].text, *told])
+
+
+def _on_tensorboard(writer: Any, output: Any, captions: list[str], step: int) -> None:
+    if isinstance(output, Audio):
+        for row, sound in enumerate(_sounds(output)):
+            writer.add_audio(f"samples/{row:02d}", sound.mean(0, keepdim=True), step, sample_rate=output.rate)
+    elif isinstance(output, Tensor):
+        writer.add_images("samples/images", to_uint8(output).cpu(), step)
+    else:
+        captions = [f"{caption}\n\n{text}" for caption, text in zip(captions, output, strict=True)]
+    writer.add_text("samples/prompts", "\n\n".join(f"{row}. {text}" for row, text in enumerate(captions)), step)
+    writer.flush()
+
+
+def _on_wandb(run: Any, output: Any, captions: list[str], step: int) -> None:
+    import wandb
+
+    run.log({"samples": _media(wandb, output, captions)}, step=step)
+
+
+def _on_trackio(run: Any, output: Any, captions: list[str], step: int) -> None:
+    import trackio
+
+    shown = _media(trackio, output, captions)
+    named = {"samples": shown} if not isinstance(shown, list) else {f"samples/{i}": one for i, one in enumerate(shown)}
+    run.log(named, step=step)
+
+
+def _media(package: Any, output: Any, captions: list[str]) -> Any:
+    """Pictures and sounds in the package's own types, texts as its table."""
+    if isinstance(output, Audio):
+        pairs = zip(_sounds(output), captions, strict=True)
+        return [package.Audio(s.numpy().T, sample_rate=output.rate, caption=caption) for s, caption in pairs]
+    if isinstance(output, Tensor):
+        pairs = zip(to_uint8(output).cpu(), captions, strict=True)
+        return [package.Image(p.permute(1, 2, 0).numpy(), caption=caption) for p, caption in pairs]
+    import pandas
+
+    return package.Table(dataframe=pandas.DataFrame({"prompt": captions, "output": list(output)}))
+
+
+def _sounds(audio: Audio) -> list[Tensor]:
+    ends = [None] * len(audio) if audio.mask is None else audio.mask.sum(1).tolist()
+    return [s[:, :end].detach().float().cpu().clamp(-1, 1) for s, end in zip(audio.samples, ends, strict=True)]
+
+
+_SHOWN = {"tensorboard": _on_tensorboard, "wandb": _on_wandb, "trackio": _on_trackio}
+
+__all__ = ["log_numbers", "log_samples", "open_tracker"]

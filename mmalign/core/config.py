@@ -54,6 +54,8 @@ class Trainer:
         preview_every: steps between sample sheets (0: none).
         evaluate_every: steps between held-out evaluations (0: only before and after).
         stop_on_failed_scores: share of failed rows of one reward, over its recent calls, that ends the run.
+        stop_on_idle_steps: steps in a row without an update that end the run (0: none do): outputs that all score the
+            same. Where no output has a score, or the gradient is not finite, 3 end it.
         tracker: where curves go besides metrics.jsonl.
     """
 
@@ -75,6 +77,7 @@ class Trainer:
     preview_every: Count = 0
     evaluate_every: Count = 0
     stop_on_failed_scores: Share = 0.5
+    stop_on_idle_steps: Count = 20
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
 
 

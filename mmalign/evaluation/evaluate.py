@@ -18,6 +18,8 @@ from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.evaluation.bootstrap import resampled_rows
 from mmalign.evaluation.records import Evaluation, SetValue
 from mmalign.media.image import to_uint8
+from mmalign.rewards._calls import foreign_call
+from mmalign.rewards._ready import prepare_all
 
 __all__ = ["Share", "evaluate", "evaluate_shared"]
 
@@ -91,6 +93,7 @@ def evaluate_shared(
     """
     start, groups = time.perf_counter(), list(prompts)
     _check(policy, groups, rewards, rows, repeats)
+    prepare_all({f"reward '{name}'": reward for name, reward in rewards.items()})
     per_chunk, total = rows // repeats, len(groups) * repeats
     mine = []
     with torch.no_grad(), evaluating(getattr(policy, "module", None)):
@@ -152,7 +155,11 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
 
 def _judged(name: str, reward: Reward | SetReward, rollout: Rollout) -> Scores | Tensor:
     try:
-        result = reward.embed(rollout).float().cpu() if isinstance(reward, SetReward) else reward(rollout).to("cpu")
+        if isinstance(reward, SetReward):
+            with foreign_call(name, len(rollout)):
+                result: Scores | Tensor = reward.embed(rollout).float().cpu()
+        else:
+            result = reward(rollout).to("cpu")
     except Exception as error:
         error.add_note(f"while reward '{name}' judged prompts {rollout.group.min()} to {rollout.group.max()}")
         raise

@@ -1,12 +1,15 @@
-"""Stops a run whose reward keeps failing, and says which and why."""
+"""Stops a run whose reward keeps failing, and says which and why; remembers what its rows came to."""
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from mmalign.core.errors import ScoreError
 from mmalign.core.types import Scores, Status
+
+_FAILED = (Status.ERROR, Status.TIMEOUT)
 
 
 @dataclass
@@ -24,8 +27,8 @@ class Breaker:
     share: float = 0.5
     window: int = 256
     least: int = 8
-    _recent: deque[bool] = field(default_factory=deque, repr=False)
-    _why: str = ""
+    _recent: deque[tuple[Status, float]] = field(default_factory=deque, repr=False)  # and the value, NaN without one
+    _why: dict[Status, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -38,13 +41,28 @@ class Breaker:
         Raises:
             ScoreError: too large a share failed; names the reward, the count and the latest reason.
         """
-        failed = [status in (Status.ERROR, Status.TIMEOUT) for status in scores.status.tolist()]
-        self._recent.extend(failed)
-        if any(failed) and scores.info:
-            self._why = next((scores.info[i] for i, bad in enumerate(failed) if bad and scores.info[i]), self._why)
-        count = sum(self._recent)
+        states = [Status(status) for status in scores.status.tolist()]
+        self._recent.extend(zip(states, scores.value.detach().float().tolist(), strict=True))
+        latest: dict[Status, str] = {}
+        for status, info in zip(states, scores.info or [], strict=False):
+            if info:
+                latest.setdefault(status, info)
+        self._why |= latest
+        count = sum(status in _FAILED for status, _ in self._recent)
         if len(self._recent) >= self.least and count > self.share * len(self._recent):
+            why = next((self._why[status] for status in _FAILED if status in self._why), "no reason given")
             raise ScoreError(
                 f"reward '{self.name}' failed on {count} of the last {len(self._recent)} rows "
-                f"(limit {self.share:.0%}); for example: {self._why or 'no reason given'}."
+                f"(limit {self.share:.0%}); for example: {why}."
             )
+
+    def told(self) -> str:
+        """What the latest rows came to: every status counted with its latest reason, and the values' span."""
+        counts = Counter(status for status, _ in self._recent)
+        said = [f"{count} {status.label}" + self._because(status) for status, count in counts.most_common()]
+        values = [value for _, value in self._recent if math.isfinite(value)]
+        span = f"; values from {min(values):.4g} to {max(values):.4g}" if values else ""
+        return f"reward '{self.name}', its last {len(self._recent)} rows: {', '.join(said) or 'none'}{span}."
+
+    def _because(self, status: Status) -> str:
+        return f" ({self._why[status]})" if status in self._why and status is not Status.OK else ""

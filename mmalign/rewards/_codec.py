@@ -149,6 +149,11 @@ def codec(self: Coded) -> Codec:
     return load_codec(self.kind, self.checkpoint)
 
 
+def prepare(self: Coded) -> None:
+    """Load the model."""
+    load_codec(self.kind, self.checkpoint)
+
+
 def embed(self: Coded, rollout: Rollout) -> Float[Tensor, "B D"]:
     """One row per sound, with gradient; NaN for one that cannot be embedded."""
     return spread(frames(self, rollout))

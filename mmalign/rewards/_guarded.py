@@ -14,12 +14,13 @@ from mmalign.core.protocols import Gather, Reward, one_alone
 from mmalign.core.types import Audio, Modality, Rollout, Scores
 from mmalign.rewards._breaker import Breaker
 from mmalign.rewards._cache import ScoreCache, identity, row_keys
+from mmalign.rewards._calls import foreign_call
 from mmalign.rewards._contract import checked
 from mmalign.rewards._credit import Credit, is_set
 from mmalign.rewards._isolate import isolated
 from mmalign.rewards._merge import merge, scattered
 from mmalign.rewards._process import RowProcess
-from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards._ready import prepare
 from mmalign.rewards._rows import device_of, made_of
 from mmalign.rewards._tally import Tally
 
@@ -50,6 +51,7 @@ class Guarded:
     cache: ScoreCache | None = None
     failed_share: float = 0.5
     _tally: Tally = field(default_factory=Tally, init=False, repr=False)
+    _ready: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if is_set(self.reward):
@@ -90,14 +92,25 @@ class Guarded:
         Raises:
             ScoreError: the reward breaks its contract, or failed on too many rows.
             CapabilityError: it cannot judge this modality.
+            MmalignError: what it needs cannot be loaded; see `prepare`.
         """
         _require_modality(self.name, self.modalities, rollout.output)
+        self.prepare()
         start = time.perf_counter()
-        with quiet_random():
+        with foreign_call(self.name, len(rollout)):
             scores, hits = self._scored(rollout)
         self._tally.add(scores, time.perf_counter() - start, hits)
         self._breaker.watch(scores)
         return scores
+
+    def prepare(self) -> None:
+        """Load what the reward needs, in its own process if it has one, or raise what the first call would."""
+        if not self._ready:
+            if self._process is not None:
+                self._process.prepare()
+            else:
+                prepare(self.reward, f"reward '{self.name}'")
+            self._ready = True
 
     def metrics(self) -> dict[str, Tensor]:
         """Values, status shares and seconds since the last call of `metrics`, see `Tally.read`."""
@@ -106,6 +119,10 @@ class Guarded:
     def shared_metrics(self, gather: Gather) -> dict[str, Tensor]:
         """The same of the rows of every process; all call it."""
         return Tally.joined(gather(self._tally.take())).read()
+
+    def told(self) -> str:
+        """What the latest rows came to: statuses, reasons, values."""
+        return self._breaker.told()
 
     def close(self) -> None:
         """End the reward's own process, if it has one."""

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 
 import torch
 
-from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError, MissingExtra, ScoreError
+from mmalign.core.errors import (
+    CapabilityError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtra,
+    PackageError,
+    ScoreError,
+)
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.rewards._merge import without_value
 
 #: Faults of the set-up, the same for every row: they end the run with their own message.
-NOT_ABOUT_A_ROW = (CapabilityError, CheckpointError, ConfigError, DataError, MissingExtra, ScoreError)
+NOT_ABOUT_A_ROW = (CapabilityError, CheckpointError, ConfigError, DataError, MissingExtra, PackageError, ScoreError)
+#: What a reward's own code raises for a row: also `sys.exit`, which is not for a reward to decide.
+OF_A_ROW = (Exception, SystemExit)
 
 
 @dataclass
@@ -37,7 +47,9 @@ def _halved(score: Callable[[Rollout], Scores], rollout: Rollout, budget: _Budge
         return [score(rollout)]
     except NOT_ABOUT_A_ROW:
         raise
-    except Exception as error:
+    except ImportError as error:
+        raise ScoreError(f"a package that the reward uses cannot be imported: {said(error)}.") from error
+    except OF_A_ROW as error:
         # The frames hold the failed graph's tensors; only the text is kept, and the graph goes before the next try.
         why = said(error)
     if len(rollout) == 1 or budget.calls <= 0:

@@ -21,6 +21,7 @@ from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards._cache import ScoreCache
 from mmalign.rewards._credit import Credit, is_set
 from mmalign.rewards._guarded import Guarded
+from mmalign.rewards._ready import prepare_all
 from mmalign.rewards._tally import correlation, flat_share
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 
@@ -74,6 +75,9 @@ class Mix:
     failed_share: float = 0.5
     cache: ScoreCache | None = None
     _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _valued: tuple[int, int] = field(
+        default=(0, 0), init=False, repr=False
+    )  # rows since the last metrics; with a value
     _dropped: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,10 @@ class Mix:
     @property
     def _trained(self) -> list[Guarded]:
         return [guarded for guarded in self._guarded.values() if not guarded.monitor]
+
+    def guarded(self, name: str) -> Guarded:
+        """The slot `name` as it is called."""
+        return self._guarded[name]
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -170,6 +178,7 @@ class Mix:
         trained = {slot.name: scores[slot.name] for slot in self._trained}
         weights = {slot.name: slot.weight for slot in self._trained}
         value = self.combination(trained, weights, rollout.group)
+        self._valued = (self._valued[0] + len(value), self._valued[1] + int(value.valid.sum()))
         if len(trained) == 1:
             only = next(iter(trained.values()))
             value.confidence = only.confidence if value.confidence is None else value.confidence
@@ -227,8 +236,22 @@ class Mix:
             for first, second in pairs_of(values, 2):
                 if (r := correlation(values[first], values[second])) is not None:
                     found[f"correlation/{first}/{second}"] = torch.tensor(r)
-        self._last = {}
+        self._last, self._valued = {}, (0, 0)
         return found | (self.combination.metrics() if hasattr(self.combination, "metrics") else {})
+
+    def prepare(self) -> None:
+        """Load what every slot needs, monitors too. Raises MmalignError: every fault at once."""
+        prepare_all({f"rewards.{name}": slot for name, slot in self._guarded.items()})
+
+    @property
+    def unscored(self) -> bool:
+        """Has none of the rows since the last call of `metrics` a value?"""
+        rows, valued = self._valued
+        return rows > 0 and valued == 0
+
+    def told(self) -> str:
+        """What the latest rows of every trained slot came to: statuses, reasons, values."""
+        return " ".join(slot.told() for slot in self._trained)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a stateful combination has learned; empty for the others."""

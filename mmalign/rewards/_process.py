@@ -7,19 +7,23 @@ never hold the next row back.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import weakref
 from dataclasses import fields, replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import ScoreError
+from mmalign.core.errors import MmalignError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards._isolate import said
+from mmalign.rewards._isolate import OF_A_ROW, said
 from mmalign.rewards._merge import merge, without_value
+from mmalign.rewards._ready import prepare
 from mmalign.rewards._rows import single_outputs
 
 _START_LIMIT = 300.0  # seconds for a fresh process to import its code
@@ -32,6 +36,7 @@ class RowProcess:
         self.reward, self.name, self.timeout = reward, name, timeout
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._end: Any = None
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows; a row over its time is TIMEOUT, a row whose process died is ERROR."""
@@ -40,21 +45,20 @@ class RowProcess:
         rows = zip(rollout.prompts, outputs, groups, strict=True)
         return merge([self._one(prompt, output, group) for prompt, output, group in rows], "cpu")
 
+    def prepare(self) -> None:
+        """Start the process and let it load what the reward needs. Raises ScoreError with what went wrong there."""
+        self._started()
+
     def close(self) -> None:
         """Kill the process; the next call starts a new one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._pipe.close()  # type: ignore[union-attr]
-        self._process = self._pipe = None
+        if self._end is not None:
+            self._end()
+        self._process = self._pipe = self._end = None
 
     def _one(self, prompt: Prompt, output: Any, group: int) -> Scores:
         pipe = self._started()
         try:
             pipe.send(_arrays((prompt, output, group)))
-            if not pipe.poll(_START_LIMIT):
-                self.close()
-                raise ScoreError(f"reward '{self.name}': its process did not start within {_START_LIMIT:g} s.")
             pipe.recv()  # "begun": from here on the row's own time runs
             if not pipe.poll(self.timeout):
                 self.close()
@@ -73,23 +77,52 @@ class RowProcess:
             self._process = context.Process(target=_live, args=(theirs, self.reward), daemon=True)
             self._process.start()
             theirs.close()
+            self._end = weakref.finalize(self, _kill, self._process, self._pipe)
+            self._await_ready(self._pipe)
         return self._pipe
+
+    def _await_ready(self, pipe: Connection) -> None:
+        try:
+            fault = pipe.recv() if pipe.poll(_START_LIMIT) else f"it did not start within {_START_LIMIT:g} s"
+        except (EOFError, OSError):
+            fault = f"it ended with exit code {self._exit_code()}"
+        if fault:
+            self.close()
+            raise ScoreError(f"reward '{self.name}', in a process of its own: {fault}.")
 
     def _exit_code(self) -> int | None:
         self._process.join(5)
         return self._process.exitcode  # type: ignore[no-any-return]
 
 
+def _kill(process: Any, pipe: Connection) -> None:
+    process.kill()
+    process.join()
+    pipe.close()
+
+
 def _live(pipe: Connection, reward: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which may still need its rows
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
     _serve(pipe, reward)
 
 
+def _end_with_the_run() -> None:
+    """Wait, in a thread, for the run to end however it ends, and end with it: a row's work may take for ever."""
+    if (run := multiprocessing.parent_process()) is not None:
+        wait([run.sentinel])
+        os._exit(1)
+
+
 def _serve(pipe: Connection, reward: Any) -> None:
-    """The process's whole life: read a row, say "begun", answer with its scores' fields or with what was raised."""
+    """The process's whole life: load, say "" or why not; read a row, say "begun", answer with its scores or a fault."""
     torch.set_num_threads(1)
-    if hasattr(reward, "prepare"):
-        reward.prepare()  # a model's loading is not the first row's time
+    try:
+        prepare(reward, "it")  # a model's loading is not the first row's time
+    except MmalignError as error:
+        pipe.send(str(error).rstrip("."))
+        return
+    pipe.send("")
     while True:
         try:
             prompt, output, group = _tensors(pipe.recv())
@@ -100,7 +133,7 @@ def _serve(pipe: Connection, reward: Any) -> None:
             output = output[None] if isinstance(output, Tensor) else output if isinstance(output, Audio) else [output]
             scores = reward(Rollout(prompts=[prompt], output=output, group=torch.tensor([group])))
             pipe.send(_arrays({field.name: getattr(scores, field.name) for field in fields(scores)}))
-        except Exception as error:
+        except OF_A_ROW as error:
             pipe.send(said(error))
 
 

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from mmalign.core.errors import ScoreError
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._columns import missing
-from mmalign.rewards._isolate import NOT_ABOUT_A_ROW, said
+from mmalign.rewards._isolate import NOT_ABOUT_A_ROW, OF_A_ROW, said
 from mmalign.rewards.parsing import Unreadable
 
 Verdict = float | None | Status | tuple[float, Mapping[str, float]]
@@ -84,7 +85,9 @@ def _judged(
         raise
     except Unreadable as error:
         return _NAN, Status.PARSE_FAIL, str(error), {}
-    except Exception as error:
+    except ImportError as error:
+        raise ScoreError(f"a package that the reward uses cannot be imported: {said(error)}.") from error
+    except OF_A_ROW as error:
         return _NAN, Status.ERROR, said(error), {}
     return (value, Status.OK, "", parts) if value == value else (_NAN, Status.ERROR, "the value is nan", {})
 

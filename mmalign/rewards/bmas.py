@@ -54,6 +54,10 @@ class Bmas:
         """The embeddings, read on first use."""
         return load_table(self.checkpoint, self.tensor)
 
+    def prepare(self) -> None:
+        """Read the embeddings."""
+        _ = self.table
+
     def fingerprint(self) -> str:
         """Of the table."""
         return self.table.fingerprint

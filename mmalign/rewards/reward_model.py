@@ -87,11 +87,15 @@ class RewardModel:
         folders = dict.fromkeys([folder, *(file.parent for file in files)])
         return weights_digest(f"{self.model} {self.revision}", files, "reward_model", beside_digest(*folders))
 
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+    def prepare(self) -> None:
+        """Load the model."""
         if not self._loaded:
             self.policy.adapter.load()
             self._loaded = True
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        self.prepare()
         adapter, why = self.policy.adapter, [""] * len(rollout)
         read: dict[int, Any] = {}
         for row, (prompt, output) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):

@@ -16,6 +16,7 @@ from mmalign.rewards._cache import identity
 from mmalign.rewards._checkpoint import weights_digest
 from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._merge import scattered, without_value
+from mmalign.rewards._ready import prepare
 
 __all__ = ["Through"]
 
@@ -105,6 +106,16 @@ class Through:
         """What the generator makes."""
         return self.policy.modality  # type: ignore[no-any-return]
 
+    def prepare(self) -> None:
+        """Load the generator, and what `inner` needs."""
+        prepare(self.judge, "inner")
+        self._load()
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self.policy.adapter.load()
+            self._loaded = True
+
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B texts."""
         rows = torch.tensor([i for i, text in enumerate(rollout.output) if text.strip()], dtype=torch.long)
@@ -118,9 +129,7 @@ class Through:
 
     def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
         """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""
-        if not self._loaded:
-            self.policy.adapter.load()
-            self._loaded = True
+        self._load()
         asked = [Prompt(text) for text in texts for _ in range(self.images)]
         judged = [prompt for prompt in prompts for _ in range(self.images)]
         noise = [stream(self.seed, "through", p.text, i % self.images) for i, p in enumerate(judged)]

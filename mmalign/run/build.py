@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,26 @@ class Parts:
         """Load the generator's weights (rewards load theirs on first use)."""
         if hasattr(self.adapter, "load"):
             self.adapter.load()
+
+    def prepare(self, judges: bool = True) -> None:
+        """Load what the rewards, and the `judges`, need, before the generator's weights take their time.
+
+        Raises:
+            MmalignError: what cannot be loaded, all of it at once.
+        """
+        from mmalign.rewards import Guarded
+        from mmalign.rewards._ready import prepare_all
+
+        slots = self.reward.slots if self.reward is not None else {}
+        found = {f"rewards.{name}": self.reward.guarded(name) for name in slots}
+        measured = self.judges if judges else {}
+        with ExitStack() as stack:
+            for name, judge in measured.items():
+                alone = Guarded(name, judge, monitor=True) if getattr(judge, "isolated", False) else judge
+                found[f"evaluation.judges.{name}"] = alone
+                if alone is not judge:
+                    stack.callback(alone.close)
+            prepare_all(found)
 
     def stateful(self) -> dict[str, Any]:
         """What a checkpoint must hold besides weights: parts with a state of their own."""

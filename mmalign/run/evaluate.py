@@ -53,6 +53,7 @@ def evaluate(
         read = replace(read, file=replace(read.file, evaluation=asked))
     parts, questions = examine(read, allow, training=False)
     resolved = parts.resolved()  # before loading enters what the checkpoint says
+    parts.prepare()
     parts.load()
     if directory is None:
         return Evaluated(measure(parts, questions), [], None)

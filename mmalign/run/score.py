@@ -158,11 +158,13 @@ def score_rows(
         CapabilityError: the reward cannot judge these outputs.
     """
     from mmalign.rewards._columns import require_columns
+    from mmalign.rewards._ready import prepare
 
     judge = getattr(reward, "reward", reward)
     require_columns({"this reward": judge}, [row.prompt for row in rows])
     batch = len(rows) if getattr(judge, "whole", False) else batch
     kind = modality_of(rows, reward)
+    prepare(reward, "this reward")
     read = {"image": _image, "audio": _sound, "text": lambda row, folder: row.output}[kind]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
     parts: dict[int, Any] = {}

@@ -71,13 +71,15 @@ def train(
     place, step = (out, None) if resume is None else resume_point(resume)
     read = run if isinstance(run, RunFile) else draft(run, changes)
     run = read if isinstance(read, RunFile) else read.file
-    directory = RunDirectory(Path(place or Path("runs") / (run.source.stem if run.source else "run")))
+    out = Path(place or Path("runs") / (run.source.stem if run.source else "run"))
+    directory = RunDirectory(out.absolute())  # foreign code may change the folder that relative paths start at
     begin = None if resume is None else checkpoint_to_resume(directory, step)
     parts, prompts = examine(read, allow)
     directory.refuse(fresh=begin is None)
     if begin is not None:
         check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
         same_questions(directory.evaluation("before"), prompts)
+    parts.prepare(judges=bool(prompts))
     if is_first():
         for note in notes(parts):
             print(f"note: {note}", file=sys.stderr)

@@ -36,7 +36,7 @@ def train(
 
     Raises:
         CheckError: the ratio is not 1 or the KL not 0 before the first update.
-        ScoreError: a reward failed on too many rows.
+        ScoreError: a reward failed on too many rows, or there was nothing to learn from for too long.
         OutOfMemory: which phase did not fit, and what to lower.
         Diverged: the model's outputs or losses are no longer finite.
     """

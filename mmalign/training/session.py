@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
+from mmalign.training.idle import Idle
 from mmalign.training.meter import Meter, merged
 from mmalign.training.patience import Patient
 from mmalign.training.update import Update
@@ -120,7 +121,9 @@ class Session:
         anywhere = self.mean(torch.tensor(float(trained), device=device)) > 0
         if anywhere:
             norm = self.update_rule.apply()
-            self.meter.add({"grad/norm": norm, "update/skipped": (~norm.isfinite()).float()})
+            finite = bool(norm.isfinite())
+            self._idle.updated(finite)
+            self.meter.add({"grad/norm": norm, "update/skipped": float(not finite)})
         else:
             self.update_rule.forget()
             self.meter.add({"update/skipped": 1.0})
@@ -136,7 +139,13 @@ class Session:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
     def finish_step(self, objective: Any, experience: Any) -> None:
-        """Count the step and record its numbers."""
+        """Count the step and record its numbers.
+
+        Raises:
+            ScoreError: too many steps in a row, or all, had nothing to learn from; see `training.idle`.
+        """
+        unscored = torch.tensor(float(getattr(getattr(objective, "reward", None), "unscored", False)))
+        self._idle.finish_step(scored=float(self.mean(unscored)) < 1)  # one answer for all processes
         worst = dict(self._seconds)
         if torch.cuda.is_available():
             worst["memory/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -150,6 +159,8 @@ class Session:
         self.update_rule.count = self.step * self.trainer.minibatches  # also where there were fewer rows than that
         self.latest = {name: float(value) for name, value in numbers.items()}
         self.record(self.step, self.latest)
+        last = self.step >= self.trainer.steps and self.started_at == 0
+        self._idle.stop_if_hopeless(getattr(objective, "reward", None), last)
 
     @cached_property
     def _patient(self) -> Patient:
@@ -165,6 +176,7 @@ class Session:
         return merged(self.gather({name: (value, 1.0) for name, value in own.items()}))
 
     def __post_init__(self) -> None:
+        self._idle = Idle(self.trainer.stop_on_idle_steps, self.update_rule.scaler.is_enabled())
         self._seconds: dict[str, float] = {}
         self._opened = time.perf_counter()
 

@@ -76,10 +76,13 @@ class Given:
 def troubled(prompt: Prompt, output: str, *, nap: float = 60.0) -> float | Status | None:
     """Does what the text says: sleep, exit, raise, decline, fail, or score."""
     import os
+    import sys
 
     acts = {
         "sleep": lambda: time.sleep(nap),
         "exit": lambda: os._exit(7),
+        "leave": lambda: sys.exit(3),
+        "move": lambda: os.chdir("/") or 0.5,
         "raise": lambda: 1 / 0,
         "fail": lambda: Status.PARSE_FAIL,
         "decline": lambda: None,

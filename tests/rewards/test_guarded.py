@@ -7,9 +7,12 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards import Guarded, ScoreCache, load_reward, rule
+from mmalign.rewards import Guarded, ScoreCache, _calls, load_reward, rule
 from mmalign.rewards._cache import identity, row_keys
 from mmalign.rewards._process import _serve
 from mmalign.rewards._quiet_random import quiet_random
@@ -195,10 +198,10 @@ def test_a_process_answers_with_every_field_of_scores(monkeypatch):
     served = threading.Thread(target=_serve, args=(theirs, Given(given)))
     served.start()
     ours.send((Prompt("q"), "a", 0))
-    begun, answer = ours.recv(), ours.recv()
+    ready, begun, answer = ours.recv(), ours.recv(), ours.recv()
     ours.close()
     served.join()
-    assert begun == "begun" and set(answer) == {field.name for field in fields(Scores)}
+    assert ready == "" and begun == "begun" and set(answer) == {field.name for field in fields(Scores)}
     assert answer["confidence"].tolist() == [0.25] and answer["per_step"].tolist() == [[1.0, 1.0]]
 
 
@@ -334,3 +337,113 @@ def test_a_foreign_file_is_no_cache(tmp_path):
     path.write_text("not a database at all" * 100)
     with pytest.raises(CheckpointError, match=r"scores\.sqlite: cannot be used as a score cache"):
         ScoreCache(path)
+
+
+@dataclass
+class Doing(Numbers):
+    """Does what a reward should not."""
+
+    act: str = ""
+    folder: str = "/"
+
+    def __call__(self, rollout):
+        if self.act == "leave":
+            sys.exit(0)
+        if self.act == "move":
+            os.chdir(self.folder)
+        if self.act == "sleep":
+            time.sleep(0.5)
+        return super().__call__(rollout)
+
+
+def test_a_reward_that_exits_is_an_error_of_its_rows_and_not_the_end():
+    found = guard(Doing(act="leave"), failed_share=1.0)(answers("1", "2"))
+    assert found.status.tolist() == [ERR, ERR] and found.info[0].startswith("SystemExit: 0")
+
+    @rule(modalities={"text"}, range=(0.0, 1.0))
+    def leaving(prompt: Prompt, output: str) -> float:
+        return 1.0 if output == "stay" else sys.exit(0)
+
+    assert guard(leaving(), failed_share=1.0)(answers("stay", "go")).status.tolist() == [OK, ERR]
+
+
+def test_a_reward_that_changes_the_folder_moves_nothing(tmp_path):
+    here = Path.cwd()
+    assert guard(Doing(act="move", folder=str(tmp_path)))(answers("1")).value.tolist() == [1]
+    assert Path.cwd() == here
+
+
+def test_a_reward_that_takes_long_is_named(monkeypatch, capfd):
+    monkeypatch.setattr(_calls, "SLOW", 0.1)
+    guard(Doing(act="sleep"))(answers("1", "2"))
+    said = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert said[0] == "note: reward 'judge' has been scoring 2 rows for 0 s." and 2 <= len(said) <= 3
+    guard(Doing())(answers("1", "2"))
+    assert capfd.readouterr().err == ""
+
+
+KILLED = """
+import os, threading, time
+from tests.rewards.doubles import answers, troubled
+from mmalign.rewards import Guarded
+
+if __name__ == "__main__":
+    judge = Guarded("judge", troubled(nap=600.0), timeout=600.0)
+    judge.prepare()
+    threading.Thread(target=judge, args=(answers("sleep"),), daemon=True).start()
+    time.sleep(1)
+    print(judge._process._process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_process_outlives_a_killed_run(tmp_path):
+    """Not even one whose row is at work."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    root = str(Path(__file__).parents[2])
+    run = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": root}
+    )
+    judging = int(run.stdout.readline())
+    os.kill(judging, 0)
+    run.kill()
+    run.wait()
+    for _ in range(100):
+        try:
+            os.kill(judging, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(judging, signal.SIGKILL)
+    pytest.fail("the reward's process is still there 10 s after its run was killed")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"value": torch.tensor([1j])}, r"value of complex numbers \(torch\.complex64\)"),
+        ({"value": [0.5]}, "value as list; return a tensor"),
+        ({"parts": {"inner": torch.tensor([1j])}}, r"parts\[inner\] of complex numbers"),
+        ({"per_step": torch.ones(1, 2) * 1j}, "per_step of complex numbers"),
+    ],
+)
+def test_numbers_that_are_not_real_tensors_are_the_rewards_mistake(change, said):
+    given = scores([0.5])
+    for name, value in change.items():
+        setattr(given, name, value)
+    with pytest.raises(ScoreError, match=said):
+        guard(Given(given))(answers("a"))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"per_step": torch.tensor([[0.5, math.nan], [0.1, 0.2]])}, "the credit of a step is not finite"),
+        ({"confidence": torch.tensor([math.nan, 0.5])}, "the confidence is nan, not in [0, 1]"),
+        ({"confidence": torch.tensor([2.0, 0.5])}, "the confidence is 2, not in [0, 1]"),
+    ],
+)
+def test_numbers_beside_the_value_that_make_no_sense_are_errors_of_their_row(more, said):
+    found = guard(Given(scores([0.5, 0.5], **more)), failed_share=1.0)(answers("a", "b"))
+    assert found.status.tolist() == [ERR, OK] and found.info == [said, ""]

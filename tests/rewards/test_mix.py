@@ -304,7 +304,7 @@ def test_faults_are_said_together_with_their_place():
         "rewards.dark.over",
     ]
     assert "Did you mean 'bright'? Known: bright, dark." in caught.value.faults[0]
-    with pytest.raises(ConfigError, match=r"rewards\.a\.weight: Input should be a valid number.*\(got 'big'\)"):
+    with pytest.raises(ConfigError, match=r"rewards\.a\.weight: must be a number \(got 'big'\)"):
         slot = Slot(Brightness())
         slot.weight = "big"  # as a run file may say
         Mix({"a": slot})

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmalign.core.config import load
-from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
+from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError, ScoreError
 from mmalign.run.build import build
 from mmalign.run.directory import RunDirectory
 from mmalign.run.evaluate import evaluate
@@ -274,3 +274,34 @@ def test_half_precision_trains_with_a_scaled_loss_and_resumes_exactly(run_file: 
     again = train(load(tmp_path / "half/run.yaml", ["trainer.steps=4"]), resume=tmp_path / "half")
     one, two = trained_weights(whole.directory.path), trained_weights(again.directory.path)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_what_a_judge_needs_is_loaded_before_the_generator(
+    run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A model that is not there is told at once, of rewards and of judges, and leaves no run behind."""
+    from mmalign.adapters.sd3 import SD3
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(SD3, "load", lambda self: pytest.fail("the generator was loaded"))
+    nowhere = "{name: clip, checkpoint: acme/no-such-clip}"
+    changes = [f"rewards.near={nowhere}", f"evaluation.judges.far={nowhere}"]
+    with pytest.raises(ConfigError) as caught:
+        train(load(run_file(), changes), out=tmp_path / "out") if kind == "train" else evaluate(
+            run_file(), None, changes
+        )
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["rewards.near", "evaluation.judges.far"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_learned_nothing_is_no_success(run_file: RunFile, tmp_path: Path) -> None:
+    """It ended with a table of no change."""
+    changes = [
+        "rewards={undecided: {name: 'tests.run.outside:undecided'}}",
+        "evaluation.judges={}",
+        "evaluation.count=1",
+    ]
+    with pytest.raises(ScoreError, match=r"3 steps: no output could be scored.* its last 24 rows: 24 not_applicable"):
+        train(load(run_file(), changes), out=tmp_path / "out", allow=["tests.run.outside"])
+    assert not (tmp_path / "out" / "report.html").exists()

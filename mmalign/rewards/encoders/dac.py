@@ -22,6 +22,7 @@ class DacEncoder:
     kind: ClassVar[Kind] = "dac"
 
     codec = _codec.codec
+    prepare = _codec.prepare
     embed = _codec.embed
     frames = _codec.frames
     fingerprint = _codec.fingerprint

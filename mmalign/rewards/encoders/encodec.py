@@ -22,6 +22,7 @@ class EncodecEncoder:
     kind: ClassVar[Kind] = "encodec"
 
     codec = _codec.codec
+    prepare = _codec.prepare
     embed = _codec.embed
     frames = _codec.frames
     fingerprint = _codec.fingerprint

@@ -59,6 +59,11 @@ class LatentsEncoder:
             )
         return load_codec("oobleck", self.checkpoint)
 
+    def prepare(self) -> None:
+        """Load the autoencoder, if there is one."""
+        if self.checkpoint:
+            _ = self.codec
+
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output."""
         return spread(self.frames(rollout))

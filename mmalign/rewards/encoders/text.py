@@ -66,6 +66,10 @@ class TextEncoder:
         """The encoder with its memory, loaded on first use."""
         return _loaded(self.checkpoint, self._pooling, self.prefix, self.tokens, stamp(local_path(self.checkpoint)))
 
+    def prepare(self) -> None:
+        """Load the encoder."""
+        _ = self.kept
+
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per text."""
         return self.texts(rollout.output)

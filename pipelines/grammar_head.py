@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmalign.cli._faults import faults_told
 from mmalign.core.checkout import commit
+from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
 from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import CaptionError, parse
@@ -84,16 +85,28 @@ def in_scenes(text: str) -> bool:
         return False
 
 
+def apart(captions: list[str], well_formed: Judge) -> Judge:
+    """`well_formed`, and what is itself one of the captions, however its blanks are set: no negative is a positive."""
+    own = {" ".join(caption.split()) for caption in captions}
+    return lambda text: text in own or well_formed(text)
+
+
 def main(lines: list[str], source: Source, out: Path, well_formed: Judge, steps: int = 3000, seed: int = 0) -> None:
     """Train on nine captions of ten, measure on the tenth; writes `out/head.safetensors` and `out/provenance.json`."""
     from safetensors.torch import save_file
 
-    towers, kept = load_towers(source), [line for i, line in enumerate(lines) if i % 10]
-    texts, _, labels = examples(kept, 1, well_formed, seed)
+    judge, kept, held_out = apart(lines, well_formed), [line for i, line in enumerate(lines) if i % 10], lines[::10]
+    texts, _, labels = examples(kept, 1, judge, seed)
+    if not texts or not examples(held_out, 1, judge, seed=1)[0]:
+        raise DataError(
+            f"{len(lines)} captions: nothing ungrammatical can be made of the nine of ten to train on, or of the "
+            "tenth to measure on; give more captions, of several different words each."
+        )
+    towers = load_towers(source)
     unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     features = towers.pooled_texts(list(unique)).cpu()[[unique[text] for text in texts]]
     head = fit(features, labels, steps, seed=seed)
-    found = accuracy(head, towers, lines[::10], well_formed)
+    found = accuracy(head, towers, held_out, judge)
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
     save_file(weights, out / "head.safetensors", {"clip": towers.fingerprint})

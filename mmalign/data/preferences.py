@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, overload
 from mmalign.core.errors import DataError, shown
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
+from mmalign.data._contradictions import warn_of_contradictions
 from mmalign.data._held_out import split_by_text, warn_of_leaks
 from mmalign.data._tables import Table, every, read_table
 
@@ -88,8 +89,11 @@ class Preferences:
                 f"say outputs: text, image or audio. The row: {shown(first)}"
             )
         kind = kinds.pop() if self.outputs == "auto" else self.outputs
-        count = min(self.limit or len(table.rows), len(table.rows))
-        return _Pairs(table, list(range(count)), kind, (self.prompt, self.chosen, self.rejected), self._about)
+        rows = list(range(min(self.limit or len(table.rows), len(table.rows))))
+        columns = (self.prompt, self.chosen, self.rejected)
+        if kind == "text" or isinstance(table.rows, list):  # else comparing means fetching every picture
+            warn_of_contradictions(table, rows, columns, [column for column in self._about.values() if column])
+        return _Pairs(table, rows, kind, columns, self._about)
 
     @property
     def _about(self) -> dict[str, str]:

@@ -63,6 +63,11 @@ def score(self: Metric, rollout: Rollout) -> Scores:
     return judge_rows(self.judge, rollout, self.range[0], (self.column,))
 
 
+def check_data(self: Metric, prompt: Prompt) -> None:
+    """Raise ValueError where a row has no reference."""
+    references_of(prompt, self.column)
+
+
 def judge(self: SacreMetric, prompt: Prompt, output: str) -> float:
     """The score of one output, in [0, 1]."""
     said = bounded(answer_of(output, self.where), LONG)

@@ -54,7 +54,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "json": ("switch", lambda text, on: _is_json(text) == on),
 }
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    "number": lambda v: type(v) is int and v >= 0,
+    "number": lambda v: type(v) in (int, float) and v >= 0 and v == v // 1,  # tables make floats of whole numbers
     "text": lambda v: isinstance(v, str) and bool(v),
     "texts": lambda v: all(isinstance(t, str) and t for t in (v if isinstance(v, list | tuple) and v else [v])),
     "switch": lambda v: isinstance(v, bool),
@@ -64,13 +64,19 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 def read_instructions(value: Any, place: str) -> tuple[list[tuple[str, Any]], list[str]]:
     """What rules check, as (name, value), and what is said in words, from plain data.
 
-    A list, or one by itself, of objects (names of `CHECKS` with their values) and texts. A name may occur in several.
+    A list, or one by itself, of objects (names of `CHECKS` with their values) and texts. A name may occur in several. A
+    text that begins as a list or an object is JSON, which is what a CSV file holds.
 
     Raises:
         ValueError: naming `place`, the entry and what it should be.
     """
     checks: list[tuple[str, Any]] = []
     said: list[str] = []
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place} begins as JSON and is none ({str(error)[:60]}): {value[:60]!r}") from None
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, str) and entry.strip():
             said.append(entry.strip())

@@ -35,6 +35,7 @@ class Bleu:
     deterministic = True
 
     needs = _captions.needs
+    check_data = _captions.check_data
     __call__ = _captions.score
     judge = _captions.judge
 

@@ -36,6 +36,7 @@ class Chrf:
     deterministic = True
 
     needs = _captions.needs
+    check_data = _captions.check_data
     __call__ = _captions.score
     judge = _captions.judge
 

@@ -46,6 +46,7 @@ class Cider:
     deterministic = True
 
     needs = _captions.needs
+    check_data = _captions.check_data
     __call__ = _captions.score
 
     def __post_init__(self) -> None:

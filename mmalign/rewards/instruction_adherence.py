@@ -95,11 +95,19 @@ class InstructionAdherence:
             scores.value[row] = values.prod() if self.strict else values.mean()
         return scores
 
-    def _read(self, prompt: Prompt, output: str) -> tuple[list[bool], list[Prompt]] | None:
-        """What the rules say of one answer, and what the judge is to be asked about it."""
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where a row's instructions cannot be read, or are in words and there is no judge."""
+        self._instructions(prompt)
+
+    def _instructions(self, prompt: Prompt) -> tuple[list[tuple[str, Any]], list[str]]:
         checks, said = read_instructions(prompt.meta[self.column], f"Prompt.meta['{self.column}']")
         if said and self._judge is None:
             raise ValueError(f"Prompt.meta['{self.column}']: {said[0][:60]!r} is in words; name a judge as checkpoint")
+        return checks, said
+
+    def _read(self, prompt: Prompt, output: str) -> tuple[list[bool], list[Prompt]] | None:
+        """What the rules say of one answer, and what the judge is to be asked about it."""
+        checks, said = self._instructions(prompt)
         if not checks and not said:
             return None
         answer = bounded(answer_of(output, self.where), LONG)

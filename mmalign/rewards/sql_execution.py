@@ -11,6 +11,7 @@ from mmalign.core.files import require_local
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._rows import Verdict, judge_rows
 from mmalign.rewards._sql_process import Result, SqlProcess
+from mmalign.rewards._texts import from_data
 from mmalign.rewards.functional import same_table
 from mmalign.rewards.parsing import Unreadable, is_ordered, query
 
@@ -81,12 +82,26 @@ class SqlExecution:
         """Score B rows."""
         return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where the right query of a row is none or a database is not there; it is not run yet."""
+        right, _ = self._facts(prompt)
+        from_data(self.column, lambda: query(right))
+
+    def _facts(self, prompt: Prompt) -> tuple[str, list[Path]]:
+        """The right query and the databases of a row."""
+        right, named = prompt.meta[self.column], prompt.meta[self.database]
+        files = list(named) if isinstance(named, list | tuple) else [named]
+        if not isinstance(right, str) or not files or not all(isinstance(name, str) and name for name in files):
+            raise ValueError(
+                f"Prompt.meta['{self.column}'] is a query and Prompt.meta['{self.database}'] a path or a list of them; "
+                f"found {str(right)[:60]!r} and {str(named)[:60]!r}"
+            )
+        return right, [self._file(name) for name in files]
+
     def judge(self, prompt: Prompt, output: str) -> Verdict:
         """The value and parts of one answer."""
         asked = query(output)
-        right = str(prompt.meta[self.column])
-        named = prompt.meta[self.database]
-        databases = [self._file(str(name)) for name in (named if isinstance(named, list | tuple) else [named])]
+        right, databases = self._facts(prompt)
         wanted = [self._right(file, right) for file in databases]
         matches = 1.0
         for file, truth in zip(databases, wanted, strict=True):

@@ -123,3 +123,28 @@ def test_held_out_keeps_all_pairs_of_a_prompt_together(tmp_path: Path) -> None:
     train, aside = source.training_items(), source.held_out_items()
     assert (len(train), len(aside)) == (21, 9)
     assert not {p.prompt.text for p in train} & {p.prompt.text for p in aside}
+
+
+def test_ties_and_pairs_in_both_directions_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [("q", "a", "b"), ("q", "b", "a"), ("r", "b", "a"), ("q", "c", "c"), ("q", "a", "c"), ("q", "c", "c")]
+    made = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in rows]
+    pairs = Preferences(write(tmp_path / "p.jsonl", *made)).training_items()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(pairs) == 6 and len(said) == 2
+
+    assert (
+        "2 of 6 comparisons hold the same in 'chosen' and 'rejected' (the first: " in said[0] and "p.jsonl:4" in said[0]
+    )
+    assert "2 of 6 comparisons stand in both directions (the first: " in said[1] and "p.jsonl:1" in said[1]
+    caplog.clear()
+    Preferences(write(tmp_path / "p.jsonl", *made[2:3], *made[:1])).training_items()
+    assert not caplog.records
+
+
+def test_pairs_about_different_pictures_take_nothing_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "b.png"):
+        write_image(torch.full((3, 4, 4), 0.2), tmp_path / name)
+    one = {"prompt": "q", "chosen": "a", "rejected": "b", "image": "a.png"}
+    two = {"prompt": "q", "chosen": "b", "rejected": "a", "image": "b.png"}
+    Preferences(write(tmp_path / "p.jsonl", one, two), image="image").training_items()
+    assert not caplog.records

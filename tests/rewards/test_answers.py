@@ -239,3 +239,33 @@ def test_a_column_that_no_row_has_is_found_before_training():
     )
     require_columns(rewards, told(("", {"answer": 1}), ("", {"boxes": []})).prompts)
     require_columns(rewards, [])
+
+
+@pytest.mark.parametrize(
+    "name, meta, why",
+    [
+        (
+            "instruction_adherence",
+            {"instructions": {"max_word": 5}},
+            "no rule checks 'max_word'. Did you mean 'max_words'",
+        ),
+        ("instruction_adherence", {"instructions": {"max_words": 5.5}}, "max_words takes a number, found '5.5'"),
+        ("instruction_adherence", {"instructions": '{"max_words": 5'}, "begins as JSON and is none"),
+        ("instruction_adherence", {"instructions": ["be kind"]}, "is in words; name a judge as checkpoint"),
+        ("sql_execution", {"sql": "select 1", "database": "gone.sqlite"}, "no such file: gone.sqlite"),
+        ("sql_execution", {"sql": 7, "database": "gone.sqlite"}, "found '7' and 'gone.sqlite'"),
+        ("bleu", {"references": [None]}, "holds no text"),
+        ("chrf", {"references": ["a", ""]}, "holds no text"),
+    ],
+)
+def test_columns_that_cannot_be_read_stop_the_run(name, meta, why):
+    with pytest.raises(DataError) as error:
+        require_columns({"rewards.a": load_reward(name)}, told(("", meta)).prompts)
+    assert why in str(error.value) and str(error.value).startswith("row 0 ('question 0'): rewards.a: Prompt.meta['")
+
+
+def test_instructions_as_a_table_holds_them():
+    """JSON text from CSV, and floats where another row has no value."""
+    for held in ('{"max_words": 2}', '[{"max_words": 2}]', {"max_words": 2.0}, {"max_words": 2, "json": None}):
+        assert one("instruction_adherence", "two words", {"instructions": held}) == (1, OK)
+        assert one("instruction_adherence", "now three words", {"instructions": held}) == (0, OK)

@@ -1,0 +1,47 @@
+"""Comparisons that say nothing, or take themselves back: counted and told, not left out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from mmalign.data._tables import Table
+
+log = logging.getLogger("mmalign")
+
+
+def warn_of_contradictions(
+    table: Table, rows: Sequence[int], columns: tuple[str, str, str], about: Sequence[str]
+) -> None:
+    """Say how many rows prefer an output to itself, and how many stand in both directions.
+
+    Args:
+        table: of comparisons.
+        rows: those that are read.
+        columns: of the prompt, the chosen and the rejected output.
+        about: columns of what the prompt is about.
+    """
+    order = (*columns[1:], columns[0], *about)
+    compared = {at: [_key(table.row(at).get(column)) for column in order] for at in rows}
+    ties = [at for at, (chosen, rejected, *_) in compared.items() if chosen == rejected]
+    said = {tuple(parts) for parts in compared.values()}
+    both = [at for at, (a, b, *asked) in compared.items() if a != b and (b, a, *asked) in said]
+    for found, what in (
+        (ties, f"hold the same in '{columns[1]}' and '{columns[2]}'"),
+        (both, "stand in both directions"),
+    ):
+        if found:
+            log.warning(
+                "%s: %d of %d comparisons %s (the first: %s). They are trained on as they are.",
+                table.file, len(found), len(rows), what, table.place(found[0]),
+            )  # fmt: skip
+
+
+def _key(value: Any) -> Hashable:
+    """What a cell is told apart by; bytes by their digest."""
+    if isinstance(value, str):
+        return value
+    raw = value if isinstance(value, bytes) else repr(value).encode()
+    return hashlib.sha256(raw).digest()

@@ -12,8 +12,6 @@ import typer
 from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
 
-NAMED = 5  # of the files that are left out
-
 
 def register(app: typer.Typer) -> None:
     """Add `score`."""
@@ -24,7 +22,7 @@ def score(
     rows: Annotated[
         Path,
         typer.Argument(
-            metavar="ROWS.jsonl|DIR", help="lines of prompt, output, meta?, group?, image?, audio?; or a folder"
+            metavar="ROWS.jsonl|DIR", help="lines of prompt, output, meta?, group?, image?, audio?, kind?; or a folder"
         ),
     ],
     reward: Annotated[str, typer.Option(help="a name from `mmalign list rewards`")],
@@ -36,13 +34,18 @@ def score(
     cache: Annotated[bool, typer.Option(help="remember scores of rows seen before, beside the rows")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
-    """Score every row; a set reward gives one line for the whole file."""
+    """Score every row; a set reward gives one line for the whole file.
+
+    A row whose file cannot be read has status error; all others are scored. Exit code: 0, 1 if a row could not be
+    scored (every line is written, and how many they are is said), 2 if nothing was.
+    """
     from mmalign.core.config import override
     from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
     from mmalign.rewards import Guarded, ScoreCache
     from mmalign.run.build import load_reward
-    from mmalign.run.score import left_out, read_rows, score_rows
+    from mmalign.run.rows import left_out, read_rows
+    from mmalign.run.score import failed, score_rows
 
     named = override({}, options or [])
     if "name" in named:
@@ -52,8 +55,7 @@ def score(
     judge = load_reward(reward, allow or (), **named)
     table = read_rows(rows)
     if rows.is_dir() and (others := left_out(rows)):
-        few = ", ".join(others[:NAMED]) + (", …" if len(others) > NAMED else "")
-        typer.echo(f"note: {rows}: {len(others)} left out, no picture, no sound and no text of one: {few}", err=True)
+        typer.echo(f"note: {rows}: {others}", err=True)
     if not isinstance(judge, SetReward):
         kept = ScoreCache(_cache_beside(rows)) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=kept)
@@ -65,17 +67,20 @@ def score(
             typer.echo(text, nl=False)
         else:
             beside.write_text(text, encoding="utf-8")
+    if without := failed(lines):
+        typer.echo(f"note: {without}", err=True)
+        raise typer.Exit(1)
 
 
 def _require_own_file(out: Path, rows: Path) -> None:
     """ConfigError if `out` is a folder, or what is scored."""
-    from mmalign.run.score import IMAGES, SOUNDS
+    from mmalign.media.kinds import hinted
 
     if out.is_dir():
         raise ConfigError(f"--out {out}: is a folder; name a file.")
     if not out.exists() or not rows.exists():
         return
-    inside = rows.is_dir() and out.parent.samefile(rows) and out.suffix.lower() in (*IMAGES, *SOUNDS, ".txt")
+    inside = rows.is_dir() and out.parent.samefile(rows) and (hinted(out.name) or out.suffix.lower() == ".txt")
     if inside or out.samefile(rows):
         raise ConfigError(f"--out {out}: is what is scored and would be lost; name another file.")
 

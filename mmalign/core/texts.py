@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, shown
+from mmalign.core.regular import read_regular, written
 
 
 def read_text(path: Path) -> str:
-    """A file's text, without a byte order mark; DataError with the line that is not UTF-8."""
+    """A regular file's text, without a byte order mark; DataError with the line that is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return read_regular(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: not UTF-8 text ({error.reason}); save the file as UTF-8.") from None
+    except ValueError as error:
+        raise DataError(f"{written(path)}: {error}.") from None
+
+
+def parsed(line: str, place: str) -> Any:
+    """What a line of JSON says; DataError with `place` where it is none, or is nested too deeply to be read."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        said = f"{error.msg} at column {error.colno}"
+    except RecursionError:
+        said = "its brackets are nested too deeply"
+    except ValueError as error:  # a whole number of thousands of digits
+        said = str(error).partition(";")[0]
+    raise DataError(f"{place}: not valid JSON: {said}. The line: {shown(line)}")
+
+
+def half_character(text: str) -> str:
+    """The first lone surrogate of `text`, as an escape; "" if there is none. JSON can hold one, no encoding can."""
+    return next((repr(c) for c in text if "\ud800" <= c <= "\udfff"), "")
 
 
 def text_lines(path: Path) -> list[tuple[int, str]]:

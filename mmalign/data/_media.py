@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
 
-from mmalign.core.errors import DataError, shown
+from mmalign.core.errors import DataError, MediaError, shown
+from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.types import Audio
 from mmalign.data._tables import Table, refuse
 from mmalign.media import audio, image
+from mmalign.media.bounds import BYTES
+from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file
 
-NOUNS = {"image": "picture", "audio": "sound"}  # what messages call each kind of `Prompt.media`
 
+def kind_of(value: Any, folder: Path) -> str:
+    """What a cell holds: "image", "audio" or "text".
 
-def kind_of(value: Any) -> str:
-    """What a cell holds: "image", "audio" or "text", by the suffix of the path in it; raw bytes are a picture."""
-    name = value.get("path") or "bytes.png" if isinstance(value, Mapping) else value
-    suffix = Path(name).suffix.lower() if isinstance(name, str) else ""
-    return "image" if suffix in image.SUFFIXES else "audio" if suffix in audio.SUFFIXES else "text"
+    Bytes and files that are there are looked into; a name that no file has says it by its suffix.
+    """
+    if (data := _bytes_of(value)) is not None:
+        named = value.get("path") if isinstance(value, Mapping) else None
+        return kind_of_data(data) or hinted(str(named or "")) or "image"
+    name = value.get("path") if isinstance(value, Mapping) else value
+    if not isinstance(name, str) or not named_like_a_file(name):
+        return "text"
+    if hinted(name) is None and not (len(name) < 256 and PurePath(name).suffix):
+        return "text"
+    return kind_of_file(folder / name) or "text"
 
 
 def picture(value: Any, folder: Path, place: str) -> Tensor:
-    """(3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`) or {"bytes": …, "path": …}."""
+    """(3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`), bytes, or both in a mapping."""
     data, name = _content(value, folder, place)
     return image.decode_image(data, name)
 
@@ -37,14 +46,21 @@ def sound(value: Any, folder: Path, place: str) -> Audio:
     return Audio(samples[None], rate)
 
 
+def _bytes_of(value: Any) -> bytes | None:
+    """The bytes that a cell holds itself, as Parquet files have them: bare, or beside their path."""
+    held = value.get("bytes") if isinstance(value, Mapping) else value
+    return bytes(held) if isinstance(held, bytes | bytearray | memoryview) else None
+
+
 def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
-    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
-        return value["bytes"], f"{place} ({value['path']})" if value.get("path") else place
+    if (data := _bytes_of(value)) is not None:
+        named = value.get("path") if isinstance(value, Mapping) else None
+        return data, f"{place} ({written(named)})" if named else place
     path = _file(value, folder, place)
     try:
-        return path.read_bytes(), f"{path} (named in {place})"
-    except OSError as error:
-        raise DataError(f"{place}: {path} cannot be read ({error.strerror}).") from None
+        return read_regular(path, BYTES.most), f"{written(path)} (named in {place})"
+    except ValueError as error:
+        raise DataError(f"{place}: {written(path)} {error}.") from None
 
 
 def _file(value: Any, folder: Path, place: str) -> Path:
@@ -54,25 +70,25 @@ def _file(value: Any, folder: Path, place: str) -> Path:
     return folder / named  # an absolute one stays as it is
 
 
-def fault_of(value: Any, folder: Path, place: str) -> str:
-    """A sentence if there is no file where a cell says, or nothing in it, else ""; nothing is opened."""
-    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
-        return ""
-    try:
-        path = _file(value, folder, place)
-    except DataError as error:
-        return str(error)
-    return f"{place}: {path} {why}." if (why := _unreadable(path)) else ""
+Shape = tuple[int, int] | audio.SoundShape  # (height, width), or what a sound's header says
 
 
-def _unreadable(path: Path) -> str:
-    try:
-        found = path.stat()
-    except (OSError, ValueError) as error:
-        return f"cannot be read ({getattr(error, 'strerror', error)})"
-    if not stat.S_ISREG(found.st_mode):
-        return "is not a file"
-    return "" if found.st_size else "is empty"
+def shape_of(kind: str, value: Any, folder: Path, place: str) -> Shape:
+    """What the header of a cell's picture or sound says of it; nothing is decoded.
+
+    Raises:
+        DataError, MediaError: there is no file where the cell says, or no picture or sound in it, or a too large one.
+    """
+    data = _bytes_of(value)
+    if data is not None:
+        source: bytes | Path = data
+        name = _content(value, folder, place)[1]
+    else:
+        source = _file(value, folder, place)
+        if why := unreadable(source, BYTES.most):
+            raise DataError(f"{place}: {written(source)} {why}.")
+        name = f"{written(source)} (named in {place})"
+    return audio.sound_shape(source, name) if kind == "audio" else image.picture_size(source, name)
 
 
 class LazyMedia(Mapping[str, Any]):
@@ -85,7 +101,7 @@ class LazyMedia(Mapping[str, Any]):
     def source(self) -> tuple[Any, ...]:
         """What is decoded, as a key: equal for two rows about one file or the same bytes."""
         cells = [
-            (kind, cell.get("path"), cell.get("bytes")) if isinstance(cell, Mapping) else (kind, str(cell))
+            (kind, None if isinstance(cell, bytes) else str(_path_of(cell)), _bytes_of(cell))
             for kind, cell in sorted(self._cells.items())
         ]
         return self._folder, *cells
@@ -93,15 +109,27 @@ class LazyMedia(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return (sound if key == "audio" else picture)(self._cells[key], self._folder, self._place)
 
+    def shapes(self) -> Iterator[tuple[str, Shape | str]]:
+        """By kind, what each header says, or the sentence why it says nothing; nothing is decoded."""
+        for kind, cell in self._cells.items():
+            try:
+                yield kind, shape_of(kind, cell, self._folder, self._place)
+            except (DataError, MediaError) as error:
+                yield kind, str(error)
+
     def faults(self) -> list[str]:
-        """What keeps its files from being read, as far as that shows without opening them."""
-        return [fault for cell in self._cells.values() if (fault := fault_of(cell, self._folder, self._place))]
+        """What keeps its files from being read, as far as headers show."""
+        return [found for _, found in self.shapes() if isinstance(found, str)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._cells)
 
     def __len__(self) -> int:
         return len(self._cells)
+
+
+def _path_of(cell: Any) -> Any:
+    return cell.get("path") if isinstance(cell, Mapping) else cell
 
 
 def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[str, Any]:
@@ -120,7 +148,7 @@ def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[st
 
 
 def require_files(*sides: Sequence[Any]) -> None:
-    """Stop before anything is made of rows that cannot be read; files are looked for, never opened.
+    """Stop before anything is made of rows that cannot be read; of files, headers are.
 
     Args:
         sides: prompts, or what makes preferences when it is indexed and has `faults()`.

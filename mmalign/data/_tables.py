@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from mmalign.core.errors import DataError, all_faults, did_you_mean, shown
 from mmalign.core.files import require_local
-from mmalign.core.texts import read_text, text_lines
+from mmalign.core.texts import half_character, parsed, read_text, text_lines
 
 Row = Mapping[str, Any]
 Made = TypeVar("Made")
@@ -52,6 +51,11 @@ class Table:
         row = self.row(index)
         value = row.get(column)
         if isinstance(value, str) and value.strip():
+            if half := half_character(value):
+                raise DataError(
+                    f"{self.place(index)}: '{column}' holds {half}, half of a character, which no model reads. "
+                    f"The row: {shown(row)}"
+                )
             return value
         found = "missing" if column not in row else f"{shown(value)}, not a text" if value else f"empty ({value!r})"
         raise DataError(f"{self.place(index)}: '{column}' is {found}. The row: {shown(row)}")
@@ -121,12 +125,7 @@ def _read_jsonl(path: Path) -> Table:
 
 
 def _json_row(line: str, place: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: not valid JSON: {error.msg} at column {error.colno}. The line: {shown(line)}"
-        ) from None
+    row = parsed(line, place)
     if not isinstance(row, dict):
         raise DataError(f'{place}: a line must be a JSON object like {{"prompt": …}}, got {shown(row)}.')
     return row

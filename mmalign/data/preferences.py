@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, overload
 
-from mmalign.core.errors import DataError, shown
+from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
 from mmalign.data._contradictions import warn_of_contradictions
@@ -82,7 +82,7 @@ class Preferences:
         table = read_table(path, self.relative_to, self.split)
         table.require(self.prompt, self.chosen, self.rejected, *filter(None, self._about.values()))
         first = table.rows[0]
-        kinds = {_media.kind_of(first[c]) for c in (self.chosen, self.rejected)}
+        kinds = {_media.kind_of(first[c], Path(table.file).parent) for c in (self.chosen, self.rejected)}
         if self.outputs == "auto" and len(kinds) > 1:
             raise DataError(
                 f"{table.place(0)}: '{self.chosen}' and '{self.rejected}' look like {' and '.join(sorted(kinds))}; "
@@ -142,8 +142,10 @@ class _Pairs(Sequence[Preference]):
             yield str(error)
         for column in self.columns[1:]:
             if self.kind != "text":
-                if fault := _media.fault_of(*self._cell(at, column)):
-                    yield fault
+                try:
+                    _media.shape_of(self.kind, *self._cell(at, column))
+                except (DataError, MediaError) as error:
+                    yield str(error)
                 continue
             try:
                 self.table.text(at, column)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,74 +13,115 @@ from torch import Tensor
 
 from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
+from mmalign.core.regular import read_regular, unreadable, written
+from mmalign.media.bounds import BYTES, SAMPLES
+from mmalign.media.containers import unread
+from mmalign.media.kinds import SOUNDS
 
-__all__ = ["SUFFIXES", "decode_audio", "read_audio", "write_audio"]
+__all__ = ["SUFFIXES", "SoundShape", "decode_audio", "read_audio", "sound_shape", "write_audio"]
 
+CONVERT = "ffmpeg -i FILE out.flac"
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 
 
 def decode_audio(data: bytes, name: str) -> tuple[Float[Tensor, "C S"], int]:
     """The sound in `data` and its rate; `name` says in errors where the bytes came from.
 
-    The bytes decide the format, not the name. Any rate, bit depth and number of channels; one sample is a sound.
+    The bytes decide the format (one of `kinds.SOUNDS`), not the name. Any rate, bit depth and number of channels; one
+    sample is a sound.
 
     Raises:
-        MediaError: empty, foreign, corrupt or truncated bytes, no samples, or samples that are not finite.
+        MediaError: empty, foreign, corrupt or truncated bytes, a file that would be read in part, no samples, more of
+            them than `bounds.SAMPLES`, or samples that are not finite.
     """
-    import soundfile
-
-    decoder = f"soundfile {soundfile.__version__}"
-    if not data:
-        raise MediaError(f"{name}: the file is empty (0 bytes).")
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            promised, rate = file.frames, file.samplerate
+    decoder = _decoder(data, name)
+    with _opened(data, name) as file:
+        promised, rate = _promised(file, name), file.samplerate
+        try:
             samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise MediaError(
-            f"{name}: {decoder} could not decode its {len(data)} bytes: {str(error).strip('.')}."
-        ) from None
+        except Exception as error:
+            raise MediaError(f"{name}: {decoder} could not decode its {len(data)} bytes: {_reason(error)}.") from None
     if not len(samples):
         raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
-    if lost := _lost(data, promised - len(samples)):
-        raise MediaError(f"{name}: the file is truncated: {lost} are missing at its end; copy or make it again.")
+    if fault := unread(data, promised, len(samples)):
+        raise MediaError(f"{name}: the file {fault}; copy or make it again, or convert it: {CONVERT}.")
     found = torch.from_numpy(samples.T.copy())
     if bad := int((~found.isfinite()).sum()):
         raise MediaError(f"{name}: {bad} of its {found.numel()} samples are not finite.")
     return found, int(rate)
 
 
-def _lost(data: bytes, frames: int) -> str:
-    """What is missing of a file that was cut off; "" if nothing is. The decoder itself reads on in silence."""
-    if data[:4] == b"RIFF":
-        start = 12
-        while start + 8 <= len(data):
-            size = int.from_bytes(data[start + 4 : start + 8], "little")
-            held = len(data) - start - 8
-            if data[start : start + 4] == b"data":
-                # Writers to a pipe do not know the size and leave it at its largest.
-                return f"{size - held} bytes" if held + 1 < size < 0x7FFFF000 else ""
-            start += 8 + size + size % 2
-    if data[:4] == b"OggS":
-        last = data.rfind(b"OggS")
-        segments = data[last + 27 :][: data[last + 26]] if last + 26 < len(data) else b""
-        whole = len(segments) > 0 and last + 27 + len(segments) + sum(segments) <= len(data)
-        return "" if whole and data[last + 5] & 4 else "pages"  # 4 marks the last page
-    # The count of an MP3 is rounded to whole blocks, with the encoder's delay.
-    return f"{frames} of its samples" if frames > 4608 else ""
+@dataclass(frozen=True)
+class SoundShape:
+    """What a sound's header says: Hz, channels, and samples of each."""
+
+    rate: int
+    channels: int
+    samples: int
+
+
+def sound_shape(source: bytes | Path, name: str) -> SoundShape:
+    """From the header alone; MediaError where there is no sound, or one of more than `bounds.SAMPLES`."""
+    with _opened(source, name) as file:
+        return SoundShape(int(file.samplerate), int(file.channels), int(_promised(file, name)))
+
+
+def _decoder(data: bytes, name: str) -> str:
+    import soundfile
+
+    if not data:
+        raise MediaError(f"{name}: the file is empty (0 bytes).")
+    return f"soundfile {soundfile.__version__}"
+
+
+def _opened(source: bytes | Path, name: str) -> Any:
+    """An open `SoundFile` of one of the formats that are read."""
+    import soundfile
+
+    if isinstance(source, Path) and (why := unreadable(source, BYTES.most)):
+        raise MediaError(f"{name}: {'the file ' if why.startswith('is empty') else ''}{why}.")
+    size = f"{source.stat().st_size if isinstance(source, Path) else len(source)} bytes"
+    try:
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except Exception as error:  # foreign bytes
+        start = source[:8] if isinstance(source, bytes) else b""
+        beginning = f" (they begin with {start!r})" if start else ""
+        raise MediaError(
+            f"{name}: soundfile {soundfile.__version__} could not decode its {size}{beginning}: {_reason(error)}; "
+            f"read are {', '.join(SOUNDS)}. Convert it: {CONVERT}."
+        ) from None
+    if file.format not in SOUNDS:
+        file.close()
+        raise MediaError(f"{name}: is {file.format}; read are {', '.join(SOUNDS)}. Convert it: {CONVERT}.")
+    return file
+
+
+def _promised(file: Any, name: str) -> int:
+    """Frames by the header, once they are found to fit."""
+    if file.frames >= 2**62:
+        raise MediaError(f"{name}: does not say how long it is (it was written to a pipe); convert it: {CONVERT}.")
+    SAMPLES.require(file.frames * file.channels, name, "what its header claims")
+    return int(file.frames)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", error)).strip(". \n") or "no reason given"
 
 
 def read_audio(path: Path | str) -> tuple[Float[Tensor, "C S"], int]:
-    """A WAV, FLAC, OGG or MP3 file as samples (C, S) in [-1, 1] and its rate in Hz.
+    """A sound file (WAV, FLAC, OGG with Vorbis or Opus, MP3, AIFF, AU, CAF, W64) as samples (C, S) in [-1, 1], and Hz.
 
     Raises:
-        MediaError: the file is missing, unreadable, empty or not sound; names it and the decoder.
+        MediaError: the file is missing, no regular one, unreadable, empty, too large or not sound; names it and the
+            decoder.
     """
+    name = written(path)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({error.strerror}).") from None
-    return decode_audio(data, str(path))
+        return decode_audio(read_regular(path, BYTES.most), name)
+    except MediaError:
+        raise
+    except ValueError as error:
+        raise MediaError(f"{name}: {error}.") from None
 
 
 def write_audio(samples: Float[Tensor, "C S"], rate: int, path: Path | str) -> None:

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from torch import Tensor
 
 from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
+from mmalign.core.regular import read_regular, unreadable, written
+from mmalign.media.bounds import BYTES, PIXELS
+from mmalign.media.kinds import FORMATS, opened
 
 if TYPE_CHECKING:
     from PIL import ImageFont
     from PIL.Image import Image
 
 __all__ = [
-    "READABLE",
     "SUFFIXES",
     "before_after_sheet",
     "contact_sheet",
@@ -33,6 +35,7 @@ __all__ = [
     "decode_image",
     "enlarged",
     "from_pil",
+    "picture_size",
     "read_image",
     "read_images",
     "to_pil",
@@ -41,8 +44,8 @@ __all__ = [
 ]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-READABLE = (*SUFFIXES, ".bmp", ".gif")  # of an animation the first frame
 
+ORIENTATION = 0x0112  # of EXIF; from 5 on the sides are swapped
 PAPER, INK, FAINT, LINE = (255, 255, 255), (28, 30, 34), (110, 114, 122), (222, 224, 228)
 
 
@@ -70,8 +73,13 @@ def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
     from PIL import Image, ImageOps
 
     picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise MediaError("its pixels are floating-point numbers of no fixed range; write it with 8 or 16 bits.")
     if picture.mode.startswith("I"):  # 16-bit grey: `convert` would clip it to 255
-        grey = torch.from_numpy(np.asarray(picture).astype(np.float32) / 65535)
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise MediaError("its pixels are 32-bit numbers of no fixed range; write it with 8 or 16 bits.")
+        grey = torch.from_numpy(values.astype(np.float32) / 65535)
         return grey.clamp(0, 1).expand(3, *grey.shape).contiguous()
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
@@ -81,41 +89,91 @@ def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
 
 
 def decode_image(data: bytes, name: str) -> Float[Tensor, "3 H W"]:
-    """The picture in `data`; `name` says in errors where the bytes came from.
+    """The picture in `data` (the first, of several); `name` says in errors where the bytes came from.
+
+    The bytes decide the format (one of `kinds.FORMATS`), not the name.
 
     Raises:
-        MediaError: empty, foreign, truncated or corrupt bytes.
+        MediaError: empty, foreign, truncated or corrupt bytes, or more pixels than `bounds.PIXELS`.
     """
+    with _opened(data, name) as picture:
+        try:
+            picture.load()
+            return from_pil(picture)
+        except MediaError as error:
+            raise MediaError(f"{name}: {error}") from None
+        except Exception as error:  # Pillow raises whatever foreign bytes make it stumble over
+            raise _undecoded(name, len(data), error) from None
+
+
+def picture_size(source: bytes | Path, name: str) -> tuple[int, int]:
+    """(height, width) upright, from the header alone; MediaError where there is no picture, or a too large one."""
+    from PIL import Image
+
+    with _opened(source, name) as picture:
+        width, height = picture.size
+        try:
+            # A PNG's own `getexif` decodes it, to look behind its pixels.
+            turned = Image.Image.getexif(picture).get(ORIENTATION, 1) in (5, 6, 7, 8)
+        except Exception as error:  # likewise
+            raise _undecoded(name, 0, error) from None
+    return (width, height) if turned else (height, width)
+
+
+def _opened(source: bytes | Path, name: str) -> Any:
+    """The picture, of which nothing but the header was read."""
     import PIL
     from PIL import Image, UnidentifiedImageError
 
-    decoder = f"Pillow {PIL.__version__}"
-    if not data:
+    if isinstance(source, Path) and (why := unreadable(source, BYTES.most)):
+        raise MediaError(f"{name}: {'the file ' if why.startswith('is empty') else ''}{why}.")
+    if not isinstance(source, Path) and not source:
         raise MediaError(f"{name}: the file is empty (0 bytes).")
+    size, most = source.stat().st_size if isinstance(source, Path) else len(source), PIXELS.most
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            return from_pil(picture)
-    except UnidentifiedImageError:
+        picture = opened(source if isinstance(source, Path) else io.BytesIO(source), most)
+    except Image.DecompressionBombError:
         raise MediaError(
-            f"{name}: {decoder} does not recognise a picture in its {len(data)} bytes (they begin with {data[:8]!r}); "
-            f"write it as {', '.join(sorted(SUFFIXES))}."
+            f"{name}: its header claims more pixels than the {most:,} that are read (set {PIXELS.variable})."
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{name}: {decoder} could not decode its {len(data)} bytes: {error}.") from None
+    except UnidentifiedImageError:
+        begin = f" (they begin with {source[:8]!r})" if isinstance(source, bytes) else ""
+        raise MediaError(
+            f"{name}: Pillow {PIL.__version__} does not recognise a picture in its {size} bytes{begin}; "
+            f"read are {', '.join(FORMATS)}; write it as {', '.join(sorted(SUFFIXES))}."
+        ) from None
+    except Exception as error:  # likewise
+        raise _undecoded(name, size, error) from None
+    try:
+        PIXELS.require(picture.width * picture.height, name, f"a picture of {picture.width} x {picture.height}")
+    except MediaError:
+        picture.close()
+        raise
+    return picture
+
+
+def _undecoded(name: str, size: int, error: Exception) -> MediaError:
+    import PIL
+
+    return MediaError(
+        f"{name}: Pillow {PIL.__version__} could not decode its {size} bytes: {error or type(error).__name__}."
+    )
 
 
 def read_image(path: Path | str) -> Float[Tensor, "3 H W"]:
-    """A PNG, JPEG, WebP, BMP or GIF file as (3, H, W) in [0, 1].
+    """A picture file (PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000 or PPM) as (3, H, W) in [0, 1].
 
     Raises:
-        MediaError: the file is missing, unreadable, empty, truncated or not a picture; names it and the decoder.
+        MediaError: the file is missing, no regular one, unreadable, empty, truncated, too large or not a picture; names
+            it and the decoder.
     """
+    name = written(path)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({error.strerror}).") from None
-    return decode_image(data, str(path))
+        return decode_image(read_regular(path, BYTES.most), name)
+    except MediaError:
+        raise
+    except ValueError as error:
+        raise MediaError(f"{name}: {error}.") from None
 
 
 def read_images(paths: Sequence[Path | str]) -> Float[Tensor, "B 3 H W"]:

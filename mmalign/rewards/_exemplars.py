@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import DataError, MediaError, all_faults
-from mmalign.core.texts import read_text
+from mmalign.core.regular import written
+from mmalign.core.texts import parsed, read_text
 from mmalign.core.types import Audio, Prompt, Rollout
+from mmalign.media.folders import media_in, skipped
+from mmalign.media.kinds import NOUNS, READ, Kind
+
+log = logging.getLogger("mmalign")
 
 
 def embedded_files(
@@ -21,21 +27,25 @@ def embedded_files(
 ) -> list[Float[Tensor, "_ D"]]:
     """One row per file of `folder` that the encoder takes, in name order, or with `frames` all of its frames.
 
+    What a file is stands in it, not in its name. Other files, and folders, are counted in a warning.
+
     Raises:
         DataError: no such files, or files that cannot be decoded or embedded, all of them named.
     """
-    from mmalign.media.audio import SUFFIXES
-    from mmalign.media.image import READABLE
-
-    kind = "sounds" if "audio" in encoder.modalities else "pictures"
-    suffixes = tuple(SUFFIXES) if kind == "sounds" else READABLE
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    kind: Kind = "audio" if "audio" in encoder.modalities else "image"
+    found = media_in(folder)
+    files = found.of(kind)
+    others = [*found.others, *(written(file.name) for file, of in found.kinds.items() if of != kind)]
+    said = skipped(sorted(others), len(others) + len(files), f"no {NOUNS[kind]}s")
     if not files:
-        raise DataError(f"{folder}: no {kind} in it; looked for {', '.join(suffixes)}.")
+        why = f"no {NOUNS[kind]}s in it (read are {', '.join(READ[kind])})"
+        raise DataError(f"{written(folder)}: {'; '.join(filter(None, (why, said)))}.")
+    if said:
+        log.warning("%s: %s", written(folder), said)
     rows, faults = [], []
     for done, file in enumerate(files, 1):
         try:
-            rows.append(_sound(file, encoder, frames) if kind == "sounds" else _picture(file, encoder))
+            rows.append(_sound(file, encoder, frames) if kind == "audio" else _picture(file, encoder))
         except MediaError as error:
             faults.append(str(error))
         if progress:
@@ -56,12 +66,12 @@ def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parsed(line, f"{pairs}:{number}")
             if not isinstance(row["prompt"], str):
                 raise TypeError(f"the caption is {json.dumps(row['prompt'])}, not a text")
             sounds.append(_sound(pairs.parent / row["output"], encoder, False))
             captions.append(row["prompt"])
-        except (json.JSONDecodeError, KeyError, TypeError, MediaError) as error:
+        except (DataError, KeyError, TypeError, MediaError) as error:
             faults.append(f'{pairs}:{number}: not {{"prompt": caption, "output": sound file}} ({error}).')
     if faults:
         raise all_faults(faults)

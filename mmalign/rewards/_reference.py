@@ -15,6 +15,7 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
 from mmalign.core.texts import text_lines
+from mmalign.media.folders import media_in
 from mmalign.rewards._exemplars import embedded_files, modality_gap
 from mmalign.rewards.functional import Gaussian, Moments, gaussian
 
@@ -39,9 +40,10 @@ def load_reference(
 ) -> Reference:
     """The reference at `path`, embedded with `encoder`.
 
-    A folder: its pictures (PNG, JPEG, WebP, BMP, GIF) or, for an encoder of sound, its sounds (WAV, FLAC, OGG, MP3), in
-    name order. `.txt`: one text per line, with comments as in files of prompts, through the encoder's text side
-    (exemplars in words). `.safetensors`: statistics written by `save_reference`.
+    A folder: its pictures or, for an encoder of sound, its sounds, in name order and by what the files hold
+    (`mmalign/media/kinds.py`); what else lies there is counted in a warning. `.txt`: one text per line, with comments
+    as in files of prompts, through the encoder's text side (exemplars in words). `.safetensors`: statistics written by
+    `save_reference`.
 
     **Texts for sounds.** A CLAP puts sounds and texts apart (the modality gap), and that constant distance would
     outweigh all others. `pairs`, a JSONL of {"prompt": caption, "output": sound file}, measures it: the texts are moved
@@ -114,12 +116,10 @@ def spec_of(encoder: Any) -> dict[str, Any]:
 
 def default_encoder(reference: str) -> str | dict[str, Any]:
     """The encoder where none is named: the one that statistics were made with, `spectral` for sounds, else our CLIP."""
-    from mmalign.media.audio import SUFFIXES
-
     place = require_local(reference)
     if place.suffix == ".safetensors" and "name" in (spec := _opened(place)[1].get("spec", {})):
         return dict(spec)
-    heard = place.is_dir() and any(file.suffix.lower() in SUFFIXES for file in place.iterdir())
+    heard = place.is_dir() and bool(media_in(place).of("audio"))
     return {"name": "spectral"} if heard else "assets/scenes_clip"
 
 

@@ -2,140 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError, all_faults, shown
+from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError
 from mmalign.core.protocols import SetReward
-from mmalign.core.texts import read_text
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.data._media import LazyMedia
+from mmalign.core.regular import written
+from mmalign.core.types import Audio, Rollout, Scores, Status
 from mmalign.media import audio, image
-from mmalign.rewards._merge import merge
+from mmalign.rewards._merge import merge, without_value
+from mmalign.run.rows import Row
 
-IMAGES, SOUNDS = image.READABLE, tuple(audio.SUFFIXES)
-FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str, "audio": str}
-REQUIRED = ("prompt", "output")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the file: a prompt and what was made of it; `place` is "file:line" for messages."""
-
-    prompt: Prompt
-    output: str
-    group: str
-    place: str
-
-
-def read_rows(file: Path) -> list[Row]:
-    """Parse and check every line; of a folder, every picture and sound in name order.
-
-    `image` is the picture that the prompt is about, for captions; it is read when a reward looks at it.
-
-    The prompt of `name.wav` in a folder is what `name.txt` beside it says, where there is one.
-
-    Raises:
-        DataError: every bad line (text of a folder) at once, with file, line and field; or a folder without media.
-    """
-    if file.is_dir():
-        return _folder_rows(file)
-    if not file.is_file():
-        raise DataError(f"{file}: no such file.")
-    rows, faults = [], []
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{file}:{number}"
-        found = _faults(line, place)
-        faults += found
-        if not found:
-            raw = json.loads(line)
-            # What a caption was written for; decoded by the rewards that look at it.
-            cells = {kind: raw[kind] for kind in ("image", "audio") if raw.get(kind)}
-            media = LazyMedia(cells, file.parent, place) if cells else {}
-            prompt = Prompt(raw.get("prompt", ""), media, raw.get("meta") or {}, place)
-            rows.append(Row(prompt, raw["output"], raw.get("group") or prompt.text, place))
-    if faults:
-        raise all_faults(faults)
-    if not rows:
-        raise DataError(f'{file}: holds no rows; write lines like {{"prompt": "…", "output": "picture.png"}}.')
-    return rows
-
-
-def _folder_rows(folder: Path) -> list[Row]:
-    media = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGES + SOUNDS)
-    if not media:
-        raise DataError(f"{folder}: no pictures or sounds in it; looked for {', '.join(IMAGES + SOUNDS)}.")
-    rows, faults = [], []
-    for file in media:
-        beside = file.with_suffix(".txt")
-        try:
-            text = read_text(beside).strip() if beside.is_file() else ""
-        except DataError as error:
-            faults.append(str(error))
-            continue
-        rows.append(Row(Prompt(text, place=str(file)), file.name, text or file.name, str(file)))
-    if faults:
-        raise all_faults(faults)
-    return rows
-
-
-def left_out(folder: Path) -> list[str]:
-    """Names in `folder` that its rows leave out: files that are neither media nor a medium's text, and folders.
-
-    Hidden ones are not named.
-    """
-    names = {file.stem for file in folder.iterdir() if file.suffix.lower() in IMAGES + SOUNDS}
-
-    def taken(file: Path) -> bool:
-        return file.suffix.lower() in IMAGES + SOUNDS or (file.suffix == ".txt" and file.stem in names)
-
-    others = sorted(file for file in folder.iterdir() if not (taken(file) or file.name.startswith(".")))
-    return [f"{file.name}/" if file.is_dir() else file.name for file in others]
-
-
-def _faults(line: str, place: str) -> list[str]:
-    try:
-        raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        return [f"{place}: not JSON ({error.msg} at column {error.colno})."]
-    if not isinstance(raw, dict):
-        return [f"{place}: a row is an object, found {type(raw).__name__}."]
-    faults = [f"{place}: field '{key}' is missing." for key in REQUIRED if key not in raw]
-    faults += [f"{place}: unknown field '{key}'; a row has {', '.join(FIELDS)}." for key in raw if key not in FIELDS]
-    return faults + [
-        f"{place}: field '{key}' must be {kind.__name__}, found {'null' if raw[key] is None else shown(raw[key])}."
-        for key, kind in FIELDS.items()
-        if key in raw and not isinstance(raw[key], kind) and (raw[key] is not None or key in REQUIRED)
-    ]
+SAY_SO = 'A row whose output is a text that looks like a name says "kind": "text".'
 
 
 def modality_of(rows: Sequence[Row], reward: Any) -> str:
-    """What the outputs are, by their suffix where the reward judges media; mixed files are an error."""
-    kinds = {_kind(row.output, reward) for row in rows}
-    if len(kinds) > 1:
-        odd = next(row for row in rows if _kind(row.output, reward) != _kind(rows[0].output, reward))
+    """What the outputs are; DataError for files of several kinds, CapabilityError if the reward judges another one."""
+    known = [row for row in rows if row.kind]
+    if not known:
+        raise DataError(f"{rows[0].place}: none of the {len(rows)} outputs is a text, a picture or a sound.")
+    kind = known[0].kind
+    if odd := next((row for row in known if row.kind != kind), None):
         raise DataError(
-            f"{odd.place}: field 'output' is of another kind than row 1; score one kind of media at a time."
+            f"{odd.place}: field 'output' is of another kind ({odd.kind}) than in {known[0].place} ({kind}); score "
+            f"one kind at a time. {SAY_SO}"
         )
-    kind = kinds.pop()
     if kind not in reward.modalities:
-        raise CapabilityError(f"this reward judges {' and '.join(sorted(reward.modalities))}; the outputs are {kind}.")
+        raise CapabilityError(
+            f"this reward judges {' and '.join(sorted(reward.modalities))}; the outputs are {kind}. {SAY_SO}"
+        )
     return kind
-
-
-def _kind(output: str, reward: Any) -> str:
-    suffix = Path(output).suffix.lower()
-    if suffix in IMAGES and (reward.modalities != {"text"}):
-        return "image"
-    return "audio" if suffix in SOUNDS and reward.modalities != {"text"} else "text"
 
 
 def score_rows(
@@ -143,7 +43,8 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """Lines for the output file: one per row, or one for the whole file where the reward judges sets.
 
-    Lines of media name the `output` that they are about.
+    Lines of media name the `output` that they are about. A row whose output cannot be read has status `error`, with the
+    reason in `info`; the others are scored. Of a set, such rows have no credit, and `info` says how many they are.
 
     Args:
         rows: from `read_rows`.
@@ -153,8 +54,7 @@ def score_rows(
         progress: called with the rows done.
 
     Raises:
-        DataError: a column that the reward needs is in no row's `meta`, an output cannot be read, or a set cannot be
-            scored.
+        DataError: a column that the reward needs is in no row's `meta`, or a set cannot be scored.
         CapabilityError: the reward cannot judge these outputs.
     """
     from mmalign.rewards._columns import require_columns
@@ -165,13 +65,13 @@ def score_rows(
     batch = len(rows) if getattr(judge, "whole", False) else batch
     kind = modality_of(rows, reward)
     prepare(reward, "this reward")
-    read = {"image": _image, "audio": _sound, "text": lambda row, folder: row.output}[kind]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
     parts: dict[int, Any] = {}
+    unread: dict[int, str] = {}
     done = 0
     for start in range(0, len(rows), batch):
         taken = list(range(start, min(start + batch, len(rows))))
-        outputs = {i: read(rows[i], folder) for i in taken}
+        outputs = {i: found for i in taken if (found := _output(rows[i], kind, folder, unread, i)) is not None}
         for same in _alike(outputs):
             rollout = Rollout(
                 prompts=[rows[i].prompt for i in same],
@@ -183,11 +83,48 @@ def score_rows(
             parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
         progress(done)
-    found = [parts[i] for i in range(len(rows))]
-    names = [] if kind == "text" else [row.output for row in rows]
+    names = [] if kind == "text" else [written(row.output) for row in rows]
     if isinstance(reward, SetReward):
-        return [_set_line(torch.cat(found), reward) | ({"outputs": names} if names else {})]
+        return [_set_line(_embeddings(parts, unread), reward, unread) | ({"outputs": names} if names else {})]
+    found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     return _row_lines(merge(found, "cpu"), names)
+
+
+def failed(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence that counts the lines that have no score by a fault that is not the outputs' own; "" if none has."""
+    names = (Status.ERROR.label, Status.TIMEOUT.label)
+    bad = [(number, line) for number, line in enumerate(lines, 1) if line.get("status") in names]
+    if not bad:
+        return ""
+    number, first = bad[0]
+    about = first.get("info") or first["status"]
+    return f"{len(bad)} of {len(lines)} rows could not be scored (error or timeout); the first, {number}: {about}"
+
+
+def _output(row: Row, kind: str, folder: Path, unread: dict[int, str], at: int) -> Any:
+    """The output itself; None where it cannot be read, with the reason in `unread`."""
+    path = folder / row.output
+    try:
+        if not row.kind:
+            unread[at] = f"{row.place}: field 'output' names {written(path)}, no picture and no sound. {SAY_SO}"
+            return None
+        if kind == "image":
+            return image.read_image(path)
+        if kind == "audio":
+            samples, rate = audio.read_audio(path)
+            return Audio(samples[None], rate)
+        return row.output
+    except MediaError as error:
+        unread[at] = f"{row.place}: field 'output': {error}"
+        return None
+
+
+def _embeddings(parts: Mapping[int, Tensor], unread: Mapping[int, str]) -> Tensor:
+    """(N, D), not finite in the rows that were not read."""
+    if not parts:
+        raise DataError(f"none of the {len(unread)} outputs can be read; the first: {unread[min(unread)]}")
+    blank = torch.full_like(next(iter(parts.values())), torch.nan)
+    return torch.cat([parts.get(i, blank) for i in range(len(parts) + len(unread))])
 
 
 def _row_lines(scores: Scores, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -203,7 +140,7 @@ def _row_lines(scores: Scores, names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _set_line(embedding: Tensor, reward: Any) -> dict[str, Any]:
+def _set_line(embedding: Tensor, reward: Any, unread: Mapping[int, str] | None = None) -> dict[str, Any]:
     """The set's line; a row that could not be embedded has credit null, and `n` counts the others.
 
     A set that has a value but no credit (of one row, say) has credit null everywhere, and `info` says why.
@@ -224,6 +161,9 @@ def _set_line(embedding: Tensor, reward: Any) -> dict[str, Any]:
         shares, why = reward.credit(rows), ""
     except ValueError as error:
         shares, why = [float("nan")] * len(rows), f"no credit: {error}"
+    if unread:
+        said = f"{len(unread)} of {len(embedding)} outputs cannot be read; the first: {unread[min(unread)]}"
+        why = f"{why}; {said}" if why else said
     for row, share in zip(sound.nonzero().flatten().tolist(), shares, strict=True):
         credit[row] = _number(share)
     doubts = reward.doubts(rows) if hasattr(reward, "doubts") else []
@@ -256,19 +196,3 @@ def _stack(outputs: Sequence[Any]) -> Any:
     if isinstance(outputs[0], Audio):
         return Audio(torch.cat([o.samples for o in outputs]), outputs[0].rate)
     return list(outputs)
-
-
-def _image(row: Row, folder: Path) -> Tensor:
-    return _read(lambda: image.read_image(folder / row.output), row)  # type: ignore[no-any-return]
-
-
-def _sound(row: Row, folder: Path) -> Audio:
-    samples, rate = _read(lambda: audio.read_audio(folder / row.output), row)
-    return Audio(samples[None], rate)
-
-
-def _read(read: Callable[[], Any], row: Row) -> Any:
-    try:
-        return read()
-    except MediaError as error:
-        raise DataError(f"{row.place}: field 'output': {error}") from None

@@ -41,7 +41,7 @@ def test_null_is_for_what_may_be_left_out(call: Any, tmp_path: Path) -> None:
 
 
 def test_texts_beside_pictures_lose_their_mark_and_foreign_ones_are_named(call: Any, pictures: Path) -> None:
-    from mmalign.run.score import read_rows
+    from mmalign.run.rows import read_rows
 
     assert [row.prompt.text for row in read_rows(pictures)] == ["a red circle", ""]
     for name in "ab":
@@ -60,11 +60,13 @@ def test_lines_of_media_name_their_output_and_what_is_left_out_is_said(call: Any
         (name, "ok") for name in ("a.png", "b.png", "c.gif", "d.bmp")
     ]
     (pictures / "more").mkdir()
-    for name in ("x.tiff", "lonely.txt", ".hidden"):
+    for name in ("x.csv", "lonely.txt", ".hidden"):
         (pictures / name).write_text("x")
     _, again, err = call("score", pictures, "--reward", "sharpness")
     assert again == out
-    assert err == f"note: {pictures}: 3 left out, no picture, no sound and no text of one: lonely.txt, more/, x.tiff\n"
+    assert (
+        err == f"note: {pictures}: 3 of 7 skipped, no picture, no sound and no text of one: lonely.txt, more/, x.csv\n"
+    )
     for i in range(5):
         (pictures / f"{i}.md").write_text("x")
     assert ": 0.md, 1.md, 2.md, 3.md, 4.md, …\n" in call("score", pictures, "--reward", "sharpness")[2]
@@ -109,3 +111,84 @@ def test_pictures_without_a_text_are_not_held_to_one(call: Any, pictures: Path) 
     asked, unasked = lines_of(out)
     assert asked["status"] == "ok" and asked["value"] is not None
     assert (unasked["status"], unasked["value"], unasked["info"]) == ("not_applicable", None, "the prompt is empty")
+
+
+SHARP = ("--reward", "sharpness")
+
+
+def test_a_file_that_cannot_be_read_is_the_fault_of_its_row(call: Any, pictures: Path) -> None:
+    (pictures / "c.png").write_bytes((pictures / "a.png").read_bytes()[:200])
+    (pictures / "d.heic").write_bytes(b"no picture")
+    (pictures / "e.webp").write_bytes(b"")
+    out = pictures.parent / "scores.jsonl"
+    code, _, err = call("score", pictures, *SHARP, "--out", out)
+    lines = lines_of(out.read_text())
+    assert [line["status"] for line in lines] == ["ok", "ok", "error", "error", "error"] and code == 1
+    assert [line["value"] is None for line in lines] == [False, False, True, True, True]
+    assert "c.png: Pillow" in lines[2]["info"] and "does not recognise" in lines[3]["info"]
+    assert "e.webp: the file is empty" in lines[4]["info"]
+    assert err.startswith("note: 3 of 5 rows could not be scored (error or timeout); the first, 3: ") and "c.png" in err
+
+
+def test_of_a_set_what_cannot_be_read_is_left_out_and_said(call: Any, pictures: Path) -> None:
+    for name in "cdefg":
+        write_image(torch.rand(3, 64, 64), pictures / f"{name}.png")
+    words = ("--reward", "vendi", "--set", "encoder=assets/scenes_clip")
+    whole = lines_of(call("score", pictures, *words)[1])[0]
+    (pictures / "b2.png").write_bytes(b"junk")
+    code, out, err = call("score", pictures, *words)
+    (line,) = lines_of(out)
+    assert code == 0 and line["n"] == whole["n"] == 7 and line["value"] == pytest.approx(whole["value"], abs=1e-5)
+    assert line["credit"][2] is None and line["info"].startswith("1 of 8 outputs cannot be read; the first: ")
+    for file in pictures.iterdir():
+        file.write_bytes(b"")
+    code, _, err = call("score", pictures, *words)
+    assert code == 2 and "none of the 8 outputs can be read; the first: " in err
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".gif", ".avif", ".opus", ".m4a", ".heic", ".jp2"])
+def test_the_name_of_a_file_is_never_scored_as_a_text(call: Any, tmp_path: Path, suffix: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    row = {"prompt": "a", "output": f"x{suffix}"}
+    rows.write_text(json.dumps(row))
+    code, _, err = call("score", rows, "--reward", "length", "--set", "high=5")
+    assert code == 2 and "this reward judges text; the outputs are " in err and 'says "kind": "text"' in err
+    rows.write_text(json.dumps({**row, "kind": "text"}))
+    assert call("score", rows, "--reward", "length", "--set", "high=5")[0] == 0
+    rows.write_text(json.dumps({**row, "kind": "words"}))
+    code, _, err = call("score", rows, "--reward", "length", "--set", "high=5")
+    assert code == 2 and "rows.jsonl:1: field 'kind' is 'words'; there is text, image, audio." in err
+
+
+def test_outputs_are_what_their_files_hold(call: Any, pictures: Path) -> None:
+    from tests.media import odd
+
+    rows = pictures.parent / "rows.jsonl"
+    (pictures.parent / "yes").write_bytes(odd.picture(kind="TIFF", size=(32, 32)))
+    (pictures.parent / "notes").write_text("words")
+    names = ["yes", "pics/a.png", "notes", "/dev/zero", "a\0b.png", "\udc80.png", "gone.png"]
+    rows.write_text("\n".join(json.dumps({"prompt": "a", "output": name}) for name in names[:2]))
+    assert [line["status"] for line in lines_of(call("score", rows, *SHARP)[1])] == ["ok", "ok"]
+    rows.write_text(
+        "\n".join(json.dumps({"prompt": "a", "output": n, "kind": "image"}) for n in names if n[0] != "\udc80")
+    )
+    code, out, _ = call("score", rows, *SHARP)
+    assert code == 1 and [line["status"] for line in lines_of(out)] == ["ok", "ok", *["error"] * 4]
+    rows.write_text("\n".join(json.dumps({"prompt": "a", "output": name}) for name in ("pics/a.png", "notes")))
+    code, out, _ = call("score", rows, *SHARP)
+    assert code == 1 and "names " in lines_of(out)[1]["info"] and "notes, no picture and no sound" in out
+    rows.write_text(json.dumps({"prompt": "a", "output": "notes"}))
+    assert "none of the 1 outputs is a text, a picture or a sound" in call("score", rows, "--reward", "length")[2]
+
+
+def test_lines_that_hold_no_row_are_all_named(call: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "\n".join(['{"a": ' + "[" * 9_000, "[]", '{"prompt": "\\ud800", "output": ""}', "{'a'}", "7" * 5000])
+    )
+    code, _, err = call("score", rows, "--reward", "length")
+    assert code == 2 and "Traceback" not in err
+    assert "rows.jsonl:1: not valid JSON" in err and "rows.jsonl:2: a row is an object, found list." in err
+    assert (
+        "rows.jsonl:3: field 'prompt' holds '\\ud800', half of a character" in err and "rows.jsonl:5: not valid" in err
+    )

@@ -34,7 +34,7 @@ def test_rows_and_folders_of_sounds_get_one_line_each(call: Any, tmp_path: Path)
     assert code == 0, err
     named = [{"output": name, "value": 0.0, "status": "ok", "parts": {}} for name in ("0.wav", "1.flac", "2.wav")]
     assert [json.loads(line) for line in out.splitlines()] == named
-    from mmalign.run.score import read_rows
+    from mmalign.run.rows import read_rows
 
     assert [row.prompt.text for row in read_rows(songs)] == ["", "a red circle", ""]
     rows = tmp_path / "rows.jsonl"
@@ -47,14 +47,16 @@ def test_rows_and_folders_of_sounds_get_one_line_each(call: Any, tmp_path: Path)
     assert code == 0 and [json.loads(line)["status"] for line in out.splitlines()] == ["ok", "ok"]
 
 
-def test_bad_sounds_and_folders_are_named_and_nothing_is_written(call: Any, tmp_path: Path) -> None:
+def test_bad_sounds_and_folders_are_named(call: Any, tmp_path: Path) -> None:
     songs, out = write_tones(tmp_path / "songs", 3), tmp_path / "out.jsonl"
     (songs / "1.flac").write_bytes((songs / "1.flac").read_bytes()[:900])
     code, _, err = call("score", songs, "--reward", "clipping", "--out", out)
-    assert code == 2 and not out.exists() and "1.flac" in err and "Traceback" not in err
+    assert code == 1 and "note: 1 of 3 rows could not be scored" in err and "1.flac" in err and "Traceback" not in err
+    assert [json.loads(line)["status"] for line in out.read_text().splitlines()] == ["ok", "error", "ok"]
+    out.unlink()
     (tmp_path / "bare").mkdir()
     code, _, err = call("score", tmp_path / "bare", "--reward", "clipping")
-    assert code == 2 and "bare: no pictures or sounds in it; looked for .png" in err
+    assert code == 2 and "bare: no pictures or sounds in it." in err
     code, _, err = call("score", songs, "--reward", "sharpness")
     assert code == 2 and "this reward judges image; the outputs are audio" in err
 
@@ -151,3 +153,25 @@ def test_latents_come_from_any_generators_own_autoencoder(tmp_path: Path) -> Non
     assert load_reference(str(folder), LatentEncoder(encoder, Halves()), "frame").gaussian.count == 300
     with pytest.raises(CapabilityError, match="--adapter: a object turns no sound into latents"):
         LatentEncoder(encoder, type("object", (), {"modality": "image"})())
+
+
+def test_references_are_sounds_by_content_and_what_is_skipped_is_counted(
+    call: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tests.media import odd
+
+    songs = tmp_path / "songs"
+    (songs / "more").mkdir(parents=True)
+    for name, kind in (("a.opus", "OGG"), ("b.oga", "OGG"), ("c.aiff", "AIFF"), ("d.dat", "FLAC")):
+        more = {"subtype": "OPUS"} if name == "a.opus" else {}
+        (songs / name).write_bytes(odd.sound(kind, 2, 48_000, **more))
+    for name in ("cover.jpg", ".hidden"):
+        (songs / name).write_bytes(odd.picture(kind="JPEG"))
+    (songs / "list.csv").write_text("a,b")
+    out = tmp_path / "r.safetensors"
+    code, said, err = call("reference", songs, "--out", out)
+    assert code == 0 and said.startswith("4 rows of ")
+    assert f"{songs}: 3 of 7 skipped, no sounds: cover.jpg, list.csv, more/" in caplog.text
+    (songs / "e.m4a").write_bytes(b"junk")
+    code, _, err = call("reference", songs, "--out", out)
+    assert code == 2 and "e.m4a: soundfile" in err and "Convert it: ffmpeg" in err

@@ -12,6 +12,7 @@ from mmalign.data._media import require_files
 from mmalign.data.preferences import Preferences
 from mmalign.media.audio import write_audio
 from mmalign.media.image import write_image
+from tests.media import odd
 
 
 def write(path: Path, *rows: dict) -> str:
@@ -42,9 +43,12 @@ def test_pictures_are_read_when_indexed_relative_to_the_file(tmp_path: Path) -> 
 
 
 def test_files_and_cells_are_looked_for_before_anything_is_decoded(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"junk")
+    whole = odd.picture(size=(40, 40))
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])  # of files, headers are read
+    (tmp_path / "junk.png").write_bytes(b"junk")
     row = {"prompt": "q", "chosen": "a.png", "rejected": "a.png", "seen": "a.png"}
     bad = [{**row, "chosen": "gone.png"}, {**row, "rejected": None}, {**row, "seen": "none.png"}, {**row, "seen": None}]
+    bad.append({**row, "chosen": "junk.png"})
     file = write(tmp_path / "p.jsonl", row, *bad)
     pairs = Preferences(file, image="seen").training_items()
     with pytest.raises(DataError) as caught:
@@ -53,7 +57,8 @@ def test_files_and_cells_are_looked_for_before_anything_is_decoded(tmp_path: Pat
     assert told[0] == f"{file}:2, 'chosen': {tmp_path}/gone.png cannot be read (No such file or directory)."
     assert told[1] == f"{file}:3, 'rejected': expected the path of a file, got None."
     assert told[2] == f"{file}:4: {tmp_path}/none.png cannot be read (No such file or directory)."
-    assert told[3:] == [f"{file}:5: 'seen' is missing; every row needs its picture."]
+    assert told[3] == f"{file}:5: 'seen' is missing; every row needs its picture."
+    assert told[4].startswith(f"{tmp_path}/junk.png (named in {file}:6, 'chosen'): Pillow ") and len(told) == 5
     texts = write(tmp_path / "t.jsonl", {"prompt": "q", "chosen": "x", "rejected": "y"}, {"prompt": "q", "chosen": ""})
     with pytest.raises(DataError, match=r"(?s)t\.jsonl:2: 'chosen' is empty.*t\.jsonl:2: 'rejected' is missing"):
         require_files(Preferences(texts).training_items())

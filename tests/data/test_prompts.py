@@ -22,6 +22,7 @@ from mmalign.data.preferences import Preferences
 from mmalign.data.prompts import Prompts
 from mmalign.data.scenes import Scenes
 from mmalign.media.image import write_image
+from tests.media import odd
 
 ROWS = [{"prompt": f"a {c} thing", "count": i, "tags": ["x", c]} for i, c in enumerate(("red", "green", "blue", "odd"))]
 
@@ -149,12 +150,14 @@ def test_files_that_rows_name_must_be_there(tmp_path: Path) -> None:
     assert str(caught.value).split("\n") == [
         f"{file}:2: {tmp_path}/gone.png cannot be read (No such file or directory).",
         f"{file}:3: expected the path of a file, got ''.",
-        f"{file}:4: {tmp_path}/empty.png is empty.",
-        f"{file}:5: {tmp_path}/folder is not a file.",
+        f"{file}:4: {tmp_path}/empty.png is empty (0 bytes).",
+        f"{file}:5: {tmp_path}/folder is a folder, not a file.",
         f"{file}:7: expected the path of a file, got 7.",
     ]
-    (tmp_path / "a.png").write_bytes(b"junk")  # is not decoded
-    require_files([items[0], items[5]], [Prompt("x"), Prompt("y", LazyMedia({"image": {"bytes": b"x"}}, tmp_path, ""))])
+    held = LazyMedia({"image": odd.picture()}, tmp_path, "there")
+    require_files([items[0], items[5]], [Prompt("x"), Prompt("y", held)])
+    with pytest.raises(DataError, match=r"there: Pillow .* does not recognise a picture in its 1 bytes"):
+        require_files([Prompt("y", LazyMedia({"image": {"bytes": b"x"}}, tmp_path, "there"))])
 
 
 def test_other_prompts_are_read_as_the_runs_own(tmp_path: Path) -> None:
@@ -282,3 +285,22 @@ def test_a_prompt_knows_where_it_stands(tmp_path: Path) -> None:
     rows = lines(tmp_path / "p.jsonl", {"prompt": "q", "chosen": "x", "rejected": "y"})
     assert Preferences(rows).training_items()[0].prompt.place == f"{rows}:1"
     assert Prompt("a cat", place="here") == Prompt("a cat")  # where it stands is no part of what is asked
+
+
+def test_lines_of_json_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    deep, long = '{"prompt": ' + "[" * 5_000 + "]" * 5_000 + "}", '{"prompt": "a", "n": ' + "7" * 5_000 + "}"
+    (tmp_path / "p.jsonl").write_text("\n".join(['{"prompt": "a"}', deep, long, '{"prompt": "\\ud800"}']))
+    with pytest.raises(DataError) as caught:
+        Prompts(str(tmp_path / "p.jsonl")).training_items()
+    told = str(caught.value).split("\n")
+    assert "p.jsonl:2: not valid JSON: its brackets are nested too deeply" in told[0]
+    assert "p.jsonl:3: not valid JSON: Exceeds the limit (4300 digits)" in told[1] and len(told) == 2
+    (tmp_path / "p.jsonl").write_text('{"prompt": "\\ud800"}')
+    with pytest.raises(DataError, match=r"p\.jsonl:1: 'prompt' holds '\\ud800', half of a character"):
+        Prompts(str(tmp_path / "p.jsonl")).training_items()
+
+
+def test_a_device_is_no_file_of_prompts(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"p\.txt: is not a file \(a device, a pipe or a socket\)"):
+        Prompts(str(tmp_path / "p.txt")).training_items()

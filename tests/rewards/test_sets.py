@@ -146,7 +146,7 @@ def test_references_that_are_none(tiny_clip, tmp_path):
     with pytest.raises(ConfigError, match=r"frechet: nowhere: no such file or folder"):
         load_reward("frechet", reference="nowhere", encoder=str(tiny_clip))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no pictures in it; looked for \.png"):
+    with pytest.raises(DataError, match=r"empty: no pictures in it \(read are PNG, JPEG"):
         load_reference(str(tmp_path / "empty"), encoder)
     (tmp_path / "one.txt").write_text("a star\n")
     with pytest.raises(DataError, match="at least 2 items, found 1"):

@@ -163,7 +163,7 @@ def test_the_default_encoder_suits_the_reference(sound_folder, picture_folder, t
 def test_references_of_sounds_that_are_none(tmp_path):
     encoder = make_encoder({"name": "spectral"})
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: no sounds in it; looked for \.wav, \.flac, \.ogg, \.mp3"):
+    with pytest.raises(DataError, match=r"empty: no sounds in it \(read are WAV, "):
         load_reference(str(tmp_path / "empty"), encoder)
     one = tmp_path / "one"
     write_audio(tones(1).output.samples[0], RATE, one / "a.wav")

@@ -1,0 +1,157 @@
+"""Outputs that were made anywhere, as they stand in a JSONL file or lie in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import DataError, all_faults, shown
+from mmalign.core.regular import written
+from mmalign.core.texts import half_character, parsed, read_text
+from mmalign.core.types import Prompt
+from mmalign.data._media import LazyMedia
+from mmalign.media.folders import Media, media_in, skipped
+from mmalign.media.kinds import hinted, kind_of_file, named_like_a_file
+
+__all__ = ["FIELDS", "Row", "left_out", "read_rows"]
+
+FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str, "audio": str, "kind": str}
+REQUIRED = ("prompt", "output")
+KINDS = ("text", "image", "audio")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the file: a prompt and what was made of it.
+
+    `kind` is "text", "image" or "audio"; "" where `output` names a file that is none. `place` is "file:line" for
+    messages.
+    """
+
+    prompt: Prompt
+    output: str
+    group: str
+    place: str
+    kind: str
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Parse and check every line; of a folder, every picture and sound in name order.
+
+    `image` and `audio` are what the prompt is about; they are read when a reward looks at them. `kind` ("text", "image"
+    or "audio") says what `output` is. Without it, an output that names a file is what that file holds; one that is
+    written like a picture's or a sound's name is one that is missing; all others are texts.
+
+    The prompt of `name.wav` in a folder is what `name.txt` beside it says, where there is one.
+
+    Raises:
+        DataError: every bad line (text of a folder) at once, with file, line and field; or a folder without media.
+    """
+    if file.is_dir():
+        return _folder_rows(file)
+    if not file.is_file():
+        raise DataError(f"{written(file)}: no such file.")
+    rows, faults = [], []
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        place = f"{file}:{number}"
+        try:
+            raw = parsed(line, place)
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        if found := list(_faults(raw, place)):
+            faults += found
+        else:
+            rows.append(_row(raw, file.parent, place))
+    if faults:
+        raise all_faults(faults)
+    if not rows:
+        raise DataError(f'{file}: holds no rows; write lines like {{"prompt": "…", "output": "picture.png"}}.')
+    return rows
+
+
+def _row(raw: dict[str, Any], folder: Path, place: str) -> Row:
+    # What a caption was written for; decoded by the rewards that look at it.
+    cells = {kind: raw[kind] for kind in ("image", "audio") if raw.get(kind)}
+    media = LazyMedia(cells, folder, place) if cells else {}
+    prompt = Prompt(raw["prompt"], media, raw.get("meta") or {}, place)
+    kind = raw.get("kind") or _kind(raw["output"], folder)
+    return Row(prompt, raw["output"], raw.get("group") or prompt.text, place, kind)
+
+
+def _kind(output: str, folder: Path) -> str:
+    """What an output is whose row does not say it."""
+    if not output or not named_like_a_file(output):
+        return "text"
+    path = folder / output
+    try:
+        there = path.exists() and not path.is_dir()
+    except (OSError, ValueError):  # too long for a name, or none
+        there = False
+    if there:
+        return kind_of_file(path) or ""
+    return hinted(output) or "text"
+
+
+def _folder_rows(folder: Path) -> list[Row]:
+    found = media_in(folder)
+    if not found.kinds:
+        raise DataError(f"{written(folder)}: no pictures or sounds in it{_beside(found)}.")
+    rows, faults = [], []
+    for file, kind in found.kinds.items():
+        beside = file.with_suffix(".txt")
+        try:
+            text = read_text(beside).strip() if beside.is_file() else ""
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        place = written(file)
+        rows.append(Row(Prompt(text, place=place), file.name, text or file.name, place, kind))
+    if faults:
+        raise all_faults(faults)
+    return rows
+
+
+def _beside(found: Media) -> str:
+    said = skipped(found.others, len(found.others), "no picture and no sound")
+    return f"; {said}" if said else ""
+
+
+def left_out(folder: Path) -> str:
+    """A sentence on what the rows of `folder` leave out: files that are neither media nor a medium's text, and folders.
+
+    Hidden ones are not named.
+    """
+    found = media_in(folder)
+    texts = {written(file.with_suffix(".txt").name) for file in found.kinds}
+    others = [name for name in found.others if name not in texts]
+    return skipped(others, len(others) + len(found.kinds), "no picture, no sound and no text of one")
+
+
+def _faults(raw: Any, place: str) -> Iterator[str]:
+    if not isinstance(raw, dict):
+        yield f"{place}: a row is an object, found {type(raw).__name__}."
+        return
+    for key in REQUIRED:
+        if key not in raw:
+            yield f"{place}: field '{key}' is missing."
+    for key, value in raw.items():
+        if key not in FIELDS:
+            yield f"{place}: unknown field {shown(key)}; a row has {', '.join(FIELDS)}."
+        elif said := _fault_of(value, FIELDS[key], key):
+            yield f"{place}: field '{key}' {said}"
+    if isinstance(raw.get("kind"), str) and raw["kind"] not in KINDS:
+        yield f"{place}: field 'kind' is {shown(raw['kind'])}; there is {', '.join(KINDS)}."
+
+
+def _fault_of(value: Any, kind: type, key: str) -> str:
+    if value is None and key not in REQUIRED:
+        return ""
+    if not isinstance(value, kind):
+        return f"must be {kind.__name__}, found {'null' if value is None else shown(value)}."
+    half = half_character(value) if isinstance(value, str) else ""
+    return f"holds {half}, half of a character, which nothing reads." if half else ""

@@ -16,23 +16,32 @@ def register(app: typer.Typer) -> None:
 
 def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")]) -> None:
     """Write DIR/report.html: one file, opens offline."""
-    from mmalign.core.errors import DataError
+    from mmalign.evaluation.folders import require_run
+
+    require_run(run)  # before what takes seconds to import
     from mmalign.evaluation.report import write_report
 
-    if not run.is_dir():
-        raise DataError(f"{run}: no such run directory.")
-    if not (run / "run.yaml").is_file():
-        raise DataError(f"{run}: no run.yaml in it; name a directory that `mmalign train` wrote.")
     typer.echo(str(write_report(run)))
 
 
 def compare(
     a: Annotated[Path, typer.Argument(metavar="DIR", help="the run to compare against")],
     b: Annotated[Path, typer.Argument(metavar="DIR", help="the run that should be better")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Compare two runs prompt by prompt: win rate, difference with interval, sign test."""
+    from mmalign.evaluation.folders import evaluation_folders
+
+    for run in (a, b):
+        evaluation_folders(run)  # before what takes seconds to import
+    from mmalign.evaluation.compare import compare_runs, comparison_json, comparison_table
+
+    comparisons, folders = compare_runs(a, b)
+    if as_json:
+        typer.echo(comparison_json(comparisons, folders))
+        return
     from rich.console import Console
 
-    from mmalign.evaluation.compare import compare_runs, comparison_table
-
-    Console().print(comparison_table(compare_runs(a, b), (a.name, b.name)))
+    Console().print(comparison_table(comparisons, (a.name, b.name)))
+    if [str(folder.relative_to(run)) for folder, run in zip(folders, (a, b), strict=True)] != ["evaluation/after"] * 2:
+        typer.echo(f"compared: {folders[0]} and {folders[1]}")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign.core.errors import DataError
 from mmalign.evaluation.bootstrap import prompt_means
+from mmalign.evaluation.folders import evaluation_folders
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.table import SummaryRow, common_rewards, number, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Comparison", "compare", "compare_runs", "comparison_table"]
+__all__ = ["Comparison", "compare", "compare_runs", "comparison_json", "comparison_table"]
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,38 @@ def sign_test(wins: int, losses: int) -> float:
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def compare_runs(a: Path | str, b: Path | str) -> list[Comparison]:
-    """B's final evaluation against A's; each a run directory or an evaluation's own folder.
+def compare_runs(a: Path | str, b: Path | str) -> tuple[list[Comparison], tuple[Path, Path]]:
+    """B's evaluation against A's, and the two folders that were compared; each a run directory or an evaluation's own.
+
+    The runs' own final evaluations are taken where they asked the same prompts, else the newest pair that did of those
+    that `mmalign evaluate` made later.
 
     Raises:
-        DataError: a directory without an evaluation, or different prompts.
+        DataError: a directory without an evaluation, or no two of the same prompts.
     """
-    return compare(*(Evaluation.load(_folder(Path(run))) for run in (a, b)))
+    ours, theirs = ([(folder, Evaluation.load(folder)) for folder in evaluation_folders(Path(run))] for run in (a, b))
+    asked = [[prompt.text for prompt in found.prompts] for _, found in theirs]
+    for folder, found in ours:
+        texts = [prompt.text for prompt in found.prompts]
+        if texts in asked:
+            other, same = theirs[asked.index(texts)]
+            return compare(found, same), (folder, other)
+    raise DataError(
+        f"{a} and {b}: no two of their evaluations ({len(ours)} and {len(theirs)}) asked the same prompts. Run "
+        "`mmalign evaluate DIR --prompts FILE` on both with one file, then compare them again."
+    )
 
 
-def _folder(run: Path) -> Path:
-    for folder in (run, run / "evaluation" / "after", run / "evaluation"):
-        if (folder / "evaluation.json").exists():
-            return folder
-    raise DataError(f"{run}: holds no evaluation; looked for evaluation.json in it and in evaluation/after.")
+def comparison_json(comparisons: list[Comparison], folders: tuple[Path, Path]) -> str:
+    """{"compared": [folder, folder], "rows": [...]}; a number that does not exist is null."""
+    rows = [{name: _nullable(value) for name, value in asdict(row).items()} for row in comparisons]
+    return json.dumps({"compared": [str(folder) for folder in folders], "rows": rows}, indent=1)
+
+
+def _nullable(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_nullable(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def comparison_table(comparisons: list[Comparison], names: tuple[str, str]) -> Table:
@@ -87,9 +108,9 @@ def comparison_table(comparisons: list[Comparison], names: tuple[str, str]) -> T
     from rich.table import Table
 
     table = Table(title=f"{names[1]} against {names[0]}", title_justify="left", header_style="bold")
-    table.add_column("reward")
+    table.add_column("reward", overflow="fold")  # nothing is cut at 80 columns
     for column in (*names, "difference", "95 % interval", "wins / ties / losses", "win rate", "sign test p"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for c in comparisons:
         low, high = (number(v, signed=True) for v in c.ci)
         counts = f"{c.wins} / {c.ties} / {c.losses}" if c.wins + c.ties + c.losses else "set"

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import stats
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt, Scores, Status
-from mmalign.evaluation.compare import compare, compare_runs, comparison_table, sign_test
+from mmalign.evaluation.compare import compare, compare_runs, comparison_json, comparison_table, sign_test
 from mmalign.evaluation.records import Evaluation, SetValue
 from mmalign.evaluation.table import (
     SummaryRow,
@@ -39,8 +40,8 @@ def evaluation(values: dict[str, list[float]], repeats: int = 1, sets: dict | No
     return Evaluation("text", asked, group, scores, sets or {}, [p.text for p in asked], seed, 64, repeats)
 
 
-def printed(table: object) -> str:
-    console = Console(file=io.StringIO(), width=160)
+def printed(table: object, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return console.file.getvalue()
 
@@ -158,7 +159,7 @@ def test_runs_are_found_by_their_folders(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, gain in (("a", 0.0), ("b", 1.0)):
         evaluation({"r": (rng.random(20) + gain).tolist()}).save(tmp_path / name / "evaluation" / "after")
-    (found,) = compare_runs(tmp_path / "a", tmp_path / "b" / "evaluation" / "after")
+    (found,), _ = compare_runs(tmp_path / "a", tmp_path / "b" / "evaluation" / "after")
     assert found.wins == 20 and found.p < 1e-4
     (tmp_path / "c").mkdir()
     with pytest.raises(DataError, match=r"c: holds no evaluation; looked for evaluation\.json"):
@@ -179,3 +180,29 @@ def test_runs_are_found_by_their_folders(tmp_path: Path) -> None:
 def test_numbers_for_people(value: float, text: str) -> None:
     assert number(value, signed=True) == text
     assert number(NAN) == "–" and number(-math.inf) == "−∞"
+
+
+def test_runs_of_other_prompts_are_compared_where_both_were_measured_on_the_same(tmp_path: Path) -> None:
+    asked = {"a": ["x", "y"], "b": ["u", "v"]}
+    for run, own in asked.items():
+        for folder, texts in (
+            (f"{run}/evaluation/after", own),
+            (f"{run}/evaluated/1-new/evaluation/after", ["s", "t"]),
+        ):
+            found = evaluation({"truth": [0.0, 1.0] if run == "a" else [1.0, 1.0]})
+            found.prompts = [Prompt(text) for text in texts]
+            found.save(tmp_path / folder)
+    (row,), folders = compare_runs(tmp_path / "a", tmp_path / "b")
+    assert row.wins == 1 and [folder.parent.parent.name for folder in folders] == ["1-new", "1-new"]
+    plain = json.loads(comparison_json([row], folders))
+    assert plain["rows"][0]["wins"] == 1 and plain["compared"][0].endswith("evaluation/after")
+    shutil.rmtree(tmp_path / "b" / "evaluated")
+    with pytest.raises(DataError, match=r"no two of their evaluations \(2 and 1\) asked the same prompts"):
+        compare_runs(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_long_name_is_not_cut_at_eighty_columns() -> None:
+    name = "alignment_of_what_was_asked_for"
+    before, after = evaluation({name: [0.0] * 9}), evaluation({name: [1.0] * 9})
+    table = comparison_table(compare(before, after), ("runs/a_long_name_of_a_run", "runs/another_long_name"))
+    assert name in "".join(line.split("│")[1].strip() for line in printed(table, 80).splitlines() if "│" in line)

@@ -1,44 +1,119 @@
-"""Setting rows aside by what their prompt says, so that no prompt is on both sides."""
+"""Setting rows aside by what they ask and what it is about, so that nothing trained on is measured."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mmalign.core.errors import DataError
 from mmalign.core.rng import stream_seed
+from mmalign.core.types import Prompt
+from mmalign.data._media import LazyMedia
 
 log = logging.getLogger("mmalign")
 
 
-def split_by_text(texts: Sequence[str], share: float, file: str) -> tuple[list[int], list[int]]:
+def split(prompts: Sequence[Prompt], share: float, file: str) -> tuple[list[int], list[int]]:
     """Indices to train on and indices held out, both in file order.
 
-    Distinct texts are ranked by a hash of the text alone and the first `share` of them (rounded) is held out: the split
-    is the same on every machine and for every run seed, equal prompts stay together, and adding lines moves few.
+    What stays together is a unit (see `units`). Units are ranked by a hash of their names alone and the first `share`
+    of them (rounded) is held out: the split is the same on every machine and for every seed, and adding rows moves few.
 
     Raises:
         DataError: one side would be empty.
     """
     if share == 0:
-        return list(range(len(texts))), []
-    distinct = sorted(set(texts), key=lambda text: (stream_seed(0, "held out", text), text))
+        return list(range(len(prompts))), []
+    of = units(prompts)
+    distinct = sorted(set(of), key=lambda name: (stream_seed(0, "held out", name), name))
     count = round(share * len(distinct))
     if not 0 < count < len(distinct):
         raise DataError(
-            f"{file}: held_out = {share} of {len(distinct)} distinct prompts is {count}; both sides need at least one."
+            f"{file}: held_out = {share} of {len(distinct)} distinct {_called(prompts)} is {count}; both sides need at "
+            "least one."
         )
     aside = set(distinct[:count])
-    kept = [i for i, text in enumerate(texts) if text not in aside]
-    return kept, [i for i, text in enumerate(texts) if text in aside]
+    kept = [i for i, name in enumerate(of) if name not in aside]
+    return kept, [i for i, name in enumerate(of) if name in aside]
 
 
-def warn_of_leaks(training: Sequence[str], held_out: Sequence[str], files: tuple[str, str]) -> int:
-    """Log how many held-out texts are also trained on; returns that number."""
-    shared = [text for text in dict.fromkeys(held_out) if text in set(training)]
+def warn_of_leaks(training: Sequence[Prompt], held_out: Sequence[Prompt], files: tuple[str, str]) -> int:
+    """Log how many held-out units are also trained on; returns that number."""
+    shared, total = overlap(training, held_out)
     if shared:
         log.warning(
-            "%d of %d held-out prompts of %s are also in %s (the first: %r): held-out figures will look too good.",
-            *(len(shared), len(set(held_out)), files[1], files[0], shared[0]),
+            "%d of %d held-out %s of %s are also in %s (the first: %r): held-out figures will look too good.",
+            *(len(shared), total, _called(held_out), files[1], files[0], shared[0]),
         )
     return len(shared)
+
+
+def overlap(training: Sequence[Prompt], held_out: Sequence[Prompt]) -> tuple[list[str], int]:
+    """The units of `held_out` that `training` shares, and how many units it has."""
+    of = units([*training, *held_out])
+    trained, asked = set(of[: len(training)]), list(dict.fromkeys(of[len(training) :]))
+    return [name for name in asked if name in trained], len(asked)
+
+
+def units(prompts: Sequence[Prompt]) -> list[str]:
+    """A name for each row, equal for rows that must not be parted: those about one picture or sound, else of one text.
+
+    One question about sixty pictures is sixty units, and sixty questions about one picture are one. Pictures are the
+    same by their bytes, or the bytes of their files, whatever these are called.
+    """
+    named = [list(_names(prompt)) for prompt in prompts]
+    same = _same_bytes({path: name for row in named for name, path in row if path is not None})
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    rows = [[same.get(name, name) for name, _ in row] for row in named]
+    for row in rows:
+        for name in row[1:]:
+            one, other = sorted((find(row[0]), find(name)))
+            leader[other] = one
+    return [find(row[0]) for row in rows]
+
+
+def _names(prompt: Prompt) -> Iterator[tuple[str, Path | None]]:
+    """(name, file) of each thing that a prompt is about; of one about nothing, its text."""
+    media = prompt.media
+    if not isinstance(media, LazyMedia) or not len(media):
+        yield prompt.text, None
+        return
+    for origin, written in media.origins():
+        if isinstance(origin, bytes):
+            yield hashlib.sha256(origin).hexdigest(), None
+        else:
+            yield written, origin
+
+
+def _same_bytes(files: dict[Path, str]) -> dict[str, str]:
+    """The names of files that hold what another one holds, each with that one's name; sizes are compared first."""
+    by_size: dict[int, list[Path]] = {}
+    for path in files:
+        try:
+            by_size.setdefault(path.stat().st_size, []).append(path)
+        except (OSError, ValueError):  # told where files are looked for
+            continue
+    same: dict[str, str] = {}
+    for paths in by_size.values():
+        first: dict[str, str] = {}
+        for path in paths if len(paths) > 1 else []:
+            if not path.is_file():
+                continue
+            with path.open("rb") as file:
+                seen = hashlib.file_digest(file, "sha256").hexdigest()
+            same[files[path]] = first.setdefault(seen, files[path])
+    return same
+
+
+def _called(prompts: Sequence[Prompt]) -> str:
+    kinds = set(prompts[0].media) if prompts and isinstance(prompts[0].media, LazyMedia) else set()
+    return "pictures" if kinds == {"image"} else "sounds" if kinds == {"audio"} else "prompts"

@@ -106,6 +106,16 @@ class LazyMedia(Mapping[str, Any]):
         ]
         return self._folder, *cells
 
+    def origins(self) -> Iterator[tuple[bytes | Path, str]]:
+        """What is decoded: the bytes of a cell, or the file that it names, and how it names it."""
+        for cell in self._cells.values():
+            if (data := _bytes_of(cell)) is not None:
+                yield data, ""
+            elif isinstance(named := _path_of(cell), str):
+                yield self._folder / named, named
+            else:
+                yield b"", ""
+
     def __getitem__(self, key: str) -> Any:
         return (sound if key == "audio" else picture)(self._cells[key], self._folder, self._place)
 

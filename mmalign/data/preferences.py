@@ -12,7 +12,7 @@ from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
 from mmalign.data._contradictions import warn_of_contradictions
-from mmalign.data._held_out import split_by_text, warn_of_leaks
+from mmalign.data._held_out import split, warn_of_leaks
 from mmalign.data._tables import Table, every, read_table
 
 __all__ = ["Preferences"]
@@ -31,7 +31,8 @@ class Preferences:
             paths relative to the file (or bytes, in parquet) and are decoded when their row is used.
         image: column with a picture that the prompt is about → `media["image"]`, decoded when looked at; "" for none.
         audio: column with a sound that the prompt is about, likewise → `media["audio"]`.
-        held_out: share of the distinct prompts set aside (by a hash of their text, all pairs of a prompt together).
+        held_out: share of the distinct prompts set aside, by a hash of their text, all pairs of one together; of
+            prompts about pictures or sounds, of those.
         held_out_path: another file of the same columns instead.
         split: of a dataset that has splits.
         limit: keep only the first rows (0: all).
@@ -73,9 +74,11 @@ class Preferences:
         if self.held_out_path:
             aside = self._read(self.held_out_path)
             files = (everything.table.file, aside.table.file)
-            warn_of_leaks(everything.texts(), aside.texts(), files)
+            warn_of_leaks(everything.prompts(), aside.prompts(), files)
             return everything, aside
-        kept, held = split_by_text(everything.texts(), self.held_out, everything.table.file)
+        if not self.held_out:
+            return everything, everything.only([])
+        kept, held = split(everything.prompts(), self.held_out, everything.table.file)
         return everything.only(kept), everything.only(held)
 
     def _read(self, path: str) -> _Pairs:
@@ -126,9 +129,9 @@ class _Pairs(Sequence[Preference]):
         """The same table with other rows."""
         return _Pairs(self.table, rows, self.kind, self.columns, self.about)
 
-    def texts(self) -> list[str]:
-        """The prompts' texts, without touching pictures or sound."""
-        return every(lambda at: self.table.text(at, self.columns[0]), self.rows)
+    def prompts(self) -> list[Prompt]:
+        """What was asked in every row; nothing is decoded."""
+        return every(self._asked, self.rows)
 
     def faults(self) -> list[str]:
         """What keeps rows from being read, as far as that shows without opening a file."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmalign.core.types import Prompt
-from mmalign.data._held_out import split_by_text, warn_of_leaks
+from mmalign.data._held_out import split, warn_of_leaks
 from mmalign.data._media import media_of
 from mmalign.data._tables import Table, every, read_table
 
@@ -26,7 +26,8 @@ class Prompts:
         image: column with a picture to condition on (a path relative to the file, or bytes) → `media["image"]`,
             decoded when looked at; "" for none.
         audio: column with a sound to condition on, likewise → `media["audio"]`.
-        held_out: share of the distinct prompts set aside (by a hash of their text, equal ones together).
+        held_out: share of the distinct prompts set aside, by a hash of their text; of prompts about pictures or sounds,
+            of those, all rows of one together.
         held_out_path: another file of the same columns to evaluate on instead.
         split: of a dataset that has splits.
         limit: keep only the first rows (0: all).
@@ -64,9 +65,9 @@ class Prompts:
         everything, file = self._read(self.path)
         if self.held_out_path:
             aside, other = self._read(self.held_out_path)
-            warn_of_leaks([p.text for p in everything], [p.text for p in aside], (file, other))
+            warn_of_leaks(everything, aside, (file, other))
             return everything, aside
-        kept, aside_at = split_by_text([p.text for p in everything], self.held_out, file)
+        kept, aside_at = split(everything, self.held_out, file)
         return [everything[i] for i in kept], [everything[i] for i in aside_at]
 
     def _read(self, path: str) -> tuple[list[Prompt], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ KINDS = ("text", "image", "audio")
 class Row:
     """One line of the file: a prompt and what was made of it.
 
+    Rows of one `group` are compared by rewards that do: of one name, or else of one text about the same media.
     `kind` is "text", "image" or "audio"; "" where `output` names a file that is none. `place` is "file:line" for
     messages.
     """
 
     prompt: Prompt
     output: str
-    group: str
+    group: Hashable
     place: str
     kind: str
 
@@ -80,7 +81,7 @@ def _row(raw: dict[str, Any], folder: Path, place: str) -> Row:
     media = LazyMedia(cells, folder, place) if cells else {}
     prompt = Prompt(raw["prompt"], media, raw.get("meta") or {}, place)
     kind = raw.get("kind") or _kind(raw["output"], folder)
-    return Row(prompt, raw["output"], raw.get("group") or prompt.text, place, kind)
+    return Row(prompt, raw["output"], raw.get("group") or (prompt.text, getattr(media, "source", ())), place, kind)
 
 
 def _kind(output: str, folder: Path) -> str:

@@ -16,7 +16,7 @@ from mmalign.core.registry import construct
 from mmalign.core.types import Prompt
 from mmalign.data import sources
 from mmalign.data._asked import prompts_like
-from mmalign.data._held_out import split_by_text
+from mmalign.data._held_out import split
 from mmalign.data._media import LazyMedia, require_files
 from mmalign.data.preferences import Preferences
 from mmalign.data.prompts import Prompts
@@ -244,7 +244,7 @@ def test_held_out_share_is_exact_disjoint_and_independent_of_order(tmp_path: Pat
 @given(st.lists(st.text(max_size=3), min_size=4, max_size=30), st.floats(0.2, 0.8))
 def test_held_out_partitions_rows_and_never_splits_a_text(texts: list[str], share: float) -> None:
     try:
-        kept, aside = split_by_text(texts, share, "f")
+        kept, aside = split([Prompt(text) for text in texts], share, "f")
     except DataError:
         assert not 0 < round(share * len(set(texts))) < len(set(texts))
         return

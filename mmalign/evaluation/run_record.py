@@ -101,6 +101,13 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(loaded, dict):
         raise ValueError("not a mapping")
+    if wrong := [name for name in ("adapter", "policy", "objective", "data") if not isinstance(loaded.get(name), dict)]:
+        raise ValueError(f"no usable {', '.join(wrong)}")
+    evaluation = loaded.get("evaluation") or {}
+    judges = (evaluation.get("judges") or {}) if isinstance(evaluation, dict) else evaluation
+    for name, specs in {"rewards": loaded.get("rewards") or {}, "evaluation.judges": judges}.items():
+        if not isinstance(specs, dict) or not all(isinstance(spec, dict) for spec in specs.values()):
+            raise ValueError(f"{name} is no section of named parts")
     return loaded
 
 

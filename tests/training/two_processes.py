@@ -22,6 +22,7 @@ from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
 from mmalign.policies.few_step import FewStep
 from mmalign.policies.flow import Flow
+from mmalign.rewards import Mix
 from mmalign.training import checkpoint
 from mmalign.training.loop import accumulate
 from mmalign.training.session import Session
@@ -99,6 +100,41 @@ def statistics(kind: str, session: Session, share: slice) -> tuple[torch.Tensor,
         return whole.anchor[: len(part)], anchored(policy, part, 16, session.mean).anchor
 
 
+def numbers(accelerator: Any, share: slice) -> dict[str, float]:
+    """What a step of which this process has `share` of the rows records; some rows do not count."""
+    adapter = ToyLatent()
+    policy = Flow(adapter=adapter)
+    reward = Mix({"near": NearPoint(), "far": NearPoint((-1.0, 1.0))})
+    objective = GRPO(reward=reward, group_size=4, beta=0.1)
+    with torch.no_grad():
+        whole = objective.collect(policy, prompts(4), torch.Generator().manual_seed(0))
+        for parameter in adapter.module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    reward.metrics()  # of all rows, forgotten
+    counted = torch.arange(len(whole)) % 5 != 1
+    mine = replace(whole, mask=whole.mask & counted[:, None])[share]
+    reward(mine.rollout)
+    if accelerator is not None:
+        adapter.module = accelerator.prepare_model(adapter.module)
+    trainer = Trainer(rows=3)
+    session = Session(trainer, Update(list(adapter.module.parameters()), trainer), None, Streams(0), accelerator)
+    accumulate(policy, objective, replace(mine, weight=objective.weigh(mine.mask, session.mean)), session)
+    session.finish_step(objective, mine)
+    return {name: value for name, value in session.latest.items() if "time/" not in name and "seconds" not in name}
+
+
+def same_numbers(accelerator: Any) -> None:
+    """One process has 4 of 16 rows, the other 12: means of their means would be wrong."""
+    alone = numbers(None, slice(0, 16))
+    shared = numbers(accelerator, (slice(0, 4), slice(4, 16))[accelerator.process_index])
+    apart = numbers(None, (slice(0, 4), slice(4, 16))[accelerator.process_index])
+    assert alone.keys() == shared.keys(), alone.keys() ^ shared.keys()
+    assert {"reward/near", "reward/near/std", "policy/kl/reference", "ratio/mean"} & alone.keys(), sorted(alone)
+    wrong = {name: (alone[name], shared[name]) for name in alone if abs(alone[name] - shared[name]) > 1e-5}
+    assert not wrong, wrong
+    assert abs(apart["reward/near"] - alone["reward/near"]) > 1e-3, "the shares do not differ"
+
+
 def resume(accelerator: Any, folder: Path) -> None:
     """Each process goes on with the noise it would have drawn, not with the main one's."""
     first, second = (Problem(rank=accelerator.process_index, world=2) for _ in range(2))
@@ -132,6 +168,7 @@ def main() -> None:
         gap = float((shared - alone).norm() / alone.norm())
         worst = max(worst, gap)
         print(f"{kind} of process {rank} relative difference {gap:.1e}", flush=True)
+    same_numbers(accelerator)
     resume(accelerator, Path(sys.argv[1]))
     if accelerator.is_main_process:
         print(f"worst {worst:.3e}", flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
+from mmalign.rewards._pickled import conversion
 
 Stamp = tuple[tuple[str, int], ...]
 
@@ -30,7 +31,11 @@ def weight_files(folder: Path | None) -> tuple[Path, ...]:
         return ()
     if files := tuple(sorted(folder.glob("*.safetensors"))):
         return files
-    raise DataError(f"{folder}: no .safetensors weights in it; convert the checkpoint (pickled weights are not read).")
+    pickled = sorted(file for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    how = f": {conversion(pickled[0])}" if pickled else ""
+    raise DataError(
+        f"{folder}: no .safetensors weights in it; convert the checkpoint (pickled weights are not read){how}."
+    )
 
 
 def stamp(place: Path | None) -> Stamp:

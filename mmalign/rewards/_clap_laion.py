@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import DataError, MissingExtra
+from mmalign.rewards._pickled import read_pickled, tensors_of
 
 _RENAMED = (  # in this order
     (r"^text_branch\.", "text_model."),
@@ -42,22 +43,23 @@ def read_original(file: Path) -> dict[str, Tensor]:
     """The state dict in laion-clap's names. `.pt` is read by torch's restricted reader, which runs no code.
 
     Raises:
-        DataError: unreadable, or not a CLAP.
+        DataError: unreadable (the message names the command that converts), or not a CLAP.
     """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
 
+        try:
             found: Any = load_file(file)
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(
-            f"{file}: cannot be read as plain weights ({str(error).splitlines()[0]}); "
-            "save its state dict as safetensors."
-        ) from None
-    found = found.get("state_dict", found)
-    state = {key.removeprefix("module."): value for key, value in found.items() if isinstance(value, Tensor)}
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{file}: damaged ({error}); copy or download it again.") from None
+    else:
+        found = read_pickled(file)
+    try:
+        tensors, _ = tensors_of(found)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    state = {key.removeprefix("module."): value for key, value in tensors.items()}
     if "audio_branch.patch_embed.proj.weight" not in state or "text_projection.2.weight" not in state:
         raise DataError(f"{file}: lacks audio_branch and text_projection; these are not laion-clap's weights.")
     return state

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
+from mmalign.rewards._pickled import conversion
 
 Activation = Literal["none", "relu", "gelu", "silu", "tanh"]
 Layer = tuple[Tensor, Tensor]  # weight (out, in), bias (out,)
@@ -75,7 +76,8 @@ def read_layers(path: Path) -> list[Layer]:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise DataError(f"{path}: not a safetensors file ({error}).") from None
+        how = f" Pickled weights are converted once: {conversion(path)}." if path.suffix != ".safetensors" else ""
+        raise DataError(f"{path}: not a safetensors file ({error}).{how}") from None
     named = [(m[1] or "", int(m[2]), key) for key in tensors if (m := re.fullmatch(r"(.*\.)?(\d+)\.weight", key))]
     if not named:
         raise DataError(f"{path}: no linear layers 'N.weight' in it; found {', '.join(sorted(tensors)) or 'nothing'}.")

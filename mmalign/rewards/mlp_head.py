@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -10,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.cuts import TextLimit
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
-from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
+from mmalign.rewards._clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards._head import Activation, Head, read_head
 from mmalign.rewards._on_use import LoadedOnUse
 from mmalign.rewards._unasked import without_unasked
@@ -33,9 +35,7 @@ class MLPHead:
 
     None of these has an activation, so at evaluation (no dropout) each is one affine map, and is folded into one.
     ImageReward's own weights read the features of its BLIP, which no CLIP model gives: here only its shape is of use,
-    for a head trained on CLIP features. Pickled weights are not read; whoever trusts a file converts it:
-
-        safetensors.torch.save_file(torch.load("head.pth", weights_only=True), "head.safetensors")
+    for a head trained on CLIP features. Pickled weights are not read: `mmalign convert head.pth head.safetensors`.
 
     Args:
         head: safetensors of linear layers named `…N.weight` (out, in) and `…N.bias`, applied in the order of N; the
@@ -81,6 +81,14 @@ class MLPHead:
     def fingerprint(self) -> str:
         """Of weights, preprocessing and head."""
         return f"{self.towers.fingerprint} {self.layers.digest()}"
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: the prompts, where the head sees them."""
+        return [] if self.features == "image" else [prompt.text for prompt in prompts]
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B pictures."""

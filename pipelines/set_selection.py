@@ -48,7 +48,7 @@ def distances() -> dict[str, Any]:
 
 def choices(by: dict[str, Any]) -> dict[str, DRAGON]:
     """Every way to choose."""
-    texts = Fad(f"assets/exemplars/{STYLE}.txt", encoder=_CLAP, pairs="assets/exemplars/mixed/rows.jsonl")
+    texts = Fad(f"assets/exemplars/{STYLE}.txt", encoder=_CLAP, pairs="assets/exemplars/mixed/rows.jsonl", least_rows=6)
     return {
         "per song": DRAGON(by["per song"], builder="pair"),
         "set (latents), credit": DRAGON(by["set, latents"], builder="pair"),

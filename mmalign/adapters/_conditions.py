@@ -2,10 +2,13 @@
 
 Each text is encoded by itself: its condition then does not depend on which texts shared a batch with it, so a resumed
 run, whose cache fills in another order, sees the same numbers. Families pad every text to one length.
+
+One thread encodes at a time: fast tokenizers keep how they cut and fill as a state, and encoders move between devices.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,11 +39,13 @@ class Conditions:
     misses: int = 0
     _kept: OrderedDict[str, Condition] = field(default_factory=OrderedDict, repr=False)
     _negative: Condition | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __call__(self, texts: Sequence[str]) -> Condition:
         """Conditions for B texts on `device`, every entry (B, ...)."""
         distinct = list(dict.fromkeys(texts))
-        found = self._look_up(distinct)
+        with self._lock:
+            found = self._look_up(distinct)
         rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
         return {
             name: torch.cat([found[text][name] for text in distinct]).to(self.device).index_select(0, rows)
@@ -49,10 +54,12 @@ class Conditions:
 
     def unconditional(self, rows: int) -> Condition:
         """The negative prompt's condition for `rows` rows."""
-        if self._negative is None:
-            with self._encoding():
-                self._negative = {name: value.to(self.device) for name, value in self.encode_negative().items()}
-        return {name: value.expand(rows, *value.shape[1:]) for name, value in self._negative.items()}
+        with self._lock:
+            if self._negative is None:
+                with self._encoding():
+                    self._negative = {name: value.to(self.device) for name, value in self.encode_negative().items()}
+            negative = self._negative
+        return {name: value.expand(rows, *value.shape[1:]) for name, value in negative.items()}
 
     def _look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
         found = {text: self._kept[text] for text in distinct if text in self._kept}

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.adapters import _loaded
+from mmalign.adapters._cut import token_count, warn_if_cut
 from mmalign.adapters._loaded import Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
@@ -143,6 +144,8 @@ class Flux:
         return torch.full((len(x),), self.embedded_guidance, device=x.device, dtype=torch.float32)
 
     def _encode_text(self, text: str) -> Condition:
+        tokens = token_count(self.loaded.pipeline.tokenizer_2, text)
+        warn_if_cut("flux", text, tokens, self.max_sequence_length)
         embeds, pooled, _ = self.loaded.pipeline.encode_prompt(
             prompt=[text], prompt_2=None, device=self.device, max_sequence_length=self.max_sequence_length
         )

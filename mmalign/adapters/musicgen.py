@@ -7,6 +7,7 @@ hence the density everywhere in here, is the softmax of the mix, whose gradient 
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -39,6 +40,7 @@ from mmalign.adapters._options import (
 from mmalign.adapters._peft import PeftWeights, linear_endings
 from mmalign.adapters._spoken import checkpointed
 from mmalign.adapters._weights import Weights
+from mmalign.core.cuts import shown
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Modality, Prompt
@@ -122,8 +124,12 @@ class MusicGen:
 
     def steps(self, seconds: float) -> int:
         """The policy's `max_new_tokens` for sounds of at least `seconds`."""
-        hop = self.network.model.audio_encoder.config.hop_length
-        return -int(-seconds * self.rate // hop) - 1 + self.delays.depth
+        return -int(-seconds * self.rate // self._hop) - 1 + self.delays.depth
+
+    @property
+    def _hop(self) -> int:
+        """Samples of a step."""
+        return int(self.network.model.audio_encoder.config.hop_length)
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
@@ -185,6 +191,7 @@ class MusicGen:
         mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T *branches D"]:
         """The decoder's state before each step, with gradient; guided (B, T, 2, D), the prompt's branch first."""
+        self._require_positions(tokens.shape[1])
         start = tokens.new_full((len(tokens), 1, tokens.shape[2]), self.pad_id)
         said = self._branched(torch.cat([start, tokens[:, :-1]], 1))
         with checkpointed(self.network) if torch.is_grad_enabled() else nullcontext():
@@ -201,8 +208,14 @@ class MusicGen:
 
     @torch.no_grad()
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Playing:
-        """Stand before the first of `steps` steps; raises DataError where they make no whole frame."""
+        """Stand before the first of `steps` steps.
+
+        Raises:
+            DataError: they make no whole frame.
+            ConfigError: they are more than the model has positions for.
+        """
         self.delays.frames(steps)
+        self._require_positions(steps)
         return Playing(self, *self._heard(inputs, rows))
 
     def forced(self, step: int, steps: int) -> Int[Tensor, " K"]:
@@ -255,12 +268,27 @@ class MusicGen:
 
     @torch.no_grad()
     def _read(self, text: str) -> Inputs:
-        ids = self.tokenizer([text], return_tensors="pt").input_ids
+        ids = self.tokenizer([text], return_tensors="pt", truncation=False, verbose=False).input_ids
+        if ids.shape[1] > (longest := self.tokenizer.model_max_length):  # T5 has no last position, only a longest text
+            warnings.warn(
+                f"musicgen: the prompt '{shown(text)}' has {ids.shape[1]} tokens, more than the {longest} that its T5 "
+                "was made for; it is read whole, but shorten it.",
+                stacklevel=2,
+            )
         model = self.network.model
         states = model.text_encoder(ids.to(self.device)).last_hidden_state.float()
         if hasattr(model, "enc_to_dec_proj"):
             states = model.enc_to_dec_proj(states)
         return {"input_ids": ids[0], "states": states[0].cpu()}
+
+    def _require_positions(self, steps: int) -> None:
+        """transformers makes further positions without a word, on which nothing was trained."""
+        known = int(self.network.model.decoder.config.max_position_embeddings)
+        if steps > known:
+            raise ConfigError(
+                f"policy.max_new_tokens: {steps} steps, but {self.model} was made for {known}; past them it has "
+                f"learned nothing. Set {known} or less ({known * self._hop / self.rate:.1f} s)."
+            )
 
     def _heard(self, inputs: Sequence[Inputs], rows: Tensor) -> tuple[Tensor, Tensor]:
         """The states and their mask of every row, and of its untold twin: zeros, as the model was trained."""

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.adapters import _loaded
+from mmalign.adapters._cut import warn_if_clip_cuts
 from mmalign.adapters._loaded import Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
@@ -108,6 +109,7 @@ class SD:
         return ddim_level(self.loaded.pipeline.scheduler, u)
 
     def _encode_text(self, text: str) -> Condition:
+        warn_if_clip_cuts("sd", text, self.loaded.pipeline.tokenizer)
         embeds, _ = self.loaded.pipeline.encode_prompt([text], self.device, 1, do_classifier_free_guidance=False)
         return {"encoder_hidden_states": embeds}
 

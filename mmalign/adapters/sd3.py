@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.adapters import _loaded
+from mmalign.adapters._cut import token_count, warn_if_clip_cuts, warn_if_cut
 from mmalign.adapters._loaded import Frame, Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
@@ -116,6 +117,10 @@ class SD3:
         return flow_level(self.loaded.pipeline.scheduler, u)
 
     def _encode_text(self, text: str) -> Condition:
+        pipe = self.loaded.pipeline
+        warn_if_clip_cuts("sd3", text, pipe.tokenizer, pipe.tokenizer_2)
+        if pipe.tokenizer_3 is not None:
+            warn_if_cut("sd3", text, token_count(pipe.tokenizer_3, text), self.max_sequence_length)
         embeds, _, pooled, _ = self._encode_prompt(text, guided=False)
         return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
 

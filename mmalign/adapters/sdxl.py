@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.adapters import _loaded
+from mmalign.adapters._cut import warn_if_clip_cuts
 from mmalign.adapters._loaded import Loaded, load_into
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
@@ -116,6 +117,8 @@ class SDXL:
         return ddim_level(self.loaded.pipeline.scheduler, u)
 
     def _encode_text(self, text: str) -> Condition:
+        pipe = self.loaded.pipeline
+        warn_if_clip_cuts("sdxl", text, *(t for t in (pipe.tokenizer, pipe.tokenizer_2) if t is not None))
         embeds, _, pooled, _ = self.loaded.pipeline.encode_prompt(
             [text], device=self.device, do_classifier_free_guidance=False
         )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.adapters import _loaded
+from mmalign.adapters._cut import token_count, warn_if_cut
 from mmalign.adapters._latent_sounds import LatentSounds
 from mmalign.adapters._loaded import Loaded, opened, take
 from mmalign.adapters._lora import LoRA
@@ -147,6 +148,8 @@ class StableAudio:
 
     def _encode_text(self, text: str) -> Condition:
         pipe = self.loaded.pipeline
+        room = pipe.tokenizer.model_max_length
+        warn_if_cut("stable_audio", text, token_count(pipe.tokenizer, text), room, "shorten it")
         return self._with_ends(pipe.encode_prompt([text], self.device, do_classifier_free_guidance=False))
 
     def _encode_negative(self) -> Condition:

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def reference(
     exemplars: Annotated[str, typer.Argument(metavar="DIR|TEXTS.txt", help="pictures, sounds, or one text per line")],
     out: Annotated[Path, typer.Option(help="the .safetensors to write")],
-    encoder: Annotated[str, typer.Option(help="its name, or a CLIP checkpoint; by default what suits the files")] = "",
+    encoder: Annotated[str, typer.Option(help="what embeds: its name, or a CLIP checkpoint; required")] = "",
     options: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="of the encoder")] = None,
     unit: Annotated[Unit, typer.Option(help="row: one per file; frame: all frames, for song_fad")] = "row",
     pairs: Annotated[str, typer.Option(help="captioned sounds that measure a CLAP's modality gap; texts only")] = "",
@@ -33,8 +33,8 @@ def reference(
     """Embed exemplars once and keep their statistics with their provenance."""
     from mmalign.adapters import adapters
     from mmalign.core.config import override
-    from mmalign.rewards._reference import default_encoder, load_reference, save_reference
-    from mmalign.rewards.encoders import encoders, make_encoder
+    from mmalign.rewards._reference import load_reference, save_reference
+    from mmalign.rewards.encoders import described, encoders, make_encoder
     from mmalign.run.latent_encoder import LatentEncoder
 
     if out.suffix != ".safetensors":
@@ -42,11 +42,11 @@ def reference(
     named = {"name": encoder, **override({}, options or [])} if encoder in encoders.names() else encoder
     if options and not isinstance(named, dict):
         raise ConfigError(f"--set: options belong to an --encoder; known: {', '.join(encoders.names())}.")
-    made = seen = make_encoder(named or default_encoder(exemplars))
+    made = seen = make_encoder(named)
     if adapter:
         given = {"name": adapter, **override({}, adapter_options or [])}
         seen = LatentEncoder(made, adapters.build(given, "--adapter"))
     with progress("embedding", 1) as advance:
         found = load_reference(exemplars, seen, unit, pairs, lambda done, total: advance(done / total))
     save_reference(out, found, made, exemplars)
-    typer.echo(f"{found.gaussian.count} {unit}s of {exemplars}: {out}")
+    typer.echo(f"{found.gaussian.count} {unit}s of {exemplars} in {described(made)}: {out}")

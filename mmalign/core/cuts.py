@@ -72,8 +72,7 @@ def counting_cuts() -> Iterator[Cuts]:
 
 def note_cut(reader: str, text: str, tokens: int, room: int, advice: str = "shorten it") -> None:
     """Count a text of `tokens` tokens of which `room` are read; the first of a reader is a warning."""
-    for cuts in _OPEN.get():
-        cuts.texts.add((reader, text))
+    count_cut(reader, text)
     with _LOCK:
         first = (reader, room) not in _SAID
         _SAID.add((reader, room))
@@ -83,6 +82,12 @@ def note_cut(reader: str, text: str, tokens: int, room: int, advice: str = "shor
             "are cut are counted, not listed.",
             stacklevel=3,
         )
+
+
+def count_cut(reader: str, text: str) -> None:
+    """Count a text that was read in part, and say nothing: who calls this says it."""
+    for cuts in _OPEN.get():
+        cuts.texts.add((reader, text))
 
 
 def shown(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.core.cuts import counting_cuts
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Gather, Reward, one_alone
 from mmalign.core.types import Audio, Modality, Rollout, Scores
@@ -97,9 +98,9 @@ class Guarded:
         _require_modality(self.name, self.modalities, rollout.output)
         self.prepare()
         start = time.perf_counter()
-        with foreign_call(self.name, len(rollout)):
+        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
             scores, hits = self._scored(rollout)
-        self._tally.add(scores, time.perf_counter() - start, hits)
+        self._tally.add(scores, time.perf_counter() - start, hits, len(cuts))
         self._breaker.watch(scores)
         return scores
 

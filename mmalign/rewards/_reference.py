@@ -15,12 +15,12 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
 from mmalign.core.texts import text_lines
-from mmalign.media.folders import media_in
 from mmalign.rewards._exemplars import embedded_files, modality_gap
 from mmalign.rewards.functional import Gaussian, Moments, gaussian
 
 Unit = Literal["row", "frame"]
 Progress = Callable[[int, int], None]
+LEAST_SHARE = 4  # of the dimensions: one in so many must be spanned
 
 
 @dataclass
@@ -33,6 +33,25 @@ class Reference:
     gaussian: Gaussian
     rows: Float[Tensor, "M D"] | None = None
     unit: Unit = "row"
+
+    def require_covariance(self, name: str, least: int = 0) -> Reference:
+        """Itself, if its covariance can be told from its rows.
+
+        A covariance of D×D from n rows has at most n - 1 directions; what it says of the others is that nothing varies
+        there. The least is `least` rows, or (0) a quarter of D, where three in four directions are still made up.
+
+        Raises:
+            DataError: fewer rows.
+        """
+        width = len(self.gaussian.mean)
+        wanted = least or -(-width // LEAST_SHARE)
+        if self.gaussian.count < wanted:
+            raise DataError(
+                f"{name}: a covariance of {width}×{width} from {self.gaussian.count} {self.unit}s says nearly nothing. "
+                f"Give at least {wanted} (better {width} and more), take an encoder of fewer dimensions, or compare by "
+                "`mmd` (of sounds `kad`), which needs no covariance. Whoever means it sets least_rows."
+            )
+        return self
 
 
 def load_reference(
@@ -114,13 +133,11 @@ def spec_of(encoder: Any) -> dict[str, Any]:
     return {"name": type(encoder).__module__.rpartition(".")[2], **asdict(encoder)}
 
 
-def default_encoder(reference: str) -> str | dict[str, Any]:
-    """The encoder where none is named: the one that statistics were made with, `spectral` for sounds, else our CLIP."""
+def encoder_of(reference: str) -> dict[str, Any]:
+    """The spec of the encoder that statistics were made with; {} for files, which could be embedded by any."""
     place = require_local(reference)
-    if place.suffix == ".safetensors" and "name" in (spec := _opened(place)[1].get("spec", {})):
-        return dict(spec)
-    heard = place.is_dir() and bool(media_in(place).of("audio"))
-    return {"name": "spectral"} if heard else "assets/scenes_clip"
+    spec = _opened(place)[1].get("spec", {}) if place.suffix == ".safetensors" else {}
+    return dict(spec) if "name" in spec else {}
 
 
 def _fitted(pieces: list[Tensor], place: Path, unit: Unit) -> Reference:

@@ -22,19 +22,21 @@ class Tally:
     _seconds: list[float] = field(default_factory=list)
     _parts: dict[str, list[Tensor]] = field(default_factory=dict)
     _hits: int = 0
+    _cut: int = 0
 
-    def add(self, scores: Scores, seconds: float, hits: int) -> None:
-        """One call: its scores, how long it took, how many rows came from the cache."""
+    def add(self, scores: Scores, seconds: float, hits: int, cut: int = 0) -> None:
+        """One call: its scores, how long it took, rows that came from the cache, texts that were read in part."""
         self._values.append(scores.value.detach().float().cpu()[scores.valid.cpu()])
         self._statuses += scores.status.tolist()
         for name, part in scores.parts.items():
             self._parts.setdefault(name, []).append(part.detach().float().cpu())
         self._seconds.append(seconds)
         self._hits += hits
+        self._cut += cut
 
     def take(self) -> Tally:
         """What there is, to be joined with that of other processes; this one starts afresh."""
-        taken = Tally(self._values, self._statuses, self._seconds, self._parts, self._hits)
+        taken = Tally(self._values, self._statuses, self._seconds, self._parts, self._hits, self._cut)
         self.__init__()  # type: ignore[misc]
         return taken
 
@@ -47,6 +49,7 @@ class Tally:
             whole._statuses += one._statuses
             whole._seconds += one._seconds
             whole._hits += one._hits
+            whole._cut += one._cut
             for name, pieces in one._parts.items():
                 whole._parts.setdefault(name, []).extend(pieces)
         return whole
@@ -54,6 +57,7 @@ class Tally:
     def read(self) -> dict[str, Tensor]:
         """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share.
 
+        "texts_cut" is how many texts the reward's model read only in part (not there if none).
         "parts/…" is the mean of each part over the rows that have it.
         """
         if not self._statuses:
@@ -70,6 +74,8 @@ class Tally:
         found |= {"seconds": float(seconds.quantile(0.5)), "seconds_p95": float(seconds.quantile(0.95))}
         if self._hits:
             found["cached"] = self._hits / rows
+        if self._cut:
+            found["texts_cut"] = float(self._cut)
         for name, pieces in self._parts.items():
             part = torch.cat(pieces)
             if len(told := part[~part.isnan()]):

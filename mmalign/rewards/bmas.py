@@ -24,7 +24,8 @@ class Bmas:
     with a metric that is not trained on. The table is a fixed one, never the policy's own while it learns.
 
     Args:
-        checkpoint: a folder with safetensors and `tokenizer.json`; only its token embeddings are read.
+        checkpoint: a folder with safetensors and `tokenizer.json`; only its token embeddings are read. Of a language
+            model or sentence encoder they know any text; of a small world's CLIP only its own words.
         tensor: the name of their matrix, where it is not a usual one.
         column: of `Prompt.meta`: a reference, or a list of them.
         centre: subtract the vocabulary's mean; without it unrelated texts score .3 to .5.
@@ -32,7 +33,7 @@ class Bmas:
         where: the answer stands, see `parsing.answer_of`.
     """
 
-    checkpoint: str = "assets/scenes_clip"
+    checkpoint: str
     tensor: str = ""
     column: str = "references"
     centre: bool = True

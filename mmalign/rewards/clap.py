@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards._clap_towers import ClapBackend, ClapSource, load_clap
+from mmalign.core.cuts import TextLimit
+from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards._clap_towers import ClapBackend, ClapSource, load_clap, text_limit
 from mmalign.rewards._media import Known, media_of
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._rows import read_rows
@@ -67,6 +69,14 @@ class Clap:
         """Of the chosen score; `logit` reads the model's scale."""
         bound = 1.0 if self.score == "cosine" else self.towers.scale
         return -bound, bound
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: the prompts of sounds."""
+        return [self.prefix + prompt.text for prompt in prompts] if modality == "audio" else []
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

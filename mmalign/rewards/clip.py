@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.core.cuts import TextLimit
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
+from mmalign.rewards._clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._pictured import captions_of, picture_features
 from mmalign.rewards._unasked import without_unasked
@@ -63,6 +65,14 @@ class Clip:
         if self.score == "cosine":
             return -1.0, 1.0
         return (0.0, 2.5) if self.score == "clip_score" else (-self.towers.scale, self.towers.scale)
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: the prompts of pictures."""
+        return [self.prefix + prompt.text for prompt in prompts] if modality == "image" else []
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

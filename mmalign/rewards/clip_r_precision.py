@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.core.cuts import TextLimit
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards._clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards._texts import distinct, references_of
@@ -71,6 +73,17 @@ class ClipRPrecision:
     def differentiable(self) -> bool:
         """All but `hit`."""
         return self.score != "hit"
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: prompts and their wrong texts."""
+        wrong = [
+            text for prompt in prompts if self.column in prompt.meta for text in references_of(prompt, self.column)
+        ]
+        return [*(prompt.text for prompt in prompts), *wrong]
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

@@ -38,7 +38,7 @@ class Contrastive:
     model: …}`, or a weight of at most .3. A row without a negative is NOT_APPLICABLE.
 
     Args:
-        encoder: of texts: a CLIP checkpoint, or an encoder's spec {name: …, options…}.
+        encoder: of texts: a CLIP checkpoint, or an encoder's spec {name: …, options…}; required.
         column: of `Prompt.meta`: the reference (of several, the first).
         negatives: `batch`: the references of the other prompts of the batch; `column`: those in `negative_column`.
         negative_column: of `Prompt.meta`: a list of texts.
@@ -47,7 +47,7 @@ class Contrastive:
         where: the answer stands: as in `parsing.answer_of`, or `sql` for its query.
     """
 
-    encoder: str | dict[str, Any] = "assets/scenes_clip"
+    encoder: str | dict[str, Any] = ""
     column: str = "answer"
     negatives: Literal["batch", "column"] = "batch"
     negative_column: str = "negatives"

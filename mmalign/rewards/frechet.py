@@ -13,7 +13,7 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout
-from mmalign.rewards._reference import Reference, default_encoder, load_reference
+from mmalign.rewards._reference import Reference, encoder_of, load_reference
 from mmalign.rewards._swaps import swapped_sets
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import (
@@ -39,12 +39,13 @@ class Frechet:
 
     Args:
         reference: a folder of pictures or sounds, a `.txt` of texts, or statistics (`mmalign reference`).
-        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; by default the one of the statistics,
-            `spectral` for a folder of sounds, else the embedded CLIP.
+        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; that of statistics is known, for a folder
+            or a `.txt` it is required.
         credit_by: of one row: `influence`, one decomposition; `leave_one_out`, exact, for sets of up to about 100.
         pool: outputs made before (as `reference`), usually of the untrained generator: a set takes the place of as many
             of them, and the pool is scored.
         pairs: captioned sounds that measure the modality gap where the reference is text and the outputs are sounds.
+        least_rows: rows that reference and pool must have; 0: a quarter of the embedding's dimensions.
     """
 
     reference: str
@@ -52,6 +53,7 @@ class Frechet:
     credit_by: Literal["influence", "leave_one_out"] = "influence"
     pool: str = ""
     pairs: str = ""
+    least_rows: int = 0
 
     def __post_init__(self) -> None:
         require_local(self.reference)
@@ -61,7 +63,7 @@ class Frechet:
                 raise ConfigError(
                     "credit_by: leave_one_out is not offered in a pool; its influence is as good as exact."
                 )
-        self.encoder = self.encoder or default_encoder(self.reference)
+        self.encoder = self.encoder or encoder_of(self.reference)
         self._encoder = make_encoder(self.encoder)
 
     @property
@@ -77,12 +79,15 @@ class Frechet:
     @cached_property
     def target(self) -> Reference:
         """The reference, embedded on first use."""
-        return load_reference(self.reference, self._encoder, pairs=self.pairs)
+        found = load_reference(self.reference, self._encoder, pairs=self.pairs)
+        return found.require_covariance(f"reference {self.reference}", self.least_rows)
 
     @cached_property
     def made_before(self) -> Reference | None:
         """The pool, embedded on first use."""
-        return load_reference(self.pool, self._encoder) if self.pool else None
+        if not self.pool:
+            return None
+        return load_reference(self.pool, self._encoder).require_covariance(f"pool {self.pool}", self.least_rows)
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout
-from mmalign.rewards._reference import default_encoder, load_reference
+from mmalign.rewards._reference import encoder_of, load_reference
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 
@@ -25,7 +25,7 @@ class Mmd:
 
     Args:
         reference: a folder of pictures or sounds, a `.txt` of texts, or `.safetensors` statistics that keep their rows.
-        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; by default as for `frechet`.
+        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}; as for `frechet`.
         bandwidth: of the Gaussian kernel; 0: the median distance within the reference.
         scale: 100 gives KAD's numbers.
         pairs: captioned sounds that measure the modality gap where the reference is text and the outputs are sounds.
@@ -39,7 +39,7 @@ class Mmd:
 
     def __post_init__(self) -> None:
         require_local(self.reference)
-        self.encoder = self.encoder or default_encoder(self.reference)
+        self.encoder = self.encoder or encoder_of(self.reference)
         self._encoder = make_encoder(self.encoder)
 
     @property

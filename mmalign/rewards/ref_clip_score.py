@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from mmalign.core.types import Rollout, Scores
-from mmalign.rewards._clip_towers import Backend, Source, load_towers
+from mmalign.core.cuts import TextLimit
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
+from mmalign.rewards._clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards._on_use import LoadedOnUse, fingerprint
 from mmalign.rewards._pictured import Captioned, captions_of, picture_features
 from mmalign.rewards._texts import references_of
@@ -52,6 +54,15 @@ class RefClipScore:
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
         return (self.column,)
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: the references."""
+        known = [prompt for prompt in prompts if self.column in prompt.meta]
+        return [self.prefix + text for prompt in known for text in references_of(prompt, self.column)]
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Scores:

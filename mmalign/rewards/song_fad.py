@@ -13,7 +13,7 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.types import Modality, Rollout, Scores, Status
-from mmalign.rewards._reference import Reference, default_encoder, load_reference
+from mmalign.rewards._reference import Reference, encoder_of, load_reference
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.functional import frechet_distance
 
@@ -29,7 +29,7 @@ class SongFad:
 
     Args:
         reference: a folder of sounds, or `.safetensors` statistics made with `mmalign reference --unit frame`.
-        encoder: the spec {name: …, options…} of an encoder that gives frames; by default as for `frechet`.
+        encoder: the spec {name: …, options…} of an encoder that gives frames; as for `frechet`.
     """
 
     reference: str
@@ -39,7 +39,7 @@ class SongFad:
 
     def __post_init__(self) -> None:
         require_local(self.reference)
-        self.encoder = self.encoder or default_encoder(self.reference)
+        self.encoder = self.encoder or encoder_of(self.reference)
         self._encoder = make_encoder(self.encoder)
         if not hasattr(self._encoder, "frames"):
             fitting = ", ".join(name for name in encoders.names() if hasattr(encoders.get(name), "frames"))

@@ -13,7 +13,7 @@ from mmalign.core.files import local_path
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._cache import identity
-from mmalign.rewards._checkpoint import weights_digest
+from mmalign.rewards._checkpoint import beside_digest, weights_digest
 from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._merge import scattered, without_value
 from mmalign.rewards._ready import prepare
@@ -95,11 +95,14 @@ class Through:
         check_data_of(self.judge, prompt)
 
     def fingerprint(self) -> str:
-        """Of the generator's weights (of the Hub, its name), and all that names `inner`."""
+        """Of the generator's weights and configuration (of the Hub, its name), and all that names `inner`."""
         model = str(getattr(self.policy.adapter, "model", ""))
         folder = local_path(model)
         files = sorted(folder.rglob("*.safetensors")) if folder else []
-        return f"{weights_digest(model, files, '')} {identity(self.judge) or ''}"
+        parts = (
+            sorted({file.parent for file in folder.rglob("*.json")}) if folder else []
+        )  # schedule and tokenizers too
+        return f"{weights_digest(model, files, '', beside_digest(*parts))} {identity(self.judge) or ''}"
 
     @property
     def makes(self) -> Modality:

@@ -20,11 +20,11 @@ class Vendi:
     """The Vendi score under cosine similarity, in [1, n]; with `over: group` in its slot, diversity per prompt.
 
     Args:
-        encoder: a CLIP checkpoint, or an encoder's spec {name: …, options…}.
+        encoder: what embeds the outputs: a CLIP checkpoint, or an encoder's spec {name: …, options…}; required.
         order: q > 0: 1 is Shannon's; larger ones listen to the largest cluster.
     """
 
-    encoder: str | dict[str, Any] = "assets/scenes_clip"
+    encoder: str | dict[str, Any] = ""
     order: float = 1.0
 
     def __post_init__(self) -> None:

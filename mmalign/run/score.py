@@ -59,6 +59,7 @@ def score_rows(
     """
     from mmalign.rewards._columns import require_columns
     from mmalign.rewards._ready import prepare
+    from mmalign.rewards.encoders import named_by
 
     judge = getattr(reward, "reward", reward)
     require_columns({"this reward": judge}, [row.prompt for row in rows])
@@ -84,10 +85,12 @@ def score_rows(
         done += len(taken)
         progress(done)
     names = [] if kind == "text" else [written(row.output) for row in rows]
+    heard = {"encoder": told} if (told := named_by(judge)) else {}  # without it the numbers say nothing
     if isinstance(reward, SetReward):
-        return [_set_line(_embeddings(parts, unread), reward, unread) | ({"outputs": names} if names else {})]
+        line = _set_line(_embeddings(parts, unread), reward, unread)
+        return [line | heard | ({"outputs": names} if names else {})]
     found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
-    return _row_lines(merge(found, "cpu"), names)
+    return [line | heard for line in _row_lines(merge(found, "cpu"), names)]
 
 
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -24,6 +24,7 @@ from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
+from mmalign.run.long_texts import long_texts
 from mmalign.run.trackers import log_numbers, open_tracker
 from mmalign.training import checkpoint
 from mmalign.training.loop import train as run_loop
@@ -81,7 +82,7 @@ def train(
         same_questions(directory.evaluation("before"), prompts)
     parts.prepare(judges=bool(prompts))
     if is_first():
-        for note in notes(parts):
+        for note in [*notes(parts), *long_texts(parts, prompts)]:
             print(f"note: {note}", file=sys.stderr)
     with interrupting(), directory.held() if is_first() else nullcontext():
         try:

@@ -109,3 +109,18 @@ def test_sd3_can_leave_t5_out(make):
     condition = without.encode([Prompt("a")])[key]
     assert condition[:, 24:].abs().max() == 0
     assert torch.equal(condition[:, :24], whole.encode([Prompt("a")])[key][:, :24])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_prompt_past_clips_context_is_said_and_counted(name, make):
+    from mmalign.core.cuts import counting_cuts
+
+    adapter = make(name)
+    long = "a red cube and " * 20
+    with counting_cuts() as cuts, pytest.warns(UserWarning, match=rf"{name}: the last \d+ of \d+ tokens .* CLIP reads"):
+        adapter.encode([Prompt(long), Prompt("a red cube")])
+    assert {text for _, text in cuts.texts} == {long}
+    alike = adapter.encode([Prompt(long), Prompt(long + "blue")])["encoder_hidden_states"][
+        :, : 24 if name == "sd3" else None
+    ]
+    assert torch.equal(alike[0], alike[1])  # which is why it is said

@@ -286,3 +286,22 @@ def test_grpo_raises_what_it_is_rewarded_for(make):
     session = Session(trainer, rule, Batches(PROMPTS[:2], 2, 0), Streams(0))
     train(policy, GRPO(reward=Mix({"even": Even()}), group_size=16), session)
     assert sum(heard[-3:]) > 1.15 * sum(heard[:3])
+
+
+def test_no_step_is_past_the_positions_that_were_trained(make):
+    adapter = make()
+    adapter.network.model.decoder.config.max_position_embeddings = STEPS
+    inputs, rows = adapter.encode(PROMPTS[:1]), torch.zeros(1, dtype=torch.long)
+    adapter.begin(inputs, rows, STEPS)
+    past = rf"policy\.max_new_tokens: {STEPS + 1} steps, but .* was made for {STEPS}; .* Set {STEPS} or less \(0\.0 s\)"
+    with pytest.raises(ConfigError, match=past):
+        adapter.begin(inputs, rows, STEPS + 1)
+    with pytest.raises(ConfigError, match=r"policy\.max_new_tokens"):
+        adapter.features(inputs, rows, drawn(adapter, 1, STEPS + 1), torch.ones(1, STEPS + 1, dtype=torch.bool))
+
+
+def test_a_prompt_longer_than_its_t5_was_made_for_is_said(make):
+    adapter = make()
+    adapter.tokenizer.model_max_length = 6
+    with pytest.warns(UserWarning, match=r"musicgen: the prompt 'two dogs.*' has \d+ tokens, more than the 6 that its"):
+        adapter.encode(PROMPTS)

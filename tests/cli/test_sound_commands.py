@@ -17,13 +17,19 @@ from tests.rewards.sounds import RATE, tones, write_tones
 def test_a_folder_of_sounds_is_scored_as_a_set(call: Any, tmp_path: Path) -> None:
     songs, style = write_tones(tmp_path / "songs", 6), write_tones(tmp_path / "style", 5, seed=40)
     for reward, options in (("fad", [style]), ("kad", [style]), ("vendi", [])):
-        named = [f"reference={options[0]}"] if options else ["encoder.name=spectral"]
-        code, out, err = call("score", songs, "--reward", reward, "--set", named[0])
+        named = [f"reference={place}" for place in options] + ["encoder.name=spectral", "encoder.bands=4"]
+        code, out, err = call("score", songs, "--reward", reward, *(w for o in named for w in ("--set", o)))
         assert code == 0, err
         line = json.loads(out)
-        assert line["n"] == 6 and len(line["credit"]) == 6 and abs(sum(line["credit"])) < 1e-6
+        assert (
+            line["n"] == 6
+            and line["encoder"] == "spectral"
+            and len(line["credit"]) == 6
+            and abs(sum(line["credit"])) < 1e-6
+        )
         assert line["outputs"] == sorted(file.name for file in songs.iterdir())
-    same = json.loads(call("score", style, "--reward", "fad", "--set", f"reference={style}")[1])
+    heard = ("--set", "encoder.name=spectral", "--set", "encoder.bands=4")
+    same = json.loads(call("score", style, "--reward", "fad", "--set", f"reference={style}", *heard)[1])
     assert abs(same["value"]) < 1e-6
 
 
@@ -80,12 +86,13 @@ def test_a_set_too_small_for_credit_has_its_value_and_one_too_small_for_that_is_
     info = "no credit: credit needs at least 2 rows, got 1"
     line = json.loads(out)
     assert line.pop("value") == pytest.approx(1.0)
-    assert line == {"n": 1, "credit": [None], "info": info, "outputs": ["0.wav"]}
+    assert line == {"n": 1, "credit": [None], "info": info, "encoder": "spectral", "outputs": ["0.wav"]}
+    heard = ("--set", "encoder.name=spectral", "--set", "encoder.bands=3")
     for reward, why in (("fad", "the evaluated set needs at least 2 rows"), ("kad", "MMD needs at least 2 rows")):
-        code, _, err = call("score", songs, "--reward", reward, "--set", f"reference={style}")
+        code, _, err = call("score", songs, "--reward", reward, "--set", f"reference={style}", *heard)
         assert code == 2 and f"a set of 1 outputs cannot be scored: {why}" in err and "Traceback" not in err
-    call("score", write_tones(tmp_path / "two", 2), "--reward", "fad", "--set", f"reference={style}")
-    words = ("--reward", "fad", "--set", f"reference={style}", "--set", "credit_by=leave_one_out")
+    write_tones(tmp_path / "two", 2)
+    words = ("--reward", "fad", "--set", f"reference={style}", "--set", "credit_by=leave_one_out", *heard)
     code, out, err = call("score", tmp_path / "two", *words)
     line = json.loads(out)
     assert code == 0 and line["value"] < 0 and line["credit"] == [None, None], err
@@ -106,16 +113,16 @@ def test_a_set_of_which_nothing_embeds_is_refused() -> None:
 
 def test_reference_files_hold_their_encoder_and_are_refused_by_others(call: Any, tmp_path: Path) -> None:
     songs, out = write_tones(tmp_path / "songs", 4), tmp_path / "style.safetensors"
-    code, said, err = call("reference", songs, "--out", out, "--encoder", "spectral", "--set", "bands=8")
+    code, said, err = call("reference", songs, "--out", out, "--encoder", "spectral", "--set", "bands=4")
     assert code == 0, err
-    assert said.startswith("4 rows of")
+    assert said.startswith("4 rows of") and " in spectral: " in said
     code, said, err = call("score", songs, "--reward", "fad", "--set", f"reference={out}")
     assert code == 0 and abs(json.loads(said)["value"]) < 1e-6, err  # its own encoder, without being named
     code, _, err = call(
         "score", songs, "--reward", "fad", "--set", f"reference={out}", "--set", "encoder.name=spectral"
     )
     assert code == 2 and "distances between different embeddings mean nothing" in err
-    code, _, err = call("reference", songs, "--out", out, "--unit", "frame")
+    code, _, err = call("reference", songs, "--out", out, "--encoder", "spectral", "--unit", "frame")
     assert code == 0, err
     code, said, err = call("score", songs, "--reward", "song_fad", "--set", f"reference={out}")
     assert code == 0 and len(said.splitlines()) == 4, err
@@ -127,7 +134,9 @@ def test_faults_of_reference_exit_2(call: Any, tmp_path: Path) -> None:
     assert code == 2 and "statistics are a .safetensors file" in err
     code, _, err = call("reference", songs, "--out", tmp_path / "x.safetensors", "--set", "bands=8")
     assert code == 2 and "--set: options belong to an --encoder; known: clap, clip" in err
-    code, _, err = call("reference", tmp_path / "gone", "--out", tmp_path / "x.safetensors")
+    code, _, err = call("reference", songs, "--out", tmp_path / "x.safetensors")
+    assert code == 2 and "encoder: missing. Name what embeds" in err and "`clap` (audio, text): unit features" in err
+    code, _, err = call("reference", tmp_path / "gone", "--out", tmp_path / "x.safetensors", "--encoder", "spectral")
     assert code == 2 and "no such file or folder" in err
     assert not (tmp_path / "x.safetensors").exists()
 

@@ -32,6 +32,8 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, gramma
     options = {
         "align_evaluator": judge,
         "cider": {"corpus": str(corpus)},
+        "bmas": checkpoint,
+        "contrastive": {"encoder": str(tiny_clip)},
         "clip": checkpoint,
         "clip_r_precision": checkpoint,
         "clip_s": checkpoint,
@@ -47,7 +49,7 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, gramma
         "clap": {"checkpoint": str(tiny_clap)},
         "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
-        "song_fad": {"reference": str(sound_folder)},
+        "song_fad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
         "reward_model": {"model": str(lm_folder("llama"))},
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
         "yes_no": judge,

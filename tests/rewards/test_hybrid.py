@@ -107,7 +107,8 @@ def test_faults_of_the_options() -> None:
     with pytest.raises(ConfigError, match=r"hybrid.model.name: no reward is called 'lenght'. Did you mean 'length'"):
         hybrid(model="lenght")
     with pytest.raises(ConfigError, match="model: 'vendi' judges sets, not rows"):
-        hybrid(model="vendi")
+        vendi = {"name": "vendi", "encoder": {"name": "spectral"}}
+        mmalign.load_reward("hybrid", rule={"name": "exact_match"}, model=vendi)
     with pytest.raises(ConfigError, match="reward 'hybrid' is built of two rewards"):
         from mmalign.rewards import load_reward
 

@@ -98,11 +98,11 @@ def test_gradient_of_sets_reaches_the_pixels(name, tiny_clip, picture_folder):
 
 def test_words_can_be_exemplars_and_captions_be_judged(tiny_clip, tmp_path):
     (tmp_path / "wanted.txt").write_text("a red circle\n\n two blue square\nthree star\n")
-    reward = load_reward("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip))
+    reward = load_reward("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip), least_rows=3)
     rows = make_encoder(str(tiny_clip)).texts(["a red circle", "two blue square", "three star"])
     assert torch.allclose(reward.target.rows, rows)
     (tmp_path / "noted.txt").write_bytes("\ufeff# wanted\r\na red circle\r\ntwo blue square\r\nthree star\r\n".encode())
-    noted = load_reward("frechet", reference=str(tmp_path / "noted.txt"), encoder=str(tiny_clip))
+    noted = load_reward("frechet", reference=str(tmp_path / "noted.txt"), encoder=str(tiny_clip), least_rows=3)
     assert torch.equal(noted.target.rows, reward.target.rows)
     captions = answers("a red circle", "two blue square", "three star")
     assert abs(reward.score(reward.embed(captions)).item()) < 1e-9
@@ -163,3 +163,24 @@ def test_encoders_are_a_registry():
     assert "clip" in encoders.names()
     with pytest.raises(ConfigError, match=r"encoder\.name: no encoder is called 'clpi'"):
         make_encoder({"name": "clpi"})
+
+
+@pytest.mark.parametrize("name", ["vendi", "contrastive", "frechet", "mmd"])
+def test_what_embeds_is_never_guessed(name, picture_folder):
+    options = {"reference": str(picture_folder)} if name in ("frechet", "mmd") else {}
+    with pytest.raises(ConfigError, match=r"encoder: missing\. .*`clip` \(image, text\): .*`spectral` \(audio\)"):
+        load_reward(name, **options)
+    with pytest.raises(ConfigError, match="checkpoint: missing"):
+        load_reward("bmas")
+
+
+def test_a_covariance_of_far_fewer_rows_than_dimensions_is_refused(tiny_clip, tmp_path):
+    (tmp_path / "few.txt").write_text("a red circle\ntwo blue square\nthree star\n")
+    options = {"reference": str(tmp_path / "few.txt"), "encoder": str(tiny_clip)}
+    with pytest.raises(DataError, match=r"few\.txt: a covariance of 16×16 from 3 rows .* Give at least 4 \(better 16"):
+        load_reward("frechet", **options).score(torch.randn(5, 16))
+    assert load_reward("frechet", **options, least_rows=3).score(torch.randn(5, 16)) < 0
+    assert load_reward("mmd", **options).score(torch.randn(5, 16)).isfinite()
+    four = tmp_path / "four.txt"
+    four.write_text("a red circle\ntwo blue square\nthree star\na blue star\n")
+    assert load_reward("frechet", reference=str(four), encoder=str(tiny_clip)).score(torch.randn(5, 16)) < 0

@@ -81,7 +81,7 @@ def test_every_fault_of_the_run_file_is_told() -> None:
     with pytest.raises(ConfigError, match="generator: needs adapter and policy, got adapter"):
         through(generator={"adapter": GENERATOR["adapter"]})
     with pytest.raises(ConfigError, match="judges sets, not rows"):
-        through(inner={"name": "vendi"})
+        through(inner={"name": "vendi", "encoder": "assets/scenes_clip"})
     with pytest.raises(CapabilityError, match="inner: judges text, but the generator makes image"):
         through(inner={"name": "bleu"})
     with pytest.raises(ConfigError, match=r"rewards.shown.inner.name: no reward is called 'verifyer'. Did you mean"):

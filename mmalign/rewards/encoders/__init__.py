@@ -5,16 +5,47 @@ An encoder has `modalities`, `differentiable`, `embed(rollout) -> (B, D)`, `fing
 `frames(rollout) -> B times (F, D)`, F differing from row to row, and 0 for a row without a finite sound.
 """
 
+import sys
 from collections.abc import Collection
 from typing import Any
 
+from mmalign.core.errors import ConfigError
 from mmalign.core.registry import Registry
 
 encoders = Registry("encoder", "mmalign.rewards.encoders")
 
-__all__ = ["encoders", "make_encoder"]
+__all__ = ["described", "encoders", "make_encoder", "named_by"]
 
 
 def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Any:
-    """The encoder of a spec, {name: …, options…}; a plain string is the checkpoint of a `clip` encoder."""
+    """The encoder of a spec, {name: …, options…}; a plain string is the checkpoint of a `clip` encoder.
+
+    Raises:
+        ConfigError: no spec (what embeds is never guessed; the message lists what there is), or a wrong one.
+    """
+    if not spec:
+        raise ConfigError(
+            "encoder: missing. Name what embeds the outputs, as {name: …, options…}, for the numbers mean nothing "
+            f"without it. There is {'; '.join(map(_told, encoders.names()))}."
+        )
     return encoders.build({"name": "clip", "checkpoint": spec} if isinstance(spec, str) else spec, "encoder", allow)
+
+
+def _told(name: str) -> str:
+    """What an encoder takes, and what it is good for by the first line of its file."""
+    kind = encoders.get(name)
+    line = (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
+    return f"`{name}` ({', '.join(sorted(kind.modalities))}): {line[:1].lower()}{line[1:]}"
+
+
+def described(encoder: Any) -> str:
+    """An encoder in a few words, for what is printed about its numbers: its name, and the weights it reads."""
+    name = type(encoder).__module__.rpartition(".")[2]
+    weights = [str(value) for key in ("checkpoint", "model", "space") if (value := getattr(encoder, key, ""))]
+    return " ".join([name, *weights[:1]])
+
+
+def named_by(reward: Any) -> str:
+    """The encoder of a reward in a few words, "" for one that has none."""
+    encoder = getattr(reward, "_encoder", None)
+    return "" if encoder is None else described(encoder)

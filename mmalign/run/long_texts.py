@@ -1,0 +1,35 @@
+"""Texts of the data that a reward's model reads only in part: said before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmalign.core.errors import MissingExtra
+from mmalign.run.build import Parts
+
+
+def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
+    """A sentence for each reward and judge about the texts in the data that are longer than its model reads.
+
+    Tokenizers alone are loaded; where that fails, loading the model will say why. What is cut while training (captions,
+    for one) is counted as `reward/…/texts_cut`.
+    """
+    slots = parts.reward.slots.items() if parts.reward is not None else ()
+    judged = [(f"rewards.{name}", slot.reward) for name, slot in slots]
+    measured = [(f"evaluation.judges.{name}", judge) for name, judge in parts.judges.items()]
+    readers = [(place, reward) for place, reward in [*judged, *measured] if hasattr(reward, "known_texts")]
+    if not readers:
+        return []
+    items = [*parts.source.training_items(), *held_out]
+    prompts = [getattr(item, "prompt", item) for item in items]
+    found = []
+    for place, reward in readers:
+        texts = reward.known_texts(prompts, parts.policy.modality)
+        try:
+            told = reward.limit().summary(texts) if texts else None
+        except (OSError, ValueError, MissingExtra):
+            continue
+        if told is not None:
+            found.append(f"{place}: {told}")
+    return found

@@ -1,0 +1,129 @@
+"""Rewards over models in eight threads at once: every value is what one thread gives, and nothing shared is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmalign.core.types import Prompt, Rollout
+from mmalign.rewards import load_reward
+from mmalign.rewards._clip_towers import Source, load_towers
+from mmalign.rewards._kept_texts import KeptTexts
+from tests.rewards.test_contract import judged, make, value_of  # noqa: F401
+
+MODELS = (
+    "aesthetic",
+    "align_evaluator",
+    "bmas",
+    "clap",
+    "clip",
+    "clip_r_precision",
+    "clip_s",
+    "contrastive",
+    "fad",
+    "frechet",
+    "grammar",
+    "kad",
+    "mlp_head",
+    "mmd",
+    "ref_clip_score",
+    "reward_model",
+    "song_fad",
+    "through",
+    "vendi",
+    "yes_no",
+)
+
+
+def in_threads(call: Callable[[int], Any], calls: int, threads: int = 8) -> list[Any]:
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(call, range(calls)))
+
+
+def written(pictured: bool) -> Rollout:
+    """Six texts, about pictures or not, with what is right and what is wrong of them."""
+    said = ["a red circle", "two blue star", "three green square", "a star left of a circle", "red", "blue and green"]
+    pictures = torch.rand(6, 3, 40, 32, generator=torch.Generator().manual_seed(1))
+    columns = {"references": ["a red circle", "a blue star"], "answer": "a red circle"}
+    media = [{"image": picture} if pictured else {} for picture in pictures]
+    prompts = [Prompt(f"describe {i}", media=shown, meta=columns) for i, shown in enumerate(media)]
+    return Rollout(prompts, said, torch.arange(6))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_eight_threads_give_what_one_gives(name: str, make: Callable[[str], Any]) -> None:  # noqa: F811
+    reward = make(name)
+    rollout = judged(reward) if reward.modalities & {"image", "audio"} else written(name != "reward_model")
+    parts = [rollout[torch.tensor(rows)] for rows in ([0, 1, 2, 3, 4, 5], [5, 4, 3], [2, 0, 1], [3, 1, 5, 0])]
+    want = [value_of(reward, part) for part in parts]
+    fresh = make(name)
+    value_of(fresh, parts[1])  # its model is loaded
+    if hasattr(fresh, "towers"):
+        fresh.towers._texts._rows.clear()
+    found = in_threads(lambda call: value_of(fresh, parts[call % 4]), 24)
+    for call, value in enumerate(found):
+        torch.testing.assert_close(value, want[call % 4], atol=1e-6, rtol=0, equal_nan=True)
+    again = value_of(fresh, parts[0])
+    torch.testing.assert_close(again, value_of(reward, parts[0]), atol=0, rtol=0, equal_nan=True)  # and stays so
+
+
+def test_a_head_on_the_text_tower_and_the_tower_itself_are_asked_at_once(tiny_clip: Path, grammar_head: Path) -> None:
+    """Features before the projection once were made by taking the projection out of the shared model."""
+    picture = torch.rand(3, 40, 32, generator=torch.Generator().manual_seed(1))
+    words = ["a red circle", "two blue star", "three green square", "a star left of a circle", "red", "blue and green"]
+    prompts = [Prompt("d", media={"image": picture}, meta={"references": words[:2]})] * len(words)
+    rollout = Rollout(prompts, words, torch.arange(len(words)))
+    rewards = [
+        load_reward("clip_s", checkpoint=str(tiny_clip), head=str(grammar_head), prefix=""),
+        load_reward("clip_s", checkpoint=str(tiny_clip), clipped=False),
+        load_reward("ref_clip_score", checkpoint=str(tiny_clip)),
+        load_reward("grammar", checkpoint=str(tiny_clip), head=str(grammar_head)),
+    ]
+    want = [reward(rollout).value for reward in rewards]
+    for _ in range(5):
+        towers = load_towers(Source(str(tiny_clip)))
+        towers._texts._rows.clear()
+        found = in_threads(lambda call: rewards[call % 4](rollout).value, 40)
+        assert all(torch.equal(value, want[call % 4]) for call, value in enumerate(found))
+    assert towers.module.text_projection is not None
+
+
+def test_a_memory_that_forgets_answers_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(texts: list[str], device: torch.device) -> torch.Tensor:
+        return torch.tensor([[float(int(text)), 1.0] for text in texts])
+
+    monkeypatch.setattr("mmalign.rewards._kept_texts._KEPT", 64)
+    kept = KeptTexts(encode)
+
+    def asked(call: int) -> bool:
+        numbers = torch.randperm(300, generator=torch.Generator().manual_seed(call))[:200].tolist()
+        rows = kept([str(number) for number in numbers])
+        return torch.allclose(rows[:, 0] / rows[:, 1], torch.tensor(numbers).float(), rtol=1e-4)
+
+    assert all(in_threads(asked, 64)) and len(kept._rows) == 64
+
+
+def text_features(make_towers: Callable[[], Any], texts: Sequence[str]) -> torch.Tensor:
+    made = make_towers()
+    made._texts._rows.clear()
+    return made.texts(texts)
+
+
+@pytest.mark.parametrize("which", ["clip", "transformers_clip", "clap"])
+def test_features_of_a_text_are_the_same_bits_in_any_company(which: str, request: pytest.FixtureRequest) -> None:
+    from mmalign.rewards._clap_towers import ClapSource, load_clap
+
+    folder = str(request.getfixturevalue(f"tiny_{which}"))
+    towers = (lambda: load_clap(ClapSource(folder))) if which == "clap" else (lambda: load_towers(Source(folder)))
+    words = ["red", "blue", "green", "circle", "square", "star", "two", "three", "and", "of", "left", "right", "above"]
+    texts = [" ".join(words[i : i + 1 + i % 5]) for i in range(13)] + [f"a {word} of a star" for word in words]
+    whole = dict(zip(texts, text_features(towers, texts), strict=True))
+    rng = torch.Generator().manual_seed(0)
+    for size in (1, 2, 3, 7, 8, 9, 20):
+        some = [texts[i] for i in torch.randperm(len(texts), generator=rng)[:size]]
+        assert all(torch.equal(row, whole[text]) for text, row in zip(some, text_features(towers, some), strict=True))

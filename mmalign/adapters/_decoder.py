@@ -54,7 +54,7 @@ def continued(
     first = prefix.last[:, None]
     if tokens.shape[1] == 1:
         return first
-    at = prefix.following[:, None] + torch.arange(tokens.shape[1] - 1, device=tokens.device)
+    at = prefix.following[:, None] + positions(mask[:, :-1])  # padding, which nothing reads, stays within the context
     hidden, _ = run(tokens[:, :-1], torch.cat([prefix.mask, mask[:, :-1]], 1), at, prefix.cache)
     return torch.cat([first, hidden], 1)
 
@@ -91,11 +91,11 @@ class Steps:
         self._prefix = self._prefix.select(rows)
 
 
-def check_room(lengths: Sequence[int], steps: int, context: int | None) -> None:
-    """Raise DataError where a prompt and `steps` more tokens are longer than the model's context."""
-    longest = max(lengths)
-    if context is not None and longest + steps > context:
+def check_room(lengths: Sequence[int], steps: Sequence[int], context: int | None) -> None:
+    """Raise DataError where a prompt and as many more tokens as `steps` says are longer than the model's context."""
+    longest, most = max(zip(lengths, steps, strict=True), key=sum)
+    if context is not None and longest + most > context:
         raise DataError(
-            f"a prompt of {longest} tokens and a completion of {steps} are longer than the model's context of "
+            f"a prompt of {longest} tokens and a completion of {most} are longer than the model's context of "
             f"{context}; shorten the prompt, or lower the policy's max_new_tokens."
         )

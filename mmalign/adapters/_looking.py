@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mmalign.adapters._ending import appended, ending
+from mmalign.adapters._reader import refuse_markers
 from mmalign.adapters._texts import Chat, stop_tokens, templated
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
@@ -142,6 +143,16 @@ class Looking:
 
     def _of(self, kind: str) -> Mapping[str, Any]:
         return self.options.get(kind) or {}
+
+    def words(self, prompt: Prompt) -> int:
+        """Tokens of a prompt's text in its template, what its media come to not counted; nothing is decoded.
+
+        Raises:
+            DataError: the text holds places for media that it has not, or the template refuses it.
+        """
+        refuse_markers(prompt, self.processor, self.sense.kind, self.chat)
+        text = self._written(prompt.text, len(prompt.media))
+        return len(self.processor.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]) - self._appended
 
     def answered(self, answer: str) -> str:
         """A short conversation that ends with `answer`, as the template writes it."""

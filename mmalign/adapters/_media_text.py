@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,9 +16,12 @@ from torch import Tensor
 
 from mmalign.adapters import _spoken
 from mmalign.adapters._decoder import Prefix, Steps, check_room, continued
+from mmalign.adapters._decoder import positions as steps_of
+from mmalign.adapters._language import open_processor
 from mmalign.adapters._looking import Batch, Looking, batch_of
 from mmalign.adapters._options import mixed_precision
 from mmalign.adapters._peft import language_layers
+from mmalign.adapters._reader import Reader, context_in, reading_folder
 from mmalign.adapters._texts import Chat, Texts, stop_tokens
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import Inputs
@@ -39,8 +42,35 @@ class Attentive(_spoken.Speaker, Protocol):
     share_prompts: bool
     cached_prompts: int
 
+    revision: str | None
+    part: ClassVar[tuple[str, str]]  # of a processor: what reads media, and what those are called
+
     looking: Looking
     takes: Collection[str]  # names of the forward's arguments
+
+    def look(self, processor: Any, around: tuple[str, str]) -> Looking:
+        """Prompts as this family's processor reads them."""
+        ...
+
+
+def reader(self: Attentive) -> Reader:
+    """What counts tokens of prompts and texts, without the model; CheckpointError where there is no processor."""
+    folder = reading_folder(self.model, self.revision)
+    looking = self.look(open_processor(folder, *self.part), ("", ""))
+    stops = stop_tokens(looking.processor.tokenizer, more=self.stop)
+    return Reader(texts_of(self, looking, stops), looking.words, context_in(folder))
+
+
+def texts_of(adapter: Attentive, looking: Looking, stops: Sequence[int]) -> Texts:
+    """Completions of text behind prompts that are the processor's."""
+    return Texts(
+        looking.processor.tokenizer,
+        stops,
+        chat=False,
+        write=looking.answered if looking.chat else None,
+        keep_special_tokens=adapter.keep_special_tokens,
+        cached=1,
+    )
 
 
 def place(adapter: Attentive, model: Any, looking: Looking) -> None:
@@ -48,14 +78,7 @@ def place(adapter: Attentive, model: Any, looking: Looking) -> None:
     tokenizer = looking.processor.tokenizer
     adapter.looking = looking
     ends = (model.config, model.config.get_text_config(), model.generation_config)
-    adapter.texts = Texts(
-        tokenizer,
-        stop_tokens(tokenizer, *ends, more=adapter.stop),
-        chat=False,  # prompts are the processor's
-        write=looking.answered if looking.chat else None,
-        keep_special_tokens=adapter.keep_special_tokens,
-        cached=1,
-    )
+    adapter.texts = texts_of(adapter, looking, stop_tokens(tokenizer, *ends, more=adapter.stop))
     _spoken.place(adapter, model, language_layers(model), looking.processor)
     backbone = model.base_model if adapter.network.split else model
     adapter.takes = _spoken.accepted(backbone.forward)
@@ -75,7 +98,7 @@ def features(
 ) -> Float[Tensor, "B T D"]:
     """The hidden state before each step, with gradient."""
     if self.share_prompts and not (self.gradient_checkpointing and torch.is_grad_enabled()):
-        return continued(partial(_run, self), _forwarded(self, inputs, tokens.shape[1]).select(rows), tokens, mask)
+        return continued(partial(_run, self), _forwarded(self, inputs, rows, mask.sum(1)).select(rows), tokens, mask)
     with _spoken.checkpointed(self.network):
         return _whole(self, [inputs[i] for i in rows.tolist()], tokens, mask)
 
@@ -83,17 +106,17 @@ def features(
 @torch.no_grad()
 def begin(self: Attentive, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Steps:
     """Forward every prompt once and stand before the first step of B rows."""
-    return Steps(partial(_run, self), _forwarded(self, inputs, steps).select(rows))
+    return Steps(partial(_run, self), _forwarded(self, inputs, rows, torch.full_like(rows, steps)).select(rows))
 
 
-def _batch(self: Attentive, inputs: Sequence[Inputs], steps: int) -> Batch:
-    check_room([len(prompt["input_ids"]) for prompt in inputs], steps, self.context)
+def _batch(self: Attentive, inputs: Sequence[Inputs], rows: Tensor, steps: Tensor) -> Batch:
+    check_room([len(inputs[i]["input_ids"]) for i in rows.tolist()], steps.tolist(), self.context)
     return batch_of(inputs, self.texts.pad_id, self.network.model.base_model, self.takes, self.device)
 
 
-def _forwarded(self: Attentive, inputs: Sequence[Inputs], steps: int) -> Prefix:
-    """Prompts with their media, behind which `steps` more tokens fit."""
-    asked = _batch(self, inputs, steps)
+def _forwarded(self: Attentive, inputs: Sequence[Inputs], rows: Tensor, steps: Tensor) -> Prefix:
+    """Prompts with their media, behind each of which `steps` (B,) more tokens of its `rows` fit."""
+    asked = _batch(self, inputs, rows, steps)
     hidden, cache = _call(self, asked.ids, asked.mask, asked.positions, None, True, asked.along | asked.pictures)
     return Prefix(hidden[:, -1], cache, asked.mask, asked.following)
 
@@ -101,10 +124,10 @@ def _forwarded(self: Attentive, inputs: Sequence[Inputs], steps: int) -> Prefix:
 def _whole(self: Attentive, inputs: Sequence[Inputs], tokens: Tensor, mask: Tensor) -> Tensor:
     """Prompt and completion of every row in one forward: for networks that must not keep a cache."""
     _check_written(self, tokens, mask)
-    asked = _batch(self, inputs, tokens.shape[1])
+    asked = _batch(self, inputs, torch.arange(len(inputs)), mask.sum(1))
     said, live = tokens[:, :-1], mask[:, :-1]
     more = {name: torch.cat([value, value.new_zeros(said.shape)], 1) for name, value in asked.along.items()}
-    at = asked.following[:, None] + torch.arange(said.shape[1], device=said.device)
+    at = asked.following[:, None] + steps_of(live)
     at = at.expand(3, -1, -1) if asked.positions.dim() == 3 else at
     hidden, _ = _call(
         self,

@@ -70,6 +70,7 @@ class AudioText:
 
     modality: ClassVar[Modality] = "text"
     event_shape: ClassVar[tuple[int, ...]] = ()
+    part: ClassVar[tuple[str, str]] = ("feature_extractor", "sound")
 
     module: nn.Module = field(init=False, repr=False, compare=False)
     network: Network = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
@@ -94,6 +95,7 @@ class AudioText:
     encode = _media_text.encode
     features = _media_text.features
     begin = _media_text.begin
+    reader = _media_text.reader
 
     def __post_init__(self) -> None:
         check_counts(self, "cached_prompts")
@@ -107,19 +109,23 @@ class AudioText:
         self.device = default_device(self.device)
         folder = language_folder(self.model, self.revision)
         model = open_language_model(folder, input_dtype(self.train, self.dtype), self.attention, model_class(folder))
-        processor = open_processor(folder, "feature_extractor", "sound")
-        looking = Looking(
+        processor = open_processor(folder, *self.part)
+        looking = self.look(processor, around_sounds(processor))
+        _media_text.place(self, model, looking)
+        return self
+
+    def look(self, processor: Any, around: tuple[str, str]) -> Looking:
+        """Prompts as the processor reads them; `around` stands about media where there is no template."""
+        return Looking(
             processor,
             chat=self.chat,
             system=self.system,
             chat_options=self.chat_options,
             options=self.processor_options,
-            around=around_sounds(processor),
+            around=around,
             sense=SOUNDS,
             cached=self.cached_prompts,
         )
-        _media_text.place(self, model, looking)
-        return self
 
 
 def model_class(folder: Path) -> str:

@@ -27,6 +27,7 @@ from mmalign.adapters._options import (
     texts_only,
 )
 from mmalign.adapters._peft import linear_endings
+from mmalign.adapters._reader import Reader, context_in, reading_folder
 from mmalign.adapters._texts import Chat, Texts, padded, stop_tokens
 from mmalign.adapters._weights import Weights
 from mmalign.core.protocols import Inputs
@@ -108,18 +109,33 @@ class CausalLM:
         folder = language_folder(self.model, self.revision)
         model = open_language_model(folder, input_dtype(self.train, self.dtype), self.attention)
         tokenizer = open_tokenizer(folder)
-        self.texts = Texts(
+        ends = (model.config.get_text_config(), model.generation_config)
+        self.texts = self._texts(tokenizer, stop_tokens(tokenizer, *ends, more=self.stop))
+        self._positions = "position_ids" in _spoken.accepted(model.base_model.forward)
+        _spoken.place(self, model, linear_endings(model.base_model), tokenizer)
+        return self
+
+    def reader(self) -> Reader:
+        """What counts tokens of prompts and texts, without the model; CheckpointError where there is no tokenizer."""
+        folder = reading_folder(self.model, self.revision)
+        tokenizer = open_tokenizer(folder)
+        texts = self._texts(tokenizer, stop_tokens(tokenizer, more=self.stop))
+
+        def length(prompt: Prompt) -> int:
+            return len(texts.prompt_ids(*texts_only([prompt], "causal_lm")))
+
+        return Reader(texts, length, context_in(folder))
+
+    def _texts(self, tokenizer: Any, stops: Sequence[int]) -> Texts:
+        return Texts(
             tokenizer,
-            stop_tokens(tokenizer, model.config.get_text_config(), model.generation_config, more=self.stop),
+            stops,
             chat=self.chat,
             system=self.system,
             chat_options=self.chat_options,
             keep_special_tokens=self.keep_special_tokens,
             cached=self.cached_prompts,
         )
-        self._positions = "position_ids" in _spoken.accepted(model.base_model.forward)
-        _spoken.place(self, model, linear_endings(model.base_model), tokenizer)
-        return self
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """`input_ids` (L,) of each prompt, in the chat template where one is used."""
@@ -129,7 +145,7 @@ class CausalLM:
         self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
         """The hidden state before each step, with gradient."""
-        ids, seen = self._prompts(inputs, tokens.shape[1])
+        ids, seen = self._prompts(inputs, rows, mask.sum(1))
         if self.share_prompts and not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return continued(self._run, forward_prompts(self._run, ids, seen).select(rows), tokens, mask)
         with _spoken.checkpointed(self.network):
@@ -138,13 +154,14 @@ class CausalLM:
     @torch.no_grad()
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Steps:
         """Forward every prompt once and stand before the first step of B rows."""
-        return Steps(self._run, forward_prompts(self._run, *self._prompts(inputs, steps)).select(rows))
+        ids, seen = self._prompts(inputs, rows, torch.full_like(rows, steps))
+        return Steps(self._run, forward_prompts(self._run, ids, seen).select(rows))
 
-    def _prompts(self, inputs: Sequence[Inputs], steps: int) -> tuple[Tensor, Tensor]:
-        """Left-padded ids and mask of prompts that `steps` more tokens fit behind."""
-        rows = [prompt["input_ids"].tolist() for prompt in inputs]
-        check_room([len(row) for row in rows], steps, self.context)
-        ids, mask = padded(rows, self.pad_id, "left")
+    def _prompts(self, inputs: Sequence[Inputs], rows: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Left-padded ids and mask of prompts, each of which `steps` (B,) more tokens of its `rows` fit behind."""
+        asked = [prompt["input_ids"].tolist() for prompt in inputs]
+        check_room([len(asked[i]) for i in rows.tolist()], steps.tolist(), self.context)
+        ids, mask = padded(asked, self.pad_id, "left")
         return ids.to(self.device), mask.to(self.device)
 
     def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: bool = True) -> tuple[Tensor, Any]:

@@ -67,6 +67,7 @@ class ImageText:
 
     modality: ClassVar[Modality] = "text"
     event_shape: ClassVar[tuple[int, ...]] = ()
+    part: ClassVar[tuple[str, str]] = ("image_processor", "images")
 
     module: nn.Module = field(init=False, repr=False, compare=False)
     network: Network = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
@@ -91,6 +92,7 @@ class ImageText:
     encode = _media_text.encode
     features = _media_text.features
     begin = _media_text.begin
+    reader = _media_text.reader
 
     def __post_init__(self) -> None:
         check_counts(self, "cached_prompts")
@@ -106,17 +108,21 @@ class ImageText:
         dtype = input_dtype(self.train, self.dtype)
         model = open_language_model(folder, dtype, self.attention, "AutoModelForImageTextToText")
         processor = open_processor(folder)
-        looking = Looking(
+        looking = self.look(processor, surroundings(model.config, processor.tokenizer))
+        _media_text.place(self, model, looking)
+        return self
+
+    def look(self, processor: Any, around: tuple[str, str]) -> Looking:
+        """Prompts as the processor reads them; `around` stands about media where there is no template."""
+        return Looking(
             processor,
             chat=self.chat,
             system=self.system,
             chat_options=self.chat_options,
             options=self.processor_options,
-            around=surroundings(model.config, processor.tokenizer),
+            around=around,
             cached=self.cached_prompts,
         )
-        _media_text.place(self, model, looking)
-        return self
 
 
 __all__ = ["ImageText"]

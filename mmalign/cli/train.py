@@ -30,7 +30,7 @@ def train(
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import draft, dump, is_change
-    from mmalign.run.build import examine, notes
+    from mmalign.run.build import examine, notes, training_rows
     from mmalign.run.train import refuse_both, resume_point
     from mmalign.run.train import train as run
 
@@ -42,7 +42,7 @@ def train(
     path = find_config(file) if file else resume_point(str(resume))[0] / "run.yaml"
     if dry_run:
         parts, _ = examine(draft(path, words), allow or ())
-        items, aside = parts.source.training_items(), parts.source.held_out_items()
+        items, aside = training_rows(parts, fetch=False), parts.source.held_out_items()
         typer.echo(dump(parts.resolved()), nl=False)
         for note in notes(parts):
             typer.echo(f"# note: {note}")

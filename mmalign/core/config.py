@@ -56,6 +56,9 @@ class Trainer:
         stop_on_failed_scores: share of failed rows of one reward, over its recent calls, that ends the run.
         stop_on_idle_steps: steps in a row without an update that end the run (0: none do): outputs that all score the
             same. Where no output has a score, or the gradient is not finite, 3 end it.
+        too_long: rows that a language model's context cannot hold: "refuse" them all at the start, "skip" them, or
+            "cut" the first words of their prompts.
+        other_data: resume though the rows to train on are others than before: from a new order of them.
         tracker: where curves go besides metrics.jsonl.
     """
 
@@ -78,6 +81,8 @@ class Trainer:
     evaluate_every: Count = 0
     stop_on_failed_scores: Share = 0.5
     stop_on_idle_steps: Count = 20
+    too_long: Literal["refuse", "skip", "cut"] = "refuse"
+    other_data: bool = False
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
 
 

@@ -8,6 +8,7 @@ a batch at the end of an epoch is filled from the next one. An item that this re
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -17,6 +18,8 @@ from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.rng import stream
 
 Item = TypeVar("Item")
+
+log = logging.getLogger("mmalign")
 
 
 class Batches(Generic[Item]):
@@ -43,6 +46,7 @@ class Batches(Generic[Item]):
             raise ConfigError(f"rank {rank} is outside the {world} processes 0 … {world - 1}.")
         self.items, self.size, self.seed, self.rank, self.world = items, size, seed, rank, world
         self.position = 0
+        self.other_data = False  # may a state of another number of items be continued?
         self._order: tuple[int, list[int]] | None = None
 
     @property
@@ -74,13 +78,25 @@ class Batches(Generic[Item]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from `state`; the number of processes and the batch size may have changed.
 
+        With `other_data` the number of items may, too: a new pass over these then begins.
+
         Raises:
             CheckpointError: the state belongs to other data or another seed.
         """
+        if self.other_data and state["items"] != len(self.items):
+            passes = -(-state["position"] // state["items"])
+            self.position = passes * len(self.items)
+            log.warning(
+                "the checkpoint's data order was of %d rows and there are %d now: pass %d over these begins.",
+                *(state["items"], len(self.items), passes + 1),
+            )
+            return
         for name, mine in (("seed", self.seed), ("items", len(self.items))):
             if state[name] != mine:
                 raise CheckpointError(
                     f"the checkpoint's data order was made with {name} = {state[name]}, this run has {mine}; "
-                    "resume with the same data and seed, or start a new run."
+                    "resume with the same data and seed"
+                    + (", set trainer.other_data=true to go on with a new order of these" if name == "items" else "")
+                    + ", or start a new run."
                 )
         self.position = state["position"]

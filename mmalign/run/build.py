@@ -14,6 +14,7 @@ from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you
 from mmalign.core.protocols import judges_only
 from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
+from mmalign.run.lengths import asked, reader_of, trained
 from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
 
@@ -137,14 +138,38 @@ def examine(run: RunFile | Draft, allow: Collection[str] = (), training: bool = 
         CapabilityError, DataError, MissingExtra: where all faults are of that kind.
     """
     parts, found = inspected(run, allow, [], training)
-    return parts, measured_on(found.part("questions"), parts.policy)
+    return parts, measured_on(questions_of(parts, found.part("questions")), parts.policy)
 
 
 def held_out(parts: Parts) -> list[Any]:
     """The prompts of the run's evaluation, [] if it names none; the preferences themselves for a policy that judges."""
     from mmalign.run.checks.rows import questions
 
-    return measured_on(questions(parts.file, parts.source), parts.policy)
+    return measured_on(questions_of(parts, questions(parts.file, parts.source)), parts.policy)
+
+
+def questions_of(parts: Parts, rows: Sequence[Any]) -> Sequence[Any]:
+    """The rows to measure on, without those that `trainer.too_long` leaves out."""
+    if parts.file.trainer.too_long == "refuse" or (reader := reader_of(parts.adapter)) is None:
+        return rows
+    return asked(parts.file, parts.policy, reader, rows).rows
+
+
+def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
+    """The rows to train on, without those that `trainer.too_long` leaves out.
+
+    Raises:
+        DataError: rows of a model that was not on this machine when everything else was checked.
+    """
+    items: Sequence[Any] = parts.source.training_items()
+    known = reader_of(parts.adapter)
+    how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
+    if reader is None or (known is not None and how == "refuse"):
+        return items
+    found = trained(parts.file, parts.policy, parts.objective, reader, items)
+    if known is None:
+        found.told(how, "to train on")
+    return found.rows if found.long else items
 
 
 def measured_on(questions: Sequence[Any], policy: Any) -> list[Any]:

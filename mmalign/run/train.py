@@ -19,7 +19,7 @@ from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.rng import Streams
 from mmalign.core.signals import Interrupted, interrupting
 from mmalign.data._batches import Batches
-from mmalign.run.build import Parts, examine, notes
+from mmalign.run.build import Parts, examine, notes, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now, say
@@ -242,8 +242,9 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
         parts.adapter.device = str(accelerator.device)
-    items = parts.source.training_items()
+    items = training_rows(parts)
     batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
+    batches.other_data = trainer.other_data
     parts.load()
     half = getattr(parts.adapter, "dtype", None) == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)

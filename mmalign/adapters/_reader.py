@@ -1,0 +1,74 @@
+"""What counts the tokens of a language model's rows before the model is loaded: its tokenizer, template and context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmalign.adapters._language import PATTERNS, _downloaded
+from mmalign.adapters._loading import model_folder
+from mmalign.adapters._texts import Texts
+from mmalign.core.errors import CheckpointError, DataError
+from mmalign.core.types import Prompt
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Counts tokens. `length` of a prompt, raising DataError where it cannot be read; `context` None: nothing says."""
+
+    texts: Texts
+    length: Callable[[Prompt], int]
+    context: int | None
+
+    def prompt(self, prompt: Prompt) -> int:
+        """Tokens of a prompt in its template (its media, if any, not counted). DataError if it cannot be asked."""
+        return self.length(prompt)
+
+    def target(self, text: str) -> int:
+        """Tokens of a given text and its end."""
+        return len(self.texts.completion_ids(text))
+
+    def shortened(self, prompt: Prompt, over: int) -> Prompt | None:
+        """The prompt without at least `over` of the first tokens of its text; None where nothing would be left."""
+        tokenizer, wanted = self.texts.tokenizer, self.prompt(prompt) - over
+        ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        for gone in range(over, len(ids)):
+            shorter = replace(prompt, text=tokenizer.decode(ids[gone:]))
+            if shorter.text.strip() and self.prompt(shorter) <= wanted:
+                return shorter
+        return None
+
+
+def reading_folder(model: str, revision: str | None = None) -> Path:
+    """The local folder with tokenizer and config of `model`; of a Hub id those files alone are downloaded."""
+    light = [pattern for pattern in PATTERNS if "safetensors" not in pattern]
+    wanted, advice = "a model folder (with config.json)", "save_pretrained(folder) of transformers makes one."
+    return model_folder(model, wanted, advice, lambda: _downloaded(model, revision, light))
+
+
+def context_in(folder: Path) -> int | None:
+    """Tokens that the model of `folder` takes at most, by its config."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: its config cannot be read: {error}") from error
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def refuse_markers(prompt: Prompt, processor: Any, kind: str, chat: bool) -> None:
+    """Raise DataError where a prompt's text holds more of the processor's places for media than there are media for.
+
+    A template writes the places itself, so that none may stand in the text; without one, those in the text are filled.
+    """
+    names = {f"{kind}_token", "boi_token"} if kind == "image" else {f"{kind}_token"}
+    room = 0 if chat else len(prompt.media)
+    for mark in sorted({m for name in names if (m := getattr(processor, name, None))}):
+        if (count := prompt.text.count(mark)) > room:
+            instead = "the chat template writes it" if chat else f"or give it that many (it has {len(prompt.media)})"
+            raise DataError(
+                f"the prompt's text holds {mark} {count} times, a place for {kind}: take it out, {instead}."
+            )

@@ -1,0 +1,32 @@
+"""Can the language model take every row: its length, its targets, what its text holds? By the tokenizer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmalign.core.config import RunFile
+from mmalign.run.checks import Faults, check, check_training, part
+from mmalign.run.lengths import asked, reader_of, trained
+
+
+@part
+def reader(adapter: Any) -> Any:
+    """What counts its tokens; None where there are none, or its tokenizer is not on this machine."""
+    return reader_of(adapter)
+
+
+@check_training
+def texts(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequence[Any]) -> Faults:
+    """Of the rows to train on."""
+    if reader is not None:
+        trained(file, policy, objective, reader, items).told(file.trainer.too_long, "to train on")
+    yield from ()
+
+
+@check
+def held_out_texts(file: RunFile, policy: Any, reader: Any, questions: Sequence[Any]) -> Faults:
+    """Of the rows that are measured on."""
+    if reader is not None:
+        asked(file, policy, reader, questions).told(file.trainer.too_long, "to measure on")
+    yield from ()

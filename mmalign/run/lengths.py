@@ -1,0 +1,131 @@
+"""Do the run's texts fit its language model? Asked of every row before the model is loaded, by its tokenizer alone.
+
+What does not fit is refused with its file and line, or, by `trainer.too_long`, left out (`skip`), or its prompt loses
+its first words (`cut`, which leaves the template whole; a target is never cut: its end would be learned mid-sentence).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmalign.core.config import RunFile
+from mmalign.core.errors import CheckpointError, DataError, all_faults
+from mmalign.core.types import Preference
+
+log = logging.getLogger("mmalign")
+
+Need = Callable[[Any], tuple[int, str]]  # a row → tokens behind its prompt, and what they are
+
+
+@dataclass
+class Measured:
+    """What rows came to: those that stay (shortened ones among them), and what is wrong with the others."""
+
+    context: int | None = None
+    rows: list[Any] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # mended in the file alone
+    long: list[str] = field(default_factory=list)
+    cut: int = 0
+
+    def told(self, how: str, what: str) -> None:
+        """Raise DataError for rows that cannot be used, up to 20 of them; say what `how` left of those too long."""
+        refused = self.faults + (self.long if how == "refuse" else [])
+        if refused:
+            advice = (
+                f"\n{len(self.long)} rows are too long for a context of {self.context} tokens: shorten them, lower "
+                "policy.max_new_tokens, or set trainer.too_long: skip (leaves them out) or cut (their prompts lose "
+                "their first words)."
+            )
+            raise DataError(f"{all_faults(refused)}{advice if self.long and how == 'refuse' else ''}")
+        if self.long:
+            left = len(self.long) - self.cut
+            log.warning(
+                "trainer.too_long: %s: of the rows %s, %d were cut and %d left out; the first: %s",
+                *(how, what, self.cut, left, self.long[0]),
+            )
+        if self.long and not self.rows:
+            raise DataError(f"trainer.too_long: {how} leaves no row {what}; the first: {self.long[0]}")
+
+
+def reader_of(adapter: Any, fetch: bool = False) -> Any:
+    """What counts tokens for a language adapter; None for others, and, said, where its tokenizer is not to be had.
+
+    `fetch`: get a Hub model's tokenizer if it is not on this machine.
+    """
+    if not hasattr(type(adapter), "reader"):
+        return None
+    try:
+        return adapter.reader(fetch)
+    except CheckpointError as error:
+        log.warning("rows are not measured against the model's context: %s.", str(error).rstrip("."))
+        return None
+
+
+def trained(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
+    """The rows to train on, beside what the objective reads or samples behind their prompts."""
+    column = getattr(objective, "target", "target")
+    offline = getattr(objective, "online", "on") == "off"
+
+    def need(row: Any) -> tuple[int, str]:
+        if not offline:
+            return policy.max_new_tokens, f"a completion of {policy.max_new_tokens}"
+        if isinstance(row, Preference):
+            given = {"chosen": row.chosen, "rejected": row.rejected}
+        else:
+            given = {column: row.meta.get(column)}
+        lengths = {name: _target(reader, name, text, row) for name, text in given.items()}
+        name = max(lengths, key=lengths.__getitem__)
+        return lengths[name], f"'{name}' of {lengths[name]}"
+
+    return _measured(file.trainer.too_long, reader, items, need)
+
+
+def asked(file: RunFile, policy: Any, reader: Any, questions: Sequence[Any]) -> Measured:
+    """The rows that are measured on, beside what is generated there."""
+    steps = policy.eval_max_new_tokens or policy.max_new_tokens
+    return _measured(file.trainer.too_long, reader, questions, lambda row: (steps, f"a completion of {steps}"))
+
+
+def _target(reader: Any, column: str, value: Any, row: Any) -> int:
+    """Tokens of a given text. DataError where it is missing or none."""
+    if isinstance(value, str):
+        return int(reader.target(value))
+    if value is None:
+        held = ", ".join(getattr(row, "meta", {})) or "none"
+        raise DataError(
+            f"no '{column}' to imitate; its other columns: {held}. Name one in objective.target, or set "
+            "objective.online."
+        )
+    raise DataError(f"'{column}' is {value!r} ({type(value).__name__}), not a text; put it in quotes in the file.")
+
+
+def _measured(how: str, reader: Any, items: Sequence[Any], need: Need) -> Measured:
+    found = Measured(reader.context)
+    if getattr(items, "kind", None) not in (None, "text"):  # told elsewhere, and looking would decode them
+        return found
+    for number in range(len(items)):
+        place = f"row {number} of the data"
+        try:
+            row = items[number]
+            prompt = getattr(row, "prompt", row)
+            place = prompt.place or place
+            length, (behind, what) = reader.prompt(prompt), need(row)
+        except DataError as error:
+            said = str(error)
+            found.faults.append(said if place in said else f"{place}: {said}")
+            continue
+        over = length + behind - reader.context if reader.context is not None else 0
+        if over <= 0:
+            found.rows.append(row)
+            continue
+        found.long.append(f"{place}: a prompt of {length} tokens and {what} are {over} more than the model's context.")
+        if how == "cut" and (shorter := reader.shortened(prompt, over)) is not None:
+            found.cut += 1
+            found.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference) else shorter)
+    return found
+
+
+__all__ = ["Measured", "asked", "reader_of", "trained"]

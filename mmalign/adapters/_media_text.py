@@ -53,9 +53,9 @@ class Attentive(_spoken.Speaker, Protocol):
         ...
 
 
-def reader(self: Attentive) -> Reader:
+def reader(self: Attentive, fetch: bool = True) -> Reader:
     """What counts tokens of prompts and texts, without the model; CheckpointError where there is no processor."""
-    folder = reading_folder(self.model, self.revision)
+    folder = reading_folder(self.model, self.revision, fetch)
     looking = self.look(open_processor(folder, *self.part), ("", ""))
     stops = stop_tokens(looking.processor.tokenizer, more=self.stop)
     return Reader(texts_of(self, looking, stops), looking.words, context_in(folder))

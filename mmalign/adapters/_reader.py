@@ -11,6 +11,7 @@ from mmalign.adapters._language import PATTERNS, _downloaded
 from mmalign.adapters._loading import model_folder
 from mmalign.adapters._texts import Texts
 from mmalign.core.errors import CheckpointError, DataError
+from mmalign.core.files import local_path
 from mmalign.core.types import Prompt
 
 
@@ -41,11 +42,23 @@ class Reader:
         return None
 
 
-def reading_folder(model: str, revision: str | None = None) -> Path:
-    """The local folder with tokenizer and config of `model`; of a Hub id those files alone are downloaded."""
+def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
+    """The local folder with tokenizer and config of `model`; of a Hub id those files alone, downloaded if `fetch`.
+
+    Raises:
+        CheckpointError: they are not here, and could or should not be fetched.
+    """
+    if local_path(model) is None and not fetch:
+        from huggingface_hub import try_to_load_from_cache
+
+        if not isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+            raise CheckpointError(f"{model} is not on this machine")
     light = [pattern for pattern in PATTERNS if "safetensors" not in pattern]
     wanted, advice = "a model folder (with config.json)", "save_pretrained(folder) of transformers makes one."
-    return model_folder(model, wanted, advice, lambda: _downloaded(model, revision, light))
+    folder = model_folder(model, wanted, advice, lambda: _downloaded(model, revision, light, local=not fetch))
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder / 'config.json'}: missing")
+    return folder
 
 
 def context_in(folder: Path) -> int | None:

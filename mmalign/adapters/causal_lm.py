@@ -115,9 +115,9 @@ class CausalLM:
         _spoken.place(self, model, linear_endings(model.base_model), tokenizer)
         return self
 
-    def reader(self) -> Reader:
+    def reader(self, fetch: bool = True) -> Reader:
         """What counts tokens of prompts and texts, without the model; CheckpointError where there is no tokenizer."""
-        folder = reading_folder(self.model, self.revision)
+        folder = reading_folder(self.model, self.revision, fetch)
         tokenizer = open_tokenizer(folder)
         texts = self._texts(tokenizer, stop_tokens(tokenizer, more=self.stop))
 

@@ -79,5 +79,5 @@ def open_processor(folder: Path, part: str = "image_processor", reads: str = "im
 def _downloaded(name: str, revision: str | None, patterns: Sequence[str] = PATTERNS, *, local: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
-    more = {"local_files_only": True} if local else {}
+    more: dict[str, Any] = {"local_files_only": True} if local else {}
     return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), **more))

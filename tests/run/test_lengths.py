@@ -90,7 +90,7 @@ def test_long_rows_are_skipped_or_their_prompts_cut_and_said(
     assert [p.text for p in training_rows(parts)] == ["say"]
     assert "of the rows to train on, 0 were cut and 2 left out; the first: " in caplog.text
     parts, _ = examine(load(path, ["trainer.too_long=cut"]))
-    assert [p.text for p in training_rows(parts)] == ["say", "a " * 55 + "b c"]
+    assert [p.text for p in training_rows(parts)] == ["say", "a " * 56 + "b c"]
     finished = train(load(path, ["trainer.too_long=cut"]), out=tmp_path / "run")
     assert (finished.directory.path / "checkpoints" / "step_000002" / "done").exists()
     assert "leaves no row to train on" in faults(write(SFT, rows[2:]), "trainer.too_long=skip")

@@ -178,9 +178,9 @@ def test_references_are_sounds_by_content_and_what_is_skipped_is_counted(
         (songs / name).write_bytes(odd.picture(kind="JPEG"))
     (songs / "list.csv").write_text("a,b")
     out = tmp_path / "r.safetensors"
-    code, said, err = call("reference", songs, "--out", out)
+    code, said, err = call("reference", songs, "--out", out, "--encoder", "spectral")
     assert code == 0 and said.startswith("4 rows of ")
     assert f"{songs}: 3 of 7 skipped, no sounds: cover.jpg, list.csv, more/" in caplog.text
     (songs / "e.m4a").write_bytes(b"junk")
-    code, _, err = call("reference", songs, "--out", out)
+    code, _, err = call("reference", songs, "--out", out, "--encoder", "spectral")
     assert code == 2 and "e.m4a: soundfile" in err and "Convert it: ffmpeg" in err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from typing import Any
 
 from mmalign.data._tables import Table
@@ -13,7 +13,11 @@ log = logging.getLogger("mmalign")
 
 
 def warn_of_contradictions(
-    table: Table, rows: Sequence[int], columns: tuple[str, str, str], about: Sequence[str]
+    table: Table,
+    rows: Sequence[int],
+    columns: tuple[str, str, str],
+    about: Sequence[str],
+    swapped: Container[int] = (),
 ) -> None:
     """Say how many rows prefer an output to itself, and how many stand in both directions.
 
@@ -22,9 +26,11 @@ def warn_of_contradictions(
         rows: those that are read.
         columns: of the prompt, the chosen and the rejected output.
         about: columns of what the prompt is about.
+        swapped: rows whose label says that the rejected output is the better one.
     """
     order = (*columns[1:], columns[0], *about)
     compared = {at: [_key(table.row(at).get(column)) for column in order] for at in rows}
+    compared = {at: [b, a, *asked] if at in swapped else [a, b, *asked] for at, (a, b, *asked) in compared.items()}
     ties = [at for at, (chosen, rejected, *_) in compared.items() if chosen == rejected]
     said = {tuple(parts) for parts in compared.values()}
     both = [at for at, (a, b, *asked) in compared.items() if a != b and (b, a, *asked) in said]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
 from mmalign.data._contradictions import warn_of_contradictions
 from mmalign.data._held_out import split, warn_of_leaks
+from mmalign.data._labels import label_of, require_label, verdicts
 from mmalign.data._tables import Table, every, read_table
 
 __all__ = ["Preferences"]
@@ -27,6 +29,8 @@ class Preferences:
     Args:
         path: .jsonl, .parquet, .csv, a folder the `datasets` library reads, or "hub:owner/name".
         prompt, chosen, rejected: their columns; every other column goes to `Prompt.meta`.
+        label: column with P(chosen is better) where a file has one: 1, 0 (the two sides are swapped), or 0.5 for a tie.
+            Pick-a-Pic is read with prompt: caption, chosen: jpg_0, rejected: jpg_1, label: label_0.
         outputs: what chosen and rejected hold; "auto" decides by the suffixes in the first row. Pictures and sound are
             paths relative to the file (or bytes, in parquet) and are decoded when their row is used.
         image: column with a picture that the prompt is about → `media["image"]`, decoded when looked at; "" for none.
@@ -43,6 +47,7 @@ class Preferences:
     prompt: str = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
+    label: str = "label"
     outputs: Outputs = "auto"
     image: str = ""
     audio: str = ""
@@ -92,11 +97,13 @@ class Preferences:
                 f"say outputs: text, image or audio. The row: {shown(first)}"
             )
         kind = kinds.pop() if self.outputs == "auto" else self.outputs
+        require_label(table, self.label, self.chosen)
         rows = list(range(min(self.limit or len(table.rows), len(table.rows))))
         columns = (self.prompt, self.chosen, self.rejected)
+        swapped = verdicts(table, rows, self.label, (self.chosen, self.rejected))
         if kind == "text" or isinstance(table.rows, list):  # else comparing means fetching every picture
-            warn_of_contradictions(table, rows, columns, [column for column in self._about.values() if column])
-        return _Pairs(table, rows, kind, columns, self._about)
+            warn_of_contradictions(table, rows, columns, [column for column in self._about.values() if column], swapped)
+        return _Pairs(table, rows, kind, columns, self._about, self.label)
 
     @property
     def _about(self) -> dict[str, str]:
@@ -108,9 +115,22 @@ class _Pairs(Sequence[Preference]):
     """Some rows of a table as preferences, made when indexed."""
 
     def __init__(
-        self, table: Table, rows: list[int], kind: str, columns: tuple[str, str, str], about: Mapping[str, str]
+        self,
+        table: Table,
+        rows: list[int],
+        kind: str,
+        columns: tuple[str, str, str],
+        about: Mapping[str, str],
+        label: str,
     ) -> None:
-        self.table, self.rows, self.kind, self.columns, self.about = table, rows, kind, columns, about
+        self.table, self.rows, self.kind, self.columns, self.about, self.label = (
+            table,
+            rows,
+            kind,
+            columns,
+            about,
+            label,
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,11 +143,12 @@ class _Pairs(Sequence[Preference]):
         if isinstance(index, slice):
             return self.only(self.rows[index])
         at = self.rows[index]
-        return Preference(self._asked(at), *(self._output(at, column) for column in self.columns[1:]))
+        sides = self.columns[:0:-1] if label_of(self.table, at, self.label) == 0 else self.columns[1:]
+        return Preference(self._asked(at), *(self._output(at, column) for column in sides))
 
     def only(self, rows: list[int]) -> _Pairs:
         """The same table with other rows."""
-        return _Pairs(self.table, rows, self.kind, self.columns, self.about)
+        return _Pairs(self.table, rows, self.kind, self.columns, self.about, self.label)
 
     def prompts(self) -> list[Prompt]:
         """What was asked in every row; nothing is decoded."""
@@ -137,8 +158,17 @@ class _Pairs(Sequence[Preference]):
         """What keeps rows from being read, as far as that shows without opening a file."""
         return [fault for at in self.rows for fault in self._faults_at(at)]
 
+    def shapes(self) -> Iterator[tuple[str, _media.Shape]]:
+        """Where each compared picture or sound stands, and what its header says; others are in `faults`."""
+        for at in self.rows if self.kind != "text" else ():
+            for column in self.columns[1:]:
+                value, folder, place = self._cell(at, column)
+                with suppress(DataError, MediaError):
+                    yield place, _media.shape_of(self.kind, value, folder, place)
+
     def _faults_at(self, at: int) -> Iterator[str]:
         try:
+            label_of(self.table, at, self.label)
             media = self._asked(at).media
             yield from media.faults() if isinstance(media, _media.LazyMedia) else ()
         except DataError as error:
@@ -156,7 +186,11 @@ class _Pairs(Sequence[Preference]):
                 yield str(error)
 
     def _asked(self, at: int) -> Prompt:
-        meta = {k: v for k, v in self.table.row(at).items() if k not in (*self.columns, *self.about.values())}
+        meta = {
+            k: v for k, v in self.table.row(at).items() if k not in (*self.columns, *self.about.values(), self.label)
+        }
+        if (label := label_of(self.table, at, self.label)) is not None:
+            meta["label"] = label or 1.0  # of 0 the sides are swapped
         media = _media.media_of(self.table, at, self.about)
         return Prompt(self.table.text(at, self.columns[0]), media, meta, self.table.place(at))
 

@@ -153,3 +153,39 @@ def test_pairs_about_different_pictures_take_nothing_back(tmp_path: Path, caplog
     two = {"prompt": "q", "chosen": "b", "rejected": "a", "image": "b.png"}
     Preferences(write(tmp_path / "p.jsonl", one, two), image="image").training_items()
     assert not caplog.records
+
+
+def test_labels_say_which_side_was_preferred(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    first, second = odd.picture(size=(4, 4)), odd.picture("L", "JPEG", size=(8, 8))
+    rows = [
+        {"caption": f"q{i}", "jpg_0": first, "jpg_1": second, "label_0": label, "label_1": 1 - label, "has_label": True}
+        for i, label in enumerate((1.0, 0.0, 0.5))
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "p.parquet")
+    named = {"prompt": "caption", "chosen": "jpg_0", "rejected": "jpg_1"}
+    with pytest.raises(DataError, match=r"'label_0' says whether 'jpg_0' was preferred; set data\.label: label_0"):
+        Preferences(str(tmp_path / "p.parquet"), **named).training_items()
+    pairs = Preferences(str(tmp_path / "p.parquet"), **named, label="label_0").training_items()
+    require_files(pairs)
+    assert [(len(p.chosen[0]), p.prompt.meta["label"]) for p in pairs] == [(4, 1.0), (8, 1.0), (4, 0.5)]
+    assert "'jpg_1' was preferred in 1 of 3 comparisons, which are swapped, and 1 are ties" in caplog.text
+
+
+@pytest.mark.parametrize("label", ["often", -0.1, 2, None, True, [1]])
+def test_labels_that_are_none_are_named_with_their_row(tmp_path: Path, label: object) -> None:
+    row = {"prompt": "q", "chosen": "x", "rejected": "y", "better": 1}
+    file = write(tmp_path / "p.jsonl", row, {**row, "better": label})
+    with pytest.raises(DataError, match=r"p\.jsonl:2: 'better' is .*; expected P\(chosen is better\) in \[0, 1\]"):
+        require_files(Preferences(file, label="better").training_items())
+
+
+def test_a_pair_and_its_mirror_with_labels_agree(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"prompt": "q", "chosen": "x", "rejected": "y", "label": 1}]
+    rows.append({"prompt": "q", "chosen": "y", "rejected": "x", "label": 0})
+    Preferences(write(tmp_path / "p.jsonl", *rows)).training_items()
+    assert "both directions" not in caplog.text
+    Preferences(write(tmp_path / "p.jsonl", rows[0], {**rows[1], "label": 1})).training_items()
+    assert "2 of 2 comparisons stand in both directions" in caplog.text

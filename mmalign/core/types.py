@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mmalign.core.errors import MediaError
+
 Modality = Literal["text", "image", "audio"]
 R = TypeVar("R", bound="Rows")
 
@@ -135,11 +137,39 @@ class Rollout(Rows):
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt | str], output: Any) -> "Rollout":
-        """B outputs made anywhere, to be scored; rows of equal prompts (see `groups`) are a group."""
+        """B outputs made anywhere, to be scored; rows of equal prompts (see `groups`) are a group.
+
+        Raises:
+            MediaError: pictures that are not a tensor (B, 3, H, W) of floats in [0, 1], or texts that are no strings.
+            ValueError: another number of prompts than of outputs.
+        """
+        _require_output(output)
         asked = as_prompts(prompts)
         if len(asked) != len(output):
             raise ValueError(f"{len(asked)} prompts for {len(output)} outputs; give one for each.")
         return cls(asked, output, groups(asked))
+
+
+def _require_output(output: Any) -> None:
+    if isinstance(output, Audio):
+        return
+    if isinstance(output, Tensor):
+        if output.ndim != 4 or not output.is_floating_point():
+            raise MediaError(
+                f"pictures are floats (B, 3, H, W) in [0, 1]; these are {output.dtype} of shape {tuple(output.shape)}."
+            )
+        if output.numel() and float(output.detach().max()) > 2:
+            raise MediaError(
+                f"pictures are floats in [0, 1], and these reach {float(output.detach().max()):g}; divide them by 255."
+            )
+        return
+    odd = next((one for one in output if not isinstance(one, str)), "") if isinstance(output, list | tuple) else output
+    if not isinstance(odd, str) or isinstance(output, str):
+        raise MediaError(
+            f"outputs are a tensor of pictures (B, 3, H, W), an Audio, or a list of texts, not {type(odd).__name__}; "
+            "a picture of Pillow's becomes a tensor by mmalign.media.image.from_pil, one of NumPy's (H, W, 3) by "
+            "torch.from_numpy(a).permute(2, 0, 1) / 255; torch.stack makes a batch of them."
+        )
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:

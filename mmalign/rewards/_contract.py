@@ -81,11 +81,12 @@ def _shapes(scores: Any, rows: int, name: str) -> None:
         raise ScoreError(f"reward '{name}' returned status {sorted(unknown)[0]}; known: {known}.")
 
 
-def _inside(value: Tensor, bounds: tuple[float, float]) -> Tensor:
+def inside(value: float, bounds: tuple[float, float]) -> bool:
+    """Is `value` within `bounds`, but for rounding?"""
     low, high = bounds
     size = high - low if math.isfinite(high - low) else max((abs(b) for b in bounds if math.isfinite(b)), default=0.0)
     slack = _SLACK * max(size, 1e-6)
-    return (value >= low - slack) & (value <= high + slack)
+    return low - slack <= value <= high + slack
 
 
 def _faults(scores: Scores, value: Tensor, bounds: tuple[float, float]) -> list[str]:
@@ -98,7 +99,8 @@ def _faults(scores: Scores, value: Tensor, bounds: tuple[float, float]) -> list[
     if steps is not None:
         for row in (~steps.detach().isfinite()).flatten(1).any(1).nonzero().flatten().tolist():
             faults[row] = "the credit of a step is not finite"
-    for row in (~_inside(value, bounds)).nonzero().flatten().tolist():
+    outside = ~torch.tensor([inside(number, bounds) for number in value.tolist()], dtype=torch.bool)
+    for row in outside.nonzero().flatten().tolist():
         faults[row] = f"the value {float(value[row]):g} is outside the declared range {bounds}"
     for row in (~value.isfinite()).nonzero().flatten().tolist():
         faults[row] = f"the value is {float(value[row])}"

@@ -42,6 +42,11 @@ class Credit:
         """Whether the set reward is."""
         return self.reward.differentiable
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "reward" not in self.__dict__:  # while it is copied it holds nothing yet
+            raise AttributeError(name)
+        return getattr(self.reward, name)  # its options, `score`, `credit` and what else it can
+
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         embedding = self.embed(rollout)

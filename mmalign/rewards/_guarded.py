@@ -23,6 +23,7 @@ from mmalign.rewards._merge import merge, scattered
 from mmalign.rewards._process import RowProcess
 from mmalign.rewards._ready import prepare
 from mmalign.rewards._rows import device_of, made_of
+from mmalign.rewards._shield import Shield
 from mmalign.rewards._tally import Tally
 
 _DEFAULT_TIMEOUT = 60.0
@@ -56,7 +57,7 @@ class Guarded:
 
     def __post_init__(self) -> None:
         if is_set(self.reward):
-            self.reward = Credit(self.reward, rows=self.rows)
+            self.reward = Credit(self.reward, rows=self.rows)  # a set's reward itself, as a run file names it
         alone = getattr(self.reward, "isolated", False)
         if self.timeout is not None and not alone:
             raise ConfigError(
@@ -152,7 +153,10 @@ class Guarded:
 
     def _checked(self, rollout: Rollout) -> Scores:
         score: Reward = self._process or self.reward  # type: ignore[assignment]
-        return checked(score(rollout), len(rollout), self.range, self.name)
+        shield = Shield(rollout)
+        scores = score(shield.shown)
+        shield.check(self.name)
+        return checked(scores, len(rollout), self.range, self.name)
 
 
 def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:

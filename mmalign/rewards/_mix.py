@@ -108,6 +108,8 @@ class Mix:
     def _guard(self, name: str, slot: Slot) -> Guarded:
         options = {f.name: getattr(slot, f.name) for f in fields(slot) if f.name != "reward"}
         self.slots[name] = slot = construct(Slot, options, f"rewards.{name}", reward=slot.reward)  # checks their types
+        if isinstance(slot.reward, Credit):  # as `mmalign.load_reward` gives set rewards; the slot says over what
+            slot.reward = slot.reward.reward
         reward = slot.reward
         if is_set(reward):
             reward = Credit(reward, slot.over, slot.call_rows)

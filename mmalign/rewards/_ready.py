@@ -66,8 +66,8 @@ def _load(part: Any, seen: set[int]) -> None:
         return
     for name in _made_on_use(kind):
         getattr(part, name)
-    for inner in list(getattr(part, "__dict__", {}).values()):
-        if type(inner).__module__.startswith("mmalign.rewards"):
+    for name, inner in list(getattr(part, "__dict__", {}).items()):
+        if name == "reward" or type(inner).__module__.startswith("mmalign.rewards"):
             _load(inner, seen)
 
 

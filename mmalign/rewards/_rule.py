@@ -1,7 +1,7 @@
 """`@rule`: a function of one prompt and one output becomes a reward.
 
     @rule(modalities={"text"}, range=(0.0, 1.0))
-    def short(prompt: Prompt, output: str, *, words: int = 20) -> float | None:
+    def short(output: str, *, words: int = 20) -> float | None:
         return float(len(output.split()) <= words)
 
 `short` is then a class with the option `words`; put it first in `__all__` of a file of that name.
@@ -11,29 +11,39 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mmalign.core.errors import ConfigError
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards._rows import Verdict, judge_rows
+from mmalign.rewards._rule_signature import asked_by, check_declared
 
 
 def rule(
+    function: Callable[..., Verdict] | None = None,
+    /,
     *,
-    modalities: Iterable[Modality],
-    range: tuple[float, float],
+    modalities: Iterable[Modality] | None = None,
+    range: tuple[float, float] | None = None,
     isolated: bool = False,
     deterministic: bool = True,
     needs: tuple[str, ...] = (),
     check: Callable[..., None] | None = None,
 ) -> Callable[[Callable[..., Verdict]], type[Any]]:
-    """Turn `function(prompt, output, *, options…)` into a reward class of the same name.
+    """Turn a function into a reward class of the same name. Its arguments are given by their names:
 
-    `output` is a picture (3, H, W), an `Audio` of one row, or a string; without gradient, on the CPU. The function
-    returns the value, or the value and its named parts; None (or `Status.NOT_APPLICABLE`) where the rule does not
-    apply; `Status.PARSE_FAIL`, or raises `Unreadable`, where the output is malformed, which scores the floor of
-    `range`. What else it raises, and NaN, is an ERROR of that row alone.
+    | argument | is |
+    |---|---|
+    | `output` | a picture (3, H, W) of floats in [0, 1], an `Audio` of one row, or a string; a copy, without gradient |
+    | `prompt` | the `Prompt`; its text, where the argument is annotated as `str` |
+    | any other | that column of `Prompt.meta`; a row without it is NOT_APPLICABLE, unless the argument has a default |
+    | after `*` | an option of the reward |
+
+    It returns the value (a number of Python, NumPy or torch), or the value and its named parts; None (or
+    `Status.NOT_APPLICABLE`) where the rule does not apply; `Status.PARSE_FAIL`, or raises `Unreadable`, where the
+    output is malformed, which scores the floor of `range`. What else it raises, NaN, and a value outside `range`, which
+    is never clipped, is an ERROR of that row alone.
 
     Args:
         modalities: outputs it judges.
@@ -43,23 +53,36 @@ def rule(
         needs: options that name a column of `Prompt.meta` the rule cannot do without.
         check: `check(prompt, **options)` raises a ValueError where those columns hold what the rule cannot read: asked
             of every row before training.
+
+    Raises:
+        ConfigError: a declaration or function that can be no rule: async, without a return, without `output`.
     """
+    named = getattr(function, "__name__", "")
+    if function is not None or modalities is None or range is None:
+        raise ConfigError(f"@rule {named}: say what it judges, as @rule(modalities={{'text'}}, range=(0.0, 1.0)).")
+    kinds, bounds = modalities, range
 
     def wrap(function: Callable[..., Verdict]) -> type[Any]:
+        check_declared(function.__name__, kinds, bounds)
+        asked = asked_by(function)
+
         def call(self: Any, rollout: Rollout) -> Scores:
             options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-            columns = [options[name] for name in needs]
-            return judge_rows(lambda prompt, output: function(prompt, output, **options), rollout, range[0], columns)
+
+            def judge(prompt: Prompt, output: Any) -> Any:
+                return function(*(take(prompt, output) for take in asked.arguments), **options)
+
+            return judge_rows(judge, rollout, bounds[0], self.needs, bounds)
 
         call.__doc__ = "Score B rows, one at a time."
         members: dict[str, Any] = {
-            "modalities": frozenset(modalities),
-            "range": range,
+            "modalities": frozenset(kinds),
+            "range": tuple(bounds),
             "differentiable": False,
             "isolated": isolated,
             "deterministic": deterministic,
             "version": _source(function),
-            "needs": property(lambda self: tuple(getattr(self, name) for name in needs)),
+            "needs": property(lambda self: (*asked.columns, *(getattr(self, name) for name in needs))),
             "judge": staticmethod(function),
             "__call__": call,
             "__doc__": function.__doc__,
@@ -67,7 +90,7 @@ def rule(
         }
         if check is not None:
             members["check_data"] = _checks(check)
-        made = dataclasses.make_dataclass(function.__name__, _options(function), namespace=members)
+        made = dataclasses.make_dataclass(function.__name__, asked.options, namespace=members)
         made.__qualname__ = function.__qualname__
         return made
 
@@ -80,25 +103,6 @@ def _checks(check: Callable[..., None]) -> Callable[[Any, Prompt], None]:
 
     check_data.__doc__ = "Raise ValueError where the columns of a row cannot be read."
     return check_data
-
-
-def _options(function: Callable[..., Any]) -> list[Any]:
-    """The keyword-only parameters as dataclass fields."""
-    hints = typing.get_type_hints(function)
-    parameters = inspect.signature(function).parameters.values()
-    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    bare = [p.name for p in keywords if p.default is not p.empty and p.default.__class__.__hash__ is None]
-    if bare or len(list(parameters)) != len(keywords) + 2:
-        raise TypeError(
-            f"@rule {function.__name__}: write (prompt, output, *, options…) with immutable defaults"
-            + (f"; not so: {', '.join(bare)}" if bare else "")
-        )
-    return [
-        (p.name, hints[p.name])
-        if p.default is p.empty
-        else (p.name, hints[p.name], dataclasses.field(default=p.default))
-        for p in keywords
-    ]
 
 
 def _source(function: Callable[..., Any]) -> str:

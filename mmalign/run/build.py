@@ -354,13 +354,32 @@ def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     return build_one_reward(options, f"evaluation.judges.{name}", allow)
 
 
-def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:
+def load_reward(name: str | type, allow: Collection[str] = (), **options: Any) -> Any:
     """The reward called `name`, whatever it is made of (a generator, a judge); "module:Class" only if in `allow`.
+
+    A set reward can be called like others: rows score their credit in the set of all, and `parts["set"]` is its value.
+
+    Args:
+        name: of the reward, or a reward class of your own (a function under `@rule` is one).
+        allow: modules that may be named.
+        options: of the reward.
 
     Raises:
         ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
     """
-    return build_one_reward({"name": name, **options}, name, allow)
+    from mmalign.rewards._credit import Credit, is_set
+
+    if isinstance(name, str):
+        made = build_one_reward({"name": name, **options}, name, allow)
+    elif isinstance(name, type) and dataclasses.is_dataclass(name):
+        made = construct(name, options, name.__name__)
+    else:
+        what = getattr(name, "__name__", type(name).__name__)
+        raise ConfigError(
+            f"'{what}': a reward is loaded by its name or its class; put @mmalign.rule(modalities=…, range=…) above a "
+            "function to make it one. An object that is a reward already needs no loading."
+        )
+    return Credit(made) if is_set(made) else made
 
 
 def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:

@@ -43,8 +43,9 @@ def score_rows(
 ) -> list[dict[str, Any]]:
     """Lines for the output file: one per row, or one for the whole file where the reward judges sets.
 
-    Lines of media name the `output` that they are about. A row whose output cannot be read has status `error`, with the
-    reason in `info`; the others are scored. Of a set, such rows have no credit, and `info` says how many they are.
+    Lines of media name the `output` that they are about, those of texts hold `prompt` and `output`. A row whose output
+    cannot be read has status `error`, with the reason in `info`; the others are scored. Of a set, such rows have no
+    credit, and `info` says how many they are.
 
     Args:
         rows: from `read_rows`.
@@ -90,7 +91,8 @@ def score_rows(
         line = _set_line(_embeddings(parts, unread), reward, unread)
         return [line | heard | ({"outputs": names} if names else {})]
     found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
-    return [line | heard for line in _row_lines(merge(found, "cpu"), names)]
+    about = [{"output": name} for name in names] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
+    return [line | heard for line in _row_lines(merge(found, "cpu"), about)]
 
 
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -130,10 +132,10 @@ def _embeddings(parts: Mapping[int, Tensor], unread: Mapping[int, str]) -> Tenso
     return torch.cat([parts.get(i, blank) for i in range(len(parts) + len(unread))])
 
 
-def _row_lines(scores: Scores, names: Sequence[str]) -> list[dict[str, Any]]:
+def _row_lines(scores: Scores, about: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     return [
         {
-            **({"output": names[i]} if names else {}),
+            **about[i],
             "value": _number(scores.value[i]),
             "status": Status(int(scores.status[i])).label,
             "parts": {name: _number(part[i]) for name, part in scores.parts.items()},

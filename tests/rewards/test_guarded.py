@@ -447,3 +447,50 @@ def test_numbers_that_are_not_real_tensors_are_the_rewards_mistake(change, said)
 def test_numbers_beside_the_value_that_make_no_sense_are_errors_of_their_row(more, said):
     found = guard(Given(scores([0.5, 0.5], **more)), failed_share=1.0)(answers("a", "b"))
     assert found.status.tolist() == [ERR, OK] and found.info == [said, ""]
+
+
+@dataclass
+class Writing(Brightness):
+    """Changes what it is given."""
+
+    where: str = "group"
+
+    def __call__(self, rollout):
+        scores = super().__call__(rollout)
+        if self.where == "group":
+            rollout.group[:] = 0
+            rollout.mask[:] = False
+            rollout.prompts[0].meta["boxes"].append(1)
+            rollout.prompts[1].meta["new"] = 1
+            rollout.prompts.clear()
+        elif self.where == "in place":
+            rollout.output.flip(0).copy_(rollout.output)
+            rollout.output[0], rollout.output[1] = rollout.output[1].clone(), rollout.output[0].clone()
+        elif self.where == "numpy":
+            rollout.output.numpy()[:] *= 255
+        elif self.where == "latents":
+            rollout.trajectory["x0"] += 1
+        elif self.where == "media":
+            rollout.prompts[0].media["image"].zero_()
+        return scores
+
+
+def shown():
+    rollout = pictures()
+    rollout.mask = torch.ones(4, 2, dtype=torch.bool)
+    rollout.trajectory = {"x0": torch.zeros(4, 2)}
+    rollout.prompts = [Prompt("a", {"image": torch.ones(3, 2, 2)}, {"boxes": [[1, 2]]}) for _ in range(4)]
+    return rollout
+
+
+def test_what_a_reward_writes_beside_its_scores_changes_nothing():
+    rollout, before = shown(), shown()
+    guard(Writing())(rollout)
+    assert torch.equal(rollout.group, before.group) and torch.equal(rollout.mask, before.mask)
+    assert [prompt.meta for prompt in rollout.prompts] == [prompt.meta for prompt in before.prompts]
+
+
+@pytest.mark.parametrize("where", ["in place", "numpy", "latents", "media"])
+def test_a_reward_that_writes_into_outputs_ends_the_run(where):
+    with pytest.raises(ScoreError, match="reward 'judge' wrote into what it was given to judge"):
+        guard(Writing(where=where))(shown())

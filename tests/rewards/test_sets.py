@@ -184,3 +184,35 @@ def test_a_covariance_of_far_fewer_rows_than_dimensions_is_refused(tiny_clip, tm
     four = tmp_path / "four.txt"
     four.write_text("a red circle\ntwo blue square\nthree star\na blue star\n")
     assert load_reward("frechet", reference=str(four), encoder=str(tiny_clip)).score(torch.randn(5, 16)) < 0
+
+
+def test_set_rewards_are_called_like_others(tiny_clip):
+    """As README shows: rows have their credit, and the options and methods of the reward stay."""
+    import mmalign
+    from mmalign.core.protocols import Reward, SetReward
+    from mmalign.rewards import Mix, Slot
+
+    reward = mmalign.load_reward("vendi", encoder=str(tiny_clip))
+    assert isinstance(reward, Reward) and isinstance(reward, SetReward) and reward.order == 1.0
+    rollout = pictures(per_prompt=3)
+    found, rows = reward(rollout), reward.embed(rollout)
+    assert torch.allclose(found.value, reward.credit(rows).float())
+    assert torch.allclose(found.parts["set"], reward.score(rows).float().expand(6))
+    mixed = Mix({"each": Slot(reward, over="group")})(rollout)
+    assert torch.allclose(mixed.parts["each/set"][0], reward.score(rows[:3]).float())
+    with pytest.raises(AttributeError, match="'Vendi' object has no attribute 'reference'"):
+        _ = reward.reference
+
+
+def test_rewards_are_loaded_by_name_or_class():
+    import mmalign
+
+    def plain(output):
+        return 1.0
+
+    made = mmalign.rule(modalities={"text"}, range=(0.0, 1.0))(plain)
+    assert mmalign.load_reward(made)(answers("a")).value.tolist() == [1.0]
+    with pytest.raises(ConfigError, match=r"'plain': a reward is loaded by its name or its class; put @mmalign\.rule"):
+        mmalign.load_reward(plain)
+    with pytest.raises(ConfigError, match="An object that is a reward already needs no loading"):
+        mmalign.load_reward(made())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.core.errors import CheckpointError, ConfigError, did_you_mean
+from mmalign.core.options import AtLeastOne, Count, Positive, ShareBelowOne
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -28,11 +29,11 @@ class LoRA:
     `dropout` in [0, 1) acts in training mode only; `seed` draws the first matrix.
     """
 
-    rank: int = 32
-    alpha: float = 64
+    rank: AtLeastOne = 32
+    alpha: Positive = 64
     target_modules: list[str] | None = None
-    dropout: float = 0.0
-    seed: int = 0
+    dropout: ShareBelowOne = 0.0
+    seed: Count = 0
 
     def __post_init__(self) -> None:
         faults = []

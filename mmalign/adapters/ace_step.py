@@ -29,6 +29,7 @@ from mmalign.adapters._options import (
 )
 from mmalign.adapters._schedule import flow_level, flow_schedule
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Audio, Modality, NoiseLevel, Prompt
 
@@ -72,14 +73,14 @@ class AceStep:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    seconds: float = 30.0
+    seconds: Positive = 30.0
     language: str = "en"
-    shift: float = 3.0
-    max_lyric_length: int = 512
+    shift: Positive = 3.0
+    max_lyric_length: AtLeastOne = 512
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 4
-    cached_prompts: int = 128
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 128
     revision: str | None = None
     variant: str | None = None
 

@@ -13,6 +13,7 @@ from mmalign.adapters._latent_mels import Mel
 from mmalign.adapters._loaded import Loaded
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, check_counts, not_loaded
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Prediction
 from mmalign.core.types import Modality
 
@@ -45,13 +46,13 @@ class AudioLDM:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    seconds: float | None = None
+    seconds: Positive | None = None
     mel: Mel = field(default_factory=Mel)
     negative_prompt: str = ""
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 4
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
     variant: str | None = None
 

@@ -18,6 +18,7 @@ from mmalign.adapters._loaded import Loaded
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, check_counts, default_device, not_loaded, texts_only
 from mmalign.core.errors import CapabilityError
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, Prompt
 
@@ -57,14 +58,14 @@ class AudioLDM2:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    seconds: float | None = None
+    seconds: Positive | None = None
     mel: Mel = field(default_factory=Mel)
     negative_prompt: str = ""
-    max_sequence_length: int = 128
+    max_sequence_length: AtLeastOne = 128
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 4
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
     variant: str | None = None
 

@@ -30,6 +30,7 @@ from mmalign.adapters._peft import linear_endings
 from mmalign.adapters._reader import Reader, context_in, reading_folder
 from mmalign.adapters._texts import Chat, Texts, padded, stop_tokens
 from mmalign.adapters._weights import Weights
+from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Prompt
 
@@ -71,7 +72,7 @@ class CausalLM:
     share_prompts: bool = True
     gradient_checkpointing: bool = False
     attention: str | None = None
-    cached_prompts: int = 4096
+    cached_prompts: AtLeastOne = 4096
     revision: str | None = None
 
     modality: ClassVar[Modality] = "text"

@@ -27,6 +27,7 @@ from mmalign.adapters._options import (
 from mmalign.adapters._packing import pack, packed_frame, unpack
 from mmalign.adapters._schedule import dynamic_shift, flow_level, flow_schedule
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
@@ -55,16 +56,16 @@ class Flux:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    resolution: int | None = None
-    height: int | None = None
-    width: int | None = None
-    embedded_guidance: float = 3.5
+    resolution: AtLeastOne | None = None
+    height: AtLeastOne | None = None
+    width: AtLeastOne | None = None
+    embedded_guidance: NotNegative = 3.5
     negative_prompt: str = ""
-    max_sequence_length: int = 512
+    max_sequence_length: AtLeastOne = 512
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 8
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 8
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
     variant: str | None = None
 

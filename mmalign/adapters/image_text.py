@@ -17,6 +17,7 @@ from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, check_counts, default_device, input_dtype, not_loaded
 from mmalign.adapters._texts import Chat, Texts
 from mmalign.adapters._weights import Weights
+from mmalign.core.options import AtLeastOne
 from mmalign.core.types import Modality
 
 
@@ -62,7 +63,7 @@ class ImageText:
     share_prompts: bool = True
     gradient_checkpointing: bool = False
     attention: str | None = None
-    cached_prompts: int = 64
+    cached_prompts: AtLeastOne = 64
     revision: str | None = None
 
     modality: ClassVar[Modality] = "text"

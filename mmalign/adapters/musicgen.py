@@ -42,6 +42,7 @@ from mmalign.adapters._spoken import checkpointed
 from mmalign.adapters._weights import Weights
 from mmalign.core.cuts import shown
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Modality, Prompt
 
@@ -72,11 +73,11 @@ class MusicGen:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    guidance_scale: float = 3.0
+    guidance_scale: NotNegative = 3.0
     gradient_checkpointing: bool = False
     attention: str | None = None
-    decode_rows: int = 4
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
 
     modality: ClassVar[Modality] = "audio"

@@ -28,6 +28,7 @@ from mmalign.adapters._weights import Weights
 from mmalign.core.checkpoints import complete, latest
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.files import local_path
+from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Prompt
 
@@ -72,7 +73,7 @@ class RewardModel:
     processor_options: dict[str, Any] = field(default_factory=dict)
     gradient_checkpointing: bool = False
     attention: str | None = None
-    cached_prompts: int = 64
+    cached_prompts: AtLeastOne = 64
     revision: str | None = None
 
     module: nn.Module = field(init=False, repr=False, compare=False)

@@ -25,6 +25,7 @@ from mmalign.adapters._options import (
     texts_only,
 )
 from mmalign.adapters._schedule import dynamic_shift, flow_level, flow_schedule
+from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
@@ -44,16 +45,16 @@ class SD3:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    resolution: int | None = None
-    height: int | None = None
-    width: int | None = None
+    resolution: AtLeastOne | None = None
+    height: AtLeastOne | None = None
+    width: AtLeastOne | None = None
     negative_prompt: str = ""
-    max_sequence_length: int = 256
+    max_sequence_length: AtLeastOne = 256
     text_encoder_3: bool = True
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 8
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 8
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
     variant: str | None = None
 

@@ -28,6 +28,7 @@ from mmalign.adapters._options import (
 )
 from mmalign.adapters._schedule import check_cosine, cosine_level, cosine_schedule
 from mmalign.core.errors import ConfigError, MissingExtra
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
@@ -62,13 +63,13 @@ class StableAudio:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    seconds: float | None = None
+    seconds: Positive | None = None
     whole: bool = True
     negative_prompt: str | None = None
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 4
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
     variant: str | None = None
 

@@ -32,6 +32,7 @@ from mmalign.adapters._options import (
 from mmalign.adapters._same_sounds import SameSounds
 from mmalign.adapters._schedule import flow_level, flow_schedule
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
@@ -65,13 +66,13 @@ class StableAudio3:
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
     device: torch.device | str | None = None
-    seconds: float = 10.0
+    seconds: Positive = 10.0
     logsnr: tuple[float, float] = (-6.2, 2.0)
     negative_prompt: str = ""
     gradient_checkpointing: bool = False
     offload_text_encoder: bool = False
-    decode_rows: int = 4
-    cached_prompts: int = 512
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 512
     revision: str | None = None
     variant: str | None = None
 

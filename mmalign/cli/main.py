@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -61,6 +59,5 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; an error raised on purpose is a sentence, not a traceback."""
-    sys.path.append(str(Path.cwd()))  # where --allow finds people's own modules; last, so that it hides no package
     with faults_told():
         application()()

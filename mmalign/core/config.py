@@ -25,6 +25,7 @@ import yaml
 from mmalign.core.errors import ConfigError, did_you_mean, shown
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, Share, ShareBelowOne
 from mmalign.core.registry import attempted
+from mmalign.core.yaml_text import NotYAML, parse_yaml, read_yaml
 
 Spec = dict[str, Any]
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Trainer:
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     max_grad_norm: NotNegative = 1.0
     ema: ShareBelowOne = 0.0
-    seed: int = 0
+    seed: Count = 0
     save_every: Count = 0
     keep: AtLeastOne = 2
     preview_every: Count = 0
@@ -102,7 +103,7 @@ class Evaluation:
     count: Count = 64
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: AtLeastOne = 64
-    seed: int = 1234
+    seed: Count = 1234
 
 
 def outside(options: Any, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
@@ -154,44 +155,6 @@ class RunFile:
 COMPONENTS = ("adapter", "policy", "objective", "data")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that is written twice is a fault: the first would be lost without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    problem = f"'{key.value}' is written twice in one section"
-                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-        return node
-
-
-def parse_yaml(text: str) -> Any:
-    """The plain data that `text` says; raises `yaml.YAMLError`."""
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def read_yaml(path: Path) -> Any:
-    """The file's content; ConfigError with line and column if it is not YAML."""
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a text file ({error.reason} at byte {error.start}).") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from None
-
-
 def is_change(word: str) -> bool:
     """Is a word of a command line `key.path=value`, and not a file with a "=" in its name?"""
     return "=" in word and not os.path.isfile(word)  # noqa: PTH113 (a Path refuses words that are too long for one)
@@ -203,19 +166,19 @@ def override(raw: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     for change in changes:
         path, eq, text = change.partition("=")
         if not eq or not path:
-            faults.append(f"override '{change}': write key.path=value.")
+            faults.append(f"override '{change[:200]}': write key.path=value.")
             continue
         *parents, last = path.split(".")
         place: Any = raw
         for key in parents:
             place = place.setdefault(key, {}) if isinstance(place, dict) else None
         if not isinstance(place, dict):
-            faults.append(f"override '{change}': '{'.'.join(parents)}' is not a section.")
+            faults.append(f"override '{change[:200]}': '{'.'.join(parents)[:80]}' is not a section.")
             continue
         try:
             place[last] = parse_yaml(text)
-        except yaml.YAMLError as error:
-            faults.append(f"override '{change}': not valid YAML: {getattr(error, 'problem', None) or error}.")
+        except NotYAML as error:
+            faults.append(f"override '{change[:200]}': not valid YAML: {error}.")
     if faults:
         raise ConfigError(faults)
     return raw

@@ -22,11 +22,13 @@ from pydantic import AllowInfNan
 Count = Annotated[int, Ge(0)]  # 0 often means "all" or "never"
 AtLeastOne = Annotated[int, Ge(1)]
 AtLeastTwo = Annotated[int, Ge(2)]
+JpegQuality = Annotated[int, Ge(1), Le(100)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 PositiveShare = Annotated[float, Gt(0), Le(1)]
+NotNegativeOrInfinite = Annotated[float, Ge(0), AllowInfNan(True)]
 PositiveOrInfinite = Annotated[float, Gt(0), AllowInfNan(True)]
 
 

@@ -1,21 +1,25 @@
 """A name is a file: component `name` lives in `<package>/<name>.py` as the first entry of that file's `__all__`.
 
-Listing imports nothing. Outside components come by entry points (`mmalign.<kind>s`) or, where the command line allows
-the module, as "module:Class".
+Listing imports nothing. Components of other distributions come by entry points, in a group named as `mmalign list`
+names the kind (`mmalign.rewards`, `mmalign.policies`, `mmalign.data`, …), or, where the command line allows the module,
+as "module:Class".
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import pkgutil
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mmalign.core import packages
+from mmalign.core.allowed import allow_here
 from mmalign.core.errors import ConfigError, did_you_mean
 from mmalign.core.explain import explained
 
@@ -23,30 +27,65 @@ _MARK = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": Fa
 T = TypeVar("T")
 
 
-class Registry:
-    """Components of one `kind` ("reward"), built in under `package` or installed as plugins."""
+log = logging.getLogger("mmalign")
 
-    def __init__(self, kind: str, package: str) -> None:
+
+class Registry:
+    """Components of one `kind` ("reward", in the plural `group`), built in under `package` or installed as plugins."""
+
+    def __init__(self, kind: str, package: str, plural: str = "") -> None:
         self.kind, self.package = kind, package
+        self.group = f"mmalign.{plural or f'{kind}s'}"
 
     def names(self) -> list[str]:
         """Every built-in and plugin name, without importing any of them."""
+        return sorted({*self.built_in(), *self.plugins()})
+
+    def built_in(self) -> list[str]:
+        """The names of mmalign's own."""
         path = importlib.import_module(self.package).__path__
-        builtin = {m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_") and not m.ispkg}
-        return sorted(builtin | set(self._plugins()))
+        return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_") and not m.ispkg)
+
+    def plugins(self) -> dict[str, list[EntryPoint]]:
+        """What installed distributions offer by name; more than one of a name is a clash."""
+        found: dict[str, list[EntryPoint]] = {}
+        for group in dict.fromkeys([self.group, f"mmalign.{self.kind}s"]):
+            for point in entry_points(group=group):
+                if group != self.group:
+                    _warn_of_old(group, self.group, origin(point))
+                known = found.setdefault(point.name, [])
+                if all((point.value, origin(point)) != (each.value, origin(each)) for each in known):
+                    known.append(point)
+        return found
+
+    def clash(self, name: str) -> str:
+        """A sentence if more than one component is called `name`, else ""."""
+        points = self.plugins().get(name, [])
+        owners = [*(["mmalign itself"] if name in self.built_in() else []), *map(origin, points)]
+        if len(points) == 0 or len(owners) < 2:
+            return ""
+        return (
+            f"{len(owners)} {self.group.partition('.')[2]} are called '{name}': of {' and of '.join(owners)}. "
+            "Uninstall one, rename its entry point, or name the class itself as module:Class with --allow."
+        )
 
     def get(self, name: str, allow: Collection[str] = ()) -> type[Any]:
-        """The class called `name`; "module:Class" only for modules in `allow`."""
+        """The class called `name`; "module:Class" only for modules in `allow`, or inside of a package that is."""
         if ":" in name:
             return self._outside(name, allow)
-        if name in (plugins := self._plugins()):
-            return self._checked(plugins[name].load(), name)
-        if name not in (names := self.names()):
+        if clash := self.clash(name):
+            raise ConfigError(clash)
+        if points := self.plugins().get(name):
+            return self._checked(loaded(points[0]), name)
+        if name not in self.built_in():
+            names = self.names()
             raise ConfigError(
-                f"no {self.kind} is called '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}."
+                f"no {self.kind} is called '{name[:80]}'.{did_you_mean(name[:80], names)} Known: {', '.join(names)}."
             )
         module = importlib.import_module(f"{self.package}.{name}")
-        return getattr(module, module.__all__[0])  # type: ignore[no-any-return]
+        if not getattr(module, "__all__", None):
+            raise ConfigError(f"'{name}': {module.__file__} has no __all__; name the component's class first in it.")
+        return self._checked(getattr(module, module.__all__[0]), name)
 
     def build(self, spec: Mapping[str, Any], at: str, allow: Collection[str] = (), **given: Any) -> Any:
         """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
@@ -62,18 +101,24 @@ class Registry:
 
     def _outside(self, name: str, allow: Collection[str]) -> type[Any]:
         module, _, attribute = name.partition(":")
-        if module not in allow:
+        if not any(f"{module}.".startswith(f"{each}.") for each in allow):
             raise ConfigError(f"'{name}' is outside mmalign; run files may name it only with --allow {module}.")
         try:
+            allow_here(module)
             found = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # the module is there; what it imports is not
+                raise ConfigError(
+                    f"'{name}': module '{module}' needs '{error.name}', which is not installed; "
+                    f"if it lies in this folder, add --allow {error.name}."
+                ) from error
             raise ConfigError(
                 f"'{name}': there is no module '{module}'; it must lie in this folder, on PYTHONPATH, or be installed."
             ) from None
         except AttributeError:
             raise ConfigError(f"'{name}': module '{module}' has no '{attribute}'.") from None
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"'{name}': write it as module:Class ({error}).") from None
         return self._checked(found, name)
 
     def _checked(self, found: Any, name: str) -> type[Any]:
@@ -84,8 +129,29 @@ class Registry:
         rule = "decorate it with @mmalign.rule or " if self.kind == "reward" and is_a != "class" else ""
         raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
 
-    def _plugins(self) -> dict[str, EntryPoint]:
-        return {e.name: e for e in entry_points(group=f"mmalign.{self.kind}s")}
+
+def origin(point: EntryPoint) -> str:
+    """The distribution that an entry point is of, with its version."""
+    return (
+        f"{point.dist.name} {point.dist.version}"
+        if point.dist is not None
+        else f"an unnamed distribution ({point.value})"
+    )
+
+
+def loaded(point: EntryPoint) -> Any:
+    """What an entry point names; ConfigError if its distribution does not hold it, or does not load."""
+    try:
+        return point.load()
+    except Exception as error:  # a distribution that does not load raises what it likes
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(f"'{point.name}': {point.value} of {origin(point)} does not load ({why}).") from error
+
+
+@lru_cache(maxsize=64)
+def _warn_of_old(group: str, now: str, owner: str) -> None:
+    """Once for each distribution."""
+    log.warning("%s: its entry points stand under '%s'; the group is called '%s' now.", owner, group, now)
 
 
 def construct(component: type[T], options: Mapping[str, Any], at: str, **given: Any) -> T:

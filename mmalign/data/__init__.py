@@ -6,6 +6,6 @@ A source is a dataclass with `training_items()` and `held_out_items()`, both seq
 
 from mmalign.core.registry import Registry
 
-sources = Registry("data", "mmalign.data")
+sources = Registry("data", "mmalign.data", "data")
 
 __all__ = ["sources"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, overload
 
 from mmalign.core.errors import DataError, MediaError, shown
+from mmalign.core.options import Count, ShareBelowOne
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import _media
 from mmalign.data._contradictions import warn_of_contradictions
@@ -51,10 +52,10 @@ class Preferences:
     outputs: Outputs = "auto"
     image: str = ""
     audio: str = ""
-    held_out: float = 0.0
+    held_out: ShareBelowOne = 0.0
     held_out_path: str = ""
     split: str = "train"
-    limit: int = 0
+    limit: Count = 0
     relative_to: Path | None = None
 
     references: ClassVar[tuple[str, ...]] = ("path", "held_out_path")

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from mmalign.core.options import Count, ShareBelowOne
 from mmalign.core.types import Prompt
 from mmalign.data._held_out import split, warn_of_leaks
 from mmalign.data._media import media_of
@@ -38,10 +39,10 @@ class Prompts:
     column: str = "prompt"
     image: str = ""
     audio: str = ""
-    held_out: float = 0.0
+    held_out: ShareBelowOne = 0.0
     held_out_path: str = ""
     split: str = "train"
-    limit: int = 0
+    limit: Count = 0
     relative_to: Path | None = None
 
     references: ClassVar[tuple[str, ...]] = ("path", "held_out_path")

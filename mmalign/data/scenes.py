@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
+from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.types import Prompt
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ class Scenes:
     """
 
     skill: Skill = "caption"
-    count: int = 1000
-    held_out: int = 256
-    seed: int = 0
+    count: AtLeastOne = 1000
+    held_out: Count = 256
+    seed: Count = 0
     compositions: Compositions = "unseen"
 
     def __post_init__(self) -> None:

@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.options import NotNegative, Share
 from mmalign.core.protocols import Mean, ScorePolicy
 from mmalign.core.types import Audio, Comparisons, Preference, Rollout, join
 from mmalign.objectives import _weights
@@ -54,12 +55,12 @@ class BradleyTerry:
     """
 
     ties: Ties = "half"
-    tie_share: float = 0.2
+    tie_share: Share = 0.2
     tie: str = "tie"
     margin: str = "margin"
-    margin_scale: float = 1.0
-    centre: float = 0.0
-    label_smoothing: float = 0.0
+    margin_scale: NotNegative = 1.0
+    centre: NotNegative = 0.0
+    label_smoothing: Share = 0.0
 
     needs: ClassVar[type] = ScorePolicy
     reads: ClassVar[frozenset[str]] = frozenset({"preferences"})

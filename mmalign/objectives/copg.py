@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Preference, Prompt
 from mmalign.objectives import _weights
@@ -51,12 +52,12 @@ class CoPG:
 
     reward: Any = None
     online: Literal["off", "neighbours", "all_pairs"] = "neighbours"
-    group_size: int = 4
-    beta: float = 0.1
+    group_size: AtLeastOne = 4
+    beta: NotNegative = 0.1
     beta_unit: BetaUnit = "sum"
-    draws: int = 1
+    draws: AtLeastOne = 1
     score_columns: tuple[str, str] = ("chosen_score", "rejected_score")
-    reference_rows: int = 16
+    reference_rows: AtLeastOne = 16
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 

@@ -48,6 +48,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import AtLeastOne, NotNegative, Share
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Prompt
 from mmalign.objectives import _weights
@@ -82,22 +83,22 @@ class DPO:
 
     reward: Any = None
     online: Literal["off", "best_worst", "all_pairs"] = "off"
-    group_size: int = 4
+    group_size: AtLeastOne = 4
     loss_type: LossType = "sigmoid"
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     beta_unit: BetaUnit = "sum"
-    label_smoothing: float = 0.0
-    draws: int = 1
-    winner_weight: float = 0.0
+    label_smoothing: Share = 0.0
+    draws: AtLeastOne = 1
+    winner_weight: NotNegative = 0.0
     winner_per: Per = "output"
     also: dict[LossType, float] = field(default_factory=dict)
     reference: bool = True
     length_normalised: bool = False
-    margin: float = 0.0
-    desirable: float = 1.0
-    undesirable: float = 1.0
+    margin: NotNegative = 0.0
+    desirable: NotNegative = 1.0
+    undesirable: NotNegative = 1.0
     anchor: Anchor = "outputs"
-    reference_rows: int = 16
+    reference_rows: AtLeastOne = 16
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 

@@ -38,6 +38,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Pairs, Prompt, Rollout
 from mmalign.objectives import _weights
@@ -58,14 +59,14 @@ class DRAGON:
 
     reward: Any
     builder: Literal["pair", "greedy_swap", "knockout", "pool"] = "greedy_swap"
-    samples_per_prompt: int = 2
-    sweeps: int = 1
+    samples_per_prompt: AtLeastOne = 2
+    sweeps: AtLeastOne = 1
     accept: Accept = "positive"
     head: Literal["dpo", "kto"] = "dpo"
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     beta_unit: BetaUnit = "sum"
-    draws: int = 1
-    reference_rows: int = 16
+    draws: AtLeastOne = 1
+    reference_rows: AtLeastOne = 16
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 

@@ -51,6 +51,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.options import AtLeastOne, NotNegative, Positive
 from mmalign.core.protocols import Mean, StepPolicy, one_process
 from mmalign.core.types import Prompt, Rollout, StepDist, Transitions
 from mmalign.objectives import _weights
@@ -102,29 +103,29 @@ class GRPO:
     """
 
     reward: Any
-    group_size: int = 8
-    clip: float = 0.2
-    clip_high: float | None = None
+    group_size: AtLeastOne = 8
+    clip: Positive = 0.2
+    clip_high: Positive | None = None
     clip_unit: Literal["nats", "mean"] = "nats"
     surrogate: Surrogate = "clip"
     ratio: Level = "step"
-    ratio_cap: float | None = None
+    ratio_cap: Positive | None = None
     guard: bool = False
-    beta: float = 0.0
+    beta: NotNegative = 0.0
     divergence: Divergence = "k3"
-    reward_beta: float = 0.0
+    reward_beta: NotNegative = 0.0
     reward_kl: RewardKL = "sequence"
     std: Std = "group"
     baseline: Baseline = "mean"
-    std_floor: float = 1e-4
+    std_floor: NotNegative = 1e-4
     whiten: bool | Literal["steps"] = False
-    advantage_clip: float | Literal["auto"] | None = "auto"
+    advantage_clip: Positive | Literal["auto"] | None = "auto"
     weighting: Literal["per_sequence", "per_step", "constant"] = "per_sequence"
-    horizon: int = 1
-    keep_groups: int | None = None
+    horizon: AtLeastOne = 1
+    keep_groups: AtLeastOne | None = None
     truncated: Truncated = "keep"
     replay: bool = False
-    reference_rows: int = 16
+    reference_rows: AtLeastOne = 16
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 

@@ -36,6 +36,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DiffPolicy, Mean
 from mmalign.core.types import Prompt, Requests, Rollout
 from mmalign.objectives import _weights
@@ -56,10 +57,10 @@ class R0:
     """
 
     reward: Any
-    samples_per_prompt: int = 1
+    samples_per_prompt: AtLeastOne = 1
     normalize: bool = True
-    guidance_weight: float = 0.0
-    weight_decay_to_start: float = 0.0
+    guidance_weight: NotNegative = 0.0
+    weight_decay_to_start: NotNegative = 0.0
     mask_saturated: bool = False
     _start: dict[str, Tensor] | None = field(init=False, default=None, repr=False)  # θ₀: a constant, copied once
 

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.types import Demonstrations, Preference, Prompt, Rollout
 from mmalign.objectives import _weights
@@ -46,11 +47,11 @@ class SFT:
 
     reward: Any = None
     online: Literal["off", "best_of_n"] = "off"
-    group_size: int = 4
+    group_size: AtLeastOne = 4
     target: str = "target"
     per: Per = "batch_token"
     unit: BetaUnit = "sum"
-    draws: int = 1
+    draws: AtLeastOne = 1
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 

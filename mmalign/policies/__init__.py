@@ -2,6 +2,6 @@
 
 from mmalign.core.registry import Registry
 
-policies = Registry("policy", "mmalign.policies")
+policies = Registry("policy", "mmalign.policies", "policies")
 
 __all__ = ["policies"]

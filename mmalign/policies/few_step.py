@@ -35,6 +35,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmalign.core.options import AtLeastOne, Count, NotNegative, Share
 from mmalign.core.protocols import Condition, Probe
 from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, groups
@@ -74,20 +75,20 @@ class FewStep:
     """
 
     adapter: Any
-    num_inference_steps: int = 4
-    eta: float | tuple[float, float] = (0.0, 1.0)
+    num_inference_steps: AtLeastOne = 4
+    eta: Share | tuple[Share, Share] = (0.0, 1.0)
     spread: Spread = "resample"
-    guidance_scale: float = 1.0
+    guidance_scale: NotNegative = 1.0
     detach_unconditional: bool = False
-    grad_steps: int = 0
+    grad_steps: Count = 0
     random_step: bool = False
     checkpoint: bool = False
     saturation: Saturation = "straight_through"
     guide_levels: tuple[float, float] = (0.02, 0.98)
-    guide_scale: float | None = None
-    eval_steps: int | None = None
-    eval_guidance_scale: float | None = None
-    rows: int = 0
+    guide_scale: NotNegative | None = None
+    eval_steps: AtLeastOne | None = None
+    eval_guidance_scale: NotNegative | None = None
+    rows: Count = 0
 
     def __post_init__(self) -> None:
         makes_latents("few_step", self.adapter)

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mmalign.core.options import AtLeastOne, Count, NotNegative
 from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
 from mmalign.core.types import Modality, Prompt, Rollout, StepDist
@@ -77,24 +78,24 @@ class Flow:
 
     adapter: Any
     sde: Sde = "cps"
-    noise_level: float | None = None
-    num_inference_steps: int = 10
-    guidance_scale: float = 1.0
+    noise_level: NotNegative | None = None
+    num_inference_steps: AtLeastOne = 10
+    guidance_scale: NotNegative = 1.0
     detach_unconditional: bool = False
-    eval_steps: int | None = None
-    eval_guidance_scale: float | None = None
+    eval_steps: AtLeastOne | None = None
+    eval_guidance_scale: NotNegative | None = None
     window: WindowKind = "all"
-    window_size: int = 0
+    window_size: Count = 0
     window_range: tuple[float, float] = (0.0, 1.0)
-    window_every: int = 25
-    window_stride: int = 1
-    window_decay: float = 0.0
-    window_decay_after: int = 13
+    window_every: AtLeastOne = 25
+    window_stride: AtLeastOne = 1
+    window_decay: NotNegative = 0.0
+    window_decay_after: Count = 13
     residual_noise: bool = False
     same_noise: bool = False
     weighting: Weighting = "const_v"
     density_levels: LevelDraw = "logit_normal"
-    rows: int = 0
+    rows: Count = 0
     store: Store = "device"
 
     def __post_init__(self) -> None:

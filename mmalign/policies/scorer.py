@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmalign.core.errors import DataError, Diverged
+from mmalign.core.options import Count
 from mmalign.core.types import Modality, Prompt, Rollout, groups
 from mmalign.policies._options import at_least, makes_scores
 from mmalign.policies._rollout import micro_batches
@@ -34,7 +35,7 @@ class Scorer:
     """
 
     adapter: Any
-    rows: int = 0
+    rows: Count = 0
 
     def __post_init__(self) -> None:
         makes_scores("scorer", self.adapter)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmalign.core.errors import CapabilityError, DataError
+from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare
 from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
 from mmalign.core.types import Modality, Prompt, Rollout, StepDist, groups, join
@@ -63,16 +64,16 @@ class Tokens:
     """
 
     adapter: Any
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    eval_temperature: float = 0.0
-    eval_max_new_tokens: int | None = None
-    rows: int = 0
-    positions: int = 0
+    max_new_tokens: AtLeastOne = 128
+    temperature: Positive = 1.0
+    top_p: PositiveShare = 1.0
+    top_k: Count = 0
+    repetition_penalty: Positive = 1.0
+    no_repeat_ngram: Count = 0
+    eval_temperature: NotNegative = 0.0
+    eval_max_new_tokens: AtLeastOne | None = None
+    rows: Count = 0
+    positions: Count = 0
     entropy: Entropy = "detached"
     record: Record = "auto"
     engine: Engine = field(default_factory=lambda: own_engine, init=False, repr=False, compare=False)

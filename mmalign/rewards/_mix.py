@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmalign.core.config import outside, refuse
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.options import Count, Positive
 from mmalign.core.protocols import Gather, Mean, one_alone, one_process
 from mmalign.core.registry import construct
 from mmalign.core.types import Modality, Rollout, Scores
@@ -42,8 +43,8 @@ class Slot:
     reward: Any
     weight: float = 1.0
     monitor: bool = False
-    timeout: float | None = None
-    call_rows: int = 0
+    timeout: Positive | None = None
+    call_rows: Count = 0
     over: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:

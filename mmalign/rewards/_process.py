@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmalign.core.allowed import Permit
 from mmalign.core.errors import MmalignError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards._isolate import OF_A_ROW, said
@@ -74,7 +75,7 @@ class RowProcess:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_live, args=(theirs, self.reward), daemon=True)
+            self._process = context.Process(target=_live, args=(theirs, Permit(), self.reward), daemon=True)
             self._process.start()
             theirs.close()
             self._end = weakref.finalize(self, _kill, self._process, self._pipe)
@@ -101,7 +102,7 @@ def _kill(process: Any, pipe: Connection) -> None:
     pipe.close()
 
 
-def _live(pipe: Connection, reward: Any) -> None:
+def _live(pipe: Connection, permit: Permit, reward: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which may still need its rows
     threading.Thread(target=_end_with_the_run, daemon=True).start()
     _serve(pipe, reward)

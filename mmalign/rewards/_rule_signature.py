@@ -35,7 +35,7 @@ def asked_by(function: Callable[..., Any]) -> Asked:
     parameters = list(inspect.signature(function).parameters.values())
     if faults := [f"@rule {function.__name__}: {fault}." for fault in (*_of_kind(function), *_of_names(parameters))]:
         raise ConfigError(faults)
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     columns = tuple(
         p.name for p in positional if p.name not in ("prompt", "output") and p.default is inspect.Parameter.empty

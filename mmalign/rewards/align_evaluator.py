@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.options import Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._judge import Answers, Asking, Judge, Make
 from mmalign.rewards._key_points import GROUPS, POINTS, KeyPoint
@@ -57,7 +58,7 @@ class AlignEvaluator:
     points: dict[str, Any] = field(default_factory=lambda: {"name": "column"})
     reading: Literal["groups", "flat", "all", "hard"] = "groups"
     frame: str = ""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     temperatures: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
     judge: Asking = field(default_factory=Asking)

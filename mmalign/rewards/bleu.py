@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mmalign.core.options import AtLeastOne
 from mmalign.rewards import _captions
 from mmalign.rewards._captions import library
 from mmalign.rewards.parsing import Where
@@ -25,7 +26,7 @@ class Bleu:
     """
 
     column: str = "references"
-    order: int = 4
+    order: AtLeastOne = 4
     lowercase: bool = True
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     where: Where = "whole"

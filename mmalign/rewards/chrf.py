@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmalign.core.options import AtLeastOne, Count
 from mmalign.rewards import _captions
 from mmalign.rewards._captions import library
 from mmalign.rewards.parsing import Where
@@ -25,9 +26,9 @@ class Chrf:
     """
 
     column: str = "references"
-    char_order: int = 6
-    word_order: int = 0
-    beta: int = 2
+    char_order: AtLeastOne = 6
+    word_order: Count = 0
+    beta: AtLeastOne = 2
     lowercase: bool = True
     where: Where = "whole"
     modalities = frozenset({"text"})

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
+from mmalign.core.options import Positive
 from mmalign.core.texts import read_text, text_lines
 from mmalign.core.types import Prompt
 from mmalign.rewards import _captions
@@ -38,7 +39,7 @@ class Cider:
 
     corpus: str
     column: str = "references"
-    sigma: float = 6.0
+    sigma: Positive = 6.0
     where: Where = "whole"
     modalities = frozenset({"text"})
     range = (0.0, 10.0)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
+from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._clap_towers import ClapBackend, ClapSource, load_clap, text_limit
 from mmalign.rewards._media import Known, media_of
@@ -46,7 +47,7 @@ class Clap:
     checkpoint: str
     backend: ClapBackend = "auto"
     processor: str = ""
-    hop: float = 0.0
+    hop: NotNegative = 0.0
     score: Literal["cosine", "logit"] = "cosine"
     prefix: str = ""
     modalities = frozenset({"audio", "text"})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mmalign.core.files import require_local
+from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Rollout, Scores
 from mmalign.rewards._clip_towers import Backend, Source, load_towers
 from mmalign.rewards._grammar_head import GrammarHead, load_grammar_head
@@ -45,8 +46,8 @@ class ClipS:
     pretrained: str = ""
     backend: Backend = "auto"
     head: str = ""
-    weight: float = 2.0
-    grammar_weight: float = 1.0
+    weight: Positive = 2.0
+    grammar_weight: NotNegative = 1.0
     prefix: str = "A photo depicts "
     clipped: bool = True
     modalities = frozenset({"text"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmalign.core.options import Positive
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards._rule import rule
 from mmalign.rewards._sound import checked_sound
@@ -10,6 +11,6 @@ __all__ = ["clipping"]
 
 
 @rule(modalities={"audio"}, range=(-1.0, 0.0))
-def clipping(prompt: Prompt, output: Audio, *, limit: float = 0.999) -> float:
+def clipping(prompt: Prompt, output: Audio, *, limit: Positive = 0.999) -> float:
     """Minus the share of samples, over all channels, at or beyond `limit` of full scale."""
     return -float((checked_sound(output).abs() >= limit).float().mean())

@@ -7,6 +7,7 @@ import io
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.options import JpegQuality
 from mmalign.core.types import Prompt
 from mmalign.rewards._rule import rule
 
@@ -14,7 +15,7 @@ __all__ = ["compressibility"]
 
 
 @rule(modalities={"image"}, range=(float("-inf"), 0.0))
-def compressibility(prompt: Prompt, output: Float[Tensor, "3 H W"], *, quality: int = 95) -> float:
+def compressibility(prompt: Prompt, output: Float[Tensor, "3 H W"], *, quality: JpegQuality = 95) -> float:
     """Minus the size in kilobytes (1000 bytes) as JPEG (Black et al. 2023, section 5). Negate its weight for detail."""
     from mmalign.media.image import to_pil
 

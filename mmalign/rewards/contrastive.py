@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.options import Positive
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards._rows import read_rows
 from mmalign.rewards._texts import distinct, references_of
@@ -52,7 +53,7 @@ class Contrastive:
     negatives: Literal["batch", "column"] = "batch"
     negative_column: str = "negatives"
     aggregate: Aggregate = "mean"
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     where: Where | Literal["sql"] = "auto"
     modalities = frozenset({"text"})
     range = (-2.0, 2.0)

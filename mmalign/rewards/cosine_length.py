@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmalign.core.options import AtLeastOne
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._texts import Unit, Verdicts, lengths_of
@@ -28,7 +29,7 @@ class CosineLength:
         unit: tokens (as sampled; needs a policy's rollout), words or characters.
     """
 
-    limit: int = 1024
+    limit: AtLeastOne = 1024
     correct: str | dict[str, Any] = field(default_factory=lambda: {"name": "exact_match"})
     threshold: float = 0.5
     right: tuple[float, float] = (1.0, 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards._rule import rule
 from mmalign.rewards._sound import checked_sound, frame_levels
@@ -11,7 +12,7 @@ __all__ = ["duration"]
 
 
 @rule(modalities={"audio"}, range=(float("-inf"), 0.0))
-def duration(prompt: Prompt, output: Audio, *, seconds: float = 0.0, threshold: float = -60.0) -> float | None:
+def duration(prompt: Prompt, output: Audio, *, seconds: NotNegative = 0.0, threshold: float = -60.0) -> float | None:
     """Minus |heard - wanted| / wanted; wanted is `prompt.meta["seconds"]`, or the option; neither: NOT_APPLICABLE.
 
     Heard ends with the last 50 ms frame above `threshold` dB of full scale.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from mmalign.core.options import AtLeastTwo
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards._rule import rule
 from mmalign.rewards._sound import checked_sound, filled
@@ -12,7 +13,7 @@ __all__ = ["flatness"]
 
 
 @rule(modalities={"audio"}, range=(-1.0, 0.0))
-def flatness(prompt: Prompt, output: Audio, *, n_fft: int = 2048) -> float | None:
+def flatness(prompt: Prompt, output: Audio, *, n_fft: AtLeastTwo = 2048) -> float | None:
     """Minus the mean over sounding frames of geometric over arithmetic mean of the power spectrum (of the mix).
 
     White noise lies near -0.56 (the periodogram's exp(-γ)), a tone near 0; silence is NOT_APPLICABLE.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mmalign.core.options import NotNegative
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._columns import check_data_of
 from mmalign.rewards._texts import Unit, Verdicts, lengths_of
@@ -30,8 +31,8 @@ class GroupLength:
 
     correct: str | dict[str, Any] = field(default_factory=lambda: {"name": "exact_match"})
     threshold: float = 0.5
-    penalty: float = 1.0
-    tolerance: float = 0.5
+    penalty: NotNegative = 1.0
+    tolerance: NotNegative = 0.5
     form: Literal["beyond", "within"] = "beyond"
     unit: Unit = "words"
     modalities = frozenset({"text"})

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._cache import identity
 from mmalign.rewards._columns import check_data_of
@@ -43,10 +44,10 @@ class Hybrid:
 
     rule: dict[str, Any]
     model: dict[str, Any]
-    trust: float = 1.0
+    trust: NotNegative = 1.0
     scale: Literal["range", "sigmoid"] = "range"
     middle: float = 0.0
-    spread: float = 1.0
+    spread: Positive = 1.0
     make: Make | None = field(default=None, repr=False)
     range = (0.0, 1.0)
     differentiable = False

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.options import AtLeastOne, NotNegative, Share
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._columns import plain_data
 from mmalign.rewards._frames import Frame, Layout, Size, corners, extent, moved, size_in
@@ -71,11 +72,11 @@ class Iou:
     writing: Writing = "auto"
     where: Where = "auto"
     kind: Overlap = "iou"
-    threshold: float = 0.0
+    threshold: Share = 0.0
     labels: bool = False
     invalid: Literal["fail", "miss"] = "fail"
-    tolerance: float = 0.01
-    most: int = 300
+    tolerance: NotNegative = 0.01
+    most: AtLeastOne = 300
     modalities = frozenset({"text"})
     range = (0.0, 1.0)
     differentiable = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mmalign.core.options import NotNegative, PositiveOrInfinite
 from mmalign.core.types import Rollout, Scores
 from mmalign.rewards._texts import Unit, lengths_of
 from mmalign.rewards.functional import length_window
@@ -32,10 +33,10 @@ class Length:
         within: measure only what stands inside this tag.
     """
 
-    low: float = 0.0
-    high: float = math.inf
-    rise: float | None = None
-    fall: float = 0.0
+    low: NotNegative = 0.0
+    high: PositiveOrInfinite = math.inf
+    rise: NotNegative | None = None
+    fall: NotNegative = 0.0
     unit: Unit = "words"
     within: str = ""
     modalities = frozenset({"text"})

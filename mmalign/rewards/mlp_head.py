@@ -14,6 +14,7 @@ from torch import Tensor
 from mmalign.core.cuts import TextLimit
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
+from mmalign.core.options import Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards._clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards._head import Activation, Head, read_head
@@ -59,7 +60,7 @@ class MLPHead:
     features: Literal["image", "image_and_text", "product"] = "image"
     activation: Activation = "none"
     mean: float = 0.0
-    std: float = 1.0
+    std: Positive = 1.0
     range: tuple[float, float] = (-20.0, 30.0)
     modalities = frozenset({"image"})
     differentiable = True

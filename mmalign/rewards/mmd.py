@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
+from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards._reference import encoder_of, load_reference
 from mmalign.rewards.encoders import make_encoder
@@ -33,8 +34,8 @@ class Mmd:
 
     reference: str
     encoder: str | dict[str, Any] = ""
-    bandwidth: float = 0.0
-    scale: float = 100.0
+    bandwidth: NotNegative = 0.0
+    scale: Positive = 100.0
     pairs: str = ""
 
     def __post_init__(self) -> None:

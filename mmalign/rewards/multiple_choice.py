@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from mmalign.core.options import AtLeastTwo
 from mmalign.core.types import Prompt
 from mmalign.rewards._columns import plain_data
 from mmalign.rewards._rule import rule
@@ -30,7 +31,7 @@ def multiple_choice(
     *,
     column: str = "answer",
     choices: str = "choices",
-    options: int = 5,
+    options: AtLeastTwo = 5,
     count_from: Literal[0, 1] | None = None,
     where: Where = "auto",
 ) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.types import Rollout, Scores
 from mmalign.rewards._texts import Unit, lengths_of
 from mmalign.rewards.functional import soft_overlong
@@ -21,8 +22,8 @@ class Overlong:
         unit: tokens (as sampled; needs a policy's rollout), words or characters.
     """
 
-    limit: int = 1024
-    buffer: int = 128
+    limit: AtLeastOne = 1024
+    buffer: Count = 128
     unit: Unit = "tokens"
     modalities = frozenset({"text"})
     range = (-1.0, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from mmalign.core.options import NotNegative
 from mmalign.core.types import Prompt
 from mmalign.rewards import functional
 from mmalign.rewards._rule import rule
@@ -23,7 +24,7 @@ def relaxed_accuracy(
     output: str,
     *,
     column: str = "answer",
-    tolerance: float = 0.05,
+    tolerance: NotNegative = 0.05,
     graded: bool = False,
     find: Literal["whole", "last"] = "whole",
     percent: Literal["hundredths", "ignored"] = "hundredths",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmalign.core.options import AtLeastOne
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._rows import judge_rows
 from mmalign.rewards.functional import repetition_penalty
@@ -32,7 +33,7 @@ class Repetition:
         unit: words (a Chinese or Japanese character is one), characters, or lines, e.g. one box a line with n: 1.
     """
 
-    n: int = 3
+    n: AtLeastOne = 3
     max_penalty: float = -1.0
     unit: Literal["words", "characters", "lines"] = "words"
     modalities = frozenset({"text"})

@@ -10,6 +10,7 @@ import torch
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
+from mmalign.core.options import Count, Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._checkpoint import beside_digest, weights_digest
 
@@ -43,8 +44,8 @@ class RewardModel:
     model: str
     user: str = ""
     mean: float = 0.0
-    std: float = 1.0
-    rows: int = 16
+    std: Positive = 1.0
+    rows: Count = 16
     judges: Literal["text", "image"] = "text"
     chat: bool | Literal["auto"] = "auto"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmalign.core.files import require_local
+from mmalign.core.options import AtLeastOne, NotNegative, Positive
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._rows import Verdict, judge_rows
 from mmalign.rewards._sql_process import Result, SqlProcess
@@ -51,10 +52,10 @@ class SqlExecution:
     failed: float = -0.5
     wrong: float = 0.0
     free_columns: bool = True
-    tolerance: float = 1e-6
-    seconds: float = 2.0
-    rows: int = 10_000
-    memory: int = 256
+    tolerance: NotNegative = 1e-6
+    seconds: Positive = 2.0
+    rows: AtLeastOne = 10_000
+    memory: AtLeastOne = 256
     modalities = frozenset({"text"})
     range = (-1.0, 1.0)
     differentiable = False

@@ -10,6 +10,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.files import local_path
+from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards._cache import identity
@@ -43,9 +44,9 @@ class Through:
 
     generator: dict[str, Any]
     inner: dict[str, Any]
-    images: int = 1
-    seed: int = 0
-    rows: int = 64
+    images: AtLeastOne = 1
+    seed: Count = 0
+    rows: Count = 64
     make: Make | None = field(default=None, repr=False)
 
     modalities = frozenset({"text"})

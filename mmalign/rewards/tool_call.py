@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards._rows import Verdict, judge_rows
 from mmalign.rewards._texts import from_data
@@ -41,8 +42,8 @@ class ToolCall:
     """
 
     column: str = "ground_truth"
-    scale: float = 3.0
-    format_weight: float = 1.0
+    scale: Positive = 3.0
+    format_weight: NotNegative = 1.0
     credit: Credit = "fine"
     optimal: bool = False
     spurious: float = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from mmalign.core.options import NotNegativeOrInfinite
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import vendi_credit, vendi_score
@@ -25,7 +26,7 @@ class Vendi:
     """
 
     encoder: str | dict[str, Any] = ""
-    order: float = 1.0
+    order: NotNegativeOrInfinite = 1.0
 
     def __post_init__(self) -> None:
         if not self.order > 0:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.options import Positive
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards._judge import Answers, Asking, Judge, Make
 from mmalign.rewards._media import Known, media_of
@@ -57,7 +58,7 @@ class YesNo:
     question: str = ""
     good: Literal["yes", "no"] = "yes"
     media: Literal["auto", "required", "ignored"] = "auto"
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     where: Where = "whole"
     judge: Asking = field(default_factory=Asking)
     make: Make | None = field(default=None, repr=False)

@@ -301,7 +301,7 @@ def test_outputs_that_do_not_batch_are_named() -> None:
         ({"loss_type": "kto", "margin": 1.0}, "margin: only sigmoid, robust, hinge, ipo, exo_pair, discopop have one"),
         ({"winner_per": "token"}, "winner_per: token divides a term that winner_weight: 0 leaves out"),
         ({"also": {"sigmoid": 1.0}}, "also: names sigmoid, which is the loss_type already"),
-        ({"loss_type": "sigmoyd"}, "objective.loss_type: Input should be 'sigmoid', 'robust', 'hinge', 'ipo'"),
+        ({"loss_type": "sigmoyd"}, "objective.loss_type: must be 'sigmoid', 'robust', 'hinge', 'ipo'"),
     ],
 )
 def test_faulty_options_are_named(options: dict[str, Any], message: str) -> None:

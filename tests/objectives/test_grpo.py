@@ -220,7 +220,7 @@ def test_replay_ignores_what_the_sampler_said() -> None:
         ({"group_size": 1}, r"objective: group_size: 1 is out of range; a group needs at least 2 outputs"),
         ({"clip": -1.0, "beta": -1.0}, r"(?s)clip: -1.0 is out of range.*beta: -1.0 is out of range"),
         ({"clip": 5.0, "clip_unit": "mean"}, r"clip: 5.0 is no mean-space value.*clip_unit: nats"),
-        ({"clip_unit": "nat"}, r"objective.clip_unit: Input should be 'nats' or 'mean' \(got 'nat'\)"),
+        ({"clip_unit": "nat"}, r"objective.clip_unit: must be 'nats' or 'mean' \(got 'nat'\)"),
         ({"baseline": "greedy"}, r"std: group is a spread around the group's mean, and baseline: greedy has none"),
         ({"surrogate": "vespo"}, r"surrogate: vespo weighs whole outputs; set ratio: joint"),
         ({"guard": True, "ratio": "sequence"}, r"guard: is a form of the step's own log-ratio"),

@@ -64,7 +64,7 @@ def test_run_files_build_policies_and_see_their_faults() -> None:
     assert isinstance(built, Flow)
     assert (built.window_range, built.noise_level) == ((0.0, 0.5), 0.3)
     assert policies.build({"name": "few_step", "eta": [0, 1]}, "policy", adapter=adapter).eta == (0, 1)
-    with pytest.raises(ConfigError, match=r"policy.sde: Input should be 'flow_sde', 'cps' or 'dance'"):
+    with pytest.raises(ConfigError, match=r"policy.sde: must be 'flow_sde', 'cps' or 'dance'"):
         policies.build({"name": "flow", "sde": "ddim"}, "policy", adapter=adapter)
     with pytest.raises(ConfigError, match="policy: window 'random' needs window_size >= 1"):
         policies.build({"name": "flow", "window": "random"}, "policy", adapter=adapter)

@@ -295,7 +295,7 @@ def test_options_are_checked(lm: Lm) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             Tokens(adapter, **options)
-    with pytest.raises(ConfigError, match=r"policy.record: Input should be 'auto', 'sampler' or 'replay'"):
+    with pytest.raises(ConfigError, match=r"policy.record: must be 'auto', 'sampler' or 'replay'"):
         policies.build({"name": "tokens", "record": "replya"}, "policy", adapter=adapter)
     with pytest.raises(ConfigError, match=r"policy.engine: unknown option"):
         policies.build({"name": "tokens", "engine": "x"}, "policy", adapter=adapter)

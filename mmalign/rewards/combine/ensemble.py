@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmalign.core.config import outside, refuse
+from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (
     Bounds,
@@ -44,8 +45,8 @@ class Ensemble:
     """
 
     how: Literal["mean", "min", "mean_minus_std", "vote"] = "mean"
-    caution: float = 1.0
-    spread: float = 1.0
+    caution: NotNegative = 1.0
+    spread: Positive = 1.0
     scale: Scale = "group_z"
     mentions = ()
 

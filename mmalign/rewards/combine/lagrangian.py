@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mmalign.core.config import outside, refuse
+from mmalign.core.options import Positive, Share
 from mmalign.core.protocols import Mean, one_process
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
@@ -59,9 +60,9 @@ class Lagrangian:
     thresholds: dict[str, float]
     kind: Literal["at_least", "equal"] = "at_least"
     multiplier: Literal["squashed", "projected"] = "squashed"
-    most: float = 10.0
-    lr: float = 0.01
-    momentum: float = 0.1
+    most: Positive = 10.0
+    lr: Positive = 0.01
+    momentum: Share = 0.1
     scale: Scale = "group_z"
     differentiable = True
     adapting = True

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from mmalign.core.options import Share
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import Bounds, valued, worst_status
 from mmalign.rewards.functional import stratified
@@ -31,8 +32,8 @@ class Stratified:
 
     rule: str
     model: str
-    low: float = 0.05
-    high: float = 0.05
+    low: Share = 0.05
+    high: Share = 0.05
     differentiable = False
     relative = True
 

@@ -1,0 +1,15 @@
+"""A bounded number of the mutations that `python -m tests.fuzz.run_files` makes."""
+
+from __future__ import annotations
+
+from mmalign.cli.listing import configs
+from tests.fuzz.run_files import beside, case, outcome
+
+CASES = 150
+
+
+def test_a_run_file_with_a_fault_is_refused_by_a_sentence() -> None:
+    with beside() as folder:
+        ended = {number: outcome(case(number, 7, configs()), folder) for number in range(CASES)}
+    assert not {number: each.wrong for number, each in ended.items() if each.wrong}
+    assert {each.code for each in ended.values()} == {0, 2}  # some are still right

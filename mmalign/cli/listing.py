@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
+import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmalign.core.errors import ConfigError, did_you_mean
+from mmalign.core.errors import ConfigError, did_you_mean, shown
+
+GIVEN = ("adapter", "reward", "relative_to", "make")  # what mmalign sets itself
 
 if TYPE_CHECKING:
     from mmalign.core.registry import Registry
@@ -25,6 +29,7 @@ def register(app: typer.Typer) -> None:
 def list_components(kind: Annotated[str, typer.Argument(help="one kind, or nothing for all")] = "") -> None:
     """List adapters, policies, rewards, combinations, objectives, data sources and ready run files."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from mmalign.run.registries import REGISTRIES
@@ -37,22 +42,52 @@ def list_components(kind: Annotated[str, typer.Argument(help="one kind, or nothi
         table = Table("name", "what it is", title=each, title_justify="left", title_style="bold", box=None)
         if each == "configs":
             for name, path in configs().items():
-                table.add_row(name, _first_comment(path))
+                table.add_row(escape(name), escape(_first_comment(path)))
         else:
             for name in REGISTRIES[each].names():
-                table.add_row(name, _first_line(REGISTRIES[each], name))
+                table.add_row(escape(name), escape(_first_line(REGISTRIES[each], name)))
         console.print(table)
 
 
-def show(config: Annotated[str, typer.Argument(help="a name from `mmalign list configs`, or a file")]) -> None:
-    """Print a run file with every default filled in; redirect it to a file and edit."""
+def show(
+    name: Annotated[str, typer.Argument(help="a name from `mmalign list`: a ready run file, a component; or a file")],
+) -> None:
+    """Print a run file with every default filled in (redirect it to a file and edit), or a component's options."""
     from mmalign.core.config import dump, load
     from mmalign.run.build import build
     from mmalign.run.references import needs_base
 
-    parts = build(load(find_config(config)))
+    if not Path(name).is_file() and name not in configs() and (described := _components(name)):
+        typer.echo("\n\n".join(described))
+        return
+    parts = build(load(find_config(name)))
     run = parts.filled()
     typer.echo(dump(run if needs_base(run, parts.source) else replace(run, base="")), nl=False)
+
+
+def _components(name: str) -> list[str]:
+    """What a component is and takes, for each kind ("rewards", or "rewards/clip" for that kind alone) that has one."""
+    from mmalign.run.registries import REGISTRIES
+
+    only, _, own = name.rpartition("/")
+    kinds = [kind for kind in REGISTRIES if only in ("", kind) and own in REGISTRIES[kind].names()]
+    return [describe(kind, own, REGISTRIES[kind].get(own)) for kind in kinds]
+
+
+def describe(kind: str, name: str, component: type[Any]) -> str:
+    """The documentation of a component, and its options with their types and defaults as a run file writes them."""
+    lines = [f"{kind}: {name}", "", inspect.getdoc(component) or "", "", "options:"]
+    for option in dataclasses.fields(component):
+        if not option.init or option.name.startswith("_") or option.name in GIVEN:
+            continue
+        default = "(required)"
+        if option.default is not dataclasses.MISSING:
+            default = shown(option.default)
+        elif option.default_factory is not dataclasses.MISSING:
+            default = shown(option.default_factory())
+        kind_of = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
+        lines.append(f"  {option.name}: {kind_of} = {default}")
+    return "\n".join(lines)
 
 
 def configs_root() -> Path:
@@ -73,17 +108,39 @@ def find_config(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     known = configs()
+    short = [each for each in known if each.rpartition("/")[2] == name]
+    if len(short) == 1:
+        return known[short[0]]
     if name not in known:
-        raise ConfigError(f"no file and no ready run file is called '{name}'.{did_you_mean(name, known)}")
+        ends = {each.rpartition("/")[2]: each for each in known}
+        near = did_you_mean(name, [*known, *ends])
+        which = f" There are {', '.join(short)}." if short else near
+        if Path(name).is_dir():
+            which = f" It is a folder; of a run, name {Path(name) / 'run.yaml'}."
+        raise ConfigError(f"no file and no ready run file is called '{name[:200]}'.{which}")
     return known[name]
 
 
 def _first_line(registry: Registry, name: str) -> str:
-    """The first line of a component file's docstring, read without importing it."""
-    spec = importlib.util.find_spec(f"{registry.package}.{name}")
-    if spec is None or spec.origin is None:
-        return "(plugin)"
-    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    """The first line of a component file's docstring, read without importing it; a plugin's with where it is from."""
+    from mmalign.core.registry import origin
+
+    if points := registry.plugins().get(name):
+        clash = " (the name is taken twice: it cannot be used)" if registry.clash(name) else ""
+        return f"{_docstring(points[0].module)} [{', '.join(map(origin, points))}]{clash}".strip()
+    return _docstring(f"{registry.package}.{name}")
+
+
+def _docstring(module: str) -> str:
+    """The first line of a module's docstring; nothing of it is run."""
+    try:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return ""
+        text = Path(spec.origin).read_text(encoding="utf-8")
+        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    except (ImportError, OSError, ValueError, SyntaxError):
+        return ""
 
 
 def _first_comment(path: Path) -> str:

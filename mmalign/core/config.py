@@ -18,11 +18,11 @@ import os.path
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 
-from mmalign.core.errors import ConfigError, did_you_mean, shown
+from mmalign.core.errors import ConfigError, as_list, did_you_mean, shown
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, Share, ShareBelowOne
 from mmalign.core.registry import attempted
 from mmalign.core.yaml_text import NotYAML, parse_yaml, read_yaml
@@ -62,6 +62,18 @@ class Trainer:
         other_data: resume though the rows to train on are others than before: from a new order of them.
         tracker: where curves go besides metrics.jsonl.
     """
+
+    also_called: ClassVar[dict[str, str]] = {
+        "learning_rate": "lr",
+        "batch_size": "batch",
+        "max_steps": "steps",
+        "num_steps": "steps",
+        "grad_clip": "max_grad_norm",
+        "ema_decay": "ema",
+        "save_steps": "save_every",
+        "save_total_limit": "keep",
+        "gradient_accumulation_steps": "rows (how many at once; the gradient is that of the whole batch)",
+    }
 
     steps: AtLeastOne = 100
     batch: AtLeastOne = 8
@@ -163,7 +175,10 @@ def is_change(word: str) -> bool:
 def override(raw: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """Apply `key.path=value` changes (values are YAML); a path may name a new key, strict checks follow."""
     faults = []
-    for change in changes:
+    for change in as_list(changes, "changes", '["trainer.steps=50"]'):
+        if not isinstance(change, str):
+            faults.append(f"override {shown(change, 80)}: write a text, key.path=value.")
+            continue
         path, eq, text = change.partition("=")
         if not eq or not path:
             faults.append(f"override '{change[:200]}': write key.path=value.")
@@ -210,6 +225,10 @@ def draft(path: Path | str, changes: Iterable[str] = ()) -> Draft:
     Raises:
         ConfigError: what cannot be read at all: no file, no YAML, no mapping, changes that are none.
     """
+    if isinstance(path, Mapping):
+        raise ConfigError(
+            "name a run file by its path, or make one of the mapping: mmalign.core.config.parse(mapping)."
+        )
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"{path}: no such run file.")

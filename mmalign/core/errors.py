@@ -107,6 +107,13 @@ def shown(value: Any, length: int = 300) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def as_list(value: Any, name: str, example: str) -> Any:
+    """`value`, which must hold several; a text in its place is a ConfigError that shows how to write it."""
+    if isinstance(value, str | bytes | Mapping):
+        raise ConfigError(f"{name}: got {shown(value, 80)} where a list is meant; write e.g. {example}.")
+    return value
+
+
 def together(errors: Sequence[MmalignError]) -> MmalignError:
     """One error of several: of their kind where all are of one, else a ConfigError with a fault for each."""
     if len(errors) == 1:

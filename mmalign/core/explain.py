@@ -110,20 +110,24 @@ def _words(fault: Mapping[str, Any]) -> str:
     words = _WORDS.get(fault["type"])
     if words is None:
         return str(fault["msg"])
-    said = words.format(**fault.get("ctx", {}))
-    if fault["type"] == "literal_error":
-        known = [word for word in str(fault["ctx"]["expected"]).split("'") if word.strip(", ") not in ("", "or")]
-        if near := did_you_mean(str(fault["input"])[:80], known):
-            return f"{said}.{near}"
-    return said
+    return words.format(**fault.get("ctx", {}))
 
 
 def _got(fault: Mapping[str, Any]) -> str:
     """What was found instead; nothing at all is a fault that needs its way out."""
     if fault["input"] is not None:
-        return f" (got {shown(fault['input'])})"
+        return f" (got {shown(fault['input'])}){_nearest(fault)}"
     empty = "write '' for an empty text, or " if fault["type"] == "string_type" else ""
     return f" (got null, which is what nothing after the key means; {empty}leave the option out for its default)"
+
+
+def _nearest(fault: Mapping[str, Any]) -> str:
+    """Of the words that an option may be, the one that was meant."""
+    if fault["type"] != "literal_error":
+        return ""
+    known = [word for word in str(fault["ctx"]["expected"]).split("'") if word.strip(", ") not in ("", "or")]
+    near = did_you_mean(str(fault["input"])[:80], known)
+    return f".{near}" if near else ""
 
 
 def owner_at(component: type[Any], location: Sequence[Any]) -> type[Any]:

@@ -38,7 +38,11 @@ def one_alone(value: Any) -> list[Any]:
 
 
 class Adapter(Protocol):
-    """Glue around one pretrained family: tokenizers, encoders, VAEs, checkpoints."""
+    """Glue around one pretrained family: tokenizers, encoders, VAEs, checkpoints.
+
+    An adapter that is made without its weights (nearly every one) also has `load()`, called once before anything else,
+    and a field `device`, None until a launch says where.
+    """
 
     modality: Modality
     module: nn.Module  # the trainable part: what DDP wraps and the optimizer sees
@@ -52,8 +56,16 @@ class Adapter(Protocol):
         """Inside it, `module` computes with the weights it started from (LoRA off, or the frozen copy in)."""
         ...
 
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that the optimizer moves and a checkpoint's state holds, by name."""
+        ...
+
     def save(self, directory: Path) -> None:
         """Write what plain diffusers / peft / transformers loads."""
+        ...
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
         ...
 
 
@@ -337,6 +349,11 @@ def members(capability: type) -> list[str]:
     return sorted(names)
 
 
+def methods(protocol: type) -> list[str]:
+    """What is called of a part that follows `protocol`: its methods, without its data."""
+    return [name for name in members(protocol) if any(callable(vars(cls).get(name)) for cls in protocol.__mro__)]
+
+
 def offers(policy: Any, capability: type) -> bool:
     """Does the policy (a class or an instance) have every method of `capability`?"""
     return all(hasattr(policy, name) for name in members(capability))
@@ -370,6 +387,7 @@ __all__ = [
     "TokenAdapter",
     "judges_only",
     "members",
+    "methods",
     "offers",
     "one_process",
 ]

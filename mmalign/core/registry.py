@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mmalign.core import packages
 from mmalign.core.allowed import allow_here
-from mmalign.core.errors import ConfigError, did_you_mean
+from mmalign.core.errors import ConfigError, as_list, did_you_mean
 from mmalign.core.explain import explained
 
 _MARK = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": False}
@@ -101,6 +101,7 @@ class Registry:
 
     def _outside(self, name: str, allow: Collection[str]) -> type[Any]:
         module, _, attribute = name.partition(":")
+        allow = as_list(allow, "allow", '["mine"]')
         if not any(f"{module}.".startswith(f"{each}.") for each in allow):
             raise ConfigError(f"'{name}' is outside mmalign; run files may name it only with --allow {module}.")
         try:

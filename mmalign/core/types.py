@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmalign.core.errors import MediaError
+from mmalign.core.errors import DataError, MediaError, shown
 
 Modality = Literal["text", "image", "audio"]
 R = TypeVar("R", bound="Rows")
@@ -173,7 +173,13 @@ def _require_output(output: Any) -> None:
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """Texts as prompts; prompts as they are."""
+    """Texts as prompts; prompts as they are.
+
+    Raises:
+        DataError: one prompt where a list of them is meant: a text would count as its letters.
+    """
+    if isinstance(prompts, str | Prompt):
+        raise DataError(f"prompts: one prompt ({shown(prompts, 80)}) where a list of them is meant; write [prompt].")
     return [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
 
 

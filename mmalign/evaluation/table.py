@@ -156,6 +156,7 @@ def _known(key: str, value: Any) -> Any:
 
 def summary_table(rows: Sequence[SummaryRow]) -> Table:
     """A rich table; a delta is green where its interval lies above 0, red where below."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Held-out prompts, before and after", title_justify="left", header_style="bold")
@@ -167,13 +168,22 @@ def summary_table(rows: Sequence[SummaryRow]) -> Table:
         style = "green" if row.ci[0] > 0 else "red" if row.ci[1] < 0 else ""
         low, high = (number(v, signed=True) for v in row.ci)
         change = f"[{style}]{number(row.delta, signed=True)}[/]" if style else number(row.delta, signed=True)
-        cells = (row.name, row.role, number(row.before), number(row.after), change, f"{low} to {high}", str(row.n))
+        cells = (
+            escape(row.name),
+            row.role,
+            number(row.before),
+            number(row.after),
+            change,
+            f"{low} to {high}",
+            str(row.n),
+        )
         table.add_row(*cells)
     return table
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """One policy's rewards with their intervals and the rows that have no score."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Held-out prompts", title_justify="left", header_style="bold")
@@ -184,7 +194,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         found: Interval = evaluation.interval(name)
         missing = evaluation.invalid(name)
         span = f"{number(found.low)} to {number(found.high)}"
-        table.add_row(name, number(found.value), span, str(found.n), f"[red]{missing}[/]" if missing else "0")
+        table.add_row(escape(name), number(found.value), span, str(found.n), f"[red]{missing}[/]" if missing else "0")
     return table
 
 

@@ -130,6 +130,17 @@ class GRPO:
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 
     needs: ClassVar[type] = StepPolicy
+    also_called: ClassVar[dict[str, str]] = {
+        "global_std": "std: global",
+        "num_generations": "group_size",
+        "num_image_per_prompt": "group_size",
+        "clip_range": "clip",
+        "epsilon": "clip",
+        "epsilon_high": "clip_high",
+        "adv_clip_max": "advantage_clip",
+        "kl_coef": "beta",
+        "scale_rewards": "std: group or none",
+    }
 
     @property
     def absolute(self) -> bool:
@@ -163,6 +174,16 @@ class GRPO:
         faults += [message for wrong, message in self._clashes() if wrong]
         if faults:
             raise ConfigError(faults)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What is allowed and may not be what was meant."""
+        if self.clip_unit == "nats" and self.ratio == "step" and self.clip < 0.01:
+            return [
+                f"objective.clip: {self.clip:g} nats of the whole step; papers about pictures give such numbers for "
+                "the mean over a step's dimensions: set clip_unit: mean if that is meant."
+            ]
+        return []
 
     def _clashes(self) -> tuple[tuple[bool, str], ...]:
         highest = 1 + self._region(1).high

@@ -7,6 +7,19 @@ from typing import Any, get_args
 
 from mmalign.core.errors import did_you_mean
 
+# What other programs call the options of policies of latents.
+ALSO_CALLED = {
+    "steps": "num_inference_steps",
+    "num_steps": "num_inference_steps",
+    "sampling_steps": "num_inference_steps",
+    "eval_num_steps": "eval_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "sde_type": "sde",
+    "sde_window_size": "window_size",
+    "sde_window_range": "window_range",
+}
+
 
 def one_of(name: str, value: Any, literal: Any) -> None:
     """`value` must be a member of the Literal type."""

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, StepDist
 from mmalign.policies._density import LevelDraw, Weighting, draw_probe, surrogate_log_prob
-from mmalign.policies._options import at_least, one_of, predicts, within
+from mmalign.policies._options import ALSO_CALLED, at_least, one_of, predicts, within
 from mmalign.policies._prediction import clean_and_noise
 from mmalign.policies._rollout import observed
 from mmalign.policies._steps import Step, posterior_std, renoise
@@ -83,6 +83,8 @@ class Ddpm:
     density_levels: LevelDraw = "uniform"
     rows: Count = 0
     store: Store = "device"
+
+    also_called: ClassVar[dict[str, str]] = ALSO_CALLED
 
     def __post_init__(self) -> None:
         predicts("ddpm", self.adapter, ["epsilon", "v"], "flow")

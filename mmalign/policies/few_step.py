@@ -28,7 +28,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ from mmalign.core.protocols import Condition, Probe
 from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, groups
 from mmalign.policies._guided import Predict, both_predictions, guided
-from mmalign.policies._options import at_least, makes_latents, one_of, within
+from mmalign.policies._options import ALSO_CALLED, at_least, makes_latents, one_of, within
 from mmalign.policies._prediction import clean_and_noise, like
 from mmalign.policies._rollout import Saturation, check_finite, decoded, in_range, micro_batches
 from mmalign.policies._steps import posterior_std, renoise
@@ -89,6 +89,8 @@ class FewStep:
     eval_steps: AtLeastOne | None = None
     eval_guidance_scale: NotNegative | None = None
     rows: Count = 0
+
+    also_called: ClassVar[dict[str, str]] = ALSO_CALLED
 
     def __post_init__(self) -> None:
         makes_latents("few_step", self.adapter)

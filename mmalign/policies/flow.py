@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,7 +32,7 @@ from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
 from mmalign.core.types import Modality, Prompt, Rollout, StepDist
 from mmalign.policies._density import LevelDraw, Weighting, draw_probe, surrogate_log_prob
-from mmalign.policies._options import at_least, one_of, predicts, within
+from mmalign.policies._options import ALSO_CALLED, at_least, one_of, predicts, within
 from mmalign.policies._rollout import observed
 from mmalign.policies._steps import Step, cps, dance, flow_sde, ode
 from mmalign.policies._trajectory import Process, Store, replay, sample_ends, sample_paths
@@ -97,6 +97,8 @@ class Flow:
     density_levels: LevelDraw = "logit_normal"
     rows: Count = 0
     store: Store = "device"
+
+    also_called: ClassVar[dict[str, str]] = ALSO_CALLED
 
     def __post_init__(self) -> None:
         predicts("flow", self.adapter, ["flow"], "ddpm")

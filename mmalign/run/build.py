@@ -404,13 +404,14 @@ def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
 def notes(parts: Parts) -> list[str]:
     """What is allowed and may not be what was meant."""
     mixed, objective = parts.reward, parts.objective
+    found = list(getattr(objective, "doubts", ()))
     twice = getattr(objective, "std", "") == "group" and getattr(mixed, "relative", False)
-    if not twice or getattr(mixed.combination, "scale", "") != "group_z":
-        return []
-    return [
-        "combine: scale group_z divides each reward by its deviation within the group, and objective.std: group then "
-        "divides their sum by its own; std: none with whiten: true (GDPO) divides once."
-    ]
+    if twice and getattr(mixed.combination, "scale", "") == "group_z":
+        found.append(
+            "combine: scale group_z divides each reward by its deviation within the group, and objective.std: group "
+            "then divides their sum by its own; std: none with whiten: true (GDPO) divides once."
+        )
+    return found
 
 
 def resolve(spec: Spec, component: Any) -> Spec:

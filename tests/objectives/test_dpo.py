@@ -291,8 +291,8 @@ def test_outputs_that_do_not_batch_are_named() -> None:
     [
         ({"online": "best_worst"}, "online: best_worst ranks samples by a reward, and there is none"),
         ({"beta": 0.0, "label_smoothing": 0.7}, r"(?s)beta: 0.0 must be positive.*label_smoothing: 0.7 must lie"),
-        ({"winner_weight": -1.0}, "winner_weight: -1.0 must be at least 0"),
-        ({"draws": 0}, "draws: 0 must be at least 1"),
+        ({"winner_weight": -1.0}, r"objective.winner_weight: must be at least 0 \(got -1.0\)"),
+        ({"draws": 0}, r"objective.draws: must be at least 1 \(got 0\)"),
         ({"loss_type": "exo_pair"}, "label_smoothing: exo_pair compares with a smoothed label; set it above 0"),
         ({"loss_type": "orpo"}, "orpo is of mean log-probs; set reference: false and length_normalised: true"),
         ({"loss_type": "kto", "reference": False}, "kto judges against the reference; set reference: true"),

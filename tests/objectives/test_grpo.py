@@ -217,18 +217,25 @@ def test_replay_ignores_what_the_sampler_said() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_size": 1}, r"objective: group_size: 1 is out of range; a group needs at least 2 outputs"),
-        ({"clip": -1.0, "beta": -1.0}, r"(?s)clip: -1.0 is out of range.*beta: -1.0 is out of range"),
+        ({"group_size": 1}, r"objective.group_size: 1 is out of range; a group needs at least 2 outputs"),
+        (
+            {"clip": -1.0, "beta": -1.0},
+            r"(?s)objective.clip: must be above 0 \(got -1.0\)\nobjective.beta: must be at least 0",
+        ),
         ({"clip": 5.0, "clip_unit": "mean"}, r"clip: 5.0 is no mean-space value.*clip_unit: nats"),
         ({"clip_unit": "nat"}, r"objective.clip_unit: must be 'nats' or 'mean' \(got 'nat'\)"),
         ({"baseline": "greedy"}, r"std: group is a spread around the group's mean, and baseline: greedy has none"),
         ({"surrogate": "vespo"}, r"surrogate: vespo weighs whole outputs; set ratio: joint"),
         ({"guard": True, "ratio": "sequence"}, r"guard: is a form of the step's own log-ratio"),
-        ({"ratio_cap": 0.5, "keep_groups": 0}, r"(?s)ratio_cap: 0.5 is out of range; above 1.*keep_groups: 0"),
+        ({"ratio_cap": 0.5, "keep_groups": 0}, r"objective.keep_groups: must be at least 1 \(got 0\)"),
+        ({"ratio_cap": 0.5}, r"ratio_cap: 0.5 is out of range; above 1"),
         ({"ratio_cap": 1.1}, r"ratio_cap: 1.1 bounds the ratio of surrogate clip, above 1 \+ clip_high \(1.2\)"),
         ({"ratio_cap": 3.0, "surrogate": "sapo"}, r"ratio_cap: 3.0 bounds the ratio of surrogate clip"),
         ({"horizon": 64}, r"horizon: 64 is the length that weighting: constant divides by"),
-        ({"advantage_clip": -1.0, "std_floor": -1.0}, r"(?s)std_floor: -1.0 is.*advantage_clip: -1.0 is out of range"),
+        (
+            {"advantage_clip": -1.0, "std_floor": -1.0},
+            r"(?s)std_floor: must be.*advantage_clip: must be above 0 or must be 'auto'",
+        ),
         ({"group_siez": 4}, r"objective.group_siez: unknown option. Did you mean 'group_size'\?"),
     ],
 )

@@ -156,7 +156,7 @@ def test_any_text_has_a_length_and_a_repetition(text):
         ("overlong", {"limit": 5, "buffer": 6}, r"buffer lies in \[0, limit\]"),
         ("repetition", {"max_penalty": 1.0}, "max_penalty < 0"),
         ("group_length", {"tolerance": 1.0}, "0 < tolerance < 1"),
-        ("cosine_length", {"limit": 0}, "limit is at least 1"),
+        ("cosine_length", {"limit": 0}, "limit: must be at least 1"),
     ],
 )
 def test_options_are_checked(name, options, why):

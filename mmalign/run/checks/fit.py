@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import judges_only, members, offers
+from mmalign.core.protocols import LatentAdapter, ScoreAdapter, TokenAdapter, judges_only, members, methods, offers
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
 
@@ -17,6 +18,21 @@ def trains(adapter: Any) -> Faults:
     """A frozen adapter trains nothing."""
     if getattr(adapter, "train", "") == "frozen":
         yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
+
+
+@check
+def adapter_members(file: RunFile, classes: Mapping[str, type]) -> Faults:
+    """Every method that is called of an adapter, of its kind too; what is missing would end the run where it is met."""
+    if (kind := classes.get("adapter")) is None:
+        return
+    own = "begin" if hasattr(kind, "begin") else "score" if hasattr(kind, "score") else "predict"
+    protocol = {"begin": TokenAdapter, "score": ScoreAdapter, "predict": LatentAdapter}[own]
+    fields = {f.name for f in dataclasses.fields(kind)}
+    if missing := [name for name in methods(protocol) if not hasattr(kind, name) and name not in fields]:
+        yield CapabilityError(
+            f"adapter '{file.adapter['name']}': lacks {', '.join(missing)} of {protocol.__name__} "
+            "(mmalign.core.protocols); add them."
+        )
 
 
 @check

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
+from mmalign.core.options import Count
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards._reference import Reference, encoder_of, load_reference
 from mmalign.rewards._swaps import swapped_sets
@@ -53,7 +54,7 @@ class Frechet:
     credit_by: Literal["influence", "leave_one_out"] = "influence"
     pool: str = ""
     pairs: str = ""
-    least_rows: int = 0
+    least_rows: Count = 0
 
     def __post_init__(self) -> None:
         require_local(self.reference)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmalign.core.errors import MmalignError
 from mmalign.core.protocols import Reward, SetReward
-from mmalign.core.types import Audio, Prompt, Rollout, Scores
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards._cache import identity
 from mmalign.run.build import build_one_reward
@@ -16,6 +17,7 @@ from tests.rewards.test_through import GENERATOR
 NAMES = rewards.names()
 SETS = ("frechet", "mmd", "vendi", "fad", "kad")
 UNINSTALLED = ("aesthetics",)  # its package is optional; see test_sound_rules.py
+SLOW = ("through", "yes_no")  # a generator or a judge of its own, tried on texts in their own files
 TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
@@ -80,7 +82,7 @@ def value_of(reward, rollout):
 def judged(reward):
     """Six outputs of a kind that it judges."""
     if type(reward).__name__.lower() in UNINSTALLED or not reward.modalities & {"image", "audio"}:
-        pytest.skip("judges texts only, or needs a package of its own")
+        pytest.skip("judges texts only (see below), or needs a package of its own")
     return scenes() if "image" in reward.modalities else tones(6, seconds=0.7)
 
 
@@ -169,6 +171,50 @@ def test_guarded_calls_hold_for_all(name, make):
     reward = make(name)
     found = Guarded(name, reward)(judged(reward))
     assert isinstance(found, Scores) and found.valid.all()
+
+
+# texts -------------------------------------------------------------------------------------------------------------
+
+OUTPUTS = ["<answer>5</answer>", "B", "a red circle", "", "[1, 2, 30, 40]", "two blue squares two blue squares"]
+FACTS = {
+    "answer": "B",
+    "references": ["a red circle", "one red circle"],
+    "options": ["a", "b", "c"],
+    "boxes": [[1.0, 2.0, 30.0, 40.0]],
+    "size": [64, 64],
+    "calls": [{"name": "f", "parameters": {"x": 1}}],
+    "instructions": [],
+    "constraints": [],
+    "ground_truth": [{"name": "f", "parameters": {"x": 1}}],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*SETS, *UNINSTALLED, *SLOW)])
+def test_texts_are_scored_with_every_row_accounted_for(name, make):
+    """A value exactly where a status carries one, within the range; the same alone and in another order."""
+    reward = make(name)
+    if "text" not in reward.modalities or getattr(reward, "isolated", False):
+        pytest.skip("judges no texts, or in a process of its own")
+    facts = {**FACTS, **{c: FACTS.get(c, FACTS["references"]) for c in getattr(reward, "needs", ())}}
+    media = {"image": torch.full((3, 64, 64), 0.5)}
+    prompts = [Prompt(f"q{i // 2}", media, facts) for i in range(6)]
+    rollout = Rollout(prompts, list(OUTPUTS), torch.arange(6) // 2)
+    try:
+        found = Guarded(name, reward, failed_share=1.0)(rollout)
+    except MmalignError as error:
+        pytest.skip(f"asks for other facts: {error}")
+    low, high = reward.range
+    carries = found.valid
+    assert torch.equal(found.value.isfinite(), carries)
+    assert (found.value[carries] >= low - 1e-4).all() and (found.value[carries] <= high + 1e-4).all()
+    assert (found.value[found.status == Status.PARSE_FAIL] == low).all()
+    for row in (~carries).nonzero().flatten().tolist():
+        assert found.status[row] == Status.NOT_APPLICABLE or found.info[row], "a failure without its reason"
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    if not getattr(reward, "whole", False):
+        turned = Guarded(name, reward, failed_share=1.0)(rollout[order])
+        assert torch.equal(turned.status, found.status[order])
+        assert torch.allclose(turned.value, found.value[order], atol=1e-5, equal_nan=True)
 
 
 # the small ones ----------------------------------------------------------------------------------------------------

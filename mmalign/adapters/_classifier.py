@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmalign.adapters._language import open_language_model
-from mmalign.adapters._loading import check_safetensors
 from mmalign.adapters._score_heads import HeadOptions, LinearHead, fresh_head
 from mmalign.core.errors import CheckpointError
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_safetensors, read_json
+from mmalign.loading.networks import open_network, open_speaker
+from mmalign.loading.texts import open_config
 
 FACTS = "reward_model.json"  # beside the weights: what head it is
 
@@ -35,21 +37,17 @@ def open_classifier(
     Raises:
         CheckpointError: nothing that can be made a classifier, one with several labels, or weights that are missing.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: no model could be built from it: {error}") from error
+    config = open_config(folder)
     saved = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     if saved and config.num_labels != 1:
         raise CheckpointError(f"{folder}: a classifier with {config.num_labels} labels; a reward model has one.")
     config.num_labels = 1
-    with _quiet(head.seed):
-        model = _opened(folder, config, dtype, attention, saved)
-    model.requires_grad_(False).eval()
-    place, last = _last_layer(model, folder)
-    own = fresh_head(head, last.in_features, last.bias is not None)
+    with loading():  # what it makes of modules has storage only where nobody else builds
+        with _drawing(head.seed):
+            model = _opened(folder, config, dtype, attention, saved)
+        model.requires_grad_(False).eval()
+        place, last = _last_layer(model, folder)
+        own = fresh_head(head, last.in_features, last.bias is not None)
     found = _tensors(folder, place) if saved else {}
     if found:
         _fill(own, found, folder)
@@ -66,12 +64,7 @@ def sees(config: Any) -> bool:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What `write_facts` wrote into the folder; {} if it did not."""
-    try:
-        return json.loads((folder / FACTS).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / FACTS}: cannot be read ({error}); copy the folder again.") from error
+    return read_json(folder / FACTS, "copy the folder again") if (folder / FACTS).exists() else {}
 
 
 def write_facts(folder: Path, head: HeadOptions, **more: Any) -> None:
@@ -104,30 +97,15 @@ def _opened(folder: Path, config: Any, dtype: torch.dtype, attention: str | None
     if type(config) not in known and not saved:
         return _grafted(kind, folder, config, dtype, attention)
     more = {"attn_implementation": attention} if attention else {}
-    try:
-        model, report = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **more,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError) as error:
-        raise CheckpointError(f"{folder}: no {kind.__name__} could be built from it: {error}") from error
-    inside = f"{model.base_model_prefix}."
-    lost = sorted(name for name in report["missing_keys"] if name.startswith(inside) and ".pooler." not in name)
-    if lost:
-        raise CheckpointError(f"{folder}: {len(lost)} weights of its backbone are missing, the first is '{lost[0]}'.")
-    return model
+    # What is not the backbone is the head, which is made or read apart; no head here reads a pooler.
+    beside = (rf"^(?!{kind.base_model_prefix}\.)", r"\.pooler\.")
+    return open_network(folder, kind, dtype, spare=beside, heads=True, config=config, **more)
 
 
 def _grafted(kind: Any, folder: Path, config: Any, dtype: torch.dtype, attention: str | None) -> Any:
     """A classifier of `kind` around the backbone of the language model in `folder`."""
     auto = "AutoModelForImageTextToText" if sees(config) else "AutoModelForCausalLM"
-    speaker = open_language_model(folder, dtype, attention, auto)
+    speaker = open_speaker(folder, dtype, auto, attention)
     with torch.device("meta"):
         model = kind(config)
     setattr(model, model.base_model_prefix, speaker.base_model)
@@ -174,15 +152,8 @@ def _fill(head: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
 
 
 @contextmanager
-def _quiet(seed: int) -> Iterator[None]:
-    """transformers does not report the fresh head that is replaced anyway, nor draws it from the global stream."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        logging.set_verbosity(level)
+def _drawing(seed: int) -> Iterator[None]:
+    """The fresh head, which is replaced anyway, is not drawn from the global stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from mmalign.adapters._start import Start
 from mmalign.core.errors import CheckpointError
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_component
 
 
 class FullWeights:
@@ -39,12 +41,11 @@ class FullWeights:
 
     def save(self, directory: Path) -> None:
         """Write `directory/<component>`, which the network class's own `from_pretrained` reads."""
-        self._network.save_pretrained(directory / self._component, safe_serialization=True)
+        with loading():  # without a bar
+            self._network.save_pretrained(directory / self._component, safe_serialization=True)
 
     def restore(self, directory: Path) -> None:
         """Load what `save` wrote; raises CheckpointError on any missing, foreign or misshapen tensor."""
-        from mmalign.adapters._loading import check_component
-
         folder = directory / self._component
         check_component(folder)
         state = self._read(folder)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from mmalign.adapters._conditions import Conditions
 from mmalign.adapters._decode import LatentImages
-from mmalign.adapters._loading import modules, open_pipeline
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, default_device, image_size, input_dtype, torch_dtype
 from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.protocols import Condition
+from mmalign.loading.pipelines import Origin, modules, open_pipeline
 
 ENCODERS = (
     "text_encoder",
@@ -144,12 +144,11 @@ def opened(adapter: Family, component: str, *, absent: Collection[str] = (), opt
     dtypes |= {"default": torch_dtype(adapter.dtype), component: input_dtype(adapter.train, adapter.dtype)}
     return open_pipeline(
         adapter.pipeline_name,
-        adapter.model,
+        Origin(adapter.model, adapter.revision, adapter.variant),
         dtypes,
-        revision=adapter.revision,
-        variant=adapter.variant,
         absent=absent,
         optional=optional,
+        fitting=_fitting,
     )
 
 
@@ -218,3 +217,11 @@ def decode(self: Family, x: Tensor) -> Any:
 def latents(self: Family, output: Any) -> Tensor:
     """The mode of the autoencoder's latents (B, *latent) for images (B, 3, H, W) in [0, 1] or `Audio`."""
     return self.loaded.autoencoder.latents(output)
+
+
+def _fitting(pipeline: str) -> str:
+    """Which adapter drives `pipeline`, read from the adapters themselves."""
+    from mmalign.adapters import adapters
+
+    fits = [name for name in adapters.names() if getattr(adapters.get(name), "pipeline_name", None) == pipeline]
+    return f" Use adapter '{fits[0]}'." if fits else ""

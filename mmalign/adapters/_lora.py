@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from mmalign.core.errors import CheckpointError, ConfigError, did_you_mean
 from mmalign.core.options import AtLeastOne, Count, Positive, ShareBelowOne
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_safetensors
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -26,7 +28,8 @@ WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 class LoRA:
     """`rank` ≥ 1; `alpha` the numerator of the scale; `target_modules` name endings, None for the family's own choice.
 
-    `dropout` in [0, 1) acts in training mode only; `seed` draws the first matrix.
+    `dropout` must be 0: sampling, replay and reference compute one thing, so nothing of it may be drawn anew. `seed`
+    draws the first matrix.
     """
 
     rank: AtLeastOne = 32
@@ -41,8 +44,11 @@ class LoRA:
         faults = []
         if self.rank < 1:
             faults.append(f"rank: {self.rank} is not a positive number.")
-        if not 0 <= self.dropout < 1:
-            faults.append(f"dropout: {self.dropout} is not in [0, 1).")
+        if self.dropout != 0:
+            faults.append(
+                f"dropout: {self.dropout:g}, but what a policy says of one output must be the same each time it is "
+                "asked (ratio 1 before the first update); set it to 0, and weight_decay or beta against overfitting."
+            )
         if self.target_modules == []:
             faults.append("target_modules: is empty; leave it out for the family's own choice.")
         if faults:
@@ -88,8 +94,6 @@ class LoRAWeights:
         """Load what `save` wrote (or any diffusers LoRA of the same shape); raises CheckpointError on any mismatch."""
         from peft import set_peft_model_state_dict
 
-        from mmalign.adapters._loading import check_safetensors
-
         file = directory / WEIGHTS_FILE
         if not file.exists():
             raise CheckpointError(f"{file}: no such file; a folder written by save() of a LoRA run is needed.")
@@ -106,8 +110,6 @@ class LoRAWeights:
 
 def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
     """Add a fresh LoRA to the modules whose names end in `targets`, trained in float32; `more` goes to its config."""
-    from peft import LoraConfig, inject_adapter_in_model
-
     unknown = [
         t for t in targets if not any(name == t or name.endswith(f".{t}") for name, _ in network.named_modules())
     ]
@@ -117,12 +119,13 @@ def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
             f"lora.target_modules: {', '.join(unknown)} names no module of {type(network).__name__}."
             f"{did_you_mean(unknown[0], linear)} Its linear layers end in: {', '.join(linear)}."
         )
-    with torch.random.fork_rng(devices=[]):
+    with loading(), torch.random.fork_rng(devices=[]):
+        from peft import LoraConfig, inject_adapter_in_model
+
         torch.manual_seed(lora.seed)
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,  # type: ignore[arg-type]
-            lora_dropout=lora.dropout,
             init_lora_weights="gaussian",
             target_modules=targets,
             **more,

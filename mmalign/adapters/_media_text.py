@@ -17,7 +17,6 @@ from torch import Tensor
 from mmalign.adapters import _spoken
 from mmalign.adapters._decoder import Prefix, Steps, check_room, continued
 from mmalign.adapters._decoder import positions as steps_of
-from mmalign.adapters._language import open_processor
 from mmalign.adapters._looking import Batch, Looking, batch_of
 from mmalign.adapters._options import mixed_precision
 from mmalign.adapters._peft import language_layers
@@ -26,6 +25,7 @@ from mmalign.adapters._texts import Chat, Texts, stop_tokens
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Prompt
+from mmalign.loading.texts import open_processor
 
 PLACES = ("image", "video", "audio")
 

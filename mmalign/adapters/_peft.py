@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +13,9 @@ from torch import Tensor, nn
 from mmalign.adapters._lora import LoRA, attach, check_fit
 from mmalign.adapters._start import Start
 from mmalign.core.errors import CheckpointError
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_safetensors, read_json
+from mmalign.loading.texts import open_peft_config
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
@@ -111,10 +113,7 @@ def language_layers(model: Any) -> tuple[str, ...]:
 
 def base_of(folder: Path) -> str:
     """The model that the adapter in `folder` says it belongs to; CheckpointError if it does not say."""
-    try:
-        base = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: cannot be read ({error}); copy the folder again.") from error
+    base = read_json(folder / CONFIG_FILE, "copy the folder again").get("base_model_name_or_path")
     if not base:
         raise CheckpointError(f"{folder / CONFIG_FILE}: names no base_model_name_or_path; write the base model there.")
     return str(base)
@@ -122,21 +121,19 @@ def base_of(folder: Path) -> str:
 
 def _attach_like(network: Any, folder: Path) -> None:
     """Add an adapter of the kind that `folder` describes, with weights yet to be read."""
-    from peft import PeftConfig, inject_adapter_in_model
-
     _weights(folder)
+    config = open_peft_config(folder)
     try:
-        config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = False
-        with torch.random.fork_rng(devices=[]):
+        with loading(), torch.random.fork_rng(devices=[]):
+            from peft import inject_adapter_in_model
+
             inject_adapter_in_model(config, network)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: does not fit {type(network).__name__}: {error}") from error
 
 
 def _weights(folder: Path) -> Path:
-    from mmalign.adapters._loading import check_safetensors
-
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).exists():
             raise CheckpointError(f"{folder / name}: no such file; a folder saved by peft or by a LoRA run is needed.")

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmalign.adapters._language import PATTERNS, _downloaded
-from mmalign.adapters._loading import model_folder
 from mmalign.adapters._texts import Texts
 from mmalign.core.errors import CheckpointError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Prompt
+from mmalign.loading.folders import READER, downloaded, model_folder
+from mmalign.loading.texts import open_config
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
 
         if not isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
             raise CheckpointError(f"{model} is not on this machine")
-    light = [pattern for pattern in PATTERNS if "safetensors" not in pattern]
     wanted, advice = "a model folder (with config.json)", "save_pretrained(folder) of transformers makes one."
-    folder = model_folder(model, wanted, advice, lambda: _downloaded(model, revision, light, local=not fetch))
+    folder = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER, local=not fetch))
     if not (folder / "config.json").exists():
         raise CheckpointError(f"{folder / 'config.json'}: missing")
     return folder
@@ -63,13 +62,7 @@ def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
 
 def context_in(folder: Path) -> int | None:
     """Tokens that the model of `folder` takes at most, by its config."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: its config cannot be read: {error}") from error
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    return getattr(open_config(folder).get_text_config(), "max_position_embeddings", None)
 
 
 def refuse_markers(prompt: Prompt, processor: Any, kind: str, chat: bool) -> None:

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._head import Network
-from mmalign.adapters._language import adapter_folder
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, default_device, mixed_precision
 from mmalign.adapters._peft import PeftWeights
 from mmalign.adapters._texts import Texts
 from mmalign.adapters._weights import Weights
 from mmalign.core.errors import ConfigError
+from mmalign.loading.folders import peft_folder
+from mmalign.loading.networks import open_network
 
 
 class Speaker(Protocol):
@@ -46,13 +47,8 @@ class Speaker(Protocol):
 
 def check_lora(adapter: Speaker) -> None:
     """Raise ConfigError where the LoRA options cannot be had together."""
-    faults = []
     if adapter.start_lora and adapter.train != "lora":
-        faults.append("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
-    if adapter.lora.dropout:
-        faults.append("lora.dropout: log-probs of one text must agree each time they are asked for; set it to 0.")
-    if faults:
-        raise ConfigError(faults)
+        raise ConfigError("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
 
 
 def place(adapter: Speaker, model: Any, targets: Sequence[str], written: Any) -> None:
@@ -78,14 +74,13 @@ def _trained(adapter: Speaker, model: Any, targets: Sequence[str]) -> Weights:
         return FrozenWeights()
     if adapter.train == "full":
         return FullWeights(model, "", lambda folder: _weights_of(type(model), folder))
-    start = adapter_folder(adapter.start_lora) if adapter.start_lora else None
+    start = peft_folder(adapter.start_lora) if adapter.start_lora else None
     return PeftWeights(model, adapter.lora, targets, start=start, base=adapter.model, task="CAUSAL_LM")
 
 
 def _weights_of(kind: Any, folder: Path) -> dict[str, Tensor]:
     """The named weights of a saved model as its class reads them (file names may differ from those in memory)."""
-    model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return {name: p.detach() for name, p in model.named_parameters()}
+    return {name: p.detach() for name, p in open_network(folder, kind).named_parameters()}
 
 
 def accepted(forward: Callable[..., Any]) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from torch import nn
 from mmalign.adapters import _media_text, _spoken
 from mmalign.adapters._head import Network
 from mmalign.adapters._hearing import SOUNDS, around_sounds
-from mmalign.adapters._language import language_folder, open_language_model, open_processor
 from mmalign.adapters._looking import Looking
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, check_counts, default_device, input_dtype, not_loaded
@@ -22,6 +20,10 @@ from mmalign.adapters._texts import Chat, Texts
 from mmalign.adapters._weights import Weights
 from mmalign.core.options import AtLeastOne
 from mmalign.core.types import Modality
+from mmalign.loading.files import read_json
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_speaker
+from mmalign.loading.texts import open_processor
 
 
 @dataclass
@@ -108,8 +110,9 @@ class AudioText:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         self.device = default_device(self.device)
-        folder = language_folder(self.model, self.revision)
-        model = open_language_model(folder, input_dtype(self.train, self.dtype), self.attention, model_class(folder))
+        folder = network_folder(self.model, self.revision)
+        dtype = input_dtype(self.train, self.dtype)
+        model = open_speaker(folder, dtype, model_class(folder), self.attention)
         processor = open_processor(folder, *self.part)
         looking = self.look(processor, around_sounds(processor))
         _media_text.place(self, model, looking)
@@ -131,7 +134,7 @@ class AudioText:
 
 def model_class(folder: Path) -> str:
     """The class of transformers that answers in text; Qwen2.5-Omni's checkpoints hold a voice besides."""
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type", "")
+    kind = str(read_json(folder / "config.json", "a model folder has it").get("model_type", ""))
     omni = kind.startswith("qwen2_5_omni")
     return "Qwen2_5OmniThinkerForConditionalGeneration" if omni else "AutoModelForMultimodalLM"
 

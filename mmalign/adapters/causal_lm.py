@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mmalign.adapters import _spoken
 from mmalign.adapters._decoder import Steps, check_room, continued, forward_prompts, whole
 from mmalign.adapters._head import Network
-from mmalign.adapters._language import language_folder, open_language_model, open_tokenizer
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
     Dtype,
@@ -33,6 +32,9 @@ from mmalign.adapters._weights import Weights
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Prompt
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_speaker
+from mmalign.loading.texts import open_tokenizer
 
 
 @dataclass
@@ -107,8 +109,8 @@ class CausalLM:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         self.device = default_device(self.device)
-        folder = language_folder(self.model, self.revision)
-        model = open_language_model(folder, input_dtype(self.train, self.dtype), self.attention)
+        folder = network_folder(self.model, self.revision)
+        model = open_speaker(folder, input_dtype(self.train, self.dtype), attention=self.attention)
         tokenizer = open_tokenizer(folder)
         ends = (model.config.get_text_config(), model.generation_config)
         self.texts = self._texts(tokenizer, stop_tokens(tokenizer, *ends, more=self.stop))

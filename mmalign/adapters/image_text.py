@@ -11,7 +11,6 @@ from torch import nn
 
 from mmalign.adapters import _media_text, _spoken
 from mmalign.adapters._head import Network
-from mmalign.adapters._language import language_folder, open_language_model, open_processor
 from mmalign.adapters._looking import Looking, surroundings
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, check_counts, default_device, input_dtype, not_loaded
@@ -19,6 +18,9 @@ from mmalign.adapters._texts import Chat, Texts
 from mmalign.adapters._weights import Weights
 from mmalign.core.options import AtLeastOne
 from mmalign.core.types import Modality
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_speaker
+from mmalign.loading.texts import open_processor
 
 
 @dataclass
@@ -105,9 +107,9 @@ class ImageText:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         self.device = default_device(self.device)
-        folder = language_folder(self.model, self.revision)
+        folder = network_folder(self.model, self.revision)
         dtype = input_dtype(self.train, self.dtype)
-        model = open_language_model(folder, dtype, self.attention, "AutoModelForImageTextToText")
+        model = open_speaker(folder, dtype, "AutoModelForImageTextToText", self.attention)
         processor = open_processor(folder)
         looking = self.look(processor, surroundings(model.config, processor.tokenizer))
         _media_text.place(self, model, looking)

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from mmalign.adapters._delays import Delays
 from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
-from mmalign.adapters._language import language_folder, open_language_model, open_tokenizer
 from mmalign.adapters._latent_sounds import checked_sound
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
@@ -45,6 +44,9 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Modality, Prompt
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_speaker
+from mmalign.loading.texts import open_tokenizer
 
 
 @dataclass
@@ -94,8 +96,6 @@ class MusicGen:
         faults = []
         if self.guidance_scale < 1:
             faults.append(f"guidance_scale: {self.guidance_scale:g} is below 1, which is none.")
-        if self.lora.dropout:
-            faults.append("lora.dropout: log-probs of one sound must agree each time they are asked for; set it to 0.")
         if faults:
             raise ConfigError(faults)
         self._kept = OrderedDict[str, Inputs]()
@@ -135,8 +135,8 @@ class MusicGen:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         self.device = default_device(self.device)
-        folder = language_folder(self.model, self.revision)
-        model = open_language_model(folder, torch.float32, self.attention, "MusicgenForConditionalGeneration")
+        folder = network_folder(self.model, self.revision)
+        model = open_speaker(folder, torch.float32, "MusicgenForConditionalGeneration", self.attention)
         model.decoder.to(input_dtype(self.train, self.dtype))
         model.text_encoder.to(torch_dtype(self.dtype))
         self.tokenizer = open_tokenizer(folder)

@@ -18,7 +18,6 @@ from mmalign.adapters._classifier import open_classifier, read_facts, sees, writ
 from mmalign.adapters._frozen import FrozenWeights
 from mmalign.adapters._full import FullWeights
 from mmalign.adapters._judged import Judged, Pictured, Written
-from mmalign.adapters._language import adapter_folder, language_folder, open_processor, open_tokenizer
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, default_device, mixed_precision, not_loaded, torch_dtype
 from mmalign.adapters._peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings
@@ -31,6 +30,8 @@ from mmalign.core.files import local_path
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Prompt
+from mmalign.loading.folders import network_folder, peft_folder
+from mmalign.loading.texts import open_processor, open_tokenizer
 
 RECALLED = ("head", "judges", "chat", "system", "chat_options")  # what a saved reward model knows of itself
 
@@ -83,8 +84,6 @@ class RewardModel:
     written: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.lora.dropout:
-            raise ConfigError("lora.dropout: the score of one text must be the same each time; set it to 0.")
         if (folder := local_path(self.model)) is not None and folder.is_dir():
             self._recall(read_facts(newest(folder)))
 
@@ -150,13 +149,13 @@ class RewardModel:
         """Of the model, and of the LoRA on it if `model` names one."""
         local = local_path(self.model)
         if local is None or not local.is_dir():
-            return language_folder(self.model, self.revision), None
+            return network_folder(self.model, self.revision), None
         folder = newest(local)
         if not (folder / CONFIG_FILE).exists():
-            return language_folder(str(folder)), None
+            return network_folder(str(folder)), None
         if self.train == "full":
             raise ConfigError(f"model: {folder} is a LoRA, which train: full would not keep; set train: lora or head.")
-        return language_folder(base_of(folder)), adapter_folder(str(folder))
+        return network_folder(base_of(folder)), peft_folder(str(folder))
 
     def _trained(self, model: Any, place: str, lora: Path | None) -> Weights:
         if lora is None and self.train == "frozen":

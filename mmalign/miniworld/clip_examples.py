@@ -94,8 +94,10 @@ def make_examples(rebuilt: int, seed: int, patch: int, autoencoder: Path) -> Exa
     """Examples of which ``rebuilt`` pictures have been through the autoencoder."""
     from diffusers import AutoencoderKL
 
+    from mmalign.loading.networks import open_network
+
     plain, requests, scenes = draw_pictures(rebuilt, 500_000 + seed)
-    looks = distort(plain.astype(np.float32) / 255, AutoencoderKL.from_pretrained(autoencoder), 0.1, seed)
+    looks = distort(plain.astype(np.float32) / 255, open_network(autoencoder, AutoencoderKL), 0.1, seed)
     return Examples(np.round(looks * 255).astype(np.uint8), requests, scenes, patch, np.random.default_rng([6, seed]))
 
 

@@ -19,11 +19,14 @@ def generated_pictures(file: Path, split: str, n: int, seed: int = 0) -> tuple[n
         Images ``(2 n, 3, 64, 64)`` uint8, and the request of each.
     """
     if not file.exists():
-        from diffusers import StableDiffusion3Pipeline
+        import torch
 
+        from mmalign.loading.pipelines import Origin, open_pipeline
         from mmalign.miniworld.train_generator import generate
 
-        pipeline = StableDiffusion3Pipeline.from_pretrained(asset_path("scenes_sd3"))
+        pipeline = open_pipeline(
+            "StableDiffusion3Pipeline", Origin(str(asset_path("scenes_sd3"))), {"default": torch.float32}
+        )
         captions = [request.text for request in distinct_requests(split, n, seed)]
         images = [np.round(generate(pipeline, captions, *setting) * 255).astype(np.uint8) for setting in _SETTINGS]
         file.parent.mkdir(parents=True, exist_ok=True)

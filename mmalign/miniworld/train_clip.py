@@ -109,7 +109,9 @@ def accuracy(
     if autoencoder is not None:
         from diffusers import AutoencoderKL
 
-        images = distort(images, AutoencoderKL.from_pretrained(autoencoder), 0.0, seed)
+        from mmalign.loading.networks import open_network
+
+        images = distort(images, open_network(autoencoder, AutoencoderKL), 0.0, seed)
     rng = np.random.default_rng(seed)
     rows = []
     for request, scene in zip(requests, scenes, strict=True):

@@ -44,6 +44,8 @@ def build_pipeline(autoencoder: Path) -> "StableDiffusion3Pipeline":
         StableDiffusion3Pipeline,
     )
 
+    from mmalign.loading.networks import open_network
+
     silent_encoder, silent_tokenizer = build_silent_encoder(width=160)
     transformer = SD3Transformer2DModel(
         sample_size=8,
@@ -62,7 +64,7 @@ def build_pipeline(autoencoder: Path) -> "StableDiffusion3Pipeline":
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-        vae=AutoencoderKL.from_pretrained(autoencoder),
+        vae=open_network(autoencoder, AutoencoderKL),
         text_encoder=build_text_encoder(width=128, layers=3),
         tokenizer=build_tokenizer(),
         text_encoder_2=build_text_encoder(width=32, layers=2),
@@ -293,12 +295,14 @@ def main(
 ) -> None:
     """Train and save the whole pipeline to the folder ``out``, from ``start`` if there is an earlier one."""
     import torch
-    from diffusers import StableDiffusion3Pipeline
+
+    from mmalign.loading.pipelines import Origin, open_pipeline
 
     torch.manual_seed(seed)
-    pipeline = StableDiffusion3Pipeline.from_pretrained(start) if start else build_pipeline(autoencoder)
+    kind, whole = "StableDiffusion3Pipeline", {"default": torch.float32}
+    pipeline = open_pipeline(kind, Origin(str(start)), whole) if start else build_pipeline(autoencoder)
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
-        part.train()
+        part.train().requires_grad_(True)
     provenance = train(pipeline, out, steps, seed, examples, stop_at)
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))

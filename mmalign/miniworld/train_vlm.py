@@ -127,8 +127,10 @@ def make_examples(rebuilt: int, captions: int, seed: int, runs: Path) -> Example
     """Truth scenes, ``rebuilt`` of them passed through the autoencoder, and two generated pictures a caption."""
     from diffusers import AutoencoderKL
 
+    from mmalign.loading.networks import open_network
+
     plain, requests, scenes = draw_pictures(rebuilt, 500_000 + seed)
-    autoencoder = AutoencoderKL.from_pretrained(asset_path("scenes_sd3") / "vae")
+    autoencoder = open_network(asset_path("scenes_sd3") / "vae", AutoencoderKL)
     looks = np.round(distort(plain.astype(np.float32) / 255, autoencoder, 0.1, seed) * 255).astype(np.uint8)
     made, asked = generated_pictures(runs / "scenes_generated_train.npz", "train", captions)
     read = [read_scene(image / np.float32(255)) for image in made]
@@ -229,10 +231,13 @@ def main(
     import torch
     from transformers import LlavaForConditionalGeneration
 
+    from mmalign.loading.networks import open_network
+
     torch.manual_seed(phase.seed)
     processor = build_processor()
     earlier = json.loads((start / "provenance.json").read_text(encoding="utf-8")) if start else None
-    model = (LlavaForConditionalGeneration.from_pretrained(start) if start else build_model(processor)).train()
+    model = open_network(start, LlavaForConditionalGeneration) if start else build_model(processor)
+    model.train().requires_grad_(True)
     if clip or not start:
         see_as(model, clip or asset_path("scenes_clip"))
     provenance = train(model, processor, out, runs, phase)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
@@ -81,14 +79,3 @@ def _read_once(file: Path, changed: int, size: int) -> bytes:
     """SHA-256 of a file, read again only when it changes: a cache asks for it at every call of a reward."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
-
-
-def preprocessor_config(name: str, part: str) -> dict[str, Any]:
-    """The `part` ("image_processor", "feature_extractor") of a checkpoint's preprocessing, or a DataError."""
-    from transformers.utils import cached_file
-
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        if found := cached_file(name, file, _raise_exceptions_for_missing_entries=False):
-            config: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))
-            return config.get(part, config)  # type: ignore[no-any-return]
-    raise DataError(f"{name}: no preprocessor_config.json; name the folder or Hub id that has it as `processor`.")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import DataError, MissingExtra
+from mmalign.loading.exclusive import loading
 from mmalign.rewards._pickled import read_pickled, tensors_of
 
 _RENAMED = (  # in this order
@@ -83,9 +84,10 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def as_clap_model(state: Mapping[str, Tensor]) -> Any:
     """A ClapModel with these weights. DataError naming what does not fit."""
-    from transformers import ClapModel
+    with loading():
+        from transformers import ClapModel
 
-    model = ClapModel(_config(state))
+        model = ClapModel(_config(state))
     given = renamed(state)
     wanted = {key for key in model.state_dict() if not _UNUSED.search(key)}
     if odd := sorted(wanted ^ set(given)):
@@ -145,7 +147,8 @@ def packaged(file: Path) -> tuple[Any, Callable[[Tensor], Tensor], Callable[[lis
         DataError: a file that is not its weights.
     """
     try:
-        import laion_clap
+        with loading():
+            import laion_clap
     except (ImportError, OSError):  # OSError: it reads tokenizers from the Hub while it is imported
         what = "backend: laion (in an environment of its own, for it wants numpy below 2)"
         raise MissingExtra(what, "laion") from None
@@ -154,7 +157,8 @@ def packaged(file: Path) -> tuple[Any, Callable[[Tensor], Tensor], Callable[[lis
     if width not in _SIZES:
         raise DataError(f"{file}: patch embeddings {width} wide; laion-clap has {', '.join(map(str, _SIZES))}.")
     fused = any("mel_conv2d" in key for key in state)
-    module = laion_clap.CLAP_Module(enable_fusion=fused, device="cpu", amodel=_SIZES[width], tmodel="roberta")
+    with loading():
+        module = laion_clap.CLAP_Module(enable_fusion=fused, device="cpu", amodel=_SIZES[width], tmodel="roberta")
     # Newer transformers keep position_ids out of the state dict; nothing else may differ.
     report = module.model.load_state_dict({k: v for k, v in state.items() if "position_ids" not in k}, strict=False)
     if odd := [key for key in (*report.missing_keys, *report.unexpected_keys) if "position_ids" not in key]:

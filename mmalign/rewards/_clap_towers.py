@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +29,12 @@ from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio
+from mmalign.loading.exclusive import loaded_once
+from mmalign.loading.folders import network_folder, reader_folder
+from mmalign.loading.networks import open_network
+from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.media.mel import LogMel
-from mmalign.rewards._checkpoint import (
-    Stamp,
-    beside_digest,
-    local_or_hub,
-    preprocessor_config,
-    stamp,
-    weight_files,
-    weights_digest,
-)
+from mmalign.rewards._checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards._clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._placing import settle
@@ -153,7 +149,7 @@ def load_clap(source: ClapSource) -> ClapTowers:
     return _loaded(source, stamp(source.place))
 
 
-@lru_cache(maxsize=8)
+@loaded_once(8)
 def _loaded(source: ClapSource, stamp: Stamp) -> ClapTowers:
     with quiet_random():  # building a model draws its initial weights
         towers = _laion(source) if source.backend == "laion" else _transformers(source)
@@ -162,14 +158,11 @@ def _loaded(source: ClapSource, stamp: Stamp) -> ClapTowers:
 
 
 def _transformers(source: ClapSource) -> ClapTowers:
-    from transformers import ClapModel
-
-    name = str(source.place or source.checkpoint)
-    beside = _beside(source)
-    if source.original:
-        model: Any = as_clap_model(read_original(Path(name)))
+    beside = reader_folder(_beside(source))
+    if source.original and source.place is not None:
+        model: Any = as_clap_model(read_original(source.place))
     else:
-        model = ClapModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        model = open_network(network_folder(source.checkpoint), "ClapModel")
     model.eval()
     config = preprocessor_config(beside, "feature_extractor")
     fused = bool(model.config.audio_config.enable_fusion)
@@ -229,14 +222,12 @@ class _ClapTokens(Tokens):
     probes: Sequence[str] = PROBES
 
 
-@lru_cache(maxsize=8)
+@loaded_once(8)
 def _tokens(source: ClapSource, stamp: Stamp) -> _ClapTokens:
-    from transformers import AutoConfig, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(_beside(source))
+    tokenizer = open_tokenizer(reader_folder(_beside(source)))
     room = _TRAINED_ON
     if not source.original:
-        text = AutoConfig.from_pretrained(str(source.place or source.checkpoint)).text_config
+        text = open_config(reader_folder(source.checkpoint)).text_config
         room = min(text.max_position_embeddings - text.pad_token_id - 1, tokenizer.model_max_length)
 
     def made(texts: list[str]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,15 +28,12 @@ from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
-from mmalign.rewards._checkpoint import (
-    Stamp,
-    beside_digest,
-    local_or_hub,
-    preprocessor_config,
-    stamp,
-    weight_files,
-    weights_digest,
-)
+from mmalign.loading.clip import open_clip_folder, open_clip_model, open_clip_tokenizer
+from mmalign.loading.exclusive import loaded_once
+from mmalign.loading.folders import network_folder, reader_folder
+from mmalign.loading.networks import open_network
+from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
+from mmalign.rewards._checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._open_clip_names import require_known
 from mmalign.rewards._pixels import PixelPreprocess
@@ -157,7 +154,7 @@ def load_towers(source: Source) -> Towers:
     return _loaded(source, stamp(source.folder))
 
 
-@lru_cache(maxsize=8)
+@loaded_once(8)
 def _loaded(source: Source, stamp: Stamp) -> Towers:
     with quiet_random():  # building a model draws its initial weights
         towers = _open_clip(source) if source.reader == "open_clip" else _transformers(source)
@@ -170,26 +167,21 @@ def text_limit(source: Source) -> TextLimit:
     return _tokens(source, stamp(source.folder)).limit
 
 
-@lru_cache(maxsize=8)
+@loaded_once(8)
 def _tokens(source: Source, stamp: Stamp) -> Tokens:
     return _open_clip_tokens(source) if source.reader == "open_clip" else _transformers_tokens(source)
 
 
-def _open_clip_name(source: Source) -> str:
-    return f"local-dir:{source.folder.resolve()}" if source.folder else source.checkpoint or source.model
-
-
 def _open_clip(source: Source) -> Towers:
-    import open_clip
+    from open_clip import get_model_preprocess_cfg
 
     files = weight_files(source.folder)
-    model = open_clip.create_model(
-        _open_clip_name(source), pretrained=source.pretrained or None, require_pretrained=True
-    ).eval()
+    folder = open_clip_folder(source.checkpoint) if source.checkpoint else None
+    model = open_clip_model(folder, source.model, source.pretrained)
     bare = _unprojected(model)
     return Towers(
         module=model,
-        preprocess=PixelPreprocess.of_open_clip(open_clip.get_model_preprocess_cfg(model)),
+        preprocess=PixelPreprocess.of_open_clip(get_model_preprocess_cfg(model)),
         tokenize=_tokens(source, stamp(source.folder)),
         encode_image=model.encode_image,
         encode_text=lambda tokens: model.encode_text(tokens["ids"]),
@@ -201,10 +193,9 @@ def _open_clip(source: Source) -> Towers:
 
 
 def _open_clip_tokens(source: Source) -> Tokens:
-    import open_clip
+    folder = reader_folder(source.checkpoint.removeprefix("hf-hub:")) if source.checkpoint else None
+    tokenizer = open_clip_tokenizer(folder, source.model)
     from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = open_clip.get_tokenizer(_open_clip_name(source))
 
     def count(text: str) -> int:
         if isinstance(tokenizer, SimpleTokenizer):
@@ -242,18 +233,16 @@ def _view(module: Any, **other: Any) -> Any:
 
 
 def _transformers(source: Source) -> Towers:
-    from transformers import AutoModel
-
     folder = source.folder
     files = weight_files(folder)
-    name = str(folder or source.checkpoint)
-    model: Any = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+    name = network_folder(source.checkpoint)
+    model: Any = open_network(name, "AutoModel", heads=True)
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise DataError(f"{name}: a {type(model).__name__} has no image and text features; not a CLIP-family model.")
-    beside = source.processor or name
+    beside = reader_folder(source.processor) if source.processor else name
     return Towers(
         module=model,
-        preprocess=PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), beside),
+        preprocess=PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), str(beside)),
         tokenize=_tokens(source, stamp(source.folder)),
         encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
         encode_text=lambda given: model.get_text_features(**given).pooler_output,
@@ -265,11 +254,8 @@ def _transformers(source: Source) -> Towers:
 
 
 def _transformers_tokens(source: Source) -> Tokens:
-    from transformers import AutoConfig, AutoTokenizer
-
-    name = str(source.folder or source.checkpoint)
-    tokenizer = AutoTokenizer.from_pretrained(source.processor or name)
-    room = AutoConfig.from_pretrained(name).text_config.max_position_embeddings
+    tokenizer = open_tokenizer(reader_folder(source.processor or source.checkpoint))
+    room = open_config(reader_folder(source.checkpoint)).text_config.max_position_embeddings
 
     def made(texts: list[str]) -> dict[str, Tensor]:
         return dict(tokenizer(texts, padding="max_length", truncation=True, max_length=room, return_tensors="pt"))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -27,6 +26,10 @@ from mmalign.core.device import fastest
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Audio, Rollout
+from mmalign.loading.exclusive import loaded_once, loading
+from mmalign.loading.files import read_json
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_network
 from mmalign.rewards._checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
@@ -84,7 +87,7 @@ def _folder(kind: Kind, checkpoint: str) -> Path | None:
     return folder / "vae" if folder is not None and kind == "oobleck" and (folder / "vae").is_dir() else folder
 
 
-@lru_cache(maxsize=8)
+@loaded_once(8)
 def _loaded(kind: Kind, checkpoint: str, stamp: Stamp) -> Codec:
     folder = _folder(kind, checkpoint)
     with quiet_random():
@@ -97,9 +100,7 @@ def _loaded(kind: Kind, checkpoint: str, stamp: Stamp) -> Codec:
 
 
 def _encodec(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
-    from transformers import EncodecModel
-
-    model = EncodecModel.from_pretrained(str(folder or checkpoint), use_safetensors=True, dtype=torch.float32)
+    model = open_network(network_folder(str(folder or checkpoint)), "EncodecModel")
     config = model.config
 
     def encode(sound: Tensor) -> Tensor:
@@ -111,23 +112,21 @@ def _encodec(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tenso
 
 
 def _dac(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
-    from transformers import DacModel
-
-    model = DacModel.from_pretrained(str(folder or checkpoint), use_safetensors=True, dtype=torch.float32)
+    model = open_network(network_folder(str(folder or checkpoint)), "DacModel")
     return model, model.encoder, model.config.sampling_rate, 1, prod(model.config.downsampling_ratios)
 
 
 def _oobleck(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
-    from diffusers import AutoencoderOobleck
-
-    where: dict[str, Any] = {} if folder else {"subfolder": "vae"}
-    config = AutoencoderOobleck.load_config(str(folder or checkpoint), **where)
+    place = folder or network_folder(checkpoint, inside="vae")
+    config = read_json(place / "config.json", "an autoencoder's folder has it")
     if (found := config.get("_class_name")) != "AutoencoderOobleck":
         raise DataError(
             f"{checkpoint}: its autoencoder is {found}, which does not take waveforms. Name `space` instead of "
             "`checkpoint`, and make the reference through the generator: mmalign reference FOLDER --adapter …."
         )
-    vae = AutoencoderOobleck.from_pretrained(str(folder or checkpoint), use_safetensors=True, **where)
+    with loading():
+        from diffusers import AutoencoderOobleck
+    vae = open_network(network_folder(str(place)), AutoencoderOobleck)
     hop = prod(vae.config.downsampling_ratios)
     return vae, lambda x: vae.encode(x).latent_dist.mode(), vae.config.sampling_rate, vae.config.audio_channels, hop
 

@@ -23,6 +23,8 @@ from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Prompt
+from mmalign.loading.exclusive import alone
+from mmalign.loading.files import check_size
 from mmalign.rewards._answer_words import AnswerWords, answer_words
 from mmalign.rewards._checkpoint import beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards._quiet_random import quiet_random
@@ -95,6 +97,8 @@ class Judge:
         if (folder := local_path(self.checkpoint)) is None:
             return "image_text"
         files = [folder / f"{part}_config.json" for part in ("preprocessor", "processor")]
+        for file in files:
+            check_size(file)
         said = " ".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
         if "feature_extractor" in said and "image_processor" not in said:
             return "audio_text"
@@ -103,10 +107,11 @@ class Judge:
     @cached_property
     def model(self) -> Any:
         """The loaded adapter, a `TokenAdapter` of text."""
-        if (found := _LOADED.get(self._key)) is None:
-            with quiet_random():
-                found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
-            _LOADED[self._key] = found
+        with alone():
+            if (found := _LOADED.get(self._key)) is None:
+                with quiet_random():
+                    found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
+                _LOADED[self._key] = found
         if not hasattr(found, "texts"):
             raise CapabilityError("judge.adapter: a judge answers in words; name image_text, audio_text or causal_lm.")
         return found

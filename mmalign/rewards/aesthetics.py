@@ -14,6 +14,7 @@ from torch import Tensor
 from mmalign.core.errors import MissingExtra
 from mmalign.core.files import require_local
 from mmalign.core.types import Rollout, Scores, Status
+from mmalign.loading.exclusive import loading
 from mmalign.rewards._checkpoint import weights_digest
 from mmalign.rewards._quiet_random import quiet_random
 from mmalign.rewards._sound import sounding
@@ -55,7 +56,7 @@ class Aesthetics:
             from audiobox_aesthetics.infer import initialize_predictor
         except (ImportError, OSError):
             raise MissingExtra(f"reward aesthetics (package {_PACKAGE})", "aesthetics") from None
-        with quiet_random():
+        with quiet_random(), loading():
             return initialize_predictor(str(self._file) if self._file else None)
 
     def fingerprint(self) -> str:

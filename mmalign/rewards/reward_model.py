@@ -12,6 +12,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.options import Count, Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.loading.exclusive import alone
 from mmalign.rewards._checkpoint import beside_digest, weights_digest
 
 __all__ = ["RewardModel"]
@@ -90,9 +91,10 @@ class RewardModel:
 
     def prepare(self) -> None:
         """Load the model."""
-        if not self._loaded:
-            self.policy.adapter.load()
-            self._loaded = True
+        with alone():
+            if not self._loaded:
+                self.policy.adapter.load()
+                self._loaded = True
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

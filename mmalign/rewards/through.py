@@ -13,6 +13,7 @@ from mmalign.core.files import local_path
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.loading.exclusive import alone
 from mmalign.rewards._cache import identity
 from mmalign.rewards._checkpoint import beside_digest, weights_digest
 from mmalign.rewards._columns import check_data_of
@@ -116,9 +117,10 @@ class Through:
         self._load()
 
     def _load(self) -> None:
-        if not self._loaded:
-            self.policy.adapter.load()
-            self._loaded = True
+        with alone():
+            if not self._loaded:
+                self.policy.adapter.load()
+                self._loaded = True
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B texts."""

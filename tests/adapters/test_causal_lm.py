@@ -350,7 +350,7 @@ def test_networks_run_without_dropout(lm: Lm) -> None:
     adapter = lm("llama")  # its config says attention_dropout 0.5
     assert adapter.network.model.config.attention_dropout == 0.5
     assert torch.equal(logits(adapter), logits(adapter))
-    with pytest.raises(ConfigError, match=r"lora.dropout: log-probs of one text must agree each time.*set it to 0"):
+    with pytest.raises(ConfigError, match=r"dropout: 0.1, but what a policy says of one output must be"):
         CausalLM("x", lora=LoRA(dropout=0.1))
 
 

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from mmalign.adapters import adapters
-from mmalign.adapters._loading import check_component, checkpoint_folder
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError
 from mmalign.core.files import local_path
+from mmalign.loading.files import check_component
+from mmalign.loading.pipelines import checkpoint_folder
 
 
 @pytest.fixture

@@ -249,8 +249,8 @@ def test_lengths_and_faults(make):
         adapter.tokenize(Audio(torch.zeros(1, 1, 8), 16_000))
     with pytest.raises(DataError, match="row 0: a sound without samples has no codes"):
         adapter.tokenize(Audio(torch.zeros(1, 1, 8), RATE, torch.zeros(1, 8, dtype=torch.bool)))
-    with pytest.raises(ConfigError, match=r"(?s)guidance_scale: 0.5 is below 1.*lora.dropout: log-probs of one sound"):
-        MusicGen("m", guidance_scale=0.5, lora=LoRA(dropout=0.1))
+    with pytest.raises(ConfigError, match=r"guidance_scale: 0.5 is below 1"):
+        MusicGen("m", guidance_scale=0.5)
 
 
 def test_grpo_raises_what_it_is_rewarded_for(make):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.adapters._loading import modules
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Prompt
+from mmalign.loading.pipelines import modules
 from tests.adapters.deterministic import sample
 
 FAMILIES = ["sd", "sd_v", "sdxl", "sd3", "sd3_dynamic"]

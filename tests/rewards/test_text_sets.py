@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards import load_reward
 from mmalign.rewards.encoders import make_encoder
@@ -96,7 +96,8 @@ def test_long_texts_are_cut_and_names_tell_encoders_apart(bert: Path, tmp_path: 
     assert len({make_encoder({**spec, **more}).fingerprint() for more in ({}, {"tokens": 4}, {"prefix": "x"})}) == 3
     with pytest.raises(ConfigError, match=r"encoder.tokens: 0 must be at least 1"):
         make_encoder({**spec, "tokens": 0})
-    with pytest.raises(DataError, match=r"no .safetensors weights in it"):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"no \*.safetensors weights"):
         make_encoder({**spec, "checkpoint": str(tmp_path)}).texts(["a"])
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmalign.loading.networks import open_network
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.tunes.clockwork import FRAME, play_clips_in_step
 from mmalign.miniworld.tunes.listening import bands
@@ -304,7 +305,7 @@ def main(
     from diffusers import AutoencoderSAME
 
     if start:
-        model = AutoencoderSAME.from_pretrained(start, torch_dtype=torch.float32)
+        model = open_network(start, AutoencoderSAME).requires_grad_(True)
         provenance = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     else:
         coder, provenance = train(steps, seed, batch, clips, report_every=200)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmalign.loading.networks import open_network
 from mmalign.media.mel import LogMel
 from mmalign.miniworld.muon import build_optimizers
 from mmalign.miniworld.provenance import save_atomically
@@ -170,7 +171,7 @@ def make_examples(
     """
     from diffusers import AutoencoderSAME
 
-    vae, through = AutoencoderSAME.from_pretrained(autoencoder, torch_dtype=torch.float32), round(n * rebuilt)
+    vae, through = open_network(autoencoder, AutoencoderSAME), round(n * rebuilt)
     generator, mels, requests, tunes = torch.Generator().manual_seed(seed), [], [], []
     for start in range(0, n, 500):
         count, codec = min(500, n - start), start < through
@@ -317,8 +318,8 @@ def main(
     from transformers import ClapModel
 
     torch.manual_seed(seed)
-    model = ClapModel.from_pretrained(start, dtype=torch.float32) if start else build_model()
-    model.train()
+    model = open_network(start, ClapModel) if start else build_model()
+    model.train().requires_grad_(True)
     provenance = train(model, out, autoencoder, steps, seed, clips, lr)
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmalign.loading.networks import open_network
+from mmalign.loading.pipelines import Origin, open_pipeline
 from mmalign.miniworld.muon import build_optimizers
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.train_generator import MovingAverage
@@ -57,7 +59,7 @@ def build_pipeline(autoencoder: Path) -> "StableAudio3Pipeline":
         StableAudio3Pipeline,
     )
 
-    vae = AutoencoderSAME.from_pretrained(autoencoder)
+    vae = open_network(autoencoder, AutoencoderSAME)
     transformer = StableAudio3DiTModel(
         io_channels=vae.config.latent_dim,
         embed_dim=_WIDTH,
@@ -245,22 +247,20 @@ def main(
     start: Path | None = None,
 ) -> None:
     """Train and save the whole pipeline to ``out``, from ``start`` if there is an earlier one for the same latents."""
-    from diffusers import AutoencoderSAME, StableAudio3Pipeline
-
+    kind, whole = "StableAudio3Pipeline", {"default": torch.float32}
     torch.manual_seed(seed)
     if start:
-        vae = AutoencoderSAME.from_pretrained(autoencoder, torch_dtype=torch.float32)
-        pipeline = StableAudio3Pipeline.from_pretrained(start, vae=vae, torch_dtype=torch.float32)
+        pipeline = open_pipeline(kind, Origin(str(start), parts={"vae": autoencoder}), whole)
     else:
         pipeline = build_pipeline(autoencoder)
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder):
-        part.train()
+        part.train().requires_grad_(True)
     provenance = train(pipeline, out, steps, seed, examples, stop_at, lr)
     provenance["autoencoder"] = json.loads((autoencoder / "provenance.json").read_text(encoding="utf-8"))
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     save(pipeline, out, provenance)
-    rounded = StableAudio3Pipeline.from_pretrained(out, torch_dtype=torch.float32)
+    rounded = open_pipeline(kind, Origin(str(out)), whole)
     save(rounded, out, provenance | {"metrics": final_metrics(rounded)})
 
 

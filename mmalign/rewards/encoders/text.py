@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,11 @@ from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.types import Rollout
+from mmalign.loading.exclusive import loaded_once
+from mmalign.loading.files import check_size, read_json
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_network
+from mmalign.loading.texts import open_tokenizer
 from mmalign.rewards._checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._quiet_random import quiet_random
@@ -88,7 +92,7 @@ class TextEncoder:
         if self.pooling != "auto":
             return self.pooling
         said = (local_path(self.checkpoint) or Path("-")) / "1_Pooling" / "config.json"
-        modes = json.loads(said.read_text(encoding="utf-8")) if said.is_file() else {"pooling_mode_mean_tokens": True}
+        modes = read_json(said, "copy it again") if said.is_file() else {"pooling_mode_mean_tokens": True}
         named = [key for key, on in modes.items() if key.startswith("pooling_mode") and on is True]
         if len(named) != 1 or named[0] not in _SENTENCE:
             raise DataError(f"{said}: pools by {', '.join(named) or 'nothing'}; known: {', '.join(_SENTENCE)}.")
@@ -99,21 +103,18 @@ def _refuse_dense(folder: Path) -> None:
     listing = folder / "modules.json"
     if not listing.is_file():
         return
+    check_size(listing)
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in json.loads(listing.read_text())]
     if odd := [kind for kind in kinds if kind not in _PLAIN]:
         raise DataError(f"{folder}: has a module {odd[0]}; only {', '.join(_PLAIN)} are read.")
 
 
-@lru_cache(maxsize=4)
+@loaded_once(4)
 def _loaded(checkpoint: str, pooling: str, prefix: str, tokens: int, stamp: Stamp) -> KeptTexts:
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = local_path(checkpoint)
-    weight_files(folder)  # says what is wrong with a folder without any
-    name = str(folder or checkpoint)
+    folder = network_folder(checkpoint)
     with quiet_random():
-        model: Any = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        model: Any = open_network(folder, "AutoModel", spare=(r"(^|\.)pooler\.",), heads=True)  # no pooler is asked
+        tokenizer = open_tokenizer(folder)
     model = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().requires_grad_(False)
     # Position tables end somewhere (RoBERTa's two before their length).
     longest = min(

@@ -1,0 +1,80 @@
+"""The local folder of a model: as named, or a Hub id's files, downloaded (or found in the Hub's cache)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmalign.core.errors import CheckpointError
+from mmalign.core.files import local_path
+from mmalign.loading.files import check_component, check_folder
+
+_BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # configurations, templates, vocabularies: no pickles, no code
+NETWORK = ("model*.safetensors", "diffusion_pytorch_model*.safetensors", *_BESIDE)
+PEFT = ("adapter_model.safetensors", *_BESIDE)
+READER = _BESIDE  # a tokenizer or processor by itself
+OPEN_CLIP = ("open_clip*.safetensors", *_BESIDE)
+
+
+def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Path]) -> Path:
+    """The existing folder `model`, or what `download()` gives for a Hub id; CheckpointError says what was `wanted`."""
+    if (found := local_path(model)) is not None:
+        if found.is_dir():
+            return found
+        raise CheckpointError(f"{found}: is a file; {wanted} or a Hub id is needed. {advice}")
+    if model.startswith(("/", "./", "../", "~", "assets/")) or model.count("/") > 1:
+        kind = wanted.partition(" (")[0].partition(" ")[2]  # without its article
+        raise CheckpointError(f"{model}: no such folder; give an existing {kind} or a Hub id (owner/name).")
+    try:
+        return download()
+    except Exception as error:  # the Hub client raises many unrelated kinds, all meaning "not to be had"
+        raise CheckpointError(
+            f"{model}: not a local folder, and the Hub did not give it: {error}. "
+            "Check the name and the network, log in where the model is gated, or download it to a folder first."
+        ) from error
+
+
+def network_folder(model: str, revision: str | None = None, inside: str = "") -> Path:
+    """The folder of one network as transformers or diffusers save it, whole; `inside`: the folder within a Hub's.
+
+    Raises:
+        CheckpointError: there is none, a file is missing or damaged, or it needs code of its own.
+    """
+    patterns = [f"{inside}/{pattern}" for pattern in NETWORK] if inside else NETWORK
+    found = model_folder(
+        model,
+        "a model folder (with config.json)",
+        "save_pretrained(folder) of transformers makes one.",
+        lambda: downloaded(model, revision, patterns) / inside,
+    )
+    if not (found / "config.json").exists():
+        lora = (found / "adapter_config.json").exists()
+        hint = "it is a LoRA: set start_lora to it, and model to its base" if lora else "a model folder has it"
+        raise CheckpointError(f"{found / 'config.json'}: missing; {hint}.")
+    check_component(found)
+    return found
+
+
+def reader_folder(model: str, revision: str | None = None) -> Path:
+    """The folder of a tokenizer or processor, which may have no weights; CheckpointError where it needs own code."""
+    advice = "save_pretrained(folder) of transformers makes one."
+    wanted = "a folder (with a tokenizer or processor)"
+    found = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER))
+    check_folder(found)
+    return found
+
+
+def peft_folder(adapter: str, revision: str | None = None) -> Path:
+    """The local folder of a peft adapter."""
+    advice = "save_pretrained(folder) of peft makes one."
+    wanted = "an adapter folder (with adapter_config.json)"
+    found = model_folder(adapter, wanted, advice, lambda: downloaded(adapter, revision, PEFT))
+    check_folder(found)
+    return found
+
+
+def downloaded(name: str, revision: str | None, patterns: Sequence[str], *, local: bool = False) -> Path:
+    """The Hub's files of these patterns, in its cache; with `local`, what is there already."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=local))

@@ -1,0 +1,77 @@
+"""One network of transformers or diffusers from its folder: safetensors, complete, frozen, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmalign.core.errors import CheckpointError
+from mmalign.loading.complete import check_complete
+from mmalign.loading.exclusive import loading
+
+FAULTS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError)  # of the libraries
+
+
+def open_network(
+    folder: Path,
+    kind: Any,
+    dtype: torch.dtype = torch.float32,
+    *,
+    variant: str | None = None,
+    spare: Collection[str] = (),
+    heads: bool = False,
+    **more: Any,
+) -> Any:
+    """The network that `kind.from_pretrained` makes of `folder`, in evaluation mode, without gradient.
+
+    Args:
+        folder: with `config.json` and safetensors; it was looked at by `check_component`.
+        kind: a network class of transformers or diffusers, an Auto class, or the name of one of transformers'.
+        dtype: of the weights.
+        variant: of the weight files ("fp16"), where the folder has them.
+        spare, heads: see `check_complete`.
+        more: options of the class.
+
+    Raises:
+        CheckpointError: no such network could be built, or its weights are not complete.
+    """
+    with loading():
+        import transformers
+
+        kind = getattr(transformers, kind) if isinstance(kind, str) else kind
+        of_diffusers = kind.__module__.startswith("diffusers.")
+        options: dict[str, Any] = {"torch_dtype" if of_diffusers else "dtype": dtype, **more}
+        if not of_diffusers:
+            options["trust_remote_code"] = False
+        if variant and any(f".{variant}" in file.name for file in folder.glob("*.safetensors*")):
+            options["variant"] = variant
+        try:
+            network, report = kind.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except FAULTS as error:
+            raise CheckpointError(f"{folder}: no {_called(kind)} could be built from it: {error}") from error
+        check_complete(folder, network, report, spare, heads)
+        return network.requires_grad_(False).eval()
+
+
+def _called(kind: Any) -> str:
+    known = {"AutoModelForCausalLM": "causal language model", "AutoModel": "model"}
+    name = str(kind.__name__)
+    return known.get(name, f"model of {name}" if name.startswith("Auto") else name)
+
+
+def open_speaker(
+    folder: Path, dtype: torch.dtype, kind: str = "AutoModelForCausalLM", attention: str | None = None
+) -> Any:
+    """The model of `folder` that writes, as transformers' class `kind` makes it; see `open_network`."""
+    more = {"attn_implementation": attention} if attention else {}
+    return open_network(folder, kind, dtype, heads=True, **more)

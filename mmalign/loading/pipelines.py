@@ -1,0 +1,147 @@
+"""A diffusers pipeline from a Hub id, a local folder, or an embedded asset: one path, every component complete."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmalign.core.errors import CheckpointError
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_component, check_folder, read_json
+from mmalign.loading.folders import model_folder
+from mmalign.loading.networks import FAULTS, open_network
+
+_LIBRARIES = ("diffusers", "transformers")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a pipeline comes from.
+
+    `model` is a Hub id or a folder, `revision` and `variant` choose among the Hub's files. `parts` are folders of
+    components that are taken in place of the checkpoint's own, by name.
+    """
+
+    model: str
+    revision: str | None = None
+    variant: str | None = None
+    parts: Mapping[str, Path] = field(default_factory=dict)
+
+
+def open_pipeline(
+    pipeline: str,
+    origin: Origin,
+    dtypes: Mapping[str, torch.dtype],
+    *,
+    absent: Collection[str] = (),
+    optional: Collection[str] = (),
+    fitting: Callable[[str], str] = lambda found: "",
+) -> Any:
+    """Build the diffusers pipeline class named `pipeline`, frozen and in evaluation mode, on the CPU.
+
+    Args:
+        pipeline: the class's name.
+        origin: of its files.
+        dtypes: by component name, and "default".
+        absent: components that are not loaded and become None.
+        optional: components that become None where the checkpoint does not list them.
+        fitting: what to say to who gave a pipeline of another class.
+
+    Raises:
+        CheckpointError: naming the file or component at fault.
+    """
+    with loading():
+        import diffusers
+
+        kind = getattr(diffusers, pipeline)
+    folder = checkpoint_folder(kind, origin.model, origin.revision, origin.variant, absent)
+    listed = check_checkpoint(folder, pipeline, origin.variant, absent, fitting)
+    without = dict.fromkeys({*absent, *(name for name in optional if name not in listed)})
+    if "requires_safety_checker" in inspect.signature(kind.__init__).parameters:
+        without["requires_safety_checker"] = False  # type: ignore[assignment]
+    with loading():
+        kinds = {name: _class_of(folder, *entry) for name, entry in listed.items() if name not in absent}
+        networks = {
+            name: open_network(
+                origin.parts.get(name, folder / name),
+                made,
+                dtypes.get(name, dtypes["default"]),
+                variant=origin.variant,
+            )
+            for name, made in kinds.items()
+            if issubclass(made, torch.nn.Module)
+        }
+        try:
+            pipe = kind.from_pretrained(folder, local_files_only=True, **networks, **without)
+        except FAULTS as error:
+            raise CheckpointError(f"{folder}: {pipeline} could not be built from it: {error}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def modules(pipe: Any) -> dict[str, torch.nn.Module]:
+    """The pipeline's networks by component name."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
+def checkpoint_folder(
+    kind: Any, model: str, revision: str | None = None, variant: str | None = None, absent: Collection[str] = ()
+) -> Path:
+    """The local folder of `model`; a Hub id is downloaded (or found in the Hub cache) first, without `absent` parts."""
+    wanted = "a pipeline folder (with model_index.json)"
+    advice = f"diffusers' {kind.__name__}.from_single_file(...).save_pretrained(folder) makes one."
+    skipped = dict.fromkeys(absent)  # components passed by hand are not downloaded
+
+    def download() -> Path:
+        return Path(kind.download(model, revision=revision, variant=variant, use_safetensors=True, **skipped))
+
+    return model_folder(model, wanted, advice, download)
+
+
+def check_checkpoint(
+    folder: Path,
+    pipeline: str,
+    variant: str | None = None,
+    absent: Collection[str] = (),
+    fitting: Callable[[str], str] = lambda found: "",
+) -> dict[str, tuple[str, str]]:
+    """The (library, class) of each component that `folder` lists.
+
+    CheckpointError unless they are whole and make up a `pipeline`. Of weights only the headers are read; `absent`
+    components are not looked at.
+    """
+    check_folder(folder)
+    index = read_json(folder / "model_index.json", "a pipeline folder has it at its top: give that folder")
+    if (found := index.get("_class_name")) != pipeline:
+        raise CheckpointError(f"{folder}: holds a {found}, this adapter drives {pipeline}.{fitting(str(found))}")
+    listed = {
+        name: (str(entry[0]), str(entry[1]))
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+    }
+    for name in listed:
+        if name not in absent:
+            check_component(folder / name, variant)
+    return listed
+
+
+def _class_of(folder: Path, library: str, name: str) -> Any:
+    """The class of a component, of transformers or diffusers and of nothing else."""
+    from diffusers import pipelines
+    from diffusers.pipelines.pipeline_loading_utils import simple_get_class_obj
+
+    try:
+        # A pipeline's own components stand beside it: diffusers writes its module for the library.
+        if library not in _LIBRARIES and not inspect.ismodule(getattr(pipelines, library, None)):
+            raise AttributeError
+        return simple_get_class_obj(library, name)
+    except (AttributeError, ImportError):
+        raise CheckpointError(
+            f"{folder / 'model_index.json'}: lists {library}.{name}, which {' and '.join(_LIBRARIES)} do not have "
+            "(another release may); code that comes with a checkpoint is never run."
+        ) from None

@@ -26,6 +26,21 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Prediction
 from mmalign.core.types import NoiseLevel
 
+BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+#: Schedulers of diffusers that keep ᾱ and step through DDIM's times.
+BY_KEPT = ("DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler", "PNDMScheduler")
+#: Schedulers of diffusers that keep σ / α of the same betas, at times of their own.
+BY_RATIO = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+)
+
 
 def flow_schedule(
     scheduler: Any,
@@ -73,13 +88,20 @@ def dynamic_shift(scheduler: Any, tokens: int) -> float | None:
 
 
 def ddim_schedule(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
-    """The K + 1 levels of `DDIMScheduler.from_config(scheduler.config)`: its K times, then where it ends.
+    """The K + 1 levels that a diffusion pipeline with this scheduler steps through: its K times, then where it ends.
 
-    The end is its `final_alpha_cumprod` (1 with `set_alpha_to_one`, else ᾱ_0). Each step goes from one level to the
+    Schedulers that keep ᾱ (DDIM, DDPM, PNDM) have `DDIMScheduler`'s levels. Those that keep σ / α (Euler's and
+    DPM-Solver's kin) have their own: α = 1 / sqrt(1 + s²), σ = s α for s = σ / α; what a second-order one visits twice
+    counts once.
+
+    DDIM's end is its `final_alpha_cumprod` (1 with `set_alpha_to_one`, else ᾱ_0). Each step goes from one level to the
     next; DDIMScheduler.step itself goes to `t - T // K`, which is the same for "leading", and for "trailing" where K
     divides T, and misses its own next time by rounding otherwise.
     """
     _check_steps(num_inference_steps)
+    _check_diffusion(scheduler)
+    if type(scheduler).__name__ in BY_RATIO:
+        return _ratio_schedule(scheduler, num_inference_steps, device)
     fresh = _fresh_ddim(scheduler)
     train_steps = fresh.config.num_train_timesteps
     if num_inference_steps > train_steps:
@@ -102,6 +124,7 @@ def ddim_schedule(scheduler: Any, num_inference_steps: int, device: torch.device
 
 def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
     """Training levels at u: time floor(u T) of the T it was trained on."""
+    _check_diffusion(scheduler)
     fresh = _fresh_ddim(scheduler)
     train_steps = fresh.config.num_train_timesteps
     index = (u * train_steps).long().clamp(0, train_steps - 1)
@@ -110,7 +133,11 @@ def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
 
 
 def ddim_prediction(scheduler: Any) -> Prediction:
-    """What the network predicts, from the scheduler's config; CapabilityError for anything but ε and v."""
+    """What the network predicts, from the scheduler's config; CapabilityError for anything but ε and v.
+
+    Also for a scheduler whose levels are not known to be those of its pipeline.
+    """
+    _check_diffusion(scheduler)
     stated = scheduler.config.get("prediction_type", "epsilon")
     known: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}
     if stated not in known:
@@ -165,10 +192,51 @@ def _fresh_flow(scheduler: Any) -> Any:
     return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
 
 
+def _ratio_schedule(scheduler: Any, num_inference_steps: int, device: torch.device | str) -> NoiseLevel:
+    """The levels of a scheduler that keeps σ / α."""
+    train_steps = scheduler.config.num_train_timesteps
+    if num_inference_steps > train_steps:
+        raise ConfigError(
+            f"num_inference_steps: {num_inference_steps} is more than the {train_steps} it was trained on."
+        )
+    fresh = type(scheduler).from_config(scheduler.config)
+    fresh.set_timesteps(num_inference_steps)
+    times, ratio = fresh.timesteps.double(), fresh.sigmas.double()
+    first = torch.ones(len(ratio), dtype=torch.bool)
+    first[1:] = ratio[1:] != ratio[:-1]  # Heun stands at each level twice
+    ratio, times = ratio[first], torch.cat([times, times.new_zeros(len(ratio) - len(times))])[first]
+    if not ratio.isfinite().all() or float(times[0]) >= train_steps:
+        raise ConfigError(
+            f"num_inference_steps: {num_inference_steps} makes no levels with {type(scheduler).__name__} of this "
+            "configuration; use another number."
+        )
+    alpha = (1 + ratio.square()).rsqrt()
+    level = NoiseLevel(times=times.float(), alpha=alpha.float(), sigma=(ratio * alpha).float())
+    return NoiseLevel(times=level.times.to(device), alpha=level.alpha.to(device), sigma=level.sigma.to(device))
+
+
+def _check_diffusion(scheduler: Any) -> None:
+    """CapabilityError unless the scheduler's levels follow from betas, as its network was trained with."""
+    name, known = type(scheduler).__name__, (*BY_KEPT, *BY_RATIO)
+    if name not in known:
+        raise CapabilityError(
+            f"{name}: its noise levels are none of a diffusion by betas that is known here; save the pipeline with one "
+            f"of {', '.join(known)}, if its network was trained with betas."
+        )
+    config = scheduler.config
+    if config.get("use_flow_sigmas"):
+        raise CapabilityError(f"{name}: use_flow_sigmas: a rectified flow, where this family is a diffusion.")
+    if (betas := config.get("beta_schedule", "linear")) not in BETAS and config.get("trained_betas") is None:
+        raise CapabilityError(f"{name}: beta_schedule '{betas}' is not supported; known: {', '.join(BETAS)}.")
+
+
 def _fresh_ddim(scheduler: Any) -> Any:
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler.from_config(scheduler.config)
+    config = scheduler.config
+    # diffusers replaces what another class had by default with DDIM's own default: what holds there holds here.
+    same = {name: config[name] for name in ("set_alpha_to_one", "timestep_spacing", "steps_offset") if name in config}
+    return DDIMScheduler.from_config(config, **same)
 
 
 def _check_steps(count: int) -> None:

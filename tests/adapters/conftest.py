@@ -61,7 +61,9 @@ def pipeline(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
         pipe = DiffusionPipeline.from_pretrained(checkpoint(name), **without_t5)
         pipe.set_progress_bar_config(disable=True)
         if hasattr(pipe, "unet"):
-            pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+            own = pipe.scheduler.config
+            ends = own.get("set_alpha_to_one", True)
+            pipe.scheduler = DDIMScheduler.from_config(own, clip_sample=False, set_alpha_to_one=ends)
         return pipe
 
     return fresh

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,14 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
+    schedulers,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign.adapters._schedule import (
+    BY_KEPT,
+    BY_RATIO,
     ddim_level,
     ddim_prediction,
     ddim_schedule,
@@ -72,9 +77,72 @@ def test_trailing_levels_are_the_steps_ddim_takes(steps):
 
 @pytest.mark.parametrize("steps", [2, 5, 30])
 def test_linspace_levels_are_ddims_times_from_end_to_end(steps):
-    levels = ddim_schedule(EulerDiscreteScheduler(**SD, timestep_spacing="linspace"), steps)
+    levels = ddim_schedule(DDIMScheduler(**SD, timestep_spacing="linspace"), steps)
     assert levels.times[:-1].tolist() == np.linspace(0, 999, steps).round()[::-1].tolist()
     assert (levels.sigma[1:] <= levels.sigma[:-1]).all()
+
+
+SCHEDULERS = sorted(name for name in dir(schedulers) if name.endswith("Scheduler") and hasattr(diffusers, name))
+
+
+def made(name, **options):
+    """A scheduler of diffusers with the options it knows, or None where its class wants others."""
+    kind = getattr(diffusers, name)
+    known = inspect.signature(kind.__init__).parameters
+    try:
+        return kind(**{key: value for key, value in (SD | options).items() if key in known})
+    except (TypeError, ValueError):
+        return None
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_schedule_is_that_of_the_plain_pipeline_or_refused_by_name(name, spacing):
+    if (scheduler := made(name, timestep_spacing=spacing)) is None:
+        pytest.skip(f"{name} is made of other options")
+    if name not in (*BY_KEPT, *BY_RATIO):
+        with pytest.raises(CapabilityError, match=f"{name}: its noise levels are none"):
+            ddim_schedule(scheduler, 4)
+        with pytest.raises(CapabilityError, match=name):
+            ddim_level(scheduler, torch.zeros(1))
+        with pytest.raises(CapabilityError, match=name):
+            ddim_prediction(scheduler)
+        return
+    levels, own = ddim_schedule(scheduler, 5), type(scheduler).from_config(scheduler.config)
+    own.set_timesteps(5)
+    # What a multistep pipeline adds between or twice is the work of its solver, not another level.
+    visited = list(dict.fromkeys(own.timesteps.float().tolist()))
+    if name == "PNDMScheduler":
+        visited = [t for t in visited if t in levels.times.tolist()]
+    assert levels.times[:-1].tolist() == visited and len(visited) == 5
+    table = torch.from_numpy(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
+    kept = np.interp(np.array(visited), np.arange(1000), (((1 - table) / table) ** 0.5).numpy())
+    ratio = (levels.sigma / levels.alpha)[:-1].double().numpy()
+    np.testing.assert_allclose(ratio, kept, rtol=2e-3)
+    if hasattr(own, "sigmas"):
+        found = list(dict.fromkeys(own.sigmas.double().tolist()))
+        np.testing.assert_allclose((levels.sigma / levels.alpha).double().numpy(), found, rtol=1e-5, atol=1e-7)
+    else:
+        end = getattr(own, "final_alpha_cumprod", torch.tensor(1.0))
+        last = int(own.timesteps[-1]) - 1000 // 5
+        wanted = own.alphas_cumprod[last] if last >= 0 else end
+        assert float(levels.alpha[-1].square()) == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_spacings_of_sigmas_are_the_schedulers_own():
+    for option in ("use_karras_sigmas", "use_exponential_sigmas"):
+        scheduler = EulerDiscreteScheduler(**SD, **{option: True})
+        levels = ddim_schedule(scheduler, 6)
+        scheduler.set_timesteps(6)
+        torch.testing.assert_close(levels.sigma / levels.alpha, scheduler.sigmas, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(levels.times[:-1], scheduler.timesteps.float())
+
+
+def test_diffusions_that_are_none_are_refused():
+    with pytest.raises(CapabilityError, match="UniPCMultistepScheduler: use_flow_sigmas: a rectified flow"):
+        ddim_schedule(UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"), 4)
+    with pytest.raises(CapabilityError, match="beta_schedule 'sigmoid' is not supported; known: linear"):
+        ddim_schedule(diffusers.DDPMScheduler(beta_schedule="sigmoid"), 4)
 
 
 def test_zero_terminal_snr_starts_at_pure_noise():

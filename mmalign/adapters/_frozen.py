@@ -7,11 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
+from mmalign.adapters._turns import Turns
 from mmalign.core.errors import CapabilityError
 
 
 class FrozenWeights:
     """The weights as they came; there is nothing to train, to save or to restore."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """None."""

@@ -30,6 +30,7 @@ class FullWeights:
         network.requires_grad_(not only)
         network.get_submodule(only).requires_grad_(True).float()
         self._start = Start(self.trainable())
+        self.turns = self._start.turns
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every parameter that trains, by name."""

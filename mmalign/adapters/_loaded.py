@@ -157,6 +157,7 @@ def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -
     device, network = default_device(adapter.device), getattr(pipe, component)
     weights = make_trainable(adapter.train, pipe, component, adapter.lora, adapter.lora_targets)
     adapter.module = network.to(device)
+    weights.turns.watch(adapter.module)
     if adapter.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     encoders = [part for name, part in modules(pipe).items() if name.startswith(ENCODERS)]

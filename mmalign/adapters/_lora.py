@@ -7,6 +7,8 @@ transformers asks for releases of peft that need not exist.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,17 +18,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mmalign.adapters._turns import Turns
 from mmalign.core.errors import CheckpointError, ConfigError, did_you_mean
 from mmalign.core.options import AtLeastOne, Count, Positive, ShareBelowOne
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+METADATA = "lora_adapter_metadata"  # diffusers' name for the configuration in the file's header
 
 
 @dataclass
 class LoRA:
     """`rank` ≥ 1; `alpha` the numerator of the scale; `target_modules` name endings, None for the family's own choice.
+
+    The scale alpha / rank stands in what is saved: in peft's `adapter_config.json`, for diffusers in the header of the
+    safetensors file only. A program that reads no such header takes alpha = rank: at the default 64 / 32 it adds half
+    of what was learned.
 
     `dropout` must be 0: sampling, replay and reference compute one thing, so nothing of it may be drawn anew. `seed`
     draws the first matrix.
@@ -60,7 +68,7 @@ class LoRAWeights:
 
     def __init__(self, network: Any, component: str, pipeline: Any, lora: LoRA, targets: Sequence[str]) -> None:
         self._network, self._component, self._pipeline = network, component, pipeline
-        self._depth = 0
+        self.turns = Turns()
         attach(network, lora, list(lora.target_modules or targets))
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -69,16 +77,15 @@ class LoRAWeights:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside it the network computes without the LoRA; may be nested."""
-        self._depth += 1
-        if self._depth == 1:
-            enable_adapters(self._network, False)
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                enable_adapters(self._network, True)
+        """Inside it the network computes without the LoRA; may be nested. Other threads wait, see `Turns`."""
+        with self.turns.exclusive() as outermost:
+            if outermost:
+                enable_adapters(self._network, False)
+            try:
+                yield
+            finally:
+                if outermost:
+                    enable_adapters(self._network, True)
 
     def save(self, directory: Path) -> None:
         """Write `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(directory)` reads."""
@@ -100,6 +107,7 @@ class LoRAWeights:
         check_safetensors(file)
         state = _stripped(file, self._component)
         check_fit(file, state, self._state())
+        check_scale(file, _saved_scale(file, self._component), self._network)
         set_peft_model_state_dict(self._network, state, adapter_name="default")
 
     def _state(self) -> dict[str, Tensor]:
@@ -143,6 +151,32 @@ def enable_adapters(network: nn.Module, enabled: bool) -> None:
     for module in network.modules():
         if isinstance(module, BaseTunerLayer):
             module.enable_adapters(enabled)
+
+
+def check_scale(file: Path, saved: float | None, network: Any) -> None:
+    """Raise CheckpointError where a LoRA's matrices were trained at another scale than `network` adds them at.
+
+    `saved` is None where a file of another program does not say.
+    """
+    config = network.peft_config["default"]
+    scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+    if saved is not None and not math.isclose(saved, scale, rel_tol=1e-6):
+        raise CheckpointError(
+            f"{file}: was trained with lora.alpha / rank {saved:g} and this run has {scale:g} (alpha "
+            f"{config.lora_alpha:g}, rank {config.r}), which would make another model of it; set lora.alpha to "
+            f"{saved * config.r:g}."
+        )
+
+
+def _saved_scale(file: Path, component: str) -> float | None:
+    """alpha / rank in the metadata that diffusers writes beside the matrices, if it is there."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        told = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+    alpha, rank = (told.get(f"{component}.{name}") for name in ("lora_alpha", "r"))
+    root = 0.5 if told.get(f"{component}.use_rslora") else 1.0
+    return float(alpha) / float(rank) ** root if alpha and rank else None
 
 
 def _stripped(file: Path, component: str) -> dict[str, Tensor]:

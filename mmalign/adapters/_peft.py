@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmalign.adapters._lora import LoRA, attach, check_fit
+from mmalign.adapters._lora import LoRA, attach, check_fit, check_scale
 from mmalign.adapters._start import Start
 from mmalign.core.errors import CheckpointError
 from mmalign.loading.exclusive import loading
@@ -62,6 +62,7 @@ class PeftWeights:
         if start is not None:
             self.restore(start)
         self._start = Start(self.trainable())
+        self.turns = self._start.turns
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The adapter's matrices by their name in the network, float32."""
@@ -88,6 +89,10 @@ class PeftWeights:
         file = _weights(directory)
         state = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
         check_fit(file, state, self._state())
+        saved = read_json(directory / CONFIG_FILE, "copy the folder again")
+        if saved.get("lora_alpha") and saved.get("r"):
+            root = 0.5 if saved.get("use_rslora") else 1.0
+            check_scale(file, float(saved["lora_alpha"]) / float(saved["r"]) ** root, self._network)
         set_peft_model_state_dict(self._network, state, adapter_name="default")
 
     def _state(self) -> dict[str, Tensor]:

@@ -66,6 +66,7 @@ def place(adapter: Speaker, model: Any, targets: Sequence[str], written: Any) ->
     if adapter.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     adapter.network = adapter.module = Network(model.to(adapter.device)).eval()  # what a LoRA added included
+    adapter.weights.turns.watch(adapter.module)
     adapter.written = written
 
 
@@ -124,7 +125,7 @@ def restore(self: Speaker, directory: Path) -> None:
 
 def logits(self: Speaker, features: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
     """Logits of N steps."""
-    with mixed_precision(features.device, self.dtype):
+    with self.weights.turns.forward(), mixed_precision(features.device, self.dtype):
         return self.network.head(features)
 
 

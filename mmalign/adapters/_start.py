@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from mmalign.adapters._turns import Turns
+
 
 class Start:
     """A frozen copy of `parameters` as they are now."""
@@ -19,23 +21,22 @@ class Start:
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._live = dict(parameters)
         self._frozen = {name: p.detach().cpu().clone() for name, p in self._live.items()}
-        self._depth = 0
+        self.turns = Turns()
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Inside it the parameters hold their starting values; may be nested.
+        """Inside it the parameters hold their starting values; may be nested. Other threads wait, see `Turns`.
 
         Run it to its end before `backward` of a graph built outside it: the graph reads the live weights.
         """
-        self._depth += 1
-        if self._depth == 1:
-            self._swap()
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
+        with self.turns.exclusive() as outermost:
+            if outermost:
                 self._swap()
+            try:
+                yield
+            finally:
+                if outermost:
+                    self._swap()
 
     def _swap(self) -> None:
         for name, parameter in self._live.items():

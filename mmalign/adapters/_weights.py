@@ -14,10 +14,16 @@ from mmalign.adapters._full import FullWeights
 from mmalign.adapters._lora import LoRA, LoRAWeights
 from mmalign.adapters._options import Train
 from mmalign.adapters._peft import PeftWeights
+from mmalign.adapters._turns import Turns
 
 
 class Weights(Protocol):
-    """The trained part of a network: what an optimizer, a reference and a checkpoint need of it."""
+    """The trained part of a network: what an optimizer, a reference and a checkpoint need of it.
+
+    `turns` keeps the threads that compute with it apart from one that stands at the start.
+    """
+
+    turns: Turns
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, float32."""

@@ -154,6 +154,7 @@ class MusicGen:
         if self.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = Singing(model.to(self.device)).eval()
+        self.weights.turns.watch(self.module)
         return self
 
     def reference(self) -> AbstractContextManager[None]:
@@ -200,7 +201,7 @@ class MusicGen:
 
     def logits(self, features: Float[Tensor, "N *branches D"]) -> Float[Tensor, "N K V"]:
         """Logits of N steps, with guidance."""
-        with mixed_precision(features.device, self.dtype):
+        with self.weights.turns.forward(), mixed_precision(features.device, self.dtype):
             said = self.network.heads(features)
         if features.dim() == 2:
             return said

@@ -112,6 +112,7 @@ class RewardModel:
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = ScoringNetwork(model.to(self.device), place).eval()
+        self.weights.turns.watch(self.module)
         return self
 
     def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:

@@ -114,6 +114,7 @@ def _loading(folder: Path, shown: str, base: str) -> tuple[str, str]:
         return "mmalign", f"import mmalign\n\n{call}"
     if (folder / "pytorch_lora_weights.safetensors").exists():
         lines = [f'pipe = DiffusionPipeline.from_pretrained("{base}")', f'pipe.load_lora_weights("{shown}")']
+        lines += _scale_note(folder / "pytorch_lora_weights.safetensors")
         return "diffusers", "\n".join(["from diffusers import DiffusionPipeline", "", *lines])
     if (folder / "adapter_config.json").exists():
         task = _json(folder / "adapter_config.json").get("task_type")
@@ -142,6 +143,25 @@ def _loading(folder: Path, shown: str, base: str) -> tuple[str, str]:
                 f'from transformers import {names[0]}\n\nmodel = {names[0]}.from_pretrained("{shown}")',
             )
     return "", ""
+
+
+def _scale_note(file: Path) -> list[str]:
+    """What to know of a LoRA whose alpha is not its rank, for it stands in the file's header only."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            told = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+    except (OSError, ValueError, SafetensorError):
+        return []
+    found = {name.rpartition(".")[2]: value for name, value in told.items()}
+    alpha, rank = found.get("lora_alpha"), found.get("r")
+    if not alpha or not rank or alpha == rank:
+        return []
+    return [
+        f"# alpha {alpha:g} / rank {rank:g} stands in the file's header: a program that does not read it must be told "
+        f"a strength of {alpha / rank:g}."
+    ]
 
 
 def _own_head(folder: Path) -> bool:

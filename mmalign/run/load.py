@@ -50,7 +50,7 @@ class Trained:
             return self.parts.policy.generate(asked, noise)  # type: ignore[no-any-return]
 
     def start(self) -> AbstractContextManager[None]:
-        """Inside it, `generate` is what the run began with."""
+        """Inside it, `generate` is what the run began with, in this thread; others wait until it is left."""
         return self.parts.policy.reference()  # type: ignore[no-any-return]
 
     def score(self, rollout: Rollout) -> dict[str, Scores]:

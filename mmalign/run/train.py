@@ -208,6 +208,8 @@ def _resume(
         if session.is_main:
             log.warning("%s, so the start is measured again.", lost)
         evaluate_now(parts, prompts, directory.evaluation("before"), session)
+    if getattr(parts.adapter, "train", "") == "lora":
+        parts.adapter.restore(begin / "adapter")  # refuses one of another rank, scale or other modules
     checkpoint.load(begin, session, parts.stateful())
     session.meet()  # nobody reads it any more
     if session.is_main:

@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmalign.adapters import load_adapter
 from mmalign.adapters._lora import WEIGHTS_FILE, LoRA
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample
+from tests.adapters.tiny_stable_audio import write_stable_audio
 
 FAMILIES = ["sd", "sdxl", "sd3"]
 TEXTS = ["a red cube", "two dogs"]
@@ -173,3 +175,18 @@ def test_lora_options_are_checked(make):
         make("sd3", lora={"target_modules": ["to_qq"]})
     only = make("sd3", lora={"rank": 2, "target_modules": ["attn.to_q"]})
     assert all(".attn.to_q." in key for key in only.trainable())
+
+
+@pytest.mark.parametrize("name", ["sd", "stable_audio"])
+def test_a_lora_goes_on_at_the_scale_it_was_trained_at_or_not_at_all(name, make, tmp_path):
+    if name == "sd":
+        first, other = make("sd"), make("sd", lora={"rank": 2, "alpha": 8})
+    else:  # saved in peft's form
+        folder = write_stable_audio(tmp_path / "model")
+        first, other = (
+            load_adapter(name, model=str(folder), device="cpu", lora={"rank": 2, "alpha": alpha}) for alpha in (4, 8)
+        )
+    first.save(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match=r"was trained with lora.alpha / rank 2 and this run has 4 .*alpha to 4"):
+        other.restore(tmp_path / "saved")
+    first.restore(tmp_path / "saved")

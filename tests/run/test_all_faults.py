@@ -53,3 +53,11 @@ def test_a_folder_is_no_package(run_file: RunFile, tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ImportError, match=r"^trainer.tracker: wandb needs the 'track' extra"):
         examine(draft(run_file(), ["trainer.tracker=wandb"]))
+
+
+def test_a_negative_prompt_that_nothing_reads_is_a_fault(run_file: RunFile) -> None:
+    asked = ["adapter.negative_prompt=blurry", "policy.guidance_scale=1"]
+    with pytest.raises(ConfigError, match=r"adapter.negative_prompt: is not read at policy.guidance_scale 1"):
+        examine(draft(run_file(), asked))
+    examine(draft(run_file(), [asked[0], "policy.guidance_scale=4"]))
+    examine(draft(run_file(), [*asked, "policy.eval_guidance_scale=4"]))

@@ -112,3 +112,17 @@ def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults
             f"objective '{file.objective['name']}' follows the reward's gradient, but "
             f"{', '.join(f'rewards.{key}' for key in blind)} has none; use a differentiable reward or grpo."
         )
+
+
+@check
+def negative_prompt(adapter: Any, policy: Any) -> Faults:
+    """A negative prompt that no guidance reads."""
+    usual = {f.name: f.default for f in dataclasses.fields(adapter)} if dataclasses.is_dataclass(adapter) else {}
+    if "negative_prompt" not in usual or adapter.negative_prompt == usual["negative_prompt"]:
+        return
+    scales = [getattr(policy, name, None) for name in ("guidance_scale", "eval_guidance_scale")]
+    if any(scale is not None for scale in scales) and not any(scale is not None and scale > 1 for scale in scales):
+        yield (
+            f"adapter.negative_prompt: is not read at policy.guidance_scale {scales[0]:g}, for at most 1 is no "
+            "guidance; raise it, or remove the negative prompt."
+        )

@@ -35,7 +35,7 @@ def evaluate(
         if as_json:
             typer.echo((done.directory.path / "summary.json").read_text(encoding="utf-8"), nl=False)
         else:
-            print_rows(done.rows)
+            print_rows(done.rows, done.asked)
             typer.echo(f"\nreport         {done.directory.path / 'report.html'}")
         return
     if as_json:
@@ -46,7 +46,7 @@ def evaluate(
         ]
         typer.echo(json.dumps({"rows": rows, "seconds": round(done.evaluation.seconds, 3)}, indent=1))
     else:
-        Console().print(evaluation_table(done.evaluation))
+        Console().print(evaluation_table(done.evaluation, done.asked))
 
 
 def _finite(value: float) -> float | None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.rng import stream_seed
@@ -48,6 +49,14 @@ def warn_of_leaks(training: Sequence[Prompt], held_out: Sequence[Prompt], files:
             *(len(shared), total, _called(held_out), files[1], files[0], shared[0]),
         )
     return len(shared)
+
+
+def shared_with_training(source: Any, questions: Sequence[Any]) -> tuple[int, int]:
+    """How many units of `questions` (prompts or preferences) the source trains on, and how many there are."""
+    items = source.training_items()
+    training = items.prompts() if hasattr(items, "prompts") else list(items)
+    shared, total = overlap(training, [getattr(item, "prompt", item) for item in questions])
+    return len(shared), total
 
 
 def overlap(training: Sequence[Prompt], held_out: Sequence[Prompt]) -> tuple[list[str], int]:

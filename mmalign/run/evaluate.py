@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.config import Draft, RunFile, draft
+from mmalign.core.errors import MmalignError
 from mmalign.core.files import write_folder_beside
 from mmalign.core.signals import interrupting
+from mmalign.data._held_out import shared_with_training
 from mmalign.run.build import Parts, examine
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure
@@ -22,12 +24,14 @@ from mmalign.training import checkpoint
 class Evaluated:
     """What was measured: `rows` (before/after) for a run directory, `evaluation` for the policy as it is now.
 
-    `directory` is where a run directory's comparison was written.
+    `directory` is where a run directory's comparison was written. `asked` says what was measured on: "Held-out
+    prompts", or the file that was named, with how many of its prompts are trained on.
     """
 
     evaluation: Any
     rows: Sequence[Any]
     directory: RunDirectory | None
+    asked: str = "Held-out prompts"
 
 
 def evaluate(
@@ -52,11 +56,12 @@ def evaluate(
         asked = replace(read.file.evaluation, prompts=str(Path(prompts).absolute()))
         read = replace(read, file=replace(read.file, evaluation=asked))
     parts, questions = examine(read, allow, training=False)
+    called = _asked(parts, questions)
     resolved = parts.resolved()  # before loading enters what the checkpoint says
     parts.prepare()
     parts.load()
     if directory is None:
-        return Evaluated(measure(parts, questions), [], None)
+        return Evaluated(measure(parts, questions), [], None, called)
     newest = checkpoint.latest(directory.checkpoints)
     own = not (prompts or changes)
     if not own:
@@ -64,7 +69,18 @@ def evaluate(
     with interrupting(), directory.held():
         if not own:
             directory.start(resolved, fresh=True)
-        return _compare_with_start(parts, newest, directory, questions, own)
+        return replace(_compare_with_start(parts, newest, directory, questions, own), asked=called)
+
+
+def _asked(parts: Parts, questions: Sequence[Any]) -> str:
+    """What the prompts are called: only those that nothing was trained on are held out."""
+    if not (named := parts.file.evaluation.prompts):
+        return "Held-out prompts"
+    try:
+        shared, total = shared_with_training(parts.source, questions)
+    except (MmalignError, OSError) as error:
+        return f"Prompts of {Path(named).name} (what was trained on cannot be read: {error})"
+    return f"Prompts of {Path(named).name}" + (f" ({shared} of {total} are trained on)" if shared else "")
 
 
 def _beside(run: RunDirectory, name: str) -> RunDirectory:

@@ -322,3 +322,20 @@ def test_verdicts(truth: SummaryRow, tone: str, says: str) -> None:
     assert worse == ("bad", worse[1]) and worse[1].startswith("Worse on held-out prompts")
     mixed = [row("up", "trained", 0.3, 0.1), row("down", "trained", -0.3, 0.1), row("t", "verifier", 0, 0.1)]
     assert verdict(mixed)[1].startswith("No change beyond chance")
+
+
+def test_rewards_of_training_are_never_drawn_beside_a_truth_that_was_held_out() -> None:
+    from types import SimpleNamespace
+
+    from mmalign.evaluation.report.curves import _on_one_side
+
+    curves = {"reward/clip": [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)], "eval/clip": [(2.0, 0.5)]}
+    ends = [SimpleNamespace(name=name, before=0.0, after=1.0) for name in ("clip", "truth")]
+    record = SimpleNamespace(curve=lambda name: curves.get(name, []), summary=ends, metrics=[{"step": 3.0}])
+    told, known, where = _on_one_side(record, "clip", "truth")  # type: ignore[arg-type]
+    assert (told, known, where) == ([(0.0, 0.0), (2.0, 0.5), (3.0, 1.0)], [(0.0, 0.0), (3.0, 1.0)], "")
+    record.summary = []
+    curves["reward/truth"] = [(1.0, 0.0), (3.0, 1.0)]
+    assert _on_one_side(record, "clip", "truth")[2] == " (training prompts)"  # type: ignore[arg-type]
+    del curves["reward/truth"]
+    assert _on_one_side(record, "clip", "truth")[1] == []  # type: ignore[arg-type]

@@ -31,9 +31,7 @@ def test_pictures_are_held_to_the_runs_size(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         alike(scenes, items)
     told = str(caught.value).split("\n")
-    assert told[0].endswith(
-        "p.jsonl:2, 'chosen': a picture of 65 x 65 (width x height), but the run makes 64 x 64; resize it."
-    )
+    assert told[0].endswith(":2, 'chosen': a picture of 65 x 65 (width x height), but the run makes 64 x 64.")
     assert "p.jsonl:3, 'chosen': a picture of 64 x 32" in told[1] and len(told) == 2
     scenes.resolution = 65
     with pytest.raises(DataError, match=r"p\.jsonl:1, 'chosen': a picture of 64 x 64 .* the run makes 65 x 65"):

@@ -74,23 +74,32 @@ def against_truth(record: RunRecord) -> list[Against]:
     pairs = []
     for truth in truths[:2]:
         for learned in trained[:3]:
-            told, known = _best_curve(record, learned), _best_curve(record, truth)
+            told, known, where = _on_one_side(record, learned, truth)
             if len(told) >= 2 and len(known) >= 2:
-                one, two = Series(learned, told, "learned"), Series(truth, known, "truth")
+                one, two = Series(learned + where, told, "learned"), Series(truth + where, known, "truth")
                 pairs.append(Against(learned, truth, roles[truth], aligned_chart(one, two), path_chart(one, two)))
     return pairs
 
 
-def _best_curve(record: RunRecord, reward: str) -> list[tuple[float, float]]:
-    """Held-out values with the evaluations before and after as its ends; else the training curve."""
-    held_out = dict(record.curve(f"eval/{reward}"))
-    training = record.curve(f"reward/{reward}")
+Curve = list[tuple[float, float]]
+
+
+def _on_one_side(record: RunRecord, learned: str, truth: str) -> tuple[Curve, Curve, str]:
+    """Both on held-out prompts, or both on training prompts, which their names then say; never one of each."""
+    held_out = _held_out(record, learned), _held_out(record, truth)
+    training = record.curve(f"reward/{learned}"), record.curve(f"reward/{truth}")
+    if min(map(len, held_out)) < 2 <= min(map(len, training)):
+        return *training, " (training prompts)"
+    return *held_out, ""
+
+
+def _held_out(record: RunRecord, reward: str) -> Curve:
+    """The evaluations along the way, with those before and after as ends."""
+    values = dict(record.curve(f"eval/{reward}"))
     row = next((row for row in record.summary if row.name == reward), None)
     if row is not None and row.before == row.before and record.metrics:
-        held_out = {0.0: row.before, **held_out, record.metrics[-1]["step"]: row.after}
-    if len(held_out) < 3 and len(training) > len(held_out):
-        return training
-    return sorted(held_out.items())
+        values = {0.0: row.before, **values, record.metrics[-1]["step"]: row.after}
+    return sorted(values.items())
 
 
 def time_shares(record: RunRecord) -> list[tuple[str, float, float]]:

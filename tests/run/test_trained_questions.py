@@ -1,0 +1,42 @@
+"""What is measured on and also trained on is said: by the table's title, at the start, and in the chart."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mmalign.core.types import Prompt
+from mmalign.data._held_out import shared_with_training
+from mmalign.data.prompts import Prompts
+from mmalign.run.checks.held_out import ready_questions, trained_questions
+from mmalign.run.evaluate import _asked
+
+
+def test_prompts_that_are_trained_on_are_counted_and_not_called_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own.txt").write_text("a cat\na dog\na cow\n")
+    source = Prompts(str(tmp_path / "own.txt"))
+    questions = [Prompt("a dog"), Prompt("a dog"), Prompt("a hen")]
+    assert shared_with_training(source, questions) == (1, 2)
+    file = SimpleNamespace(evaluation=SimpleNamespace(prompts="asked.txt"))
+    parts = SimpleNamespace(file=file, source=source)
+    assert _asked(parts, questions) == "Prompts of asked.txt (1 of 2 are trained on)"  # type: ignore[arg-type]
+    assert _asked(parts, questions[2:]) == "Prompts of asked.txt"  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING, logger="mmalign"):
+        trained_questions(file, source, questions)  # type: ignore[arg-type]
+    assert "1 of the 2 prompts of asked.txt are trained on; they are not held out" in caplog.text
+    file.evaluation.prompts = ""
+    assert _asked(parts, questions) == "Held-out prompts"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("path", "said"), [("own.txt", True), ("assets/prompts/a.txt", False)])
+def test_the_held_out_prompts_of_a_ready_file_beside_own_data_are_said(
+    path: str, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = SimpleNamespace(data={"path": path, "held_out_path": "assets/prompts/b.txt"})
+    ready_questions(file)  # type: ignore[arg-type]
+    assert ("data.held_out_path is still assets/prompts/b.txt, of the ready run file" in caplog.text) == said

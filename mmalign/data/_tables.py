@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mmalign.core.errors import DataError, all_faults, did_you_mean, shown
 from mmalign.core.files import require_local
+from mmalign.core.regular import unreadable, written
 from mmalign.core.texts import half_character, parsed, read_text, text_lines
 
 Row = Mapping[str, Any]
@@ -146,18 +147,31 @@ def _read_csv(path: Path) -> Table:
     except csv.Error as error:
         faults.append(f"{path}:{reader.line_num}: not valid CSV: {error}.")
     refuse(faults)
-    return Table(str(path), rows, list(reader.fieldnames or []), lines)
+    names = list(reader.fieldnames or [])
+    _require_distinct(names, path)
+    return Table(str(path), rows, names, lines)
 
 
 def _read_parquet(path: Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 
+    if why := unreadable(path):
+        raise DataError(f"{written(path)}: {why}.")
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: pyarrow {pyarrow.__version__} cannot read it as parquet: {error}.") from None
-    return Table(str(path), table.to_pylist(), table.column_names)
+        names, rows = table.column_names, table.to_pylist()
+    except Exception as error:  # damaged files raise half a dozen kinds
+        reason = str(error).partition("\n")[0].strip(". ") or type(error).__name__
+        raise DataError(f"{path}: pyarrow {pyarrow.__version__} cannot read it as parquet: {reason}.") from None
+    _require_distinct(names, path)
+    return Table(str(path), rows, names)
+
+
+def _require_distinct(names: Sequence[str], path: Path) -> None:
+    """Of two columns of one name only one would be read, whichever it is."""
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"{path}: several columns are called {', '.join(map(shown, twice))}; rename them.")
 
 
 READERS: dict[str, Callable[[Path], Table]] = {

@@ -91,7 +91,7 @@ class Preferences:
         table = read_table(path, self.relative_to, self.split)
         table.require(self.prompt, self.chosen, self.rejected, *filter(None, self._about.values()))
         first = table.rows[0]
-        kinds = {_media.kind_of(first[c], Path(table.file).parent) for c in (self.chosen, self.rejected)}
+        kinds = {_media.kind_of(first.get(c), Path(table.file).parent) for c in (self.chosen, self.rejected)}
         if self.outputs == "auto" and len(kinds) > 1:
             raise DataError(
                 f"{table.place(0)}: '{self.chosen}' and '{self.rejected}' look like {' and '.join(sorted(kinds))}; "

@@ -304,3 +304,31 @@ def test_a_device_is_no_file_of_prompts(tmp_path: Path) -> None:
     (tmp_path / "p.txt").symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"p\.txt: is not a file \(a device, a pipe or a socket\)"):
         Prompts(str(tmp_path / "p.txt")).training_items()
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "p.csv").write_text("prompt,n,prompt\na,1,b\n")
+    pair = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["prompt", "prompt"])
+    pyarrow.parquet.write_table(pair, tmp_path / "p.parquet")
+    for name in ("p.csv", "p.parquet"):
+        with pytest.raises(DataError, match=r"columns are called 'prompt'; rename them|cannot read it as parquet"):
+            Prompts(str(tmp_path / name)).training_items()
+
+
+def test_a_damaged_parquet_is_refused_in_one_line(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{"prompt": f"text {i}"} for i in range(40)]), tmp_path / "p.parquet"
+    )
+    whole = (tmp_path / "p.parquet").read_bytes()
+    for at in range(0, len(whole), 3):
+        (tmp_path / "p.parquet").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            Prompts(str(tmp_path / "p.parquet")).training_items()
+        except DataError as error:
+            assert "p.parquet" in str(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import random
 import tempfile
 import traceback
@@ -194,19 +195,19 @@ def preferences(rng: random.Random, path: Path) -> None:
 
 def scores(rng: random.Random, path: Path) -> None:
     """Rows to be scored, through a reward of pictures, sounds or texts."""
-    from mmalign.rewards import load_reward
+    from mmalign.rewards import Guarded, load_reward
     from mmalign.run.score import failed, score_rows
 
     reward, output = rng.choice((("sharpness", "a.png"), ("clipping", "b.wav"), ("repetition", "yes")))
     base = {"prompt": "a cat", "output": output}
     rows = read_rows(Path(_written(rng, path, base, list(FIELDS), [".jsonl"])))
-    json.dumps(score_rows(rows, load_reward(reward), path.parent))
+    json.dumps(score_rows(rows, Guarded(reward, load_reward(reward), monitor=True), path.parent))
     failed([])
 
 
 def media(rng: random.Random, path: Path) -> None:
     """A folder of one odd file under any name, scored."""
-    from mmalign.rewards import load_reward
+    from mmalign.rewards import Guarded, load_reward
     from mmalign.run.score import score_rows
 
     path.mkdir()
@@ -222,7 +223,7 @@ def media(rng: random.Random, path: Path) -> None:
     rows = read_rows(path)
     for reward in ("sharpness", "clipping"):
         try:
-            lines = score_rows(rows, load_reward(reward), path)
+            lines = score_rows(rows, Guarded(reward, load_reward(reward), monitor=True), path)
         except MmalignError:
             continue
         assert len(lines) == 1 and lines[0]["status"] in ("ok", "error", "not_applicable", "parse_fail")
@@ -250,6 +251,7 @@ def main() -> None:
     words.add_argument("--first", type=int, default=0)
     asked = words.parse_args()
     ends: Counter[tuple[str, str]] = Counter()
+    logging.getLogger("mmalign").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:
         folder = prepared(Path(name))
         for seed in range(asked.first, asked.first + asked.cases):

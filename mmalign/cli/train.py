@@ -31,6 +31,7 @@ def train(
     from mmalign.cli.listing import find_config
     from mmalign.core.config import draft, dump, is_change
     from mmalign.run.build import examine, notes, training_rows
+    from mmalign.run.launch import is_first
     from mmalign.run.train import refuse_both, resume_point
     from mmalign.run.train import train as run
 
@@ -49,5 +50,7 @@ def train(
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
     finished = run(path, words, out=out, resume=resume, allow=allow or ())
-    print_rows(finished.rows)
-    typer.echo(f"\nrun directory  {finished.directory.path}\nreport         {finished.directory.path / 'report.html'}")
+    if is_first():
+        print_rows(finished.rows)
+        report = finished.directory.path / "report.html"
+        typer.echo(f"\nrun directory  {finished.directory.path}\nreport         {report}")

@@ -45,10 +45,11 @@ class ScoreCache:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID"
             )
+            held = {name: kind for _, name, kind, *_ in self._db.execute("PRAGMA table_info(scores)")}
+            if held != {"key": "BLOB", "row": "TEXT"}:
+                raise sqlite3.DatabaseError(f"its table 'scores' has the columns {', '.join(held) or 'of no table'}")
         except (sqlite3.Error, OSError) as error:
-            raise CheckpointError(
-                f"{self.path}: cannot be used as a score cache ({error}); delete it or name another file."
-            ) from None
+            raise self._unusable(error) from None
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Scores]:
         """The rows that are there, each as scores of one row."""
@@ -57,18 +58,36 @@ class ScoreCache:
             some = keys[start : start + 500]
             marks = ",".join("?" * len(some))
             query = f"SELECT key, row FROM scores WHERE key IN ({marks})"  # only question marks are formatted in
-            found.update({key: _decoded(text) for key, text in self._db.execute(query, some)})
+            for key, text in self._rows(query, some):
+                try:
+                    found[key] = _decoded(text)
+                except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
+                    continue  # of another version, or damaged: scored again, and written over
         return found
+
+    def _rows(self, query: str, keys: Sequence[bytes]) -> list[tuple[bytes, str]]:
+        try:
+            return self._db.execute(query, keys).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
 
     def write(self, keys: Sequence[bytes], scores: Scores) -> None:
         """Keep every row that has an answer, in one transaction."""
         if scores.per_step is not None:
             return
         kept = [i for i, status in enumerate(scores.status.tolist()) if status in _KEPT]
-        with self._db:
-            self._db.execute("BEGIN")
-            rows = [(keys[i], _encoded(scores, i)) for i in kept]
-            self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        rows = [(keys[i], _encoded(scores, i)) for i in kept]
+        try:
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path}: cannot be used as a score cache ({error}); delete it or name another file."
+        )
 
     def close(self) -> None:
         """Close the file."""

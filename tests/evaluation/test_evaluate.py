@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MediaError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.evaluation.evaluate import evaluate
+from mmalign.evaluation.evaluate import Share, evaluate, evaluate_shared
 from mmalign.evaluation.records import Evaluation
 from tests.toys import prompts
 
@@ -116,6 +117,37 @@ def test_before_and_after_share_noise_whatever_the_weights() -> None:
     assert (other.scores["bright"].value != before.scores["bright"].value).all()
     assert len(before.scores["bright"].value.unique()) == 7, "chunks repeat each other's noise"
     torch.testing.assert_close(before.sets["spread"].resampled, after.sets["spread"].resampled)
+
+
+def test_noise_is_an_output_s_own_whatever_the_chunks(tmp_path: Path) -> None:
+    whole = evaluate(Painter(), prompts(9), REWARDS, seed=3, rows=64)
+    for rows in (1, 2, 4):
+        cut = evaluate(Painter(), prompts(9), REWARDS, seed=3, rows=rows)
+        assert torch.equal(cut.outputs, whole.outputs)
+        assert all(np.array_equal(cut.values(n), whole.values(n), equal_nan=True) for n in whole.scores)
+        assert cut.means() == whole.means()
+    pairs = [evaluate(Painter(), prompts(5), REWARDS, seed=3, rows=rows, repeats=2) for rows in (2, 64)]
+    assert torch.equal(pairs[0].outputs, pairs[1].outputs)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_several_processes_find_what_one_finds(processes: int) -> None:
+    """Each in its turn; the last, which has everybody's part by then, stands in for the first."""
+    alone = evaluate(Painter(), prompts(9), REWARDS, seed=3, rows=2, keep=5)
+    parts: list[Any] = []
+
+    def gather(mine: Any) -> list[Any]:
+        parts.append(mine)
+        return list(parts)
+
+    for rank in [*range(1, processes), 0]:
+        share = Share(rank, processes, gather)
+        found = evaluate_shared(Painter(), prompts(9), REWARDS, share, seed=3, rows=2, keep=5)
+        assert (found is None) == bool(rank)
+    assert found is not None and found.means() == alone.means()
+    assert torch.equal(found.outputs, alone.outputs)
+    assert all(np.array_equal(found.values(n), alone.values(n), equal_nan=True) for n in alone.scores)
+    assert all(torch.equal(found.sets[n].resampled, alone.sets[n].resampled) for n in alone.sets)
 
 
 def test_repeats_stay_together_and_are_grouped() -> None:

@@ -339,6 +339,26 @@ def test_a_foreign_file_is_no_cache(tmp_path):
         ScoreCache(path)
 
 
+def test_a_cache_of_another_schema_is_said_and_rows_of_another_version_are_scored_again(tmp_path):
+    for place, table in {"other": "(id INTEGER, score REAL)", "more": "(key BLOB, row TEXT, extra TEXT)"}.items():
+        with sqlite3.connect(tmp_path / place) as db:
+            db.execute(f"CREATE TABLE scores {table}")
+        with pytest.raises(
+            CheckpointError, match=rf"{place}: cannot be used as a score cache \(its table 'scores' has"
+        ):
+            ScoreCache(tmp_path / place)
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    guard(Numbers(), cache=cache)(answers("1", "2"))
+    for damaged in ("not JSON", "[]", '{"value": 1.0}', '{"value": "x", "status": 0, "confidence": null, "parts": {}}'):
+        cache._db.execute("UPDATE scores SET row = ?", (damaged,))
+        reward = Numbers()
+        assert guard(reward, cache=cache)(answers("1", "2")).value.tolist() == [1, 2]
+        assert reward.calls == [2], damaged
+    cache._db.execute("DROP TABLE scores")
+    with pytest.raises(CheckpointError, match=r"scores\.sqlite: cannot be used as a score cache \(no such table"):
+        guard(Numbers(), cache=cache)(answers("1"))
+
+
 @dataclass
 class Doing(Numbers):
     """Does what a reward should not."""

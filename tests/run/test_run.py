@@ -252,12 +252,20 @@ def test_curves_also_go_to_the_tracker(run_file: RunFile, tmp_path: Path, monkey
 
     from mmalign.core.errors import MissingExtra
 
-    changes = ["trainer.tracker=tensorboard", "trainer.steps=2", "trainer.evaluate_every=0"]
+    changes = ["trainer.tracker=tensorboard", "trainer.steps=2", "trainer.evaluate_every=1"]
     finished = train(load(run_file(), changes), out=tmp_path / "run")
     written = next(finished.directory.path.rglob("events.out.tfevents.*"))
     events = EventAccumulator(str(written.parent))
     events.Reload()
     assert [event.step for event in events.Scalars("grad/norm")] == [1, 2]
+    assert Path(written).parent.name == "run"  # its name is what curves are shown under
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    measured = next(line for line in lines if "eval/small" in line)
+    assert events.Scalars("eval/small")[0].value == pytest.approx(measured["eval/small"])
+    assert [event.step for event in events.Scalars("eval/crisp")] == [1, 2, 2]  # along the way, and of the result
+    shown = events.Images("samples/images")
+    assert [picture.step for picture in shown] == [2]
+    assert "a picture of" in events.Tensors("samples/prompts/text_summary")[0].tensor_proto.string_val[0].decode()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         MissingExtra, match=r"trainer.tracker: wandb needs the 'track' extra: pip install 'mmalign\[track\]'"

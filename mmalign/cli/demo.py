@@ -22,12 +22,14 @@ def demo(
 ) -> None:
     """Try a run out in the browser: its start beside what it learned, by the same noise, with every score."""
     from mmalign.core.errors import ConfigError
-    from mmalign.demo.page import page, require_gradio, theme
+    from mmalign.demo.page import UPLOAD, page, require_gradio, theme
     from mmalign.run.load import load_run
 
     require_gradio()
     built = page(load_run(run, allow or ()), run.resolve().name)
     try:
-        built.launch(server_name=host, server_port=port, share=share, show_error=True, theme=theme())
+        built.launch(
+            server_name=host, server_port=port, share=share, show_error=True, theme=theme(), max_file_size=UPLOAD
+        )
     except OSError:
         raise ConfigError(f"--host {host} --port {port}: cannot listen there; name another port or host.") from None

@@ -11,6 +11,7 @@ import torch
 
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.media.bounds import PIXELS
 from mmalign.media.image import from_pil
 from mmalign.run.build import held_out
 from mmalign.run.load import Trained
@@ -52,6 +53,7 @@ def asked(choice: Sequence[Prompt], text: str, number: int | None = None, pictur
         picture: what the prompt is about, if not `choice[number]`.
 
     Raises:
+        MediaError: a picture of more pixels than are read.
         DataError: no text, or nothing that it is about in a run whose prompts all are about something.
     """
     if not text.strip():
@@ -60,6 +62,7 @@ def asked(choice: Sequence[Prompt], text: str, number: int | None = None, pictur
         chosen = choice[number]
         return chosen if text.strip() == chosen.text.strip() else Prompt(text, chosen.media)
     if picture is not None:
+        PIXELS.require(picture.width * picture.height, "the picture", f"{picture.width} x {picture.height}")
         return Prompt(text, {"image": from_pil(picture)})
     if choice and all(list(one.media) for one in choice):
         raise DataError("the prompts of this run are about something; choose one of those below, or bring a picture.")

@@ -13,11 +13,13 @@ from mmalign.demo.scores import table
 from mmalign.demo.shown import about, answered, drawn, pictures, sounds, written
 from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.table import roles_of
+from mmalign.media.kinds import bound_pillow
 from mmalign.run.load import Trained
 
 __all__ = ["page", "require_gradio", "theme"]
 
 CHOICE = "Prompts to choose from"
+UPLOAD = 64 * 2**20  # bytes of a picture that somebody brings, at most
 
 
 def require_gradio() -> None:
@@ -37,6 +39,7 @@ def page(run: Trained, name: str) -> Any:
     """A `gradio.Blocks` that asks `run`, one request at a time: the start's weights and the learned ones take turns."""
     import gradio as gr
 
+    bound_pillow()  # gradio decodes what is brought before anybody is asked
     choice, draw = known(run), drawing(run.parts.file.to_dict())
     with gr.Blocks(title=f"mmalign: {name}", analytics_enabled=False) as blocks:
         gr.Markdown(_heading(run, name))

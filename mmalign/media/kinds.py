@@ -17,6 +17,7 @@ __all__ = [
     "READ",
     "SOUNDS",
     "Kind",
+    "bound_pillow",
     "hinted",
     "kind_of_data",
     "kind_of_file",
@@ -94,6 +95,13 @@ def _recognised(file: Any) -> Kind | None:
         return None
 
 
+def bound_pillow() -> None:
+    """Hold Pillow itself to `bounds.PIXELS`, for what others of this process open with it (uploads)."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = -(-PIXELS.most // 2)  # it refuses twice its bound
+
+
 def opened(file: Any, most: int) -> Any:
     """A picture whose header was read (no pixels), of one of `FORMATS`; raises what Pillow raises.
 
@@ -102,7 +110,8 @@ def opened(file: Any, most: int) -> Any:
     from PIL import Image
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, most)
+    if Image.MAX_IMAGE_PIXELS and most > 2 * Image.MAX_IMAGE_PIXELS:  # it refuses twice its bound
+        Image.MAX_IMAGE_PIXELS = -(-most // 2)
     if not all(name in Image.OPEN for name in FORMATS):
         Image.init()
     return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])

@@ -118,3 +118,21 @@ def test_animated_turned_and_printed_pictures() -> None:
     exif[274] = 6
     turned = odd.picture(kind="JPEG", exif=exif)
     assert decode_image(turned, "x").shape == (3, 6, 4) and picture_size(turned, "x") == (6, 4)
+
+
+def test_what_others_open_is_held_to_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    from mmalign.demo.asking import asked
+    from mmalign.media.kinds import bound_pillow
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    bound_pillow()
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(odd.png_of_size(50_000_001, 1)))
+    decode_image(odd.picture(), "x")  # does not raise it again
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(odd.png_of_size(50_000_001, 1)))
+    monkeypatch.setenv("MMALIGN_MAX_PIXELS", "23")
+    with pytest.raises(MediaError, match=r"the picture: 6 x 4 is 24 pixels; at most 23 are read"):
+        asked([], "what is it?", None, Image.new("RGB", (6, 4)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.adapters._texts import Texts
-from mmalign.core.errors import CheckpointError, DataError
+from mmalign.core.errors import CheckpointError, DataError, shown
 from mmalign.core.files import local_path
 from mmalign.core.types import Prompt
 from mmalign.loading.folders import READER, downloaded, model_folder
@@ -51,7 +51,11 @@ def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
     if local_path(model) is None and not fetch:
         from huggingface_hub import try_to_load_from_cache
 
-        if not isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+        try:
+            found = try_to_load_from_cache(model, "config.json", revision=revision)
+        except ValueError as error:
+            raise CheckpointError(f"{shown(model, 80)}: no folder, and no Hub id ({error})") from None
+        if not isinstance(found, str):
             raise CheckpointError(f"{model} is not on this machine")
     wanted, advice = "a model folder (with config.json)", "save_pretrained(folder) of transformers makes one."
     folder = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER, local=not fetch))

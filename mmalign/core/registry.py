@@ -11,9 +11,10 @@ import dataclasses
 import importlib
 import logging
 import pkgutil
+import sys
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -50,7 +51,9 @@ class Registry:
         """What installed distributions offer by name; more than one of a name is a clash."""
         found: dict[str, list[EntryPoint]] = {}
         for group in dict.fromkeys([self.group, f"mmalign.{self.kind}s"]):
-            for point in entry_points(group=group):
+            for point in _entry_points(tuple(sys.path)):
+                if point.group != group:
+                    continue
                 if group != self.group:
                     _warn_of_old(group, self.group, origin(point))
                 known = found.setdefault(point.name, [])
@@ -129,6 +132,15 @@ class Registry:
         is_a = "class" if isinstance(found, type) else type(found).__name__
         rule = "decorate it with @mmalign.rule or " if self.kind == "reward" and is_a != "class" else ""
         raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
+
+
+@lru_cache(maxsize=4)
+def _entry_points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of mmalign's groups, read once for a `path`: it opens the files of every distribution."""
+    first: dict[str, Distribution] = {}
+    for found in distributions():  # of two distributions of one name, Python imports the first on the path
+        first.setdefault(found.name, found)
+    return tuple(point for each in first.values() for point in each.entry_points if point.group.startswith("mmalign."))
 
 
 def origin(point: EntryPoint) -> str:

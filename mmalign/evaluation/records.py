@@ -115,6 +115,7 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         plain = ("modality", "seed", "rows", "repeats", "seconds", "extra")
         head = {
             **{name: getattr(evaluation, name) for name in plain},
+            "count": len(evaluation.prompts),
             "rewards": list(evaluation.scores),
             "sets": {
                 name: {
@@ -212,8 +213,8 @@ def _read(folder: Path) -> Evaluation:
         raise DataError(f"{folder / 'evaluation.json'}: not an evaluation's head: {error!r}.") from None
     lines = _text(folder / "rows.jsonl").split("\n")
     rows = [_parsed(line, folder / "rows.jsonl", i, head["rewards"]) for i, line in enumerate(lines, 1) if line]
-    if not rows:
-        raise DataError(f"{folder / 'rows.jsonl'}: holds no row.")
+    if not rows or len(rows) != head.get("count", len(rows)):  # older ones do not say how many
+        raise DataError(f"{folder / 'rows.jsonl'}: holds {len(rows)} of {head.get('count', 'its')} rows.")
     return Evaluation(
         modality=head["modality"],
         prompts=[Prompt(row["prompt"], _asked(row, folder), row["meta"]) for row in rows],

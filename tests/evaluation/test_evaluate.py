@@ -258,6 +258,7 @@ def test_golden_row(tmp_path: Path) -> None:
         "repeats": 1,
         "seconds": 0.0,
         "extra": {},
+        "count": 2,
         "rewards": ["r"],
         "sets": {},
     }

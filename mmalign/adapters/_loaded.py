@@ -21,6 +21,7 @@ from mmalign.adapters._decode import LatentImages
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, default_device, image_size, input_dtype, torch_dtype
 from mmalign.adapters._weights import Weights, make_trainable
+from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Condition
 from mmalign.loading.pipelines import Origin, modules, open_pipeline
 
@@ -156,6 +157,16 @@ def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -
     """Make `component` of the pipeline trainable and place all parts: sets `module` and `loaded`."""
     device, network = default_device(adapter.device), getattr(pipe, component)
     weights = make_trainable(adapter.train, pipe, component, adapter.lora, adapter.lora_targets)
+    names = getattr(adapter, "unread", None)  # of a family that has such layers
+    unread = tuple(names(network)) if names is not None else ()
+    for name, parameter in network.named_parameters():
+        if name.startswith(unread):  # gets no gradient, for which processes that train together would wait
+            parameter.requires_grad_(False)
+    if adapter.train != "frozen" and not weights.trainable():
+        raise ConfigError(
+            f"lora.target_modules: {', '.join(adapter.lora.target_modules or ())} names only layers whose output "
+            "nothing reads; name others."
+        )
     adapter.module = network.to(device)
     weights.turns.watch(adapter.module)
     if adapter.gradient_checkpointing:

@@ -73,7 +73,7 @@ class LoRAWeights:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The LoRA matrices by their name in the network, float32."""
-        return {name: p for name, p in self._network.named_parameters() if ".lora_" in name}
+        return {name: p for name, p in self._network.named_parameters() if ".lora_" in name and p.requires_grad}
 
     @contextmanager
     def reference(self) -> Iterator[None]:

@@ -47,8 +47,7 @@ class QwenImage:
 
     Latents are (B, C, h, w); tokens, their positions and the autoencoder's frame axis stay inside.
 
-    Nothing reads the text that leaves the last block, so the layers that make it get no gradient. The LoRA stays off
-    them (hence no `attn.to_add_out`); with `train="full"` data-parallel training must allow unused parameters.
+    Nothing reads the text that leaves the last block, so the layers that make it get no gradient and stay as they are.
 
     `model`: a Hub id, a folder, or "assets/…". `dtype`: of frozen parts and of the network's arithmetic (autocast);
     trained weights stay float32, the autoencoder works in float32. `resolution` (or `height`, `width`) in pixels, the
@@ -109,6 +108,11 @@ class QwenImage:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         return load_into(self, "transformer", packed_frame, images=FrameImages)
+
+    def unread(self, network: Any) -> list[str]:
+        """Where the text leaves the last block."""
+        last = len(network.transformer_blocks) - 1
+        return [f"transformer_blocks.{last}.{part}." for part in ("attn.to_add_out", "txt_mlp")]
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` (B, L, D) and `encoder_hidden_states_mask` (B, L), False at padding."""

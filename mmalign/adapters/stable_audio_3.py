@@ -132,6 +132,10 @@ class StableAudio3:
         )
         return self
 
+    def unread(self, network: Any) -> list[str]:
+        """What mixes a sound to be filled in into each block; none is given here."""
+        return [f"transformer_blocks.{i}.to_local_embed." for i in range(len(network.transformer_blocks))]
+
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` (B, L + 1, D), text and length, their mask, and `global_hidden_states` (B, E)."""
         return self.loaded.conditions(texts_only(prompts, "stable_audio_3"))

@@ -76,8 +76,7 @@ def test_pictures_that_are_not_there_are_told_before_anything_loads(project: Pat
     with pytest.raises(DataError) as caught:
         train(load(project / "run.yaml"), out=tmp_path / "run")
     assert [line.partition(": ")[0] for line in str(caught.value).split("\n")] == [
-        f"{project}/rows.jsonl:2",
-        f"{project}/rows.jsonl:4",
+        f"{project}/{file}.jsonl:{line}" for file in ("rows", "asked") for line in (2, 4)
     ]
     assert "1.png cannot be read (No such file or directory)" in str(caught.value)
     assert not (tmp_path / "run").exists()

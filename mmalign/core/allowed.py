@@ -7,10 +7,10 @@ an optional module of its name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 class _Here:
@@ -19,10 +19,8 @@ class _Here:
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """As `importlib` asks; what lies inside of a package is found by the package."""
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """As `importlib` asks; `path` is any iterable, of a package, and what lies inside of one is found by it."""
         return PathFinder.find_spec(name, [str(Path.cwd())]) if path is None and name in self.names else None
 
 

@@ -55,6 +55,22 @@ class Slot:
         )
 
 
+class Ranges(Mapping[str, tuple[float, float]]):
+    """The range of each slot, read when it is asked for: that of a logit is in its model's weights."""
+
+    def __init__(self, slots: Mapping[str, Guarded]) -> None:
+        self._slots = slots
+
+    def __getitem__(self, name: str) -> tuple[float, float]:
+        return self._slots[name].range
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+
 @dataclass
 class Mix:
     """Named slots and a combination; itself a `Reward`.
@@ -98,8 +114,8 @@ class Mix:
                 faults += error.faults
         if not faults and hasattr(self.combination, "faults"):
             trained_slots = {slot.name: slot for slot in self._trained}
-            ranges = {name: slot.range for name, slot in trained_slots.items()}
-            faults += self.combination.faults(ranges, {name: slot.weight for name, slot in trained_slots.items()})
+            weights = {name: slot.weight for name, slot in trained_slots.items()}
+            faults += self.combination.faults(Ranges(trained_slots), weights)
         if faults:
             raise ConfigError(faults)
         if not self.modalities:

@@ -136,7 +136,7 @@ def test_ctrl_c_ends_with_a_sentence(call: Any, tmp_path: Path, monkeypatch: pyt
     from mmalign.run.train import Stopped
 
     def interrupted(*given: Any, **more: Any) -> Any:
-        raise Stopped("stopped; go on with this.")
+        raise Stopped(message="stopped; go on with this.")
 
     path = project(tmp_path / "proj") / "m.yaml"
     path.write_text(LM)

@@ -107,7 +107,7 @@ def test_frechet_over_texts_is_scipys_distance_and_credits_the_odd_one(bert: Pat
     exemplars = tmp_path / "exemplars.txt"
     exemplars.write_text("\n".join(["red cube", "two red dogs", "a red cube", "red dogs", "two red cube"]) + "\n")
     spec = {"name": "text", "checkpoint": str(bert)}
-    reward = load_reward("frechet", reference=str(exemplars), encoder=spec)
+    reward = load_reward("frechet", reference=str(exemplars), encoder=spec, least_rows=5)
     assert reward.modalities == {"text"} and not reward.differentiable
     made = reward.embed(rollout())
     a, b = (x.double().numpy() for x in (made, make_encoder(spec).texts(exemplars.read_text().splitlines())))

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmalign.adapters._past import call_with_past
+
 Head = Callable[[Tensor], Tensor]
 
 
@@ -27,10 +29,10 @@ class Network(nn.Module):
     def forward(self, **inputs: Any) -> tuple[Tensor, Any]:
         """(B, t, D) and the cache (None without `use_cache`)."""
         if not self.split:
-            out = self.model(**inputs)
-            return out.logits, out.past_key_values
-        out = self.model.base_model(**inputs)
-        return out.last_hidden_state, out.past_key_values
+            out, past = call_with_past(self.model, inputs)
+            return out.logits, past
+        out, past = call_with_past(self.model.base_model, inputs)
+        return out.last_hidden_state, past
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (…, D) → logits (…, V)."""

@@ -36,6 +36,7 @@ from mmalign.adapters._options import (
     texts_only,
     torch_dtype,
 )
+from mmalign.adapters._past import call_with_past
 from mmalign.adapters._peft import PeftWeights, linear_endings
 from mmalign.adapters._spoken import checkpointed
 from mmalign.adapters._weights import Weights
@@ -338,8 +339,8 @@ class Singing(nn.Module):
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Any]:
         """Hidden states (B, t, D) and the cache."""
-        out = self.model.decoder.model(**inputs)
-        return out.last_hidden_state, out.past_key_values
+        out, past = call_with_past(self.model.decoder.model, inputs)
+        return out.last_hidden_state, past
 
     def heads(self, hidden: Tensor) -> Tensor:
         """(…, D) → (…, K, V)."""

@@ -373,3 +373,18 @@ def test_nothing_is_read_before_load() -> None:
         CausalLM("x", cached_prompts=0)
     with pytest.raises(ConfigError, match=r"adapter.chat.*"):
         adapters.build({"name": "causal_lm", "model": "x", "chat": "always"}, "adapter")
+
+
+def test_no_deprecated_name_is_passed(lm_folder: Callable[..., Path], recwarn: pytest.WarningsRecorder) -> None:
+    from mmalign.adapters._past import call_with_past
+
+    model = load_adapter("causal_lm", model=str(lm_folder("qwen2")))
+    model.load()
+    base = model.network.model.base_model
+    ids = torch.tensor([[1, 2, 3]])
+    out, past = call_with_past(base, {"input_ids": ids, "use_cache": True})
+    more, _ = call_with_past(base, {"input_ids": ids[:, :1], "past_key_values": past, "use_cache": True})
+    whole, none = call_with_past(base, {"input_ids": torch.tensor([[1, 2, 3, 1]]), "use_cache": False})
+    torch.testing.assert_close(more.last_hidden_state[:, 0], whole.last_hidden_state[:, 3], atol=1e-5, rtol=1e-5)
+    assert none is None and out.last_hidden_state.shape[1] == 3
+    assert not [w for w in recwarn if "past_key_values" in str(w.message)]

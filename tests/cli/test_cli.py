@@ -418,3 +418,27 @@ def test_importing_the_package_is_quick() -> None:
     assert (
         float(seconds) < 5
     )  # the promise is 0.3 s on a quiet machine; this catches a heavy import, not a busy machine
+
+
+def test_every_ready_run_file_is_shown_without_loading_anything(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.cli.listing import configs
+    from mmalign.rewards import _clip_towers
+
+    monkeypatch.setattr(_clip_towers, "_loaded", lambda *given: pytest.fail("a model was loaded"))
+    for name in configs():
+        code, out, err = call("show", name)
+        own = "exemplars: no such file or folder" in err  # sounds of one's own, whose distances are read at once
+        assert (code == 0 and "objective:" in out) or own, f"{name}: {err}"
+
+
+def test_show_describes_a_component_and_finds_a_short_name(call: Any) -> None:
+    code, out, _ = call("show", "grpo")
+    assert code == 0 and out.startswith("objectives: grpo\n") and "  group_size: AtLeastOne = 8\n" in out
+    code, out, _ = call("show", "data/prompts")
+    assert code == 0 and "  path: str = (required)\n" in out and "relative_to" not in out.partition("options:")[2]
+    code, out, _ = call("show", "flux_grpo")
+    assert code == 0 and "name: flux" in out
+    code, _, err = call("show", "sd3_gpro")
+    assert code == 2 and "Did you mean 'sd3_grpo'?" in err
+    code, _, err = call("show", "grpo_verifir")
+    assert code == 2 and "Traceback" not in err

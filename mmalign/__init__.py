@@ -25,6 +25,7 @@ _WHERE = {
     "load_run": "mmalign.run.load",
     "load_reward": "mmalign.run.build",
     "load_adapter": "mmalign.adapters",
+    "errors_as_sentences": "mmalign.cli._faults",
     "rule": "mmalign.rewards",
     "Prompt": "mmalign.core.types",
     "Preference": "mmalign.core.types",
@@ -36,6 +37,7 @@ __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from mmalign.adapters import load_adapter as load_adapter
+    from mmalign.cli._faults import errors_as_sentences as errors_as_sentences
     from mmalign.core.types import Preference as Preference
     from mmalign.core.types import Prompt as Prompt
     from mmalign.core.types import Rollout as Rollout

@@ -1,39 +1,104 @@
-"""The command line of a pipeline: run files, and changes of them."""
+"""The command line of a pipeline: run files and changes of them, where the run goes, and how it goes on."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mmalign.core.config import is_change
+from mmalign.core.errors import ConfigError
 
 
-def files_and_changes(
-    told: str | None, defaults: Sequence[Path], words: Sequence[str] | None = None
-) -> tuple[list[Path], tuple[str, ...]]:
-    """Run files (as many as there are defaults, which stand where none is named) and `key.path=value` changes.
+@dataclass(frozen=True)
+class Given:
+    """What a command line says: run files, `key.path=value` changes, and the folder of the run.
 
-    A word that is a file is a run file, also with a "=" in its name.
+    `resume` is that folder where the run in it is to go on, else None.
+    """
+
+    files: list[Path]
+    changes: tuple[str, ...]
+    out: Path
+    resume: Path | None
+
+
+def parser(told: str | None) -> argparse.ArgumentParser:
+    """A parser whose `--help` says first what the module says of itself."""
+    return argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def given(told: str | None, defaults: Sequence[Path], out: Path, words: Sequence[str] | None = None) -> Given:
+    """Read the command line of a pipeline that trains.
 
     Args:
         told: what `--help` says first.
-        defaults: the pipeline's own run files.
+        defaults: the pipeline's own run files; they stand where none is named.
+        out: the run directory where none is named.
         words: of the command line; None is this process's.
     """
-    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", metavar="RUN.yaml|KEY.PATH=VALUE")
-    given = parser.parse_args(words).words
-    changes = tuple(word for word in given if is_change(word))
-    files = [Path(word) for word in given if not is_change(word)]
+    reader = parser(told)
+    reader.add_argument("words", nargs="*", metavar="RUN.yaml|KEY.PATH=VALUE")
+    add_folder(reader, out)
+    found = reader.parse_intermixed_args(words)
+    files, changes = files_and_changes(found.words, defaults, reader.error)
+    if found.resume and found.out:
+        reader.error(f"--out {found.out}: a resumed run goes on in its own folder; leave it away")
+    return Given(files, changes, found.resume or found.out or out, found.resume)
+
+
+def add_folder(reader: argparse.ArgumentParser, out: Path) -> None:
+    """Add `--out` and `--resume`."""
+    reader.add_argument("--out", type=Path, metavar="DIR", help=f"run directory; {out} by default")
+    reader.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this directory")
+
+
+def files_and_changes(
+    words: Sequence[str], defaults: Sequence[Path], error: Callable[[str], Any]
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Run files (as many as there are defaults, which stand where none is named) and `key.path=value` changes.
+
+    A word that is a file is a run file, also with a "=" in its name. `error` is told of another number of files.
+    """
+    changes = tuple(word for word in words if is_change(word))
+    files = [Path(word) for word in words if not is_change(word)]
     if len(files) not in (0, len(defaults)):
         names = " ".join(path.name for path in defaults)
-        parser.error(f"name {len(defaults)} run file(s), in place of {names}, or none; found {len(files)}")
+        error(f"name {len(defaults)} run file(s), in place of {names}, or none; found {len(files)}")
     return files or list(defaults), changes
+
+
+def options(told: str | None, words: Sequence[str] | None = None, **each: dict[str, Any]) -> Any:
+    """What the command line says to a pipeline that has nothing but options; each is what `add_argument` takes."""
+    reader = parser(told)
+    for name, option in each.items():
+        reader.add_argument(f"--{name}", **option)
+    return reader.parse_args(words)
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on, for `type=`."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
+def same_file(resume: Path | None, run: Path) -> Path:
+    """The run file to read: that of the run to go on with, if there is one.
+
+    Raises:
+        ConfigError: no run there.
+    """
+    if resume is None:
+        return run
+    if not (resume / "run.yaml").is_file():
+        raise ConfigError(f"--resume {resume}: no run.yaml in it; name a directory that holds a run.")
+    return resume / "run.yaml"
 
 
 def change(at: str, value: Any) -> str:

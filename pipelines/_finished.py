@@ -5,9 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.checkpoints import latest, step_of
 from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError, MmalignError
 from mmalign.run.build import build
+from mmalign.run.directory import RunDirectory
+
+
+def is_finished(folder: Path) -> bool:
+    """Is there a run that took all its steps and told of them?"""
+    try:
+        step, measured = step_of(latest(folder / "checkpoints")), (folder / "evaluation" / "before").is_dir()
+        return step == load(folder / "run.yaml").trainer.steps and RunDirectory(folder).is_finished(step, measured)
+    except MmalignError:
+        return False
 
 
 def require_same(folder: Path, wanted: RunFile) -> None:

@@ -1,27 +1,30 @@
-"""Teach a vision-language model to describe pictures, in Python, part by part.
+"""Teach a vision-language model to describe pictures, in Python, with a reward of one's own beside the run file's.
 
 python -m pipelines.captioning                                         # the embedded model, some minutes on a CPU
 python -m pipelines.captioning configs/scenes/caption_bmas.yaml        # another reward
 python -m pipelines.captioning configs/text/caption_clip_grpo.yaml data.path=my_pictures.jsonl
+python -m pipelines.captioning --resume runs/captioning                # goes on after Ctrl-C
+
+Leaves a run directory (checkpoints that plain transformers or peft load, samples, a report) and in it `captions.jsonl`:
+of every held-out picture its references, and what was said of it before and after.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import mmalign
-from mmalign.cli._faults import faults_told
-from mmalign.core.config import load
-from mmalign.core.files import write_beside
-from mmalign.core.rng import stream
-from mmalign.run.build import build
-from mmalign.run.train import held_out
-from pipelines._command_line import files_and_changes
-from pipelines._written_out import train_between_measurements
+from pipelines._command_line import given, same_file
+from pipelines._told import tell
+
+if TYPE_CHECKING:
+    from mmalign.run.train import Finished
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "captioner.yaml"
+OUT = Path("runs/captioning")
 
 
 @mmalign.rule(modalities={"text"}, range=(0.0, 1.0))
@@ -31,33 +34,35 @@ def colours_named(prompt: mmalign.Prompt, output: str) -> float:
     return sum(word in {"red", "green", "blue", "yellow", "purple", "black"} for word in words) / max(len(words), 1)
 
 
-def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/captioning")) -> list[Any]:
-    """Build, measure, train, measure again; leaves captions before and after, and the trained weights, in `out`."""
-    parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
-    parts.load()
+def main(config: Path = CONFIG, changes: Sequence[str] = (), out: Path = OUT, resume: Path | None = None) -> Finished:
+    """Check, measure, train, measure again; leaves captions before and after in the run directory."""
+    finished = mmalign.train(
+        same_file(resume, config),
+        changes,
+        out=None if resume else out,
+        resume=resume,
+        judges={"colours": colours_named()},
+    )
+    if finished.rows:  # measured on held-out pictures
+        write_captions(finished)
+    return finished
 
-    prompts = held_out(parts)[:32]
-    first = captions(parts.policy, prompts)
-    rows = train_between_measurements(parts, {"colours": colours_named()})
-    last = captions(parts.policy, prompts)
-    out.mkdir(parents=True, exist_ok=True)
-    with write_beside(out / "captions.jsonl") as beside:
-        said = [
-            {"references": prompt.meta.get("references"), "before": old, "after": new}
-            for prompt, old, new in zip(prompts, first, last, strict=True)
-        ]
+
+def write_captions(finished: Finished) -> None:
+    """What was said of every held-out picture before and after, as it was measured."""
+    from mmalign.core.files import write_beside
+    from mmalign.evaluation.records import Evaluation
+
+    before, after = (Evaluation.load(finished.directory.evaluation(when)) for when in ("before", "after"))
+    said = [
+        {"references": prompt.meta.get("references"), "before": old, "after": new}
+        for prompt, old, new in zip(before.prompts, before.outputs, after.outputs, strict=True)
+    ]
+    with write_beside(finished.directory.path / "captions.jsonl") as beside:
         beside.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
-    parts.adapter.save(out / "adapter")  # plain transformers (or peft) loads it
-    return rows
-
-
-def captions(policy: Any, prompts: list[Any]) -> list[str]:
-    """What the policy says of some pictures."""
-    said: list[str] = policy.generate(prompts, stream(0, "captions")).output
-    return said
 
 
 if __name__ == "__main__":
-    (chosen,), changed = files_and_changes(__doc__, [CONFIG])
-    with faults_told():
-        main(chosen, changed)
+    asked = given(__doc__, [CONFIG], OUT)
+    with mmalign.errors_as_sentences():
+        tell(main(asked.files[0], asked.changes, asked.out, asked.resume))

@@ -9,7 +9,6 @@ that of Cho et al. 2022 (2205.13115) under its cross-entropy; their text tower i
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmalign.cli._faults import faults_told
+from mmalign import errors_as_sentences
 from mmalign.core.checkout import commit
-from mmalign.core.errors import DataError
+from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local
 from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import CaptionError, parse
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.rewards._clip_towers import Source, Towers, load_towers
 from mmalign.rewards._corruption import WAYS, corrupted
+from pipelines._command_line import parser
 
 Judge = Callable[[str], bool]
 HIDDEN = 512  # features between the head's two layers, the paper's
@@ -131,17 +131,19 @@ def captions_in(file: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("captions", nargs="?")
-    parser.add_argument("--scenes", type=int, default=0, help="so many captions of the miniworld in a file's place")
-    parser.add_argument("--out", type=Path, required=True)
+    reader = parser(__doc__)
+    reader.add_argument("captions", nargs="?", help="a file, one caption a line")
+    reader.add_argument("--scenes", type=int, default=0, help="so many captions of the miniworld in a file's place")
+    reader.add_argument("--out", type=Path, required=True, help="a folder for the head; one that is there stays")
     for option in ("checkpoint", "model", "pretrained"):
-        parser.add_argument(f"--{option}", default="")
-    given = parser.parse_args()
-    if not given.captions and not given.scenes:
-        parser.error("name a file of captions, or --scenes and how many")
-    with faults_told():
+        reader.add_argument(f"--{option}", default="")
+    given = reader.parse_args()
+    if bool(given.captions) == bool(given.scenes):
+        reader.error("name a file of captions, or --scenes and how many (one of the two)")
+    with errors_as_sentences():
         named = Source(given.checkpoint, given.model, given.pretrained)
+        if (given.out / "head.safetensors").exists():
+            raise ConfigError(f"--out {given.out}: already holds a head; name another folder, or remove it.")
         if given.scenes:
             main(of_scenes(given.scenes), named, given.out, in_scenes)
         else:

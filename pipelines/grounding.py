@@ -1,48 +1,52 @@
-"""Teach a vision-language model to find things, in Python, part by part.
+"""Teach a vision-language model to find things, in Python.
 
 python -m pipelines.grounding                                          # the embedded model, some minutes on a CPU
 python -m pipelines.grounding configs/text/grounding_grpo.yaml data.path=my_boxes.jsonl
+python -m pipelines.grounding --resume runs/grounding                  # goes on after Ctrl-C
+
+Leaves a run directory (checkpoints that plain transformers or peft load, samples, a report) and in it `boxes/before`
+and `boxes/after`: held-out pictures with the true boxes in green and the answered ones in orange.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mmalign.cli._faults import faults_told
-from mmalign.core.config import load
-from mmalign.core.rng import stream
-from mmalign.core.types import Prompt
-from mmalign.evaluation.report.boxes import drawing
-from mmalign.media.image import enlarged, to_pil, write_image
-from mmalign.run.build import Parts, build
-from mmalign.run.train import held_out
-from pipelines._command_line import files_and_changes
-from pipelines._written_out import train_between_measurements
+import mmalign
+from pipelines._command_line import given, same_file
+from pipelines._told import tell
+
+if TYPE_CHECKING:
+    from mmalign.run.train import Finished
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "text" / "grounder.yaml"
-SHOWN_PIXELS = 256
+OUT = Path("runs/grounding")
+SHOWN, SHOWN_PIXELS = 12, 256
 
 
-def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/grounding")) -> list[Any]:
-    """Build, measure, train, measure again; leaves pictures with boxes, and the trained weights, in `out`."""
-    parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
-    parts.load()
-
-    prompts = held_out(parts)[:12]
-    show(parts, prompts, out / "before")
-    rows = train_between_measurements(parts, {})
-    show(parts, prompts, out / "after")
-    parts.adapter.save(out / "adapter")  # plain transformers (or peft) loads it
-    return rows
+def main(config: Path = CONFIG, changes: Sequence[str] = (), out: Path = OUT, resume: Path | None = None) -> Finished:
+    """Check, measure, train, measure again; leaves pictures with boxes in the run directory."""
+    finished = mmalign.train(same_file(resume, config), changes, out=None if resume else out, resume=resume)
+    if finished.rows:  # measured on held-out pictures
+        for when in ("before", "after"):
+            show(finished, when)
+    return finished
 
 
-def show(parts: Parts, prompts: list[Prompt], folder: Path) -> None:
-    """Each picture with the true boxes in green and the answered ones in orange."""
+def show(finished: Finished, when: str) -> None:
+    """The first held-out pictures with the boxes that were answered when it was measured."""
+    from mmalign.evaluation.records import Evaluation
+    from mmalign.evaluation.report.boxes import drawing
+    from mmalign.media.image import enlarged, to_pil, write_image
+
+    folder, draw = finished.directory.path / "boxes" / when, drawing(finished.parts.file.to_dict())
     folder.mkdir(parents=True, exist_ok=True)
-    draw = drawing(parts.file.to_dict())
-    answers = parts.policy.generate(prompts, stream(0, "boxes")).output
-    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+    measured = Evaluation.load(finished.directory.evaluation(when))
+    for number, (prompt, answer) in enumerate(list(zip(measured.prompts, measured.outputs, strict=True))[:SHOWN]):
+        if "image" not in prompt.media:
+            continue  # of the first ones only pictures are kept
         picture = enlarged(to_pil(prompt.media["image"]), SHOWN_PIXELS)
         if draw is not None:
             draw(prompt, answer, picture)
@@ -50,6 +54,6 @@ def show(parts: Parts, prompts: list[Prompt], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    (chosen,), changed = files_and_changes(__doc__, [CONFIG])
-    with faults_told():
-        main(chosen, changed)
+    asked = given(__doc__, [CONFIG], OUT)
+    with mmalign.errors_as_sentences():
+        tell(main(asked.files[0], asked.changes, asked.out, asked.resume))

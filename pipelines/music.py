@@ -4,13 +4,14 @@
     python -m pipelines.music descriptions.txt --pairs rows.jsonl # … like the texts say, through a CLAP
     python -m pipelines.music preferences.jsonl                   # DPO on {"prompt", "chosen", "rejected"}, sound files
     python -m pipelines.music exemplars/ --objective grpo         # the same distance as credit per clip; or r0
+    python -m pipelines.music --resume runs/music                 # goes on after Ctrl-C
 
 Every other word is a change of the run file, as `trainer.steps=50`. By default Stable Audio Open (meant for one GPU of
 80 GB); `--config mine.yaml` may name any run file of sound with one reward that has a `reference`. The embedded models:
 
     python -m pipelines.music assets/exemplars/jig --config configs/quickstart/audio.yaml
 
-Leaves a run directory with a report whose sounds can be played.
+Leaves a run directory (`--out`) with a report whose sounds can be played.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from pathlib import Path
 from typing import Literal
 
 import mmalign
-from mmalign.cli._faults import faults_told
-from mmalign.core.config import RunFile, load
+from mmalign import errors_as_sentences
+from mmalign.core.config import RunFile, is_change, load
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.run.train import Finished
-from pipelines._command_line import change
+from pipelines._command_line import add_folder, change, parser, same_file
+from pipelines._told import tell
 
 CONFIG = Path(__file__).parents[1] / "configs" / "text_to_audio" / "stable_audio_dragon.yaml"
+OUT = Path("runs/music")
 Objective = Literal["dragon", "grpo", "r0"]
 
 #: The objective, where the run file has another one.
@@ -104,23 +107,42 @@ def formed(run: RunFile, objective: Objective) -> list[str]:
 
 
 def main(config: Path, target: str, objective: Objective, pairs: str, changes: Sequence[str], out: Path) -> Finished:
-    """Train, and say where to listen."""
+    """Train towards `target`."""
     towards = changes_for(load(config, changes), target, objective, pairs)
-    finished = mmalign.train(config, [*towards, *changes], out=out)
-    for row in finished.rows:
-        print(f"{row.name:12} {row.before:8.3f} -> {row.after:8.3f}")
-    print(f"listen         {out / 'report.html'}")
-    return finished
+    return mmalign.train(config, [*towards, *changes], out=out)
+
+
+def resumed(given: argparse.Namespace) -> Finished:
+    """Go on as the run's own file says."""
+    said = [given.target, given.objective and "--objective", given.pairs and "--pairs", given.config and "--config"]
+    if told := [word for word in said if word and not is_change(word)]:
+        raise ConfigError(f"--resume {given.resume}: goes on as its run.yaml says; leave {', '.join(told)} away.")
+    changes = [word for word in [given.target, *given.changes] if word]
+    return mmalign.train(same_file(given.resume, CONFIG), changes, resume=given.resume)
+
+
+def read(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    reader = parser(__doc__)
+    reader.add_argument("target", nargs="?", default="", help="exemplars, descriptions or preferences")
+    reader.add_argument("changes", nargs="*", metavar="KEY=VALUE")
+    reader.add_argument("--objective", choices=list(FORMS), help="dragon by default")
+    reader.add_argument("--pairs", default="", help="captioned sounds, for descriptions")
+    reader.add_argument("--config", type=Path, help="a run file of sound with one reward that has a `reference`")
+    add_folder(reader, OUT)
+    given = reader.parse_intermixed_args(words)
+    if given.resume and given.out:
+        reader.error(f"--out {given.out}: a resumed run goes on in its own folder; leave it away")
+    if not given.resume and (not given.target or is_change(given.target)):
+        reader.error("name a folder of exemplars, a file of descriptions, or preferences")
+    return given
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", help="exemplars, descriptions or preferences")
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--objective", choices=list(FORMS), default="dragon")
-    parser.add_argument("--pairs", default="")
-    parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--out", type=Path, default=Path("runs/music"))
-    given = parser.parse_intermixed_args()
-    with faults_told():
-        main(given.config, given.target, given.objective, given.pairs, given.changes, given.out)
+    given = read()
+    with errors_as_sentences():
+        if given.resume:
+            tell(resumed(given))
+        else:
+            wanted = (given.config or CONFIG, given.target, given.objective or "dragon", given.pairs)
+            tell(main(*wanted, given.changes, given.out or OUT))

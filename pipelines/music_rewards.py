@@ -11,14 +11,14 @@ the prompts in which the set does. The verifier says on every row what became of
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from mmalign.cli._faults import faults_told
-from pipelines.results import RESULTS, across_seeds, keep, run_seed
+from mmalign import errors_as_sentences
+from pipelines._command_line import parser
+from pipelines.results import RESULTS, across_seeds, keep, planned, run_seed
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart" / "audio.yaml"
 FOLDER = RESULTS / "music_rewards"
@@ -124,19 +124,23 @@ def table() -> str:
 
 def main() -> None:
     """Run targets and write one JSON each; print the table of all that are committed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; all by default")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/results/music_rewards"))
-    parser.add_argument("--table", action="store_true", help="train nothing")
-    given = parser.parse_intermixed_args()
+    reader = parser(__doc__)
+    reader.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(TARGETS)}; all by default")
+    reader.add_argument("--seeds", type=int, nargs="+", default=[0])
+    reader.add_argument("--runs", type=Path, default=Path("runs/results/music_rewards"))
+    reader.add_argument("--table", action="store_true", help="train nothing")
+    given = reader.parse_intermixed_args()
     if unknown := [name for name in given.targets if name not in TARGETS]:
-        parser.error(f"no target is called {', '.join(unknown)}; there is {', '.join(TARGETS)}")
-    for name in [] if given.table else given.targets or TARGETS:
-        keep(FOLDER / f"{name}.json", measure(name, given.seeds, given.runs))
-    print(table())
+        reader.error(f"no target is called {', '.join(unknown)}; there is {', '.join(TARGETS)}")
+    names, seeds = [] if given.table else given.targets or list(TARGETS), list(dict.fromkeys(given.seeds))
+    with errors_as_sentences():
+        for name in names:  # all before the first of them trains
+            for seed in seeds:
+                planned(CONFIG, seed, TARGETS[name], given.runs / f"{name}-{seed}")
+        for name in names:
+            keep(FOLDER / f"{name}.json", measure(name, seeds, given.runs))
+        print(table())
 
 
 if __name__ == "__main__":
-    with faults_told():
-        main()
+    main()

@@ -11,11 +11,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mmalign.cli._faults import faults_told
+from mmalign import errors_as_sentences
 from mmalign.cli.main import application
 from mmalign.miniworld.tunes.styles import STYLES
+from pipelines._command_line import at_least_one, options
 
-ASSETS = Path(__file__).parents[1] / "assets"
+OUT = Path(__file__).parents[1] / "assets" / "reference"
+FOLDER = Path("runs/styles")
 _GENERATOR = [
     "--adapter",
     "stable_audio_3",
@@ -35,16 +37,14 @@ ENCODERS: dict[str, list[str]] = {
 }
 
 
-def main(count: int = 512, folder: Path = Path("runs/styles")) -> None:
+def main(count: int = 512, folder: Path = FOLDER, out: Path = OUT) -> None:
     """Write all of them."""
     for style in STYLES:
         tunes = folder / style
         shutil.rmtree(tunes, ignore_errors=True)
         call("miniworld", "make", "tunes", str(tunes), "--style", style, "--count", str(count), "--clockwork")
-        for word, options in ENCODERS.items():
-            call(
-                "reference", str(tunes), "--out", str(ASSETS / f"reference/tunes_{style}_{word}.safetensors"), *options
-            )
+        for word, told in ENCODERS.items():
+            call("reference", str(tunes), "--out", str(out / f"tunes_{style}_{word}.safetensors"), *told)
 
 
 def call(*words: str) -> None:
@@ -53,5 +53,10 @@ def call(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    with faults_told():
-        main()
+    given = options(
+        __doc__,
+        count={"type": at_least_one, "default": 512, "help": "tunes of each style"},
+        out={"type": Path, "default": OUT, "help": "the folder of the statistics; %(default)s"},
+    )
+    with errors_as_sentences():
+        main(given.count, out=given.out)

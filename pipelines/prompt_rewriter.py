@@ -2,11 +2,14 @@
 
     python -m pipelines.prompt_rewriter                     # the embedded models, on a CPU
     python -m pipelines.prompt_rewriter configs/text/rewriter_sft.yaml configs/text/rewriter_grpo.yaml
+    python -m pipelines.prompt_rewriter --resume runs/prompt_rewriter      # goes on after Ctrl-C
 
 Two run files, one after the other: the first imitates a column of rewrites (SFT), the second starts from what came of
 it and is judged through the generator (GRPO; PromptEnhancer, arXiv 2509.04545). The second alone, from the careless
-rewriter as it is, is a part of `mmalign quickstart text`. Leaves both run directories and a sheet of pictures: of each
-request as it came, as rewritten after imitation, and as rewritten in the end.
+rewriter as it is, is a part of `mmalign quickstart text`. A change is of both run files, `imitate.KEY.PATH=VALUE` of
+the first and `align.KEY.PATH=VALUE` of the second: one's own requests and rewrites are `data.path=mine.jsonl`, with
+`imitate.objective.target=COLUMN`. Both files are checked before the first trains. Leaves both run directories and a
+sheet of pictures: of each request as it came, as rewritten after imitation, and as rewritten in the end.
 """
 
 from __future__ import annotations
@@ -15,50 +18,63 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 import mmalign
-from mmalign.cli._faults import faults_told
-from mmalign.core.config import load
-from mmalign.core.types import Prompt
-from mmalign.media.image import contact_sheet
-from mmalign.run.load import Trained
-from mmalign.run.train import Finished
-from mmalign.training.checkpoint import latest
-from pipelines._command_line import change, files_and_changes
+from pipelines._command_line import change, given
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mmalign.core.types import Prompt
+    from mmalign.run.load import Trained
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 IMITATE, ALIGN = CONFIGS / "scenes" / "rewriter_imitate.yaml", CONFIGS / "quickstart" / "text" / "rewriter.yaml"
+OUT = Path("runs/prompt_rewriter")
+STAGES = ("imitate", "align")
 
 
 def main(
-    imitate: Path = IMITATE,
-    align: Path = ALIGN,
-    changes: Sequence[str] = (),
-    out: Path = Path("runs/prompt_rewriter"),
+    imitate: Path = IMITATE, align: Path = ALIGN, changes: Sequence[str] = (), out: Path = OUT, resume: bool = False
 ) -> None:
-    """Both stages; `changes` are of the second."""
-    taught = mmalign.train(imitate, out=out / "imitate")
-    start = latest(taught.directory.checkpoints) / "adapter"
-    aligned = mmalign.train(align, [*started_from(start, align), *changes], out=out / "align")
+    """Both stages, each in a run directory of its own below `out`; `resume` goes on with what is there of them."""
+    from mmalign.core.checkpoints import latest
+    from mmalign.core.config import load
+    from pipelines._stages import check, stage
+
+    told = dict(zip(STAGES, (of_stage(changes, name) for name in STAGES), strict=True))
+    check([(imitate, told["imitate"], out / "imitate"), (align, told["align"], out / "align")], resume)
+    taught = stage(load(imitate, told["imitate"]), out / "imitate")
+    started = started_from(latest(taught / "checkpoints") / "adapter", align, told["align"])
+    aligned = stage(load(align, [*told["align"], *started]), out / "align")
     writers = {"imitated": mmalign.load_run(out / "imitate"), "aligned": mmalign.load_run(out / "align")}  # as saved
-    requests = aligned.parts.source.held_out_items()[:8]
-    album(requests, writers, aligned).save(out / "rewrites.png")
-    print(f"pictures       {out / 'rewrites.png'}")
+    requests = writers["aligned"].parts.source.held_out_items()[:8]
+    album(requests, writers).save(out / "rewrites.png")
+    print(f"run directory  {aligned}\npictures       {out / 'rewrites.png'}")
 
 
-def started_from(folder: Path, align: Path) -> list[str]:
+def of_stage(changes: Sequence[str], name: str) -> list[str]:
+    """The changes that are of one stage."""
+    prefixes = tuple(f"{other}." for other in STAGES if other != name)
+    return [change.removeprefix(f"{name}.") for change in changes if not change.startswith(prefixes)]
+
+
+def started_from(weights: Path, align: Path, changes: Sequence[str]) -> list[str]:
     """The change that lets the second stage start where the first ended: a LoRA goes on, full weights are the model."""
-    lora = "lora" in load(align).adapter
-    return [change(f"adapter.{'start_lora' if lora else 'model'}", folder)]
+    from mmalign.core.config import load
+
+    lora = load(align, changes).adapter.get("lora")
+    return [change(f"adapter.{'start_lora' if lora else 'model'}", weights)]
 
 
-def album(requests: Sequence[Prompt], writers: dict[str, Trained], judge: Finished) -> Image:
+def album(requests: Sequence[Prompt], writers: dict[str, Trained]) -> Image:
     """A sheet with a column per request: as it came, then in the words of each writer."""
-    through = next(slot.reward for slot in judge.parts.reward.slots.values())
+    import torch
+
+    from mmalign.media.image import contact_sheet
+
+    through = next(
+        slot.reward for slot in writers["aligned"].parts.reward.slots.values() if hasattr(slot.reward, "made")
+    )
     texts = {"request": [request.text for request in requests]}
     for name, run in writers.items():
         texts[name] = list(run.generate(requests).output)
@@ -68,6 +84,6 @@ def album(requests: Sequence[Prompt], writers: dict[str, Trained], judge: Finish
 
 
 if __name__ == "__main__":
-    (first, second), changed = files_and_changes(__doc__, [IMITATE, ALIGN])
-    with faults_told():
-        main(first, second, changed)
+    asked = given(__doc__, [IMITATE, ALIGN], OUT)
+    with mmalign.errors_as_sentences():
+        main(asked.files[0], asked.files[1], asked.changes, asked.out, resume=asked.resume is not None)

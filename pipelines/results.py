@@ -1,6 +1,7 @@
 """The README's table: one run file, several seeds, one committed JSON.
 
     python -m pipelines.results configs/scenes/grpo_verifier.yaml --seeds 0 1 2
+    python -m pipelines.results mine.yaml trainer.steps=200    # one of your own, kept among the runs
     python -m pipelines.results          # print the table of everything committed
 
 Every seed is a full `mmalign train`; one that has finished in its folder already, with the same options, is read, not
@@ -11,7 +12,6 @@ prompts, over training. Only what `configs/` says, unchanged, is written where i
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shlex
@@ -19,16 +19,20 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from mmalign.cli._faults import faults_told
-from mmalign.core.config import load
+from mmalign import errors_as_sentences
+from mmalign.core.checkpoints import complete
+from mmalign.core.config import RunFile, load
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import write_beside
 from mmalign.evaluation.report.charts import Series, aligned_chart, standalone
-from mmalign.run.train import train
+from mmalign.run.build import examine
+from pipelines._command_line import parser
 from pipelines._finished import require_same
+from pipelines._stages import stage
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "assets" / "results"
+HEAD = "| run | trained on | judged by | truth | command |\n|---|---|---|---|---|"
 
 
 def run_name(config: Path, changes: list[str]) -> str:
@@ -51,17 +55,29 @@ def place(config: Path, changes: list[str], runs: Path) -> Path:
     return path
 
 
+def planned(config: Path, seed: int, changes: list[str], out: Path) -> RunFile:
+    """The run file of one seed; what its folder holds already is that run.
+
+    Raises:
+        ConfigError: a fault of the run file, or another run in the folder.
+    """
+    run = load(config, [*changes, f"trainer.seed={seed}"])
+    if (out / "summary.json").exists() or complete(out / "checkpoints"):
+        require_same(out, run)
+    else:
+        examine(run)
+    return run
+
+
 def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str, Any]:
-    """Train one seed, unless it is there, and return its summary.
+    """Train one seed, or what is missing of it, and return its summary.
 
     Raises:
         ConfigError: what is there is another run.
     """
-    run = load(config, [*changes, f"trainer.seed={seed}"])
-    if (out / "summary.json").exists():
-        require_same(out, run)
-    else:
-        train(run, out=out)
+    run = planned(config, seed, changes, out)
+    if not (out / "summary.json").exists():
+        stage(run, out)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     commit = json.loads((out / "environment.json").read_text())["commit"]
     kept = {"rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
@@ -120,16 +136,22 @@ def across_seeds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def keep(path: Path, result: dict[str, Any]) -> None:
-    """Write a result as JSON, whole or not at all."""
+    """Write a result as JSON, whole or not at all, and say so."""
+    replaced = " (in place of what was there)" if path.exists() else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with write_beside(path) as beside:
         beside.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written        {path}{replaced}")
 
 
-def reported(result: dict[str, Any], stem: str) -> str:
-    """One line of the README's table: what was trained on, what others and the truth say, how to get the same."""
+def reported(result: dict[str, Any], stem: str, shown: str = "") -> str:
+    """One line of the README's table: what was trained on, what others and the truth say, how to get the same.
+
+    `shown` is what leads to the JSON; by default the committed one.
+    """
     trained, judges, truths = (_of_role(result["mean"], role) for role in ("trained", "judge", "verifier"))
     cells = (
-        f"[{stem}](assets/results/{stem}.json)",
+        f"[{stem}]({shown or f'assets/results/{stem}.json'})",
         "; ".join(f"{_moved(row)}, wins {statistics.fmean(row['win_rate_by_seed']):.0%}" for row in trained),
         "; ".join(map(_moved, judges)),
         "; ".join(map(_held, truths)),
@@ -150,32 +172,41 @@ def _moved(row: dict[str, Any]) -> str:
 
 def table() -> str:
     """Every committed result as Markdown."""
-    head = "| run | trained on | judged by | truth | command |\n|---|---|---|---|---|"
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    return "\n".join([head, *(reported(result, stem) for stem, result in found.items())])
+    return "\n".join([HEAD, *(reported(result, stem) for stem, result in found.items())])
 
 
 def main() -> None:
-    """Run the seeds and write their JSON; without a run file print the table of all that are committed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path, nargs="?")
-    parser.add_argument("changes", nargs="*", help="key.path=value")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=Path("runs/results"))
-    given = parser.parse_intermixed_args()
-    if given.config is not None:
-        name, path = run_name(given.config, given.changes), place(given.config, given.changes, given.runs)
-        runs = [run_seed(given.config, seed, given.changes, given.runs / f"{name}-{seed}") for seed in given.seeds]
-        words = [str(given.config), *given.changes, "--seeds", *map(str, given.seeds)]
-        command = f"python -m pipelines.results {shlex.join(words)}"
-        keep(path, {"command": command, "mean": across_seeds(runs), "seeds": runs})
-        if picture := scissors(runs, load(given.config, given.changes).trainer.steps):
-            with write_beside(path.with_suffix(".svg")) as beside:
-                beside.write_text(picture, encoding="utf-8")
-        print(f"written        {path}")
-    print(table())
+    """Run the seeds, write their JSON and print their line; without a run file, the table of all that are committed."""
+    reader = parser(__doc__)
+    reader.add_argument("config", type=Path, nargs="?")
+    reader.add_argument("changes", nargs="*", help="key.path=value")
+    reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    reader.add_argument("--runs", type=Path, default=Path("runs/results"))
+    given = reader.parse_intermixed_args()
+    with errors_as_sentences():
+        print(measured(given.config, given.changes, given.seeds, given.runs) if given.config else table())
+
+
+def measured(config: Path, changes: list[str], seeds: list[int], runs: Path) -> str:
+    """Train what is missing of the seeds, write their result, and return it as a table."""
+    name, path = run_name(config, changes), place(config, changes, runs)
+    folders = {seed: runs / f"{name}-{seed}" for seed in dict.fromkeys(seeds)}
+    for seed, folder in folders.items():  # all before the first of them trains
+        planned(config, seed, changes, folder)
+    found = [run_seed(config, seed, changes, folder) for seed, folder in folders.items()]
+    words = [str(config), *changes, "--seeds", *map(str, folders)]
+    result = {
+        "command": f"python -m pipelines.results {shlex.join(words)}",
+        "mean": across_seeds(found),
+        "seeds": found,
+    }
+    keep(path, result)
+    if picture := scissors(found, load(config, changes).trainer.steps):
+        with write_beside(path.with_suffix(".svg")) as beside:
+            beside.write_text(picture, encoding="utf-8")
+    return "\n".join([HEAD, reported(result, name, "" if path.is_relative_to(RESULTS) else str(path))])
 
 
 if __name__ == "__main__":
-    with faults_told():
-        main()
+    main()

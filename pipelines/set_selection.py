@@ -14,11 +14,12 @@ a set) is the direction to look for: each way of choosing is best at what it cho
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmalign.cli._faults import faults_told
+from mmalign import errors_as_sentences
 from mmalign.core.checkout import commit
 from mmalign.core.config import load
 from mmalign.core.rng import stream
@@ -28,9 +29,11 @@ from mmalign.rewards.fad import Fad
 from mmalign.rewards.song_fad import SongFad
 from mmalign.run.build import Parts, build
 from mmalign.run.train import held_out
+from pipelines._command_line import at_least_one, options
 from pipelines.music_rewards import CONFIG
 from pipelines.results import RESULTS, keep
 
+OUT = RESULTS / "selection" / "set_selection.json"
 STYLE = "jig"
 _CLAP = {"name": "clap", "checkpoint": "assets/tunes_clap"}
 _SPACE = {"name": "latents", "space": "tunes_sa3"}
@@ -77,7 +80,7 @@ def table_of(parts: Parts, seed: int, count: int, by: dict[str, Any]) -> dict[st
     return {name: measured(rows, by) for name, rows in {"no choice": both[::2], **chosen}.items()}
 
 
-def main(count: int = 96, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def main(count: int = 96, seeds: tuple[int, ...] = (0, 1, 2), out: Path = OUT) -> None:
     """Measure, write the JSON and print the means over seeds."""
     parts = build(load(CONFIG))
     parts.load()
@@ -85,7 +88,7 @@ def main(count: int = 96, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
     runs = [table_of(parts, seed, count, by) for seed in seeds]
     mean = {name: {of: statistics.fmean(run[name][of] for run in runs) for of in runs[0][name]} for name in runs[0]}
     facts = {"command": "python -m pipelines.set_selection", "commit": commit(), "style": STYLE, "n": count}
-    keep(RESULTS / "selection" / "set_selection.json", {**facts, "mean": mean, "seeds": runs})
+    keep(out, {**facts, "mean": mean, "seeds": runs})
     print(markdown(mean))
 
 
@@ -97,5 +100,11 @@ def markdown(mean: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    with faults_told():
-        main()
+    given = options(
+        __doc__,
+        count={"type": at_least_one, "default": 96, "help": "held-out prompts"},
+        seeds={"type": int, "nargs": "+", "default": [0, 1, 2], "help": "of the noise"},
+        out={"type": Path, "default": OUT, "help": "the JSON to write; %(default)s"},
+    )
+    with errors_as_sentences():
+        main(given.count, tuple(given.seeds), given.out)

@@ -1,67 +1,54 @@
-"""Fine-tune a text-to-image model against rewards, in Python, part by part.
+"""Fine-tune a text-to-image model against rewards, in Python, with a reward and a hook of one's own.
 
 python -m pipelines.text_to_image                                     # the embedded model, a few minutes on a CPU
 python -m pipelines.text_to_image configs/text_to_image/sd3_grpo.yaml data.path=my_prompts.txt
+python -m pipelines.text_to_image --resume runs/text_to_image         # goes on after Ctrl-C
+
+Leaves a run directory: checkpoints that plain diffusers loads, samples, curves and a report.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import mmalign
-from mmalign.cli._faults import faults_told
-from mmalign.core.config import load
-from mmalign.core.rng import stream
-from mmalign.core.types import Rollout, Scores
-from mmalign.media.image import contact_sheet
-from mmalign.run.build import build
-from mmalign.run.train import held_out
-from mmalign.training.session import Session
-from pipelines._command_line import files_and_changes
-from pipelines._written_out import train_between_measurements
+from pipelines._command_line import given, same_file
+from pipelines._told import tell
+
+if TYPE_CHECKING:
+    from mmalign.run.train import Finished
 
 CONFIG = Path(__file__).parents[1] / "configs" / "scenes" / "grpo_verifier.yaml"
+OUT = Path("runs/text_to_image")
 
 
 @mmalign.rule(modalities={"image"}, range=(0.0, 1.0))
-def colourful(prompt: mmalign.Prompt, output: torch.Tensor) -> float:
+def colourful(prompt: mmalign.Prompt, output: Any) -> float:
     """A reward of one's own: how far the pixels are from grey, (3, H, W) in [0, 1]."""
     return float((output.amax(0) - output.amin(0)).mean())
 
 
-def main(config: Path = CONFIG, changes: tuple[str, ...] = (), out: Path = Path("runs/pipeline")) -> list[Any]:
-    """Build, measure, train, measure again; leaves sheets of pictures, and the trained weights, in `out`."""
-    parts = build(load(config, changes))  # every check of the run file happens here, before any weight is loaded
-    parts.load()
-
-    sheets = Sheets(held_out(parts)[:16], out)
-    rows = train_between_measurements(parts, {"colourful": colourful()}, [sheets])
-    parts.adapter.save(out / "adapter")  # plain diffusers loads it
-    return rows
+def steep(session: Any, policy: Any, experience: Any) -> None:
+    """A hook of one's own, called after every step with its numbers in `session.latest`."""
+    if session.is_main and session.latest.get("grad/norm", 0.0) > 10:
+        print(f"step {session.step}: a steep gradient, of norm {session.latest['grad/norm']:.3g}", flush=True)
 
 
-class Sheets:
-    """The same prompts with the same noise every ten steps, as pictures to look at."""
-
-    def __init__(self, prompts: list[Any], out: Path) -> None:
-        self.prompts, self.out = prompts, out
-
-    def __call__(self, session: Session, policy: Any, experience: Any) -> None:
-        """Write one sheet when due."""
-        if session.step % 10 or not self.prompts:
-            return
-        with session.update_rule.averaged():  # what would be saved
-            made: Rollout = policy.generate(self.prompts, stream(0, "sheet"))
-        scores: Scores = colourful()(made)
-        captions = [f"{p.text}\n{v:.2f}" for p, v in zip(self.prompts, scores.value.tolist(), strict=True)]
-        self.out.mkdir(parents=True, exist_ok=True)
-        contact_sheet(made.output, captions).save(self.out / f"step_{session.step:04d}.png")
+def main(config: Path = CONFIG, changes: Sequence[str] = (), out: Path = OUT, resume: Path | None = None) -> Finished:
+    """Check, measure, train, measure again; every check of the run file happens before any weight is loaded."""
+    return mmalign.train(
+        same_file(resume, config),
+        changes,
+        out=None if resume else out,
+        resume=resume,
+        judges={"colourful": colourful()},  # measured before and after, and shown in samples; not trained on
+        hooks=[steep],
+    )
 
 
 if __name__ == "__main__":
-    (chosen,), changed = files_and_changes(__doc__, [CONFIG])
-    with faults_told():
-        main(chosen, changed)
+    asked = given(__doc__, [CONFIG], OUT)
+    with mmalign.errors_as_sentences():
+        tell(main(asked.files[0], asked.changes, asked.out, asked.resume))

@@ -8,16 +8,18 @@ generator whose set scores higher already has nothing to gain but outputs that a
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mmalign.cli._faults import faults_told
+from mmalign import errors_as_sentences
 from mmalign.core.checkout import commit
 from mmalign.core.files import assets_root
 from mmalign.core.types import Audio, Output, Prompt, Rollout
 from mmalign.rewards.vendi import Vendi
+from pipelines._command_line import at_least_one, options
 from pipelines.results import RESULTS, keep
 
 
@@ -40,6 +42,8 @@ def sounds(texts: list[str], seed: int) -> Output:
     return Audio(torch.from_numpy(clips)[:, None], RATE)
 
 
+OUT = RESULTS / "selection" / "truth_vendi.json"
+
 #: Of each world: its prompts, what shows them, the encoder its table measures with.
 WORLDS: dict[str, tuple[str, Any, Any]] = {
     "pictures": ("scenes_heldout.txt", pictures, "assets/scenes_judge"),
@@ -47,7 +51,7 @@ WORLDS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
-def main(count: int = 256, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def main(count: int = 256, seeds: tuple[int, ...] = (0, 1, 2), out: Path = OUT) -> None:
     """Measure and write the JSON."""
     found = {}
     for world, (file, made, encoder) in WORLDS.items():
@@ -57,9 +61,15 @@ def main(count: int = 256, seeds: tuple[int, ...] = (0, 1, 2)) -> None:
         found[world] = [round(float(vendi.score(vendi.embed(shown))), 4) for shown in sets]
         print(f"{world}: {found[world]}")
     command = "python -m pipelines.truth_vendi"
-    keep(RESULTS / "selection" / "truth_vendi.json", {"command": command, "commit": commit(), "count": count, **found})
+    keep(out, {"command": command, "commit": commit(), "count": count, **found})
 
 
 if __name__ == "__main__":
-    with faults_told():
-        main()
+    given = options(
+        __doc__,
+        count={"type": at_least_one, "default": 256, "help": "held-out prompts of each world"},
+        seeds={"type": int, "nargs": "+", "default": [0, 1, 2], "help": "of the noise"},
+        out={"type": Path, "default": OUT, "help": "the JSON to write; %(default)s"},
+    )
+    with errors_as_sentences():
+        main(given.count, tuple(given.seeds), given.out)

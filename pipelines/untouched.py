@@ -12,10 +12,12 @@ import statistics
 from pathlib import Path
 
 import mmalign
-from mmalign.cli._faults import faults_told
+from mmalign import errors_as_sentences
 from mmalign.core.checkout import commit
+from pipelines._command_line import options
 from pipelines.results import RESULTS, keep
 
+OUT = RESULTS / "selection" / "untouched.json"
 READY = Path(__file__).parents[1] / "configs" / "quickstart"
 WORLDS = {"pictures": READY / "image.yaml", "sounds": READY / "audio.yaml"}
 #: Sampling steps, and the guidance scale (1 is none).
@@ -30,7 +32,7 @@ def verified(config: Path, steps: int, guidance: float, seed: int) -> float:
     return float(mmalign.evaluate(config, changes=[*changes, f"evaluation.seed={seed}"]).evaluation.means()["truth"])
 
 
-def main(seeds: tuple[int, ...] = (0, 1, 2)) -> None:
+def main(seeds: tuple[int, ...] = (0, 1, 2), out: Path = OUT) -> None:
     """Measure and write the JSON."""
     found: dict[str, list[dict[str, object]]] = {}
     for world, config in WORLDS.items():
@@ -42,9 +44,14 @@ def main(seeds: tuple[int, ...] = (0, 1, 2)) -> None:
             )
             print(f"{world}, {steps} steps, guidance {guidance:g}: {statistics.fmean(shares):.3f} {shares}", flush=True)
     command = "python -m pipelines.untouched"
-    keep(RESULTS / "selection" / "untouched.json", {"command": command, "commit": commit(), **found})
+    keep(out, {"command": command, "commit": commit(), **found})
 
 
 if __name__ == "__main__":
-    with faults_told():
-        main()
+    given = options(
+        __doc__,
+        seeds={"type": int, "nargs": "+", "default": [0, 1, 2], "help": "of the noise"},
+        out={"type": Path, "default": OUT, "help": "the JSON to write; %(default)s"},
+    )
+    with errors_as_sentences():
+        main(tuple(given.seeds), given.out)

@@ -31,7 +31,7 @@ def stop_told() -> Iterator[None]:
 
 
 @contextmanager
-def faults_told() -> Iterator[None]:
+def errors_as_sentences() -> Iterator[None]:
     """Inside it such errors, missing files and Ctrl-C end the program with a sentence; others with their traceback."""
     try:
         with stop_told():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from mmalign.cli._faults import faults_told, stop_told
+from mmalign.cli._faults import errors_as_sentences, stop_told
 
 
 class Commands(typer.core.TyperGroup):
@@ -59,5 +59,5 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; an error raised on purpose is a sentence, not a traceback."""
-    with faults_told():
+    with errors_as_sentences():
         application()()

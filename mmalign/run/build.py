@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mmalign.core.config import Draft, RunFile, Spec, sections
-from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, together
+from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, shown, together
 from mmalign.core.protocols import judges_only
 from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
@@ -128,16 +128,22 @@ def build(run: RunFile | Draft, allow: Collection[str] = (), training: bool = Tr
     return inspected(run, allow, ["fit"], training)[0]
 
 
-def examine(run: RunFile | Draft, allow: Collection[str] = (), training: bool = True) -> tuple[Parts, list[Any]]:
+def examine(
+    run: RunFile | Draft,
+    allow: Collection[str] = (),
+    training: bool = True,
+    judges: Mapping[str, Any] | None = None,
+) -> tuple[Parts, list[Any]]:
     """Everything that can be known of a run before anything is loaded: its parts, and the prompts it is measured on.
 
-    Sections, components, their fit, packages, rows and files: see `mmalign.run.checks`.
+    Sections, components, their fit, packages, rows and files: see `mmalign.run.checks`. `judges` are such by name that
+    the run file does not know, and measure beside its own.
 
     Raises:
         ConfigError: every fault at once, each with its place.
         CapabilityError, DataError, MissingExtra: where all faults are of that kind.
     """
-    parts, found = inspected(run, allow, [], training)
+    parts, found = inspected(run, allow, [], training, judges)
     return parts, measured_on(questions_of(parts, found.part("questions")), parts.policy)
 
 
@@ -178,17 +184,35 @@ def measured_on(questions: Sequence[Any], policy: Any) -> list[Any]:
 
 
 def inspected(
-    run: RunFile | Draft, allow: Collection[str], stages: Collection[str], training: bool
+    run: RunFile | Draft,
+    allow: Collection[str],
+    stages: Collection[str],
+    training: bool,
+    own: Mapping[str, Any] | None = None,
 ) -> tuple[Parts, Inspection]:
     """The parts of a run, and what the checks of `stages` (all, if it is empty) made of it; raises what they found."""
     draft = run if isinstance(run, Draft) else Draft(run)
     found = Assembly(draft, allow).made()
+    add_judges(found, own or {})
     found.run(stages, training)
     if found.faults:
         raise told(found, draft.file.source)
     judges = {name.removeprefix("evaluation.judges."): judge for name, judge in found.known["judges"].items()}
     named = {f.name: found.known[f.name] for f in dataclasses.fields(Parts)}
     return Parts(**{**named, "judges": judges}), found
+
+
+def add_judges(found: Inspection, own: Mapping[str, Any]) -> None:
+    """Add judges that are given as objects to those of the run file; a name that is taken is a fault."""
+    run = found.known["file"]
+    for name, judge in own.items():
+        at = f"evaluation.judges.{name}"
+        if name in run.rewards or name in run.evaluation.judges:
+            found.faults.append(ConfigError(f"{at}: a reward or judge of the run file has this name; give another."))
+        elif isinstance(judge, type) or not hasattr(judge, "modalities"):
+            found.faults.append(ConfigError(f"{at}: a judge is a reward, as my_rule() is; found {shown(judge)}."))
+        else:
+            found.known["judges"][at] = judge
 
 
 def told(found: Inspection, source: Path | None) -> MmalignError:

@@ -16,8 +16,6 @@ import json
 import logging
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from mmalign.core.checkpoints import complete, numbered, step_of
 from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import recover, to_disk, write_beside
+from mmalign.run.command import command
 
 log = logging.getLogger("mmalign")
 PACKAGES = ("mmalign", "torch", "diffusers", "transformers", "peft", "accelerate", "open-clip-torch", "numpy")
@@ -236,7 +235,7 @@ def environment() -> dict[str, Any]:
     import torch
 
     return {
-        "command": shlex.join(["mmalign", *sys.argv[1:]]),
+        "command": command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "python": platform.python_version(),

@@ -7,7 +7,7 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from mmalign.run.launch import check_accelerator, check_environment, is_first, o
 from mmalign.run.long_texts import long_texts
 from mmalign.run.trackers import log_numbers, open_tracker
 from mmalign.training import checkpoint
+from mmalign.training.loop import Hook
 from mmalign.training.loop import train as run_loop
 from mmalign.training.session import Session
 from mmalign.training.stopping import stop_on_signal
@@ -51,6 +52,8 @@ def train(
     out: Path | str | None = None,
     resume: Path | str | None = None,
     allow: Collection[str] = (),
+    judges: Mapping[str, Any] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Finished:
     """Train one run file and leave a complete run directory.
 
@@ -61,6 +64,9 @@ def train(
         resume: a run directory to continue from its newest whole checkpoint, or from that of a step: "runs/mine@200".
             What came after it is set aside. A run that took all its steps and was stopped before its report gets it.
         allow: modules that the run file may name as "module:Class".
+        judges: rewards of one's own by name, which only measure, beside those of the run file.
+        hooks: called after each step, in every process, as `hook(session, policy, experience)`; `session.step` and
+            `session.latest` (the step's numbers) say where it stands.
 
     Raises:
         ConfigError, CapabilityError, DataError: before any weight is loaded.
@@ -75,7 +81,7 @@ def train(
     out = Path(place or Path("runs") / (run.source.stem if run.source else "run"))
     directory = RunDirectory(out.absolute())  # foreign code may change the folder that relative paths start at
     begin = None if resume is None else checkpoint_to_resume(directory, step)
-    parts, prompts = examine(read, allow)
+    parts, prompts = examine(read, allow, judges=judges)
     directory.refuse(fresh=begin is None)
     if begin is not None:
         check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
@@ -84,18 +90,19 @@ def train(
     if is_first():
         for note in [*notes(parts), *long_texts(parts, prompts)]:
             print(f"note: {note}", file=sys.stderr)
+    way = resuming(directory.path, allow, own=bool(judges or hooks))
     with interrupting(), directory.held() if is_first() else nullcontext():
         try:
-            return _trained(parts, directory, prompts, begin)
+            return _trained(parts, directory, prompts, begin, hooks)
         except KeyboardInterrupt as stopped:
-            message = left(directory, run.trainer.steps, allow) if is_first() else ""
+            message = left(directory, run.trainer.steps, way) if is_first() else ""
             raise Stopped(getattr(stopped, "number", signal.SIGINT), message) from None
         except OSError as error:
             if isinstance(error, MmalignError) or error.errno not in DISK:
                 raise
             where = error.filename or directory.path
             raise CheckpointError(
-                f"{where}: could not be written ({error.strerror}). {left(directory, run.trainer.steps, allow)}"
+                f"{where}: could not be written ({error.strerror}). {left(directory, run.trainer.steps, way)}"
             ) from error
 
 
@@ -144,18 +151,27 @@ def check_unfinished(directory: RunDirectory, step: int, steps: int, measured: b
         raise ConfigError(f"{directory.path}: already at step {step} of {steps}; raise trainer.steps.")
 
 
-def left(directory: RunDirectory, steps: int, allow: Collection[str] = ()) -> str:
-    """What a run of so many steps that was stopped has left, and the command that goes on from there."""
-    place = shlex.quote(str(directory.path))
+def resuming(folder: Path, allow: Collection[str], own: bool) -> str:
+    """How a run goes on; one with judges or hooks of its `own` by the program that has them."""
+    place = shlex.quote(str(folder))
+    if own:
+        return f"the same program with resume={str(folder)!r} (a recipe: `--resume {place}`)"
+    return f"`mmalign train --resume {place}{''.join(f' --allow {shlex.quote(module)}' for module in allow)}`"
+
+
+def left(directory: RunDirectory, steps: int, way: str) -> str:
+    """What a run of so many steps that was stopped has left, and the `way` that goes on from there."""
     if not (found := checkpoint.complete(directory.checkpoints)):
+        place = shlex.quote(str(directory.path))
         return f"stopped before the first checkpoint; the same command starts again in {place}."
-    more = "".join(f" --allow {shlex.quote(module)}" for module in allow)
     if (step := checkpoint.step_of(found[-1])) < steps:
-        return f"stopped; `mmalign train --resume {place}{more}` goes on after step {step} of {steps}."
-    return f"stopped after the last step; `mmalign train --resume {place}{more}` measures and reports what was learned."
+        return f"stopped; {way} goes on after step {step} of {steps}."
+    return f"stopped after the last step; {way} measures and reports what was learned."
 
 
-def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], begin: Path | None) -> Finished:
+def _trained(
+    parts: Parts, directory: RunDirectory, prompts: list[Any], begin: Path | None, hooks: Sequence[Hook] = ()
+) -> Finished:
     trainer = parts.file.trainer
     session, resolved = start_session(parts, directory)
     if begin is None:
@@ -172,7 +188,7 @@ def _trained(parts: Parts, directory: RunDirectory, prompts: list[Any], begin: P
     save = Save(parts, directory, trainer.save_every)
     with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as asked:
         stop = Agreed(session, asked)
-        run_loop(parts.policy, parts.objective, session, [announce, preview, evaluate, save], stop)
+        run_loop(parts.policy, parts.objective, session, [announce, *hooks, preview, evaluate, save], stop)
         if stop.number:
             save.now(session)
     if number := stop.number or asked():

@@ -1,47 +1,135 @@
-"""Run files and changes may come in any order; too few or too many files are told, and so is every fault."""
+"""Run files and changes may come in any order; `--help` is help; faults are told before anything trains."""
 
 import runpy
+import time
 from pathlib import Path
 
 import pytest
 
-from mmalign.cli._faults import faults_told
+from mmalign import errors_as_sentences
 from mmalign.cli.main import main as mmalign_main
 from mmalign.core.config import parse_yaml
 from mmalign.core.errors import ConfigError
-from pipelines._command_line import change, files_and_changes
+from pipelines._command_line import Given, change, given
 
-ONE, TWO = Path("one.yaml"), Path("two.yaml")
+ROOT = Path(__file__).parents[2]
+PIPELINES = sorted(path.stem for path in (ROOT / "pipelines").glob("[!_]*.py"))
+ONE, TWO, OUT = Path("one.yaml"), Path("two.yaml"), Path("runs/x")
 
 
 def test_files_and_changes_in_any_order() -> None:
-    assert files_and_changes(None, [ONE], []) == ([ONE], ())
-    assert files_and_changes(None, [ONE], ["a.b=1", "mine.yaml", "c={d: 2}"]) == (
-        [Path("mine.yaml")],
-        ("a.b=1", "c={d: 2}"),
-    )
-    assert files_and_changes(None, [ONE, TWO], ["x", "y"])[0] == [Path("x"), Path("y")]
+    assert given(None, [ONE], OUT, []) == Given([ONE], (), OUT, None)
+    told = given(None, [ONE], OUT, ["a.b=1", "--out", "there", "mine.yaml", "c={d: 2}"])
+    assert told == Given([Path("mine.yaml")], ("a.b=1", "c={d: 2}"), Path("there"), None)
+    assert given(None, [ONE, TWO], OUT, ["x", "y"]).files == [Path("x"), Path("y")]
+    assert given(None, [ONE], OUT, ["--resume", "r"]) == Given([ONE], (), Path("r"), Path("r"))
+
+
+def test_a_resumed_run_stays_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        given(None, [ONE], OUT, ["--resume", "r", "--out", "o"])
+    assert "--out o: a resumed run goes on in its own folder" in capsys.readouterr().err
 
 
 def test_other_numbers_of_files_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["x"], ["x", "y", "z"]):
         with pytest.raises(SystemExit):
-            files_and_changes(None, [ONE, TWO], words)
+            given(None, [ONE, TWO], OUT, words)
         assert (
             f"name 2 run file(s), in place of one.yaml two.yaml, or none; found {len(words)}" in capsys.readouterr().err
         )
 
 
-def test_help_is_the_pipeline_s_own(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        files_and_changes("What it does.", [ONE], ["--help"])
-    assert stop.value.code == 0 and "What it does." in capsys.readouterr().out
+def run(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of `python -m pipelines.NAME WORDS`."""
+    path = ROOT / "pipelines" / f"{name}.py"
+    monkeypatch.setattr("sys.argv", [str(path), *words.split()])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(path), run_name="__main__")
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_help_prints_help_and_does_nothing_else(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = {path: path.stat().st_mtime_ns for path in (ROOT / "assets").rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path)
+    start = time.process_time()
+    assert run(name, "--help", monkeypatch) == 0 and time.process_time() - start < 10
+    told = (ROOT / "pipelines" / f"{name}.py").read_text(encoding="utf-8").split('"""')[1].strip()
+    assert told in capsys.readouterr().out and not list(tmp_path.iterdir())
+    assert committed == {path: path.stat().st_mtime_ns for path in (ROOT / "assets").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_word_that_is_no_option_starts_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(name, "--stpes 5", monkeypatch) == 2
+    assert "usage: " in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("prompt_rewriter", "align.objective.group_sise=4", "Did you mean 'group_size'"),
+        ("prompt_rewriter", "align.data.path=no.txt imitate.trainer.lr=fast", "imitate: "),
+        ("text_to_image", "objective.group_sise=4", "Did you mean 'group_size'"),
+        ("captioning", "rewards.clip_s.checkpoin=x", "Did you mean 'checkpoint'"),
+        ("grounding", "trainer.stpes=1", "Did you mean 'steps'"),
+        ("music", "assets/exemplars/jig objective.bata=1 --config configs/quickstart/audio.yaml", "'beta'"),
+        ("results", "configs/quickstart/image.yaml trainer.stpes=1", "Did you mean 'steps'"),
+    ],
+)
+def test_a_typo_is_told_before_anything_is_trained(
+    name: str,
+    words: str,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also one that is meant for a later stage."""
+    monkeypatch.setattr("torch.nn.Module.__init__", lambda *_, **__: pytest.fail("a model is made"))
+    where = "--runs" if name == "results" else "--out"
+    assert run(name, f"{words} {where} {tmp_path}/run", monkeypatch) == 2
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["text_to_image", "captioning", "grounding", "prompt_rewriter", "music"])
+def test_a_run_that_is_there_stays(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "imitate" if name == "prompt_rewriter" else tmp_path
+    place.mkdir(exist_ok=True)
+    (place / "summary.json").write_text("{}")
+    words = "assets/exemplars/jig --config configs/quickstart/audio.yaml" if name == "music" else ""
+    assert run(name, f"{words} --out {tmp_path}", monkeypatch) == 2
+    assert f"{place}: already holds a run; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["text_to_image", "captioning", "grounding", "prompt_rewriter", "music"])
+def test_where_no_run_is_none_goes_on(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(name, f"--resume {tmp_path}", monkeypatch) == 2
+    assert f"--resume {tmp_path}: " in capsys.readouterr().err
+
+
+def test_a_head_that_is_there_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "head.safetensors").touch()
+    assert run("grammar_head", f"c.txt --checkpoint assets/scenes_clip --out {tmp_path}", monkeypatch) == 2
+    assert "already holds a head; name another folder" in capsys.readouterr().err
 
 
 def test_a_file_is_a_run_file_whatever_its_name(tmp_path: Path) -> None:
     (file := tmp_path / "lr=2.yaml").touch()
     long = f"data.path={'x' * 5000}"
-    assert files_and_changes(None, [ONE], ["a.b=1", str(file), long]) == ([file], ("a.b=1", long))
+    assert given(None, [ONE], OUT, ["a.b=1", str(file), long]) == Given([file], ("a.b=1", long), OUT, None)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +138,6 @@ def test_a_file_is_a_run_file_whatever_its_name(tmp_path: Path) -> None:
         ("text_to_image", "no.yaml", "no.yaml: no such run file."),
         ("captioning", "no.yaml", "no.yaml: no such run file."),
         ("grounding", "no.yaml", "no.yaml: no such run file."),
-        ("prompt_rewriter", "no.yaml no.yaml", "no.yaml: no such run file."),
         ("results", "no.yaml", "no.yaml: no such run file."),
         ("music", "no/folder", "no/folder: no such file or folder; looked at "),
         ("grammar_head", "no.txt --out heads", "name either checkpoint (a folder or Hub id) or model"),
@@ -60,11 +147,7 @@ def test_a_file_is_a_run_file_whatever_its_name(tmp_path: Path) -> None:
 def test_a_pipeline_tells_its_faults(
     name: str, words: str, told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(__file__).parents[2] / "pipelines" / f"{name}.py"
-    monkeypatch.setattr("sys.argv", [str(path), *words.split()])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(path), run_name="__main__")
-    assert stopped.value.code == 2 and capsys.readouterr().err.startswith(f"error: {told}")
+    assert run(name, words, monkeypatch) == 2 and capsys.readouterr().err.startswith(f"error: {told}")
 
 
 @pytest.mark.parametrize("fault", [ConfigError("one"), ConfigError(["one", "two"]), FileNotFoundError(2, "gone", "x")])
@@ -74,7 +157,7 @@ def test_a_fault_is_told_as_by_mmalign_itself(
     def stop() -> None:
         raise fault
 
-    with pytest.raises(SystemExit) as here, faults_told():
+    with pytest.raises(SystemExit) as here, errors_as_sentences():
         stop()
     told = capsys.readouterr().err
     monkeypatch.setattr("mmalign.cli.main.application", lambda: stop)
@@ -84,7 +167,7 @@ def test_a_fault_is_told_as_by_mmalign_itself(
 
 
 def test_a_pipeline_that_is_stopped_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped, faults_told():
+    with pytest.raises(SystemExit) as stopped, errors_as_sentences():
         raise KeyboardInterrupt
     assert stopped.value.code == 130 and capsys.readouterr().err == "stopped.\n"
 

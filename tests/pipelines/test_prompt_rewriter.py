@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.core.config import dump, load
-from pipelines import prompt_rewriter
-from pipelines.prompt_rewriter import ALIGN, IMITATE, main, started_from
+from mmalign.core.config import load
+from mmalign.core.errors import ConfigError
+from mmalign.media import image
+from pipelines.prompt_rewriter import ALIGN, main, of_stage, started_from
 
 SMALL = [
     *(
@@ -27,15 +28,26 @@ THROUGH = (
 
 def test_any_name_of_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
     place = tmp_path / "set #1, a: b"
-    assert load(ALIGN, started_from(place, ALIGN)).adapter["model"] == str(place)
+    assert load(ALIGN, started_from(place, ALIGN, ())).adapter["model"] == str(place)
 
 
 def test_the_album_shows_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    sheet = prompt_rewriter.contact_sheet
-    monkeypatch.setattr(prompt_rewriter, "contact_sheet", lambda *a, **k: told.extend(a[1]) or sheet(*a, **k))
-    (tmp_path / "imitate.yaml").write_text(dump(load(IMITATE, SMALL)))
+    sheet = image.contact_sheet
+    monkeypatch.setattr(image, "contact_sheet", lambda *a, **k: told.extend(a[1]) or sheet(*a, **k))
     far = ["trainer.lr=1", "trainer.ema=0.999999", "objective.group_size=4", THROUGH]  # the average stays at the start
-    main(tmp_path / "imitate.yaml", ALIGN, [*SMALL, *far], tmp_path)
+    changes = [*SMALL, *(f"align.{change}" for change in far)]
+    main(changes=changes, out=tmp_path)
     words = {stage: [line.split(": ", 1)[1] for line in told if line.startswith(stage)] for stage in ("imit", "align")}
     assert words["align"] == words["imit"] and len(words["align"]) == 8 and (tmp_path / "rewrites.png").is_file()
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    main(changes=changes, out=tmp_path, resume=True)  # finished: read, not run again
+    assert made and made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    with pytest.raises(ConfigError, match=r"imitate: holds a run with another trainer.lr "):
+        main(changes=[*changes, "imitate.trainer.lr=1"], out=tmp_path, resume=True)
+
+
+def test_a_change_is_of_both_stages_or_of_one() -> None:
+    changes = ["data.path=x", "imitate.objective.target=y", "align.trainer.lr=1"]
+    assert of_stage(changes, "imitate") == ["data.path=x", "objective.target=y"]
+    assert of_stage(changes, "align") == ["data.path=x", "trainer.lr=1"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,24 @@ from mmalign.core.checkpoints import complete
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import local_path
 from mmalign.core.registry import Registry
+from mmalign.evaluation.loading_lines import (
+    REWARD_MODEL,
+    Place,
+    absent,
+    is_hub_id,
+    loading,
+    name_of,
+    plain_name,
+    read_object,
+)
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number
 
 __all__ = ["CardFacts", "card", "card_facts"]
 
-PEFT = {  # class and options by task
-    "CAUSAL_LM": ("AutoPeftModelForCausalLM", ""),
-    "SEQ_CLS": ("AutoPeftModelForSequenceClassification", ", num_labels=1"),
-}
-REWARD_MODEL = "reward_model"  # the adapter
 TASKS = {"image": "text-to-image", "audio": "text-to-audio", "text": "text-generation"}
+ABOUT = {"image_text": "image-to-text", "audio_text": "audio-text-to-text", REWARD_MODEL: "text-classification"}
+ASSETS = "it comes with mmalign's repository"
 
 
 @dataclass
@@ -37,7 +44,9 @@ class CardFacts:
     library: str = ""
     task: str = ""
     weights: str = ""
-    snippet: str = ""
+    snippet: str = ""  # for readers of the card, wherever they have put the folder
+    here: str = ""  # the same for this machine, whatever the working directory
+    lora: str = ""  # what loaders must know of its scale
     tags: list[str] = field(default_factory=list)
     papers: list[str] = field(default_factory=list)
     fitted: bool = False  # a reward model: fitted to preferences, not aligned with rewards
@@ -58,15 +67,15 @@ def card(directory: Path | str) -> str:
         header["library_name"] = facts.library
     if facts.task:
         header["pipeline_tag"] = facts.task
-    if _is_hub_id(facts.base_model):
+    if is_hub_id(facts.base_model):
         header["base_model"] = facts.base_model
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
-        f"# {facts.name}",
+        f"# {escaped(facts.name)}",
         _introduction(facts),
         _results(record),
         _rewards(record.run),
-        f"## Load\n\n```python\n{facts.snippet}\n```" if facts.snippet else "",
+        _load(facts),
         _papers(facts),
         _remake(record),
     ]
@@ -82,105 +91,62 @@ def card_facts(record: RunRecord) -> CardFacts:
     evaluation = record.after or record.before
     facts = CardFacts(
         name=record.name,
-        base_model=base,
+        base_model=plain_name(base),
         objective=names["objective"],
         policy=names["policy"],
-        task=TASKS.get(evaluation.modality, "") if evaluation else "",
+        task=ABOUT.get(names["adapter"]) or (TASKS.get(evaluation.modality, "") if evaluation else ""),
         fitted=names["adapter"] == REWARD_MODEL,
         papers=_arxiv(names["objective"]),
     )
-    if facts.fitted:
-        facts.task = "text-classification"
     checkpoints = [path / "adapter" for path in complete(record.path / "checkpoints")]
     if checkpoints:
         facts.weights = checkpoints[-1].relative_to(record.path).as_posix()
-        facts.library, facts.snippet = _loading(checkpoints[-1], facts.weights, base)
+        base = str(read_object(checkpoints[-1] / "adapter_config.json").get("base_model_name_or_path") or base)
+        away, here = _places(record, base)
+        without = absent(local_path(base), adapter)
+        facts.library, facts.snippet = loading(checkpoints[-1], facts.weights, adapter, *away, without)
+        facts.here = loading(checkpoints[-1], facts.weights, adapter, *here, without)[1]
     lora = ["lora"] if "lora" in facts.snippet or "Peft" in facts.snippet else []
+    facts.lora = _scale(adapter) if lora else ""
     facts.tags = ["mmalign", *filter(None, [names["objective"]]), *lora]
     return facts
 
 
-def _is_hub_id(model: str) -> bool:
-    """Does the name look like owner/name, and lie neither on this disk nor among the embedded assets?"""
-    hub = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("assets/")
-    return bool(hub) and local_path(model) is None
+def _places(record: RunRecord, base: str) -> tuple[tuple[Place, Place], tuple[Place, Place]]:
+    """Base and run directory as a reader of the card names them, and as they lie on this machine."""
+    about = "" if is_hub_id(base) else f"the folder of the base model; {ASSETS}" if base.startswith("assets/") else ""
+    named = (plain_name(base), about or ("" if is_hub_id(base) else "the folder of the base model"))
+    found = local_path(base)
+    lies = str(found.absolute()) if found is not None else base
+    return (named, (".", "the folder of this file")), ((lies, ""), (str(record.path.absolute()), ""))
 
 
-def _loading(folder: Path, shown: str, base: str) -> tuple[str, str]:
-    """Library and Python lines that load `folder` without mmalign, told from the files it holds."""
-    base = base or "the base model"
-    if _own_head(folder):
-        call = f'reward = mmalign.load_reward("reward_model", model="{shown}")'
-        return "mmalign", f"import mmalign\n\n{call}"
-    if (folder / "pytorch_lora_weights.safetensors").exists():
-        lines = [f'pipe = DiffusionPipeline.from_pretrained("{base}")', f'pipe.load_lora_weights("{shown}")']
-        lines += _scale_note(folder / "pytorch_lora_weights.safetensors")
-        return "diffusers", "\n".join(["from diffusers import DiffusionPipeline", "", *lines])
-    if (folder / "adapter_config.json").exists():
-        task = _json(folder / "adapter_config.json").get("task_type")
-        if task in PEFT:
-            kind, options = PEFT[task]
-            call = f'model = {kind}.from_pretrained("{shown}"{options})'
-            return "peft", f"from peft import {kind}\n\n{call}"
-        call = f'model = PeftModel.from_pretrained(base, "{shown}")  # base: {base}, loaded by its own class'
-        return "peft", f"from peft import PeftModel\n\n{call}"
-    if (folder / "model_index.json").exists():
-        return (
-            "diffusers",
-            f'from diffusers import DiffusionPipeline\n\npipe = DiffusionPipeline.from_pretrained("{shown}")',
-        )
-    for config in [folder / "config.json", *sorted(folder.glob("*/config.json"))]:
-        found = _json(config)
-        if name := found.get("_class_name"):
-            part = config.parent.name if config.parent != folder else "transformer"
-            where = f"{shown}/{part}" if config.parent != folder else shown
-            lines = [f'pipe = DiffusionPipeline.from_pretrained("{base}")']
-            lines += [f'pipe.{part} = {name}.from_pretrained("{where}")']
-            return "diffusers", "\n".join([f"from diffusers import DiffusionPipeline, {name}", "", *lines])
-        if names := found.get("architectures"):
-            return (
-                "transformers",
-                f'from transformers import {names[0]}\n\nmodel = {names[0]}.from_pretrained("{shown}")',
-            )
-    return "", ""
+def _scale(adapter: Mapping[str, Any]) -> str:
+    """A LoRA's scale, which not every loader reads."""
+    lora = adapter.get("lora") or {}
+    rank, alpha = lora.get("rank"), lora.get("alpha")
+    if not rank or not alpha or alpha == rank:
+        return ""
+    way = f"a loader that does not read its alpha must scale it by {alpha / rank:g}"
+    return f"A LoRA of rank {rank} and alpha {alpha}: {way}."
 
 
-def _scale_note(file: Path) -> list[str]:
-    """What to know of a LoRA whose alpha is not its rank, for it stands in the file's header only."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as opened:
-            told = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
-    except (OSError, ValueError, SafetensorError):
-        return []
-    found = {name.rpartition(".")[2]: value for name, value in told.items()}
-    alpha, rank = found.get("lora_alpha"), found.get("r")
-    if not alpha or not rank or alpha == rank:
-        return []
-    return [
-        f"# alpha {alpha:g} / rank {rank:g} stands in the file's header: a program that does not read it must be told "
-        f"a strength of {alpha / rank:g}."
-    ]
+def _load(facts: CardFacts) -> str:
+    if not facts.snippet:
+        return ""
+    return "\n\n".join(filter(None, ["## Load", f"```python\n{facts.snippet}\n```", facts.lora]))
 
 
-def _own_head(folder: Path) -> bool:
-    """Is it a reward model that the plain libraries would read without its head, or have no class for?"""
-    head = _json(folder / "reward_model.json").get("head")
-    if not head:
-        return False
-    import transformers
-
-    named = _json(folder / "config.json").get("architectures") or []
-    return head.get("kind") != "linear" or not all(hasattr(transformers, name) for name in named)
+def escaped(text: str) -> str:
+    """A name as Markdown shows it, within a line and a cell: nothing in it is markup."""
+    line = " ".join(str(text).split())
+    return re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>|~#$]", lambda found: f"\\{found.group()}", line)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def code(text: str) -> str:
+    """A name as code."""
+    line = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{line}`"
 
 
 def _arxiv(objective: str) -> list[str]:
@@ -196,8 +162,8 @@ def _arxiv(objective: str) -> list[str]:
 
 
 def _introduction(facts: CardFacts) -> str:
-    how = f" by `{facts.objective}`" if facts.objective else ""
-    base = f"`{facts.base_model}`" if facts.base_model else "a pretrained model"
+    how = f" by {code(facts.objective)}" if facts.objective else ""
+    base = code(facts.base_model) if facts.base_model else "a pretrained model"
     if facts.fitted:
         made = f"{base} made a reward model fitted to preferences{how}, with mmalign."
         return f"{made} In a run file: `{{name: reward_model, model: …}}`. Curves and provenance: `report.html`."
@@ -210,7 +176,7 @@ def _results(record: RunRecord) -> str:
     lines = ["| reward | role | before | after | change | 95 % interval | n |", "|---|---|--:|--:|--:|--:|--:|"]
     for row in record.summary:
         low, high = (number(v, signed=True) for v in row.ci)
-        cells = (row.name, row.role, number(row.before), number(row.after), number(row.delta, signed=True))
+        cells = (escaped(row.name), row.role, number(row.before), number(row.after), number(row.delta, signed=True))
         lines.append(f"| {' | '.join(cells)} | {low} to {high} | {row.n} |")
     table = "\n".join(lines)
     return (
@@ -226,9 +192,10 @@ def _rewards(run: Mapping[str, Any]) -> str:
     lines = ["| reward | component | weight | options |", "|---|---|--:|---|"]
     for slot, spec in rewards.items():
         options = ", ".join(
-            f"{k} = {v}" for k, v in spec.items() if k not in ("name", "weight") and v not in (None, "")
+            f"{k} = {_without_place(v)}" for k, v in spec.items() if k not in ("name", "weight") and v not in (None, "")
         )
-        lines.append(f"| {slot} | `{spec.get('name', '')}` | {spec.get('weight', 1)} | {options.replace('|', '/')} |")
+        cells = (escaped(slot), code(spec.get("name", "")), spec.get("weight", 1), escaped(options))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "## Rewards trained on\n\n" + "\n".join(lines)
 
 
@@ -236,13 +203,50 @@ def _papers(facts: CardFacts) -> str:
     if not facts.papers:
         return ""
     links = "\n".join(f"- <https://arxiv.org/abs/{paper}>" for paper in facts.papers)
-    return f"## Papers behind `{facts.objective}`\n\n{links}"
+    return f"## Papers behind {code(facts.objective)}\n\n{links}"
 
 
 def _remake(record: RunRecord) -> str:
     packages = record.environment.get("packages") or {}
     versions = ", ".join(f"{name} {version}" for name, version in packages.items() if version != "not installed")
-    lines = ["## Remake", "", "```sh", "mmalign train run.yaml", "```"]
+    lines = ["## Remake", "", "```sh", remaking(record.run), "```"]
+    command = str(record.environment.get("command") or "")
+    if command and not command.startswith("mmalign "):
+        lines += ["", f"That is the run file; it was made by {code(shlex.join(map(name_of, _words(command))))}."]
     if versions:
         lines += ["", f"Made with {versions}."]
     return "\n".join(lines) if record.run_text else ""
+
+
+def remaking(run: Mapping[str, Any]) -> str:
+    """The command that trains a run's own file again, from its folder; changes are in the file already."""
+    modules = sorted({name.partition(":")[0] for name in _names(run) if ":" in name})
+    return shlex.join(["mmalign", "train", "run.yaml", *(word for module in modules for word in ("--allow", module))])
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Every `name:` in a run file."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("name"), str):
+            yield value["name"]
+        for inner in value.values():
+            yield from _names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _names(inner)
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return [command]
+
+
+def _without_place(value: Any) -> Any:
+    """Plain data in which paths of this disk are their last parts."""
+    if isinstance(value, Mapping):
+        return {key: _without_place(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_place(inner) for inner in value]
+    return name_of(value) if isinstance(value, str) else value

@@ -73,9 +73,23 @@ def read_run(directory: Path | str) -> RunRecord:
     record.before = _attempt(record, "evaluation/before", Evaluation.load, None)
     record.after = _attempt(record, "evaluation/after", Evaluation.load, None)
     record.samples = sorted(p for p in (path / "samples").glob("step_*") if p.is_dir())
-    if not record.samples:
-        record.missing.append("samples/ holds no step (trainer.preview_every is 0)")
+    if not record.samples and (reason := _no_samples(record)):
+        record.missing.append(reason)
     return record
+
+
+def _no_samples(record: RunRecord) -> str:
+    """Why no step left samples; "" for a reward model, which makes nothing to show."""
+    if (record.run.get("policy") or {}).get("name") == "scorer":
+        return ""
+    every = (record.run.get("trainer") or {}).get("preview_every", 0)
+    steps = int(record.metrics[-1]["step"]) if record.metrics else 0
+    if not every:
+        return "samples/ holds no step (trainer.preview_every is 0)"
+    if every > steps:
+        return f"samples/ holds no step (trainer.preview_every is {every}, and the run took {steps})"
+    why = "no prompts were held out, or it was removed"
+    return f"samples/ holds no step, though trainer.preview_every is {every}: {why}"
 
 
 def _attempt(record: RunRecord, name: str, read: Callable[[Path], T], otherwise: T, again: bool = False) -> T:

@@ -32,8 +32,8 @@ def test_card_of_a_run(tmp_path: Path) -> None:
         "base_model": "owner/tiny-model",
     }
     assert "# sunny" in text and "| truth | verifier | 0.333 | 0.833 | +0.500 |" in text
-    assert "| clip | `clip` | 1.0 | prefix = a/b |" in text
-    assert 'pipe.load_lora_weights("checkpoints/step_000040/adapter")' in text
+    assert "| clip | `clip` | 1.0 | prefix = a\\|b |" in text
+    assert 'pipe.load_lora_weights(f"{run}/checkpoints/step_000040/adapter")' in text
     assert "https://arxiv.org/abs/2402.03300" in text
     assert "Made with mmalign 0.1.0, torch 2.11.0." in text
 
@@ -41,13 +41,16 @@ def test_card_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "library", "line"),
     [
-        ({"adapter_config.json": {"task_type": "CAUSAL_LM"}}, "peft", "AutoPeftModelForCausalLM.from_pretrained"),
-        ({"adapter_config.json": {}}, "peft", "PeftModel.from_pretrained(base,"),
-        ({"model_index.json": {}}, "diffusers", 'DiffusionPipeline.from_pretrained("checkpoints/step_000040/adapter")'),
+        ({"adapter_config.json": {}}, "peft", "PeftModel.from_pretrained(getattr(pipe, part), f"),
+        (
+            {"model_index.json": {}},
+            "diffusers",
+            'DiffusionPipeline.from_pretrained(f"{run}/checkpoints/step_000040/adapter")',
+        ),
         (
             {"unet/config.json": {"_class_name": "UNet2DConditionModel"}},
             "diffusers",
-            'pipe.unet = UNet2DConditionModel.from_pretrained("checkpoints/step_000040/adapter/unet")',
+            'pipe.unet = UNet2DConditionModel.from_pretrained(f"{run}/checkpoints/step_000040/adapter/unet")',
         ),
         ({"config.json": {"architectures": ["GPT2LMHeadModel"]}}, "transformers", "GPT2LMHeadModel.from_pretrained"),
     ],

@@ -78,7 +78,7 @@ class Checked(HTMLParser):
 def checked(path: Path) -> tuple[str, Checked]:
     html = path.read_text(encoding="utf-8")
     parser = Checked()
-    parser.feed(html)
+    parser.feed(html.replace("<wbr>", ""))  # names that may be broken there are still one word
     parser.close()
     assert parser.open == []
     assert parser.asked == [] and "url(" not in html and "@import" not in html
@@ -104,7 +104,7 @@ def test_page_is_valid_and_holds_everything(run: Path) -> None:
     assert "alert('x')" in text and "<script" not in html
     assert "clip has no score for 1 of 6 rows" in text
     assert "reward/clip/invalid" in text and "The same at every step" in text
-    assert "owner/tiny-model" in text and 'load_lora_weights("checkpoints/step_000040/adapter")' in text
+    assert "owner/tiny-model" in text and 'load_lora_weights(f"{run}/checkpoints/step_000040/adapter")' in text
     assert "Missing from this directory" not in text
     assert [p.name for p in run.iterdir() if p.name.startswith(".")] == []
 

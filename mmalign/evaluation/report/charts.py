@@ -102,7 +102,7 @@ def aligned_chart(learned: Series, truth: Series, width: int = 460, height: int 
         start = trend[0][1]
         y = Scale(start - below * span, start + above * span, height - 24, 12)
         left = given is learned
-        for tick in ticks(y.low, y.high, 3):
+        for tick in [t for t in ticks(y.low, y.high, 3) if _possible(t, side)]:
             if left:
                 body.append(f'<line class="grid" x1="48" x2="{width - 48}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
             at, anchor = (42, "end") if left else (width - 42, "start")
@@ -139,7 +139,10 @@ def path_chart(learned: Series, truth: Series, width: int = 460, height: int = 2
     for i, (a, b, step) in enumerate(points):
         told = f"step {step:g}: {learned.name} {_label(a)}, {truth.name} {_label(b)}"
         body.append(_dot(x(a), y(b), "start" if i == 0 else "truth", told, 4.5 if i in (0, len(points) - 1) else 2.5))
-    for (a, b, _), near, word in ((points[0], points[1], "start"), (points[-1], points[-2], f"step {points[-1][2]:g}")):
+    ends = [(points[0], points[1], "start"), (points[-1], points[-2], f"step {points[-1][2]:g}")]
+    if abs(x(points[0][0]) - x(points[-1][0])) < 60 and abs(y(points[0][1]) - y(points[-1][1])) < 30:
+        ends = [(points[-1], points[-2], f"start and {ends[1][2]}")]  # one would lie on the other
+    for (a, b, _), near, word in ends:
         anchor = "end" if x(a) > width - 70 else "start" if x(a) < 80 else "middle"
         at, under = x(a) + {"end": 6, "start": -6, "middle": 0}[anchor], near[1] >= b  # away from the neighbour
         height_of = y(b) + (17 if under else -9)
@@ -233,9 +236,16 @@ def _span(points: Sequence[Point], least: float) -> float:
 
 
 def _padded(low: float, high: float, whole: bool = False, room: float = 0.06) -> tuple[float, float]:
-    """A little room around the data; `whole` starts at zero."""
+    """A little room around the data; `whole` starts at zero, and what is never negative has no axis below it."""
     around = (high - low) * room or abs(high) * 0.1 or 1.0
-    return (0.0 if whole and low >= 0 else low - around), high + around
+    return (max(0.0, low - around) if low >= 0 and not whole else 0.0 if low >= 0 else low - around), high + around
+
+
+def _possible(tick: float, points: Sequence[Point]) -> bool:
+    """Is it a value that such a series can have: not negative where none is, at most 1 where all are shares?"""
+    values = [value for _, value in points]
+    low, high = min(values), max(values)
+    return not (low >= 0 and tick < -1e-9) and not (low >= 0 and high <= 1 and tick > 1 + 1e-9)
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:

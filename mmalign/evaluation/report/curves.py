@@ -13,9 +13,16 @@ TITLES = {
     "reward": "Rewards on training prompts",
     "eval": "Rewards on held-out prompts",
     "policy": "Policy",
+    "objective": "Objective",
     "grad": "Optimisation",
     "time": "Seconds per step",
     "memory": "Memory",
+}
+#: The heading of a metric's first word, where that is not one by itself.
+UNDER = {
+    **dict.fromkeys(("kl", "ratio"), "policy"),
+    **dict.fromkeys(("advantage", "margin", "fit", "score", "pairs", "rows", "sft"), "objective"),
+    **dict.fromkeys(("lr", "loss", "update", "gradient"), "grad"),
 }
 LOOSE = "Other"
 
@@ -27,6 +34,7 @@ class Section:
     title: str
     charts: list[tuple[str, float, str]] = field(default_factory=list)  # name, last value, picture
     constant: list[tuple[str, float]] = field(default_factory=list)
+    once: list[tuple[str, float, float]] = field(default_factory=list)  # name, value, step
 
 
 @dataclass
@@ -44,13 +52,15 @@ def sections(record: RunRecord) -> list[Section]:
     """Every metric of the run, grouped by the word before its first slash; known groups first."""
     found: dict[str, Section] = {}
     for name in record.metric_names():
-        head = name.split("/")[0] if "/" in name else {"lr": "grad", "loss": "grad", "update": "grad"}.get(name, "")
-        head = "grad" if head in ("update", "gradient") else head
+        first = name.split("/")[0] if "/" in name or name in UNDER else ""
+        head = UNDER.get(first, first)
         title = TITLES.get(head, head.capitalize() if head else LOOSE)
         section = found.setdefault(title, Section(title))
         points = record.curve(name)
         values = {value for _, value in points}
-        if len(values) == 1:
+        if len(points) == 1 < len(record.metrics):
+            section.once.append((name, points[0][1], points[0][0]))
+        elif len(values) == 1:
             section.constant.append((name, values.pop()))
         elif points:
             series, whole = Series(name, points, _tone(record, name)), head in ("time", "memory")

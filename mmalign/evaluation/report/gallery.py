@@ -22,10 +22,11 @@ from mmalign.media.spectrogram import spectrogram
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Card", "Sheet", "Side", "cards", "sheets"]
+__all__ = ["Card", "Sheet", "Side", "cards", "facts", "sheets"]
 
 MOST_CARDS, MOST_SHEETS, MOST_CLIPS = 12, 5, 6
 SHOWN_PIXELS, LARGEST_PIXELS = 256, 512
+MOST_REFERENCES, MOST_LETTERS = 8, 400
 
 
 @dataclass
@@ -60,6 +61,7 @@ class Card:
     prompt: str
     sides: list[Side]
     picture: str = ""
+    facts: list[tuple[str, str]] = field(default_factory=list)  # what the row says besides: references, the answer
 
 
 @dataclass
@@ -94,9 +96,21 @@ def cards(record: RunRecord) -> list[Card]:
             shown[0][1].prompts[i].text,
             [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None, draw) for label, e in shown],
             "" if draw else _asked(shown[0][1].prompts[i]),
+            facts(shown[0][1].prompts[i]),
         )
         for i in range(count)
     ]
+
+
+def facts(prompt: Prompt) -> list[tuple[str, str]]:
+    """What a text is held against, as far as it can be read: words and numbers of the row, and short lists of them."""
+    found = []
+    for name, value in prompt.meta.items():
+        each = value if isinstance(value, list) else [value]
+        if each and all(isinstance(one, str | int | float) for one in each) and len(each) <= MOST_REFERENCES:
+            text = " / ".join(map(str, each))
+            found.append((name, text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"))
+    return found
 
 
 def _asked(prompt: Prompt) -> str:
@@ -175,8 +189,8 @@ def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
         for picture in sorted(folder.glob("contact_sheet.*")):
             sheet.picture = data_uri(read_image(picture), ".jpg", longest=1400)
         sheet.clips = [_clip(*read_audio(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
-        if not sheet.picture and not sheet.clips and (folder / "rows.parquet").exists():
-            sheet.texts = _texts(folder / "rows.parquet")
+        if not sheet.clips and (folder / "rows.parquet").exists():
+            sheet.texts = _scores(folder / "rows.parquet") if sheet.picture else _texts(folder / "rows.parquet")
     except (MmalignError, OSError, ValueError) as error:
         missing.append(f"samples/{folder.name} could not be read: {error}")
         return None
@@ -188,3 +202,20 @@ def _texts(path: Path) -> list[tuple[str, str]]:
 
     table = pyarrow.parquet.read_table(path, columns=["prompt", "output"]).slice(0, 8).to_pydict()
     return list(zip(table["prompt"], table["output"], strict=True))
+
+
+def _scores(path: Path) -> list[tuple[str, str]]:
+    """Of every picture of a sheet its prompt and its scores, as text that can be read at any size."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path).to_pydict()
+    names = [name for name in table if f"{name}/status" in table]
+    return [
+        (
+            prompt,
+            ", ".join(
+                f"{n} {number(table[n][i]) if table[n][i] is not None else table[f'{n}/status'][i]}" for n in names
+            ),
+        )
+        for i, prompt in enumerate(table["prompt"])
+    ]

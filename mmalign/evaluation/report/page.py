@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,18 @@ from typing import Any
 from markupsafe import Markup
 
 from mmalign.core.files import write_beside
+from mmalign.core.types import Status
 from mmalign.evaluation.card import card_facts
 from mmalign.evaluation.report.charts import interval_mark
 from mmalign.evaluation.report.curves import against_truth, sections, time_shares
 from mmalign.evaluation.report.gallery import cards, sheets
-from mmalign.evaluation.report.verdict import direction, verdict
+from mmalign.evaluation.report.verdict import direction, unmoved, verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number
 
 __all__ = ["report_html", "write_report"]
+
+SHOWN = 6  # cards that stand open
 
 
 def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
@@ -46,7 +50,8 @@ def report_html(record: RunRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters |= {"number": number, "signed": lambda value: number(value, signed=True), "svg": Markup}
+    filters: dict[str, Any] = {"number": number, "svg": Markup, "breaking": _breaking}
+    engine.filters |= filters | {"signed": partial(number, signed=True)}
     here = Path(__file__).parent
     tone, sentence = verdict(record.summary)
     return engine.get_template("page.html").render(
@@ -59,6 +64,9 @@ def report_html(record: RunRecord) -> str:
         marks={row.name: interval_mark(row.delta, *row.ci) for row in record.summary},
         ways={row.name: direction(row) for row in record.summary},
         lost=_lost(record),
+        outside=_outside(record),
+        same={row.name for row in record.summary if unmoved(row)},
+        shown=SHOWN,
         against=against_truth(record),
         cards=cards(record),
         sections=sections(record),
@@ -106,11 +114,25 @@ def _duration(record: RunRecord) -> str:
 
 
 def _lost(record: RunRecord) -> list[tuple[str, int, int]]:
-    """Rewards with rows that have no score after training: (name, such rows, rows)."""
+    """Rewards with rows that lack a score they should have after training: (name, such rows, rows)."""
     if record.after is None:
         return []
-    counts = [(name, record.after.invalid(name)) for name in record.after.names()]
+    outside = {name: count for name, count, _ in _outside(record)}
+    counts = [(name, record.after.invalid(name) - outside.get(name, 0)) for name in record.after.names()]
     return [(name, count, len(record.after.prompts)) for name, count in counts if count]
+
+
+def _outside(record: RunRecord) -> list[tuple[str, int, int]]:
+    """Rewards with rows that they do not apply to: (name, such rows, rows)."""
+    if record.after is None:
+        return []
+    counts = {n: int((s.status == int(Status.NOT_APPLICABLE)).sum()) for n, s in record.after.scores.items()}
+    return [(name, count, len(record.after.prompts)) for name, count in counts.items() if count]
+
+
+def _breaking(text: str) -> Markup:
+    """A name that may be broken after its separators, and nowhere else."""
+    return Markup(re.sub(r"([/._:-])(?=\w)", r"\1<wbr>", escape(str(text))))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Any:

@@ -1,0 +1,88 @@
+"""The lines of a report load what a tiny run saved, from any folder, as they stand; those of a card beside its base."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mmalign
+from mmalign.evaluation.card import card, card_facts
+from mmalign.evaluation.run_record import read_run
+from tests.adapters.tiny_lm import write_tiny_lm
+from tests.run.conftest import run_file, tiny_model  # noqa: F401  (fixtures)
+
+TEXT = """
+adapter: {{name: causal_lm, model: {model}, train: {train}, lora: {{rank: 2, alpha: 4}}}}
+policy: {{name: tokens, max_new_tokens: 6}}
+objective: {{name: grpo, group_size: 4}}
+rewards: {{"a|[b]": {{name: length, low: 60, unit: characters}}}}
+data: {{name: prompts, path: prompts.txt}}
+trainer: {{steps: 1, batch: 1}}
+"""
+SCORES = """
+adapter: {{name: reward_model, model: {model}, train: {train}, chat: false, head: {{kind: {head}}}}}
+policy: {{name: scorer}}
+rewards: {{}}
+objective: {{name: bradley_terry}}
+data: {{name: preferences, path: pairs.jsonl}}
+trainer: {{steps: 1, batch: 2}}
+"""
+
+
+def written(folder: Path, text: str, **options: str) -> Path:
+    """The directory of a run of a tiny language model."""
+    (folder / "prompts.txt").write_text("say a\nsay b\n")
+    rows = ['{"prompt": "say", "chosen": "a", "rejected": "b"}', '{"prompt": "say", "chosen": "b", "rejected": "c"}']
+    (folder / "pairs.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "run.yaml").write_text(text.format(model=write_tiny_lm(folder / "model"), **options))
+    return mmalign.train(folder / "run.yaml", ["adapter.device=cpu"], out=folder / "run").directory.path
+
+
+def executed(lines: str, folder: Path, then: str = "") -> None:
+    """Run Python lines in a process of their own."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(mmalign.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{lines}\n{then}"], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_pictures_load_in_diffusers(tmp_path: Path, run_file: Callable[..., Path], train: str) -> None:  # noqa: F811
+    few = ["trainer.steps=1", "trainer.save_every=0", "trainer.preview_every=0", "evaluation.count=1"]
+    out = mmalign.train(run_file(train), [*few, "trainer.evaluate_every=0"], out=tmp_path / "run").directory.path
+    (away := tmp_path / "elsewhere").mkdir()
+    facts = card_facts(read_run(out))
+    assert "mmalign" not in facts.here.replace(str(tmp_path), "")
+    executed(facts.here, away, "assert pipe.transformer.config.num_layers")
+    assert str(tmp_path) not in card(out) and 'base = "sd3"  # the folder of the base model' in card(out)
+    (out / "sd3").symlink_to(read_run(out).run["adapter"]["model"])  # beside the card, as its lines say
+    executed(facts.snippet, out)
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_language_models_load_in_peft_and_transformers(tmp_path: Path, train: str) -> None:
+    out = written(tmp_path, TEXT, train=train)
+    (away := tmp_path / "elsewhere").mkdir()
+    executed(card_facts(read_run(out)).here, away, "assert model.generate")
+    text = card(out)
+    assert r"| a\|\[b\] | `length` |" in text and str(tmp_path) not in text
+    assert ("must scale it by 2." in text) == (train == "lora")
+
+
+@pytest.mark.parametrize(
+    ("train", "head", "library"),
+    [("full", "linear", "transformers"), ("lora", "linear", "peft"), ("full", "mlp2", "mmalign")],
+)
+def test_reward_models_load_where_a_class_has_their_head(tmp_path: Path, train: str, head: str, library: str) -> None:
+    out = written(tmp_path, SCORES, train=train, head=head)
+    facts: Any = card_facts(read_run(out))
+    assert facts.library == library and facts.task == "text-classification"
+    (away := tmp_path / "elsewhere").mkdir()
+    executed(facts.here, away)

@@ -92,7 +92,8 @@ def test_a_typo_is_told_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also one that is meant for a later stage."""
-    monkeypatch.setattr("torch.nn.Module.__init__", lambda *_, **__: pytest.fail("a model is made"))
+    for method in ("load", "prepare"):
+        monkeypatch.setattr(f"mmalign.run.build.Parts.{method}", lambda *_, **__: pytest.fail("weights are loaded"))
     where = "--runs" if name == "results" else "--out"
     assert run(name, f"{words} {where} {tmp_path}/run", monkeypatch) == 2
     assert told in capsys.readouterr().err and not list(tmp_path.iterdir())

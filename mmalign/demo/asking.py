@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mmalign.core.cuts import Cuts, counting_cuts
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.media.bounds import PIXELS
@@ -27,10 +28,16 @@ log = logging.getLogger("mmalign")
 
 @dataclass(frozen=True)
 class Side:
-    """B outputs for one prompt, and by reward their scores, or the sentence why it cannot say anything of them."""
+    """B outputs for one prompt, and by reward their scores, or the sentence why it cannot say anything of them.
+
+    `made` is what a frozen generator makes of texts that are written for it, where a reward of the run has one; `cut`
+    names the models that did not read the prompt, or an output, to its end.
+    """
 
     rollout: Rollout
     verdicts: Mapping[str, Scores | str]
+    made: Any = None
+    cut: Sequence[str] = ()
 
 
 def known(run: Trained, count: int = 12) -> list[Prompt]:
@@ -83,14 +90,27 @@ def answer(run: Trained, prompt: Prompt, count: int, seed: int) -> tuple[Side, S
     """
     if not 1 <= count <= MOST_OUTPUTS:
         raise DataError(f"{count} outputs: ask for 1 to {MOST_OUTPUTS}.")
-    with run.start():
-        before = run.generate([prompt] * count, seed)
-    after = run.generate([prompt] * count, seed)
-    return _judged(run, before), _judged(run, after)
+    with counting_cuts() as cuts:
+        with run.start():
+            before = run.generate([prompt] * count, seed)
+        after = run.generate([prompt] * count, seed)
+    return _judged(run, before, cuts), _judged(run, after, cuts)
 
 
-def _judged(run: Trained, rollout: Rollout) -> Side:
-    return Side(rollout, {name: _verdict(reward, rollout) for name, reward in run.rewards.items()})
+def _judged(run: Trained, rollout: Rollout, cuts: Cuts) -> Side:
+    with counting_cuts() as more:
+        verdicts = {name: _verdict(reward, rollout) for name, reward in run.rewards.items()}
+    return Side(rollout, verdicts, _made(run, rollout), sorted({reader for reader, _ in cuts.texts | more.texts}))
+
+
+def _made(run: Trained, rollout: Rollout) -> Any:
+    """The pictures that a rewriter's texts lead to, (B * images, 3, H, W); None where no reward looks at any."""
+    if not isinstance(rollout.output, list):
+        return None
+    slots = run.parts.reward.slots.values() if run.parts.reward is not None else ()
+    through = next((slot.reward for slot in slots if hasattr(slot.reward, "made")), None)
+    made = None if through is None else through.made(rollout.prompts, rollout.output).output
+    return made if isinstance(made, torch.Tensor) else None
 
 
 def _verdict(reward: Any, rollout: Rollout) -> Scores | str:

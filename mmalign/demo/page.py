@@ -10,8 +10,11 @@ from mmalign.core.errors import MissingExtra, MmalignError
 from mmalign.core.types import Prompt
 from mmalign.demo.asking import MOST_OUTPUTS, Side, answer, asked, known, likeliest
 from mmalign.demo.scores import table
-from mmalign.demo.shown import about, answered, drawn, pictures, sounds, written
+from mmalign.demo.shown import about, answered, box, drawn, pictures, sounds, written
+from mmalign.evaluation.card import escaped
+from mmalign.evaluation.loading_lines import plain_name
 from mmalign.evaluation.report.boxes import Draw, drawing
+from mmalign.evaluation.report.gallery import facts
 from mmalign.evaluation.table import roles_of
 from mmalign.media.kinds import bound_pillow
 from mmalign.run.load import Trained
@@ -45,14 +48,14 @@ def page(run: Trained, name: str) -> Any:
         gr.Markdown(_heading(run, name))
         fields = _fields(blocks, run, choice)
         button = gr.Button("Generate", variant="primary")
-        with gr.Row():
-            sides = [_side(run.parts.policy.modality, label, draw) for label in ("Start", f"Learned, step {run.step}")]
+        said = gr.HTML(visible=False, padding=False)
+        sides = _sides(run.parts.policy.modality, ("Start", f"Learned, step {run.step}"), draw)
         scores = gr.Dataframe(label="Scores", interactive=False, wrap=True, visible=False)
         gr.on(
             [button.click, fields[0].submit],
             _asking(run, choice, draw),
             inputs=fields,
-            outputs=[*sides[0], *sides[1], scores],
+            outputs=[said, *sides[0], *sides[1], scores],
             concurrency_limit=1,
             api_name="ask",
         )
@@ -60,14 +63,18 @@ def page(run: Trained, name: str) -> Any:
 
 
 def _heading(run: Trained, name: str) -> str:
-    said = f"# {name}\nLeft is what the run began with, right what it learned in {run.step} updates"
+    file = run.parts.file
+    base = plain_name(str(file.adapter.get("model") or ""))
+    what = f"{file.objective['name']} on {file.adapter['name']}{f' ({base})' if base else ''}"
+    steps = f"{run.step} update{'' if run.step == 1 else 's'}"
+    said = f"# {escaped(name)}\n{escaped(what)}. *Start* is what the run began with, *Learned* what came of {steps}"
     if likeliest(run):
         return f"{said}: of both the likeliest text (`policy.eval_temperature` is 0)."
     return f"{said}; outputs of one number come from the same noise."
 
 
 def _fields(blocks: Any, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
-    """The prompt's text, the number of its media in `choice`, its picture, how many outputs, and the seed."""
+    """The prompt's text, how many outputs, the seed; where prompts have media their number in `choice`, a picture."""
     import gradio as gr
 
     kinds = {kind for prompt in choice for kind in prompt.media}
@@ -92,7 +99,7 @@ def _fields(blocks: Any, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
         _choosing(blocks, choice, [text, number, picture, sound])
     elif choice:
         gr.Examples([[prompt.text] for prompt in choice], [text], examples_per_page=len(choice), label=CHOICE)
-    return [text, number, picture, count, seed]
+    return [text, count, seed, *([number] if kinds else []), *([picture] if "image" in kinds else [])]
 
 
 def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> None:
@@ -120,26 +127,39 @@ def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> N
     blocks.load(lambda: chosen(0), None, fields, **quiet)  # not before: others bring their own
 
 
-def _side(modality: str, label: str, draw: Draw | None) -> list[Any]:
-    """The components that show outputs; `_filled` gives them their values in this order."""
+def _sides(modality: str, labels: Sequence[str], draw: Draw | None) -> list[list[Any]]:
+    """The components of both sides; `_filled` gives them their values in this order. Sounds stand in pairs."""
     import gradio as gr
 
-    with gr.Column():
+    if modality != "audio":
+        with gr.Row():
+            return [_side(modality, label, draw) for label in labels]
+    sides: list[list[Any]] = [[] for _ in labels]
+    for row in range(MOST_OUTPUTS):
+        with gr.Row():
+            for side, label in zip(sides, labels, strict=True):
+                with gr.Column(min_width=280):
+                    side += _slot(f"{row + 1}: {label}")
+    return sides
+
+
+def _side(modality: str, label: str, draw: Draw | None) -> list[Any]:
+    import gradio as gr
+
+    with gr.Column(min_width=280):
         gr.Markdown(f"### {label}")
         if modality == "image":
             return [gr.Gallery(show_label=False, columns=2, object_fit="contain", height="auto", interactive=False)]
-        if modality == "audio":
-            return [made for row in range(MOST_OUTPUTS) for made in _slot(row)]
         if draw:
             gr.Markdown("Boxes: the true ones green, the answer's orange.")
         boxes = gr.Gallery(show_label=False, columns=2, object_fit="contain", height="auto", visible=False)
         return [boxes, gr.HTML(padding=False)]
 
 
-def _slot(row: int) -> tuple[Any, Any]:
+def _slot(label: str) -> tuple[Any, Any]:
     import gradio as gr
 
-    sound = gr.Audio(label=f"Sound {row + 1}", interactive=False, visible=False, buttons=["download"])
+    sound = gr.Audio(label=label, interactive=False, visible=False, buttons=["download"])
     return sound, gr.Image(show_label=False, buttons=[], interactive=False, visible=False)
 
 
@@ -155,6 +175,8 @@ def _filled(side: Side, modality: str, draw: Draw | None) -> list[Any]:
         kinds: tuple[Any, Any] = (gr.Audio, gr.Image)
         return [kinds[i % 2](value, visible=value is not None) for i, value in enumerate(values)]
     marked = _numbered(answered(output, prompt, draw)) if draw else []
+    if side.made is not None:
+        marked = _numbered(pictures(side.made))
     return [gr.Gallery(marked, visible=bool(marked)), written(output)]
 
 
@@ -163,20 +185,25 @@ def _numbered(pictures: Sequence[Any]) -> list[tuple[Any, str | None]]:
 
 
 def _asking(run: Trained, choice: Sequence[Prompt], draw: Draw | None) -> Callable[..., list[Any]]:
-    """What the button does; faults of what was asked are sentences on the page."""
+    """What the button does; faults of what was asked are a sentence on the page, and the last results stay."""
     import gradio as gr
 
     roles = roles_of(run.parts.file.to_dict())
     modality = run.parts.policy.modality
+    outputs = 2 + 2 * {"image": 1, "audio": 2 * MOST_OUTPUTS}.get(modality, 2)
 
-    def ask(text: str, number: int | None, picture: Any, count: float, seed: float | None) -> list[Any]:
+    def ask(text: str, count: float, seed: float | None, number: int | None = None, picture: Any = None) -> list[Any]:
         try:
             prompt = asked(choice, text or "", number, picture)
             before, after = answer(run, prompt, int(count), int(seed or 0))
         except MmalignError as error:
-            raise gr.Error(str(error), title="This cannot be asked", print_exception=False) from None
-        headers, rows = table(before, after, roles)
+            told = gr.HTML(box("This cannot be asked", [str(error)], fault=True), visible=True)
+            return [told, *[gr.skip()] * (outputs - 1)]
+        headers, rows, reasons = table(before, after, roles)
         scores = gr.Dataframe({"headers": headers, "data": rows}, visible=bool(rows))
-        return [*_filled(before, modality, draw), *_filled(after, modality, draw), scores]
+        cut = [f"{reader} does not read this to its end; write less." for reader in before.cut]
+        lines = [*(f"{name}: {value}" for name, value in facts(prompt)), *cut, *reasons]
+        told = gr.HTML(box("", lines), visible=bool(lines))
+        return [told, *_filled(before, modality, draw), *_filled(after, modality, draw), scores]
 
     return ask

@@ -1,4 +1,4 @@
-"""What every reward says of both sides, as a table of texts; where there is no number stands why."""
+"""What every reward says of both sides, as a table of texts; why there is no number is said below it."""
 
 from __future__ import annotations
 
@@ -18,32 +18,43 @@ WORDS = {
 }
 
 
-def table(before: Side, after: Side, roles: Mapping[str, Role]) -> tuple[list[str], list[list[str]]]:
-    """Headers, and a row per reward: its name and role, both sides, and start → learned of each of several outputs.
+def table(before: Side, after: Side, roles: Mapping[str, Role]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headers, a row per reward, and sentences on what has no number.
 
-    A side is the mean of its outputs; for the reward of a set its value (each output then has its share in it).
+    A row has the reward's name and role, both sides, and start → learned of each of several outputs. A side is the mean
+    of its outputs; for the reward of a set, whose name then says so, its value (each output has its share in it).
     """
     count = len(after.rollout)
     mean = " (mean)" if count > 1 else ""
     headers = ["reward", "role", f"start{mean}", f"learned{mean}"]
     headers += [f"output {row + 1}" for row in range(count)] if count > 1 else []
-    rows = []
+    rows, reasons = [], []
     for name, two in after.verdicts.items():
         one = before.verdicts[name]
         each = [f"{_row(one, row)} → {_row(two, row)}" for row in range(count)] if count > 1 else []
-        rows.append([name, roles.get(name, "judge"), _whole(one), _whole(two), *each])
-    return headers, rows
+        shown = f"{name} (of the set)" if count > 1 and (_of_set(one) or _of_set(two)) else name
+        rows.append([shown, roles.get(name, "judge"), _whole(one), _whole(two), *each])
+        reasons += [f"{name}: {why}" for why in dict.fromkeys(filter(None, (_why(one), _why(two))))]
+    return headers, rows, reasons
+
+
+def _of_set(verdict: Scores | str) -> bool:
+    return not isinstance(verdict, str) and "set" in verdict.parts
+
+
+def _why(verdict: Scores | str) -> str:
+    """Why no output at all has a number."""
+    if isinstance(verdict, str):
+        return verdict
+    if verdict.valid.any():
+        return ""
+    return next(filter(None, verdict.info or []), "") or ("a set has at least 3 outputs." if _of_set(verdict) else "")
 
 
 def _whole(verdict: Scores | str) -> str:
-    if isinstance(verdict, str):
-        return verdict
+    if isinstance(verdict, str) or not verdict.valid.any():
+        return _row(verdict, 0)
     valid = verdict.valid
-    if not valid.any():
-        why = next(filter(None, verdict.info or []), "")
-        if not why and "set" in verdict.parts:
-            why = "a set has at least 3 outputs"
-        return _row(verdict, 0) + (f": {why}" if why else "")
     if "set" in verdict.parts:
         return number(verdict.parts["set"][valid][0].item())
     if len(valid) == 1:

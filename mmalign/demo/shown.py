@@ -18,7 +18,7 @@ from mmalign.media.spectrogram import spectrogram
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["about", "answered", "drawn", "pictures", "sounds", "written"]
+__all__ = ["about", "answered", "box", "drawn", "pictures", "sounds", "written"]
 
 SHOWN_PIXELS = 384
 Sound = tuple[tuple[int, Any], Any]  # rate and 16-bit samples (S, C), and what it looks like
@@ -54,6 +54,14 @@ def written(texts: Sequence[str]) -> str:
     marks = [f"<b>{row + 1}</b>  " if len(texts) > 1 else "" for row in range(len(texts))]
     bodies = [html.escape(text) or "<i>(nothing)</i>" for text in texts]
     return "".join(f'<div style="{style}">{mark}{body}</div>' for mark, body in zip(marks, bodies, strict=True))
+
+
+def box(title: str, lines: Sequence[str], fault: bool = False) -> str:
+    """Sentences as HTML, in a frame."""
+    colour = "var(--color-red-500, #c0392b)" if fault else "var(--border-color-primary)"
+    style = f"overflow-wrap: anywhere; padding: 10px 14px; border-radius: 8px; border: 1px solid {colour}"
+    head = f"<b>{html.escape(title)}</b><br>" if title else ""
+    return f'<div style="{style}">{head}{"<br>".join(map(html.escape, lines))}</div>'
 
 
 def drawn(prompt: Prompt) -> Image | None:

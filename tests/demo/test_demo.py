@@ -72,21 +72,24 @@ def test_where_there_is_no_number_the_table_says_why() -> None:
     whole = Scores.of(torch.tensor([0.1, 0.2, 0.3, 0.4]), parts={"set": torch.full((4,), -2.0)})
     one = _side(4, mixed=mixed, lost=lost, fad=whole, apart="it reads other pictures.")
     two = _side(4, mixed=Scores.of(torch.full((4,), 0.5)), lost=lost, fad=whole, apart="it reads other pictures.")
-    headers, rows = table(one, two, {"mixed": "trained"})
+    headers, rows, reasons = table(one, two, {"mixed": "trained"})
     assert headers == ["reward", "role", "start (mean)", "learned (mean)", *(f"output {i}" for i in (1, 2, 3, 4))]
     assert rows[0][:5] == ["mixed", "trained", "0.500", "0.500", "1.000 → 0.500"]
     assert rows[0][5:] == ["0.000 (unreadable) → 0.500", "failed → 0.500", "took too long → 0.500"]
-    assert rows[1][1:5] == ["judge", *["does not apply: row 0 lacks boxes"] * 2, "does not apply → does not apply"]
+    assert rows[1][1:5] == ["judge", *["does not apply"] * 2, "does not apply → does not apply"]
+    assert reasons == ["lost: row 0 lacks boxes", "apart: it reads other pictures."]  # below the table, once
+    assert rows[2][0] == "fad (of the set)"
     assert rows[2][2:5] == ["−2.000", "−2.000", "0.100 → 0.100"]  # of a set its value, not the mean of shares
-    assert rows[3][2:5] == ["it reads other pictures.", "it reads other pictures.", "– → –"]
+    assert rows[3][2:5] == ["–", "–", "– → –"]
 
 
 def test_one_output_needs_no_columns_of_its_own() -> None:
     alone = Scores(torch.tensor([math.nan]), torch.tensor([Status.NOT_APPLICABLE]), parts={"set": torch.zeros(1)})
     failed = Scores(torch.tensor([0.0]), torch.tensor([Status.PARSE_FAIL]))
-    headers, rows = table(*[_side(1, fad=alone, format=failed)] * 2, {})
+    headers, rows, reasons = table(*[_side(1, fad=alone, format=failed)] * 2, {})
     assert headers == ["reward", "role", "start", "learned"]
-    assert rows[0][2] == "does not apply: a set has at least 3 outputs" and rows[1][2] == "0.000 (unreadable)"
+    assert rows[0][::2] == ["fad", "does not apply"] and rows[1][2] == "0.000 (unreadable)"
+    assert reasons == ["fad: a set has at least 3 outputs."]
 
 
 def test_a_reward_that_cannot_judge_leaves_the_others_standing(run: Trained) -> None:
@@ -130,16 +133,58 @@ def test_without_gradio_the_command_says_what_to_install(
 
 
 def test_the_page_answers_and_says_what_cannot_be_asked(run: Trained) -> None:
-    gradio = pytest.importorskip("gradio")
+    pytest.importorskip("gradio")
     from mmalign.demo.page import page, theme
 
     built = page(run, "tiny")
     theme()
     ask = next(fn for fn in built.fns.values() if fn.api_name == "ask")
     assert ask.concurrency_limit == 1
-    before, after, scores = ask.fn(ASKED, None, None, 2, 7)
+    assert len(ask.inputs) == 3  # what prompts without media need, and no more
+    said, before, after, scores = ask.fn(ASKED, 2, 7)
+    assert said.visible is False
     assert [caption for _, caption in before] == ["1", "2"] and before[0][0].tobytes() != after[0][0].tobytes()
     assert scores.value["headers"][:4] == ["reward", "role", "start (mean)", "learned (mean)"]
     assert [row[:2] for row in scores.value["data"]] == [["crisp", "trained"], ["small", "judge"]]
-    with pytest.raises(gradio.Error, match="the prompt is empty"):
-        ask.fn("", None, None, 2, 7)
+    said, *left = ask.fn("", 2, 7)
+    assert said.visible and "This cannot be asked" in said.value and "the prompt is empty" in said.value
+    assert len(left) == len(ask.outputs) - 1 and all("__type__" in each and len(each) == 1 for each in left)
+
+
+def test_what_is_not_read_to_its_end_is_said_on_the_page(run: Trained) -> None:
+    """Also where the same text is asked again, whose embedding is kept."""
+    long = "a picture " * 40
+    for _ in range(2):
+        before, after = answer(run, Prompt(long), 1, 0)
+        assert before.cut == after.cut != []
+    assert answer(run, Prompt(ASKED), 1, 0)[0].cut == []
+
+
+def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown(run: Trained) -> None:
+    class Through:
+        def made(self, prompts: Any, texts: Any) -> Any:
+            return Rollout.of(list(texts), torch.rand(len(texts), 3, 4, 4))
+
+    policy = SimpleNamespace(generate=lambda asked, noise: Rollout.of(asked, ["x"] * len(asked)))
+    slots = {"align": SimpleNamespace(reward=Through())}
+    parts = SimpleNamespace(reward=SimpleNamespace(slots=slots), policy=policy)
+    from mmalign.demo.asking import _made
+
+    assert _made(SimpleNamespace(parts=parts), Rollout.of(["a"] * 2, ["x", "y"])).shape == (2, 3, 4, 4)  # type: ignore[arg-type]
+    assert _made(SimpleNamespace(parts=parts), Rollout.of(["a"], torch.zeros(1, 3, 4, 4))) is None  # type: ignore[arg-type]
+
+
+def test_a_page_of_sounds_pairs_them_and_one_update_is_one() -> None:
+    pytest.importorskip("gradio")
+    import gradio
+
+    from mmalign.demo.page import _heading, _sides
+
+    with gradio.Blocks() as blocks:
+        sides = _sides("audio", ("Start", "Learned, step 1"), None)
+    labels = [block.label for block in blocks.blocks.values() if isinstance(block, gradio.Audio)]
+    assert labels[:4] == ["1: Start", "1: Learned, step 1", "2: Start", "2: Learned, step 1"]
+    assert [len(side) for side in sides] == [2 * 8, 2 * 8]
+    file = SimpleNamespace(objective={"name": "grpo"}, adapter={"name": "sd3", "model": "/home/me/base"})
+    told = _heading(SimpleNamespace(step=1, parts=SimpleNamespace(file=file, policy=None)), "a_[run]")  # type: ignore[arg-type]
+    assert "1 update;" in told and r"a_\[run\]" in told and "grpo on sd3 (base)" in told

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from mmalign.core.cuts import count_cut, counting_cuts
 from mmalign.core.protocols import Condition
 
 
@@ -38,6 +39,7 @@ class Conditions:
     hits: int = 0
     misses: int = 0
     _kept: OrderedDict[str, Condition] = field(default_factory=OrderedDict, repr=False)
+    _cut: dict[str, list[str]] = field(default_factory=dict, repr=False)
     _negative: Condition | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -64,16 +66,21 @@ class Conditions:
     def _look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
         found = {text: self._kept[text] for text in distinct if text in self._kept}
         fresh = [text for text in distinct if text not in found]
+        for text in found:  # kept ones are as short as they were
+            for reader in self._cut.get(text, ()):
+                count_cut(reader, text)
         self.hits, self.misses = self.hits + len(found), self.misses + len(fresh)
         if fresh:
             with self._encoding():
                 for text in fresh:
-                    found[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
+                    with counting_cuts() as cuts:
+                        found[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
+                    self._cut[text] = [reader for reader, _ in cuts.texts]
         for text in distinct:
             self._kept[text] = found[text]
             self._kept.move_to_end(text)
         while len(self._kept) > self.capacity:
-            self._kept.popitem(last=False)
+            self._cut.pop(self._kept.popitem(last=False)[0], None)
         return found
 
     @contextmanager

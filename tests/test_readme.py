@@ -23,3 +23,37 @@ def test_every_pipeline_is_named() -> None:
 def test_what_it_links_to_is_there() -> None:
     linked = re.findall(r'\]\(([^)#:]+)\)|src="([^"]+)"', README)
     assert len(linked) > 30 and [a or b for a, b in linked if not (ROOT / (a or b)).exists()] == []
+
+
+def code(language: str) -> str:
+    """The first block of a language."""
+    return README.split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_every_file_of_the_commands_is_there_or_made_by_one_before() -> None:
+    block = next(part for part in README.split("```")[1::2] if "mmalign list" in part)
+    made = {"runs/a", "runs/b"}  # any two
+    for line in (line.partition("#")[0] for line in block.splitlines()):
+        words = line.replace(";", " ").split()
+        named = [
+            w.partition("=")[2] or w for w in words if re.search(r"^(\w+\.\w+=)?[\w/]+(\.(txt|jsonl|ya?ml|csv))?$", w)
+        ]
+        files = [word for word in named if re.search(r"\.(txt|jsonl|ya?ml|csv)$|^runs/", word)]
+        made |= {words[i + 1] for i, word in enumerate(words[:-1]) if word in (">", "--out")}
+        assert [file for file in files if file not in made and not (ROOT / file).exists()] == [], line
+        if words[:2] == ["mmalign", "train"] and "--dry-run" not in words and words[2].endswith(".yaml"):
+            made.add(f"runs/{words[2].removesuffix('.yaml')}")
+        if words[:3] == ["mmalign", "miniworld", "make"]:
+            made.add(f"{words[4]}/rows.jsonl")
+
+
+def test_every_name_of_the_python_example_comes_from_somewhere() -> None:
+    import ast
+    import builtins
+
+    tree = ast.parse(code("python"))
+    known = {*dir(builtins), "mmalign"}
+    known |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    known |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    known |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} <= known

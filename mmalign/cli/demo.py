@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli._progress import starting
+
 
 def register(app: typer.Typer) -> None:
     """Add `demo`."""
@@ -18,18 +20,21 @@ def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="where the page is served")] = 7860,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in")] = "127.0.0.1",
     share: Annotated[bool, typer.Option("--share", help="also by a public link, through Gradio's servers")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="change the run file: adapter.model=…")
+    ] = None,
     allow: Annotated[list[str] | None, typer.Option(help="modules that the run file may name as module:Class")] = None,
 ) -> None:
     """Try a run out in the browser: its start beside what it learned, by the same noise, with every score."""
+    starting(f"opening {run}")
     from mmalign.core.errors import ConfigError
-    from mmalign.demo.page import UPLOAD, page, require_gradio, theme
+    from mmalign.demo.page import STYLE, UPLOAD, page, require_gradio, theme
     from mmalign.run.load import load_run
 
     require_gradio()
-    built = page(load_run(run, allow or ()), run.resolve().name)
+    built = page(load_run(run, allow or (), changes or ()), run.resolve().name)
     try:
-        built.launch(
-            server_name=host, server_port=port, share=share, show_error=True, theme=theme(), max_file_size=UPLOAD
-        )
+        look = {"theme": theme(), "css": STYLE}
+        built.launch(server_name=host, server_port=port, share=share, show_error=True, max_file_size=UPLOAD, **look)
     except OSError:
         raise ConfigError(f"--host {host} --port {port}: cannot listen there; name another port or host.") from None

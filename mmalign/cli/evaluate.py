@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli._progress import starting
+
 
 def register(app: typer.Typer) -> None:
     """Add `evaluate`."""
@@ -22,6 +24,7 @@ def evaluate(
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
     """Measure a generator (run file), or a run's start against its newest checkpoint (run directory)."""
+    starting("checking what is to be measured")
     from rich.console import Console
 
     from mmalign.cli._table import print_rows

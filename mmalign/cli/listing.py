@@ -6,6 +6,8 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,8 +62,11 @@ def show(
     if not Path(name).is_file() and name not in configs() and (described := _components(name)):
         typer.echo("\n\n".join(described))
         return
-    parts = build(load(find_config(name)))
+    path = find_config(name)
+    parts = build(load(path))
     run = parts.filled()
+    if said := head_comment(path):
+        typer.echo(said)
     typer.echo(dump(run if needs_base(run, parts.source) else replace(run, base="")), nl=False)
 
 
@@ -122,7 +127,7 @@ def find_config(name: str) -> Path:
 
 
 def _first_line(registry: Registry, name: str) -> str:
-    """The first line of a component file's docstring, read without importing it; a plugin's with where it is from."""
+    """The first sentence of a component's docstring, read without importing it; a plugin's with where it is from."""
     from mmalign.core.registry import origin
 
     if points := registry.plugins().get(name):
@@ -132,17 +137,28 @@ def _first_line(registry: Registry, name: str) -> str:
 
 
 def _docstring(module: str) -> str:
-    """The first line of a module's docstring; nothing of it is run."""
+    """The first sentence of a module's docstring; nothing of it is run."""
     try:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
             return ""
         text = Path(spec.origin).read_text(encoding="utf-8")
-        return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+        return first_sentence((ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0])
     except (ImportError, OSError, ValueError, SyntaxError):
         return ""
 
 
+def head_comment(path: Path) -> str:
+    """The comment that a run file begins with: what it is for, the columns it reads, the machine it needs."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return "\n".join(lines)
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a paragraph, on one line; all of one that has no end."""
+    line = " ".join(text.split())
+    return re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.) +(?=[A-Z0-9`(])", line, maxsplit=1)[0]
+
+
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    return first_sentence(" ".join(line.removeprefix("#").strip() for line in head_comment(path).splitlines()))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli._progress import starting
 from mmalign.core.errors import ConfigError
 
 
@@ -27,6 +28,7 @@ def train(
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
     """Train one run file; overrides are key.path=value. Ctrl-C and SIGTERM stop after a step, with a checkpoint."""
+    starting("checking the run" if not dry_run else "checking everything")
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import draft, dump, is_change

@@ -135,6 +135,11 @@ class Rollout(Rows):
     mask: Bool[Tensor, "B T"] | None = None
     truncated: Bool[Tensor, " B"] | None = None
 
+    def __repr__(self) -> str:
+        shape = tuple(self.output.shape) if isinstance(self.output, Tensor) else None
+        kind = f"pictures {shape}" if shape else "texts" if isinstance(self.output, list) else "sounds"
+        return f"Rollout({len(self.prompts)} {kind}, {len(self.group.unique())} groups)"
+
     @classmethod
     def of(cls, prompts: Sequence[Prompt | str], output: Any) -> "Rollout":
         """B outputs made anywhere, to be scored; rows of equal prompts (see `groups`) are a group.

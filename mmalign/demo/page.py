@@ -22,6 +22,8 @@ from mmalign.run.load import Trained
 __all__ = ["page", "require_gradio", "theme"]
 
 CHOICE = "Prompts to choose from"
+#: As many pictures to choose from in a row as fit, also on a phone: none is cut off.
+STYLE = ".choices .grid-container { grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)) !important; }"
 UPLOAD = 64 * 2**20  # bytes of a picture that somebody brings, at most
 
 
@@ -109,7 +111,14 @@ def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> N
     shown = [(drawn(prompt), None) for prompt in choice]
     gr.Markdown(CHOICE)
     gallery = gr.Gallery(
-        shown, show_label=False, columns=6, height="auto", allow_preview=False, interactive=False, buttons=[]
+        shown,
+        show_label=False,
+        columns=6,
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        buttons=[],
+        elem_classes="choices",
     )
 
     def chosen(index: int) -> tuple[Any, ...]:

@@ -192,7 +192,7 @@ class RunDirectory:
 
     def append_metrics(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add one line to `metrics.jsonl`; NaN and infinities become null."""
-        finite = {k: (round(v, 8) if v == v and abs(v) != float("inf") else None) for k, v in numbers.items()}
+        finite = {k: (round(v, 8) + 0.0 if v == v and abs(v) != float("inf") else None) for k, v in numbers.items()}
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
 

@@ -86,9 +86,15 @@ def unheard() -> None:
 
 
 def headline(numbers: dict[str, float]) -> list[tuple[str, float]]:
-    """The numbers worth a glance: rewards first, then the gradient's norm and the step's seconds."""
-    rewards = [(k, v) for k, v in numbers.items() if k.startswith("reward/") and k.count("/") == 1]
-    rest = [(k, numbers[k]) for k in ("policy/kl", "margin/accuracy", "grad/norm") if k in numbers]
+    """The numbers worth a glance: rewards first (of a set its value, for credits sum to 0), then loss and gradient.
+
+    The loss of imitation is per token, or per target where outputs are no texts. Zeros have no sign.
+    """
+    names = [k for k in numbers if k.startswith("reward/") and k.count("/") == 1]
+    rewards = [(k, numbers.get(f"{k}/parts/set", numbers[k]) + 0.0) for k in names]
+    fitted = next((numbers[k] for k in ("fit/per_token", "fit/target") if k in numbers), None)
+    rewards += [] if fitted is None else [("loss", -fitted + 0.0)]
+    rest = [(k, numbers[k]) for k in ("policy/kl", "score/loss", "margin/accuracy", "grad/norm") if k in numbers]
     seconds = sum(v for k, v in numbers.items() if k.startswith("time/"))
     return [*rewards[:3], *rest, ("seconds", seconds)]
 

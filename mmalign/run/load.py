@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmalign.core.config import load
-from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.core.config import Draft, RunFile, load
+from mmalign.core.errors import CapabilityError, ConfigError, DataError, MmalignError, together
 from mmalign.core.protocols import judges_only
 from mmalign.core.rng import stream
-from mmalign.core.types import Prompt, Rollout, Scores, as_prompts
-from mmalign.run.build import Parts, build
+from mmalign.core.types import Prompt, Rollout, Scores, Status, as_prompts
+from mmalign.run.build import Assembly, Parts, build, build_judge, build_slot
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measures
 from mmalign.training import checkpoint
@@ -28,6 +28,9 @@ class Trained:
     parts: Parts
     step: int
     rewards: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Trained(step {self.step} of {self.parts.policy.modality}; scored by {', '.join(self.rewards)})"
 
     def generate(self, prompts: Sequence[Prompt | str], seed: int = 0) -> Rollout:
         """One output per prompt by the sampler of evaluation, without gradient.
@@ -58,7 +61,57 @@ class Trained:
         return {name: reward(rollout) for name, reward in self.rewards.items()}
 
 
-def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
+class Lost:
+    """In place of a reward of the run that cannot be built here: every row says why."""
+
+    modalities = frozenset({"text", "image", "audio"})
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """No score for B rows, as an error of ours."""
+        rows = len(rollout)
+        status = torch.full((rows,), int(Status.ERROR), dtype=torch.int8)
+        return Scores(torch.full((rows,), torch.nan), status, info=[self.why] * rows)
+
+
+def opened(run: RunFile, allow: Collection[str]) -> tuple[Parts, dict[str, Lost]]:
+    """The parts of a run, and what stands for those of its rewards and judges that cannot be built any more.
+
+    What only training asks for (an objective without its reward, a combination without its threshold) is no fault here.
+    """
+    try:
+        return build(run, allow), {}
+    except MmalignError:
+        lost = {
+            **_lost(run.rewards, "rewards", build_slot, allow),
+            **_lost(run.evaluation.judges, "", build_judge, allow),
+        }
+        if not lost:
+            raise
+    kept = {name: spec for name, spec in run.rewards.items() if name not in lost}
+    judges = {name: spec for name, spec in run.evaluation.judges.items() if name not in lost}
+    rest = replace(run, rewards=kept, evaluation=replace(run.evaluation, judges=judges))
+    found = Assembly(Draft(rest), allow).made()
+    if not {"adapter", "policy", "source"} <= found.known.keys():
+        raise together(found.faults)
+    made = {name: found.known.get(name) for name in ("adapter", "policy", "reward", "objective", "source")}
+    own = {place.removeprefix("evaluation.judges."): judge for place, judge in found.known["judges"].items()}
+    return Parts(file=run, judges=own, **made), lost
+
+
+def _lost(specs: Mapping[str, Any], at: str, make: Callable[..., Any], allow: Collection[str]) -> dict[str, Lost]:
+    lost = {}
+    for name, spec in specs.items():
+        try:
+            make(f"{at}.{name}" if at else name, spec, allow)
+        except MmalignError as error:
+            lost[name] = Lost(str(error))
+    return lost
+
+
+def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequence[str] = ()) -> Trained:
     """Open the newest checkpoint of a run directory.
 
         run = mmalign.load_run("runs/quickstart")
@@ -70,6 +123,10 @@ def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
     Args:
         directory: what `mmalign train` wrote.
         allow: modules that its run file may name.
+        changes: `key.path=value` changes of its run file, as where the base model lies now.
+
+    A reward that cannot be built here (its reference is gone, its module is not allowed) leaves the others standing:
+    its scores are errors that say why.
 
     Raises:
         ConfigError: no run there, or its file has faults.
@@ -82,7 +139,7 @@ def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
     if not (place.path / "run.yaml").is_file():
         raise ConfigError(f"{place.path}: no run.yaml in it; name a directory that `mmalign train` wrote.")
     newest = checkpoint.latest(place.checkpoints)
-    parts = build(load(place.path / "run.yaml"), allow)
+    parts, lost = opened(load(place.path / "run.yaml", changes), allow)
     if judges_only(parts.policy):
         raise CapabilityError(
             f"{place.path}: a reward model makes nothing; score with it by "
@@ -94,4 +151,4 @@ def load_run(directory: Path | str, allow: Collection[str] = ()) -> Trained:
         name: reward if isinstance(reward, Guarded) else Guarded(name, reward, monitor=True)  # of sets, for the credit
         for name, reward in measures(parts).items()
     }
-    return Trained(parts, checkpoint.step_of(newest), rewards)
+    return Trained(parts, checkpoint.step_of(newest), {**rewards, **lost})

@@ -45,6 +45,10 @@ class Finished:
     directory: RunDirectory
     rows: Sequence[Any]
 
+    def __repr__(self) -> str:
+        told = "; ".join(f"{row.name} {row.before:.4g} → {row.after:.4g}" for row in self.rows)
+        return f"Finished({self.directory.path}{f': {told}' if told else ''})"
+
 
 def train(
     run: RunFile | Path | str,
@@ -86,6 +90,7 @@ def train(
     if begin is not None:
         check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
         same_questions(directory.evaluation("before"), prompts)
+    under_way("loading what the rewards need")
     parts.prepare(judges=bool(prompts))
     if is_first():
         for note in [*notes(parts), *long_texts(parts, prompts)]:
@@ -151,6 +156,12 @@ def check_unfinished(directory: RunDirectory, step: int, steps: int, measured: b
         raise ConfigError(f"{directory.path}: already at step {step} of {steps}; raise trainer.steps.")
 
 
+def under_way(what: str) -> None:
+    """Say what takes its time now; of several processes the first does."""
+    if is_first():
+        say(f"{what} …")
+
+
 def resuming(folder: Path, allow: Collection[str], own: bool) -> str:
     """How a run goes on; one with judges or hooks of its `own` by the program that has them."""
     place = shlex.quote(str(folder))
@@ -177,6 +188,7 @@ def _trained(
     if begin is None:
         _begin(directory, session, resolved)
         if prompts:  # never one that another run left here when it was stopped at its start
+            under_way(f"measuring the start on {len(prompts)} prompts")
             evaluate_now(parts, prompts, directory.evaluation("before"), session)
     else:
         _resume(parts, directory, session, resolved, prompts, begin)
@@ -263,6 +275,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     items = training_rows(parts)
     batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
     batches.other_data = trainer.other_data
+    under_way(f"loading {parts.file.adapter['name']} {parts.file.adapter.get('model', '')}".rstrip())
     parts.load()
     half = getattr(parts.adapter, "dtype", None) == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)
@@ -318,6 +331,7 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
     """Evaluate the result, write summary, card and report."""
     rows: Sequence[Any] = []
     if prompts:
+        under_way(f"measuring what was learned on {len(prompts)} prompts")
         with session.update_rule.averaged():
             found = evaluate_now(parts, prompts, directory.evaluation("after"), session)
         if found is not None:

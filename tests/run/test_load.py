@@ -55,3 +55,27 @@ def test_what_cannot_be_opened_is_said(run_file: Callable[..., Path], tmp_path: 
         mmalign.load_run(tmp_path / "run")
     with pytest.raises(ValueError, match="3 prompts for 2 outputs; give one for each"):
         mmalign.Rollout.of(ASKED, torch.zeros(2, 3, 8, 8))
+
+
+def test_a_reward_that_cannot_be_built_here_is_a_sentence(run_file: Callable[..., Path], tmp_path: Path) -> None:
+    """Its module is not allowed, its reference is gone: the others, and what was learned, are there."""
+    mmalign.train(run_file(), out=tmp_path / "run")
+    said = (file := tmp_path / "run" / "run.yaml").read_text()
+    gone = {"crisp": ["rewards.crisp={name: 'mine:Gone'}"], "small": ["evaluation.judges.small={name: 'mine:Gone'}"]}
+    for name, changes in gone.items():
+        run = mmalign.load_run(tmp_path / "run", changes=changes)
+        made = run.generate(ASKED, seed=7)
+        found = run.score(made)
+        assert set(found) == {"crisp", "small"} and not found[name].valid.any()
+        assert "mine" in found[name].info[0] and found[({*gone} - {name}).pop()].valid.all()  # type: ignore[index]
+    with pytest.raises(ConfigError, match=r"adapter\.modl"):
+        mmalign.load_run(tmp_path / "run", changes=["adapter.modl=x"])
+    assert file.read_text() == said and "step 4 of image" in repr(run)
+
+
+def test_what_a_notebook_shows_is_a_line(run_file: Callable[..., Path], tmp_path: Path) -> None:
+    finished = mmalign.train(run_file(), out=tmp_path / "run")
+    assert repr(finished).startswith(f"Finished({tmp_path / 'run'}: crisp ") and "tensor" not in repr(finished)
+    shown = repr(mmalign.Rollout.of(ASKED, torch.zeros(3, 3, 8, 8)))
+    assert shown == "Rollout(3 pictures (3, 3, 8, 8), 2 groups)"
+    assert repr(mmalign.Rollout.of(["a"], ["b"])) == "Rollout(1 texts, 1 groups)"

@@ -1,0 +1,71 @@
+"""What commands print: whole sentences, the comments of ready files, a line at once, numbers that mean something."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmalign.cli.listing import configs, first_sentence, head_comment
+from mmalign.run.hooks import headline
+from mmalign.run.registries import REGISTRIES
+from tests.cli.conftest import call  # noqa: F401
+
+
+@pytest.mark.parametrize("kind", [*REGISTRIES, "configs"])
+def test_a_list_tells_in_whole_sentences(kind, call, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("COLUMNS", "2000")
+    code, out, _ = call("list", kind)
+    rows = [line.strip() for line in out.splitlines()[2:] if line.strip()]
+    assert code == 0 and rows
+    paragraphs = [" ".join(line.split()[1:]) for line in rows]
+    assert all(text for text in paragraphs)
+    assert not [text for text in paragraphs if text.endswith((",", ":", ";", " the", " of", " and", " (the"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("One thing.\nAnother.", "One thing."),
+        ("Stable Diffusion 1.5 and 2, and so\non; one GPU", "Stable Diffusion 1.5 and 2, and so on; one GPU"),
+        ("Judged, e.g. Twice. Then more", "Judged, e.g. Twice."),
+        ("", ""),
+    ],
+)
+def test_the_first_sentence_is_whole(text, sentence):
+    assert first_sentence(text) == sentence
+
+
+@pytest.mark.parametrize("name", ["text/lm_grpo", "scenes/grpo_verifier"])
+def test_show_keeps_what_a_ready_file_says_of_itself(name, call):  # noqa: F811
+    said = head_comment(configs()[name])
+    assert said.startswith("# ") and call("show", name)[1].startswith(f"{said}\n")
+
+
+def test_every_ready_file_says_what_it_is_for():
+    assert not [name for name, path in configs().items() if not head_comment(path)]
+
+
+def test_the_headline_has_a_loss_where_texts_are_imitated_and_of_a_set_its_value():
+    assert ("loss", 1.25) in headline({"fit/per_token": -1.25, "fit/target": -9.0, "grad/norm": 1.0})
+    shown = dict(headline({"reward/fad": -4e-11, "reward/fad/parts/set": -3.5, "reward/clip": -0.0}))
+    assert shown["reward/fad"] == -3.5 and str(shown["reward/clip"]) == "0.0"
+
+
+def test_a_long_command_says_at_once_that_it_works(tmp_path: Path):
+    """By processor time: the machine of a test may be busy."""
+    code = (
+        "import sys, time\n"
+        "from mmalign.cli import _progress\n"
+        "say = _progress.starting\n"
+        "def stop(what):\n    say(what)\n    print(time.process_time())\n    raise SystemExit(0)\n"
+        "_progress.starting = stop\n"
+        "import mmalign.cli.train, mmalign.cli.evaluate, mmalign.cli.demo\n"
+        "from mmalign.cli.main import main\n"
+        "sys.argv = ['mmalign', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    for words in (["train", "quickstart/image"], ["evaluate", "quickstart/image"], ["demo", str(tmp_path)]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stderr.strip().endswith("…"), done.stderr
+        assert float(done.stdout.split()[-1]) < 3

@@ -40,7 +40,8 @@ class Trainer:
         batch: prompts (or preference rows) per step over all processes.
         minibatches: optimizer updates per collected batch.
         rows: rows per forward-backward pass (0: all); a memory knob, the gradient does not change.
-        spans: policy steps per forward-backward pass (0: all); a memory knob, the gradient does not change.
+        spans: policy steps per forward-backward pass (0: all; "auto": one where each step is a forward of its own, as
+            with diffusion, else all); a memory knob, the gradient does not change.
         lr: learning rate after warm-up.
         lr_end: share of `lr` left at the last update, reached along half a cosine after warm-up (1: constant).
         warmup: updates over which the rate rises linearly from 0.
@@ -79,7 +80,7 @@ class Trainer:
     batch: AtLeastOne = 8
     minibatches: AtLeastOne = 1
     rows: Count = 0
-    spans: Count = 0
+    spans: Count | Literal["auto"] = "auto"
     lr: Positive = 1e-4
     lr_end: Share = 1.0
     warmup: Count = 0

@@ -362,6 +362,11 @@ class GRPO:
             metrics |= means(chunk.mask, ratio__clipped=beyond)
         return metrics
 
+    @property
+    def whole_outputs(self) -> bool:
+        """Does the loss need every step of an output in one pass?"""
+        return self.ratio != "step"
+
     def counts(self, experience: Transitions) -> Mapping[str, Tensor]:
         """The shares of rows that have no score, that do not train though they have one, and that were cut off."""
         found = {}

@@ -85,6 +85,7 @@ class Ddpm:
     store: Store = "device"
 
     also_called: ClassVar[dict[str, str]] = ALSO_CALLED
+    forward_per_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         predicts("ddpm", self.adapter, ["epsilon", "v"], "flow")

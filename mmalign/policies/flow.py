@@ -99,6 +99,7 @@ class Flow:
     store: Store = "device"
 
     also_called: ClassVar[dict[str, str]] = ALSO_CALLED
+    forward_per_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         predicts("flow", self.adapter, ["flow"], "ddpm")

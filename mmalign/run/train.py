@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +244,15 @@ def _resume(
         directory.start(resolved, fresh=False, step=session.step)
 
 
+def spans_of(parts: Parts) -> int:
+    """`trainer.spans`, decided where it is "auto": the steps of a diffusion policy are a forward each, and one fits."""
+    spans = parts.file.trainer.spans
+    if spans != "auto":
+        return spans
+    apart = getattr(parts.policy, "forward_per_step", False) and not getattr(parts.objective, "whole_outputs", False)
+    return 1 if apart else 0
+
+
 def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFile]:
     """Load weights and wrap them for this launch; returns the run file with every default filled in, too.
 
@@ -255,7 +264,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     from accelerate.utils import DistributedDataParallelKwargs
 
     check_environment()
-    trainer = parts.file.trainer
+    trainer = replace(parts.file.trainer, spans=spans_of(parts))
     # Only one process previews: a forward must not wait for the others to share buffers.
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(

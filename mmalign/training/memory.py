@@ -63,10 +63,11 @@ def updating(policy: Any, experience: Any, trainer: Trainer, phase: str = "updat
     def tell() -> tuple[str, str]:
         mask, count = experience.mask, len(experience)
         length = mask.shape[1] if mask.ndim > 1 else 1
-        rows, steps = min(trainer.rows or count, count), min(trainer.spans or length, length)
+        spans = 0 if trainer.spans == "auto" else trainer.spans
+        rows, steps = min(trainer.rows or count, count), min(spans or length, length)
         work = f"{rows} of {count} rows x {steps} of {length} steps at once{_latents(policy)}"
         held = ", ".join(dict.fromkeys(_shapes(experience)))
-        advice = f"lower trainer.rows (now {trainer.rows or 'all'}) or trainer.spans (now {trainer.spans or 'all'})"
+        advice = f"lower trainer.rows (now {trainer.rows or 'all'}) or trainer.spans (now {spans or 'all'})"
         return f"{work}; {held}" if held else work, advice + _switch(policy, "gradient_checkpointing")
 
     return explained(phase, tell)

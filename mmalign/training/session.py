@@ -49,8 +49,8 @@ class Session:
 
     @property
     def spans(self) -> int:
-        """Steps per forward-backward pass."""
-        return self.trainer.spans or 1 << 30
+        """Steps per forward-backward pass; "auto" that nobody has decided is all."""
+        return (0 if self.trainer.spans == "auto" else self.trainer.spans) or 1 << 30
 
     @property
     def is_main(self) -> bool:

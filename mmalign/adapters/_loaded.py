@@ -58,11 +58,15 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Frame:
-    """Pictures of a checkpoint: `channels` of its latents, `native` (height, width) and the `multiple` in pixels."""
+    """Pictures of a checkpoint: `channels` of its latents, `native` (height, width) and the `multiple` in pixels.
+
+    `largest` is the most pixels a side that it has positions for; 0 where it computes them.
+    """
 
     channels: int
     native: tuple[int, int]
     multiple: int
+    largest: int = 0
 
 
 class Family(Protocol):
@@ -132,6 +136,11 @@ def load_into(
     pipe = opened(adapter, component, absent=absent, optional=optional)
     found, scale = frame(pipe), pipe.vae_scale_factor
     height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
+    if 0 < found.largest < max(height, width):
+        raise ConfigError(
+            f"adapter.resolution: {height} x {width} pixels, but {adapter.model} has positions for {found.largest} a "
+            f"side and was trained at {found.native[0]} x {found.native[1]}; leave resolution, height and width out."
+        )
     adapter.height, adapter.width = height, width
     adapter.latent_shape = (found.channels, height // scale, width // scale)
     take(adapter, pipe, component, images(pipe.vae, adapter.decode_rows, adapter.gradient_checkpointing))

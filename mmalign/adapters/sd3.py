@@ -143,7 +143,8 @@ class SD3:
 
 def _frame(pipe: Any) -> Frame:
     network, scale = pipe.transformer.config, pipe.vae_scale_factor
-    return Frame(network.in_channels, (network.sample_size * scale,) * 2, network.patch_size * scale)
+    side = network.patch_size * scale
+    return Frame(network.in_channels, (network.sample_size * scale,) * 2, side, network.pos_embed_max_size * side)
 
 
 __all__ = ["SD3"]

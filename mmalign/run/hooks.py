@@ -188,6 +188,20 @@ class Save:
         self._wait = max(SAVE_SECONDS, SAVE_SHARE * (self._since - start))
 
 
+class Pace:
+    """Says on standard error how far a measurement is, at most every `seconds`; nothing of one that is short."""
+
+    def __init__(self, seconds: float = 15.0) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Of `total` rows `done` are measured."""
+        if done < total and time.monotonic() - self.last >= self.seconds:
+            self.last = time.monotonic()
+            with suppress(OSError):
+                print(f"measured {done} of {total}", file=sys.stderr, flush=True)
+
+
 def measures(parts: Parts) -> dict[str, Any]:
     """Every reward that is measured on held-out prompts: the run's own, then the judges; a failed row is a status."""
     from mmalign.core.protocols import SetReward
@@ -206,9 +220,10 @@ def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None
     from mmalign.evaluation.evaluate import Share, evaluate_shared
     from mmalign.evaluation.judging import judge
 
-    wanted, share = parts.file.evaluation, Share()
+    wanted, share = parts.file.evaluation, Share(progress=Pace())
     if session is not None and session.processes > 1:
-        share = Share(session.accelerator.process_index, session.processes, session.gather)
+        first = Pace() if session.is_main else None
+        share = Share(session.accelerator.process_index, session.processes, session.gather, first)
     with torch.no_grad(), evaluating(len(prompts), wanted.rows):
         if judges_only(parts.policy):
             return judge(parts.policy, list(prompts), seed=wanted.seed, rows=wanted.rows) if share.rank == 0 else None

@@ -115,6 +115,9 @@ def test_sizes_that_the_model_cannot_make_are_refused(checkpoint):
     with pytest.raises(ConfigError, match=r"height: 18 is not a positive multiple of 4.*nearest is 16"):
         load(checkpoint("sd3"), height=18)
     assert load(checkpoint("sd3"), resolution=24).latent_shape == (4, 12, 12)
+    largest = json.loads((checkpoint("sd3") / "transformer" / "config.json").read_text())["pos_embed_max_size"] * 4
+    with pytest.raises(ConfigError, match=rf"resolution: 512 x 512 pixels, but .* has positions for {largest} a"):
+        load(checkpoint("sd3"), resolution=512)
 
 
 def test_options_are_checked_before_anything_loads():

@@ -141,9 +141,9 @@ def test_ctrl_c_ends_with_a_sentence(call: Any, tmp_path: Path, monkeypatch: pyt
     path = project(tmp_path / "proj") / "m.yaml"
     path.write_text(LM)
     monkeypatch.setattr(train, "train", interrupted)
-    assert call("train", path) == (130, "", "stopped; go on with this.\n")
+    assert call("train", path) == (130, "", "checking the run …\nstopped; go on with this.\n")
     monkeypatch.setattr(build, "examine", lambda run, allow: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert call("train", path, "--dry-run") == (130, "", "stopped.\n")
+    assert call("train", path, "--dry-run") == (130, "", "checking everything …\nstopped.\n")
 
 
 def test_faults_of_a_run_file_exit_2_without_a_traceback(call: Any, tmp_path: Path) -> None:

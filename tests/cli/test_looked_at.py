@@ -69,3 +69,13 @@ def test_a_long_command_says_at_once_that_it_works(tmp_path: Path):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0 and done.stderr.strip().endswith("…"), done.stderr
         assert float(done.stdout.split()[-1]) < 3
+
+
+def test_a_long_measurement_says_how_far_it_is_and_a_short_one_nothing(capsys):
+    from mmalign.run.hooks import Pace
+
+    for seconds, told in ((0.0, "measured 4 of 8\n"), (60.0, "")):
+        pace = Pace(seconds)
+        pace(4, 8)
+        pace(8, 8)
+        assert capsys.readouterr() == ("", told)

@@ -123,7 +123,7 @@ def test_sizes_that_the_model_cannot_make_are_refused(checkpoint):
 def test_options_are_checked_before_anything_loads():
     with pytest.raises(ConfigError, match=r"adapter\.decode_row: unknown option\. Did you mean 'decode_rows'\?"):
         load("nowhere", decode_row=1)
-    with pytest.raises(ConfigError, match=r"decode_rows: 0 is not a positive number"):
+    with pytest.raises(ConfigError, match=r"decode_rows: must be at least 1 \(got 0\)"):
         load("nowhere", decode_rows=0)
     with pytest.raises(ConfigError, match=r"adapter\.lora\.rank"):
         load("nowhere", lora={"rank": "many"})

@@ -57,3 +57,18 @@ def test_every_name_of_the_python_example_comes_from_somewhere() -> None:
     known |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     known |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     assert {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} <= known
+
+
+def test_on_a_package_index_nothing_leads_nowhere() -> None:
+    """Of `hatch_build.py` the function alone: building packages is no part of the tests' environment."""
+    import ast
+
+    tree = ast.parse((ROOT / "hatch_build.py").read_text(encoding="utf-8"))
+    function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "for_an_index")
+    found: dict[str, object] = {"re": re}
+    exec(compile(ast.Module([function], []), "hatch_build.py", "exec"), found)
+    shown = str(found["for_an_index"](f"{README}\n[kept](https://example.org/a) [gone](b.md)"))  # type: ignore[operator]
+    linked = re.findall(r'\]\(([^)#]+)\)|src="([^"]+)"', shown)
+    assert [a or b for a, b in linked if not (a or b).startswith("https://")] == []
+    assert shown.endswith("[kept](https://example.org/a) gone") and "CONTRIBUTING.md" in shown
+    assert len(shown.split()) > 0.8 * len(README.split())

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mmalign.core import packages
 from mmalign.core.allowed import allow_here
-from mmalign.core.errors import ConfigError, as_list, did_you_mean
+from mmalign.core.errors import ConfigError, as_list, did_you_mean, shown
 from mmalign.core.explain import explained
 
 _MARK = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": False}
@@ -90,17 +90,25 @@ class Registry:
             raise ConfigError(f"'{name}': {module.__file__} has no __all__; name the component's class first in it.")
         return self._checked(getattr(module, module.__all__[0]), name)
 
-    def build(self, spec: Mapping[str, Any], at: str, allow: Collection[str] = (), **given: Any) -> Any:
+    def build(self, spec: Any, at: str, allow: Collection[str] = (), **given: Any) -> Any:
         """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
         packages.settle()
+        self.require_spec(spec, at)
         options = {k: v for k, v in spec.items() if k != "name"}
-        if not isinstance(spec.get("name"), str):
-            raise ConfigError(f"{at}.name: missing. Known: {', '.join(self.names())}.")
         try:
             component = self.get(spec["name"], allow)
         except ConfigError as error:
             raise ConfigError([f"{at}.name: {fault}" for fault in error.faults]) from None
         return construct(component, options, at, **given)
+
+    def require_spec(self, spec: Any, at: str) -> None:
+        """Raise ConfigError unless `spec`, at `at` in the run file, is a section with the name of a component."""
+        if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
+            raise ConfigError(
+                f"{at}: must be written as {{name: …}}, with the options of a {self.kind} (got {shown(spec)})"
+            )
+        if not isinstance(spec.get("name"), str):
+            raise ConfigError(f"{at}.name: missing. Known: {', '.join(self.names())}.")
 
     def _outside(self, name: str, allow: Collection[str]) -> type[Any]:
         module, _, attribute = name.partition(":")

@@ -406,16 +406,17 @@ def load_reward(name: str | type, allow: Collection[str] = (), **options: Any) -
     return Credit(made) if is_set(made) else made
 
 
-def build_one_reward(spec: Spec, at: str, allow: Collection[str] = ()) -> Any:
+def build_one_reward(spec: Any, at: str, allow: Collection[str] = ()) -> Any:
     """The reward at `at`; one with a field `make` is given the way to build parts of its own (a generator, a judge)."""
 
-    def make(kind: str, part: Spec, place: str, **given: Any) -> Any:
+    def make(kind: str, part: Any, place: str, **given: Any) -> Any:
         here = f"{at}.{place}"
         if kind == "rewards":
             return build_one_reward(part, here, allow)
         return REGISTRIES[kind].build(part, here, allow, **given)
 
     rewards = REGISTRIES["rewards"]
+    rewards.require_spec(spec, at)
     try:
         given = (
             {"make": make} if "make" in {f.name for f in dataclasses.fields(rewards.get(spec["name"], allow))} else {}

@@ -42,7 +42,7 @@ def test_options_are_checked_from_outside(tmp_path: Path) -> None:
         sources.build({"name": "prompts", "path": "x", "colum": "text"}, "data")
     with pytest.raises(ConfigError, match=r"set held_out or held_out_path, not both"):
         construct(Prompts, {"path": "x", "held_out": 0.1, "held_out_path": "y"}, "data")
-    with pytest.raises(ConfigError, match=r"held_out is a share in \[0, 1\), got 1.5"):
+    with pytest.raises(ConfigError, match=r"data\.held_out: must be below 1 \(got 1\.5\)"):
         construct(Prompts, {"path": "x", "held_out": 1.5}, "data")
 
 

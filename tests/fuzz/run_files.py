@@ -217,7 +217,7 @@ class Outcome:
 
 def outcome(text: str, folder: Path) -> Outcome:
     """What `mmalign train FILE --dry-run` does with the text."""
-    from mmalign.cli._faults import faults_told
+    from mmalign.cli._faults import errors_as_sentences
     from mmalign.cli.train import train
 
     path = folder / "run.yaml"
@@ -226,7 +226,7 @@ def outcome(text: str, folder: Path) -> Outcome:
     code, wrong = 0, ""
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            with faults_told():
+            with errors_as_sentences():
                 train([str(path)], dry_run=True)
         except SystemExit as stop:
             code = int(stop.code or 0)

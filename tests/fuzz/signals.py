@@ -60,13 +60,13 @@ def started(run_file: Path, out: Path) -> int:
 
 def trained(run_file: Path, out: Path) -> int:
     """Train as the command line does; the exit code."""
-    from mmalign.cli._faults import faults_told
+    from mmalign.cli._faults import errors_as_sentences
     from mmalign.core.checkpoints import complete
     from mmalign.run.train import train
 
     resume = out if complete(out / "checkpoints") else None
     try:
-        with faults_told():
+        with errors_as_sentences():
             train(out / "run.yaml" if resume else run_file, out=None if resume else out, resume=resume)
     except SystemExit as ending:
         return int(ending.code or 0)

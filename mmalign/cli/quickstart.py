@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli._progress import starting
 from mmalign.core.errors import ConfigError
 
 
@@ -25,6 +26,7 @@ def quickstart(
     ] = None,
 ) -> None:
     """Align embedded models, measure them on held-out prompts before and after, and write a report of each."""
+    starting("checking the quickstart")
     from mmalign.cli._table import print_rows
     from mmalign.run.train import train
 

@@ -123,7 +123,10 @@ def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> N
 
     def chosen(index: int) -> tuple[Any, ...]:
         heard = about(choice[index])
-        return choice[index].text, index, None if heard else shown[index][0], heard and heard[0]
+        # A file of its own: gradio names files by content, and would write that of the gallery while it is fetched.
+        seen = shown[index][0]
+        picture = None if heard or seen is None else seen.convert("RGBA")
+        return choice[index].text, index, picture, heard and heard[0]
 
     def clicked(event: Any) -> tuple[Any, ...]:
         return chosen(event.index)

@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 def command() -> str:
     """`mmalign …`, `python -m recipe …` or `python script.py …`; "" in a notebook or an interactive session."""
-    program = Path(sys.argv[0]).name if sys.argv else ""
+    program = Path(sys.argv[0]).stem if sys.argv else ""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     module = spec.name.removesuffix(".__main__") if spec is not None else ""
     if module.startswith("ipykernel") or program in ("", "-c", "-"):

@@ -64,7 +64,7 @@ def explained(
             found.setdefault(place, []).append(_words(fault))
             inputs[place] = _got(fault)
     return [
-        f"{place}: {text}"
+        text if place and text.startswith(f"{place}.") else f"{place}: {text}"  # a part of a part says its own place
         for place, texts in found.items()
         for text in ([" or ".join(dict.fromkeys(texts)) + inputs[place]] if place in inputs else texts)
     ]

@@ -373,7 +373,7 @@ def _or_of_slot(fault: str, at: str, own: Sequence[str]) -> str:
 def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     """A reward that only measures."""
     if (role := spec.get("role", "judge")) not in MEASURED:
-        raise ConfigError(f"evaluation.judges.{name}.role: {role!r}; there is {', '.join(MEASURED)}.")
+        raise ConfigError(f"evaluation.judges.{name}.role: {shown(role)}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}
     return build_one_reward(options, f"evaluation.judges.{name}", allow)
 
@@ -418,12 +418,10 @@ def build_one_reward(spec: Any, at: str, allow: Collection[str] = ()) -> Any:
     rewards = REGISTRIES["rewards"]
     rewards.require_spec(spec, at)
     try:
-        given = (
-            {"make": make} if "make" in {f.name for f in dataclasses.fields(rewards.get(spec["name"], allow))} else {}
-        )
+        own = {f.name for f in dataclasses.fields(rewards.get(spec["name"], allow))}
     except ConfigError:
-        given = {}  # `build` tells
-    return rewards.build(spec, at, allow, **given)
+        own = set()  # `build` tells
+    return rewards.build(spec, at, allow, **({"make": make} if "make" in own else {}))
 
 
 def notes(parts: Parts) -> list[str]:

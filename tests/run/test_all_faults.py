@@ -90,3 +90,10 @@ def test_a_published_clip_without_its_unit_is_noted(run_file: RunFile) -> None:
     (said,) = notes(examine(draft(run_file(), [small]))[0])
     assert said.startswith("objective.clip: 0.0001 nats of the whole step;") and "clip_unit: mean" in said
     assert notes(examine(draft(run_file(), [small.replace("}", ", clip_unit: mean}")]))[0]) == []
+
+
+@pytest.mark.parametrize("inner", ["clip", "{}", "[1]", "{name: 5}"])
+def test_a_part_of_a_reward_needs_a_name(run_file: RunFile, inner: str) -> None:
+    change = f"rewards.crisp={{name: through, inner: {inner}, generator: {inner}}}"
+    with pytest.raises(ConfigError, match=r"rewards\.crisp\.(inner|generator)"):
+        examine(draft(run_file(), [change]))

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import logging
 import pkgutil
+import re
 import sys
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -191,4 +192,31 @@ def attempted(component: type[T], options: Mapping[str, Any], at: str, **given: 
     try:
         return TypeAdapter(component).validate_python({**options, **given}), []
     except ValidationError as error:
-        return None, explained(error.errors(), options, at, component, given)
+        faults = explained(error.errors(), options, at, component, given)
+        return None, faults + _of_the_others(component, options, at, given, {str(f["loc"][:1]) for f in error.errors()})
+
+
+def _names(sentence: str, option: str) -> bool:
+    return re.search(rf"\b{re.escape(option)}\b", sentence) is not None
+
+
+def _of_the_others(
+    component: type[Any], options: Mapping[str, Any], at: str, given: Mapping[str, Any], wrong: set[str]
+) -> list[str]:
+    """What the component itself says of its options where those that are `wrong` by their types stand at defaults.
+
+    Pydantic asks it only once all types are right. A fault that names one of the wrong options may come of its default
+    and is left out.
+    """
+    names = [name for name in options if str((name,)) in wrong]
+    if not names or str(()) in wrong:
+        return []
+    rest = {name: value for name, value in options.items() if name not in names}
+    try:
+        TypeAdapter(component).validate_python({**rest, **given})
+    except ValidationError as error:
+        own = [fault for fault in error.errors() if not fault["loc"]]
+        return [
+            said for said in explained(own, rest, at, component, given) if not any(_names(said, name) for name in names)
+        ]
+    return []

@@ -45,6 +45,7 @@ def answering(reward: Any, margins: dict[str, float | None], too_long: bool = Fa
         value = torch.tensor([NAN if m is None else m for m in found])
         return Answers(value, torch.ones(len(found)), why, [m is None and too_long for m in found])
 
+    judge.words = ()  # what is asked for when it is loaded
     reward._judge = judge
     return asked
 
@@ -281,7 +282,9 @@ def test_every_fault_of_the_options_is_told(checkpoint: str) -> None:
     with pytest.raises(ConfigError) as told:
         evaluator(checkpoint, temperature=0.0, temperatures={"countng": 1.0}, shares={"texts": 2.0, "text": -1.0})
     text = str(told.value)
-    assert "temperature: 0.0 must be above 0" in text and "temperatures.countng: no key point is called so" in text
+    assert (
+        "temperature: must be above 0 (got 0.0)" in text and "temperatures.countng: no key point is called so" in text
+    )
     assert "shares.texts: no group is called so. Did you mean 'text'?" in text and "shares.text: -1.0" in text
     with pytest.raises(ConfigError, match=r"frame: 'yes\?' asks the same of every row; name \{question\}"):
         evaluator(checkpoint, frame="yes?")
@@ -342,6 +345,7 @@ def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bo
         margin = torch.tensor([20.0 if yes else -20.0 for yes in true])
         return Answers(margin, torch.ones(len(true)), [""] * len(true), [False] * len(true))
 
+    judge.words = ()  # what is asked for when it is loaded
     reward._judge = judge
     truth = mmalign.load_reward("verifier")(rollout).value
     value = reward(rollout).value

@@ -184,7 +184,7 @@ def test_a_collapsed_text_tower_is_refused_when_it_is_loaded(tiny_clap, tmp_path
     "options, message",
     [
         ({"checkpoint": "assets/no_such_clap"}, "assets/no_such_clap: no such file or folder, and not a Hub id"),
-        ({"checkpoint": "a/b", "hop": -1.0}, r"hop: -1\.0 seconds; set 0 or more"),
+        ({"checkpoint": "a/b", "hop": -1.0}, r"hop: must be at least 0 \(got -1\.0\)"),
         ({"checkpoint": "a/b", "backend": "laion"}, "laion reads one file of original weights"),
         ({}, r"rewards\.x\.checkpoint: missing"),
     ],

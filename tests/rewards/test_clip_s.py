@@ -140,7 +140,7 @@ def test_heads_that_do_not_fit_are_refused(tiny_clip: Path, tmp_path: Path, line
         load_reward("grammar", head=str(tmp_path / "narrow.safetensors"), **options)(rows)
     with pytest.raises(ConfigError, match=r"clip_s: lost.safetensors: no such file or folder"):
         load_reward("clip_s", head="lost.safetensors", **options)
-    with pytest.raises(ConfigError, match=r"weights are not negative, got -1.0 and 1.0"):
+    with pytest.raises(ConfigError, match=r"weight: must be above 0 \(got -1\.0\)"):
         load_reward("clip_s", weight=-1.0, **options)
 
 

@@ -102,7 +102,7 @@ def test_what_it_is_made_of_shows() -> None:
 
 
 def test_faults_of_the_options() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)trust: 0.0 is not in \(0, 1\].*spread: -1.0 must be above 0"):
+    with pytest.raises(ConfigError, match=r"(?s)spread: must be above 0.*trust: 0.0 is not in \(0, 1\]"):
         hybrid(trust=0.0, spread=-1.0)
     with pytest.raises(ConfigError, match=r"hybrid.model.name: no reward is called 'lenght'. Did you mean 'length'"):
         hybrid(model="lenght")

@@ -105,5 +105,5 @@ def test_heads_that_do_not_fit(tiny_clip, tmp_path):
     (tmp_path / "p.pth").write_bytes(b"\x80\x04pickled")
     with pytest.raises(DataError, match=r"p\.pth: not a safetensors file"):
         load_reward("aesthetic", head=str(tmp_path / "p.pth"), checkpoint=str(tiny_clip))(pictures(size=32))
-    with pytest.raises(ConfigError, match=r"std: 0\.0 must be positive"):
+    with pytest.raises(ConfigError, match=r"std: must be above 0 \(got 0\.0\)"):
         load_reward("mlp_head", head=str(tmp_path / "h.safetensors"), checkpoint=str(tiny_clip), std=0.0)

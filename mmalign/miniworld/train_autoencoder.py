@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmalign.miniworld.half import half_where_fast
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.verifier import verify_batch
@@ -48,7 +49,7 @@ def encode_means(model: "AutoencoderKL", images: np.ndarray, batch: int = 256) -
     """Latent means ``(n, 4, 8, 8)``, unscaled, of uint8 images ``(n, 3, 64, 64)``."""
     import torch
 
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), half_where_fast():
         parts = [model.encode(as_tensor(images[i : i + batch])).latent_dist.mean for i in range(0, len(images), batch)]
     return torch.cat([part.float() for part in parts])
 
@@ -57,7 +58,7 @@ def decode(model: "AutoencoderKL", latents: "torch.Tensor", batch: int = 256) ->
     """Images ``(n, 3, 64, 64)`` in [0, 1] of unscaled latents ``(n, 4, 8, 8)``."""
     import torch
 
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), half_where_fast():
         parts = [model.decode(part).sample for part in latents.split(batch)]
     return (torch.cat([part.float() for part in parts]) / 2 + 0.5).clamp(0, 1)
 
@@ -92,7 +93,7 @@ def train(steps: int, seed: int, batch: int, report_every: int) -> tuple["Autoen
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=steps, pct_start=0.1)
     for step in range(1, steps + 1):
         target = as_tensor(images[rng.integers(len(images), size=batch)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             posterior = model.encode(target).latent_dist
             rebuilt = model.decode(posterior.sample()).sample.float()
         # The squared error keeps colours right, the absolute one keeps edges sharp.

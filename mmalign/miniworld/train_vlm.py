@@ -17,6 +17,7 @@ import numpy as np
 from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.clip_examples import distort
 from mmalign.miniworld.generated_pictures import generated_pictures
+from mmalign.miniworld.half import half_where_fast
 from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.questions import NO, YES
@@ -185,7 +186,7 @@ def train(
     for step in range(1, phase.steps + 1):
         model.set_attn_implementation(attention)
         hidden = max(0.0, 1 - step / (phase.hidden * phase.steps)) if phase.hidden else 0.0
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             found = losses(model, reader, packing.batch(material.draw(phase.batch, course), hidden), wanted)
         optimizer.zero_grad()
         found.dot(torch.tensor(LOSS_WEIGHTS)).backward()

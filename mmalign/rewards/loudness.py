@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mmalign.core.errors import ConfigError
-from mmalign.core.options import Positive
+from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Prompt
 from mmalign.media.loudness import lufs
 from mmalign.rewards._rule import rule
@@ -15,7 +15,7 @@ __all__ = ["loudness"]
 
 
 @rule(modalities={"audio"}, range=(-200.0, 0.0))
-def loudness(prompt: Prompt, output: Audio, *, target: float = -16.0, tolerance: Positive = 2.0) -> float | None:
+def loudness(prompt: Prompt, output: Audio, *, target: float = -16.0, tolerance: NotNegative = 2.0) -> float | None:
     """Minus the loudness units beyond `tolerance` from `target`; silence counts as -70 LUFS, the standard's own gate.
 
     A sound shorter than one gating block (0.4 s) is NOT_APPLICABLE. -14 to -16 LUFS is usual for music online, -23 for

@@ -161,7 +161,7 @@ def test_what_cannot_work_is_named() -> None:
     for options, message in (
         ({"builder": "knockout", "samples_per_prompt": 6}, "samples_per_prompt: 6 sets cannot meet in rounds"),
         ({"samples_per_prompt": 3}, "samples_per_prompt: 3 does not make two equal sets"),
-        ({"sweeps": 0, "beta": -1.0}, r"(?s)beta: -1.0 must be positive.*sweeps: 0 would never swap"),
+        ({"sweeps": 0, "beta": -1.0}, r"(?s)sweeps: must be at least 1.*beta: must be at least 0"),
         ({"builder": "greedy"}, "objective.builder: must be 'pair', 'greedy_swap', 'knockout' or 'pool'"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -283,7 +283,7 @@ def test_what_cannot_work_is_named() -> None:
         CapabilityError, match=r"guidance_weight: Point has no guidance_direction; set guidance_weight: 0"
     ):
         collect(Point(), R0(NearPoint(), guidance_weight=1.0), prompts(1))
-    with pytest.raises(ConfigError, match="objective: samples_per_prompt: 0 is out of range; set at least 1"):
+    with pytest.raises(ConfigError, match=r"objective\.samples_per_prompt: must be at least 1 \(got 0\)"):
         objectives.build({"name": "r0", "samples_per_prompt": 0}, "objective", reward=NearPoint())
     with pytest.raises(ConfigError, match=r"objective\._start: unknown option"):
         objectives.build({"name": "r0", "_start": {}}, "objective", reward=NearPoint())

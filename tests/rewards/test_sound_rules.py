@@ -89,9 +89,9 @@ def test_masks_are_heeded_and_bad_sounds_are_errors_of_their_rows(name):
 
 
 def test_options_out_of_range_are_said():
-    with pytest.raises(ConfigError, match="set a finite target and a tolerance of 0 or more"):
+    with pytest.raises(ConfigError, match=r"tolerance: must be at least 0 \(got -1\.0\)"):
         value("loudness", sine(), tolerance=-1.0)
-    with pytest.raises(ConfigError, match=r"seconds: -2\.0 is no duration"):
+    with pytest.raises(ConfigError, match=r"seconds: must be at least 0 \(got -2\.0\)"):
         load_reward("duration", seconds=-2.0)(Rollout([Prompt("a")], Audio(sine()[None, None], RATE), torch.arange(1)))
 
 

@@ -190,15 +190,15 @@ def test_texts_are_moved_across_the_modality_gap(tiny_clap, tmp_path):
     with pytest.raises(
         ConfigError, match=r"pairs: wanted\.txt holds texts .* name a JSONL of sounds with their captions"
     ):
-        load_reward("fad", **options).score(encoder.embed(sounds))
-    apart = load_reward("fad", pairs="none", **options)
+        load_reward("fad", least_rows=3, **options).score(encoder.embed(sounds))
+    apart = load_reward("fad", least_rows=3, pairs="none", **options)
     assert torch.equal(apart.target.rows, encoder.texts(wanted))
     lines = []
     for row, caption in enumerate(["a star", "green circle", "a star"]):
         write_audio(sounds.output.samples[row], RATE, tmp_path / f"{row}.wav")
         lines.append(json.dumps({"prompt": caption, "output": f"{row}.wav"}))
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
-    near = load_reward("fad", pairs=str(tmp_path / "pairs.jsonl"), **options)
+    near = load_reward("fad", least_rows=3, pairs=str(tmp_path / "pairs.jsonl"), **options)
     gap = near.target.rows - encoder.texts(wanted)
     assert torch.allclose(gap, gap[:1].expand(3, -1), atol=1e-6)  # one step for all
     expected = encoder.embed(sounds)[:3].mean(0) - encoder.texts(["a star", "green circle", "a star"]).mean(0)

@@ -76,7 +76,7 @@ def test_the_cache_knows_generator_and_judge() -> None:
 
 
 def test_every_fault_of_the_run_file_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"images: must be at least 1.\n.*rows: must be at least 1."):
+    with pytest.raises(ConfigError, match=r"images: must be at least 1 \(got 0\)\n.*rows: must be at least 1\."):
         through(images=0, rows=0)
     with pytest.raises(ConfigError, match="generator: needs adapter and policy, got adapter"):
         through(generator={"adapter": GENERATOR["adapter"]})

@@ -20,7 +20,7 @@ RUN = """
 adapter: {{name: stable_audio, model: {model}, seconds: 0.1, lora: {{rank: 2, alpha: 4}}, device: cpu}}
 policy: {policy}
 rewards:
-  style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}}}
+  style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}, least_rows: 5}}
 objective: {objective}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
 trainer: {{steps: 2, batch: 3, lr: 1.0e-2, save_every: 2, preview_every: 2}}
@@ -64,7 +64,7 @@ TOKENS = """
 adapter: {{name: musicgen, model: {model}, lora: {{rank: 2, alpha: 4}}, device: cpu}}
 policy: {{name: tokens, max_new_tokens: 23, eval_temperature: 1.0}}
 rewards:
-  style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}}}
+  style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}, least_rows: 5}}
 objective: {{name: grpo, group_size: 4, beta: 0.01}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
 trainer: {{steps: 2, batch: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}

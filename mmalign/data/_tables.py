@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from mmalign.core.regular import unreadable, written
 from mmalign.core.texts import half_character, parsed, read_text, text_lines
 
 Row = Mapping[str, Any]
+MOST_FILES = 100_000  # in a folder that is read as a data set
 Made = TypeVar("Made")
 
 
@@ -182,10 +184,21 @@ READERS: dict[str, Callable[[Path], Table]] = {
 }
 
 
+def _refuse_a_tree(folder: Path) -> None:
+    """The library searches all of a folder, many times: one that holds a whole disk would never be read."""
+    found = 0
+    for _, folders, files in os.walk(folder):
+        found += len(folders) + len(files)
+        if found > MOST_FILES:
+            raise DataError(f"{folder}: holds more than {MOST_FILES:,} files; name the folder of the data set itself.")
+
+
 def _dataset(source: Path | str, name: str, split: str) -> Table:
     """A folder written by `save_to_disk`, a folder of data files, or a Hub dataset; pictures stay undecoded bytes."""
     import datasets
 
+    if isinstance(source, Path):
+        _refuse_a_tree(source)
     try:
         saved = isinstance(source, Path) and any((source / f).exists() for f in ("state.json", "dataset_dict.json"))
         loaded = datasets.load_from_disk(str(source)) if saved else datasets.load_dataset(str(source))

@@ -332,3 +332,14 @@ def test_a_damaged_parquet_is_refused_in_one_line(tmp_path: Path) -> None:
             Prompts(str(tmp_path / "p.parquet")).training_items()
         except DataError as error:
             assert "p.parquet" in str(error)
+
+
+def test_a_folder_of_everything_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.data import _tables
+
+    monkeypatch.setattr(_tables, "MOST_FILES", 9)
+    for number in range(5):
+        (tmp_path / f"deep{number}").mkdir()
+        (tmp_path / f"deep{number}" / "x.txt").touch()
+    with pytest.raises(DataError, match=r"holds more than 9 files; name the folder of the data set itself"):
+        Prompts(path=str(tmp_path)).training_items()

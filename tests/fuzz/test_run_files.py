@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmalign.cli.listing import configs
 from tests.fuzz.run_files import beside, case, outcome
 
-CASES = 150
+CASES = 100
 
 
 def test_a_run_file_with_a_fault_is_refused_by_a_sentence() -> None:

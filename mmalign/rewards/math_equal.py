@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.errors import MissingExtra
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards._line_process import LineProcess
 from mmalign.rewards._rows import Verdict, judge_rows
@@ -44,8 +45,8 @@ class MathEqual:
 
     column: str = "answer"
     where: Where = "auto"
-    seconds: float = 5.0
-    memory: int = 2048
+    seconds: Positive = 5.0
+    memory: AtLeastOne = 2048
     modalities = frozenset({"text"})
     range = (0.0, 1.0)
     differentiable = False

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mmalign.core import packages
 from mmalign.core.allowed import allow_here
-from mmalign.core.errors import ConfigError, as_list, did_you_mean, shown
+from mmalign.core.errors import ConfigError, MmalignError, as_list, did_you_mean, shown
 from mmalign.core.explain import explained
 
 _MARK = {"extra": "forbid", "arbitrary_types_allowed": True, "allow_inf_nan": False}
@@ -219,4 +219,6 @@ def _of_the_others(
         return [
             said for said in explained(own, rest, at, component, given) if not any(_names(said, name) for name in names)
         ]
+    except MmalignError as error:  # a missing package, parts that do not fit: beside the wrong types, not instead
+        return [f"{at}: {error}"]
     return []

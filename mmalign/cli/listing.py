@@ -8,7 +8,9 @@ import importlib.util
 import inspect
 import itertools
 import re
+from collections.abc import Collection
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,13 +119,18 @@ def find_config(name: str) -> Path:
     if len(short) == 1:
         return known[short[0]]
     if name not in known:
-        ends = {each.rpartition("/")[2]: each for each in known}
-        near = did_you_mean(name, [*known, *ends])
-        which = f" There are {', '.join(short)}." if short else near
+        which = f" There are {', '.join(short)}." if short else _near(name, known)
         if Path(name).is_dir():
             which = f" It is a folder; of a run, name {Path(name) / 'run.yaml'}."
         raise ConfigError(f"no file and no ready run file is called '{name[:200]}'.{which}")
     return known[name]
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """The ready run file whose name, or whose name without its folder, is nearest, by the name that finds it."""
+    ends = {each.rpartition("/")[2]: each for each in known}
+    near = get_close_matches(name, [*known, *ends], n=1, cutoff=0.5)
+    return f" Did you mean '{ends.get(near[0], near[0])}'?" if near else ""
 
 
 def _first_line(registry: Registry, name: str) -> str:
@@ -157,7 +164,7 @@ def head_comment(path: Path) -> str:
 def first_sentence(text: str) -> str:
     """The first sentence of a paragraph, on one line; all of one that has no end."""
     line = " ".join(text.split())
-    return re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.) +(?=[A-Z0-9`(])", line, maxsplit=1)[0]
+    return re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!et al\.) +(?=[A-Z0-9`(])", line, maxsplit=1)[0]
 
 
 def _first_comment(path: Path) -> str:

@@ -33,10 +33,13 @@ log = logging.getLogger("mmalign")
 
 
 class Registry:
-    """Components of one `kind` ("reward", in the plural `group`), built in under `package` or installed as plugins."""
+    """Components of one `kind` ("reward", in the plural `group`), built in under `package` or installed as plugins.
 
-    def __init__(self, kind: str, package: str, plural: str = "") -> None:
-        self.kind, self.package = kind, package
+    `elsewhere` says of names that other projects use how to have the same here; its keys are `_bare`.
+    """
+
+    def __init__(self, kind: str, package: str, plural: str = "", elsewhere: Mapping[str, str] | None = None) -> None:
+        self.kind, self.package, self.elsewhere = kind, package, elsewhere or {}
         self.group = f"mmalign.{plural or f'{kind}s'}"
 
     def names(self) -> list[str]:
@@ -82,14 +85,21 @@ class Registry:
         if points := self.plugins().get(name):
             return self._checked(loaded(points[0]), name)
         if name not in self.built_in():
-            names = self.names()
-            raise ConfigError(
-                f"no {self.kind} is called '{name[:80]}'.{did_you_mean(name[:80], names)} Known: {', '.join(names)}."
-            )
+            raise ConfigError(f"no {self.kind} is called '{name[:80]}'.{self._meant(name[:80])}")
         module = importlib.import_module(f"{self.package}.{name}")
         if not getattr(module, "__all__", None):
             raise ConfigError(f"'{name}': {module.__file__} has no __all__; name the component's class first in it.")
         return self._checked(getattr(module, module.__all__[0]), name)
+
+    def _meant(self, name: str) -> str:
+        """What a name that is none was meant for, and all that there are."""
+        names, bare = self.names(), _bare(name)
+        if bare in self.elsewhere:
+            said = self.elsewhere[bare]
+            return f" {said[:1].upper()}{said[1:]}"
+        same = [each for each in names if _bare(each) == bare]
+        near = f" Did you mean '{same[0]}'?" if same else did_you_mean(name, names)
+        return f"{near} Known: {', '.join(names)}."
 
     def build(self, spec: Any, at: str, allow: Collection[str] = (), **given: Any) -> Any:
         """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
@@ -141,6 +151,11 @@ class Registry:
         is_a = "class" if isinstance(found, type) else type(found).__name__
         rule = "decorate it with @mmalign.rule or " if self.kind == "reward" and is_a != "class" else ""
         raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
+
+
+def _bare(name: str) -> str:
+    """A name in lower case, of letters and digits only."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @lru_cache(maxsize=4)

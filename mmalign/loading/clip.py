@@ -44,11 +44,13 @@ def open_clip_folder(checkpoint: str) -> Path:
 
 
 def open_clip_model(folder: Path | None, model: str = "", pretrained: str = "") -> Any:
-    """The model of a folder from `open_clip_folder`, or open_clip's `model` with its `pretrained` tag.
+    """The model of a folder from `open_clip_folder`, or open_clip's `model` with its `pretrained` tag or file.
 
     Raises:
         CheckpointError: nothing could be built, or the weights are not those of its network.
     """
+    if pretrained.endswith(".safetensors"):
+        check_safetensors(Path(pretrained))
     with loading():
         import open_clip
 
@@ -57,7 +59,8 @@ def open_clip_model(folder: Path | None, model: str = "", pretrained: str = "") 
         try:
             made = open_clip.create_model(name, pretrained=pretrained or None, require_pretrained=True)
         except FAULTS as error:
-            raise CheckpointError(f"{folder or model}: no CLIP could be built from it: {_first(error)}") from error
+            of = folder or (f"{model} with {pretrained}" if pretrained.endswith(".safetensors") else model)
+            raise CheckpointError(f"{of}: no CLIP could be built from it: {_first(error)}") from error
         return made.requires_grad_(False).eval()
 
 

@@ -29,8 +29,9 @@ def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Pa
         return download()
     except Exception as error:  # the Hub client raises many unrelated kinds, all meaning "not to be had"
         raise CheckpointError(
-            f"{model}: not a local folder, and the Hub did not give it: {error}. "
-            "Check the name and the network, log in where the model is gated, or download it to a folder first."
+            f"{model}: not a local folder, and the Hub did not give it: {' '.join(str(error).split()).rstrip('.')}. "
+            "Check the name and the network, log in where the model is gated, or download it once where there is a "
+            f"network (hf download {model} --local-dir FOLDER) and name that folder."
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Rewards: how good an output is. A component is one file here; sets and rows, rules and models, mixes of them.
 
-    Reward      one score per row                   clip, aesthetic, mlp_head, verifier, sharpness, compressibility, …
+    Reward      one score per row                   clip, pickscore, hpsv2, mlp_head, verifier, sharpness, …
                 judges                              yes_no, align_evaluator
                 of texts                            exact_match, multiple_choice, relaxed_accuracy, iou, tool_call, …
     SetReward   one score per set, credit per row   frechet, mmd, vendi
@@ -20,6 +20,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mmalign.core.registry import Registry
+from mmalign.rewards._other_names import OTHER_NAMES
 
 if TYPE_CHECKING:
     from mmalign.rewards._cache import ScoreCache as ScoreCache
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mmalign.rewards._rule import rule as rule
     from mmalign.rewards.parsing import Unreadable as Unreadable
 
-rewards = Registry("reward", "mmalign.rewards")
+rewards = Registry("reward", "mmalign.rewards", elsewhere=OTHER_NAMES)
 
 _WHERE = {
     "Credit": "_credit",

@@ -5,6 +5,7 @@
 | open_clip folder (`open_clip_config.json`, safetensors, tokenizer) | `checkpoint: folder` | open_clip, `local-dir:` |
 | open_clip on the Hub | `checkpoint: hf-hub:org/name` | open_clip |
 | open_clip's own list | `model: ViT-B-32-quickgelu`, `pretrained: openai` | open_clip |
+| weights of an architecture of that list | `model: ViT-H-14`, `pretrained: FILE.safetensors` | open_clip |
 | transformers (`config.json`), local or Hub (PickScore, SigLIP) | `checkpoint: folder or org/name` | transformers |
 
 Weights are safetensors only. A loaded tower is shared by every reward that names it.
@@ -27,7 +28,7 @@ from torch.nn.functional import normalize
 from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
-from mmalign.core.files import local_path
+from mmalign.core.files import local_path, require_local
 from mmalign.loading.clip import open_clip_folder, open_clip_model, open_clip_tokenizer
 from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
@@ -36,6 +37,7 @@ from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_conf
 from mmalign.rewards._checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards._kept_texts import KeptTexts
 from mmalign.rewards._open_clip_names import require_known
+from mmalign.rewards._pickled import conversion
 from mmalign.rewards._pixels import PixelPreprocess
 from mmalign.rewards._placing import settle
 from mmalign.rewards._quiet_random import quiet_random
@@ -46,13 +48,17 @@ Backend = Literal["auto", "open_clip", "transformers"]
 
 @dataclass(frozen=True)
 class Source:
-    """Which checkpoint: a `checkpoint` (folder or Hub id), or open_clip's `model` with its `pretrained` tag."""
+    """Which checkpoint: a `checkpoint` (folder or Hub id), or open_clip's `model` with its `pretrained` tag or file.
+
+    `preprocess` is how pictures are prepared where the checkpoint does not say it as it was trained.
+    """
 
     checkpoint: str = ""
     model: str = ""
     pretrained: str = ""
     backend: Backend = "auto"
     processor: str = ""
+    preprocess: PixelPreprocess | None = None
 
     def __post_init__(self) -> None:
         if bool(self.checkpoint) == bool(self.model):
@@ -60,16 +66,34 @@ class Source:
                 "name either checkpoint (a folder or Hub id) or model (with pretrained), not both or none."
             )
         if bool(self.model) != bool(self.pretrained):
-            raise ConfigError("model and pretrained go together: open_clip's architecture and its weights' tag.")
+            raise ConfigError(
+                "model and pretrained go together: open_clip's architecture and its weights' tag (or their file)."
+            )
         # Said now, not after the first samples: a folder that is not there, an open_clip name or tag that is none.
         _ = self.reader
         if self.model:
-            require_known(self.model, self.pretrained)
+            require_known(self.model, "" if self.file else self.pretrained)
 
     @property
     def folder(self) -> Path | None:
         """The local folder, if it is one."""
         return local_path(self.checkpoint) if self.checkpoint and not self.checkpoint.startswith("hf-hub:") else None
+
+    @property
+    def file(self) -> Path | None:
+        """The local file of weights that `pretrained` names, if it is one; DataError if it is none of safetensors."""
+        if not self.model or not (Path(self.pretrained).suffix or "/" in self.pretrained):
+            return None
+        found = require_local(self.pretrained)
+        if found.suffix != ".safetensors" or not found.is_file():
+            how = f": {conversion(found)}" if found.is_file() else ""
+            raise DataError(f"{found}: no .safetensors file; pickled weights are converted once{how}.")
+        return found
+
+    @property
+    def place(self) -> Path | None:
+        """The local folder or file of its weights."""
+        return self.file or self.folder
 
     @property
     def reader(self) -> Literal["open_clip", "transformers"]:
@@ -151,7 +175,7 @@ def load_towers(source: Source) -> Towers:
         ConfigError: a QuickGELU mismatch or an unknown open_clip name.
         DataError: a missing or incomplete checkpoint.
     """
-    return _loaded(source, stamp(source.folder))
+    return _loaded(source, stamp(source.place))
 
 
 @loaded_once(8)
@@ -175,13 +199,13 @@ def _tokens(source: Source, stamp: Stamp) -> Tokens:
 def _open_clip(source: Source) -> Towers:
     from open_clip import get_model_preprocess_cfg
 
-    files = weight_files(source.folder)
+    files = (source.file,) if source.file else weight_files(source.folder)
     folder = open_clip_folder(source.checkpoint) if source.checkpoint else None
-    model = open_clip_model(folder, source.model, source.pretrained)
+    model = open_clip_model(folder, source.model, str(source.file or source.pretrained))
     bare = _unprojected(model)
     return Towers(
         module=model,
-        preprocess=PixelPreprocess.of_open_clip(get_model_preprocess_cfg(model)),
+        preprocess=source.preprocess or PixelPreprocess.of_open_clip(get_model_preprocess_cfg(model)),
         tokenize=_tokens(source, stamp(source.folder)),
         encode_image=model.encode_image,
         encode_text=lambda tokens: model.encode_text(tokens["ids"]),
@@ -242,7 +266,8 @@ def _transformers(source: Source) -> Towers:
     beside = reader_folder(source.processor) if source.processor else name
     return Towers(
         module=model,
-        preprocess=PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), str(beside)),
+        preprocess=source.preprocess
+        or PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), str(beside)),
         tokenize=_tokens(source, stamp(source.folder)),
         encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
         encode_text=lambda given: model.get_text_features(**given).pooler_output,

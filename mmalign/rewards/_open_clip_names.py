@@ -23,6 +23,8 @@ _ALIAS = "_open_clip_names"
 def require_known(model: str, tag: str) -> None:
     """The architecture and the tag exist, and the activation is that of the weights, of which open_clip only warns.
 
+    Of weights from a file (`tag` is empty) only the architecture is judged.
+
     Raises:
         ConfigError: an unknown `model` or `tag`, with what is near; QuickGELU on one side only.
     """
@@ -32,6 +34,8 @@ def require_known(model: str, tag: str) -> None:
             f"model: open_clip has no '{model}'.{did_you_mean(model, files)} `open_clip.list_models()` names all "
             f"{len(files)}."
         )
+    if not tag:
+        return
     known = weights(model)
     if tag not in known:
         near = did_you_mean(tag, known)

@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate, pad
 from mmalign.core.errors import DataError
 
 _PIL_FILTERS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
+_FIRST = 6  # options that every digest holds
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -34,6 +35,7 @@ class PixelPreprocess:
         interpolation: antialiased, as PIL's filters of that name.
         fill: of the padding, in [0, 1].
         floored: where an odd number of pixels is cropped: transformers rounds the offset down, torchvision to even.
+        clamped: values that bicubic resizing takes out of [0, 1] are clamped, as PIL does.
     """
 
     size: tuple[int, int]
@@ -43,6 +45,7 @@ class PixelPreprocess:
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     fill: float = 0.0
     floored: bool = False
+    clamped: bool = True
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
         """(B, 3, H, W) in [0, 1] → (B, 3, *size), normalised, float32 or better.
@@ -55,14 +58,17 @@ class PixelPreprocess:
         if target != tuple(x.shape[2:]):
             x = interpolate(x, target, mode=self.interpolation, align_corners=False, antialias=True)
         x = self._fitted(x)
-        x = x + (x.clamp(0, 1) - x).detach()
+        if self.clamped:
+            x = x + (x.clamp(0, 1) - x).detach()
         mean, std = (x.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
         return (x - mean) / std
 
     @property
     def digest(self) -> str:
         """Names this preprocessing; part of every cache key."""
-        facts = astuple(self) if self.floored else astuple(self)[:-1]  # without it: names older than the option
+        facts = astuple(self)
+        while len(facts) > _FIRST and facts[-1] == astuple(PixelPreprocess(self.size))[len(facts) - 1]:
+            facts = facts[:-1]  # names are older than the options at the end
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     @classmethod

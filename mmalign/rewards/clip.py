@@ -32,7 +32,7 @@ class Clip:
     Args:
         checkpoint: a folder (open_clip's or transformers'), `hf-hub:org/name` (open_clip) or `org/name` (transformers).
         model: an architecture of open_clip's list, instead of `checkpoint`.
-        pretrained: its weights' tag.
+        pretrained: its weights' tag, or a safetensors file of them.
         backend: which library reads `checkpoint`; `auto` sees it from the files.
         processor: where a transformers checkpoint's tokenizer and preprocessing lie, if not beside it.
         score: `cosine` in [-1, 1] (HPSv2); `clip_score`, 2.5 max(cosine, 0) (Hessel et al. 2021); `logit`, cosine times

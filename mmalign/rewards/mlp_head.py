@@ -43,7 +43,7 @@ class MLPHead:
             last has one output. Other tensors are ignored.
         checkpoint: the CLIP model, as reward `clip`'s.
         model: an architecture of open_clip's list, instead of `checkpoint`.
-        pretrained: its weights' tag.
+        pretrained: its weights' tag, or a safetensors file of them.
         backend: which library reads `checkpoint`.
         features: what the head sees: the picture's (B, D); the picture's, then the prompt's (B, 2D); or their product
             (B, D). Where it sees the prompt, an empty one is NOT_APPLICABLE.

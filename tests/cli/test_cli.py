@@ -439,6 +439,6 @@ def test_show_describes_a_component_and_finds_a_short_name(call: Any) -> None:
     code, out, _ = call("show", "flux_grpo")
     assert code == 0 and "name: flux" in out
     code, _, err = call("show", "sd3_gpro")
-    assert code == 2 and "Did you mean 'sd3_grpo'?" in err
+    assert code == 2 and "Did you mean 'text_to_image/sd3_grpo'?" in err
     code, _, err = call("show", "grpo_verifir")
     assert code == 2 and "Traceback" not in err

@@ -54,5 +54,8 @@ class HPSv2(Clip):
             )
         place = local_path(self.checkpoint)
         folder = place.is_dir() if place is not None else self.checkpoint.startswith("hf-hub:")
-        named = {"checkpoint": self.checkpoint} if folder else {"model": self.model, "pretrained": self.checkpoint}
-        self._source = Source(**named, preprocess=_PREPROCESS)
+        self._source = (
+            Source(checkpoint=self.checkpoint, backend="open_clip", preprocess=_PREPROCESS)
+            if folder
+            else Source(model=self.model, pretrained=self.checkpoint, preprocess=_PREPROCESS)
+        )

@@ -205,7 +205,7 @@ def test_the_list_names_where_a_preset_is_from(name, source):
 
 
 def test_a_run_file_takes_a_preset_by_name():
-    from mmalign.run.build import build_reward
+    from mmalign.run.build import build_slot
 
-    slots = build_reward({"liked": {"name": "pickscore", "weight": 0.04}}, {"name": "weighted_sum"}).slots
-    assert slots["liked"].reward.score == "logit" and slots["liked"].reward.checkpoint == "yuvalkirstain/PickScore_v1"
+    slot = build_slot("rewards.liked", {"name": "pickscore", "weight": 0.04})
+    assert slot.reward.score == "logit" and slot.reward.checkpoint == "yuvalkirstain/PickScore_v1"

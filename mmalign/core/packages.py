@@ -1,7 +1,7 @@
 """Packages that must match although their own metadata do not say so, and packages that are there but do not load.
 
-Only metadata are read, but for what is tried because it may be left out: torchaudio beside a torch that it was not made
-for ends the import of transformers, even where no sound is made.
+Only metadata are read, until something is loaded: then what may be left out is tried, because torchaudio beside a torch
+that it was not made for ends the import of transformers, even where no sound is made.
 """
 
 from __future__ import annotations
@@ -61,9 +61,8 @@ def mismatches() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def settle() -> None:
-    """Once a process, before the first component is made: refuse pairs that do not match, leave out what may be."""
+    """Once a process, before the first component is made: refuse pairs that do not match; nothing is imported."""
     require_matching()
-    leave_out_broken()
 
 
 def require_matching() -> None:
@@ -72,10 +71,11 @@ def require_matching() -> None:
         raise PackageError("\n".join(faults))
 
 
+@lru_cache(maxsize=1)
 def leave_out_broken() -> None:
-    """Make optional packages that are installed and do not import look absent, with a warning that says so.
+    """Once a process: make optional packages that are installed and do not import look absent, with a warning.
 
-    Called before the first import of transformers, which imports torchaudio wherever it finds it.
+    Called before anything is loaded: transformers and diffusers import torchaudio wherever they find it.
     """
     for name in sorted(OPTIONAL):
         try:

@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from mmalign.core.packages import leave_out_broken
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -36,6 +38,7 @@ def loading() -> Iterator[None]:
 
     Downloads stand outside of it: their bars are what a waiting user wants to see.
     """
+    leave_out_broken()
     with _LOCK, warnings.catch_warnings(), ExitStack() as stack:
         for category in _NOTICES:
             warnings.simplefilter("ignore", category)

@@ -15,16 +15,12 @@ _SAFE = {"local_files_only": True, "trust_remote_code": False}
 
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of `folder`, with its chat template as it is."""
-    from transformers import AutoTokenizer
-
-    return _opened(AutoTokenizer, folder, "tokenizer")
+    return _opened("AutoTokenizer", folder, "tokenizer")
 
 
 def open_processor(folder: Path, part: str = "image_processor", reads: str = "images") -> Any:
     """The processor of `folder`: tokenizer, chat template and `part` in one; CheckpointError without that part."""
-    from transformers import AutoProcessor
-
-    processor = _opened(AutoProcessor, folder, "processor")
+    processor = _opened("AutoProcessor", folder, "processor")
     if getattr(processor, part, None) is None:
         raise CheckpointError(
             f"{folder}: its processor ({type(processor).__name__}) reads no {reads}; use adapter causal_lm, or copy "
@@ -35,17 +31,15 @@ def open_processor(folder: Path, part: str = "image_processor", reads: str = "im
 
 def open_config(folder: Path) -> Any:
     """The configuration of the network in `folder`."""
-    from transformers import AutoConfig
-
-    return _opened(AutoConfig, folder, "model")
+    return _opened("AutoConfig", folder, "model")
 
 
 def open_peft_config(folder: Path) -> Any:
     """The configuration of the peft adapter in `folder`."""
-    from peft import PeftConfig
-
     check_folder(folder)
     with loading():
+        from peft import PeftConfig
+
         try:
             return PeftConfig.from_pretrained(str(folder))
         except FAULTS as error:
@@ -63,10 +57,12 @@ def preprocessor_config(folder: Path, part: str) -> dict[str, Any]:
     )
 
 
-def _opened(kind: Any, folder: Path, what: str) -> Any:
+def _opened(kind: str, folder: Path, what: str) -> Any:
     check_folder(folder)
     with loading():
+        import transformers
+
         try:
-            return kind.from_pretrained(folder, **_SAFE)
+            return getattr(transformers, kind).from_pretrained(folder, **_SAFE)
         except FAULTS as error:
             raise CheckpointError(f"{folder}: no {what} could be built from it: {error}") from error

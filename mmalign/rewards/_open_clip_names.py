@@ -1,12 +1,13 @@
 """What open_clip calls its architectures and weights, read without importing it: that takes seconds of torchvision.
 
 Its list of weights is a module that imports nothing of the models; it is imported under a name of its own, so that
-open_clip itself is not begun.
+open_clip itself is not begun, and without what it would only download with.
 """
 
 from __future__ import annotations
 
-import importlib
+import builtins
+import importlib.util
 import json
 import sys
 from functools import lru_cache
@@ -18,6 +19,7 @@ from typing import Any
 from mmalign.core.errors import ConfigError, did_you_mean
 
 _ALIAS = "_open_clip_names"
+_DOWNLOADERS = ("safetensors", "huggingface_hub")  # open_clip does without them; they take a second, and torch
 
 
 def require_known(model: str, tag: str) -> None:
@@ -70,7 +72,18 @@ def _folder() -> Path:
 
 @lru_cache(maxsize=1)
 def _list_of_weights() -> ModuleType:
-    package = ModuleType(_ALIAS)
+    package = sys.modules[_ALIAS] = ModuleType(_ALIAS)
     package.__path__ = [str(_folder())]
-    sys.modules[_ALIAS] = package
-    return importlib.import_module(f"{_ALIAS}.pretrained")
+    spec = find_spec(f"{_ALIAS}.pretrained")
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"model: open_clip in {_folder()} has no list of weights; install it again.")
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
+    spec.loader.exec_module(module)
+    return module
+
+
+def _import(name: str, *rest: Any) -> Any:
+    if name.partition(".")[0] in _DOWNLOADERS:
+        raise ImportError(name)
+    return builtins.__import__(name, *rest)

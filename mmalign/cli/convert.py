@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmalign.cli._progress import starting
 from mmalign.core.errors import ConfigError, DataError
 
 
@@ -21,6 +22,7 @@ def convert(
     trust: Annotated[bool, typer.Option("--trust", help="unpickle it, which runs whatever code is in it")] = False,
 ) -> None:
     """Write the tensors of a pickled state dict as safetensors; without --trust only if no code can run."""
+    starting(f"reading {file}")
     from safetensors.torch import save_file
 
     from mmalign.core.files import write_beside

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from mmalign.cli._progress import starting
+
 Finding = dict[str, str]
 MARKS = {"ok": "[green]✓[/]", "missing": "[red]✗[/]", "optional": "[yellow]–[/]"}
 
@@ -26,6 +28,7 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="import every package and run what is compiled")] = False,
 ) -> None:
     """Check packages, extras, device, disk and embedded models; exit 1 if something that is needed is missing."""
+    starting("importing every package" if deep else "reading versions")
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mmalign.cli._progress import progress, starting
 from mmalign.core.errors import ConfigError
 
 world = typer.Typer(help="The embedded worlds: make data, retrain their models.", no_args_is_help=True)
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
 @making.command("scenes")
 def scenes(out: Folder, count: Count = 100, split: Split = "train", seed: Seed = 0) -> None:
     """Draw truth scenes with captions: DIR/0000.png … and DIR/rows.jsonl, which `mmalign score` reads."""
+    starting(f"drawing {count} scenes")
     import numpy as np
     import torch
 
@@ -57,6 +59,7 @@ def tunes(
     files: Annotated[Literal["wav", "flac"], typer.Option(help="both keep every sample; flac takes a third")] = "wav",
 ) -> None:
     """Play truth tunes with captions: DIR/0000.wav … and DIR/rows.jsonl, which `mmalign score` reads."""
+    starting(f"playing {count} tunes")
     import numpy as np
     import torch
 
@@ -95,6 +98,7 @@ def comparisons(
     seed: Seed = 0,
 ) -> None:
     """Write everyday requests with a right caption and wrong ones: what a reward model of rewrites is fitted to."""
+    starting(f"writing {count} rows")
     from mmalign.core.files import write_beside
     from mmalign.miniworld.comparisons import comparisons as draw
 
@@ -112,7 +116,11 @@ def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: is not an empty folder; name a new one.")
     with write_folder_beside(out) as folder:
-        lines = [json.dumps(one(folder / f"{i:04d}{suffix}")) for i in range(count)]
+        lines = []
+        with progress("making outputs", "made") as advance:
+            for i in range(count):
+                lines.append(json.dumps(one(folder / f"{i:04d}{suffix}")))
+                advance(i + 1, count)
         (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     typer.echo(f"{count} outputs in {out}; try: mmalign score {out}/rows.jsonl --reward verifier")
 
@@ -130,6 +138,7 @@ def reference(
     seed: Annotated[int, typer.Option(min=0, help="of captions and scenes")] = 0,
 ) -> None:
     """Write the statistics of truth scenes that the frechet and mmd rewards compare with."""
+    starting(f"drawing {count} scenes")
     import numpy as np
     import torch
 
@@ -159,5 +168,5 @@ def train(
     if what not in (*MODELS, "all"):
         raise ConfigError(f"no embedded model is called '{what}'; there is {', '.join(MODELS)}, or all.")
     for name in MODELS if what == "all" else [what]:
-        typer.echo(f"training {name} …")
+        starting(f"training {name}")
         MODELS[name](out)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmalign.cli._progress import progress
+from mmalign.cli._progress import progress, starting
 from mmalign.core.errors import ConfigError
 
 Unit = Literal["row", "frame"]
@@ -31,6 +31,7 @@ def reference(
     ] = None,
 ) -> None:
     """Embed exemplars once and keep their statistics with their provenance."""
+    starting(f"checking what is to be embedded of {exemplars}")
     from mmalign.adapters import adapters
     from mmalign.core.config import override
     from mmalign.rewards._reference import load_reference, save_reference
@@ -46,7 +47,7 @@ def reference(
     if adapter:
         given = {"name": adapter, **override({}, adapter_options or [])}
         seen = LatentEncoder(made, adapters.build(given, "--adapter"))
-    with progress("embedding", 1) as advance:
-        found = load_reference(exemplars, seen, unit, pairs, lambda done, total: advance(done / total))
+    with progress("embedding", "embedded") as advance:
+        found = load_reference(exemplars, seen, unit, pairs, advance)
     save_reference(out, found, made, exemplars)
     typer.echo(f"{found.gaussian.count} {unit}s of {exemplars} in {described(made)}: {out}")

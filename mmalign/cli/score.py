@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli._progress import progress
+from mmalign.cli._progress import progress, starting
 from mmalign.core.errors import ConfigError
 
 
@@ -39,6 +39,7 @@ def score(
     A row whose file cannot be read has status error; all others are scored. Exit code: 0, 1 if a row could not be
     scored (every line is written, and how many they are is said), 2 if nothing was.
     """
+    starting(f"checking what '{reward}' is to score")
     from mmalign.core.config import override
     from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
@@ -60,7 +61,7 @@ def score(
         kept = ScoreCache(_cache_beside(rows)) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=kept)
     with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
-        with progress("scoring", len(table)) as advance:
+        with progress("scoring", "scored") as advance:
             lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         if beside is None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mmalign.core.files import write_folder_beside
+from mmalign.core.pace import Pace
 from mmalign.core.protocols import judges_only
 from mmalign.core.rng import stream
 from mmalign.run.build import Parts
@@ -186,20 +187,6 @@ class Save:
         checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
         self._saved, self._since = session.step, time.monotonic()
         self._wait = max(SAVE_SECONDS, SAVE_SHARE * (self._since - start))
-
-
-class Pace:
-    """Says on standard error how far a measurement is, at most every `seconds`; nothing of one that is short."""
-
-    def __init__(self, seconds: float = 15.0) -> None:
-        self.seconds, self.last = seconds, time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        """Of `total` rows `done` are measured."""
-        if done < total and time.monotonic() - self.last >= self.seconds:
-            self.last = time.monotonic()
-            with suppress(OSError):
-                print(f"measured {done} of {total}", file=sys.stderr, flush=True)
 
 
 def measures(parts: Parts) -> dict[str, Any]:

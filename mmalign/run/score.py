@@ -17,6 +17,7 @@ from mmalign.media import audio, image
 from mmalign.rewards._merge import merge, without_value
 from mmalign.run.rows import Row
 
+Progress = Callable[[int, int], None]
 SAY_SO = 'A row whose output is a text that looks like a name says "kind": "text".'
 
 
@@ -39,7 +40,7 @@ def modality_of(rows: Sequence[Row], reward: Any) -> str:
 
 
 def score_rows(
-    rows: Sequence[Row], reward: Any, folder: Path, batch: int = 64, progress: Callable[[int], None] = lambda n: None
+    rows: Sequence[Row], reward: Any, folder: Path, batch: int = 64, progress: Progress = lambda done, total: None
 ) -> list[dict[str, Any]]:
     """Lines for the output file: one per row, or one for the whole file where the reward judges sets.
 
@@ -52,7 +53,7 @@ def score_rows(
         reward: a `Reward` or a `SetReward`.
         folder: relative outputs start there.
         batch: rows per call; all at once where a row's score depends on its group.
-        progress: called with the rows done.
+        progress: called with (rows done, rows in all).
 
     Raises:
         DataError: a column that the reward needs is in no row's `meta`, or a set cannot be scored.
@@ -84,7 +85,7 @@ def score_rows(
                 found = reward.embed(rollout) if isinstance(reward, SetReward) else reward(rollout)
             parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
-        progress(done)
+        progress(done, len(rows))
     names = [] if kind == "text" else [written(row.output) for row in rows]
     heard = {"encoder": told} if (told := named_by(judge)) else {}  # without it the numbers say nothing
     if isinstance(reward, SetReward):

@@ -1,9 +1,5 @@
 """What commands print: whole sentences, the comments of ready files, a line at once, numbers that mean something."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from mmalign.cli.listing import configs, first_sentence, head_comment
@@ -52,30 +48,11 @@ def test_the_headline_has_a_loss_where_texts_are_imitated_and_of_a_set_its_value
     assert shown["reward/fad"] == -3.5 and str(shown["reward/clip"]) == "0.0"
 
 
-def test_a_long_command_says_at_once_that_it_works(tmp_path: Path):
-    """By processor time: the machine of a test may be busy."""
-    code = (
-        "import sys, time\n"
-        "from mmalign.cli import _progress\n"
-        "say = _progress.starting\n"
-        "def stop(what):\n    say(what)\n    print(time.process_time())\n    raise SystemExit(0)\n"
-        "_progress.starting = stop\n"
-        "import mmalign.cli.train, mmalign.cli.evaluate, mmalign.cli.demo\n"
-        "from mmalign.cli.main import main\n"
-        "sys.argv = ['mmalign', *sys.argv[1:]]\n"
-        "main()\n"
-    )
-    for words in (["train", "quickstart/image"], ["evaluate", "quickstart/image"], ["demo", str(tmp_path)]):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0 and done.stderr.strip().endswith("…"), done.stderr
-        assert float(done.stdout.split()[-1]) < 3
-
-
 def test_a_long_measurement_says_how_far_it_is_and_a_short_one_nothing(capsys):
-    from mmalign.run.hooks import Pace
+    from mmalign.core.pace import Pace
 
     for seconds, told in ((0.0, "measured 4 of 8\n"), (60.0, "")):
-        pace = Pace(seconds)
+        pace = Pace(seconds=seconds)
         pace(4, 8)
         pace(8, 8)
         assert capsys.readouterr() == ("", told)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from mmalign.media.image import write_image
 
+SAID = "checking what 'sharpness' is to score …\n"
+
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
@@ -55,7 +57,7 @@ def test_lines_of_media_name_their_output_and_what_is_left_out_is_said(call: Any
     for name, mode in (("c.gif", "P"), ("d.bmp", "RGB")):
         Image.new(mode, (32, 32)).save(pictures / name)
     code, out, err = call("score", pictures, "--reward", "sharpness")
-    assert code == 0 and err == ""
+    assert code == 0 and err == SAID
     assert [(line["output"], line["status"]) for line in lines_of(out)] == [
         (name, "ok") for name in ("a.png", "b.png", "c.gif", "d.bmp")
     ]
@@ -64,9 +66,8 @@ def test_lines_of_media_name_their_output_and_what_is_left_out_is_said(call: Any
         (pictures / name).write_text("x")
     _, again, err = call("score", pictures, "--reward", "sharpness")
     assert again == out
-    assert (
-        err == f"note: {pictures}: 3 of 7 skipped, no picture, no sound and no text of one: lonely.txt, more/, x.csv\n"
-    )
+    skipped = "3 of 7 skipped, no picture, no sound and no text of one: lonely.txt, more/, x.csv"
+    assert err == f"{SAID}note: {pictures}: {skipped}\n"
     for i in range(5):
         (pictures / f"{i}.md").write_text("x")
     assert ": 0.md, 1.md, 2.md, 3.md, 4.md, …\n" in call("score", pictures, "--reward", "sharpness")[2]
@@ -127,7 +128,10 @@ def test_a_file_that_cannot_be_read_is_the_fault_of_its_row(call: Any, pictures:
     assert [line["value"] is None for line in lines] == [False, False, True, True, True]
     assert "c.png: Pillow" in lines[2]["info"] and "does not recognise" in lines[3]["info"]
     assert "e.webp: the file is empty" in lines[4]["info"]
-    assert err.startswith("note: 3 of 5 rows could not be scored (error or timeout); the first, 3: ") and "c.png" in err
+    assert (
+        err.startswith(f"{SAID}note: 3 of 5 rows could not be scored (error or timeout); the first, 3: ")
+        and "c.png" in err
+    )
 
 
 def test_of_a_set_what_cannot_be_read_is_left_out_and_said(call: Any, pictures: Path) -> None:

@@ -22,8 +22,10 @@ from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import Dtype, Train, default_device, image_size, input_dtype, torch_dtype
 from mmalign.adapters._weights import Weights, make_trainable
 from mmalign.core.errors import ConfigError
+from mmalign.core.files import lasting
 from mmalign.core.protocols import Condition
-from mmalign.loading.pipelines import Origin, modules, open_pipeline
+from mmalign.loading.pipelines import Origin, modules, open_pipeline, over_base
+from mmalign.loading.trained import Base, named
 
 ENCODERS = (
     "text_encoder",
@@ -154,7 +156,7 @@ def opened(adapter: Family, component: str, *, absent: Collection[str] = (), opt
     dtypes |= {"default": torch_dtype(adapter.dtype), component: input_dtype(adapter.train, adapter.dtype)}
     return open_pipeline(
         adapter.pipeline_name,
-        Origin(adapter.model, adapter.revision, adapter.variant),
+        _origin(adapter),
         dtypes,
         absent=absent,
         optional=optional,
@@ -162,10 +164,17 @@ def opened(adapter: Family, component: str, *, absent: Collection[str] = (), opt
     )
 
 
+def _origin(adapter: Family) -> Origin:
+    return Origin(adapter.model, adapter.revision, adapter.variant)
+
+
 def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -> None:
     """Make `component` of the pipeline trainable and place all parts: sets `module` and `loaded`."""
     device, network = default_device(adapter.device), getattr(pipe, component)
-    weights = make_trainable(adapter.train, pipe, component, adapter.lora, adapter.lora_targets)
+    origin = over_base(_origin(adapter))
+    base = Base(lasting(origin.model), component, origin.revision, origin.variant)
+    start = lasting(named(adapter.model))
+    weights = make_trainable(adapter.train, pipe, base, adapter.lora, adapter.lora_targets, start)
     names = getattr(adapter, "unread", None)  # of a family that has such layers
     unread = tuple(names(network)) if names is not None else ()
     for name, parameter in network.named_parameters():
@@ -211,7 +220,7 @@ def trainable(self: Family) -> dict[str, nn.Parameter]:
 
 
 def save(self: Family, directory: Path) -> None:
-    """Write the LoRA file, or the network's folder, that plain diffusers loads."""
+    """Write the LoRA file, or the network's folder (`base.json` beside it), that plain diffusers loads."""
     self.loaded.weights.save(directory)
 
 

@@ -23,6 +23,7 @@ from mmalign.adapters._weights import Weights
 from mmalign.core.errors import ConfigError
 from mmalign.loading.folders import peft_folder
 from mmalign.loading.networks import open_network
+from mmalign.loading.trained import named
 
 
 class Speaker(Protocol):
@@ -74,9 +75,9 @@ def _trained(adapter: Speaker, model: Any, targets: Sequence[str]) -> Weights:
     if adapter.train == "frozen":
         return FrozenWeights()
     if adapter.train == "full":
-        return FullWeights(model, "", lambda folder: _weights_of(type(model), folder))
+        return FullWeights(model, read=lambda folder: _weights_of(type(model), folder))
     start = peft_folder(adapter.start_lora) if adapter.start_lora else None
-    return PeftWeights(model, adapter.lora, targets, start=start, base=adapter.model, task="CAUSAL_LM")
+    return PeftWeights(model, adapter.lora, targets, start=start, base=named(adapter.model), task="CAUSAL_LM")
 
 
 def _weights_of(kind: Any, folder: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from mmalign.adapters._lora import LoRA, LoRAWeights
 from mmalign.adapters._options import Train
 from mmalign.adapters._peft import PeftWeights
 from mmalign.adapters._turns import Turns
+from mmalign.loading.trained import Base
 
 
 class Weights(Protocol):
@@ -42,16 +43,17 @@ class Weights(Protocol):
         ...
 
 
-def make_trainable(train: Train, pipe: Any, component: str, lora: LoRA, targets: Sequence[str]) -> Weights:
-    """Make `component` of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
+def make_trainable(train: Train, pipe: Any, base: Base, lora: LoRA, targets: Sequence[str], start: str = "") -> Weights:
+    """Make a component of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
 
-    A LoRA is saved as diffusers loads it, or as peft does where the pipeline class has no loader of its own.
+    `base` names it, and what else there is, `start` what a LoRA is added to. A LoRA is saved as diffusers loads it, or
+    as peft does where the pipeline class has no loader of its own.
     """
-    network = getattr(pipe, component)
+    network = getattr(pipe, base.component)
     if train == "frozen":
         return FrozenWeights()
     if train == "full":
-        return FullWeights(network, component)
+        return FullWeights(network, base)
     if not hasattr(pipe, "save_lora_weights"):
-        return PeftWeights(network, lora, targets, base=str(pipe.config.get("_name_or_path", "")))
-    return LoRAWeights(network, component, type(pipe), lora, targets)
+        return PeftWeights(network, lora, targets, base=start or base.model)
+    return LoRAWeights(network, base.component, type(pipe), lora, targets)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mmalign.adapters._delays import Delays
 from mmalign.adapters._frozen import FrozenWeights
-from mmalign.adapters._full import FullWeights
+from mmalign.adapters._full import FullWeights, copy_into, read_tensors
 from mmalign.adapters._latent_sounds import checked_sound
 from mmalign.adapters._lora import LoRA
 from mmalign.adapters._options import (
@@ -41,13 +41,16 @@ from mmalign.adapters._peft import PeftWeights, linear_endings
 from mmalign.adapters._spoken import checkpointed
 from mmalign.adapters._weights import Weights
 from mmalign.core.cuts import shown
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import CheckpointError, ConfigError, DataError
+from mmalign.core.files import lasting
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Modality, Prompt
+from mmalign.loading.files import check_component
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_tokenizer
+from mmalign.loading.trained import BASE, Base, local_weights, named, read_base
 
 
 @dataclass
@@ -136,8 +139,10 @@ class MusicGen:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         self.device = default_device(self.device)
-        folder = network_folder(self.model, self.revision)
+        folder, base, trained = self._folders()
         model = open_speaker(folder, torch.float32, "MusicgenForConditionalGeneration", self.attention)
+        if trained is not None:
+            copy_into(model.decoder, read_tensors(trained), trained)
         model.decoder.to(input_dtype(self.train, self.dtype))
         model.text_encoder.to(torch_dtype(self.dtype))
         self.tokenizer = open_tokenizer(folder)
@@ -146,17 +151,30 @@ class MusicGen:
         if self.train == "frozen":
             self.weights = FrozenWeights()
         elif self.train == "full":
-            self.weights = FullWeights(model.decoder, "decoder")
+            self.weights = FullWeights(model.decoder, base)
         else:
             layers = model.decoder.model.decoder.layers
             names = [n for n, _ in layers.named_modules() if n.rpartition(".")[2] in linear_endings(layers)]
             targets = [f"decoder.model.decoder.layers.{name}" for name in names]
-            self.weights = PeftWeights(model, self.lora, targets, base=self.model)
+            self.weights = PeftWeights(model, self.lora, targets, base=named(self.model))
         if self.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = Singing(model.to(self.device)).eval()
         self.weights.turns.watch(self.module)
         return self
+
+    def _folders(self) -> tuple[Path, Base, Path | None]:
+        """Of the whole model, what it is called, and of a decoder that a run trained, which takes its own's place."""
+        found = local_weights(self.model)
+        base = read_base(found) if found is not None else None
+        if found is None or base is None:
+            return network_folder(self.model, self.revision), Base(lasting(self.model), "decoder", self.revision), None
+        try:
+            folder = network_folder(base.model, base.revision)
+        except CheckpointError as error:
+            raise CheckpointError(f"{found / BASE}: its base model: {error}") from error
+        check_component(found / base.component)
+        return folder, base, found / base.component
 
     def reference(self) -> AbstractContextManager[None]:
         """Inside it, `module` computes with the weights it started from."""

@@ -24,14 +24,13 @@ from mmalign.adapters._peft import CONFIG_FILE, PeftWeights, base_of, language_l
 from mmalign.adapters._score_heads import HeadOptions, ScoringNetwork
 from mmalign.adapters._texts import Chat
 from mmalign.adapters._weights import Weights
-from mmalign.core.checkpoints import complete, latest
 from mmalign.core.errors import CheckpointError, ConfigError
-from mmalign.core.files import local_path
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.folders import network_folder, peft_folder
 from mmalign.loading.texts import open_processor, open_tokenizer
+from mmalign.loading.trained import local_weights, named
 
 RECALLED = ("head", "judges", "chat", "system", "chat_options")  # what a saved reward model knows of itself
 
@@ -84,8 +83,8 @@ class RewardModel:
     written: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if (folder := local_path(self.model)) is not None and folder.is_dir():
-            self._recall(read_facts(newest(folder)))
+        if (folder := local_weights(self.model)) is not None:
+            self._recall(read_facts(folder))
 
     def __getattr__(self, name: str) -> Any:
         not_loaded(self, name)
@@ -148,10 +147,9 @@ class RewardModel:
 
     def _folders(self) -> tuple[Path, Path | None]:
         """Of the model, and of the LoRA on it if `model` names one."""
-        local = local_path(self.model)
-        if local is None or not local.is_dir():
+        folder = local_weights(self.model)
+        if folder is None:
             return network_folder(self.model, self.revision), None
-        folder = newest(local)
         if not (folder / CONFIG_FILE).exists():
             return network_folder(str(folder)), None
         if self.train == "full":
@@ -162,8 +160,8 @@ class RewardModel:
         if lora is None and self.train == "frozen":
             return FrozenWeights()
         if lora is None and self.train != "lora":
-            return FullWeights(model, "", partial(self._weights_of, place), only="" if self.train == "full" else place)
-        base = self.model if lora is None else base_of(lora)
+            return FullWeights(model, read=partial(self._weights_of, place), only="" if self.train == "full" else place)
+        base = named(self.model) if lora is None else base_of(lora)
         targets = language_layers(model) if sees(model.config) else linear_endings(model.base_model)
         weights = PeftWeights(model, self.lora, targets, start=lora, base=base, task="SEQ_CLS", whole=[place])
         for name, parameter in weights.trainable().items():
@@ -194,12 +192,6 @@ class RewardModel:
                 setattr(self, name, known)
             elif name in ("head", "judges") and getattr(self, name) != known:
                 raise ConfigError(f"{name}: {self.model} was saved with {known}; leave the option out.")
-
-
-def newest(folder: Path) -> Path:
-    """The weights of the newest complete checkpoint in a run directory; any other folder is itself."""
-    inside = folder / "checkpoints"
-    return latest(inside) / "adapter" if complete(inside) else folder
 
 
 __all__ = ["RewardModel"]

@@ -53,11 +53,11 @@ def write_done(path: Path, step: int) -> None:
     (path / DONE).write_text(f"{step}\n", encoding="utf-8")
 
 
-def latest(folder: Path, part: str = "adapter") -> Path:
+def latest(folder: Path, part: str = "adapter", way: str = "start the run without --resume") -> Path:
     """The newest finished checkpoint whose `part` ("adapter" or "state") is whole; a newer one passed over is said.
 
     Raises:
-        CheckpointError: there is none; damaged and unfinished ones are named with what is wrong.
+        CheckpointError: there is none; damaged and unfinished ones are named with what is wrong, and the `way` out.
     """
     passed: list[str] = []
     for path in reversed(numbered(folder)):
@@ -67,7 +67,7 @@ def latest(folder: Path, part: str = "adapter") -> Path:
             return path
         passed.append(f"{path.name} ({fault})")
     extra = f"; not whole: {'; '.join(passed)}" if passed else ""
-    raise CheckpointError(f"{folder}: no complete checkpoint{extra}; start the run without --resume.")
+    raise CheckpointError(f"{folder}: no complete checkpoint{extra}; {way}.")
 
 
 def fault_of(path: Path, part: str) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import local_path
-from mmalign.loading.files import check_component, check_folder
+from mmalign.loading.files import check_component, check_folder, read_json
+from mmalign.loading.trained import is_place, weights_in
 
 _BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # configurations, templates, vocabularies: no pickles, no code
 NETWORK = ("model*.safetensors", "diffusion_pytorch_model*.safetensors", *_BESIDE)
@@ -17,12 +18,15 @@ OPEN_CLIP = ("open_clip*.safetensors", *_BESIDE)
 
 
 def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Path]) -> Path:
-    """The existing folder `model`, or what `download()` gives for a Hub id; CheckpointError says what was `wanted`."""
+    """The existing folder `model` (of a run, its weights), or what `download()` gives for a Hub id.
+
+    CheckpointError says what was `wanted`.
+    """
     if (found := local_path(model)) is not None:
         if found.is_dir():
-            return found
+            return weights_in(found)
         raise CheckpointError(f"{found}: is a file; {wanted} or a Hub id is needed. {advice}")
-    if model.startswith(("/", "./", "../", "~", "assets/")) or model.count("/") > 1:
+    if is_place(model):
         kind = wanted.partition(" (")[0].partition(" ")[2]  # without its article
         raise CheckpointError(f"{model}: no such folder; give an existing {kind} or a Hub id (owner/name).")
     try:
@@ -49,8 +53,10 @@ def network_folder(model: str, revision: str | None = None, inside: str = "") ->
         lambda: downloaded(model, revision, patterns) / inside,
     )
     if not (found / "config.json").exists():
-        lora = (found / "adapter_config.json").exists()
-        hint = "it is a LoRA: set start_lora to it, and model to its base" if lora else "a model folder has it"
+        hint = "a model folder has it"
+        if (found / "adapter_config.json").exists():
+            base = read_json(found / "adapter_config.json", "copy it again").get("base_model_name_or_path")
+            hint = f"it is a LoRA: set start_lora to {found}, and model to its base{f', {base}' if base else ''}"
         raise CheckpointError(f"{found / 'config.json'}: missing; {hint}.")
     check_component(found)
     return found

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmalign.core.errors import CheckpointError
+from mmalign.core.files import local_path
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_component, check_folder, read_json
 from mmalign.loading.folders import model_folder
 from mmalign.loading.networks import FAULTS, open_network
+from mmalign.loading.trained import BASE, local_weights, read_base, refuse_alone
 
 _LIBRARIES = ("diffusers", "transformers")
 
@@ -31,6 +33,11 @@ class Origin:
     revision: str | None = None
     variant: str | None = None
     parts: Mapping[str, Path] = field(default_factory=dict)
+
+    def folder_of(self, component: str) -> Path | None:
+        """Where a component lies, if it lies on this machine under the name of a folder."""
+        found = local_path(self.model)
+        return self.parts.get(component, found / component if found is not None else None)
 
 
 def open_pipeline(
@@ -59,8 +66,7 @@ def open_pipeline(
         import diffusers
 
         kind = getattr(diffusers, pipeline)
-    folder = checkpoint_folder(kind, origin.model, origin.revision, origin.variant, absent)
-    listed = check_checkpoint(folder, pipeline, origin.variant, absent, fitting)
+    origin, folder, listed = _looked_at(kind, origin, absent, fitting)
     without = dict.fromkeys({*absent, *(name for name in optional if name not in listed)})
     if "requires_safety_checker" in inspect.signature(kind.__init__).parameters:
         without["requires_safety_checker"] = False  # type: ignore[assignment]
@@ -82,6 +88,42 @@ def open_pipeline(
             raise CheckpointError(f"{folder}: {pipeline} could not be built from it: {error}") from error
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def over_base(origin: Origin) -> Origin:
+    """`origin`, or the base with the trained component in place of its own, where it is what a run left of one.
+
+    Raises:
+        CheckpointError: it is neither a pipeline nor such a component, or the base is not where it was.
+    """
+    folder = local_weights(origin.model)
+    if folder is None:
+        return origin
+    if (base := read_base(folder)) is None:
+        refuse_alone(folder)
+        return replace(origin, model=str(folder))
+    parts = {base.component: folder / base.component, **origin.parts}
+    return Origin(base.model, base.revision, base.variant, parts)
+
+
+def _looked_at(
+    kind: Any, origin: Origin, absent: Collection[str], fitting: Callable[[str], str]
+) -> tuple[Origin, Path, dict[str, tuple[str, str]]]:
+    """The origin over its base, the pipeline's folder, and the (library, class) of its components; all files looked at.
+
+    What is taken from elsewhere is neither downloaded nor looked at in the pipeline's own folder.
+    """
+    found = over_base(origin)
+    given = {*absent, *found.parts}
+    for part in found.parts.values():
+        check_component(part)
+    try:
+        folder = checkpoint_folder(kind, found.model, found.revision, found.variant, given)
+        return found, folder, check_checkpoint(folder, kind.__name__, found.variant, given, fitting)
+    except CheckpointError as error:
+        if not (trained := [part for name, part in found.parts.items() if name not in origin.parts]):
+            raise
+        raise CheckpointError(f"{trained[0].parent / BASE}: its base model: {error}") from error
 
 
 def modules(pipe: Any) -> dict[str, torch.nn.Module]:

@@ -15,7 +15,7 @@ from mmalign.core.protocols import judges_only
 from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
 from mmalign.run.lengths import asked, reader_of, trained
-from mmalign.run.references import anchored
+from mmalign.run.references import anchored, newest_taken
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
@@ -427,7 +427,7 @@ def build_one_reward(spec: Any, at: str, allow: Collection[str] = ()) -> Any:
 def notes(parts: Parts) -> list[str]:
     """What is allowed and may not be what was meant."""
     mixed, objective = parts.reward, parts.objective
-    found = list(getattr(objective, "doubts", ()))
+    found = [*newest_taken(parts.file), *getattr(objective, "doubts", ())]
     twice = getattr(objective, "std", "") == "group" and getattr(mixed, "relative", False)
     if twice and getattr(mixed.combination, "scale", "") == "group_z":
         found.append(

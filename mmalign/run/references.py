@@ -1,7 +1,8 @@
 """The files and folders that a run file names, so that it means the same from whatever folder it is read.
 
 A data source says in `references` which of its options name files; they may lie beside the run file. Of other
-components (models, references of rewards) a value that is written like a path, and leads somewhere, is one.
+components (models, references of rewards) a value that is written like a path, and leads somewhere, is one; of a run
+directory it means the newest whole checkpoint, whose folder is written down.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.config import RunFile
+from mmalign.core.errors import CheckpointError
 from mmalign.core.files import lasting
+from mmalign.loading.trained import named
 
 
 def anchored(run: RunFile, source: Any) -> RunFile:
@@ -37,6 +40,15 @@ def needs_base(run: RunFile, source: Any) -> bool:
     return run.folder is not None and any(name and (run.folder / name).exists() for name in named)
 
 
+def newest_taken(run: RunFile) -> list[str]:
+    """A sentence for each run directory of which the adapter takes the newest checkpoint."""
+    found = []
+    for key, value in run.adapter.items():
+        if key != "name" and isinstance(value, str) and (taken := _weights(value)) != value:
+            found.append(f"adapter.{key}: {value} is what a run left; its weights are taken from {taken}.")
+    return found
+
+
 def _own(run: RunFile, source: Any) -> Collection[str]:
     """The options of the data that name something."""
     return [key for key in getattr(source, "references", ()) if run.data.get(key)]
@@ -50,6 +62,14 @@ def _anchored(value: Any) -> Any:
     if not isinstance(value, str) or not ("/" in value or Path(value).suffix):
         return value
     try:
-        return lasting(value)
+        return lasting(_weights(value))
     except OSError:  # too long for a path
+        return value
+
+
+def _weights(value: str) -> str:
+    """Of a run the weights that are taken today: what it learns afterwards is not what this run was made with."""
+    try:
+        return named(value)
+    except CheckpointError:  # told by what loads it
         return value

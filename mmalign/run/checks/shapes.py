@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.errors import all_faults
-from mmalign.core.files import local_path
+from mmalign.core.errors import CheckpointError, all_faults
+from mmalign.loading.pipelines import Origin, over_base
 from mmalign.media.audio import SoundShape
 from mmalign.run.checks import check_training
 
@@ -87,8 +87,13 @@ def native_size(adapter: Any) -> tuple[int, int] | None:
 def _config(adapter: Any, component: str) -> dict[str, Any]:
     """The component's configuration, {} where there is none to be read; loading says what is wrong with one."""
     model = getattr(adapter, "model", None)
-    folder = local_path(model) if isinstance(model, str) and model else None
-    file = Path(folder or "") / component / "config.json"
+    if not isinstance(model, str) or not model:
+        return {}
+    try:
+        folder = over_base(Origin(model)).folder_of(component)
+    except CheckpointError:
+        return {}
+    file = Path(folder or "") / "config.json"
     if folder is None or not file.is_file():
         return {}
     try:

@@ -1,0 +1,54 @@
+"""Are the folders there that the adapter takes weights from, and of the kind that it takes? Hub ids tell it later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import CheckpointError
+from mmalign.core.files import local_path
+from mmalign.loading.pipelines import Origin, over_base
+from mmalign.loading.trained import is_place, local_weights
+from mmalign.run.checks import Faults, check
+
+LORA = "adapter_config.json"  # of peft
+
+
+@check
+def there(adapter: Any) -> Faults:
+    """What `model` and `start_lora` name as folders of this machine."""
+    for option in ("model", "start_lora"):
+        value = getattr(adapter, option, None)
+        if not isinstance(value, str) or not value:
+            continue
+        if local_path(value) is None:
+            if is_place(value):
+                yield f"adapter.{option}: {value}: no such folder."
+            continue
+        try:
+            told = _alone(adapter, value) if option == "model" else _no_lora(value)
+        except CheckpointError as error:
+            told = str(error)
+        if told:
+            yield f"adapter.{option}: {told}"
+
+
+def _alone(adapter: Any, model: str) -> str:
+    """What was trained of a pipeline without its base, a LoRA where a model is meant; "" for anything else."""
+    if hasattr(adapter, "pipeline_name"):
+        over_base(Origin(model))
+    folder = local_weights(model)
+    if folder is None or not hasattr(adapter, "start_lora") or not _is_lora(folder):
+        return ""
+    return f"{folder} is a LoRA: write adapter.start_lora: {folder}, and its base as adapter.model."
+
+
+def _no_lora(lora: str) -> str:
+    folder = local_weights(lora)
+    if folder is None or _is_lora(folder) or not (folder / "config.json").is_file():
+        return ""
+    return f"{folder} is a whole model, no LoRA: write adapter.model: {folder}, without start_lora."
+
+
+def _is_lora(folder: Path) -> bool:
+    return (folder / LORA).is_file() and not (folder / "config.json").is_file()

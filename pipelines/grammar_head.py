@@ -3,7 +3,7 @@
     python -m pipelines.grammar_head captions.txt --model ViT-B-32-quickgelu --pretrained openai --out heads/grammar
     python -m pipelines.grammar_head --scenes 6000 --checkpoint assets/scenes_clip --out assets/scenes_grammar
 
-Captions, one a line, are the positives; the negatives are made of them (`mmalign.rewards._corruption`). The head is
+Captions, one a line, are the positives; the negatives are made of them (`rewards/text/_corruption.py`). The head is
 that of Cho et al. 2022 (2205.13115) under its cross-entropy; their text tower is tuned with it, here it stays.
 """
 
@@ -24,8 +24,8 @@ from mmalign.core.files import require_local
 from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import CaptionError, parse
 from mmalign.miniworld.splits import distinct_requests
-from mmalign.rewards._clip_towers import Source, Towers, load_towers
-from mmalign.rewards._corruption import WAYS, corrupted
+from mmalign.rewards.models.clip_towers import Source, Towers, load_towers
+from mmalign.rewards.text._corruption import WAYS, corrupted
 from pipelines._command_line import parser
 
 Judge = Callable[[str], bool]

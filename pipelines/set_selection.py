@@ -25,8 +25,8 @@ from mmalign.core.config import load
 from mmalign.core.rng import stream
 from mmalign.core.types import Rollout
 from mmalign.objectives.dragon import DRAGON
-from mmalign.rewards.fad import Fad
-from mmalign.rewards.song_fad import SongFad
+from mmalign.rewards.sets.fad import Fad
+from mmalign.rewards.sound.song_fad import SongFad
 from mmalign.run.build import Parts, build
 from mmalign.run.train import held_out
 from pipelines._command_line import at_least_one, options

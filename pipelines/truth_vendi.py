@@ -18,7 +18,7 @@ from mmalign import errors_as_sentences
 from mmalign.core.checkout import commit
 from mmalign.core.files import assets_root
 from mmalign.core.types import Audio, Output, Prompt, Rollout
-from mmalign.rewards.vendi import Vendi
+from mmalign.rewards.sets.vendi import Vendi
 from pipelines._command_line import at_least_one, options
 from pipelines.results import RESULTS, keep
 

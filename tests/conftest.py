@@ -48,10 +48,10 @@ def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture
 def lm(lm_folder: Callable[..., Path]) -> Callable[..., Any]:
     """`lm("llama", train="full")` is the loaded adapter of a tiny language model on the CPU."""
-    from mmalign.adapters.causal_lm import CausalLM
+    from mmalign.adapters.language.causal_lm import CausalLM
 
     def adapter(kind: str = "llama", **options: Any) -> Any:
-        from mmalign.adapters._lora import LoRA
+        from mmalign.adapters.loading.lora import LoRA
 
         folder = lm_folder(kind, chat=options.get("chat", False) is not False)
         return CausalLM(**{"model": str(folder), "device": "cpu", "lora": LoRA(rank=4, alpha=8), **options}).load()

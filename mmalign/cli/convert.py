@@ -26,7 +26,7 @@ def convert(
     from safetensors.torch import save_file
 
     from mmalign.core.files import write_beside
-    from mmalign.rewards._pickled import read_pickled, tensors_of
+    from mmalign.rewards.models.pickled import read_pickled, tensors_of
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out}: the result is a .safetensors file.")

@@ -43,14 +43,15 @@ def list_components(kind: Annotated[str, typer.Argument(help="one kind, or nothi
         raise ConfigError(f"nothing is listed under '{kind}'.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}.")
     console = Console()
     for each in [kind] if kind else kinds:
-        table = Table("name", "what it is", title=each, title_justify="left", title_style="bold", box=None)
         if each == "configs":
-            for name, path in configs().items():
-                table.add_row(escape(name), escape(_first_comment(path)))
+            tables = {each: {name: _first_comment(path) for name, path in configs().items()}}
         else:
-            for name in REGISTRIES[each].names():
-                table.add_row(escape(name), escape(_first_line(REGISTRIES[each], name)))
-        console.print(table)
+            tables = _by_family(each, REGISTRIES[each])
+        for title, lines in tables.items():
+            table = Table("name", "what it is", title=title, title_justify="left", title_style="bold", box=None)
+            for name, line in lines.items():
+                table.add_row(escape(name), escape(line))
+            console.print(table)
 
 
 def show(
@@ -133,6 +134,16 @@ def _near(name: str, known: Collection[str]) -> str:
     return f" Did you mean '{ends.get(near[0], near[0])}'?" if near else ""
 
 
+def _by_family(kind: str, registry: Registry) -> dict[str, dict[str, str]]:
+    """The first lines of a registry's components under "kind", or under "kind/family" where it has families."""
+    tables: dict[str, dict[str, str]] = {f"{kind}/{family}": {} for family in registry.families} or {kind: {}}
+    for name in registry.names():
+        family = registry.family(name)
+        title = f"{kind}/{family}" if family else f"{kind} of other packages" if registry.families else kind
+        tables.setdefault(title, {})[name] = _first_line(registry, name)
+    return tables
+
+
 def _first_line(registry: Registry, name: str) -> str:
     """The first sentence of a component's docstring, read without importing it; a plugin's with where it is from."""
     from mmalign.core.registry import origin
@@ -140,7 +151,7 @@ def _first_line(registry: Registry, name: str) -> str:
     if points := registry.plugins().get(name):
         clash = " (the name is taken twice: it cannot be used)" if registry.clash(name) else ""
         return f"{_docstring(points[0].module)} [{', '.join(map(origin, points))}]{clash}".strip()
-    return _docstring(f"{registry.package}.{name}")
+    return _docstring(registry.built_in()[name])
 
 
 def _docstring(module: str) -> str:

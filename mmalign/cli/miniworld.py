@@ -144,8 +144,8 @@ def reference(
 
     from mmalign.miniworld.grammar import sample_request, sample_scene
     from mmalign.miniworld.scenes import render
-    from mmalign.rewards._reference import save_reference
     from mmalign.rewards.encoders import make_encoder
+    from mmalign.rewards.reference_sets.statistics import save_reference
 
     rng = np.random.default_rng(seed)
     scenes = [render(sample_scene(sample_request(rng, "train"), rng), rng) for _ in range(count)]

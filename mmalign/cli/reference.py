@@ -34,8 +34,8 @@ def reference(
     starting(f"checking what is to be embedded of {exemplars}")
     from mmalign.adapters import adapters
     from mmalign.core.config import override
-    from mmalign.rewards._reference import load_reference, save_reference
     from mmalign.rewards.encoders import described, encoders, make_encoder
+    from mmalign.rewards.reference_sets.statistics import load_reference, save_reference
     from mmalign.run.latent_encoder import LatentEncoder
 
     if out.suffix != ".safetensors":

@@ -1,4 +1,5 @@
-"""A name is a file: component `name` lives in `<package>/<name>.py` as the first entry of that file's `__all__`.
+"""A name is a file: component `name` lives in `<package>/<name>.py` or, where the package has families, in
+`<package>/<family>/<name>.py`, as the first entry of that file's `__all__`. Names are unique over all families.
 
 Listing imports nothing. Components of other distributions come by entry points, in a group named as `mmalign list`
 names the kind (`mmalign.rewards`, `mmalign.policies`, `mmalign.data`, …), or, where the command line allows the module,
@@ -13,9 +14,10 @@ import logging
 import pkgutil
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -35,21 +37,42 @@ log = logging.getLogger("mmalign")
 class Registry:
     """Components of one `kind` ("reward", in the plural `group`), built in under `package` or installed as plugins.
 
+    `families` are the folders of `package` whose files are components; without any, the files of `package` itself are.
     `elsewhere` says of names that other projects use how to have the same here; its keys are `_bare`.
     """
 
-    def __init__(self, kind: str, package: str, plural: str = "", elsewhere: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        plural: str = "",
+        families: Sequence[str] = (),
+        elsewhere: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind, self.package, self.elsewhere = kind, package, elsewhere or {}
         self.group = f"mmalign.{plural or f'{kind}s'}"
+        self.families = tuple(families)
 
     def names(self) -> list[str]:
         """Every built-in and plugin name, without importing any of them."""
         return sorted({*self.built_in(), *self.plugins()})
 
-    def built_in(self) -> list[str]:
-        """The names of mmalign's own."""
-        path = importlib.import_module(self.package).__path__
-        return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_") and not m.ispkg)
+    def built_in(self) -> dict[str, str]:
+        """The names of mmalign's own, in their order, and the module of each."""
+        return dict(sorted((name, module) for name, module in self._files()))
+
+    def family(self, name: str) -> str:
+        """The folder that the built-in component `name` lies in; "" for a plugin, and where there are no families."""
+        module = self.built_in().get(name, "")
+        return module.split(".")[-2] if self.families and module else ""
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        home = Path(importlib.import_module(self.package).__path__[0])
+        for folder in self.families or ("",):
+            inside = f"{self.package}.{folder}" if folder else self.package
+            for module in pkgutil.iter_modules([str(home / folder)]):
+                if not module.name.startswith("_") and not module.ispkg:
+                    yield module.name, f"{inside}.{module.name}"
 
     def plugins(self) -> dict[str, list[EntryPoint]]:
         """What installed distributions offer by name; more than one of a name is a clash."""
@@ -84,9 +107,10 @@ class Registry:
             raise ConfigError(clash)
         if points := self.plugins().get(name):
             return self._checked(loaded(points[0]), name)
-        if name not in self.built_in():
+        module_name = self.built_in().get(name)
+        if module_name is None:
             raise ConfigError(f"no {self.kind} is called '{name[:80]}'.{self._meant(name[:80])}")
-        module = importlib.import_module(f"{self.package}.{name}")
+        module = importlib.import_module(module_name)
         if not getattr(module, "__all__", None):
             raise ConfigError(f"'{name}': {module.__file__} has no __all__; name the component's class first in it.")
         return self._checked(getattr(module, module.__all__[0]), name)

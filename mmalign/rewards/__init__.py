@@ -23,24 +23,29 @@ from mmalign.core.registry import Registry
 from mmalign.rewards._other_names import OTHER_NAMES
 
 if TYPE_CHECKING:
-    from mmalign.rewards._cache import ScoreCache as ScoreCache
-    from mmalign.rewards._credit import Credit as Credit
-    from mmalign.rewards._guarded import Guarded as Guarded
-    from mmalign.rewards._mix import Mix as Mix
-    from mmalign.rewards._mix import Slot as Slot
-    from mmalign.rewards._rule import rule as rule
+    from mmalign.rewards.engine.cache import ScoreCache as ScoreCache
+    from mmalign.rewards.engine.credit import Credit as Credit
+    from mmalign.rewards.engine.guarded import Guarded as Guarded
+    from mmalign.rewards.engine.mix import Mix as Mix
+    from mmalign.rewards.engine.mix import Slot as Slot
+    from mmalign.rewards.engine.rule import rule as rule
     from mmalign.rewards.parsing import Unreadable as Unreadable
 
-rewards = Registry("reward", "mmalign.rewards", elsewhere=OTHER_NAMES)
+rewards = Registry(
+    "reward",
+    "mmalign.rewards",
+    families=["image", "sound", "text", "sets", "judges"],
+    elsewhere=OTHER_NAMES,
+)
 
 _WHERE = {
-    "Credit": "_credit",
-    "Guarded": "_guarded",
-    "Mix": "_mix",
-    "ScoreCache": "_cache",
-    "Slot": "_mix",
+    "Credit": "engine.credit",
+    "Guarded": "engine.guarded",
+    "Mix": "engine.mix",
+    "ScoreCache": "engine.cache",
+    "Slot": "engine.mix",
     "Unreadable": "parsing",
-    "rule": "_rule",
+    "rule": "engine.rule",
 }
 __all__ = ["Credit", "Guarded", "Mix", "ScoreCache", "Slot", "Unreadable", "load_reward", "rewards", "rule"]
 

@@ -14,7 +14,7 @@ from mmalign.core.protocols import SetReward
 from mmalign.core.regular import written
 from mmalign.core.types import Audio, Rollout, Scores, Status
 from mmalign.media import audio, image
-from mmalign.rewards._merge import merge, without_value
+from mmalign.rewards.engine.merge import merge, without_value
 from mmalign.run.rows import Row
 
 Progress = Callable[[int, int], None]
@@ -59,9 +59,9 @@ def score_rows(
         DataError: a column that the reward needs is in no row's `meta`, or a set cannot be scored.
         CapabilityError: the reward cannot judge these outputs.
     """
-    from mmalign.rewards._columns import require_columns
-    from mmalign.rewards._ready import prepare
     from mmalign.rewards.encoders import named_by
+    from mmalign.rewards.engine.columns import require_columns
+    from mmalign.rewards.engine.ready import prepare
 
     judge = getattr(reward, "reward", reward)
     require_columns({"this reward": judge}, [row.prompt for row in rows])

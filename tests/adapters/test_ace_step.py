@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.adapters.ace_step import AceStep
+from mmalign.adapters.sound.ace_step import AceStep
 from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.adapters._lora import LoRA
-from mmalign.adapters.audio_text import AudioText, model_class
+from mmalign.adapters.language.audio_text import AudioText, model_class
+from mmalign.adapters.loading.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, DataError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmalign.adapters._conditions import Conditions
+from mmalign.adapters.loading.conditions import Conditions
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt
 

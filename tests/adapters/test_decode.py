@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.adapters._decode import LatentImages, by_rows
+from mmalign.adapters.loading.decode import LatentImages, by_rows
 from mmalign.core.errors import MediaError
 
 FAMILIES = ["sd", "sdxl", "sd3"]

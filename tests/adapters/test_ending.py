@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.adapters._ending import appended
-from mmalign.adapters._texts import Texts
-from mmalign.adapters.causal_lm import CausalLM
-from mmalign.adapters.image_text import ImageText
+from mmalign.adapters.language.causal_lm import CausalLM
+from mmalign.adapters.language.image_text import ImageText
+from mmalign.adapters.loading.ending import appended
+from mmalign.adapters.loading.texts import Texts
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
 from mmalign.objectives.sft import SFT

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.adapters._packing import pack, unpack
-from mmalign.adapters.flux import Flux
+from mmalign.adapters.image._packing import pack, unpack
+from mmalign.adapters.image.flux import Flux
 from mmalign.core.errors import CheckpointError, ConfigError
 from tests.adapters.deterministic import sample
 from tests.adapters.tiny_contract import CHECKS, NAMES, STEPS, TEXTS, Family, start_of

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.adapters._looking import batch_of
-from mmalign.adapters._lora import LoRA
-from mmalign.adapters.image_text import ImageText
+from mmalign.adapters.language._looking import batch_of
+from mmalign.adapters.language.image_text import ImageText
+from mmalign.adapters.loading.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Prompt

@@ -6,10 +6,10 @@ import diffusers
 import pytest
 import torch
 
-from mmalign.adapters._latent_mels import Mel, mel_sounds
-from mmalign.adapters.audio_ldm import AudioLDM
-from mmalign.adapters.audio_ldm2 import AudioLDM2, check_reads_prompts
-from mmalign.adapters.music_ldm import MusicLDM
+from mmalign.adapters.sound._latent_mels import Mel, mel_sounds
+from mmalign.adapters.sound.audio_ldm import AudioLDM
+from mmalign.adapters.sound.audio_ldm2 import AudioLDM2, check_reads_prompts
+from mmalign.adapters.sound.music_ldm import MusicLDM
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt

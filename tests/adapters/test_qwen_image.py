@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.adapters.qwen_image import QwenImage
+from mmalign.adapters.image.qwen_image import QwenImage
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample

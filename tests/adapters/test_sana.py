@@ -7,7 +7,7 @@ import inspect
 import pytest
 import torch
 
-from mmalign.adapters.sana import Sana
+from mmalign.adapters.image.sana import Sana
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample

@@ -20,7 +20,7 @@ from diffusers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmalign.adapters._schedule import (
+from mmalign.adapters.loading.schedule import (
     BY_KEPT,
     BY_RATIO,
     ddim_level,

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mmalign.adapters._latent_sounds import reach
-from mmalign.adapters.stable_audio import StableAudio
+from mmalign.adapters.sound._latent_sounds import reach
+from mmalign.adapters.sound.stable_audio import StableAudio
 from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt

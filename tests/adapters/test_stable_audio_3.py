@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmalign.adapters.stable_audio_3 import StableAudio3
+from mmalign.adapters.sound.stable_audio_3 import StableAudio3
 from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt

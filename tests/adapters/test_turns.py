@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmalign.adapters import load_adapter
-from mmalign.adapters._turns import Turns
+from mmalign.adapters.loading.turns import Turns
 from mmalign.core.types import Prompt
 from tests.adapters import tiny_lm
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmalign.adapters import load_adapter
-from mmalign.adapters._lora import WEIGHTS_FILE, LoRA
+from mmalign.adapters.loading.lora import WEIGHTS_FILE, LoRA
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample

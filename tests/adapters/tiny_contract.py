@@ -45,7 +45,7 @@ class Family:
 
     def make(self, **more: Any) -> Any:
         """The adapter, loaded on the CPU."""
-        from mmalign.adapters._lora import LoRA
+        from mmalign.adapters.loading.lora import LoRA
 
         given = {"lora": LoRA(rank=2, alpha=4), "device": "cpu"} | self.options | more
         return self.adapter(model=str(self.folder), **given).load()

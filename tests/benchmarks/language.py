@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mmalign.adapters.causal_lm import CausalLM
+from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
 from mmalign.core.types import Preference, Prompt

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mmalign.adapters.sd3 import SD3
+from mmalign.adapters.image.sd3 import SD3
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
 from mmalign.core.types import Prompt, Rollout

@@ -422,7 +422,7 @@ def test_importing_the_package_is_quick() -> None:
 
 def test_every_ready_run_file_is_shown_without_loading_anything(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmalign.cli.listing import configs
-    from mmalign.rewards import _clip_towers
+    from mmalign.rewards.models import clip_towers as _clip_towers
 
     monkeypatch.setattr(_clip_towers, "_loaded", lambda *given: pytest.fail("a model was loaded"))
     for name in configs():

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from mmalign.core.errors import DataError
-from mmalign.rewards._clap_laion import read_original
-from mmalign.rewards._head import read_head
-from mmalign.rewards._pickled import read_pickled, tensors_of
+from mmalign.rewards.models.clap_laion import read_original
+from mmalign.rewards.models.head import read_head
+from mmalign.rewards.models.pickled import read_pickled, tensors_of
 
 STATE = OrderedDict(
     {

@@ -12,7 +12,8 @@ from tests.cli.conftest import call  # noqa: F401
 def test_a_list_tells_in_whole_sentences(kind, call, monkeypatch):  # noqa: F811
     monkeypatch.setenv("COLUMNS", "2000")
     code, out, _ = call("list", kind)
-    rows = [line.strip() for line in out.splitlines()[2:] if line.strip()]
+    lines = [line.strip() for line in out.splitlines()]
+    rows = [line for line in lines if line and not line.startswith((kind, "name "))]
     assert code == 0 and rows
     paragraphs = [" ".join(line.split()[1:]) for line in rows]
     assert all(text for text in paragraphs)

@@ -143,8 +143,8 @@ def test_faults_of_reference_exit_2(call: Any, tmp_path: Path) -> None:
 
 def test_latents_come_from_any_generators_own_autoencoder(tmp_path: Path) -> None:
     """`--adapter`: a folder of sounds becomes latents through `adapter.latents`, as a rollout would carry them."""
-    from mmalign.rewards._reference import load_reference
     from mmalign.rewards.encoders import make_encoder
+    from mmalign.rewards.reference_sets.statistics import load_reference
     from mmalign.run.latent_encoder import LatentEncoder
 
     class Halves:

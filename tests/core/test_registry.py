@@ -1,11 +1,14 @@
 """A name is a file; a wrong one gets a suggestion; options are checked from outside."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from mmalign.core.errors import ConfigError
+from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.registry import Registry, construct
+from mmalign.run.registries import REGISTRIES
 
 
 @dataclass
@@ -82,3 +85,42 @@ def test_outside_code_must_say_its_options() -> None:
         rewards.build({"name": f"{here}:polite"}, "here", allow=[here])
     with pytest.raises(ConfigError, match=r"'collections:OrderedDict': is a class, not a dataclass; make it a data"):
         rewards.get("collections:OrderedDict", allow=["collections"])
+
+
+@dataclass
+class Needy:
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        raise MissingExtra("needy", "none")
+
+
+def test_a_missing_package_does_not_hide_the_options_that_are_wrong() -> None:
+    with pytest.raises(ConfigError) as caught:
+        construct(Needy, {"size": "big"}, "here")
+    first, *others = caught.value.faults
+    assert first == "here.size: must be a whole number (got 'big')"
+    assert any("needy" in each for each in others)
+
+
+@pytest.mark.parametrize("kind", sorted(REGISTRIES))
+def test_a_name_is_one_file_of_one_family(kind: str) -> None:
+    registry = REGISTRIES[kind]
+    home = Path(*registry.package.split("."))
+    folders = [home / family for family in registry.families] or [home]
+    files = [path for folder in folders for path in folder.glob("*.py") if not path.name.startswith("_")]
+    assert [name for name, times in Counter(path.stem for path in files).items() if times > 1] == []
+    assert {path.stem: path for path in files} == {
+        name: Path(*module.split(".")).with_suffix(".py") for name, module in registry.built_in().items()
+    }
+    for name in registry.built_in():
+        assert registry.family(name) == (
+            Path(registry.built_in()[name].replace(".", "/")).parent.name if registry.families else ""
+        )
+
+
+def test_components_lie_in_families_and_their_helpers_do_not() -> None:
+    rewards = REGISTRIES["rewards"]
+    assert rewards.family("clip") == "image" and rewards.family("clap") == "sound" and rewards.family("dpo") == ""
+    assert rewards.get("clip").__module__ == "mmalign.rewards.image.clip"
+    assert {"guarded", "clip_towers", "statistics"}.isdisjoint(rewards.names())

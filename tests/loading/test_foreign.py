@@ -158,7 +158,7 @@ BUILDERS = {
 }
 # Pickles: torch's restricted reader takes tensors out of laion-clap's files and nothing else; the command that converts
 # a file opens it because its user said that it is to be trusted.
-APART = {"rewards/_pickled.py": {"torch.load"}, "cli/convert.py": {"torch.load"}}
+APART = {"rewards/models/pickled.py": {"torch.load"}, "cli/convert.py": {"torch.load"}}
 
 
 def test_nothing_loads_a_model_beside_the_one_loader() -> None:

@@ -24,7 +24,7 @@ def music(seconds: float = 1.0, rate: int = 48_000) -> torch.Tensor:
 def test_equal_to_clap_feature_extractor(truncation: str, scale: str, seconds: float) -> None:
     from transformers import ClapFeatureExtractor
 
-    from mmalign.rewards._sound import windows
+    from mmalign.rewards.models.waves import windows
 
     extractor = ClapFeatureExtractor(max_length_s=1, frequency_min=50, truncation=truncation)
     wave = music(seconds)

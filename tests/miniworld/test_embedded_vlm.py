@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.adapters.image_text import ImageText
+from mmalign.adapters.language.image_text import ImageText
 from mmalign.data.scenes import Scenes
 from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.grammar import sample_request

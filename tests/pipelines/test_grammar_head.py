@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmalign.core.errors import DataError
-from mmalign.rewards._clip_towers import Source
+from mmalign.rewards.models.clip_towers import Source
 from pipelines.grammar_head import apart, examples, main
 
 OWN = [

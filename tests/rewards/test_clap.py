@@ -9,9 +9,9 @@ from mmalign.core.errors import ConfigError, DataError, MissingExtra
 from mmalign.core.types import Audio, Prompt, Rollout, Status
 from mmalign.data._media import LazyMedia
 from mmalign.rewards import Guarded, load_reward
-from mmalign.rewards._clap_laion import as_clap_model, read_original, renamed
-from mmalign.rewards._clap_towers import ClapSource, load_clap
-from mmalign.rewards._sound import waves, windows
+from mmalign.rewards.models.clap_laion import as_clap_model, read_original, renamed
+from mmalign.rewards.models.clap_towers import ClapSource, load_clap
+from mmalign.rewards.models.waves import waves, windows
 from tests.rewards.sounds import RATE, rollout, tones
 
 TEXTS = ["a red circle", "a red circle", "two blue square", "two blue square"]
@@ -266,7 +266,7 @@ def test_original_weights_score_as_the_converted_ones(which, request, tmp_path):
 def test_a_file_of_original_weights_is_a_checkpoint(tiny_clap, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
-    monkeypatch.setattr("mmalign.rewards._clap_towers._COLLAPSED", 1.1)  # untrained, with other heads: see below
+    monkeypatch.setattr("mmalign.rewards.models.clap_towers._COLLAPSED", 1.1)  # untrained, with other heads: see below
 
     state = {key.removeprefix("module."): value for key, value in original(tiny_clap).items()}
     save_file(state, tmp_path / "original.safetensors")

@@ -91,7 +91,7 @@ def own_score(module, rows: Rollout) -> torch.Tensor:
 
 @pytest.mark.parametrize("seconds", [2.3, 10.0])
 def test_original_weights_score_as_laion_clap_itself(checkpoint, seconds, monkeypatch):
-    monkeypatch.setattr("mmalign.rewards._clap_towers._COLLAPSED", 1.1)  # nothing is trained
+    monkeypatch.setattr("mmalign.rewards.models.clap_towers._COLLAPSED", 1.1)  # nothing is trained
     module, folder = checkpoint
     rows = sounds(seconds)
     want = own_score(module, rows)
@@ -101,7 +101,7 @@ def test_original_weights_score_as_laion_clap_itself(checkpoint, seconds, monkey
 
 
 def test_a_long_sound_is_the_mean_of_laion_claps_windows(checkpoint, monkeypatch):
-    monkeypatch.setattr("mmalign.rewards._clap_towers._COLLAPSED", 1.1)
+    monkeypatch.setattr("mmalign.rewards.models.clap_towers._COLLAPSED", 1.1)
     module, folder = checkpoint
     rows = sounds(14.0)
     wave = rows.output.samples[:, 0]
@@ -117,7 +117,7 @@ def test_a_long_sound_is_the_mean_of_laion_claps_windows(checkpoint, monkeypatch
 
 
 def test_its_random_crop_is_not_met_and_gradient_reaches_the_samples(checkpoint, monkeypatch):
-    monkeypatch.setattr("mmalign.rewards._clap_towers._COLLAPSED", 1.1)
+    monkeypatch.setattr("mmalign.rewards.models.clap_towers._COLLAPSED", 1.1)
     reward = load_reward("clap", checkpoint=str(checkpoint[1] / "clap.pt"), backend="laion")
     rows = sounds(14.0)
     first = reward(rows).value

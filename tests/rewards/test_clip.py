@@ -8,7 +8,7 @@ import torch
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded, load_reward
-from mmalign.rewards._clip_towers import Source, load_towers
+from mmalign.rewards.models.clip_towers import Source, load_towers
 from tests.rewards.doubles import pictures
 
 TEXTS = ("a red circle", "two blue square")

@@ -16,10 +16,10 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded, load_reward
-from mmalign.rewards._cache import identity
-from mmalign.rewards._clip_towers import Source, load_towers
-from mmalign.rewards._corruption import WAYS, corrupted
-from mmalign.rewards._grammar_head import load_grammar_head
+from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.models.clip_towers import Source, load_towers
+from mmalign.rewards.models.grammar_head import load_grammar_head
+from mmalign.rewards.text._corruption import WAYS, corrupted
 from tests.rewards.conftest import SIZE
 
 CAPTIONS = ["a red circle", "two blue star", "green square and a star", "a red circle"]

@@ -1,5 +1,7 @@
 """What every built-in reward owes, whatever it measures: tried on each one that the registry lists."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from mmalign.core.errors import MmalignError
 from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
-from mmalign.rewards._cache import identity
+from mmalign.rewards.engine.cache import identity
 from mmalign.run.build import build_one_reward
 from tests.adapters.tiny_vlm import write_tiny_vlm
 from tests.rewards.sounds import tones
@@ -96,7 +98,7 @@ def test_every_reward_speaks_the_protocol(name, make):
     reward = make(name)
     assert isinstance(reward, SetReward if name in SETS else Reward)
     assert reward.modalities <= {"text", "image", "audio"} and reward.modalities
-    module = __import__(f"mmalign.rewards.{name}", fromlist=["x"])
+    module = importlib.import_module(rewards.built_in()[name])
     assert module.__doc__.strip() and getattr(module, module.__all__[0]) is rewards.get(name)
     if name not in SETS:
         low, high = reward.range

@@ -11,7 +11,7 @@ from mmalign.core.config import load
 from mmalign.core.cuts import TextLimit, counting_cuts, note_cut
 from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards import Guarded, load_reward
-from mmalign.rewards._clip_towers import Source, load_towers
+from mmalign.rewards.models.clip_towers import Source, load_towers
 from mmalign.run.build import build
 from mmalign.run.long_texts import long_texts
 

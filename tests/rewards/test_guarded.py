@@ -20,10 +20,11 @@ import torch
 
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards import Guarded, ScoreCache, _calls, load_reward, rule
-from mmalign.rewards._cache import identity, row_keys
-from mmalign.rewards._process import _serve
-from mmalign.rewards._quiet_random import quiet_random
+from mmalign.rewards import Guarded, ScoreCache, load_reward, rule
+from mmalign.rewards.engine import calls as _calls
+from mmalign.rewards.engine.cache import identity, row_keys
+from mmalign.rewards.engine.process import _serve
+from mmalign.rewards.engine.quiet_random import quiet_random
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores, troubled
 
 OK, NA, PF, ERR, TO = (int(s) for s in Status)
@@ -269,7 +270,7 @@ def test_the_cache_sees_every_difference(tmp_path, other):
 
 
 def test_the_cache_keys_pictures_by_their_exact_bytes(tmp_path):
-    from mmalign.rewards._cache import row_keys
+    from mmalign.rewards.engine.cache import row_keys
 
     rollout = pictures()
     keys = row_keys("r", rollout)

@@ -11,7 +11,7 @@ import mmalign
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
-from mmalign.rewards._cache import identity
+from mmalign.rewards.engine.cache import identity
 from tests.rewards.doubles import Given, scores
 
 NAN = float("nan")

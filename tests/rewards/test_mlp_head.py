@@ -10,8 +10,8 @@ from torch import nn
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, Status
 from mmalign.rewards import load_reward
-from mmalign.rewards._clip_towers import Source, load_towers
-from mmalign.rewards._head import read_head
+from mmalign.rewards.models.clip_towers import Source, load_towers
+from mmalign.rewards.models.head import read_head
 from tests.rewards.doubles import pictures
 
 WIDTHS = (16, 1024, 128, 64, 16, 1)

@@ -10,7 +10,7 @@ import open_clip
 import pytest
 
 from mmalign.core.errors import ConfigError
-from mmalign.rewards._open_clip_names import architectures, require_known, weights
+from mmalign.rewards.models.open_clip_names import architectures, require_known, weights
 
 
 def test_architectures_and_weights_are_open_clips() -> None:

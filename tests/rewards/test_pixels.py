@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mmalign.core.errors import DataError
-from mmalign.rewards._pixels import PixelPreprocess
+from mmalign.rewards.models.pixels import PixelPreprocess
 
 
 def smooth_picture(height, width, seed=0):

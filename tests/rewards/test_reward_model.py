@@ -13,7 +13,7 @@ import torch
 import mmalign
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
-from mmalign.rewards._cache import identity
+from mmalign.rewards.engine.cache import identity
 from tests.adapters.test_reward_model import ASKED, SAID, moved, reward_model, scores
 
 

@@ -10,8 +10,8 @@ from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.media.image import read_image
 from mmalign.rewards import Credit, load_reward
 from mmalign.rewards import functional as F
-from mmalign.rewards._reference import load_reference, save_reference
 from mmalign.rewards.encoders import encoders, make_encoder
+from mmalign.rewards.reference_sets.statistics import load_reference, save_reference
 from tests.rewards.doubles import answers, pictures
 
 

@@ -11,7 +11,7 @@ import torch
 from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.types import Audio, Prompt, Rollout, Status
 from mmalign.rewards import load_reward
-from mmalign.rewards._cache import identity
+from mmalign.rewards.engine.cache import identity
 from tests.rewards.sounds import rollout
 
 RATE = 16_000

@@ -11,9 +11,9 @@ from mmalign.core.types import Status
 from mmalign.media.audio import write_audio
 from mmalign.rewards import Credit, load_reward
 from mmalign.rewards import functional as F
-from mmalign.rewards._reference import encoder_of, load_reference, save_reference
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
+from mmalign.rewards.reference_sets.statistics import encoder_of, load_reference, save_reference
 from tests.rewards.sounds import RATE, rollout, tones
 
 SOUND = [name for name in encoders.names() if hasattr(encoders.get(name), "frames")]

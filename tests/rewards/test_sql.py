@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmalign.core.types import Status
 from mmalign.rewards import functional as F
-from mmalign.rewards.sql_execution import SqlExecution
+from mmalign.rewards.text.sql_execution import SqlExecution
 from tests.rewards.asking import one, scored, told
 
 OK, FAIL, ERROR = Status.OK, Status.PARSE_FAIL, Status.ERROR

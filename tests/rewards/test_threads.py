@@ -12,8 +12,8 @@ import torch
 
 from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards import load_reward
-from mmalign.rewards._clip_towers import Source, load_towers
-from mmalign.rewards._kept_texts import KeptTexts
+from mmalign.rewards.models.clip_towers import Source, load_towers
+from mmalign.rewards.models.kept_texts import KeptTexts
 from tests.rewards.test_contract import judged, make, value_of  # noqa: F401
 
 MODELS = (
@@ -97,7 +97,7 @@ def test_a_memory_that_forgets_answers_every_thread(monkeypatch: pytest.MonkeyPa
     def encode(texts: list[str], device: torch.device) -> torch.Tensor:
         return torch.tensor([[float(int(text)), 1.0] for text in texts])
 
-    monkeypatch.setattr("mmalign.rewards._kept_texts._KEPT", 64)
+    monkeypatch.setattr("mmalign.rewards.models.kept_texts._KEPT", 64)
     kept = KeptTexts(encode)
 
     def asked(call: int) -> bool:
@@ -116,7 +116,7 @@ def text_features(make_towers: Callable[[], Any], texts: Sequence[str]) -> torch
 
 @pytest.mark.parametrize("which", ["clip", "transformers_clip", "clap"])
 def test_features_of_a_text_are_the_same_bits_in_any_company(which: str, request: pytest.FixtureRequest) -> None:
-    from mmalign.rewards._clap_towers import ClapSource, load_clap
+    from mmalign.rewards.models.clap_towers import ClapSource, load_clap
 
     folder = str(request.getfixturevalue(f"tiny_{which}"))
     towers = (lambda: load_clap(ClapSource(folder))) if which == "clap" else (lambda: load_towers(Source(folder)))

@@ -11,7 +11,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
-from mmalign.rewards._cache import identity
+from mmalign.rewards.engine.cache import identity
 from mmalign.run.build import build_one_reward
 
 GENERATOR = {

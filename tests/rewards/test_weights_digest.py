@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from mmalign.rewards._checkpoint import weights_digest
+from mmalign.rewards.models.checkpoint import weights_digest
 
 
 def test_weights_are_read_once_and_again_when_they_change(tmp_path, monkeypatch):

@@ -19,11 +19,11 @@ import mmalign
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Status
 from mmalign.rewards import Guarded, ScoreCache
-from mmalign.rewards._answer_words import answer_words
-from mmalign.rewards._cache import identity
-from mmalign.rewards._shared_prefix import behind_prefixes
-from mmalign.rewards._template import Template
+from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.functional import yes_no_margin, yes_probability
+from mmalign.rewards.models.answer_words import answer_words
+from mmalign.rewards.models.shared_prefix import behind_prefixes
+from mmalign.rewards.models.template import Template
 from tests.adapters.tiny_alm import RATE, write_tiny_alm
 from tests.adapters.tiny_lm import letter_tokenizer, word_tokenizer, write_tiny_lm
 from tests.adapters.tiny_vlm import write_tiny_vlm

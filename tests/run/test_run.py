@@ -289,7 +289,7 @@ def test_what_a_judge_needs_is_loaded_before_the_generator(
     run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A model that is not there is told at once, of rewards and of judges, and leaves no run behind."""
-    from mmalign.adapters.sd3 import SD3
+    from mmalign.adapters.image.sd3 import SD3
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(SD3, "load", lambda self: pytest.fail("the generator was loaded"))

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Rollout
-from mmalign.rewards._clip_towers import Backend, Source, load_towers
-from mmalign.rewards._on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
 
 __all__ = ["ClipEncoder"]
 

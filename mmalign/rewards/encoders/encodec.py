@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmalign.rewards import _codec
-from mmalign.rewards._checkpoint import local_or_hub
-from mmalign.rewards._codec import Kind
+from mmalign.rewards.models import codec as _codec
+from mmalign.rewards.models.checkpoint import local_or_hub
+from mmalign.rewards.models.codec import Kind
 
 __all__ = ["EncodecEncoder"]
 

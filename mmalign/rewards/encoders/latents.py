@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio, Rollout
-from mmalign.rewards._checkpoint import local_or_hub
-from mmalign.rewards._codec import Codec, load_codec
-from mmalign.rewards._sound import spread
+from mmalign.rewards.models.checkpoint import local_or_hub
+from mmalign.rewards.models.codec import Codec, load_codec
+from mmalign.rewards.models.waves import spread
 
 __all__ = ["LatentsEncoder"]
 

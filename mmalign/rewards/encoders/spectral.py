@@ -11,7 +11,7 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Rollout
 from mmalign.media.mel import LogMel
-from mmalign.rewards._sound import filled, spread, waves
+from mmalign.rewards.models.waves import filled, spread, waves
 
 __all__ = ["SpectralEncoder"]
 

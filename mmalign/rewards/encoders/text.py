@@ -21,10 +21,10 @@ from mmalign.loading.files import check_size, read_json
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_tokenizer
-from mmalign.rewards._checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
-from mmalign.rewards._kept_texts import KeptTexts
-from mmalign.rewards._quiet_random import quiet_random
-from mmalign.rewards._tokens import Tokens, whole_length
+from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.models.checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
+from mmalign.rewards.models.kept_texts import KeptTexts
+from mmalign.rewards.models.tokens import Tokens, whole_length
 
 __all__ = ["TextEncoder"]
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mmalign.core.registry import Registry
-from mmalign.rewards._key_points import GROUPS, POINTS, KeyPoint
+from mmalign.rewards.points._key_points import GROUPS, POINTS, KeyPoint
 
 point_sources = Registry("point_source", "mmalign.rewards.points")
 

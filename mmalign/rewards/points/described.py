@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt
-from mmalign.rewards._key_points import KeyPoint, point_named
+from mmalign.rewards.points._key_points import KeyPoint, point_named
 
 __all__ = ["Described"]
 

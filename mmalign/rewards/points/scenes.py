@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmalign.core.types import Prompt
-from mmalign.rewards._key_points import KeyPoint
+from mmalign.rewards.points._key_points import KeyPoint
 
 if TYPE_CHECKING:
     from mmalign.miniworld.language import Request

@@ -1,0 +1,1 @@
+"""Generators of images, one file per model family."""

@@ -1,0 +1,1 @@
+"""Language models that write, look, listen or judge, one file per model family."""

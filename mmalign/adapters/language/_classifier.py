@@ -1,0 +1,159 @@
+"""Sequence classifiers with one label: what published reward models are, and what any language model becomes as one.
+
+Where transformers has a classifier class for the model, it is used, so that its plain Auto class loads what is saved.
+For the others (most image-text-to-text models) the class is made the way transformers makes its own: the family's
+backbone and a linear layer `score`, read at the last token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.adapters.language._score_heads import HeadOptions, LinearHead, fresh_head
+from mmalign.core.errors import CheckpointError
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_safetensors, read_json
+from mmalign.loading.networks import open_network, open_speaker
+from mmalign.loading.texts import open_config
+
+FACTS = "reward_model.json"  # beside the weights: what head it is
+
+
+def open_classifier(
+    folder: Path, head: HeadOptions, dtype: torch.dtype, attention: str | None = None
+) -> tuple[Any, str]:
+    """The model of `folder` as a classifier with `head`, frozen, on the CPU; and the place of its head.
+
+    A head that the folder holds is read, whatever `head.seed` says; of another model a fresh one is made.
+
+    Raises:
+        CheckpointError: nothing that can be made a classifier, one with several labels, or weights that are missing.
+    """
+    config = open_config(folder)
+    saved = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
+    if saved and config.num_labels != 1:
+        raise CheckpointError(f"{folder}: a classifier with {config.num_labels} labels; a reward model has one.")
+    config.num_labels = 1
+    with loading():  # what it makes of modules has storage only where nobody else builds
+        with _drawing(head.seed):
+            model = _opened(folder, config, dtype, attention, saved)
+        model.requires_grad_(False).eval()
+        place, last = _last_layer(model, folder)
+        own = fresh_head(head, last.in_features, last.bias is not None)
+    found = _tensors(folder, place) if saved else {}
+    if found:
+        _fill(own, found, folder)
+    model.set_submodule(place, own.requires_grad_(False).eval())
+    return model, place
+
+
+def sees(config: Any) -> bool:
+    """Does this kind of model read pictures?"""
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as known
+
+    return type(config) in known
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `write_facts` wrote into the folder; {} if it did not."""
+    return read_json(folder / FACTS, "copy the folder again") if (folder / FACTS).exists() else {}
+
+
+def write_facts(folder: Path, head: HeadOptions, **more: Any) -> None:
+    """Write the head's options, and `more`, beside the weights."""
+    (folder / FACTS).write_text(json.dumps({"head": asdict(head), **more}, indent=1) + "\n", encoding="utf-8")
+
+
+def classifier_class(config: Any) -> Any:
+    """The class of a classifier for models of this config: transformers' own, or one made like it."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+    from transformers.modeling_layers import GenericForSequenceClassification
+    from transformers.modeling_utils import PreTrainedModel
+
+    if type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    if type(config) not in MODEL_MAPPING:
+        raise CheckpointError(f"{type(config).__name__} names no model of transformers that texts can be judged with.")
+    backbone = MODEL_MAPPING[type(config)]
+    family = next((base for base in backbone.__mro__ if PreTrainedModel in base.__bases__), None)
+    if family is None:
+        raise CheckpointError(f"{backbone.__name__} is not built like the other models of transformers.")
+    name = f"{backbone.__name__.removesuffix('Model')}ForSequenceClassification"
+    return type(name, (GenericForSequenceClassification, family), {"__module__": __name__})
+
+
+def _opened(folder: Path, config: Any, dtype: torch.dtype, attention: str | None, saved: bool) -> Any:
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as known
+
+    kind = classifier_class(config)
+    if type(config) not in known and not saved:
+        return _grafted(kind, folder, config, dtype, attention)
+    more = {"attn_implementation": attention} if attention else {}
+    # What is not the backbone is the head, which is made or read apart; no head here reads a pooler.
+    beside = (rf"^(?!{kind.base_model_prefix}\.)", r"\.pooler\.")
+    return open_network(folder, kind, dtype, spare=beside, heads=True, config=config, **more)
+
+
+def _grafted(kind: Any, folder: Path, config: Any, dtype: torch.dtype, attention: str | None) -> Any:
+    """A classifier of `kind` around the backbone of the language model in `folder`."""
+    auto = "AutoModelForImageTextToText" if sees(config) else "AutoModelForCausalLM"
+    speaker = open_speaker(folder, dtype, auto, attention)
+    with torch.device("meta"):
+        model = kind(config)
+    setattr(model, model.base_model_prefix, speaker.base_model)
+    config.architectures = [kind.__name__]
+    model.score = nn.Linear(model.score.in_features, 1, bias=False, dtype=dtype)
+    return model
+
+
+def _last_layer(model: Any, folder: Path) -> tuple[str, nn.Linear]:
+    """The name of the classifier's last layer, and the layer."""
+    inside = f"{model.base_model_prefix}."
+    found = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and layer.out_features == 1 and not name.startswith(inside)
+    ]
+    if not found:
+        raise CheckpointError(f"{folder}: {type(model).__name__} has no linear layer with one output to score with.")
+    return found[-1]
+
+
+def _tensors(folder: Path, place: str) -> dict[str, Tensor]:
+    """The saved tensors of the head, in the precision they were saved in."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        check_safetensors(file)
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
+                if name.startswith(f"{place}."):
+                    found[name.removeprefix(f"{place}.")] = tensors.get_tensor(name)
+    return found
+
+
+def _fill(head: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    try:
+        head.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError as error:
+        kind = "linear" if isinstance(head, LinearHead) else type(head).__name__
+        raise CheckpointError(
+            f"{folder}: its head is not the {kind} one that {FACTS} or adapter.head names: {error}"
+        ) from error
+
+
+@contextmanager
+def _drawing(seed: int) -> Iterator[None]:
+    """The fresh head, which is replaced anyway, is not drawn from the global stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

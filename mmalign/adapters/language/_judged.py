@@ -1,0 +1,140 @@
+"""A prompt with its output as a classifier reads it: ids that end where the output ends, and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mmalign.adapters.language._looking import Looking, batch_of, surroundings
+from mmalign.adapters.loading.spoken import accepted
+from mmalign.adapters.loading.texts import Chat, Texts, padded, stop_tokens
+from mmalign.core.errors import CapabilityError, DataError
+from mmalign.core.protocols import Inputs
+from mmalign.core.types import Prompt
+
+
+class Reader(Protocol):
+    """The options of a reward model that say how it reads."""
+
+    judges: Any
+    chat: Chat
+    system: str
+    chat_options: dict[str, Any]
+    processor_options: dict[str, Any]
+    cached_prompts: int
+
+
+class Judged(Protocol):
+    """How a kind of model reads prompts with outputs."""
+
+    def inputs(self, prompt: Prompt, output: Any) -> Inputs:
+        """One row, unpadded, on the CPU; DataError where it is longer than the model's context."""
+        ...
+
+    def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
+        """Rows as the arguments of one call of the model."""
+        ...
+
+
+class Written:
+    """Prompts and outputs of text: in the chat template, as a pair of texts (encoders), or one after the other."""
+
+    def __init__(self, options: Reader, model: Any, tokenizer: Any) -> None:
+        chat, system, more = options.chat, options.system, options.chat_options
+        stops = stop_tokens(tokenizer, model.config)
+        self.texts = Texts(tokenizer, stops, chat=chat, system=system, chat_options=more, cached=512)
+        self.takes = accepted(model.forward)
+        self.pairs = not hasattr(model, "score")  # transformers calls the last layer so where it reads the last token
+        self.context = context_of(model, tokenizer)
+        self.pad_id = _padding(model, self.texts.pad_id)
+
+    def inputs(self, prompt: Prompt, output: Any) -> Inputs:
+        """`input_ids` (L,), and token types where the model has them."""
+        if prompt.media:
+            held = ", ".join(prompt.media)
+            raise CapabilityError(f"a prompt carries media ({held}), and this reward model reads text only.")
+        if self.pairs and not self.texts.chat:
+            made = self.texts.tokenizer(prompt.text, output)
+            found = {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
+        else:
+            found = {"input_ids": torch.tensor(self.texts.answered_ids(prompt.text, output))}
+        _check_length(len(found["input_ids"]), self.context)
+        return {name: value for name, value in found.items() if name in self.takes}
+
+    def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
+        """Right-padded: encoders look at the first token, decoders do not look ahead."""
+        ids, mask = padded([row["input_ids"].tolist() for row in rows], self.pad_id, "right")
+        given = {"input_ids": ids, "attention_mask": mask.long()}
+        if "token_type_ids" in rows[0]:
+            given["token_type_ids"] = padded([row["token_type_ids"].tolist() for row in rows], 0, "right")[0]
+        return {name: value.to(device) for name, value in given.items()} | _no_cache(self.takes)
+
+
+class Pictured:
+    """Prompts with pictures whose outputs are texts, or pictures that follow them."""
+
+    def __init__(self, options: Reader, model: Any, processor: Any) -> None:
+        words = processor.tokenizer
+        stops = stop_tokens(words, model.config, model.config.get_text_config())
+        self.looking = Looking(
+            processor,
+            chat=options.chat,
+            system=options.system,
+            chat_options=options.chat_options,
+            options=options.processor_options,
+            around=surroundings(model.config, words),
+            cached=options.cached_prompts,
+        )
+        self.looking.end_with(stops)
+        self.judges, self.backbone = options.judges, model.base_model
+        self.takes, self.outer = accepted(self.backbone.forward), accepted(model.forward)
+        self.pad_id = _padding(model, Texts(words, stops, chat=False).pad_id)
+        self.context = context_of(model, words)
+
+    def inputs(self, prompt: Prompt, output: Any) -> Inputs:
+        """What the processor makes of it."""
+        if self.judges == "image":
+            found = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))
+        else:
+            found = self.looking.inputs(prompt, output)
+        _check_length(len(found["input_ids"]), self.context)
+        return found
+
+    def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
+        """Left-padded, with the positions that the model gives pictures."""
+        made = batch_of(rows, self.pad_id, self.backbone, self.takes, device)
+        places = {"position_ids": made.positions} if "position_ids" in self.takes else {}
+        given = {"input_ids": made.ids, "attention_mask": made.mask.long(), **places, **made.along, **made.pictures}
+        return given | _no_cache(self.outer)
+
+
+def context_of(model: Any, tokenizer: Any) -> int | None:
+    """Tokens that fit; None if nothing says so."""
+    known = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
+    return min((int(n) for n in known if n is not None and 0 < n < 10**9), default=None)
+
+
+def _padding(model: Any, pad_id: int) -> int:
+    """Classifiers take the last token that is not the config's padding: what it names, or `pad_id`, which it then does.
+
+    Where this token also ends texts, the token before is the last one: alike alone, in any batch and in transformers.
+    """
+    config = model.config.get_text_config()
+    config.pad_token_id = model.config.pad_token_id = pad_id if config.pad_token_id is None else config.pad_token_id
+    return int(config.pad_token_id)
+
+
+def _no_cache(takes: frozenset[str]) -> dict[str, Any]:
+    return {"use_cache": False} if "use_cache" in takes else {}
+
+
+def _check_length(length: int, context: int | None) -> None:
+    if context is not None and length > context:
+        raise DataError(
+            f"a prompt with its output is {length} tokens, longer than the model's context of {context}; shorten it, "
+            "or leave the row out."
+        )

@@ -1,0 +1,84 @@
+"""What counts the tokens of a language model's rows before the model is loaded: its tokenizer, template and context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmalign.adapters.loading.texts import Texts
+from mmalign.core.errors import CheckpointError, DataError, shown
+from mmalign.core.files import local_path
+from mmalign.core.types import Prompt
+from mmalign.loading.folders import READER, downloaded, model_folder
+from mmalign.loading.texts import open_config
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Counts tokens. `length` of a prompt, raising DataError where it cannot be read; `context` None: nothing says."""
+
+    texts: Texts
+    length: Callable[[Prompt], int]
+    context: int | None
+
+    def prompt(self, prompt: Prompt) -> int:
+        """Tokens of a prompt in its template (its media, if any, not counted). DataError if it cannot be asked."""
+        return self.length(prompt)
+
+    def target(self, text: str) -> int:
+        """Tokens of a given text and its end."""
+        return len(self.texts.completion_ids(text))
+
+    def shortened(self, prompt: Prompt, over: int) -> Prompt | None:
+        """The prompt without at least `over` of the first tokens of its text; None where nothing would be left."""
+        tokenizer, wanted = self.texts.tokenizer, self.prompt(prompt) - over
+        ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        for gone in range(over, len(ids)):
+            shorter = replace(prompt, text=tokenizer.decode(ids[gone:]))
+            if shorter.text.strip() and self.prompt(shorter) <= wanted:
+                return shorter
+        return None
+
+
+def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
+    """The local folder with tokenizer and config of `model`; of a Hub id those files alone, downloaded if `fetch`.
+
+    Raises:
+        CheckpointError: they are not here, and could or should not be fetched.
+    """
+    if local_path(model) is None and not fetch:
+        from huggingface_hub import try_to_load_from_cache
+
+        try:
+            found = try_to_load_from_cache(model, "config.json", revision=revision)
+        except ValueError as error:
+            raise CheckpointError(f"{shown(model, 80)}: no folder, and no Hub id ({error})") from None
+        if not isinstance(found, str):
+            raise CheckpointError(f"{model} is not on this machine")
+    wanted, advice = "a model folder (with config.json)", "save_pretrained(folder) of transformers makes one."
+    folder = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER, local=not fetch))
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder / 'config.json'}: missing")
+    return folder
+
+
+def context_in(folder: Path) -> int | None:
+    """Tokens that the model of `folder` takes at most, by its config."""
+    return getattr(open_config(folder).get_text_config(), "max_position_embeddings", None)
+
+
+def refuse_markers(prompt: Prompt, processor: Any, kind: str, chat: bool) -> None:
+    """Raise DataError where a prompt's text holds more of the processor's places for media than there are media for.
+
+    A template writes the places itself, so that none may stand in the text; without one, those in the text are filled.
+    """
+    names = {f"{kind}_token", "boi_token"} if kind == "image" else {f"{kind}_token"}
+    room = 0 if chat else len(prompt.media)
+    for mark in sorted({m for name in names if (m := getattr(processor, name, None))}):
+        if (count := prompt.text.count(mark)) > room:
+            instead = "the chat template writes it" if chat else f"or give it that many (it has {len(prompt.media)})"
+            raise DataError(
+                f"the prompt's text holds {mark} {count} times, a place for {kind}: take it out, {instead}."
+            )

@@ -1,0 +1,150 @@
+"""Heads that make a score of a network's features, in float32 whatever the network computes in.
+
+A head takes the place of a classifier's last linear layer (`forward`: features (…, D) → (…, K)); the classifier picks
+the token that stands for the row, and `read` makes one number of its K. Bfloat16 has three digits: answers would tie.
+
+| kind | score | source |
+|---|---|---|
+| linear | w·h (+ b) | Stiennon et al. 2020 (2009.01325) |
+| mlp2 | w·silu(W h + b) + c | BaseReward (2509.16127) |
+| ideal_point | -‖f(h) - a_u‖, f an MLP of two layers, a_u = Σ_k softmax(w_u)_k p_k | PAL-A (2406.08469), public code |
+
+PAL's ideal points are mixtures of a few prototypes p_k, one weight vector per user u; logistic loss on differences of
+these scores is its preference model. Reconstruction: SiLU inside f, as in mlp2. Left out: PAL-B (prototypes made of the
+prompt), the bound on the prototypes' norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mmalign.adapters.loading.options import full_precision
+from mmalign.core.errors import ConfigError
+
+Kind = Literal["linear", "mlp2", "ideal_point"]
+
+
+@dataclass
+class HeadOptions:
+    """`kind` of head; `seed` draws a fresh one.
+
+    `width`: hidden features of mlp2, dimensions of the space of ideal points; 0 is the network's own width.
+    `prototypes`: of ideal_point. `users`: whose ideal points are told apart, by name as the column `user_column` says;
+    none is one point for all.
+    """
+
+    kind: Kind = "linear"
+    width: int = 0
+    prototypes: int = 2
+    users: list[str] = field(default_factory=list)
+    user_column: str = "user"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.width < 0:
+            faults.append(f"head.width: {self.width} must be at least 0.")
+        if self.prototypes < 1:
+            faults.append(f"head.prototypes: {self.prototypes} must be at least 1.")
+        if self.users and self.kind != "ideal_point":
+            faults.append(f"head.users: a {self.kind} head does not tell users apart; set kind: ideal_point.")
+        if twice := sorted({user for user in self.users if self.users.count(user) > 1}):
+            faults.append(f"head.users: names {', '.join(twice)} twice.")
+        if faults:
+            raise ConfigError(faults)
+
+
+class LinearHead(nn.Module):
+    """One linear layer under the names of the layer it replaces, so that plain transformers reads it."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        # N(0, 1/(D + 1)) as in Stiennon et al. 2020: features of size 1 score about 1.
+        self.weight = nn.Parameter(torch.randn(1, width) / (width + 1) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(1)) if bias else None
+
+    def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any 1"]:
+        """One number."""
+        with full_precision(features.device):
+            return F.linear(features.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+
+    def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """That number."""
+        return pooled[:, 0]
+
+
+class MLP(nn.Module):
+    """Two layers with SiLU between."""
+
+    def __init__(self, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, hidden), nn.Linear(hidden, out)
+
+    def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
+        """K numbers."""
+        with full_precision(features.device):
+            x = F.linear(features.float(), self.first.weight.float(), self.first.bias.float())
+            return F.linear(F.silu(x), self.last.weight.float(), self.last.bias.float())
+
+    def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The one number."""
+        return pooled[:, 0]
+
+
+class IdealPoint(nn.Module):
+    """How near an output lies to what a user wants."""
+
+    def __init__(self, width: int, space: int, prototypes: int, users: int) -> None:
+        super().__init__()
+        self.place = MLP(width, width, space)
+        self.prototypes = nn.Parameter(torch.randn(prototypes, space) / space**0.5)
+        self.mixture = nn.Parameter(torch.zeros(max(users, 1), prototypes))
+
+    def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
+        """Where it lies, K dimensions."""
+        return self.place(features)  # type: ignore[no-any-return]
+
+    def read(self, pooled: Float[Tensor, "B K"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Minus the distance to the ideal point of each row's user; of nobody in particular (-1), the users' mean."""
+        points = self.mixture.float().softmax(-1) @ self.prototypes.float()
+        scores = -torch.linalg.vector_norm(pooled[:, None] - points, dim=-1)
+        own = scores.gather(1, user.clamp(min=0)[:, None])[:, 0]
+        return torch.where(user < 0, scores.mean(1), own)
+
+
+def fresh_head(options: HeadOptions, width: int, bias: bool) -> nn.Module:
+    """A head for features of `width`, drawn from its seed; `bias` of the linear one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        if options.kind == "mlp2":
+            return MLP(width, options.width or width, 1)
+        if options.kind == "ideal_point":
+            return IdealPoint(width, options.width or width, options.prototypes, len(options.users))
+        return LinearHead(width, bias)
+
+
+class ScoringNetwork(nn.Module):
+    """A classifier whose last layer, `place`, is a head; its forward gives scores."""
+
+    def __init__(self, model: nn.Module, place: str) -> None:
+        super().__init__()
+        self.model, self.place = model, place
+
+    def forward(self, user: Int[Tensor, " B"], inputs: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
+        """One score per row."""
+        pooled = self.model(**inputs).logits
+        head = self.model.get_submodule(self.place)
+        kept = getattr(head, "modules_to_save", None)  # of a LoRA: the trained copy that answered
+        head = head if kept is None else kept["default"]
+        with full_precision(pooled.device):
+            return head.read(pooled.float(), user)  # type: ignore[no-any-return, operator]
+
+
+__all__ = ["MLP", "HeadOptions", "IdealPoint", "Kind", "LinearHead", "ScoringNetwork", "fresh_head"]

@@ -1,0 +1,197 @@
+"""Reward models: any text or image-text model of transformers with a head that scores a prompt's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmalign.adapters.language._classifier import open_classifier, read_facts, sees, write_facts
+from mmalign.adapters.language._judged import Judged, Pictured, Written
+from mmalign.adapters.language._score_heads import HeadOptions, ScoringNetwork
+from mmalign.adapters.loading import spoken as _spoken
+from mmalign.adapters.loading.frozen import FrozenWeights
+from mmalign.adapters.loading.full import FullWeights
+from mmalign.adapters.loading.lora import LoRA
+from mmalign.adapters.loading.options import Dtype, default_device, mixed_precision, not_loaded, torch_dtype
+from mmalign.adapters.loading.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings
+from mmalign.adapters.loading.texts import Chat
+from mmalign.adapters.loading.weights import Weights
+from mmalign.core.errors import CheckpointError, ConfigError
+from mmalign.core.options import AtLeastOne
+from mmalign.core.protocols import Inputs
+from mmalign.core.types import Modality, Prompt
+from mmalign.loading.folders import network_folder, peft_folder
+from mmalign.loading.texts import open_processor, open_tokenizer
+from mmalign.loading.trained import local_weights, named
+
+RECALLED = ("head", "judges", "chat", "system", "chat_options")  # what a saved reward model knows of itself
+
+
+@dataclass
+class RewardModel:
+    """`ScoreAdapter` around `AutoModelForSequenceClassification` with one label, or an image-text model made like one.
+
+    What a run saves is a folder for plain transformers (peft, with a LoRA), its head included where it is linear, and
+    with `reward_model.json` beside it, from which mmalign knows head, template and kind of output again.
+
+    Args:
+        model: a Hub id or folder: a language model (its head is drawn), a classifier with one label as published
+            reward models are, what a reward-model run saved, its LoRA, or its run directory (the newest checkpoint).
+        head: what makes the score.
+        judges: "text", or "image": pictures then follow those of the prompt, which the model must be able to read.
+        train: "lora" (with the head), "full", "head" alone, or "frozen" (inside a reward); trained weights are float32.
+        lora: of a fresh LoRA, without dropout; on every linear layer of the backbone unless it names others.
+        dtype: of frozen weights and of the network's arithmetic (autocast); heads compute in float32.
+        chat: put prompt and output into the chat template, as it came: true, false, or "auto" (if there is one).
+        system: a system message before every prompt.
+        chat_options: further variables of the chat template.
+        processor_options: of an image-text processor's call, e.g. `{images_kwargs: {size: {longest_edge: 512}}}`.
+        gradient_checkpointing: recompute each layer in backward.
+        attention: transformers' attention implementation; None for its own choice.
+        cached_prompts: prompts with pictures whose ids and pixels are kept, on the CPU.
+        revision: of the Hub.
+    """
+
+    model: str
+    head: HeadOptions = field(default_factory=HeadOptions)
+    judges: Literal["text", "image"] = "text"
+    train: Literal["lora", "full", "head", "frozen"] = "lora"
+    lora: LoRA = field(default_factory=LoRA)
+    dtype: Dtype = "fp32"
+    device: torch.device | str | None = None
+    chat: Chat = "auto"
+    system: str = ""
+    chat_options: dict[str, Any] = field(default_factory=dict)
+    processor_options: dict[str, Any] = field(default_factory=dict)
+    gradient_checkpointing: bool = False
+    attention: str | None = None
+    cached_prompts: AtLeastOne = 64
+    revision: str | None = None
+
+    module: nn.Module = field(init=False, repr=False, compare=False)
+    network: ScoringNetwork = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    weights: Weights = field(init=False, repr=False, compare=False)
+    judged: Judged = field(init=False, repr=False, compare=False)
+    written: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if (folder := local_weights(self.model)) is not None:
+            self._recall(read_facts(folder))
+
+    def __getattr__(self, name: str) -> Any:
+        not_loaded(self, name)
+
+    @property
+    def modality(self) -> Modality:
+        """Of the outputs it judges."""
+        return self.judges
+
+    def load(self) -> Self:
+        """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
+        self.device = default_device(self.device)
+        folder, lora = self._folders()
+        full = self.train == "full"
+        dtype = torch.float32 if full else torch_dtype(self.dtype)
+        model, place = open_classifier(folder, self.head, dtype, self.attention)
+        pictured = sees(model.config)
+        if self.judges == "image" and not pictured:
+            raise ConfigError(f"judges: image, but {type(model).__name__} reads no pictures; take a model that does.")
+        self.written = open_processor(folder) if pictured else open_tokenizer(folder)
+        kind = Pictured if pictured else Written
+        self.judged = kind(self, model, self.written)
+        self.weights = self._trained(model, place, lora)
+        if self.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        self.network = self.module = ScoringNetwork(model.to(self.device), place).eval()
+        self.weights.turns.watch(self.module)
+        return self
+
+    def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
+        """Token ids, pixels, and whose judgement is asked for, of B prompts with their outputs."""
+        found = [self.judged.inputs(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
+        return [{**row, "user": self._user(prompt)} for row, prompt in zip(found, prompts, strict=True)]
+
+    def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
+        """B scores, with gradient."""
+        user = torch.stack([row["user"] for row in inputs]).to(self.device)
+        batch = self.judged.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], self.device)
+        with _spoken.checkpointed(self.network), mixed_precision(user.device, self.dtype):
+            return self.module(user, batch)  # type: ignore[no-any-return]
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, `module` computes with the weights it started from."""
+        return self.weights.reference()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name."""
+        return self.weights.trainable()
+
+    def save(self, directory: Path) -> None:
+        """Write what `model` takes, see there."""
+        self.weights.save(directory)
+        write_facts(directory, **{name: getattr(self, name) for name in RECALLED})
+        if not isinstance(self.weights, PeftWeights):
+            self.written.save_pretrained(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
+        self.weights.restore(directory)
+
+    def _folders(self) -> tuple[Path, Path | None]:
+        """Of the model, and of the LoRA on it if `model` names one."""
+        folder = local_weights(self.model)
+        if folder is None:
+            return network_folder(self.model, self.revision), None
+        if not (folder / CONFIG_FILE).exists():
+            return network_folder(str(folder)), None
+        if self.train == "full":
+            raise ConfigError(f"model: {folder} is a LoRA, which train: full would not keep; set train: lora or head.")
+        return network_folder(base_of(folder)), peft_folder(str(folder))
+
+    def _trained(self, model: Any, place: str, lora: Path | None) -> Weights:
+        if lora is None and self.train == "frozen":
+            return FrozenWeights()
+        if lora is None and self.train != "lora":
+            return FullWeights(model, read=partial(self._weights_of, place), only="" if self.train == "full" else place)
+        base = named(self.model) if lora is None else base_of(lora)
+        targets = language_layers(model) if sees(model.config) else linear_endings(model.base_model)
+        weights = PeftWeights(model, self.lora, targets, start=lora, base=base, task="SEQ_CLS", whole=[place])
+        for name, parameter in weights.trainable().items():
+            parameter.requires_grad_(self.train == "lora" or (self.train == "head" and name.startswith(f"{place}.")))
+        return FrozenWeights() if self.train == "frozen" else weights
+
+    def _weights_of(self, place: str, folder: Path) -> dict[str, Tensor]:
+        model, found = open_classifier(folder, self.head, torch.float32, self.attention)
+        if found != place:
+            raise CheckpointError(f"{folder}: its head is called {found}, this model's is {place}.")
+        return {name: p.detach() for name, p in model.named_parameters()}
+
+    def _user(self, prompt: Prompt) -> Tensor:
+        """The number of the user whose taste counts; -1 for everybody's."""
+        named = prompt.meta.get(self.head.user_column) if self.head.users else None
+        return torch.tensor(self.head.users.index(named) if named in self.head.users else -1)
+
+    def _recall(self, facts: Mapping[str, Any]) -> None:
+        """Take what the saved model knows of itself for every option that was left at its default."""
+        plain = {f.name: f for f in fields(self)}
+        for name in RECALLED:
+            if name not in facts:
+                continue
+            known = HeadOptions(**facts[name]) if name == "head" else facts[name]
+            option = plain[name]
+            default = option.default_factory() if callable(option.default_factory) else option.default
+            if getattr(self, name) == default:
+                setattr(self, name, known)
+            elif name in ("head", "judges") and getattr(self, name) != known:
+                raise ConfigError(f"{name}: {self.model} was saved with {known}; leave the option out.")
+
+
+__all__ = ["RewardModel"]

@@ -1,0 +1,1 @@
+"""What adapters share: options, opening, which weights train, schedules, conditions, texts."""

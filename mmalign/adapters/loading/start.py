@@ -1,0 +1,46 @@
+"""The weights that training started from, kept aside and swapped in while the reference computes.
+
+The copy rests on the CPU until it is first needed, then stays on the network's device. Entering swaps storage
+pointers, parameter by parameter: no weight is copied per call, and optimizer state and hooks keep their parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from mmalign.adapters.loading.turns import Turns
+
+
+class Start:
+    """A frozen copy of `parameters` as they are now."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._live = dict(parameters)
+        self._frozen = {name: p.detach().cpu().clone() for name, p in self._live.items()}
+        self.turns = Turns()
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """Inside it the parameters hold their starting values; may be nested. Other threads wait, see `Turns`.
+
+        Run it to its end before `backward` of a graph built outside it: the graph reads the live weights.
+        """
+        with self.turns.exclusive() as outermost:
+            if outermost:
+                self._swap()
+            try:
+                yield
+            finally:
+                if outermost:
+                    self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in self._live.items():
+            frozen = self._frozen[name].to(parameter.device)
+            self._frozen[name], parameter.data = parameter.data, frozen
+        # Autocast keeps low-precision copies by parameter, not by storage: they are stale now.
+        torch.clear_autocast_cache()

@@ -1,0 +1,1 @@
+"""Generators of sound, one file per model family."""

@@ -1,0 +1,98 @@
+"""Latents to sound and back through a one-dimensional autoencoder, differentiable and in float32."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mmalign.adapters.loading.decode import by_rows
+from mmalign.core.errors import MediaError
+from mmalign.core.types import Audio
+
+
+@dataclass
+class LatentSounds:
+    """An `AutoencoderOobleck` (Evans et al., 2404.10301) between latents of a fixed length and sound.
+
+    `frames`: of the latents. `samples`: of the sound; what latents hold beyond it is neither decoded nor heard.
+    """
+
+    vae: Any
+    frames: int
+    samples: int
+    rows: int = 8
+    recompute: bool = False
+
+    @property
+    def rate(self) -> int:
+        """Hz."""
+        return int(self.vae.config.sampling_rate)
+
+    def decode(self, x: Float[Tensor, "B C frames"]) -> Audio:
+        """Sound (B, channels, samples) nominally in [-1, 1], float32, not clamped, with gradient to `x`."""
+        needed = math.ceil(self.samples / self.vae.hop_length) + reach(self.vae.config.downsampling_ratios)
+        with torch.autocast(x.device.type, enabled=False):
+            sound = by_rows(self._sound, x.float()[..., :needed], self.rows, self.recompute)
+        return Audio(sound[..., : self.samples], self.rate)
+
+    @torch.no_grad()
+    def latents(self, audio: Audio) -> Float[Tensor, "B C frames"]:
+        """The mode of the encoder's distribution, float32; silence follows where a sound is shorter than the latents.
+
+        What a mask hides is silence too. One channel is heard on both sides; no rate is converted.
+
+        Raises:
+            MediaError: another rate, other channels, samples that are not finite, or more of them than are generated.
+        """
+        sound = checked_sound(audio, self.rate, self.vae.config.audio_channels, self.samples)
+        sound = sound.to(next(self.vae.parameters()).device, torch.float32)
+        sound = pad(sound, (0, self.frames * self.vae.hop_length - sound.shape[2]))
+        with torch.autocast(sound.device.type, enabled=False):
+            return by_rows(self._latent, sound, self.rows)
+
+    def _sound(self, x: Tensor) -> Tensor:
+        return self.vae.decode(x).sample  # type: ignore[no-any-return]
+
+    def _latent(self, sound: Tensor) -> Tensor:
+        return self.vae.encode(sound).latent_dist.mode()  # type: ignore[no-any-return]
+
+
+def checked_sound(audio: Audio, rate: int, channels: int, samples: int) -> Tensor:
+    """The samples (B, channels, S), silent where a mask hides them; one channel is heard on all sides.
+
+    Raises:
+        MediaError: another rate, other channels, more than `samples`, or samples that are not finite.
+    """
+    _, found, length = audio.samples.shape
+    if audio.rate != rate:
+        raise MediaError(f"sound at {audio.rate} Hz; this model's is at {rate} Hz: resample it first.")
+    if found not in (1, channels):
+        raise MediaError(f"sound of {found} channels; this model's has {channels}: mix or repeat them first.")
+    if length > samples:
+        raise MediaError(
+            f"sound of {length / rate:g} s; this adapter makes {samples / rate:g} s: raise seconds, or cut it."
+        )
+    if not audio.samples.isfinite().all():
+        raise MediaError("sound with samples that are not finite.")
+    sound = audio.samples if audio.mask is None else audio.samples * audio.mask[:, None]
+    return sound.expand(-1, channels, -1)
+
+
+def reach(ratios: Sequence[int]) -> int:
+    """Latent frames beyond the end of a sound that its last sample depends on, for an Oobleck decoder.
+
+    A kernel of 7 at the frames' rate; in each block an upsampling that mixes two frames, and residual units of kernel 7
+    with dilations 1, 3 and 9, 39 steps at the block's rate; a kernel of 7 at the end.
+    """
+    frames, rate = 3.0, 1
+    for ratio in reversed(ratios):
+        frames, rate = frames + 1 / rate, rate * ratio
+        frames += 39 / rate
+    return math.ceil(frames + 3 / rate)

@@ -1,0 +1,390 @@
+"""MusicGen (Copet et al., 2306.05284): music as steps of K codebooks from a transformer that reads T5's states.
+
+The codes of a step are independent given the steps before it, so a step's log-prob is the sum over its codebooks.
+Guidance (sec. 3.1 of AudioGen, 2209.15352) mixes logits, u + s (c - u); what is sampled from, and
+hence the density everywhere in here, is the softmax of the mix, whose gradient goes through both branches.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mmalign.adapters.loading.frozen import FrozenWeights
+from mmalign.adapters.loading.full import FullWeights, copy_into, read_tensors
+from mmalign.adapters.loading.lora import LoRA
+from mmalign.adapters.loading.options import (
+    Dtype,
+    Train,
+    check_counts,
+    default_device,
+    input_dtype,
+    mixed_precision,
+    not_loaded,
+    texts_only,
+    torch_dtype,
+)
+from mmalign.adapters.loading.past import call_with_past
+from mmalign.adapters.loading.peft import PeftWeights, linear_endings
+from mmalign.adapters.loading.spoken import checkpointed
+from mmalign.adapters.loading.weights import Weights
+from mmalign.adapters.sound._delays import Delays
+from mmalign.adapters.sound._latent_sounds import checked_sound
+from mmalign.core.cuts import shown
+from mmalign.core.errors import CheckpointError, ConfigError, DataError
+from mmalign.core.files import lasting
+from mmalign.core.options import AtLeastOne, NotNegative
+from mmalign.core.protocols import Inputs
+from mmalign.core.types import Audio, Modality, Prompt
+from mmalign.loading.files import check_component
+from mmalign.loading.folders import network_folder
+from mmalign.loading.networks import open_speaker
+from mmalign.loading.texts import open_tokenizer
+from mmalign.loading.trained import BASE, Base, local_weights, named, read_base
+
+
+@dataclass
+class MusicGen:
+    """`TokenAdapter` around `MusicgenForConditionalGeneration`, mono or stereo; for policy `tokens`.
+
+    A sound is as long as the policy's `max_new_tokens`: `steps(seconds)` says how many that are (50 a second and three
+    for the published models). Nothing ends it sooner.
+
+    Args:
+        model: a Hub id, a folder, or "assets/…".
+        train: "lora" (of the decoder, saved as peft loads it on the whole model) or "full" (the decoder, saved as
+            `decoder/`, which `MusicgenForCausalLM.from_pretrained` reads).
+        lora: on every linear layer of the decoder's blocks unless it names others; without dropout.
+        dtype: of frozen weights and of the network's arithmetic (autocast); EnCodec stays float32.
+        guidance_scale: of sampling, evaluation and every log-prob; 1 is none, and half the cost.
+        gradient_checkpointing: recompute each block in backward.
+        attention: transformers' attention implementation; None for its own choice.
+        decode_rows: sounds decoded at once.
+        cached_prompts: prompts whose states are kept, on the CPU.
+        revision: of the Hub.
+    """
+
+    model: str
+    train: Train = "lora"
+    lora: LoRA = field(default_factory=LoRA)
+    dtype: Dtype = "fp32"
+    device: torch.device | str | None = None
+    guidance_scale: NotNegative = 3.0
+    gradient_checkpointing: bool = False
+    attention: str | None = None
+    decode_rows: AtLeastOne = 4
+    cached_prompts: AtLeastOne = 512
+    revision: str | None = None
+
+    modality: ClassVar[Modality] = "audio"
+    stop_ids: ClassVar[tuple[int, ...]] = ()
+
+    module: nn.Module = field(init=False, repr=False, compare=False)
+    network: Singing = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    weights: Weights = field(init=False, repr=False, compare=False)
+    tokenizer: Any = field(init=False, repr=False, compare=False)
+    delays: Delays = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "decode_rows", "cached_prompts")
+        faults = []
+        if self.guidance_scale < 1:
+            faults.append(f"guidance_scale: {self.guidance_scale:g} is below 1, which is none.")
+        if faults:
+            raise ConfigError(faults)
+        self._kept = OrderedDict[str, Inputs]()
+
+    def __getattr__(self, name: str) -> Any:
+        not_loaded(self, name)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(K,)."""
+        return (self.delays.codebooks,)
+
+    @property
+    def vocabulary(self) -> int:
+        """Codes of a codebook."""
+        return int(self.network.model.decoder.config.vocab_size)
+
+    @property
+    def pad_id(self) -> int:
+        """The delay pattern's fill, one past the codes."""
+        return self.delays.fill
+
+    @property
+    def rate(self) -> int:
+        """Samples a second, Hz."""
+        return int(self.network.model.audio_encoder.config.sampling_rate)
+
+    def steps(self, seconds: float) -> int:
+        """The policy's `max_new_tokens` for sounds of at least `seconds`."""
+        return -int(-seconds * self.rate // self._hop) - 1 + self.delays.depth
+
+    @property
+    def _hop(self) -> int:
+        """Samples of a step."""
+        return int(self.network.model.audio_encoder.config.hop_length)
+
+    def load(self) -> Self:
+        """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
+        self.device = default_device(self.device)
+        folder, base, trained = self._folders()
+        model = open_speaker(folder, torch.float32, "MusicgenForConditionalGeneration", self.attention)
+        if trained is not None:
+            copy_into(model.decoder, read_tensors(trained), trained)
+        model.decoder.to(input_dtype(self.train, self.dtype))
+        model.text_encoder.to(torch_dtype(self.dtype))
+        self.tokenizer = open_tokenizer(folder)
+        config = model.decoder.config
+        self.delays = Delays(config.num_codebooks, config.audio_channels, config.pad_token_id)
+        if self.train == "frozen":
+            self.weights = FrozenWeights()
+        elif self.train == "full":
+            self.weights = FullWeights(model.decoder, base)
+        else:
+            layers = model.decoder.model.decoder.layers
+            names = [n for n, _ in layers.named_modules() if n.rpartition(".")[2] in linear_endings(layers)]
+            targets = [f"decoder.model.decoder.layers.{name}" for name in names]
+            self.weights = PeftWeights(model, self.lora, targets, base=named(self.model))
+        if self.gradient_checkpointing:
+            model.decoder.activation_checkpointing_enable({"use_reentrant": False})
+        self.network = self.module = Singing(model.to(self.device)).eval()
+        self.weights.turns.watch(self.module)
+        return self
+
+    def _folders(self) -> tuple[Path, Base, Path | None]:
+        """Of the whole model, what it is called, and of a decoder that a run trained, which takes its own's place."""
+        found = local_weights(self.model)
+        base = read_base(found) if found is not None else None
+        if found is None or base is None:
+            return network_folder(self.model, self.revision), Base(lasting(self.model), "decoder", self.revision), None
+        try:
+            folder = network_folder(base.model, base.revision)
+        except CheckpointError as error:
+            raise CheckpointError(f"{found / BASE}: its base model: {error}") from error
+        check_component(found / base.component)
+        return folder, base, found / base.component
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, `module` computes with the weights it started from."""
+        return self.weights.reference()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name."""
+        return self.weights.trainable()
+
+    def save(self, directory: Path) -> None:
+        """Write a LoRA that plain peft loads, or the decoder's folder."""
+        self.weights.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
+        self.weights.restore(directory)
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
+        """`input_ids` (L,) and T5's `states` (L, D) of each prompt, on the CPU."""
+        found = []
+        for text in texts_only(prompts, "musicgen"):
+            if text not in self._kept:
+                self._kept[text] = self._read(text)
+            self._kept.move_to_end(text)
+            found.append(self._kept[text])
+        while len(self._kept) > self.cached_prompts:
+            self._kept.popitem(last=False)
+        return found
+
+    def features(
+        self,
+        inputs: Sequence[Inputs],
+        rows: Int[Tensor, " B"],
+        tokens: Int[Tensor, "B T K"],
+        mask: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B T *branches D"]:
+        """The decoder's state before each step, with gradient; guided (B, T, 2, D), the prompt's branch first."""
+        self._require_positions(tokens.shape[1])
+        start = tokens.new_full((len(tokens), 1, tokens.shape[2]), self.pad_id)
+        said = self._branched(torch.cat([start, tokens[:, :-1]], 1))
+        with checkpointed(self.network) if torch.is_grad_enabled() else nullcontext():
+            return self._unbranched(self._call(said, *self._heard(inputs, rows), None, keep=False)[0])
+
+    def logits(self, features: Float[Tensor, "N *branches D"]) -> Float[Tensor, "N K V"]:
+        """Logits of N steps, with guidance."""
+        with self.weights.turns.forward(), mixed_precision(features.device, self.dtype):
+            said = self.network.heads(features)
+        if features.dim() == 2:
+            return said
+        told, untold = said.float().unbind(1)
+        return untold + self.guidance_scale * (told - untold)
+
+    @torch.no_grad()
+    def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Playing:
+        """Stand before the first of `steps` steps.
+
+        Raises:
+            DataError: they make no whole frame.
+            ConfigError: they are more than the model has positions for.
+        """
+        self.delays.frames(steps)
+        self._require_positions(steps)
+        return Playing(self, *self._heard(inputs, rows))
+
+    def forced(self, step: int, steps: int) -> Int[Tensor, " K"]:
+        """The fill where a codebook is not yet, or no more, said."""
+        return torch.where(self.delays.free(steps)[step], -1, self.pad_id)
+
+    @torch.no_grad()
+    def decode(self, tokens: Int[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Audio:
+        """The sound (B, channels, S) of completions, not clamped."""
+        codec, channels = self.network.model.audio_encoder, self.delays.channels
+        codes = self.delays.aligned(tokens)
+        codes = codes.where(codes < self.vocabulary, 0)  # past the end of a shorter row
+        parts = []
+        for part in codes.split(self.decode_rows):
+            sides = [part[:, side::channels] for side in range(channels)]
+            with torch.autocast(codes.device.type, enabled=False):
+                heard = [codec.decode(side[None], audio_scales=[None]).audio_values for side in sides]
+            parts.append(torch.cat(heard, 1))
+        hop = codec.config.hop_length
+        ends = self.delays.depth - 1
+        lengths = (mask.sum(1) - ends).clamp(min=0) * hop
+        samples = torch.cat(parts).float()
+        sounds = torch.arange(samples.shape[2], device=mask.device) < lengths[:, None]
+        return Audio(samples, self.rate, None if bool(sounds.all()) else sounds)
+
+    @torch.no_grad()
+    def tokenize(self, outputs: Audio) -> tuple[Int[Tensor, "B T K"], Bool[Tensor, "B T"]]:
+        """Sounds as the codes that EnCodec gives them, each row as long as it sounds.
+
+        Raises:
+            MediaError: another rate, other channels, or samples that are not finite.
+            DataError: a row without sound.
+        """
+        codec, channels = self.network.model.audio_encoder, self.delays.channels
+        samples = checked_sound(outputs, self.rate, channels, outputs.samples.shape[2])
+        rows = []
+        for i, sound in enumerate(samples.to(self.device, torch.float32)):
+            length = len(sound[0]) if outputs.mask is None else int(outputs.mask[i].sum())
+            if length == 0:
+                raise DataError(f"row {i}: a sound without samples has no codes.")
+            sides = sound[:, None, None, :length]  # each channel by itself, as its codebooks are
+            best = max(codec.config.target_bandwidths)
+            with torch.autocast(sound.device.type, enabled=False):
+                codes = [codec.encode(side, bandwidth=best).audio_codes[0, 0, : self.delays.depth] for side in sides]
+            rows.append(self.delays.delayed(torch.stack(codes, 1).flatten(0, 1)[None])[0])
+        longest = max(len(row) for row in rows)
+        tokens = torch.stack([F.pad(row, (0, 0, 0, longest - len(row)), value=self.pad_id) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
+        return tokens, torch.arange(longest, device=tokens.device) < lengths[:, None]
+
+    @torch.no_grad()
+    def _read(self, text: str) -> Inputs:
+        ids = self.tokenizer([text], return_tensors="pt", truncation=False, verbose=False).input_ids
+        if ids.shape[1] > (longest := self.tokenizer.model_max_length):  # T5 has no last position, only a longest text
+            warnings.warn(
+                f"musicgen: the prompt '{shown(text)}' has {ids.shape[1]} tokens, more than the {longest} that its T5 "
+                "was made for; it is read whole, but shorten it.",
+                stacklevel=2,
+            )
+        model = self.network.model
+        states = model.text_encoder(ids.to(self.device)).last_hidden_state.float()
+        if hasattr(model, "enc_to_dec_proj"):
+            states = model.enc_to_dec_proj(states)
+        return {"input_ids": ids[0], "states": states[0].cpu()}
+
+    def _require_positions(self, steps: int) -> None:
+        """transformers makes further positions without a word, on which nothing was trained."""
+        known = int(self.network.model.decoder.config.max_position_embeddings)
+        if steps > known:
+            raise ConfigError(
+                f"policy.max_new_tokens: {steps} steps, but {self.model} was made for {known}; past them it has "
+                f"learned nothing. Set {known} or less ({known * self._hop / self.rate:.1f} s)."
+            )
+
+    def _heard(self, inputs: Sequence[Inputs], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The states and their mask of every row, and of its untold twin: zeros, as the model was trained."""
+        longest = max(len(prompt["states"]) for prompt in inputs)
+        states = torch.stack([F.pad(p["states"], (0, 0, 0, longest - len(p["states"]))) for p in inputs])
+        mask = torch.stack([torch.arange(longest) < len(p["states"]) for p in inputs])
+        states, mask = states.to(self.device)[rows], mask.to(self.device)[rows]
+        if self.guidance_scale == 1:
+            return states, mask
+        return torch.cat([states, torch.zeros_like(states)]), torch.cat([mask, mask])
+
+    def _branched(self, tokens: Tensor) -> Tensor:
+        return tokens if self.guidance_scale == 1 else torch.cat([tokens, tokens])
+
+    def _unbranched(self, hidden: Tensor) -> Tensor:
+        """(2 B, …, D) → (B, …, 2, D)."""
+        return hidden if self.guidance_scale == 1 else torch.stack(hidden.chunk(2), -2)
+
+    def _call(self, tokens: Tensor, states: Tensor, mask: Tensor, cache: Any, keep: bool = True) -> tuple[Tensor, Any]:
+        with mixed_precision(tokens.device, self.dtype):
+            return self.module(  # type: ignore[no-any-return]
+                input_ids=tokens.transpose(1, 2).flatten(0, 1),
+                encoder_hidden_states=states.to(self.network.dtype),
+                encoder_attention_mask=mask.long(),
+                past_key_values=cache,
+                use_cache=keep,
+            )
+
+
+class Singing(nn.Module):
+    """A MusicGen whose forward is its decoder's, up to the heads; no dropout, ever."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        for part in model.decoder.modules():
+            for name in ("dropout", "activation_dropout", "attention_dropout", "layerdrop"):
+                if isinstance(getattr(part, name, None), float | int):
+                    setattr(part, name, 0.0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the decoder's weights."""
+        return self.model.decoder.lm_heads[0].weight.dtype  # type: ignore[no-any-return]
+
+    def forward(self, **inputs: Any) -> tuple[Tensor, Any]:
+        """Hidden states (B, t, D) and the cache."""
+        out, past = call_with_past(self.model.decoder.model, inputs)
+        return out.last_hidden_state, past
+
+    def heads(self, hidden: Tensor) -> Tensor:
+        """(…, D) → (…, K, V)."""
+        return torch.stack([head(hidden) for head in self.model.decoder.lm_heads], -2)
+
+
+class Playing:
+    """`Decoding` of codebooks: a cache that grows by one frame a step."""
+
+    def __init__(self, adapter: MusicGen, states: Tensor, mask: Tensor) -> None:
+        self._adapter, self._states, self._mask = adapter, states, mask
+        self._cache: Any = None
+        rows = len(states) if adapter.guidance_scale == 1 else len(states) // 2
+        self.advance(torch.full((rows, *adapter.event_shape), adapter.pad_id, device=states.device))
+
+    def advance(self, tokens: Int[Tensor, "A K"]) -> None:
+        """Append one step to every row; `features` are then those of the step after it."""
+        adapter = self._adapter
+        hidden, self._cache = adapter._call(adapter._branched(tokens[:, None]), self._states, self._mask, self._cache)
+        self.features = adapter._unbranched(hidden[:, -1])
+
+    def keep(self, rows: Int[Tensor, " K"]) -> None:
+        """Go on with these rows only."""
+        both = rows if self._adapter.guidance_scale == 1 else torch.cat([rows, rows + len(self._states) // 2])
+        self._states, self._mask, self.features = self._states[both], self._mask[both], self.features[rows]
+        self._cache.batch_select_indices(both)
+
+
+__all__ = ["MusicGen"]

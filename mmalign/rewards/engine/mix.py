@@ -1,0 +1,308 @@
+"""Several named rewards as the one an objective is given."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from itertools import combinations as pairs_of
+from math import isfinite
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmalign.core.config import outside, refuse
+from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.options import Count, Positive
+from mmalign.core.protocols import Gather, Mean, one_alone, one_process
+from mmalign.core.registry import construct
+from mmalign.core.types import Modality, Rollout, Scores
+from mmalign.rewards.combine.weighted_sum import WeightedSum
+from mmalign.rewards.engine.cache import ScoreCache
+from mmalign.rewards.engine.credit import Credit, is_set
+from mmalign.rewards.engine.guarded import Guarded
+from mmalign.rewards.engine.ready import prepare_all
+from mmalign.rewards.engine.tally import correlation, flat_share
+
+
+@dataclass
+class Slot:
+    """A reward and its place in a mix.
+
+    Args:
+        reward: a `Reward`, or a `SetReward`, which scores rows by their credit.
+        weight: in the combination.
+        monitor: only logged: no part of the value, and its failures never stop the run.
+        timeout: seconds per row, for rewards that declare `isolated = True`.
+        call_rows: rows per call of the reward (0: all); groups stay whole.
+        over: the set of a set reward: the whole batch, or each prompt's group on its own.
+    """
+
+    reward: Any
+    weight: float = 1.0
+    monitor: bool = False
+    timeout: Positive | None = None
+    call_rows: Count = 0
+    over: Literal["batch", "group"] = "batch"
+
+    def __post_init__(self) -> None:
+        refuse(
+            outside(self, ("weight",), "finite", isfinite),
+            [] if self.timeout is None or self.timeout > 0 else [f"timeout must be above 0, not {self.timeout}"],
+            outside(self, ("call_rows",), "0 or above", lambda value: value >= 0),
+        )
+
+
+class Ranges(Mapping[str, tuple[float, float]]):
+    """The range of each slot, read when it is asked for: that of a logit is in its model's weights."""
+
+    def __init__(self, slots: Mapping[str, Guarded]) -> None:
+        self._slots = slots
+
+    def __getitem__(self, name: str) -> tuple[float, float]:
+        return self._slots[name].range
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+
+@dataclass
+class Mix:
+    """Named slots and a combination; itself a `Reward`.
+
+    The value is the combination of the slots that are not monitors. `parts` holds every slot's value under its name,
+    monitors too, and each slot's own parts under "slot/part". `info` names the slot that has something to say. With one
+    trained slot its confidence passes through. Step credit passes on the scale of the value where the combination is
+    linear in what credits steps; where it is not, it is dropped, and a warning says so once.
+
+    Args:
+        slots: by the name that logs and messages use; a reward that needs no options may stand there as it is.
+        combination: see `mmalign.rewards.combine`.
+        failed_share: share of a slot's rows, over its last 256, whose failure ends the run with a ScoreError; 1: never.
+        cache: where scores of rows seen before are looked up.
+    """
+
+    slots: dict[str, Any]  # of `Slot`, once built
+    combination: Any = field(default_factory=WeightedSum)
+    failed_share: float = 0.5
+    cache: ScoreCache | None = None
+    _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _valued: tuple[int, int] = field(
+        default=(0, 0), init=False, repr=False
+    )  # rows since the last metrics; with a value
+    _dropped: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.slots = {name: slot if isinstance(slot, Slot) else Slot(slot) for name, slot in self.slots.items()}
+        trained = [name for name, slot in self.slots.items() if not slot.monitor]
+        faults = [] if trained else ["rewards: no reward is trained on; name one without `monitor: true`."]
+        faults += [
+            f"combine: '{name}' is no trained reward.{did_you_mean(name, trained)} Known: {', '.join(trained)}."
+            for name in getattr(self.combination, "mentions", ())
+            if name not in trained
+        ]
+        self._guarded: dict[str, Guarded] = {}
+        for name, slot in self.slots.items():
+            try:
+                self._guarded[name] = self._guard(name, slot)
+            except ConfigError as error:
+                faults += error.faults
+        if not faults and hasattr(self.combination, "faults"):
+            trained_slots = {slot.name: slot for slot in self._trained}
+            weights = {name: slot.weight for name, slot in trained_slots.items()}
+            faults += self.combination.faults(Ranges(trained_slots), weights)
+        if faults:
+            raise ConfigError(faults)
+        if not self.modalities:
+            judged = "; ".join(f"{n}: {', '.join(sorted(g.modalities))}" for n, g in self._guarded.items())
+            raise CapabilityError(f"the rewards share no modality ({judged}); remove those that judge another.")
+
+    def _guard(self, name: str, slot: Slot) -> Guarded:
+        options = {f.name: getattr(slot, f.name) for f in fields(slot) if f.name != "reward"}
+        self.slots[name] = slot = construct(Slot, options, f"rewards.{name}", reward=slot.reward)  # checks their types
+        if isinstance(slot.reward, Credit):  # as `mmalign.load_reward` gives set rewards; the slot says over what
+            slot.reward = slot.reward.reward
+        reward = slot.reward
+        if is_set(reward):
+            reward = Credit(reward, slot.over, slot.call_rows)
+        elif slot.over != "batch":
+            raise ConfigError(f"rewards.{name}.over: only set rewards are taken over a set; remove it.")
+        return Guarded(
+            name, reward, slot.weight, slot.monitor, slot.call_rows, slot.timeout, self.cache, self.failed_share
+        )
+
+    @property
+    def _trained(self) -> list[Guarded]:
+        return [guarded for guarded in self._guarded.values() if not guarded.monitor]
+
+    def guarded(self, name: str) -> Guarded:
+        """The slot `name` as it is called."""
+        return self._guarded[name]
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Outputs every slot can judge."""
+        return frozenset.intersection(*(frozenset(guarded.modalities) for guarded in self._guarded.values()))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From the trained slots' ranges and the combination."""
+        trained = {slot.name: slot for slot in self._trained}
+        weights = {name: slot.weight for name, slot in trained.items()}
+        return self.combination.bounds({name: slot.range for name, slot in trained.items()}, weights)  # type: ignore[no-any-return]
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches the output through every trained slot and the combination."""
+        return bool(self.combination.differentiable) and all(slot.differentiable for slot in self._trained)
+
+    @property
+    def relative(self) -> bool:
+        """Does the value of a row depend on the others of its group? Those of two calls then do not compare."""
+        alone = len(self._trained) == 1 and isinstance(self.combination, WeightedSum)
+        by_scale = getattr(self.combination, "scale", "raw") == "group_z" and not alone
+        return bool(getattr(self.combination, "relative", by_scale))
+
+    @property
+    def over_ranks(self) -> Mean:
+        """Averages over processes, for combinations that learn from all rows; the loop sets it."""
+        return getattr(self.combination, "over_ranks", one_process)
+
+    @over_ranks.setter
+    def over_ranks(self, mean: Mean) -> None:
+        if hasattr(self.combination, "over_ranks"):
+            self.combination.over_ranks = mean
+
+    @property
+    def members(self) -> dict[str, tuple[Guarded, float]]:
+        """The trained slots with their weights, for objectives that treat each on its own.
+
+        Each scores rows; those made of a set reward also `embed` rows and `score` sets.
+        """
+        return {slot.name: (slot, slot.weight) for slot in self._trained}
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows.
+
+        Raises:
+            ScoreError: a trained slot failed on too many rows.
+            CapabilityError: a slot cannot judge this modality.
+        """
+        scores = {name: guarded(rollout) for name, guarded in self._guarded.items()}
+        trained = {slot.name: scores[slot.name] for slot in self._trained}
+        weights = {slot.name: slot.weight for slot in self._trained}
+        value = self.combination(trained, weights, rollout.group)
+        self._valued = (self._valued[0] + len(value), self._valued[1] + int(value.valid.sum()))
+        if len(trained) == 1:
+            only = next(iter(trained.values()))
+            value.confidence = only.confidence if value.confidence is None else value.confidence
+        self._say_dropped([name for name, found in trained.items() if found.per_step is not None], value)
+        value.parts = {name: found.value.detach() for name, found in scores.items()}
+        value.parts |= {
+            f"{name}/{part}": v.detach() for name, found in scores.items() for part, v in found.parts.items()
+        }
+        value.info = _told(scores)
+        self._last = {name: found.value.detach() for name, found in scores.items()} | {"group": rollout.group}
+        return value
+
+    def _say_dropped(self, crediting: list[str], value: Scores) -> None:
+        if crediting and value.per_step is None and not self._dropped:
+            self._dropped = True
+            warnings.warn(
+                f"rewards.{crediting[0]} credits single steps, which combine: {type(self.combination).__name__} of "
+                f"{len(self._trained)} rewards does not keep: whole outputs are credited. A weighted_sum keeps them "
+                "where it is of one reward, or raw and all credit steps.",
+                stacklevel=3,
+            )
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside it, stateful combinations keep their state: for evaluation."""
+        adapting = getattr(self.combination, "adapting", None)
+        try:
+            if adapting is not None:
+                self.combination.adapting = False
+            yield
+        finally:
+            if adapting is not None:
+                self.combination.adapting = adapting
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Scalars for the logs, since the last call; those of differences within a batch are of the latest batch.
+
+        "reward/slot" is the mean value, "reward/slot/…" the rest of `Tally.read` and "flat_groups", the share of groups
+        in which nothing differs; "correlation/a/b" of every two slots; and what the combination says of itself.
+        """
+        return self.shared_metrics(one_alone)
+
+    def shared_metrics(self, gather: Gather) -> dict[str, Tensor]:
+        """The same of the rows of every process; all call it."""
+        found: dict[str, Tensor] = {}
+        for name, guarded in self._guarded.items():
+            numbers = guarded.shared_metrics(gather)
+            if "mean" in numbers:
+                found[f"reward/{name}"] = numbers.pop("mean")
+            found |= {f"reward/{name}/{key}": value for key, value in numbers.items()}
+        values = _side_by_side(gather({name: value.cpu() for name, value in self._last.items()}))
+        if values:
+            group = values.pop("group")
+            found |= {f"reward/{n}/flat_groups": torch.tensor(flat_share(v, group)) for n, v in values.items()}
+            for first, second in pairs_of(values, 2):
+                if (r := correlation(values[first], values[second])) is not None:
+                    found[f"correlation/{first}/{second}"] = torch.tensor(r)
+        self._last, self._valued = {}, (0, 0)
+        return found | (self.combination.metrics() if hasattr(self.combination, "metrics") else {})
+
+    def prepare(self) -> None:
+        """Load what every slot needs, monitors too. Raises MmalignError: every fault at once."""
+        prepare_all({f"rewards.{name}": slot for name, slot in self._guarded.items()})
+
+    @property
+    def unscored(self) -> bool:
+        """Has none of the rows since the last call of `metrics` a value?"""
+        rows, valued = self._valued
+        return rows > 0 and valued == 0
+
+    def told(self) -> str:
+        """What the latest rows of every trained slot came to: statuses, reasons, values."""
+        return " ".join(slot.told() for slot in self._trained)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a stateful combination has learned; empty for the others."""
+        return dict(self.combination.state_dict()) if hasattr(self.combination, "state_dict") else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave."""
+        if hasattr(self.combination, "load_state_dict"):
+            self.combination.load_state_dict(state)
+        elif state:
+            raise ValueError(f"the saved state holds {sorted(state)}, but this combination keeps none")
+
+    def close(self) -> None:
+        """End the slots' own processes."""
+        for guarded in self._guarded.values():
+            guarded.close()
+
+
+def _side_by_side(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The batches of several processes as one; their groups are different ones."""
+    held = [batch for batch in batches if batch]
+    if not held:
+        return {}
+    first = torch.tensor([0, *(int(batch["group"].max()) + 1 for batch in held)]).cumsum(0).tolist()
+    moved = [{**batch, "group": batch["group"] + start} for batch, start in zip(held, first, strict=False)]
+    return {name: torch.cat([batch[name] for batch in moved]) for name in held[0]}
+
+
+def _told(scores: Mapping[str, Scores]) -> list[str] | None:
+    rows = len(next(iter(scores.values())))
+    told = [
+        "; ".join(f"{name}: {found.info[row]}" for name, found in scores.items() if found.info and found.info[row])
+        for row in range(rows)
+    ]
+    return told if any(told) else None

@@ -1,0 +1,1 @@
+"""Rewards of images, one file each."""

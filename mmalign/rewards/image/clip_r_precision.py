@@ -1,0 +1,115 @@
+"""Whether a picture shows its prompt rather than texts that are almost the same, by a CLIP-family model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmalign.core.cuts import TextLimit
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.engine.texts import distinct, references_of
+from mmalign.rewards.engine.unasked import without_unasked
+from mmalign.rewards.functional import choice_log_probability
+from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
+
+__all__ = ["ClipRPrecision"]
+
+
+@dataclass
+class ClipRPrecision:
+    """P(prompt | picture) among the prompt and wrong texts, by CLIP's own softmax; R-precision with hard negatives.
+
+    Cosine grows without end in directions that all texts of a picture share. This is satisfied once the picture cannot
+    be mistaken for another text's, and its gradient leads from the wrong texts to the right one (R-precision of
+    retrieval, for compositions by Park et al. 2021; its differentiable form is ours). A prompt without wrong texts, or
+    an empty one, is NOT_APPLICABLE.
+
+    Args:
+        checkpoint: the CLIP model, as reward `clip`'s.
+        model: an architecture of open_clip's list, instead of `checkpoint`.
+        pretrained: its weights' tag.
+        backend: which library reads `checkpoint`.
+        column: of `Prompt.meta`: texts that are wrong where the prompt is right.
+        score: `log_probability`, at most 0, differentiable in the pixels; `probability` in [0, 1]; `hit`, 1 where the
+            prompt comes first and 0 elsewhere: its mean is R-precision.
+        dtype: of the vision tower's arithmetic.
+    """
+
+    checkpoint: str = ""
+    model: str = ""
+    pretrained: str = ""
+    backend: Backend = "auto"
+    column: str = "negatives"
+    score: Literal["log_probability", "probability", "hit"] = "log_probability"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    modalities = frozenset({"image"})
+    deterministic = True
+    version = "2"  # empty prompts have no score
+    towers = LoadedOnUse(load_towers)
+    fingerprint = fingerprint
+
+    def __post_init__(self) -> None:
+        self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta`."""
+        return (self.column,)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Of the chosen score."""
+        return (-math.inf, 0.0) if self.score == "log_probability" else (0.0, 1.0)
+
+    @property
+    def differentiable(self) -> bool:
+        """All but `hit`."""
+        return self.score != "hit"
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: prompts and their wrong texts."""
+        wrong = [
+            text for prompt in prompts if self.column in prompt.meta for text in references_of(prompt, self.column)
+        ]
+        return [*(prompt.text for prompt in prompts), *wrong]
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        towers, images = self.towers, rollout.output
+        texts = [prompt.text for prompt in rollout.prompts]
+        # Of the prompts alone: the pictures stay where they are.
+        wrong, scores = read_rows(self._wrong_texts, Rollout.of(rollout.prompts, texts), math.nan, self.needs)
+        others, present = distinct([wrong.get(row, []) for row in range(len(texts))])
+        seen = towers.images(images, getattr(torch, self.dtype))
+        likeness = seen @ towers.texts(others, images.device).T if others else seen[:, :0]
+        own = (seen * towers.texts(texts, images.device)).sum(1)
+        value = self._scored(own, likeness, present.to(images.device))
+        status = scores.status.to(images.device)
+        found = Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
+        return without_unasked(found, rollout.prompts)
+
+    def _wrong_texts(self, prompt: Prompt, text: str) -> list[str]:
+        wrong = references_of(prompt, self.column)
+        if text in wrong:
+            raise ValueError(f"Prompt.meta['{self.column}'] holds the prompt itself: {text[:60]!r}")
+        return wrong
+
+    def _scored(
+        self, own: Float[Tensor, " B"], others: Float[Tensor, "B N"], present: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, " B"]:
+        if self.score == "hit":
+            return ((own[:, None] > others) | ~present).all(1).float()
+        value = choice_log_probability(own, others, present, self.towers.scale)
+        return value if self.score == "log_probability" else value.exp()

@@ -1,0 +1,1 @@
+"""Rewards that ask another model or another reward, one file each."""

@@ -1,0 +1,146 @@
+"""A rule where it can say, a model where it cannot, on one scale: HARMO's hybrid reward as a single slot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from mmalign.core.errors import ConfigError
+from mmalign.core.options import NotNegative, Positive
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards.combine.confidence import Confidence
+from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.engine.columns import check_data_of
+from mmalign.rewards.engine.guarded import Guarded
+from mmalign.rewards.engine.merge import scattered
+from mmalign.rewards.models.judge import Make
+
+__all__ = ["Hybrid"]
+
+
+@dataclass
+class Hybrid:
+    """c × rule + (1 - c) × model, in [0, 1], with c how far the rule is trusted (HARMO, 2510.05283; a reconstruction).
+
+    c is `trust`, times the rule's own confidence where it states one, and 0 where the rule is not applicable: there the
+    model judges alone. Both are brought to [0, 1] first: the rule from its declared range, the model as `scale` says.
+    The model is asked only where c is below 1. A malformed output is the rule's PARSE_FAIL. `parts`: `rule` and `model`
+    on the common scale, and `trust`; the confidence is c.
+
+    The same of two slots of a run, which are then logged and weighted on their own: `combine: {name: confidence}`.
+
+    Args:
+        rule: the reward that may be sure, {name: …, options…}.
+        model: the reward that stands in.
+        trust: of a rule that applies; 1: the model is not heard there.
+        scale: the model's values to [0, 1]: `range`, from its declared range; `sigmoid`, of (value - middle) / spread.
+        middle: of the model's values, for `sigmoid`.
+        spread: of the model's values, for `sigmoid`.
+    """
+
+    rule: dict[str, Any]
+    model: dict[str, Any]
+    trust: NotNegative = 1.0
+    scale: Literal["range", "sigmoid"] = "range"
+    middle: float = 0.0
+    spread: Positive = 1.0
+    make: Make | None = field(default=None, repr=False)
+    range = (0.0, 1.0)
+    differentiable = False
+
+    def __post_init__(self) -> None:
+        faults = [] if 0 < self.trust <= 1 else [f"trust: {self.trust} is not in (0, 1]."]
+        faults += [] if self.spread > 0 else [f"spread: {self.spread} must be above 0."]
+        if self.make is None:
+            faults.append("reward 'hybrid' is built of two rewards; use mmalign.load_reward or a run file.")
+        if faults or self.make is None:
+            raise ConfigError(faults)
+        self._rule, self._model = self._built("rule", self.make), self._built("model", self.make)
+        self.make = None
+        scaled = [("rule", self._rule), *([("model", self._model)] if self.scale == "range" else [])]
+        for name, judge in scaled:
+            if not all(map(math.isfinite, judge.range)):
+                raise ConfigError(f"{name}: has no finite range {judge.range} to be scaled from; set scale: sigmoid.")
+
+    def _built(self, name: str, make: Make) -> Guarded:
+        spec = getattr(self, name)
+        reward = make("rewards", spec, name)
+        if not callable(reward):
+            raise ConfigError(f"{name}: '{spec['name']}' judges sets, not rows; name a reward of rows.")
+        return Guarded(name, reward, monitor=True)
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Those of both."""
+        return frozenset(self._rule.modalities) & frozenset(self._model.modalities)
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """The model's columns; a row without the rule's is what the model is there for."""
+        return tuple(getattr(self._model.reward, "needs", ()))
+
+    @property
+    def whole(self) -> bool:
+        """As either is."""
+        return any(getattr(part.reward, "whole", False) for part in (self._rule, self._model))
+
+    @property
+    def deterministic(self) -> bool:
+        """As both are."""
+        return all(getattr(part.reward, "deterministic", False) for part in (self._rule, self._model))
+
+    def fingerprint(self) -> str:
+        """All that names either."""
+        return " ".join(identity(part.reward) or "-" for part in (self._rule, self._model))
+
+    def check_data(self, prompt: Prompt) -> None:
+        """As both do; a row without the rule's columns is the model's."""
+        for part in (self._rule, self._model):
+            check_data_of(part.reward, prompt)
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        rule = self._rule(rollout).to("cpu")
+        rule.value = _from_range(rule.value, self._rule.range)
+        own = torch.ones(len(rule)) if rule.confidence is None else rule.confidence
+        rule.confidence = torch.where(rule.status == Status.NOT_APPLICABLE, torch.zeros_like(own), self.trust * own)
+        model = self._heard(rollout, rule)
+        found = Confidence("rule", "model")({"rule": rule, "model": model}, {}, rollout.group.cpu())
+        malformed = rule.status == Status.PARSE_FAIL
+        found.status[malformed] = int(Status.PARSE_FAIL)
+        found.value[malformed] = self.range[0]
+        found.parts = {"rule": rule.value, "model": model.value, "trust": rule.confidence}
+        found.info = _told({"rule": rule, "model": model})
+        return found
+
+    def _heard(self, rollout: Rollout, rule: Scores) -> Scores:
+        """The model's scores on the common scale of the rows where the rule is not sure; NaN of the others."""
+        judged = (rule.status == Status.OK) | (rule.status == Status.NOT_APPLICABLE)  # else its status is the row's
+        sure = ~judged | (rule.confidence == 1)
+        silent = Scores(torch.full((len(rule),), float("nan")), torch.zeros(len(rule), dtype=torch.int8))
+        asked = torch.ones_like(sure) if self.whole else ~sure
+        if not asked.any():
+            return silent
+        rows, others = asked.nonzero().flatten(), (~asked).nonzero().flatten()
+        heard = self._model(rollout[rows]).to("cpu")
+        low = torch.sigmoid((heard.value - self.middle) / self.spread)
+        heard.value = _from_range(heard.value, self._model.range) if self.scale == "range" else low
+        return scattered([(rows, heard), *([(others, silent[others])] if len(others) else [])], len(rule), "cpu")
+
+
+def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
+    low, high = bounds
+    return ((value - low) / (high - low)).clamp(0, 1)
+
+
+def _told(parts: dict[str, Scores]) -> list[str] | None:
+    rows = len(next(iter(parts.values())))
+    told = [
+        "; ".join(f"{n}: {s.info[i]}" for n, s in parts.items() if s.info and s.info[i])
+        for i in torch.arange(rows).tolist()
+    ]
+    return told if any(told) else None

@@ -1,0 +1,163 @@
+"""Texts judged by what a frozen generator makes of them: how prompt rewriters are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.files import local_path
+from mmalign.core.options import AtLeastOne, Count
+from mmalign.core.rng import stream
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.loading.exclusive import alone
+from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.engine.columns import check_data_of
+from mmalign.rewards.engine.merge import scattered, without_value
+from mmalign.rewards.engine.ready import prepare
+from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
+
+__all__ = ["Through"]
+
+Make = Callable[..., Any]
+
+
+@dataclass
+class Through:
+    """The mean of `inner` over `images` outputs that the generator makes of each text.
+
+    `inner` judges against the original prompt (its text and `meta`), never against the rewrite, which could leave out
+    what is hard. Outputs of one prompt share their noise, so rewrites are ranked and not their luck; a text's score
+    depends on nothing but prompt, text and `seed`. Parts and confidence of `inner` are averaged like its values. An
+    empty text is PARSE_FAIL; outputs that `inner` could not score pass on their status. Source: PromptEnhancer (arXiv
+    2509.04545), with any reward in AlignEvaluator's place.
+
+    Args:
+        generator: {adapter: {name: …}, policy: {name: …}} as in a run file; `policy.generate` is called, no gradient.
+        inner: the reward, {name: …, options}; of rows, not of sets.
+        images: outputs per text.
+        seed: of the noise.
+        rows: texts generated from and judged at once.
+    """
+
+    generator: dict[str, Any]
+    inner: dict[str, Any]
+    images: AtLeastOne = 1
+    seed: Count = 0
+    rows: Count = 64
+    make: Make | None = field(default=None, repr=False)
+
+    modalities = frozenset({"text"})
+    differentiable = False
+
+    policy: Any = field(init=False, repr=False, compare=False)
+    judge: Any = field(init=False, repr=False, compare=False)
+    _loaded: bool = field(default=False, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        faults = [f"{name}: must be at least 1." for name in ("images", "rows") if getattr(self, name) < 1]
+        if self.make is None:
+            faults.append("reward 'through' builds a generator and a reward from a run file; name it there.")
+        if sorted(self.generator) != ["adapter", "policy"]:
+            faults.append(f"generator: needs adapter and policy, got {', '.join(sorted(self.generator)) or 'nothing'}.")
+        if faults or self.make is None:
+            raise ConfigError(faults)
+        adapter = self.make("adapters", self.generator["adapter"], "generator.adapter")
+        self.policy = self.make("policies", self.generator["policy"], "generator.policy", adapter=adapter)
+        self.judge = self.make("rewards", self.inner, "inner")
+        self.make = None  # what names a reward in the cache must be the same in every process
+        if not callable(self.judge):
+            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
+        if self.policy.modality not in self.judge.modalities:
+            raise CapabilityError(
+                f"inner: judges {' and '.join(sorted(self.judge.modalities))}, but the generator makes "
+                f"{self.policy.modality}."
+            )
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """That of `inner`."""
+        return self.judge.range  # type: ignore[no-any-return]
+
+    @property
+    def deterministic(self) -> bool:
+        """As `inner` is."""
+        return bool(getattr(self.judge, "deterministic", False))
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """The columns that `inner` reads."""
+        return getattr(self.judge, "needs", ())
+
+    def check_data(self, prompt: Prompt) -> None:
+        """As `inner` does."""
+        check_data_of(self.judge, prompt)
+
+    def fingerprint(self) -> str:
+        """Of the generator's weights and configuration (of the Hub, its name), and all that names `inner`."""
+        model = str(getattr(self.policy.adapter, "model", ""))
+        folder = local_path(model)
+        files = sorted(folder.rglob("*.safetensors")) if folder else []
+        parts = (
+            sorted({file.parent for file in folder.rglob("*.json")}) if folder else []
+        )  # schedule and tokenizers too
+        return f"{weights_digest(model, files, '', beside_digest(*parts))} {identity(self.judge) or ''}"
+
+    @property
+    def makes(self) -> Modality:
+        """What the generator makes."""
+        return self.policy.modality  # type: ignore[no-any-return]
+
+    def prepare(self) -> None:
+        """Load the generator, and what `inner` needs."""
+        prepare(self.judge, "inner")
+        self._load()
+
+    def _load(self) -> None:
+        with alone():
+            if not self._loaded:
+                self.policy.adapter.load()
+                self._loaded = True
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B texts."""
+        rows = torch.tensor([i for i, text in enumerate(rollout.output) if text.strip()], dtype=torch.long)
+        empty = torch.tensor([i for i, text in enumerate(rollout.output) if not text.strip()], dtype=torch.long)
+        pieces = [(part, self._judged(rollout[part])) for part in rows.split(self.rows) if len(part)]
+        if len(empty):
+            failed = without_value(len(empty), Status.PARSE_FAIL, "an empty text")
+            failed.value[:] = self.range[0]
+            pieces.append((empty, failed))
+        return scattered(pieces, len(rollout), "cpu")
+
+    def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
+        """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""
+        self._load()
+        asked = [Prompt(text) for text in texts for _ in range(self.images)]
+        judged = [prompt for prompt in prompts for _ in range(self.images)]
+        noise = [stream(self.seed, "through", p.text, i % self.images) for i, p in enumerate(judged)]
+        with torch.no_grad():
+            output = self.policy.generate(asked, noise).output
+        order: dict[str, int] = {}
+        group = torch.tensor([order.setdefault(p.text, len(order)) for p in judged])
+        return Rollout(prompts=judged, output=output, group=group)
+
+    def _judged(self, rollout: Rollout) -> Scores:
+        """Means over each text's outputs: the value, its parts, its confidence."""
+        scores = self.judge(self.made(rollout.prompts, rollout.output)).to("cpu")
+
+        def each(values: torch.Tensor) -> torch.Tensor:
+            return values.detach().float().view(len(rollout), self.images)
+
+        told = [scores.info[i : i + self.images] for i in range(0, len(scores), self.images)] if scores.info else []
+        return Scores(
+            value=each(scores.value).mean(dim=1),
+            # The worst of OK < not applicable < parse failure < error < time-out.
+            status=scores.status.view(len(rollout), self.images).amax(dim=1),
+            confidence=None if scores.confidence is None else each(scores.confidence).mean(dim=1),
+            parts={name: each(part).nanmean(dim=1) for name, part in scores.parts.items()},
+            info=[next(filter(None, texts), "") for texts in told] or None,
+        )

@@ -1,0 +1,81 @@
+"""What every frozen model needs from its checkpoint: its weights, its preprocessing, and a name for both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from mmalign.core.errors import DataError
+from mmalign.core.files import local_path
+from mmalign.rewards.models.pickled import conversion
+
+Stamp = tuple[tuple[str, int], ...]
+
+
+def local_or_hub(checkpoint: str) -> Path | None:
+    """The local file or folder, or None for what is written as a Hub id; DataError if it is neither."""
+    if (place := local_path(checkpoint)) is None and (
+        checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "assets/"))
+    ):
+        raise DataError(f"{checkpoint}: no such file or folder, and not a Hub id (org/name).")
+    return place
+
+
+def weight_files(folder: Path | None) -> tuple[Path, ...]:
+    """The safetensors of a local folder (none for a Hub id). DataError if there are none."""
+    if folder is None:
+        return ()
+    if files := tuple(sorted(folder.glob("*.safetensors"))):
+        return files
+    pickled = sorted(file for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    how = f": {conversion(pickled[0])}" if pickled else ""
+    raise DataError(
+        f"{folder}: no .safetensors weights in it; convert the checkpoint (pickled weights are not read){how}."
+    )
+
+
+def stamp(place: Path | None) -> Stamp:
+    """Changes when a file of the checkpoint does: part of the key under which a loaded model is shared."""
+    if place is None:
+        return ()
+    files = place.iterdir() if place.is_dir() else [place]
+    return tuple(sorted((file.name, file.stat().st_mtime_ns) for file in files))
+
+
+def weights_digest(name: str, files: Iterable[Path], preprocessing: str, beside: str = "") -> str:
+    """Names the weights by their bytes (by `name` where they are not local) and how they are read, on every machine.
+
+    `preprocessing` names how inputs are prepared, `beside` configuration and tokenizer (`beside_digest`).
+    """
+    files = tuple(files)
+    digest = hashlib.sha256(f"{name} {preprocessing}".encode() if not files else b"")
+    for file in files:
+        found = file.stat()
+        digest.update(_read_once(file, found.st_mtime_ns, found.st_size))
+    digest.update(beside.encode())
+    return f"{digest.hexdigest()[:16]}-{preprocessing}"
+
+
+_BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # configuration, tokenizer, template, processor
+_UNREAD = ("provenance.json", "README.txt", "LICENSE.txt")  # by any model
+
+
+def beside_digest(*folders: Path | None) -> str:
+    """Names what lies beside weights and changes their answers: configuration, tokenizer, chat template."""
+    digest, found = hashlib.sha256(), False
+    for folder in folders:
+        if folder is None or not folder.is_dir():
+            continue
+        for file in sorted({file for pattern in _BESIDE for file in folder.glob(pattern) if file.name not in _UNREAD}):
+            digest.update(f"{file.name} ".encode() + _read_once(file, file.stat().st_mtime_ns, file.stat().st_size))
+            found = True
+    return digest.hexdigest()[:16] if found else ""
+
+
+@lru_cache(maxsize=256)
+def _read_once(file: Path, changed: int, size: int) -> bytes:
+    """SHA-256 of a file, read again only when it changes: a cache asks for it at every call of a reward."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

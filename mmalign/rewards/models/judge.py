@@ -1,0 +1,245 @@
+"""A frozen model of text, pictures or sounds that is asked questions and answers yes or no, as a probability.
+
+Only the first answer token is looked at: one forward, nothing is written. Questions about one picture or sound, or
+behind one text, share its forward: what they begin with is computed once, the rest of each behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.core.files import local_path
+from mmalign.core.protocols import Inputs
+from mmalign.core.types import Audio, Prompt
+from mmalign.loading.exclusive import alone
+from mmalign.loading.files import check_size
+from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.functional import yes_no_margin
+from mmalign.rewards.models.answer_words import AnswerWords, answer_words
+from mmalign.rewards.models.checkpoint import beside_digest, stamp, weight_files, weights_digest
+from mmalign.rewards.models.shared_prefix import Cut, behind_prefixes
+
+Make = Callable[..., Any]
+_LOADED: WeakValueDictionary[str, Any] = WeakValueDictionary()  # adapters, by what they were made of
+_ALIKE = 200  # characters: texts that begin so are forwarded together as far as they agree
+
+
+@dataclass
+class Asking:
+    """How a judge is loaded and read.
+
+    Args:
+        adapter: further options of the model's adapter ({dtype: bf16, system: …}), its `name` among them: `image_text`,
+            `audio_text` or `causal_lm`. Without a name a folder's files tell; of the Hub it is `image_text`.
+        yes: the word for yes, in any letter case.
+        no: the word for no.
+        least_mass: P(yes) + P(no) below this is no answer but the judge's fault, an ERROR.
+        rows: questions per forward.
+        isolated: judge in a process of its own, row by row, where the slot's `timeout` can end it; slower.
+    """
+
+    adapter: dict[str, Any] = field(default_factory=dict)
+    yes: str = "yes"
+    no: str = "no"
+    least_mass: float = 0.5
+    rows: int = 32
+    isolated: bool = False
+
+    def __post_init__(self) -> None:
+        faults = [] if self.rows >= 1 else ["judge.rows: must be at least 1."]
+        if not 0 <= self.least_mass < 1:
+            faults.append(f"judge.least_mass: {self.least_mass} is not in [0, 1).")
+        if faults:
+            raise ConfigError(faults)
+
+
+@dataclass
+class Answers:
+    """Of N questions: `margin` log P(yes) - log P(no) and `mass` P(yes) + P(no), NaN where there is no answer.
+
+    `why` says why there is none; `too_long` marks questions longer than the judge can read.
+    """
+
+    margin: Float[Tensor, " N"]
+    mass: Float[Tensor, " N"]
+    why: list[str]
+    too_long: list[bool]
+
+
+class Judge:
+    """Asks the model `checkpoint` (a folder or Hub id); loaded at the first question, shared by equal judges."""
+
+    def __init__(self, make: Make | None, checkpoint: str, asking: Asking, kind: str) -> None:
+        if make is None:
+            raise ConfigError(f"reward '{kind}' builds its judge from a run file; use mmalign.load_reward.")
+        self.checkpoint, self.asking = checkpoint, asking
+        spec = {"name": self._kind(), "train": "frozen", **asking.adapter, "model": checkpoint}
+        self._adapter = make("adapters", spec, "judge.adapter")
+        self._key = json.dumps([spec, stamp(local_path(checkpoint))], sort_keys=True, default=str)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was loaded: another process loads its own."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("model", "words")}
+
+    def _kind(self) -> str:
+        if (folder := local_path(self.checkpoint)) is None:
+            return "image_text"
+        files = [folder / f"{part}_config.json" for part in ("preprocessor", "processor")]
+        for file in files:
+            check_size(file)
+        said = " ".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+        if "feature_extractor" in said and "image_processor" not in said:
+            return "audio_text"
+        return "image_text" if said else "causal_lm"
+
+    @cached_property
+    def model(self) -> Any:
+        """The loaded adapter, a `TokenAdapter` of text."""
+        with alone():
+            if (found := _LOADED.get(self._key)) is None:
+                with quiet_random():
+                    found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
+                _LOADED[self._key] = found
+        if not hasattr(found, "texts"):
+            raise CapabilityError("judge.adapter: a judge answers in words; name image_text, audio_text or causal_lm.")
+        return found
+
+    @cached_property
+    def words(self) -> AnswerWords:
+        """The tokens that mean yes and no; warns where one is in doubt."""
+        found = answer_words(self.model.texts.tokenizer, self.asking.yes, self.asking.no)
+        for doubt in found.doubts:
+            warnings.warn(f"judge {self.checkpoint}: {doubt}.", stacklevel=2)
+        return found
+
+    def fingerprint(self) -> str:
+        """Of weights, tokenizer, template and processor; of a Hub model, its name."""
+        folder = local_path(self.checkpoint)
+        return weights_digest(self.checkpoint, weight_files(folder), "judge", beside_digest(folder))
+
+    @torch.no_grad()
+    def __call__(self, questions: Sequence[Prompt]) -> Answers:
+        """Answers of N questions; each different one is asked once."""
+        digests = _digests(questions)
+        keys = [(question.text, digest) for question, digest in zip(questions, digests, strict=True)]
+        first: dict[tuple[str, bytes], int] = {}
+        for i, key in enumerate(keys):
+            first.setdefault(key, i)
+        found = self._asked([questions[i] for i in first.values()], [digests[i] for i in first.values()])
+        places = {key: n for n, key in enumerate(first)}
+        rows = [places[key] for key in keys]
+        picked = torch.tensor(rows, dtype=torch.long)
+        return Answers(
+            found.margin[picked], found.mass[picked], [found.why[n] for n in rows], [found.too_long[n] for n in rows]
+        )
+
+    def _asked(self, questions: Sequence[Prompt], pictures: Sequence[bytes]) -> Answers:
+        margin, mass = (torch.full((len(questions),), float("nan")) for _ in range(2))
+        found = Answers(margin, mass, [""] * len(questions), [False] * len(questions))
+        for start in range(0, len(questions), self.asking.rows):
+            inputs = {
+                n: made
+                for n in range(start, min(start + self.asking.rows, len(questions)))
+                if (made := self._read(questions[n], n, found)) is not None
+            }
+            if not inputs:
+                continue
+            rows = list(inputs)
+            logits = self._logits([questions[n] for n in rows], list(inputs.values()), [pictures[n] for n in rows])
+            some, sure = yes_no_margin(logits, self.words.yes, self.words.no)
+            margin[rows], mass[rows] = some.cpu(), sure.cpu()
+            self._doubted(rows, logits, found)
+        return found
+
+    def _read(self, question: Prompt, n: int, found: Answers) -> Inputs | None:
+        """The model's inputs, or None with the reason noted."""
+        try:
+            inputs: Inputs = self.model.encode([question])[0]
+        except DataError as error:
+            found.why[n] = str(error)
+            return None
+        length, context = len(inputs["input_ids"]), self.model.context
+        if length < 2:
+            found.why[n] = "the question is a single token"
+            return None
+        if context is not None and length >= context:
+            found.why[n] = f"the question is {length} tokens long and the judge reads {context}"
+            found.too_long[n] = True
+            return None
+        return inputs
+
+    def _logits(
+        self, questions: Sequence[Prompt], inputs: Sequence[Inputs], pictures: Sequence[bytes]
+    ) -> Float[Tensor, "N V"]:
+        """Logits of the first answer token."""
+        model = self.model
+        numbers = torch.arange(len(inputs), device=model.device)
+        if (cut := self._cut(questions, inputs, pictures)) is None:
+            features = model.begin(inputs, numbers, 0).features
+        else:
+            tokens, mask = cut.tokens.to(model.device), cut.mask.to(model.device)
+            states = model.features(cut.prefixes, cut.rows.to(model.device), tokens, mask)
+            features = states[numbers, cut.lengths.to(model.device)]
+        return model.logits(features).float()  # type: ignore[no-any-return]
+
+    def _cut(self, questions: Sequence[Prompt], inputs: Sequence[Inputs], pictures: Sequence[bytes]) -> Cut | None:
+        """The beginnings that questions share; None where none do, or where cut they are longer than the context."""
+        alike = [
+            picture or question.text[:_ALIKE].encode() for question, picture in zip(questions, pictures, strict=True)
+        ]
+        if len(set(alike)) == len(alike):
+            return None
+        placed: frozenset[int] = frozenset()
+        if (first := next((n for n, picture in enumerate(pictures) if picture), None)) is not None:
+            # What a picture adds to the ids must not be cut off from it.
+            plain = self.model.encode([Prompt(questions[first].text)])[0]["input_ids"]
+            placed = frozenset(inputs[first]["input_ids"].tolist()) - frozenset(plain.tolist())
+        cut = behind_prefixes(inputs, alike, placed)
+        longest = max(len(prefix["input_ids"]) for prefix in cut.prefixes) + cut.tokens.shape[1]
+        return cut if self.model.context is None or longest <= self.model.context else None
+
+    def _doubted(self, rows: Sequence[int], logits: Float[Tensor, "N V"], found: Answers) -> None:
+        """Take back answers in which yes and no together are unlikely."""
+        for place, n in enumerate(rows):
+            if float(found.mass[n]) < self.asking.least_mass:
+                said = self.model.texts.tokenizer.decode([int(logits[place].argmax())])
+                found.why[n] = (
+                    f"the judge gives {self.asking.yes} and {self.asking.no} together {float(found.mass[n]):.2f} of "
+                    f"its probability (least_mass {self.asking.least_mass:g}); it would begin with {said!r}"
+                )
+                found.margin[n] = float("nan")
+
+
+def _digests(questions: Sequence[Prompt]) -> list[bytes]:
+    """What each question's pictures and sounds are; empty without any."""
+    known: dict[int, bytes] = {}
+
+    def digest(media: Mapping[str, Any]) -> bytes:
+        total = hashlib.blake2b(digest_size=16)
+        for name, value in media.items():
+            if id(value) not in known:
+                known[id(value)] = _digest(value)
+            total.update(f"{name} ".encode() + known[id(value)])
+        return total.digest() if media else b""
+
+    return [digest(question.media) for question in questions]
+
+
+def _digest(value: Any) -> bytes:
+    found = hashlib.blake2b(f"{getattr(value, 'rate', '')} ".encode(), digest_size=16)
+    for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
+        if part is not None:
+            found.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())
+    return found.digest()

@@ -1,0 +1,1 @@
+"""Rewards of whole sets, one file each."""

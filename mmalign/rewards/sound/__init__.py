@@ -1,0 +1,1 @@
+"""Rewards of sounds, one file each."""

@@ -1,0 +1,90 @@
+"""How pleasing a sound is to Audiobox Aesthetics (Tjandra et al. 2025, arXiv 2502.05139), which hears 16 kHz mono."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import MissingExtra
+from mmalign.core.files import require_local
+from mmalign.core.types import Rollout, Scores, Status
+from mmalign.loading.exclusive import loading
+from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.models.checkpoint import weights_digest
+from mmalign.rewards.models.waves import sounding
+
+__all__ = ["Aesthetics"]
+
+AXES = ("CE", "CU", "PC", "PQ")
+_PACKAGE, _PUBLISHED = "audiobox-aesthetics", "facebook/audiobox-aesthetics"
+
+
+@dataclass
+class Aesthetics:
+    """One axis of the model, or their mean: about 1 to 10. Not differentiable (the model runs in inference mode).
+
+    Windows of 10 s weighted by what they hold, as the package does it. Blind to stereo and to anything above 8 kHz. All
+    axes are in `parts`.
+
+    Args:
+        axis: CE content enjoyment, CU content usefulness, PC production complexity, PQ production quality; or mean.
+        checkpoint: its weights, a file; the published ones by default.
+    """
+
+    axis: Literal["CE", "CU", "PC", "PQ", "mean"] = "PQ"
+    checkpoint: str = ""
+    modalities = frozenset({"audio"})
+    range = (-5.0, 15.0)
+    differentiable = False
+    deterministic = True
+    packages: ClassVar[dict[str, str]] = {"audiobox_aesthetics": "aesthetics"}
+
+    def __post_init__(self) -> None:
+        # The package would take the published weights in silence for a file that is not there.
+        self._file = require_local(self.checkpoint) if self.checkpoint else None
+
+    @cached_property
+    def predictor(self) -> Any:
+        """The package's own. MissingExtra where it is not installed."""
+        try:
+            from audiobox_aesthetics.infer import initialize_predictor
+        except (ImportError, OSError):
+            raise MissingExtra(f"reward aesthetics (package {_PACKAGE})", "aesthetics") from None
+        with quiet_random(), loading():
+            return initialize_predictor(str(self._file) if self._file else None)
+
+    def fingerprint(self) -> str:
+        """Of the weights' bytes (the published ones go by their name) and the package, whose preprocessing it is."""
+        try:
+            version = metadata.version(_PACKAGE)
+        except metadata.PackageNotFoundError:
+            version = "not installed"  # then nothing is scored either
+        return weights_digest(_PUBLISHED, [self._file] if self._file else [], f"{_PACKAGE} {version}")
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        audio = rollout.output
+        sounds = [sounding(audio, row).detach().float().cpu() for row in range(len(audio))]
+        usable = [i for i, sound in enumerate(sounds) if sound.numel() and bool(sound.isfinite().all())]
+        found = torch.full((len(sounds), len(AXES)), float("nan"))
+        if usable:
+            batch = [{"path": sounds[i], "sample_rate": audio.rate} for i in usable]
+            found[usable] = torch.tensor([_axes(row) for row in self.predictor.forward(batch)])
+        status = torch.full((len(sounds),), int(Status.ERROR), dtype=torch.int8)
+        status[usable] = int(Status.OK)
+        value = found.mean(1) if self.axis == "mean" else found[:, AXES.index(self.axis)]
+        parts: dict[str, Tensor] = {name: found[:, i] for i, name in enumerate(AXES)}
+        info = ["" if i in usable else "the sound is empty or not finite" for i, _ in enumerate(sounds)]
+        return Scores(value, status, parts=parts, info=info if any(info) else None).to(audio.samples.device)
+
+
+def _axes(row: Any) -> list[float]:
+    """Of one answer; older versions of the package answer in JSON."""
+    answer = json.loads(row) if isinstance(row, str) else row
+    return [float(answer[axis]) for axis in AXES]

@@ -1,0 +1,130 @@
+"""How well a sound and its text agree, by a CLAP model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mmalign.core.cuts import TextLimit
+from mmalign.core.options import NotNegative
+from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards.engine.media import Known, media_of
+from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.engine.unasked import without_unasked
+from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, load_clap, text_limit
+from mmalign.rewards.parsing import LONG, bounded
+
+__all__ = ["Clap"]
+
+
+@dataclass
+class Clap:
+    """Cosine of sound and text in a CLAP model, in [-1, 1]; differentiable in the samples.
+
+    Judges sounds against their prompts (an empty one is NOT_APPLICABLE); and texts (captions) against the sound they
+    were written for, an `Audio` of one row in `prompt.media["audio"]` (or samples (C, S) there and Hz in
+    `prompt.meta["rate"]`): without it a row is NOT_APPLICABLE, an empty caption is PARSE_FAIL. A sound that is empty,
+    not finite or cannot be read is an ERROR of its row.
+
+    Any rate, number of channels and length: mixed to one channel, resampled, cut into fixed windows whose features are
+    averaged (`_clap_towers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
+
+    Args:
+        checkpoint: a transformers folder or Hub id, or a file of laion-clap's original weights.
+        backend: `laion` runs a file through laion-clap (extra `laion`); else transformers' ClapModel reads everything.
+        processor: where tokenizer and preprocessing lie, if not beside the checkpoint.
+        hop: seconds between windows; 0: they do not overlap.
+        score: `cosine`, or `logit`, cosine times the model's learned scale.
+        prefix: put before every text, as "This is a sound of ".
+    """
+
+    checkpoint: str
+    backend: ClapBackend = "auto"
+    processor: str = ""
+    hop: NotNegative = 0.0
+    score: Literal["cosine", "logit"] = "cosine"
+    prefix: str = ""
+    modalities = frozenset({"audio", "text"})
+    differentiable = True
+    deterministic = True
+    version = "2"  # empty prompts have no score
+    towers = LoadedOnUse(load_clap)
+    fingerprint = fingerprint
+
+    def __post_init__(self) -> None:
+        self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """What it cannot do without: package by the extra that installs it."""
+        return {"laion_clap": "laion"} if self.backend == "laion" else {}
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Of the chosen score; `logit` reads the model's scale."""
+        bound = 1.0 if self.score == "cosine" else self.towers.scale
+        return -bound, bound
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """What it will read that is known before outputs are: the prompts of sounds."""
+        return [self.prefix + prompt.text for prompt in prompts] if modality == "audio" else []
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        if isinstance(rollout.output, Audio):
+            found = self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
+            return without_unasked(found, rollout.prompts)
+        return self._captions(rollout)
+
+    def _agreement(self, audio: Audio, texts: list[str]) -> Scores:
+        towers = self.towers
+        words = towers.texts([self.prefix + text for text in texts], audio.samples.device)
+        return self._scored((towers.sounds(audio) * words).sum(1))
+
+    def _scored(self, cosine: Float[Tensor, " B"]) -> Scores:
+        value = cosine if self.score == "cosine" else cosine * self.towers.scale
+        bad = ~cosine.detach().isfinite()
+        status = torch.where(bad, int(Status.ERROR), int(Status.OK)).to(torch.int8)
+        why = ["the sound is empty or not finite" if row else "" for row in bad.tolist()]
+        return Scores(value, status, info=why if bool(bad.any()) else None)
+
+    @torch.no_grad()
+    def _captions(self, rollout: Rollout) -> Scores:
+        known: Known = {}
+        sounds: dict[tuple[int, Any], Audio | None] = {}
+
+        def read(prompt: Prompt, caption: str) -> tuple[str, Audio] | None:
+            if "audio" not in list(prompt.media):  # `in` alone would decode a file
+                return None
+            media, rate = media_of(prompt, known), prompt.meta.get("rate")
+            sound = sounds.setdefault((id(media), rate), _sound_of(media["audio"], rate))
+            return None if sound is None else (bounded(caption, LONG), sound)
+
+        said, scores = read_rows(read, rollout, self.range[0])
+        if said:
+            rows, towers = list(said), self.towers
+            different = {id(sound): sound for _, sound in said.values()}  # captions of one sound hear it once
+            heard = {key: towers.sounds(sound.to(towers.device))[0] for key, sound in different.items()}
+            words = towers.texts([self.prefix + caption for caption, _ in said.values()])
+            found = self._scored((torch.stack([heard[id(sound)] for _, sound in said.values()]) * words).sum(1))
+            scores.value[rows], scores.status[rows] = found.value.cpu(), found.status.cpu()
+            if found.info:
+                told = dict(zip(rows, found.info, strict=True))
+                scores.info = [told.get(row) or why for row, why in enumerate(scores.info or [""] * len(scores))]
+        return scores
+
+
+def _sound_of(sound: Any, rate: Any) -> Audio | None:
+    if isinstance(sound, Audio):
+        return sound
+    return None if rate is None else Audio(sound.reshape(1, -1, sound.shape[-1]), int(rate))

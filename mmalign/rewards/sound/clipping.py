@@ -1,0 +1,16 @@
+"""How much of a sound is cut off at full scale."""
+
+from __future__ import annotations
+
+from mmalign.core.options import Positive
+from mmalign.core.types import Audio, Prompt
+from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.models.waves import checked_sound
+
+__all__ = ["clipping"]
+
+
+@rule(modalities={"audio"}, range=(-1.0, 0.0))
+def clipping(prompt: Prompt, output: Audio, *, limit: Positive = 0.999) -> float:
+    """Minus the share of samples, over all channels, at or beyond `limit` of full scale."""
+    return -float((checked_sound(output).abs() >= limit).float().mean())

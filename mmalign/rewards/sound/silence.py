@@ -1,0 +1,15 @@
+"""How much of a sound is silent: a second of music looped or padded looks full to encoders."""
+
+from __future__ import annotations
+
+from mmalign.core.types import Audio, Prompt
+from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.models.waves import checked_sound, frame_levels
+
+__all__ = ["silence"]
+
+
+@rule(modalities={"audio"}, range=(-1.0, 0.0))
+def silence(prompt: Prompt, output: Audio, *, threshold: float = -60.0) -> float:
+    """Minus the share of 50 ms frames whose level (RMS over all channels, dB of full scale) is below `threshold`."""
+    return -float((frame_levels(checked_sound(output), output.rate) < threshold).float().mean())

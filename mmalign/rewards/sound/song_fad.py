@@ -1,0 +1,83 @@
+"""How near each single sound is to an exemplar set: minus the Fréchet distance of its own frames (per-song FAD)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.core.errors import ConfigError
+from mmalign.core.files import require_local
+from mmalign.core.types import Modality, Rollout, Scores, Status
+from mmalign.rewards.encoders import encoders, make_encoder
+from mmalign.rewards.functional import frechet_distance
+from mmalign.rewards.reference_sets.statistics import Reference, encoder_of, load_reference
+
+__all__ = ["SongFad"]
+
+
+@dataclass
+class SongFad:
+    """Minus the Fréchet distance between the frames of one sound and the frames of all exemplars; at most 0.
+
+    DRAGON's instance-to-distribution reward. The distance of few frames is biased like 1/frames, so sounds of different
+    length do not compare. A sound of fewer than 2 frames is NOT_APPLICABLE, one that is not finite an ERROR.
+
+    Args:
+        reference: a folder of sounds, or `.safetensors` statistics made with `mmalign reference --unit frame`.
+        encoder: the spec {name: …, options…} of an encoder that gives frames; as for `frechet`.
+    """
+
+    reference: str
+    encoder: str | dict[str, Any] = ""
+    range = (float("-inf"), 0.0)
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        require_local(self.reference)
+        self.encoder = self.encoder or encoder_of(self.reference)
+        self._encoder = make_encoder(self.encoder)
+        if not hasattr(self._encoder, "frames"):
+            fitting = ", ".join(name for name in encoders.names() if hasattr(encoders.get(name), "frames"))
+            raise ConfigError(f"encoder: gives one row per output and no frames; encoders with frames: {fitting}.")
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Sounds: what has frames."""
+        return frozenset({"audio"})
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether the encoder is."""
+        return self._encoder.differentiable  # type: ignore[no-any-return]
+
+    @cached_property
+    def target(self) -> Reference:
+        """The frames of the reference, on first use."""
+        return load_reference(self.reference, self._encoder, unit="frame")
+
+    def fingerprint(self) -> str:
+        """Of the encoder and the reference's statistics."""
+        fitted = self.target.gaussian
+        numbers = torch.cat([fitted.mean, fitted.cov.flatten()]).cpu().numpy().tobytes()
+        return f"{self._encoder.fingerprint()} {hashlib.sha256(numbers).hexdigest()[:16]}"
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        frames = self._encoder.frames(rollout)
+        status = [Status.OK if len(f) > 1 else Status.NOT_APPLICABLE if len(f) else Status.ERROR for f in frames]
+        values = [
+            self._value(f) if s is Status.OK else f.new_tensor(float("nan"))
+            for f, s in zip(frames, status, strict=True)
+        ]
+        told = {Status.OK: "", Status.NOT_APPLICABLE: "fewer than 2 frames", Status.ERROR: "the sound is not finite"}
+        info = [told[s] for s in status]
+        states = torch.tensor([int(s) for s in status], dtype=torch.int8, device=frames[0].device)
+        return Scores(torch.stack(values), states, info=info if any(info) else None)
+
+    def _value(self, frames: Tensor) -> Tensor:
+        return -frechet_distance(frames, self.target.gaussian).clamp_min(0).float()

@@ -1,0 +1,68 @@
+"""Is a text well formed? A small head on a CLIP text tower, trained on captions and on what was made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmalign.core.files import require_local
+from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.rewards.engine.on_use import LoadedOnUse
+from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
+from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
+
+__all__ = ["Grammar"]
+
+
+@dataclass
+class Grammar:
+    """P(grammatical), in [0, 1], as in "Fine-grained Image Captioning with CLIP Reward" (2205.13115).
+
+    The head tells captions from the same with words repeated, removed, inserted, swapped or shuffled: the ways in which
+    captions fall apart that are trained on CLIP alone. Texts are read without CLIPScore's "A photo depicts ", as the
+    head was trained. A text longer than the tower's context is judged by its beginning. An empty one is PARSE_FAIL.
+
+    Args:
+        head: safetensors, see `_grammar_head`; trained on the text tower of this very model.
+        checkpoint: the CLIP model, as reward `clip`'s.
+        model: an architecture of open_clip's list, instead of `checkpoint`.
+        pretrained: its weights' tag.
+        backend: which library reads `checkpoint`.
+        where: the answer stands, see `parsing.answer_of`.
+    """
+
+    head: str
+    checkpoint: str = ""
+    model: str = ""
+    pretrained: str = ""
+    backend: Backend = "auto"
+    where: Where = "whole"
+    modalities = frozenset({"text"})
+    range = (0.0, 1.0)
+    differentiable = False
+    deterministic = True
+    towers = LoadedOnUse(load_towers)
+
+    def __post_init__(self) -> None:
+        self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
+        require_local(self.head)
+
+    @property
+    def layers(self) -> GrammarHead:
+        """The head, read on first use."""
+        return load_grammar_head(self.head)
+
+    def fingerprint(self) -> str:
+        """Of weights, preprocessing and head."""
+        return f"{self.towers.fingerprint} {self.layers.digest()}"
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B texts."""
+        said, scores = read_rows(self._read, rollout, self.range[0])
+        if said:
+            scores.value[list(said)] = self.layers.of(self.towers, list(said.values())).cpu()
+        return scores
+
+    def _read(self, prompt: Prompt, output: str) -> str:
+        return bounded(answer_of(output, self.where), LONG)

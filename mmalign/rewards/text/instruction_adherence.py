@@ -1,0 +1,136 @@
+"""Does an answer keep to what it was told about its form, length and content?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmalign.core.errors import ConfigError
+from mmalign.core.types import Prompt, Rollout, Scores, Status
+from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.functional import yes_probability
+from mmalign.rewards.models.judge import Asking, Judge, Make
+from mmalign.rewards.models.template import Template, check_template
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
+from mmalign.rewards.text._instructions import followed, read_instructions
+
+__all__ = ["InstructionAdherence"]
+
+_QUESTION = "Text:\n{output}\n\nInstruction: {instruction}\n\nDoes the text follow the instruction? Answer yes or no."
+
+
+@dataclass
+class InstructionAdherence:
+    """The share of a prompt's instructions that its answer follows, in [0, 1]; one aspect of HARMO (2510.05283).
+
+    Its own form was out of reach: a reconstruction. Instructions that a rule can check are objects such as
+    {"max_words": 50} (`_instructions.CHECKS`), each 0 or 1; those in words are asked of a judge, each P(yes). A row
+    without instructions is NOT_APPLICABLE; an empty answer, or one too long for the judge, is PARSE_FAIL; an answer of
+    the judge that is missing is an ERROR. `parts`: `rules` and `judged`, the mean of each kind, and `all`, the product.
+
+    Args:
+        column: of `Prompt.meta`: a list of instructions, or a single one.
+        strict: the value is `all`: one instruction that is not followed undoes the others.
+        checkpoint: the judge of instructions in words; "": there must be none.
+        question: to the judge, with {instruction} and {output}.
+        where: the answer stands, see `parsing.answer_of`.
+        judge: how the judge is loaded and read.
+    """
+
+    column: str = "instructions"
+    strict: bool = False
+    checkpoint: str = ""
+    question: str = _QUESTION
+    where: Where = "whole"
+    judge: Asking = field(default_factory=Asking)
+    make: Make | None = field(default=None, repr=False)
+    modalities = frozenset({"text"})
+    range = (0.0, 1.0)
+    differentiable = False
+    deterministic = True
+
+    def __post_init__(self) -> None:
+        self._asked = check_template(self.question, "question", ["instruction"])
+        if "output" not in self._asked.names:
+            raise ConfigError("question: shows the judge no answer; name {output} in it.")
+        named = Judge(self.make, self.checkpoint, self.judge, "instruction_adherence") if self.checkpoint else None
+        self._judge, self.make = named, None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta`."""
+        return (self.column,)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it runs in a process of its own."""
+        return self.judge.isolated
+
+    def prepare(self) -> None:
+        """Load the judge, if there is one."""
+        if self._judge is not None:
+            _ = self._judge.words
+
+    def fingerprint(self) -> str:
+        """Of the judge."""
+        return self._judge.fingerprint() if self._judge is not None else ""
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        read, scores = read_rows(self._read, rollout, self.range[0], self.needs)
+        for name in ("rules", "judged", "all"):
+            scores.parts[name] = torch.full((len(scores),), float("nan"))
+        asked = [(row, question) for row, (_, questions) in read.items() for question in questions]
+        heard = self._heard(scores, asked)
+        for row, (kept, _) in read.items():
+            if scores.status[row] != Status.OK:
+                continue
+            values = torch.tensor([*map(float, kept), *heard.get(row, [])])
+            found = {"rules": values[: len(kept)], "judged": values[len(kept) :]}
+            for name, part in found.items():
+                scores.parts[name][row] = part.mean() if len(part) else float("nan")
+            scores.parts["all"][row] = values.prod()
+            scores.value[row] = values.prod() if self.strict else values.mean()
+        return scores
+
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where a row's instructions cannot be read, or are in words and there is no judge."""
+        self._instructions(prompt)
+
+    def _instructions(self, prompt: Prompt) -> tuple[list[tuple[str, Any]], list[str]]:
+        checks, said = read_instructions(prompt.meta[self.column], f"Prompt.meta['{self.column}']")
+        if said and self._judge is None:
+            raise ValueError(f"Prompt.meta['{self.column}']: {said[0][:60]!r} is in words; name a judge as checkpoint")
+        return checks, said
+
+    def _read(self, prompt: Prompt, output: str) -> tuple[list[bool], list[Prompt]] | None:
+        """What the rules say of one answer, and what the judge is to be asked about it."""
+        checks, said = self._instructions(prompt)
+        if not checks and not said:
+            return None
+        answer = bounded(answer_of(output, self.where), LONG)
+        questions = [self._filled(prompt, text, answer) for text in said]
+        return followed(answer, checks), questions
+
+    def _filled(self, prompt: Prompt, instruction: str, answer: str) -> Prompt:
+        meta: dict[str, Any] = {**prompt.meta, "instruction": instruction}
+        return Prompt(Template(self.question).filled(Prompt(prompt.text, meta=meta), answer))
+
+    def _heard(self, scores: Scores, asked: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
+        """P(followed) of the instructions in words by row; rows whose judge fell silent get their status here."""
+        found: dict[int, list[float]] = {}
+        if not asked or self._judge is None:
+            return found
+        answers = self._judge([question for _, question in asked])
+        info = scores.info or [""] * len(scores)
+        told = zip(asked, yes_probability(answers.margin).tolist(), answers.why, answers.too_long, strict=True)
+        for (row, _), value, why, too_long in told:
+            found.setdefault(row, []).append(value)
+            if why:
+                info[row] = info[row] or why
+                scores.status[row] = int(Status.PARSE_FAIL if too_long else Status.ERROR)
+                scores.value[row] = self.range[0] if too_long else float("nan")
+        scores.info = info if any(info) else None
+        return found

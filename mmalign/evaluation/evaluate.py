@@ -18,8 +18,8 @@ from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.evaluation.bootstrap import resampled_rows
 from mmalign.evaluation.records import Evaluation, SetValue
 from mmalign.media.image import to_uint8
-from mmalign.rewards.engine.calls import foreign_call
-from mmalign.rewards.engine.ready import prepare_all
+from mmalign.rewards.engine.foreign_code import foreign_call
+from mmalign.rewards.engine.loading import prepare_all
 
 __all__ = ["Share", "evaluate", "evaluate_shared"]
 

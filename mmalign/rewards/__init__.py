@@ -24,11 +24,11 @@ from mmalign.rewards._other_names import OTHER_NAMES
 
 if TYPE_CHECKING:
     from mmalign.rewards.engine.cache import ScoreCache as ScoreCache
-    from mmalign.rewards.engine.credit import Credit as Credit
-    from mmalign.rewards.engine.guarded import Guarded as Guarded
+    from mmalign.rewards.engine.call import Guarded as Guarded
     from mmalign.rewards.engine.mix import Mix as Mix
     from mmalign.rewards.engine.mix import Slot as Slot
     from mmalign.rewards.engine.rule import rule as rule
+    from mmalign.rewards.engine.sets import Credit as Credit
     from mmalign.rewards.parsing import Unreadable as Unreadable
 
 rewards = Registry(
@@ -39,8 +39,8 @@ rewards = Registry(
 )
 
 _WHERE = {
-    "Credit": "engine.credit",
-    "Guarded": "engine.guarded",
+    "Credit": "engine.sets",
+    "Guarded": "engine.call",
     "Mix": "engine.mix",
     "ScoreCache": "engine.cache",
     "Slot": "engine.mix",

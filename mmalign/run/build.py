@@ -48,7 +48,7 @@ class Parts:
             MmalignError: what cannot be loaded, all of it at once.
         """
         from mmalign.rewards import Guarded
-        from mmalign.rewards.engine.ready import prepare_all
+        from mmalign.rewards.engine.loading import prepare_all
 
         slots = self.reward.slots if self.reward is not None else {}
         found = {f"rewards.{name}": self.reward.guarded(name) for name in slots}
@@ -391,7 +391,7 @@ def load_reward(name: str | type, allow: Collection[str] = (), **options: Any) -
     Raises:
         ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
     """
-    from mmalign.rewards.engine.credit import Credit, is_set
+    from mmalign.rewards.engine.sets import Credit, is_set
 
     if isinstance(name, str):
         made = build_one_reward({"name": name, **options}, name, allow)

@@ -14,7 +14,7 @@ from mmalign.core.protocols import SetReward
 from mmalign.core.regular import written
 from mmalign.core.types import Audio, Rollout, Scores, Status
 from mmalign.media import audio, image
-from mmalign.rewards.engine.merge import merge, without_value
+from mmalign.rewards.engine.contract import merge, without_value
 from mmalign.run.rows import Row
 
 Progress = Callable[[int, int], None]
@@ -60,8 +60,8 @@ def score_rows(
         CapabilityError: the reward cannot judge these outputs.
     """
     from mmalign.rewards.encoders import named_by
-    from mmalign.rewards.engine.columns import require_columns
-    from mmalign.rewards.engine.ready import prepare
+    from mmalign.rewards.engine.loading import prepare
+    from mmalign.rewards.engine.rows import require_columns
 
     judge = getattr(reward, "reward", reward)
     require_columns({"this reward": judge}, [row.prompt for row in rows])

@@ -21,10 +21,10 @@ import torch
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, ScoreCache, load_reward, rule
-from mmalign.rewards.engine import calls as _calls
+from mmalign.rewards.engine import foreign_code as _calls
 from mmalign.rewards.engine.cache import identity, row_keys
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.engine.process import _serve
-from mmalign.rewards.engine.quiet_random import quiet_random
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores, troubled
 
 OK, NA, PF, ERR, TO = (int(s) for s in Status)
@@ -154,7 +154,7 @@ def test_global_random_state_is_put_back():
     assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     # The annotation checker of these tests draws from `random` itself, so Python's generator is tried without it.
     state = random.getstate()
-    with quiet_random():
+    with preserve_rng_state():
         random.random()
     assert state == random.getstate()
 

@@ -7,7 +7,7 @@ import pytest
 
 from mmalign.core.types import Status
 from mmalign.rewards import Guarded, load_reward
-from mmalign.rewards.engine.columns import check_data_of
+from mmalign.rewards.engine.rows import check_data_of
 from mmalign.run.build import build_one_reward
 from tests.rewards.asking import told
 

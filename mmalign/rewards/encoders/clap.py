@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Audio, Rollout
-from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, load_clap
 
 __all__ = ["ClapEncoder"]

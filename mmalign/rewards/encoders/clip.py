@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Rollout
-from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
 
 __all__ = ["ClipEncoder"]

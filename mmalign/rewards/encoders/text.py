@@ -21,7 +21,7 @@ from mmalign.loading.files import check_size, read_json
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_tokenizer
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards.models.kept_texts import KeptTexts
 from mmalign.rewards.models.tokens import Tokens, whole_length
@@ -112,7 +112,7 @@ def _refuse_dense(folder: Path) -> None:
 @loaded_once(4)
 def _loaded(checkpoint: str, pooling: str, prefix: str, tokens: int, stamp: Stamp) -> KeptTexts:
     folder = network_folder(checkpoint)
-    with quiet_random():
+    with preserve_rng_state():
         model: Any = open_network(folder, "AutoModel", spare=(r"(^|\.)pooler\.",), heads=True)  # no pooler is asked
         tokenizer = open_tokenizer(folder)
     model = (model.get_encoder() if model.config.is_encoder_decoder else model).eval().requires_grad_(False)

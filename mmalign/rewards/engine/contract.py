@@ -1,20 +1,35 @@
-"""What every reward owes: one finite value per row, NaN where there is none, the floor for a malformed output."""
+"""What every reward owes, and how the scores of parts of a batch become those of the whole.
+
+A reward owes one finite value per row, NaN where there is none, and the floor for a malformed output: see
+`enforce_contract`. A row on which it raises must not take its batch with it: `bisect_failures` finds it by halving.
+"""
 
 from __future__ import annotations
 
 import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import ScoreError
-from mmalign.core.types import Scores, Status
+from mmalign.core.errors import (
+    CapabilityError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtra,
+    PackageError,
+    ScoreError,
+)
+from mmalign.core.types import Rollout, Scores, Status
 
 _SLACK = 1e-4  # of the range's size: rounding may step over a declared bound
 
 
-def checked(scores: Any, rows: int, bounds: tuple[float, float], name: str) -> Scores:
+def enforce_contract(scores: Any, rows: int, bounds: tuple[float, float], name: str) -> Scores:
     """`scores` made to hold the contract.
 
     Values of rows without a score become NaN; PARSE_FAIL rows get the floor, their steps what `floor_of_steps` says; an
@@ -105,3 +120,101 @@ def _faults(scores: Scores, value: Tensor, bounds: tuple[float, float]) -> list[
     for row in (~value.isfinite()).nonzero().flatten().tolist():
         faults[row] = f"the value is {float(value[row])}"
     return faults
+
+
+def without_value(rows: int, status: Status, why: str, device: torch.device | str = "cpu") -> Scores:
+    """`rows` rows of one status that carries no value, each with the reason."""
+    return Scores(
+        value=torch.full((rows,), float("nan"), device=device),
+        status=torch.full((rows,), int(status), dtype=torch.int8, device=device),
+        info=[why] * rows,
+    )
+
+
+def merge(pieces: Sequence[Scores], device: torch.device | str) -> Scores:
+    """The pieces one after another; a part, confidence or step credit that some pieces lack is NaN (0) there."""
+    pieces = [piece.to(device) for piece in pieces]
+    if len(pieces) == 1:
+        return pieces[0]
+    names = list(dict.fromkeys(name for piece in pieces for name in piece.parts))
+    steps = max((p.per_step.shape[1] for p in pieces if p.per_step is not None), default=0)
+    return Scores(
+        value=torch.cat([p.value for p in pieces]),
+        status=torch.cat([p.status for p in pieces]),
+        confidence=_joined(pieces, lambda p: p.confidence, 0.0),
+        per_step=torch.cat([_steps(p, steps) for p in pieces]) if steps else None,
+        parts={name: torch.cat([_part(p, name) for p in pieces]) for name in names},
+        info=[text for p in pieces for text in (p.info or [""] * len(p))] if any(p.info for p in pieces) else None,
+    )
+
+
+def merge_at(pieces: Sequence[tuple[Tensor, Scores]], rows: int, device: torch.device | str) -> Scores:
+    """Pieces that belong at given row numbers (together every row once), put in row order."""
+    whole = merge([scores for _, scores in pieces], device)
+    return whole[torch.argsort(torch.cat([index for index, _ in pieces]))] if rows else whole
+
+
+def _part(piece: Scores, name: str) -> Tensor:
+    return piece.parts[name] if name in piece.parts else torch.full_like(piece.value, float("nan"))
+
+
+def _joined(pieces: Sequence[Scores], field: Callable[[Scores], Tensor | None], fill: float) -> Tensor | None:
+    if all(field(p) is None for p in pieces):
+        return None
+    found = [field(p) for p in pieces]
+    return torch.cat([torch.full_like(p.value, fill) if v is None else v for p, v in zip(pieces, found, strict=True)])
+
+
+def _steps(piece: Scores, steps: int) -> Tensor:
+    if piece.per_step is None:
+        return piece.value.new_zeros(len(piece), steps)
+    return torch.nn.functional.pad(piece.per_step, (0, steps - piece.per_step.shape[1]))
+
+
+#: Faults of the set-up, the same for every row: they end the run with their own message.
+NOT_ABOUT_A_ROW = (CapabilityError, CheckpointError, ConfigError, DataError, MissingExtra, PackageError, ScoreError)
+#: What a reward's own code raises for a row: also `sys.exit`, which is not for a reward to decide.
+OF_A_ROW = (Exception, SystemExit)
+
+
+@dataclass
+class _Budget:
+    calls: int
+
+
+def bisect_failures(score: Callable[[Rollout], Scores], rollout: Rollout, split: bool = True) -> list[Scores]:
+    """`score(rollout)` in pieces: whole if it succeeds, else halves, until single rows fail and become ERROR.
+
+    A reward that fails on everything is not called once per row: after 4 + 4 log2(B) extra calls a failing piece is
+    marked whole. `info` says what was raised and where. Without `split` a failing batch is marked at once.
+    """
+    budget = _Budget(4 + 4 * math.ceil(math.log2(max(len(rollout), 2))) if split else 0)
+    return _halved(score, rollout, budget)
+
+
+def _halved(score: Callable[[Rollout], Scores], rollout: Rollout, budget: _Budget) -> list[Scores]:
+    try:
+        return [score(rollout)]
+    except NOT_ABOUT_A_ROW:
+        raise
+    except ImportError as error:
+        raise ScoreError(f"a package that the reward uses cannot be imported: {describe_error(error)}.") from error
+    except OF_A_ROW as error:
+        # The frames hold the failed graph's tensors; only the text is kept, and the graph goes before the next try.
+        why = describe_error(error)
+    if len(rollout) == 1 or budget.calls <= 0:
+        return [without_value(len(rollout), Status.ERROR, why)]
+    budget.calls -= 2
+    middle = (len(rollout) + 1) // 2
+    halves = (rollout[:middle], rollout[middle:])
+    return [piece for half in halves for piece in _halved(score, half, budget)]
+
+
+def describe_error(error: BaseException) -> str:
+    """One line: what was raised, with which words, in which file and line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
+    words = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        words = words.split(". ")[0]
+    return f"{type(error).__name__}: {words}{place}" if words else f"{type(error).__name__}{place}"

@@ -21,10 +21,10 @@ from mmalign.core.registry import construct
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.rewards.engine.cache import ScoreCache
-from mmalign.rewards.engine.credit import Credit, is_set
-from mmalign.rewards.engine.guarded import Guarded
-from mmalign.rewards.engine.ready import prepare_all
-from mmalign.rewards.engine.tally import correlation, flat_share
+from mmalign.rewards.engine.call import Guarded
+from mmalign.rewards.engine.loading import prepare_all
+from mmalign.rewards.engine.metrics import correlation, flat_share
+from mmalign.rewards.engine.sets import Credit, is_set
 
 
 @dataclass
@@ -235,8 +235,9 @@ class Mix:
     def metrics(self) -> dict[str, Tensor]:
         """Scalars for the logs, since the last call; those of differences within a batch are of the latest batch.
 
-        "reward/slot" is the mean value, "reward/slot/…" the rest of `Tally.read` and "flat_groups", the share of groups
-        in which nothing differs; "correlation/a/b" of every two slots; and what the combination says of itself.
+        "reward/slot" is the mean value, "reward/slot/…" the rest of `MetricAccumulator.compute` and "flat_groups", the
+        share of groups in which nothing differs; "correlation/a/b" of every two slots; and what the combination says of
+        itself.
         """
         return self.shared_metrics(one_alone)
 

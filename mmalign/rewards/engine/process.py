@@ -22,9 +22,8 @@ from torch import Tensor
 from mmalign.core.allowed import Permit
 from mmalign.core.errors import MmalignError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.isolate import OF_A_ROW, said
-from mmalign.rewards.engine.merge import merge, without_value
-from mmalign.rewards.engine.ready import prepare
+from mmalign.rewards.engine.contract import OF_A_ROW, describe_error, merge, without_value
+from mmalign.rewards.engine.loading import prepare
 from mmalign.rewards.engine.rows import single_outputs
 
 _START_LIMIT = 300.0  # seconds for a fresh process to import its code
@@ -135,7 +134,7 @@ def _serve(pipe: Connection, reward: Any) -> None:
             scores = reward(Rollout(prompts=[prompt], output=output, group=torch.tensor([group])))
             pipe.send(_arrays({field.name: getattr(scores, field.name) for field in fields(scores)}))
         except OF_A_ROW as error:
-            pipe.send(said(error))
+            pipe.send(describe_error(error))
 
 
 def _arrays(value: Any) -> Any:

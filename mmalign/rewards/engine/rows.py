@@ -1,19 +1,144 @@
-"""A judge of one prompt and one output, applied to every row: what it returns or raises becomes a status."""
+"""Judging row by row: what a judge of one prompt and one output returns or raises becomes a value and a status.
+
+Facts that rewards need about a prompt are columns of the data, found in `Prompt.meta`. A reward says in `needs` which
+columns it cannot do without. A run whose data has such a column nowhere is stopped before anything is loaded; a single
+row without it is NOT_APPLICABLE, so that rewards of different tasks can share a data set. A reward that can tell from a
+row's columns alone that it will never be able to score the row has `check_data(prompt)`, which raises a ValueError that
+names the column and what it should hold: then the run is stopped too, for such a row is a fault of the data and not of
+the policy. Pictures and sounds that a prompt is about are decoded here; one that cannot be read is the failure of its
+row, never of the run.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
-from mmalign.core.errors import CapabilityError, ScoreError
+from mmalign.core.errors import CapabilityError, DataError, MediaError, ScoreError, all_faults, did_you_mean
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.columns import missing
-from mmalign.rewards.engine.contract import inside
-from mmalign.rewards.engine.isolate import NOT_ABOUT_A_ROW, OF_A_ROW, said
+from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, describe_error, inside
 from mmalign.rewards.parsing import Unreadable
+
+
+def needs_of(reward: Any) -> tuple[str, ...]:
+    """The columns that `reward` cannot do without."""
+    return tuple(getattr(reward, "needs", ()))
+
+
+def plain_data(value: Any, column: str) -> Any:
+    """A column's lists and objects, also where a table holds them as JSON text, as CSV files must.
+
+    Raises:
+        ValueError: a text that is no JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Prompt.meta['{column}'] is a text that is no JSON ({str(error)[:60]}): {value[:60]!r}"
+        ) from None
+
+
+def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:
+    """A sentence if a column is not there (or None), else ""."""
+    absent = [column for column in needs if prompt.meta.get(column) is None]
+    if not absent:
+        return ""
+    held = ", ".join(map(str, prompt.meta)) or "nothing"
+    return f"row {row} ('{prompt.text[:40]}'): Prompt.meta has no '{absent[0]}'; it holds {held}"
+
+
+def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
+    """Stop where no prompt at all has a column that a reward needs, or a reward cannot read what a row's columns hold.
+
+    Args:
+        rewards: by their place in the run file, for the message.
+        prompts: all that will be scored.
+
+    Raises:
+        DataError: every such column and row at once.
+    """
+    held = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
+    faults = [
+        f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
+        f"{did_you_mean(column, held)} Columns found: {', '.join(sorted(held)) or 'none'}."
+        for place, reward in rewards.items()
+        for column in needs_of(reward)
+        if column not in held
+    ]
+    faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
+    if faults and prompts:
+        raise all_faults(faults)
+
+
+def check_data_of(reward: Any, prompt: Prompt) -> None:
+    """`reward.check_data(prompt)` where it has one, of a row that has its columns: for rewards made of others."""
+    check = getattr(reward, "check_data", None)
+    if check is not None and not missing(prompt, needs_of(reward), 0):
+        check(prompt)
+
+
+def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
+    faults = []
+    for row, prompt in enumerate(prompts):
+        try:
+            check_data_of(reward, prompt)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
+            faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")
+    return faults
+
+
+Known = dict[int, Mapping[str, Any]]
+
+
+def media_of(prompt: Prompt, known: Known | None = None) -> Mapping[str, Any]:
+    """`prompt.media` decoded, on the CPU; `known` keeps it for rows that share it, for the length of a call.
+
+    Raises:
+        ValueError: a file that is missing or cannot be decoded; says which.
+    """
+    media, known = prompt.media, {} if known is None else known
+    if id(media) not in known:
+        try:
+            known[id(media)] = {name: _plain(value) for name, value in media.items()}
+        except (DataError, MediaError, OSError) as error:
+            raise ValueError(f"what the prompt is about cannot be read: {error}") from error
+    return known[id(media)]
+
+
+def _plain(value: Any) -> Any:
+    return value.to("cpu") if isinstance(value, Audio) else value.detach().cpu()
+
+
+WHY = "the prompt is empty"
+
+
+def is_empty(prompt: Prompt) -> bool:
+    """Does it say nothing?"""
+    return not prompt.text.strip()
+
+
+def mask_empty_prompts(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
+    """Scores of B rows, those whose prompt is empty or blank NOT_APPLICABLE; gradient of the others is untouched."""
+    empty = [is_empty(prompt) for prompt in prompts]
+    if not any(empty):
+        return scores
+    gone = torch.tensor(empty, device=scores.status.device) & (scores.status == int(Status.OK))
+    said = zip(scores.info or [""] * len(scores), gone.tolist(), strict=True)
+    return replace(
+        scores,
+        value=scores.value.masked_fill(gone, float("nan")),
+        status=scores.status.masked_fill(gone, int(Status.NOT_APPLICABLE)),
+        info=[WHY if none else info for info, none in said],
+    )
+
 
 Verdict = float | None | Status | tuple[float, Mapping[str, float]]
 Found = tuple[float, Status, str, Mapping[str, float]]
@@ -99,9 +224,9 @@ def _judged(judge: Callable[[int, Prompt, Any], Verdict], row: int, prompt: Prom
     except Unreadable as error:
         return _NAN, Status.PARSE_FAIL, str(error), {}
     except ImportError as error:
-        raise ScoreError(f"a package that the reward uses cannot be imported: {said(error)}.") from error
+        raise ScoreError(f"a package that the reward uses cannot be imported: {describe_error(error)}.") from error
     except OF_A_ROW as error:
-        return _NAN, Status.ERROR, said(error), {}
+        return _NAN, Status.ERROR, describe_error(error), {}
     return (value, Status.OK, "", parts) if value == value else (_NAN, Status.ERROR, "the value is nan", {})
 
 
@@ -136,7 +261,7 @@ def single_outputs(output: Any) -> list[Any]:
     return list(output.detach().cpu()) if isinstance(output, torch.Tensor) else list(output)
 
 
-def made_of(output: Any) -> Modality:
+def modality_of(output: Any) -> Modality:
     """What outputs are. CapabilityError for those that are neither sound, nor a tensor of floats, nor strings."""
     if isinstance(output, Audio):
         return "audio"

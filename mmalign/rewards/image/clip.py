@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
-from mmalign.rewards.engine.unasked import without_unasked
+from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.rows import mask_empty_prompts
 from mmalign.rewards.functional import clip_score
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards.models.pictured import captions_of, picture_features
@@ -78,7 +78,7 @@ class Clip:
         """Score B rows."""
         if isinstance(rollout.output, Tensor):
             texts = [self.prefix + prompt.text for prompt in rollout.prompts]
-            return without_unasked(Scores.of(self._agreement(rollout.output, texts)), rollout.prompts)
+            return mask_empty_prompts(Scores.of(self._agreement(rollout.output, texts)), rollout.prompts)
         return self._captions(rollout)
 
     def _agreement(self, images: Float[Tensor, "B 3 H W"], texts: list[str]) -> Float[Tensor, " B"]:

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
-from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.rows import mask_empty_prompts, read_rows
 from mmalign.rewards.engine.texts import distinct, references_of
-from mmalign.rewards.engine.unasked import without_unasked
 from mmalign.rewards.functional import choice_log_probability
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
 
@@ -98,7 +97,7 @@ class ClipRPrecision:
         value = self._scored(own, likeness, present.to(images.device))
         status = scores.status.to(images.device)
         found = Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
-        return without_unasked(found, rollout.prompts)
+        return mask_empty_prompts(found, rollout.prompts)
 
     def _wrong_texts(self, prompt: Prompt, text: str) -> list[str]:
         wrong = references_of(prompt, self.column)

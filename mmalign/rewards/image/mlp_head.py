@@ -16,8 +16,8 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.options import Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.on_use import LoadedOnUse
-from mmalign.rewards.engine.unasked import without_unasked
+from mmalign.rewards.engine.loading import LoadedOnUse
+from mmalign.rewards.engine.rows import mask_empty_prompts
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
 from mmalign.rewards.models.head import Activation, Head, read_head
 
@@ -100,7 +100,7 @@ class MLPHead:
                 f"(features: {self.features})."
             )
         found = Scores.of((self.layers(features) - self.mean) / self.std)
-        return found if self.features == "image" else without_unasked(found, rollout.prompts)
+        return found if self.features == "image" else mask_empty_prompts(found, rollout.prompts)
 
     def _features(self, rollout: Rollout) -> Float[Tensor, "B F"]:
         picture = self.towers.images(rollout.output)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import device_of, made_of, read_rows
+from mmalign.rewards.engine.rows import device_of, modality_of, read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, Judge, Make
 from mmalign.rewards.models.template import Template, check_template
@@ -101,7 +101,7 @@ class AlignEvaluator:
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        made = made_of(rollout.output)
+        made = modality_of(rollout.output)
         if self.frame and (made == "text") != ("output" in Template(self.frame).names):
             wrong = (
                 "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"

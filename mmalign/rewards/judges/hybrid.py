@@ -14,9 +14,9 @@ from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.combine.confidence import Confidence
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.columns import check_data_of
-from mmalign.rewards.engine.guarded import Guarded
-from mmalign.rewards.engine.merge import scattered
+from mmalign.rewards.engine.call import Guarded
+from mmalign.rewards.engine.contract import merge_at
+from mmalign.rewards.engine.rows import check_data_of
 from mmalign.rewards.models.judge import Make
 
 __all__ = ["Hybrid"]
@@ -129,7 +129,7 @@ class Hybrid:
         heard = self._model(rollout[rows]).to("cpu")
         low = torch.sigmoid((heard.value - self.middle) / self.spread)
         heard.value = _from_range(heard.value, self._model.range) if self.scale == "range" else low
-        return scattered([(rows, heard), *([(others, silent[others])] if len(others) else [])], len(rule), "cpu")
+        return merge_at([(rows, heard), *([(others, silent[others])] if len(others) else [])], len(rule), "cpu")
 
 
 def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:

@@ -15,9 +15,9 @@ from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.columns import check_data_of
-from mmalign.rewards.engine.merge import scattered, without_value
-from mmalign.rewards.engine.ready import prepare
+from mmalign.rewards.engine.contract import merge_at, without_value
+from mmalign.rewards.engine.loading import prepare
+from mmalign.rewards.engine.rows import check_data_of
 from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
 
 __all__ = ["Through"]
@@ -131,7 +131,7 @@ class Through:
             failed = without_value(len(empty), Status.PARSE_FAIL, "an empty text")
             failed.value[:] = self.range[0]
             pieces.append((empty, failed))
-        return scattered(pieces, len(rollout), "cpu")
+        return merge_at(pieces, len(rollout), "cpu")
 
     def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
         """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""

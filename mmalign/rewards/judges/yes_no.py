@@ -11,9 +11,7 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.options import Positive
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.media import Known, media_of
-from mmalign.rewards.engine.rows import device_of, made_of, read_rows
-from mmalign.rewards.engine.unasked import is_empty
+from mmalign.rewards.engine.rows import Known, device_of, is_empty, media_of, modality_of, read_rows
 from mmalign.rewards.functional import yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, Judge, Make
 from mmalign.rewards.models.template import Template
@@ -99,7 +97,7 @@ class YesNo:
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         known: Known = {}
-        made = made_of(rollout.output)
+        made = modality_of(rollout.output)
         if made != "text" and "output" in self._asked.names:
             shown = {"image": "pictures", "audio": "sounds"}[made]
             raise CapabilityError(f"question: names {{output}}, but {shown} are shown to the judge; name {{prompt}}.")

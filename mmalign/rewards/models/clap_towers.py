@@ -34,7 +34,7 @@ from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.media.mel import LogMel
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards.models.clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards.models.kept_texts import KeptTexts
@@ -151,7 +151,7 @@ def load_clap(source: ClapSource) -> ClapTowers:
 
 @loaded_once(8)
 def _loaded(source: ClapSource, stamp: Stamp) -> ClapTowers:
-    with quiet_random():  # building a model draws its initial weights
+    with preserve_rng_state():  # building a model draws its initial weights
         towers = _laion(source) if source.backend == "laion" else _transformers(source)
     towers.module.eval().requires_grad_(False).to(fastest())
     return towers

@@ -34,7 +34,7 @@ from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards.models.kept_texts import KeptTexts
 from mmalign.rewards.models.open_clip_names import require_known
@@ -180,7 +180,7 @@ def load_towers(source: Source) -> Towers:
 
 @loaded_once(8)
 def _loaded(source: Source, stamp: Stamp) -> Towers:
-    with quiet_random():  # building a model draws its initial weights
+    with preserve_rng_state():  # building a model draws its initial weights
         towers = _open_clip(source) if source.reader == "open_clip" else _transformers(source)
     towers.module.eval().requires_grad_(False).to(fastest())
     return towers

@@ -30,7 +30,7 @@ from mmalign.loading.exclusive import loaded_once, loading
 from mmalign.loading.files import read_json
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards.models.placing import settle
 from mmalign.rewards.models.waves import channelled, filled, spread
@@ -90,7 +90,7 @@ def _folder(kind: Kind, checkpoint: str) -> Path | None:
 @loaded_once(8)
 def _loaded(kind: Kind, checkpoint: str, stamp: Stamp) -> Codec:
     folder = _folder(kind, checkpoint)
-    with quiet_random():
+    with preserve_rng_state():
         module, encode, rate, channels, hop = _READERS[kind](checkpoint, folder)
     module.eval().requires_grad_(False).to(fastest())
     digest = weights_digest(

@@ -25,7 +25,7 @@ from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.exclusive import alone
 from mmalign.loading.files import check_size
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.functional import yes_no_margin
 from mmalign.rewards.models.answer_words import AnswerWords, answer_words
 from mmalign.rewards.models.checkpoint import beside_digest, stamp, weight_files, weights_digest
@@ -109,7 +109,7 @@ class Judge:
         """The loaded adapter, a `TokenAdapter` of text."""
         with alone():
             if (found := _LOADED.get(self._key)) is None:
-                with quiet_random():
+                with preserve_rng_state():
                     found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
                 _LOADED[self._key] = found
         if not hasattr(found, "texts"):

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.media import Known, media_of
-from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.engine.rows import Known, media_of, read_rows
 from mmalign.rewards.models.clip_towers import Towers
 from mmalign.rewards.parsing import LONG, bounded
 

@@ -15,7 +15,7 @@ from mmalign.core.errors import MissingExtra
 from mmalign.core.files import require_local
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.loading.exclusive import loading
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.checkpoint import weights_digest
 from mmalign.rewards.models.waves import sounding
 
@@ -56,7 +56,7 @@ class Aesthetics:
             from audiobox_aesthetics.infer import initialize_predictor
         except (ImportError, OSError):
             raise MissingExtra(f"reward aesthetics (package {_PACKAGE})", "aesthetics") from None
-        with quiet_random(), loading():
+        with preserve_rng_state(), loading():
             return initialize_predictor(str(self._file) if self._file else None)
 
     def fingerprint(self) -> str:

@@ -13,10 +13,8 @@ from torch import Tensor
 from mmalign.core.cuts import TextLimit
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.media import Known, media_of
-from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
-from mmalign.rewards.engine.rows import read_rows
-from mmalign.rewards.engine.unasked import without_unasked
+from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.rows import Known, mask_empty_prompts, media_of, read_rows
 from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, load_clap, text_limit
 from mmalign.rewards.parsing import LONG, bounded
 
@@ -83,7 +81,7 @@ class Clap:
         """Score B rows."""
         if isinstance(rollout.output, Audio):
             found = self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
-            return without_unasked(found, rollout.prompts)
+            return mask_empty_prompts(found, rollout.prompts)
         return self._captions(rollout)
 
     def _agreement(self, audio: Audio, texts: list[str]) -> Scores:

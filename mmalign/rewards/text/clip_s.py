@@ -9,7 +9,7 @@ import torch
 from mmalign.core.files import require_local
 from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards.engine.on_use import LoadedOnUse
+from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.functional import clip_score
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
 from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.on_use import LoadedOnUse
+from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.engine.rows import read_rows
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
 from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head

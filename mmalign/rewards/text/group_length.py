@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.columns import check_data_of
+from mmalign.rewards.engine.rows import check_data_of
 from mmalign.rewards.engine.texts import Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import group_length
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mmalign.core.options import AtLeastOne, NotNegative, Share
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.columns import plain_data
-from mmalign.rewards.engine.rows import Verdict, judge_rows
+from mmalign.rewards.engine.rows import Verdict, judge_rows, plain_data
 from mmalign.rewards.functional import match_boxes, valid_boxes
 from mmalign.rewards.functional.matching import Matched, Overlap
 from mmalign.rewards.parsing import FoundBox, Unreadable, Where, Writing, answer_of, boxes_in, normalized

@@ -9,7 +9,7 @@ import torch
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.on_use import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.texts import references_of
 from mmalign.rewards.functional import ref_clip_score
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit

@@ -10,7 +10,7 @@ from mmalign.core.errors import DataError
 from mmalign.core.protocols import judges_only
 from mmalign.data._asked import prompts_like
 from mmalign.data._media import require_files
-from mmalign.rewards.engine.columns import require_columns
+from mmalign.rewards.engine.rows import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 
 

@@ -1,21 +1,24 @@
-"""What a reward did since it was last asked: values, statuses, time, cache hits."""
+"""What a reward's calls came to: values, statuses and seconds for the logs, and the failures that end a run."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmalign.core.errors import ScoreError
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.functional import group_normalize
 
 
 @dataclass
-class Tally:
-    """Sums over calls; `take` gives them away, `read` tells their numbers."""
+class MetricAccumulator:
+    """What calls came to, kept since the last `pop`; `compute` makes scalars of it."""
 
     _values: list[Tensor] = field(default_factory=list)
     _statuses: list[int] = field(default_factory=list)
@@ -34,17 +37,17 @@ class Tally:
         self._hits += hits
         self._cut += cut
 
-    def take(self) -> Tally:
-        """What there is, to be joined with that of other processes; this one starts afresh."""
-        taken = Tally(self._values, self._statuses, self._seconds, self._parts, self._hits, self._cut)
-        self.__init__()  # type: ignore[misc]
-        return taken
+    def pop(self) -> MetricAccumulator:
+        """Return what was accumulated, to be joined with that of other processes, and start afresh."""
+        popped = replace(self)
+        vars(self).update(vars(MetricAccumulator()))
+        return popped
 
     @classmethod
-    def joined(cls, tallies: Iterable[Tally]) -> Tally:
+    def joined(cls, accumulators: Iterable[MetricAccumulator]) -> MetricAccumulator:
         """As if one process had made all their calls."""
         whole = cls()
-        for one in tallies:
+        for one in accumulators:
             whole._values += one._values
             whole._statuses += one._statuses
             whole._seconds += one._seconds
@@ -54,7 +57,7 @@ class Tally:
                 whole._parts.setdefault(name, []).extend(pieces)
         return whole
 
-    def read(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share.
 
         "texts_cut" is how many texts the reward's model read only in part (not there if none).
@@ -78,8 +81,8 @@ class Tally:
             found["texts_cut"] = float(self._cut)
         for name, pieces in self._parts.items():
             part = torch.cat(pieces)
-            if len(told := part[~part.isnan()]):
-                found[f"parts/{name}"] = float(told.mean())
+            if len(present := part[~part.isnan()]):
+                found[f"parts/{name}"] = float(present.mean())
         return {name: torch.tensor(value) for name, value in found.items()}
 
 
@@ -98,3 +101,62 @@ def correlation(first: Float[Tensor, " B"], second: Float[Tensor, " B"]) -> floa
     if pair.shape[1] < 3 or bool((pair.std(1) < 1e-9).any()):
         return None
     return float(torch.corrcoef(pair)[0, 1])
+
+
+_FAILED = (Status.ERROR, Status.TIMEOUT)
+
+
+@dataclass
+class FailureLimit:
+    """Counts our own failures (ERROR, TIMEOUT) over the last `window` rows.
+
+    Args:
+        name: of the reward, for the message.
+        share: failed share above which the run stops; 1 never stops it.
+        window: rows remembered; the share is taken over what is there, from `least` rows on.
+        least: rows seen before it may stop anything.
+    """
+
+    name: str
+    share: float = 0.5
+    window: int = 256
+    least: int = 8
+    _recent: deque[tuple[Status, float]] = field(default_factory=deque, repr=False)  # and the value, NaN without one
+    _why: dict[Status, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"the failed share that stops a run is in [0, 1], got {self.share}")
+        self._recent = deque(maxlen=self.window)
+
+    def watch(self, scores: Scores) -> None:
+        """Take in one call's scores.
+
+        Raises:
+            ScoreError: too large a share failed; names the reward, the count and the latest reason.
+        """
+        states = [Status(status) for status in scores.status.tolist()]
+        self._recent.extend(zip(states, scores.value.detach().float().tolist(), strict=True))
+        latest: dict[Status, str] = {}
+        for status, info in zip(states, scores.info or [], strict=False):
+            if info:
+                latest.setdefault(status, info)
+        self._why |= latest
+        count = sum(status in _FAILED for status, _ in self._recent)
+        if len(self._recent) >= self.least and count > self.share * len(self._recent):
+            why = next((self._why[status] for status in _FAILED if status in self._why), "no reason given")
+            raise ScoreError(
+                f"reward '{self.name}' failed on {count} of the last {len(self._recent)} rows "
+                f"(limit {self.share:.0%}); for example: {why}."
+            )
+
+    def told(self) -> str:
+        """What the latest rows came to: every status counted with its latest reason, and the values' span."""
+        counts = Counter(status for status, _ in self._recent)
+        said = [f"{count} {status.label}" + self._because(status) for status, count in counts.most_common()]
+        values = [value for _, value in self._recent if math.isfinite(value)]
+        span = f"; values from {min(values):.4g} to {max(values):.4g}" if values else ""
+        return f"reward '{self.name}', its last {len(self._recent)} rows: {', '.join(said) or 'none'}{span}."
+
+    def _because(self, status: Status) -> str:
+        return f" ({self._why[status]})" if status in self._why and status is not Status.OK else ""

@@ -1,4 +1,4 @@
-"""What a reward needs is loaded before it is asked: what cannot be loaded is a fault of the set-up, not of a row.
+"""What a reward needs is loaded before its first call: what cannot be loaded is a fault of the set-up, not of a row.
 
 A reward with a method `prepare` loads what it needs there. Of others, every attribute that is made on first use
 (`LoadedOnUse`, `cached_property`) is looked at once, and so are those of the parts of mmalign that it is made of.
@@ -6,14 +6,35 @@ A reward with a method `prepare` loads what it needs there. Of others, every att
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from mmalign.core.errors import ConfigError, MmalignError
-from mmalign.rewards.engine.calls import SLOW, said_if_slow, same_folder
-from mmalign.rewards.engine.on_use import LoadedOnUse
-from mmalign.rewards.engine.quiet_random import quiet_random
+from mmalign.rewards.engine.foreign_code import SLOW, preserve_rng_state, preserve_working_directory, report_if_slow
+
+T = TypeVar("T")
+
+
+class LoadedOnUse(Generic[T]):
+    """An attribute: the model that `_source` names, loaded on first use and shared with others that name it."""
+
+    def __init__(self, load: Callable[[Any], T]) -> None:
+        self._load = load
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> LoadedOnUse[T]: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+    def __get__(self, owner: Any, kind: type) -> Any:
+        """The model; the attribute itself where a class is asked."""
+        return self if owner is None else self._load(owner._source)
+
+
+def fingerprint(self: Any) -> str:
+    """Of weights and preprocessing."""
+    return self.towers.fingerprint  # type: ignore[no-any-return]
+
 
 _LONGEST = 300  # characters of a library's own words
 
@@ -26,7 +47,7 @@ def prepare(reward: Any, place: str) -> None:
             network, a file that is none, a package that is missing.
     """
     try:
-        with quiet_random(), same_folder(), said_if_slow(f"{place} has been loading", SLOW):
+        with preserve_rng_state(), preserve_working_directory(), report_if_slow(f"{place} has been loading", SLOW):
             _load(reward, set())
     except MmalignError:
         raise

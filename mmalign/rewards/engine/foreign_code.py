@@ -1,14 +1,16 @@
-"""What surrounds a call of a reward, so that foreign code shifts nothing of the run, and says so where it is slow."""
+"""Around code that is not the run's own: it shifts no random number and no folder, and says so where it is slow."""
 
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mmalign.rewards.engine.quiet_random import quiet_random
+import numpy as np
+import torch
 
 SLOW = 60.0  # seconds of one call after which a line names the reward; the next comes after as long again, and so on
 
@@ -16,12 +18,16 @@ SLOW = 60.0  # seconds of one call after which a line names the reward; the next
 @contextmanager
 def foreign_call(name: str, rows: int) -> Iterator[None]:
     """Around a call of reward `name`: random state and working directory are kept, long silence is broken."""
-    with quiet_random(), same_folder(), said_if_slow(f"reward '{name}' has been scoring {rows} rows", SLOW):
+    with (
+        preserve_rng_state(),
+        preserve_working_directory(),
+        report_if_slow(f"reward '{name}' has been scoring {rows} rows", SLOW),
+    ):
         yield
 
 
 @contextmanager
-def same_folder() -> Iterator[None]:
+def preserve_working_directory() -> Iterator[None]:
     """Go back to the working directory on leaving: relative paths of the run must mean the same afterwards."""
     here = os.getcwd()  # noqa: PTH109
     try:
@@ -31,7 +37,7 @@ def same_folder() -> Iterator[None]:
 
 
 @contextmanager
-def said_if_slow(what: str, after: float) -> Iterator[None]:
+def report_if_slow(what: str, after: float) -> Iterator[None]:
     """Print "note: `what` for … s" after `after` seconds inside, and each time when as long again has passed."""
     done = threading.Event()
 
@@ -46,3 +52,18 @@ def said_if_slow(what: str, after: float) -> Iterator[None]:
         yield
     finally:
         done.set()
+
+
+@contextmanager
+def preserve_rng_state() -> Iterator[None]:
+    """Restore torch's (CPU and initialised CUDA), NumPy's and Python's global generators on leaving."""
+    state, numpy_state, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)

@@ -13,18 +13,15 @@ from mmalign.core.cuts import counting_cuts
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Gather, Reward, one_alone
 from mmalign.core.types import Audio, Modality, Rollout, Scores
-from mmalign.rewards.engine.breaker import Breaker
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
-from mmalign.rewards.engine.calls import foreign_call
-from mmalign.rewards.engine.contract import checked
-from mmalign.rewards.engine.credit import Credit, is_set
-from mmalign.rewards.engine.isolate import isolated
-from mmalign.rewards.engine.merge import merge, scattered
+from mmalign.rewards.engine.contract import bisect_failures, enforce_contract, merge, merge_at
+from mmalign.rewards.engine.foreign_code import foreign_call
+from mmalign.rewards.engine.loading import prepare
+from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
 from mmalign.rewards.engine.process import RowProcess
-from mmalign.rewards.engine.ready import prepare
-from mmalign.rewards.engine.rows import device_of, made_of
+from mmalign.rewards.engine.rows import device_of, modality_of
+from mmalign.rewards.engine.sets import Credit, is_set
 from mmalign.rewards.engine.shield import Shield
-from mmalign.rewards.engine.tally import Tally
 
 _DEFAULT_TIMEOUT = 60.0
 
@@ -52,7 +49,7 @@ class Guarded:
     timeout: float | None = None
     cache: ScoreCache | None = None
     failed_share: float = 0.5
-    _tally: Tally = field(default_factory=Tally, init=False, repr=False)
+    _metrics: MetricAccumulator = field(default_factory=MetricAccumulator, init=False, repr=False)
     _ready: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +61,7 @@ class Guarded:
                 f"rewards.{self.name}.timeout: only rewards that declare `isolated = True` can be held to a time limit."
             )
         self._process = RowProcess(self.reward, self.name, self.timeout or _DEFAULT_TIMEOUT) if alone else None
-        self._breaker = Breaker(self.name, 1.0 if self.monitor else self.failed_share)
+        self._failures = FailureLimit(self.name, 1.0 if self.monitor else self.failed_share)
 
     def __getattr__(self, name: str) -> Any:
         # A slot made of a set reward is also one: objectives that re-score sets find these, others must not.
@@ -101,8 +98,8 @@ class Guarded:
         start = time.perf_counter()
         with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
             scores, hits = self._scored(rollout)
-        self._tally.add(scores, time.perf_counter() - start, hits, len(cuts))
-        self._breaker.watch(scores)
+        self._metrics.add(scores, time.perf_counter() - start, hits, len(cuts))
+        self._failures.watch(scores)
         return scores
 
     def prepare(self) -> None:
@@ -115,16 +112,16 @@ class Guarded:
             self._ready = True
 
     def metrics(self) -> dict[str, Tensor]:
-        """Values, status shares and seconds since the last call of `metrics`, see `Tally.read`."""
+        """Values, status shares and seconds since the last call of `metrics`, see `MetricAccumulator.compute`."""
         return self.shared_metrics(one_alone)
 
     def shared_metrics(self, gather: Gather) -> dict[str, Tensor]:
         """The same of the rows of every process; all call it."""
-        return Tally.joined(gather(self._tally.take())).read()
+        return MetricAccumulator.joined(gather(self._metrics.pop())).compute()
 
     def told(self) -> str:
         """What the latest rows came to: statuses, reasons, values."""
-        return self._breaker.told()
+        return self._failures.told()
 
     def close(self) -> None:
         """End the reward's own process, if it has one."""
@@ -143,12 +140,14 @@ class Guarded:
             fresh = self._fresh(rollout[missing])
             self.cache.write([keys[i] for i in missing.tolist()], fresh)
             pieces.append((missing, fresh))
-        return scattered(pieces, len(rollout), device_of(rollout.output)), len(keys) - len(missing)
+        return merge_at(pieces, len(rollout), device_of(rollout.output)), len(keys) - len(missing)
 
     def _fresh(self, rollout: Rollout) -> Scores:
         if getattr(self.reward, "whole", False):
-            return isolated(self._checked, rollout, split=False)[0]
-        pieces = [scores for part in _whole_groups(rollout, self.rows) for scores in isolated(self._checked, part)]
+            return bisect_failures(self._checked, rollout, split=False)[0]
+        pieces = [
+            scores for part in _whole_groups(rollout, self.rows) for scores in bisect_failures(self._checked, part)
+        ]
         return merge(pieces, device_of(rollout.output))
 
     def _checked(self, rollout: Rollout) -> Scores:
@@ -156,7 +155,7 @@ class Guarded:
         shield = Shield(rollout)
         scores = score(shield.shown)
         shield.check(self.name)
-        return checked(scores, len(rollout), self.range, self.name)
+        return enforce_contract(scores, len(rollout), self.range, self.name)
 
 
 def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:
@@ -173,7 +172,7 @@ def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:
 
 
 def _require_modality(name: str, modalities: frozenset[Modality], output: Any) -> None:
-    found = made_of(output)
+    found = modality_of(output)
     if found not in modalities:
         raise CapabilityError(f"reward '{name}' judges {', '.join(sorted(modalities))}; these outputs are {found}.")
 

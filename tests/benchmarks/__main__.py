@@ -9,13 +9,14 @@ from pathlib import Path
 
 from mmalign.core.files import write_beside
 from mmalign.run.directory import environment
-from tests.benchmarks import group_size, overhead, set_rewards, span_memory, trl_peer
+from tests.benchmarks import group_size, overhead, set_rewards, shield, span_memory, trl_peer
 
 BENCHMARKS = {
     "overhead": overhead.measure,
     "group_size": group_size.measure,
     "span_memory": span_memory.measure,
     "set_rewards": set_rewards.measure,
+    "shield": shield.measure,
     "trl_grpo": trl_peer.measure_grpo,
     "trl_grpo_short": partial(trl_peer.measure_grpo, trl_peer.SHORT),
     "trl_dpo": trl_peer.measure_dpo,

@@ -489,6 +489,10 @@ class Writing(Brightness):
             rollout.output[0], rollout.output[1] = rollout.output[1].clone(), rollout.output[0].clone()
         elif self.where == "numpy":
             rollout.output.numpy()[:] *= 255
+        elif self.where == "one value":
+            rollout.output.numpy()[2, 1, 1, 1] += 1
+        elif self.where == "latents by numpy":
+            rollout.trajectory["x0"].numpy()[:] += 1
         elif self.where == "latents":
             rollout.trajectory["x0"] += 1
         elif self.where == "media":
@@ -511,7 +515,7 @@ def test_what_a_reward_writes_beside_its_scores_changes_nothing():
     assert [prompt.meta for prompt in rollout.prompts] == [prompt.meta for prompt in before.prompts]
 
 
-@pytest.mark.parametrize("where", ["in place", "numpy", "latents", "media"])
+@pytest.mark.parametrize("where", ["in place", "numpy", "one value", "latents", "latents by numpy", "media"])
 def test_a_reward_that_writes_into_outputs_ends_the_run(where):
     with pytest.raises(ScoreError, match="reward 'judge' wrote into what it was given to judge"):
         guard(Writing(where=where))(shown())

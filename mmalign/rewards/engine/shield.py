@@ -10,24 +10,27 @@ import torch
 from torch import Tensor
 
 from mmalign.core.errors import ScoreError
-from mmalign.core.types import Audio, Rollout
+from mmalign.core.types import Audio, Prompt, Rollout
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SAMPLED = 2**16  # entries of a latent that are looked at: a trajectory is as large as all pictures of its steps
+_PLAIN = (str, int, float, type(None))
 
 
 class Shield:
     """Gives copies of what is small (groups, masks, facts about prompts), and watches what is large.
 
-    Pictures, sounds and latents are looked at before and after: their sum of bits, and PyTorch's count of writes.
+    Outputs are looked at before and after: the sum of their bits, and PyTorch's count of writes. So are trajectories,
+    of which a part is summed, and what prompts are about, by its count of writes alone.
     """
 
     def __init__(self, rollout: Rollout) -> None:
-        self._large = list(_tensors((rollout.output, rollout.trajectory)))
+        self._output, self._latents = list(_tensors(rollout.output)), list(_tensors(rollout.trajectory))
         self._media = [value for prompt in rollout.prompts for value in _tensors(prompt.media)]
-        self._before = [_digest(tensor) for tensor in self._large], [_writes(tensor) for tensor in self._media]
+        self._before = self._seen()
         self.shown = replace(
             rollout,
-            prompts=[replace(prompt, meta=_copy(prompt.meta)) for prompt in rollout.prompts],
+            prompts=_copies(rollout.prompts),
             output=list(rollout.output) if isinstance(rollout.output, list) else rollout.output,
             group=rollout.group.clone(),
             trajectory=dict(rollout.trajectory),
@@ -37,10 +40,15 @@ class Shield:
             },
         )
 
+    def _seen(self) -> tuple[list[int], list[Tensor]]:
+        every = [*self._output, *self._latents]
+        sums = [*(_digest(tensor) for tensor in self._output), *(_digest(part, _SAMPLED) for part in self._latents)]
+        return [_writes(tensor) for tensor in (*every, *self._media)], sums
+
     def check(self, name: str) -> None:
         """Raise ScoreError if the reward called `name` wrote into outputs, latents or what prompts are about."""
-        after = [_digest(tensor) for tensor in self._large], [_writes(tensor) for tensor in self._media]
-        if after != self._before:
+        (writes, sums), (before, sums_before) = self._seen(), self._before
+        if writes != before or not all(map(torch.equal, sums, sums_before)):
             raise ScoreError(
                 f"reward '{name}' wrote into what it was given to judge, and training goes on with it; let it work on "
                 "a copy (output.clone())."
@@ -61,14 +69,36 @@ def _writes(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _digest(tensor: Tensor) -> tuple[int, int]:
+def _digest(tensor: Tensor, most: int = 0) -> Tensor:
+    """The sum of the bits, of at most about `most` entries (0: of all) spread evenly; 0-dimensional, where they lie.
+
+    As words of 8 bytes where they can be read so: smaller ones are widened one by one, which takes ten times as long.
+    """
     flat = tensor.detach()
-    kind = _BITS.get(flat.element_size())
-    return _writes(tensor), 0 if kind is None or flat.is_complex() else int(flat.view(kind).sum(dtype=torch.int64))
+    if flat.is_complex():
+        flat = torch.view_as_real(flat)
+    strides = flat.stride()
+    flat = flat.permute(sorted(range(flat.dim()), key=lambda axis: -strides[axis])).reshape(-1)  # as it lies
+    if most and len(flat) > most:
+        flat = flat[:: len(flat) // most].contiguous()
+    size = flat.element_size()
+    whole = len(flat) * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
+    return flat.view(torch.int64 if whole else _WORDS[size]).sum(dtype=torch.int64)
+
+
+def _copies(prompts: list[Prompt]) -> list[Prompt]:
+    """Rows of one prompt stay of one."""
+    made: dict[int, Prompt] = {}
+    for prompt in prompts:
+        if id(prompt) not in made:
+            made[id(prompt)] = Prompt(prompt.text, prompt.media, _copy(prompt.meta), prompt.place)
+    return [made[id(prompt)] for prompt in prompts]
 
 
 def _copy(value: Any) -> Any:
     """Containers are made anew, what they hold stays."""
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, Mapping):
         return {key: _copy(held) for key, held in value.items()}
     if isinstance(value, list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,8 @@ def read_table(reference: str, relative_to: Path | None = None, split: str = "tr
 
     Args:
         reference: a path (beside the run file, as given, or `assets/…`) to a file of a known suffix or a folder that
-            the `datasets` library reads, or "hub:owner/name" for a dataset of the Hugging Face Hub.
+            the `datasets` library reads, or "hub:owner/name" for a dataset of the Hugging Face Hub, with ":config"
+            behind it where it has several.
         relative_to: the run file's folder.
         split: of a dataset that has splits.
 
@@ -96,7 +98,12 @@ def read_table(reference: str, relative_to: Path | None = None, split: str = "tr
     """
     if reference.startswith("hub:"):
         return _filled(_dataset(reference.removeprefix("hub:"), reference, split))
-    path = require_local(reference, relative_to)
+    try:
+        path = require_local(reference, relative_to)
+    except DataError as error:
+        if not (hub := _on_hub(reference)):
+            raise
+        raise DataError(f"{error} If a dataset of the Hugging Face Hub is meant, write {hub}.") from None
     if path.is_dir():
         return _filled(_dataset(path, str(path), split))
     if path.suffix.lower() not in READERS:
@@ -104,6 +111,13 @@ def read_table(reference: str, relative_to: Path | None = None, split: str = "tr
             f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, or a folder saved by `datasets`."
         )
     return _filled(READERS[path.suffix.lower()](path))
+
+
+def _on_hub(reference: str) -> str:
+    """How a dataset of the Hub is named whose id or address `reference` looks like; "" where it looks like neither."""
+    name = reference.removeprefix("https://").removeprefix("huggingface.co/").removeprefix("datasets/").rstrip("/")
+    like_one = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and Path(name).suffix.lower() not in READERS
+    return f"hub:{name}" if like_one and not name.startswith(".") else ""
 
 
 def _filled(table: Table) -> Table:
@@ -199,11 +213,14 @@ def _dataset(source: Path | str, name: str, split: str) -> Table:
 
     if isinstance(source, Path):
         _refuse_a_tree(source)
+    place, _, config = (str(source), "", "") if isinstance(source, Path) else source.partition(":")
     try:
         saved = isinstance(source, Path) and any((source / f).exists() for f in ("state.json", "dataset_dict.json"))
-        loaded = datasets.load_from_disk(str(source)) if saved else datasets.load_dataset(str(source))
+        loaded = datasets.load_from_disk(place) if saved else datasets.load_dataset(place, config or None)
     except Exception as error:  # the library raises a dozen kinds; all mean the same here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "onfig name is missing" in reason and not isinstance(source, Path):
+            reason += f" Write it behind the name: {name}:CONFIG."
         raise DataError(f"{name}: datasets {datasets.__version__} cannot load it: {reason}") from None
     if isinstance(loaded, dict):
         if split not in loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmalign.core.registry import Registry
 from mmalign.evaluation.loading_lines import (
     REWARD_MODEL,
     Place,
+    Trained,
     absent,
     is_hub_id,
     loading,
@@ -25,6 +26,7 @@ from mmalign.evaluation.loading_lines import (
 )
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number
+from mmalign.loading.trained import BASE
 
 __all__ = ["CardFacts", "card", "card_facts"]
 
@@ -102,14 +104,32 @@ def card_facts(record: RunRecord) -> CardFacts:
     if checkpoints:
         facts.weights = checkpoints[-1].relative_to(record.path).as_posix()
         base = str(read_object(checkpoints[-1] / "adapter_config.json").get("base_model_name_or_path") or base)
+        base, earlier = _earlier(base)
         away, here = _places(record, base)
         without = absent(local_path(base), adapter)
-        facts.library, facts.snippet = loading(checkpoints[-1], facts.weights, adapter, *away, without)
-        facts.here = loading(checkpoints[-1], facts.weights, adapter, *here, without)[1]
+        named = (
+            replace(earlier, place=(plain_name(earlier.place[0]), f"the {earlier.component} that it was trained from"))
+            if earlier
+            else None
+        )
+        facts.library, facts.snippet = loading(checkpoints[-1], facts.weights, adapter, *away, without, named)
+        facts.here = loading(checkpoints[-1], facts.weights, adapter, *here, without, earlier)[1]
     lora = ["lora"] if "lora" in facts.snippet or "Peft" in facts.snippet else []
     facts.lora = _scale(adapter) if lora else ""
     facts.tags = ["mmalign", *filter(None, [names["objective"]]), *lora]
     return facts
+
+
+def _earlier(base: str) -> tuple[str, Trained | None]:
+    """The model that `base` is, or the one whose component `base` is, and that component as it lies here."""
+    folder = local_path(base)
+    told = read_object(folder / BASE) if folder is not None else {}
+    if folder is None or not {"model", "component"} <= told.keys():
+        return base, None
+    part = folder / str(told["component"])
+    config = read_object(part / "config.json")
+    kind = config.get("_class_name") or next(iter(config.get("architectures") or []), "")
+    return str(told["model"]), Trained(part.name, str(kind), (str(part.absolute()), ""))
 
 
 def _places(record: RunRecord, base: str) -> tuple[tuple[Place, Place], tuple[Place, Place]]:

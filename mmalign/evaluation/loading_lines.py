@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmalign.core.files import local_path
 
-__all__ = ["Lines", "Place", "absent", "is_hub_id", "loading", "name_of", "plain_name"]
+__all__ = ["Lines", "Place", "Trained", "absent", "is_hub_id", "loading", "name_of", "plain_name"]
 
 REWARD_MODEL = "reward_model"  # the adapter
 #: The class of transformers that reads the base model, by adapter.
@@ -23,12 +25,29 @@ OMNI = "Qwen2_5OmniThinkerForConditionalGeneration"  # of Qwen2.5-Omni the part 
 #: What saved texts or pictures are read with, by a file that is saved beside the weights.
 READERS = {"processor_config.json": "AutoProcessor", "tokenizer_config.json": "AutoTokenizer"}
 
+_OF_RUN = re.compile(r"(?P<run>[^/]+)/checkpoints/step_(?P<step>\d+)(/adapter)?/?$")
+
 Place = tuple[str, str]  # a path or Hub id as it stands in the lines, and what is said of it behind them
 Lines = tuple[str, str]  # library, and the lines
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A `component` of the base that an earlier run trained, of the class `kind`, and where it lies."""
+
+    component: str
+    kind: str
+    place: Place
+
+
 def loading(
-    folder: Path, weights: str, adapter: Mapping[str, Any], base: Place, run: Place, without: Sequence[str] = ()
+    folder: Path,
+    weights: str,
+    adapter: Mapping[str, Any],
+    base: Place,
+    run: Place,
+    without: Sequence[str] = (),
+    earlier: Trained | None = None,
 ) -> Lines:
     """Library and lines that load `folder`; ("", "") where no library does.
 
@@ -39,18 +58,22 @@ def loading(
         base: the model that was trained.
         run: the run directory.
         without: components that the base's pipeline does not have, see `absent`.
+        earlier: what a LoRA was added to, where that is not the base itself.
     """
     told = "".join(f", {component}=None" for component in without)
     pipeline = f"pipe = DiffusionPipeline.from_pretrained(base{told})"
+    over = f"pipe.{earlier.component} = {earlier.kind}.from_pretrained(start)" if earlier else ""
+    start = earlier.place if earlier else None
+    imported = ", ".join(filter(None, ["DiffusionPipeline", earlier and earlier.kind]))
     name, place = str(adapter.get("name", "")), f'f"{{run}}/{weights}"'
     if name == REWARD_MODEL and not _plain_head(folder):
         call = f'reward = mmalign.load_reward("reward_model", model={place})'
         return "mmalign", _lines(["import mmalign"], [call], run, None)
     if (folder / "pytorch_lora_weights.safetensors").exists():
-        calls = [pipeline, f"pipe.load_lora_weights({place})"]
-        return "diffusers", _lines(["from diffusers import DiffusionPipeline"], calls, run, base)
+        calls = [*filter(None, [pipeline, over]), f"pipe.load_lora_weights({place})"]
+        return "diffusers", _lines([f"from diffusers import {imported}"], calls, run, base, start)
     if (folder / "adapter_config.json").exists():
-        return "peft", _of_peft(name, place, base, run, pipeline)
+        return "peft", _of_peft(name, place, base, run, pipeline, earlier)
     if (folder / "model_index.json").exists():
         calls = [f"pipe = DiffusionPipeline.from_pretrained({place})"]
         return "diffusers", _lines(["from diffusers import DiffusionPipeline"], calls, run, None)
@@ -61,13 +84,20 @@ def loading(
             where = f'f"{{run}}/{weights}/{part}"' if config.parent != folder else place
             calls = [pipeline, f"pipe.{part} = {kind}.from_pretrained({where})"]
             return "diffusers", _lines([f"from diffusers import DiffusionPipeline, {kind}"], calls, run, base)
-        if names := found.get("architectures"):
+        if (names := found.get("architectures")) and config.parent != folder:
+            whole, part = CLASSES[name], config.parent.name
+            calls = [f"model = {whole}.from_pretrained(base)"]
+            calls.append(f'model.{part} = {names[0]}.from_pretrained(f"{{run}}/{weights}/{part}")')
+            return "transformers", _lines([f"from transformers import {names[0]}, {whole}"], calls, run, base)
+        if names:
             return "transformers", _of_transformers(folder, str(names[0]), place, run)
     return "", ""
 
 
-def _lines(imports: Sequence[str], calls: Sequence[str], run: Place, base: Place | None) -> str:
-    named = [("run", run), *([("base", base)] if base else [])]
+def _lines(
+    imports: Sequence[str], calls: Sequence[str], run: Place, base: Place | None, start: Place | None = None
+) -> str:
+    named = [("run", run), *([("base", base)] if base else []), *([("start", start)] if start else [])]
     told = [
         f"{word} = {json.dumps(path, ensure_ascii=False)}{f'  # {said}' if said else ''}"
         for word, (path, said) in named
@@ -83,7 +113,7 @@ def _of_transformers(folder: Path, kind: str, place: str, run: Place) -> str:
     return _lines([f"from transformers import {', '.join(sorted(filter(None, [reader, kind])))}"], calls, run, None)
 
 
-def _of_peft(name: str, place: str, base: Place, run: Place, pipeline: str) -> str:
+def _of_peft(name: str, place: str, base: Place, run: Place, pipeline: str, earlier: Trained | None) -> str:
     """Lines for a LoRA as peft saves it: on a model of transformers, or on the network of a pipeline."""
     if name == REWARD_MODEL:
         kind, options = "AutoModelForSequenceClassification", ", num_labels=1"
@@ -92,14 +122,24 @@ def _of_peft(name: str, place: str, base: Place, run: Place, pipeline: str) -> s
         kind = OMNI if kind == CLASSES["audio_text"] and "omni" in base[0].lower() else kind
     if kind:
         imports = ["from peft import PeftModel", f"from transformers import {kind}"]
+        if earlier:
+            imports[1] = f"from transformers import {', '.join(sorted([earlier.kind, kind]))}"
+            calls = [f"model = {kind}.from_pretrained(base)"]
+            calls.append(f"model.{earlier.component} = {earlier.kind}.from_pretrained(start)")
+            calls.append(f"model = PeftModel.from_pretrained(model, {place})")
+            return _lines(imports, calls, run, base, earlier.place)
         call = f"model = PeftModel.from_pretrained({kind}.from_pretrained(base{options}), {place})"
         return _lines(imports, [call], run, base)
+    over = [f"pipe.{earlier.component} = {earlier.kind}.from_pretrained(start)"] if earlier else []
+    imported = ", ".join(["DiffusionPipeline", *([earlier.kind] if earlier else [])])
     calls = [
         pipeline,
+        *over,
         'part = "unet" if hasattr(pipe, "unet") else "transformer"',
         f"setattr(pipe, part, PeftModel.from_pretrained(getattr(pipe, part), {place}).merge_and_unload())",
     ]
-    return _lines(["from diffusers import DiffusionPipeline", "from peft import PeftModel"], calls, run, base)
+    imports = [f"from diffusers import {imported}", "from peft import PeftModel"]
+    return _lines(imports, calls, run, base, earlier.place if earlier else None)
 
 
 def absent(base: Path | None, adapter: Mapping[str, Any]) -> list[str]:
@@ -125,14 +165,17 @@ def _plain_head(folder: Path) -> bool:
 
 def is_hub_id(model: str) -> bool:
     """Does the name look like owner/name, and lie neither on this disk nor among the embedded assets?"""
-    import re
-
     hub = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("assets/")
     return bool(hub) and local_path(model) is None
 
 
 def plain_name(model: str) -> str:
-    """A model's name without its place on this disk: a Hub id or an embedded one whole, of a folder its last part."""
+    """A model's name without its place on this disk: a Hub id or an embedded one whole, of a folder its last part.
+
+    What a run left is called by the run and the step: mine@200.
+    """
+    if left := _OF_RUN.search(model):
+        return f"{left['run']}@{int(left['step'])}"
     return model if is_hub_id(model) or model.startswith("assets/") else name_of(model)
 
 

@@ -173,6 +173,11 @@ def test_lora_options_are_checked(make):
         LoRA(rank=0, dropout=1.0)
     with pytest.raises(ConfigError, match=r"to_qq names no module of SD3Transformer2DModel.*attn.to_q"):
         make("sd3", lora={"target_modules": ["to_qq"]})
+    with pytest.raises(ConfigError, match=r"lora.targets: unknown option; here it is target_modules"):
+        make("sd3", lora={"targets": "all-linear"})
+    everywhere = make("sd3", lora={"rank": 2, "target_modules": "all-linear"})
+    linear = {name for name, part in make("sd3", train="full").module.named_modules() if type(part) is torch.nn.Linear}
+    assert {key.partition(".lora_")[0] for key in everywhere.trainable()} == linear and "proj_out" in linear
     only = make("sd3", lora={"rank": 2, "target_modules": ["attn.to_q"]})
     assert all(".attn.to_q." in key for key in only.trainable())
 

@@ -343,3 +343,25 @@ def test_a_folder_of_everything_is_no_data_set(tmp_path: Path, monkeypatch: pyte
         (tmp_path / f"deep{number}" / "x.txt").touch()
     with pytest.raises(DataError, match=r"holds more than 9 files; name the folder of the data set itself"):
         Prompts(path=str(tmp_path)).training_items()
+
+
+@pytest.mark.parametrize(
+    "given", ["openai/gsm8k", "datasets/openai/gsm8k", "https://huggingface.co/datasets/openai/gsm8k"]
+)
+def test_a_dataset_of_the_hub_is_named_as_one(given: str) -> None:
+    with pytest.raises(DataError, match=r"no such file or folder; .* If a dataset of the .* write hub:openai/gsm8k\."):
+        Prompts(path=given).training_items()
+    for other in ("rows/gone.jsonl", "./rows", "rows", "a/b/c/d"):
+        with pytest.raises(DataError) as caught:
+            Prompts(path=other).training_items()
+        assert "hub:" not in str(caught.value)
+
+
+def test_a_dataset_with_several_configs_is_asked_for_by_one(tmp_path: Path) -> None:
+    for name, text in (("main", "two"), ("other", "three")):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{text}"}}\n')
+    parts = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("main", "other"))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
+    with pytest.raises(DataError, match=r"onfig name is missing.*Write it behind the name: hub:.*:CONFIG\."):
+        Prompts(path=f"hub:{tmp_path}").training_items()
+    assert [row.text for row in Prompts(path=f"hub:{tmp_path}:other").training_items()] == ["three"]

@@ -182,7 +182,7 @@ def take(adapter: Family, pipe: Any, component: str, autoencoder: Autoencoder) -
             parameter.requires_grad_(False)
     if adapter.train != "frozen" and not weights.trainable():
         raise ConfigError(
-            f"lora.target_modules: {', '.join(adapter.lora.target_modules or ())} names only layers whose output "
+            f"lora.target_modules: {', '.join(adapter.lora.placed(()))} names only layers whose output "
             "nothing reads; name others."
         )
     adapter.module = network.to(device)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ METADATA = "lora_adapter_metadata"  # diffusers' name for the configuration in t
 
 @dataclass
 class LoRA:
-    """`rank` ≥ 1; `alpha` the numerator of the scale; `target_modules` name endings, None for the family's own choice.
+    """`rank` ≥ 1; `alpha` the numerator of the scale; `target_modules` name endings, None for the family's own choice,
+    "all-linear" for every linear layer of the network (of a language model, of its language part without the head).
 
     The scale alpha / rank stands in what is saved: in peft's `adapter_config.json`, for diffusers in the header of the
     safetensors file only. A program that reads no such header takes alpha = rank: at the default 64 / 32 it adds half
@@ -42,11 +43,16 @@ class LoRA:
 
     rank: AtLeastOne = 32
     alpha: Positive = 64
-    target_modules: list[str] | None = None
+    target_modules: list[str] | Literal["all-linear"] | None = None
     dropout: ShareBelowOne = 0.0
     seed: Count = 0
 
-    also_called: ClassVar[dict[str, str]] = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"}
+    also_called: ClassVar[dict[str, str]] = {
+        "r": "rank",
+        "lora_alpha": "alpha",
+        "lora_dropout": "dropout",
+        "targets": "target_modules",
+    }
 
     def __post_init__(self) -> None:
         faults = []
@@ -62,6 +68,11 @@ class LoRA:
         if faults:
             raise ConfigError(faults)
 
+    def placed(self, usual: Sequence[str]) -> list[str]:
+        """The name endings of the layers it goes to, of which the family's choice is `usual`."""
+        given = self.target_modules
+        return list(usual if given is None or isinstance(given, str) else given)
+
 
 class LoRAWeights:
     """The trainable LoRA of one network (`component` of a `pipeline` class) and what a checkpoint needs of it."""
@@ -69,7 +80,7 @@ class LoRAWeights:
     def __init__(self, network: Any, component: str, pipeline: Any, lora: LoRA, targets: Sequence[str]) -> None:
         self._network, self._component, self._pipeline = network, component, pipeline
         self.turns = Turns()
-        attach(network, lora, list(lora.target_modules or targets))
+        attach(network, lora, lora.placed(targets))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The LoRA matrices by their name in the network, float32."""

@@ -52,7 +52,7 @@ class PeftWeights:
         network.requires_grad_(False)
         if start is None:
             more = {"modules_to_save": list(whole)} if whole else {}
-            attach(network, lora, list(lora.target_modules or targets), task_type=task, **more)
+            attach(network, lora, lora.placed(targets), task_type=task, **more)
         else:
             _attach_like(network, start)
         config = network.peft_config["default"]

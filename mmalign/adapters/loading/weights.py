@@ -54,6 +54,8 @@ def make_trainable(train: Train, pipe: Any, base: Base, lora: LoRA, targets: Seq
         return FrozenWeights()
     if train == "full":
         return FullWeights(network, base)
+    if lora.target_modules == "all-linear":
+        targets = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not hasattr(pipe, "save_lora_weights"):
         return PeftWeights(network, lora, targets, base=start or base.model)
     return LoRAWeights(network, base.component, type(pipe), lora, targets)

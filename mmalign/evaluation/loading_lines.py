@@ -64,7 +64,7 @@ def loading(
     pipeline = f"pipe = DiffusionPipeline.from_pretrained(base{told})"
     over = f"pipe.{earlier.component} = {earlier.kind}.from_pretrained(start)" if earlier else ""
     start = earlier.place if earlier else None
-    imported = ", ".join(filter(None, ["DiffusionPipeline", earlier and earlier.kind]))
+    imported = ", ".join(["DiffusionPipeline", *([earlier.kind] if earlier else [])])
     name, place = str(adapter.get("name", "")), f'f"{{run}}/{weights}"'
     if name == REWARD_MODEL and not _plain_head(folder):
         call = f'reward = mmalign.load_reward("reward_model", model={place})'

@@ -14,6 +14,7 @@ from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you
 from mmalign.core.protocols import judges_only
 from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
+from mmalign.run.checks.shapes import fetched
 from mmalign.run.lengths import asked, reader_of, trained
 from mmalign.run.references import anchored, newest_taken
 from mmalign.run.registries import REGISTRIES
@@ -168,6 +169,8 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
         DataError: rows of a model that was not on this machine when everything else was checked.
     """
     items: Sequence[Any] = parts.source.training_items()
+    if fetch:
+        fetched(parts.adapter, items)
     known = reader_of(parts.adapter)
     how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
     if reader is None or (known is not None and how == "refuse"):

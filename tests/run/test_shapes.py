@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mmalign.adapters import adapters
+from mmalign.adapters.loading.described import Frame, Heard
 from mmalign.core.errors import DataError
 from mmalign.data.preferences import Preferences
-from mmalign.run.checks.shapes import alike, native_size
+from mmalign.run.checks.shapes import alike, described, fetched, size
+from tests.adapters import tiny as plain
+from tests.adapters import tiny_ldm
+from tests.adapters.tiny_ace_step import write_ace_step
+from tests.adapters.tiny_flux import write_flux
+from tests.adapters.tiny_musicgen import write_musicgen
+from tests.adapters.tiny_qwen_image import write_qwen_image
+from tests.adapters.tiny_sana import write_sana
+from tests.adapters.tiny_stable_audio import write_stable_audio
+from tests.adapters.tiny_stable_audio_3 import write_stable_audio_3
 from tests.media import odd
+
+PICTURES: dict[str, Callable[[Path], Path]] = {
+    "sd": plain.write_tiny_sd,
+    "sdxl": plain.write_tiny_sdxl,
+    "sd3": plain.write_tiny_sd3,
+    "flux": write_flux,
+    "qwen_image": write_qwen_image,
+    "sana": write_sana,
+}
+SOUNDS: dict[str, Callable[[Path], Path]] = {
+    "stable_audio": write_stable_audio,
+    "stable_audio_3": write_stable_audio_3,
+    "ace_step": write_ace_step,
+    "audio_ldm": tiny_ldm.write_audio_ldm,
+    "audio_ldm2": tiny_ldm.write_audio_ldm2,
+    "music_ldm": tiny_ldm.write_music_ldm,
+    "musicgen": write_musicgen,
+}
 
 
 def pairs(folder: Path, contents: list[bytes], suffix: str) -> Any:
@@ -24,26 +54,139 @@ def pairs(folder: Path, contents: list[bytes], suffix: str) -> Any:
     return Preferences(str(folder / "p.jsonl")).training_items()
 
 
+def scenes(**options: Any) -> Any:
+    return adapters.get("sd3")(model="assets/scenes_sd3", **options)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The folder of a family's tiny checkpoint, written when first asked for."""
+    root, written = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def folder(name: str) -> str:
+        if name not in written:
+            written[name] = str((PICTURES | SOUNDS)[name](root / name))
+        return written[name]
+
+    return folder
+
+
 def test_pictures_are_held_to_the_runs_size(tmp_path: Path) -> None:
     items = pairs(tmp_path, [odd.picture(size=size) for size in ((64, 64), (65, 65), (64, 32))], ".png")
-    scenes = SimpleNamespace(model="assets/scenes_sd3", height=None, width=None, resolution=None)
-    assert native_size(scenes) == (64, 64)
+    assert described(scenes()).native == (64, 64)
     with pytest.raises(DataError) as caught:
-        alike(scenes, items)
+        alike(scenes(), items)
     told = str(caught.value).split("\n")
     assert told[0].endswith(":2, 'chosen': a picture of 65 x 65 (width x height), but the run makes 64 x 64.")
     assert "p.jsonl:3, 'chosen': a picture of 64 x 32" in told[1] and len(told) == 2
-    scenes.resolution = 65
     with pytest.raises(DataError, match=r"p\.jsonl:1, 'chosen': a picture of 64 x 64 .* the run makes 65 x 65"):
-        alike(scenes, items)
+        alike(scenes(resolution=65), items)
     with pytest.raises(DataError, match=r"p\.jsonl:2, 'chosen': .* but most others are 64 x 64"):
         alike(SimpleNamespace(model="elsewhere/unknown"), items)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_configuration_tells_what_loading_finds(name: str, tiny: Callable[[str], str], tmp_path: Path) -> None:
+    """Of every family that makes pictures; the pipeline's own attributes are the truth."""
+    adapter = adapters.get(name)(model=tiny(name), device="cpu", train="frozen")
+    told = described(adapter)
+    assert isinstance(told, Frame)
+    pipe = adapter.load().loaded.pipeline
+    assert told.native == (adapter.height, adapter.width)
+    assert told.multiple % pipe.vae_scale_factor == 0
+    if hasattr(pipe, "default_sample_size"):
+        assert told.native == (pipe.default_sample_size * pipe.vae_scale_factor,) * 2
+    assert told.channels == adapter.latent_shape[0]
+    fresh = adapters.get(name)(model=tiny(name))
+    side = told.native[0] + told.multiple
+    items = pairs(tmp_path, [odd.picture(size=(side, side))], ".png")
+    with pytest.raises(DataError, match=rf"p\.jsonl:1, 'chosen': a picture of {side} x {side} .* but the run makes"):
+        alike(fresh, items)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_size_that_is_not_made_is_told_before_loading(name: str, tiny: Callable[[str], str]) -> None:
+    told = described(adapters.get(name)(model=tiny(name)))
+    assert told is not None and list(size(adapters.get(name)(model=tiny(name)))) == []
+    odd_side = told.native[0] + 1
+    said = list(size(adapters.get(name)(model=tiny(name), height=odd_side)))
+    assert [f"adapter.height: {odd_side} is not a positive multiple of {told.multiple}" in each for each in said] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("name", SOUNDS)
+def test_sounds_are_held_to_what_the_checkpoint_makes(name: str, tiny: Callable[[str], str], tmp_path: Path) -> None:
+    options = {"seconds": 0.4} if name == "stable_audio_3" else {}  # its own default is more than the tiny one makes
+    adapter = adapters.get(name)(model=tiny(name), device="cpu", train="frozen", **options)
+    told = described(adapter)
+    assert isinstance(told, Heard)
+    given = pairs(tmp_path, [odd.sound(rate=told.rate + 1, seconds=1)], ".wav")
+    with pytest.raises(DataError, match=rf"p\.jsonl:1, 'chosen': a sound at {told.rate + 1} Hz, but the run's are at"):
+        alike(adapter, given)
+    if name == "stable_audio":
+        pytest.importorskip("torchsde")
+    adapter.load()
+    assert adapter.rate == told.rate
+    if told.seconds is not None:
+        assert adapter.seconds == pytest.approx(told.seconds)
+    if hasattr(adapter, "loaded") and hasattr(adapter.loaded.pipeline.vae.config, "audio_channels"):
+        assert adapter.loaded.pipeline.vae.config.audio_channels == told.channels
+
+
+def test_a_hub_model_is_held_to_once_its_configuration_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], str]
+) -> None:
+    """Of one that is kept, at the start; of another, before its weights are read."""
+    import huggingface_hub
+
+    items = pairs(tmp_path, [odd.picture(size=(40, 40))], ".png")
+    adapter = adapters.get("sd3")(model="somebody/sd3")
+    fetches: list[str] = []
+    kept: set[str] = set()
+
+    def look(model: str, file: str, revision: str | None = None) -> str | None:
+        return str(Path(tiny("sd3")) / file) if file in kept else None
+
+    def fetch(model: str, file: str, revision: str | None = None) -> str:
+        fetches.append(file)
+        kept.add(file)
+        return str(Path(tiny("sd3")) / file)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    alike(adapter, items)
+    assert fetches == [] and described(adapter) is None
+    with pytest.raises(DataError, match=r"p\.jsonl:1, 'chosen': a picture of 40 x 40 .* but the run makes"):
+        fetched(adapter, items)
+    assert sorted(fetches) == ["transformer/config.json", "vae/config.json"]
+    with pytest.raises(DataError, match=r"a picture of 40 x 40 .* but the run makes"):
+        alike(adapter, items)
+    fetched(adapter, items)  # was told at the start
+
+
+def test_pictures_of_a_data_set_are_held_to_it_too(tmp_path: Path) -> None:
+    """As `datasets` keeps them: bytes in cells, not decoded; a row is named by its number."""
+    datasets = pytest.importorskip("datasets")
+    sizes = ((64, 64), (17, 17))
+    columns = {
+        "prompt": ["a", "b"],
+        "chosen": [{"bytes": odd.picture(size=size), "path": None} for size in sizes],
+        "rejected": [{"bytes": odd.picture(size=(64, 64)), "path": None}] * 2,
+    }
+    image = datasets.Image()
+    features = datasets.Features({"prompt": datasets.Value("string"), "chosen": image, "rejected": image})
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "kept"))
+    items = Preferences(str(tmp_path / "kept")).training_items()
+    with pytest.raises(DataError, match=r"kept.*, 'chosen': a picture of 17 x 17 .* but the run makes 64 x 64") as told:
+        alike(scenes(), items)
+    assert str(told.value).count("\n") == 0
 
 
 def test_more_than_twenty_are_counted(tmp_path: Path) -> None:
     items = pairs(tmp_path, [odd.picture(size=(64, 64)), *[odd.picture(size=(17, 17))] * 30], ".png")
     with pytest.raises(DataError, match=r"… and 10 more\."):
-        alike(SimpleNamespace(model="assets/scenes_sd3"), items)
+        alike(scenes(), items)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +204,6 @@ def test_sounds_are_held_to_the_runs_rate_channels_and_length(tmp_path: Path, ma
 
 
 def test_what_is_alike_passes(tmp_path: Path) -> None:
-    alike(SimpleNamespace(model="assets/scenes_sd3"), pairs(tmp_path, [odd.picture(size=(64, 64))] * 3, ".png"))
+    alike(scenes(), pairs(tmp_path, [odd.picture(size=(64, 64))] * 3, ".png"))
     alike(SimpleNamespace(model="", seconds=2.0), pairs(tmp_path, [odd.sound()] * 3, ".wav"))
     alike(SimpleNamespace(), [])

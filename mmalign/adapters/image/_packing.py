@@ -5,19 +5,17 @@ A token lists channel first, then row, then column within its patch; tokens run 
 
 from __future__ import annotations
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor
 
-from mmalign.adapters.loading.loaded import Frame
+from mmalign.adapters.loading.described import Configs, Frame
+
+SIDE = 128  # latents a side, both pipelines' default
 
 
-def packed_frame(pipe: Any) -> Frame:
+def packed_frame(configs: Configs, scale: int) -> Frame:
     """A token holds 2 x 2 latents, so the network takes four times their channels and sides are even."""
-    scale = pipe.vae_scale_factor
-    native = (pipe.default_sample_size * scale,) * 2
-    return Frame(pipe.transformer.config.in_channels // 4, native, 2 * scale)
+    return Frame(configs("transformer")["in_channels"] // 4, (SIDE * scale,) * 2, 2 * scale)
 
 
 def pack(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmalign.adapters.loading.loaded import Frame
+from mmalign.adapters.loading.described import Configs, Frame, image_scale
 from mmalign.core.errors import CapabilityError
 
 
@@ -22,9 +22,9 @@ def check_plain(pipe: Any, model: str) -> None:
         )
 
 
-def unet_frame(pipe: Any, model: str) -> Frame:
-    """Latents as the U-Net takes them, pictures of the size it was trained on; refuses what `check_plain` refuses."""
-    check_plain(pipe, model)
-    sample_size, scale = pipe.unet.config.sample_size, pipe.vae_scale_factor
-    height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
-    return Frame(pipe.unet.config.in_channels, (height * scale, width * scale), scale)
+def unet_frame(configs: Configs) -> Frame:
+    """Latents as the U-Net takes them, pictures of the size it was trained on."""
+    unet, scale = configs("unet"), image_scale(configs)
+    size = unet["sample_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return Frame(unet["in_channels"], (height * scale, width * scale), scale)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmalign.adapters.image._packing import pack, packed_frame, unpack
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import token_count, warn_if_cut
+from mmalign.adapters.loading.described import Configs, Frame, image_scale
 from mmalign.adapters.loading.loaded import Loaded, load_into
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
@@ -32,6 +33,10 @@ from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 LONGEST = 512  # T5 tokens that the pipeline accepts
+
+
+def _frame(configs: Configs) -> Frame:
+    return packed_frame(configs, image_scale(configs))
 
 
 @dataclass
@@ -81,6 +86,7 @@ class Flux:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    frame = staticmethod(_frame)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save
@@ -104,7 +110,7 @@ class Flux:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        return load_into(self, "transformer", packed_frame, absent=("image_encoder", "feature_extractor"))
+        return load_into(self, "transformer", absent=("image_encoder", "feature_extractor"))
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` of T5 (B, L, D) and `pooled_projections` of CLIP (B, P)."""

@@ -15,6 +15,7 @@ from mmalign.adapters.image._frame_images import FrameImages
 from mmalign.adapters.image._packing import pack, packed_frame, unpack
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
+from mmalign.adapters.loading.described import Configs, Frame
 from mmalign.adapters.loading.loaded import Loaded, load_into
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
@@ -34,6 +35,10 @@ from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 LONGEST = 1024  # tokens of a prompt that the pipeline reads
+
+
+def _frame(configs: Configs) -> Frame:
+    return packed_frame(configs, 2 ** len(configs("vae")["temperal_downsample"]))
 
 
 @dataclass
@@ -85,6 +90,7 @@ class QwenImage:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    frame = staticmethod(_frame)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save
@@ -107,7 +113,7 @@ class QwenImage:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        return load_into(self, "transformer", packed_frame, images=FrameImages)
+        return load_into(self, "transformer", images=FrameImages)
 
     def unread(self, network: Any) -> list[str]:
         """Where the text leaves the last block."""

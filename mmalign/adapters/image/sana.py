@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mmalign.adapters.image._deep_images import DeepImages
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
-from mmalign.adapters.loading.loaded import Frame, Loaded, load_into
+from mmalign.adapters.loading.described import Configs, Frame
+from mmalign.adapters.loading.loaded import Loaded, load_into
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
     Dtype,
@@ -32,6 +33,12 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
+
+
+def _frame(configs: Configs) -> Frame:
+    network, scale = configs("transformer"), 2 ** (len(configs("vae")["encoder_block_out_channels"]) - 1)
+    multiple = math.lcm(32, network["patch_size"] * scale)  # 32: the pipeline's own rule
+    return Frame(network["in_channels"], (network["sample_size"] * scale,) * 2, multiple)
 
 
 @dataclass
@@ -86,6 +93,7 @@ class Sana:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    frame = staticmethod(_frame)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save
@@ -103,7 +111,7 @@ class Sana:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        load_into(self, "transformer", _frame, images=DeepImages)
+        load_into(self, "transformer", images=DeepImages)
         self.scheduler = _euler(self.loaded.pipeline.scheduler)
         return self
 
@@ -160,12 +168,6 @@ class Sana:
         if self.complex_human_instruction is not None:
             return self.complex_human_instruction
         return list(inspect.signature(self.loaded.pipeline.__call__).parameters["complex_human_instruction"].default)
-
-
-def _frame(pipe: Any) -> Frame:
-    network, scale = pipe.transformer.config, pipe.vae_scale_factor
-    multiple = math.lcm(32, network.patch_size * scale)  # 32: the pipeline's own rule
-    return Frame(network.in_channels, (network.sample_size * scale,) * 2, multiple)
 
 
 def _euler(scheduler: Any) -> Any:

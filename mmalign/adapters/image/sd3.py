@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import token_count, warn_if_clip_cuts, warn_if_cut
-from mmalign.adapters.loading.loaded import Frame, Loaded, load_into
+from mmalign.adapters.loading.described import Configs, Frame, image_scale
+from mmalign.adapters.loading.loaded import Loaded, load_into
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
     Dtype,
@@ -28,6 +29,13 @@ from mmalign.adapters.loading.schedule import dynamic_shift, flow_level, flow_sc
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
+
+
+def _frame(configs: Configs) -> Frame:
+    network, scale = configs("transformer"), image_scale(configs)
+    side = network["patch_size"] * scale
+    native = (network["sample_size"] * scale,) * 2
+    return Frame(network["in_channels"], native, side, network["pos_embed_max_size"] * side)
 
 
 @dataclass
@@ -70,6 +78,7 @@ class SD3:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    frame = staticmethod(_frame)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save
@@ -89,7 +98,7 @@ class SD3:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         absent, t5 = ("image_encoder", "feature_extractor"), ("text_encoder_3", "tokenizer_3")
         without = absent if self.text_encoder_3 else (*absent, *t5)
-        return load_into(self, "transformer", _frame, absent=without, optional=t5)
+        return load_into(self, "transformer", absent=without, optional=t5)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """`encoder_hidden_states` (B, L, D) and `pooled_projections` (B, P)."""
@@ -139,12 +148,6 @@ class SD3:
             device=self.device,
             max_sequence_length=self.max_sequence_length,
         )
-
-
-def _frame(pipe: Any) -> Frame:
-    network, scale = pipe.transformer.config, pipe.vae_scale_factor
-    side = network.patch_size * scale
-    return Frame(network.in_channels, (network.sample_size * scale,) * 2, side, network.pos_embed_max_size * side)
 
 
 __all__ = ["SD3"]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmalign.adapters.image._unet import unet_frame
+from mmalign.adapters.image._unet import check_plain, unet_frame
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_clip_cuts
 from mmalign.adapters.loading.loaded import Loaded, load_into
@@ -68,6 +68,7 @@ class SDXL:
     loaded: Loaded = field(init=False, repr=False, compare=False)
     prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which
 
+    frame = staticmethod(unet_frame)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save
@@ -86,7 +87,7 @@ class SDXL:
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
         absent = ("feature_extractor", "image_encoder")
-        load_into(self, "unet", lambda pipe: unet_frame(pipe, self.model), absent=absent)
+        load_into(self, "unet", refuse=lambda pipe: check_plain(pipe, self.model), absent=absent)
         self.prediction = ddim_prediction(self.loaded.pipeline.scheduler)
         return self
 

@@ -7,7 +7,7 @@ called, and its noise levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from mmalign.adapters.loading.conditions import Conditions
 from mmalign.adapters.loading.decode import LatentImages
+from mmalign.adapters.loading.described import Configs, Frame, sides_of
 from mmalign.adapters.loading.lora import LoRA
-from mmalign.adapters.loading.options import Dtype, Train, default_device, image_size, input_dtype, torch_dtype
+from mmalign.adapters.loading.options import Dtype, Train, default_device, input_dtype, torch_dtype
 from mmalign.adapters.loading.weights import Weights, make_trainable
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import lasting
@@ -58,19 +59,6 @@ class Loaded:
     autoencoder: Autoencoder
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Pictures of a checkpoint: `channels` of its latents, `native` (height, width) and the `multiple` in pixels.
-
-    `largest` is the most pixels a side that it has positions for; 0 where it computes them.
-    """
-
-    channels: int
-    native: tuple[int, int]
-    multiple: int
-    largest: int = 0
-
-
 class Family(Protocol):
     """The options that all families share, and what `take` fills in."""
 
@@ -104,7 +92,7 @@ class Told(Family, Protocol):
 
 
 class Pictures(Family, Protocol):
-    """A family that makes pictures of a size; `load_into` fills in what is not given."""
+    """A family that makes pictures of a size, and says in `frame` of which; `load_into` fills in what is not given."""
 
     resolution: int | None
     height: int | None
@@ -117,8 +105,8 @@ P = TypeVar("P", bound=Pictures)
 def load_into(
     adapter: P,
     component: str,
-    frame: Callable[[Any], Frame],
     *,
+    refuse: Callable[[Any], None] = lambda pipe: None,
     images: Callable[[Any, int, bool], Autoencoder] = LatentImages,
     absent: Collection[str] = (),
     optional: Collection[str] = (),
@@ -128,7 +116,7 @@ def load_into(
     Args:
         adapter: with its options; returned.
         component: the pipeline's trained network.
-        frame: what the pipeline's pictures are like; may refuse the checkpoint.
+        refuse: raises where the checkpoint cannot be used.
         images: made of the autoencoder, `decode_rows` and `gradient_checkpointing`.
         absent, optional: components, see `open_pipeline`.
 
@@ -136,17 +124,22 @@ def load_into(
         CheckpointError, ConfigError: naming what is at fault.
     """
     pipe = opened(adapter, component, absent=absent, optional=optional)
-    found, scale = frame(pipe), pipe.vae_scale_factor
-    height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
-    if 0 < found.largest < max(height, width):
-        raise ConfigError(
-            f"adapter.resolution: {height} x {width} pixels, but {adapter.model} has positions for {found.largest} a "
-            f"side and was trained at {found.native[0]} x {found.native[1]}; leave resolution, height and width out."
-        )
-    adapter.height, adapter.width = height, width
+    refuse(pipe)
+    found: Frame = type(adapter).frame(configs_of(pipe))  # type: ignore[attr-defined]
+    scale = pipe.vae_scale_factor
+    height, width = adapter.height, adapter.width = sides_of(adapter, found)
     adapter.latent_shape = (found.channels, height // scale, width // scale)
     take(adapter, pipe, component, images(pipe.vae, adapter.decode_rows, adapter.gradient_checkpointing))
     return adapter
+
+
+def configs_of(pipe: Any) -> Configs:
+    """The configurations of a pipeline's components."""
+
+    def config(component: str) -> Mapping[str, Any]:
+        return getattr(pipe, component).config  # type: ignore[no-any-return]
+
+    return config
 
 
 def opened(adapter: Family, component: str, *, absent: Collection[str] = (), optional: Collection[str] = ()) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmalign.adapters.loading.decode import by_rows
+from mmalign.adapters.loading.described import Configs, Heard, image_scale
 from mmalign.adapters.sound._latent_sounds import checked_sound
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio
@@ -142,6 +143,14 @@ def mel_sounds(pipe: Any, model: str, seconds: float | None, mel: Mel, rows: int
         raise ConfigError(f"seconds: {seconds:g} is shorter than one latent of this model ({step * scale:g} s).")
     frames = math.ceil(int(seconds / step) / scale) * scale
     return LatentMels(vae, pipe.vocoder, frames, int(seconds * config.sampling_rate), mel, rows, recompute)
+
+
+def mel_heard(configs: Configs) -> Heard:
+    """One channel at the vocoder's rate, as long as the U-Net was made for."""
+    vocoder, native = configs("vocoder"), configs("unet")["sample_size"]
+    step = math.prod(vocoder["upsample_rates"]) / vocoder["sampling_rate"]
+    frames = (native if isinstance(native, int) else native[0]) * image_scale(configs)
+    return Heard(vocoder["sampling_rate"], 1, frames * step)
 
 
 def mel_shape(pipe: Any, sounds: LatentMels) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
+from mmalign.adapters.loading.described import Configs, Heard
 from mmalign.adapters.loading.loaded import Loaded, opened, take
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
@@ -35,6 +36,11 @@ from mmalign.core.types import Audio, Modality, NoiseLevel, Prompt
 
 TEXT_TOKENS, REFERENCE_SECONDS = 256, 30  # the pipeline's own
 NORM, ENDS = 2.5, "\0"  # of guidance; between a caption and its lyrics
+
+
+def _heard(configs: Configs) -> Heard:
+    vae = configs("vae")
+    return Heard(vae.get("sampling_rate", 48_000), vae["audio_channels"])  # the pipeline's own default
 
 
 @dataclass
@@ -93,6 +99,7 @@ class AceStep:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    heard = staticmethod(_heard)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save

@@ -13,7 +13,7 @@ from mmalign.adapters.loading.loaded import Loaded
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import Dtype, Train, check_counts, not_loaded
 from mmalign.adapters.sound import _mel_family
-from mmalign.adapters.sound._latent_mels import Mel
+from mmalign.adapters.sound._latent_mels import Mel, mel_heard
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Prediction
 from mmalign.core.types import Modality
@@ -67,6 +67,7 @@ class AudioLDM:
     loaded: Loaded = field(init=False, repr=False, compare=False)
     prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which
 
+    heard = staticmethod(mel_heard)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save

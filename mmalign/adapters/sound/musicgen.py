@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmalign.adapters.loading.described import Configs, Heard
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights, copy_into, read_tensors
 from mmalign.adapters.loading.lora import LoRA
@@ -51,6 +52,11 @@ from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_tokenizer
 from mmalign.loading.trained import BASE, Base, local_weights, named, read_base
+
+
+def _heard(configs: Configs) -> Heard:
+    whole = configs("")
+    return Heard(whole["audio_encoder"]["sampling_rate"], whole["decoder"].get("audio_channels", 1))
 
 
 @dataclass
@@ -94,6 +100,8 @@ class MusicGen:
     weights: Weights = field(init=False, repr=False, compare=False)
     tokenizer: Any = field(init=False, repr=False, compare=False)
     delays: Delays = field(init=False, repr=False, compare=False)
+
+    heard = staticmethod(_heard)
 
     def __post_init__(self) -> None:
         check_counts(self, "decode_rows", "cached_prompts")

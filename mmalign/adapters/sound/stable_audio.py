@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import token_count, warn_if_cut
+from mmalign.adapters.loading.described import Configs, Heard, sound_scale
 from mmalign.adapters.loading.loaded import Loaded, opened, take
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
@@ -31,6 +32,12 @@ from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
+
+
+def _heard(configs: Configs) -> Heard:
+    vae, told = configs("vae"), configs("projection_model")
+    longest = configs("transformer")["sample_size"] * sound_scale(configs) / vae["sampling_rate"]
+    return Heard(vae["sampling_rate"], vae["audio_channels"], min(longest, float(told["max_value"])))
 
 
 @dataclass
@@ -83,6 +90,7 @@ class StableAudio:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    heard = staticmethod(_heard)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
+from mmalign.adapters.loading.described import Configs, Heard
 from mmalign.adapters.loading.loaded import Loaded, opened, take
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
@@ -37,6 +38,11 @@ from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 TOKENS = 256  # that the published models read, whatever their tokenizer would
+
+
+def _heard(configs: Configs) -> Heard:
+    vae = configs("vae")
+    return Heard(vae["sampling_rate"], vae["audio_channels"])
 
 
 @dataclass
@@ -85,6 +91,7 @@ class StableAudio3:
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
+    heard = staticmethod(_heard)
     reference = _loaded.reference
     trainable = _loaded.trainable
     save = _loaded.save

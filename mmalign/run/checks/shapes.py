@@ -1,38 +1,81 @@
 """Are compared pictures of the size, and compared sounds of the rate and length, that the run itself makes?
 
 Headers tell it. Of a checkpoint that is here, its configuration says what it makes; of others only what the run file
-says is known before loading, and that all must be alike.
+says is known before its few files of configuration are fetched (`fetched`), and that all must be alike.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmalign.core.errors import CheckpointError, all_faults
-from mmalign.loading.pipelines import Origin, over_base
+from mmalign.adapters.loading.described import Frame, Heard, sides_of
+from mmalign.core.errors import ConfigError, all_faults
+from mmalign.loading.described import Get, component_config
 from mmalign.media.audio import SoundShape
-from mmalign.run.checks import check_training
+from mmalign.run.checks import Faults, check, check_training
+
+
+@check
+def size(adapter: Any) -> Faults:
+    """Of what is made: one that the checkpoint makes, as far as its own folder tells."""
+    if isinstance(frame := described(adapter), Frame):
+        try:
+            sides_of(adapter, frame)
+        except ConfigError as error:
+            yield from [fault if fault.startswith("adapter.") else f"adapter.{fault}" for fault in error.faults]
 
 
 @check_training
 def alike(adapter: Any, items: Sequence[Any]) -> None:
     """Every row that differs, the first twenty named."""
+    _hold(adapter, items, "kept")
+
+
+def fetched(adapter: Any, items: Sequence[Any]) -> None:
+    """`alike`, once the configuration of a Hub's model may be fetched.
+
+    Raises:
+        DataError: the rows that differ.
+    """
+    if hasattr(items, "shapes") and described(adapter, "kept") is None and described(adapter, "fetch") is not None:
+        _hold(adapter, items, "kept")
+
+
+def described(adapter: Any, get: Get = "here") -> Frame | Heard | None:
+    """What the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
+    said = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
+    model, revision = getattr(adapter, "model", None), getattr(adapter, "revision", None)
+    if said is None or not isinstance(model, str) or not model:
+        return None
+
+    def config(component: str) -> Mapping[str, Any]:
+        return component_config(model, component, revision, get)
+
+    try:
+        return said(config)  # type: ignore[no-any-return]
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return None  # a file that is missing, or damaged: loading tells
+
+
+def _hold(adapter: Any, items: Sequence[Any], get: Get) -> None:
     if not hasattr(items, "shapes"):
         return
     found = list(items.shapes())
     if not found:
         return
-    judged = _sounds if isinstance(found[0][1], SoundShape) else _pictures
-    if faults := judged(adapter, found):
+    makes = described(adapter, get)
+    if isinstance(found[0][1], SoundShape):
+        faults = _sounds(adapter, makes if isinstance(makes, Heard) else None, found)
+    else:
+        faults = _pictures(adapter, makes if isinstance(makes, Frame) else None, found)
+    if faults:
         raise all_faults(faults)
 
 
-def _pictures(adapter: Any, found: Sequence[tuple[str, Any]]) -> list[str]:
-    native = native_size(adapter) or (None, None)
+def _pictures(adapter: Any, makes: Frame | None, found: Sequence[tuple[str, Any]]) -> list[str]:
+    native = makes.native if makes else (None, None)
     sides = [getattr(adapter, side, None) or getattr(adapter, "resolution", None) for side in ("height", "width")]
     wanted, why = tuple(side or own for side, own in zip(sides, native, strict=True)), "the run makes"
     if None in wanted:
@@ -44,15 +87,13 @@ def _pictures(adapter: Any, found: Sequence[tuple[str, Any]]) -> list[str]:
     ]
 
 
-def _sounds(adapter: Any, found: Sequence[tuple[str, SoundShape]]) -> list[str]:
-    config = _config(adapter, "vae") | _config(adapter, "vocoder")
-    rate, why = config.get("sampling_rate"), "the run's are"
-    if not isinstance(rate, int):
+def _sounds(adapter: Any, makes: Heard | None, found: Sequence[tuple[str, SoundShape]]) -> list[str]:
+    if makes is not None:
+        rate, channels, why = makes.rate, makes.channels, "the run's are"
+    else:
         rate, why = Counter(shape.rate for _, shape in found).most_common(1)[0][0], "most others are"
-    channels = config.get("audio_channels", 1 if _config(adapter, "vocoder") else None)
-    if not isinstance(channels, int):
         channels = max(Counter(shape.channels for _, shape in found).most_common(1)[0][0], 1)
-    seconds = getattr(adapter, "seconds", None)
+    seconds = getattr(adapter, "seconds", None) or (makes.seconds if makes else None)
     faults = []
     for place, shape in found:
         if shape.rate != rate:
@@ -69,35 +110,3 @@ def _sounds(adapter: Any, found: Sequence[tuple[str, SoundShape]]) -> list[str]:
         place = next(place for place, shape in found if shape.channels != found[0][1].channels)
         faults.append(f"{place}: a sound of other channels than {found[0][0]}; mix or repeat them to one number.")
     return faults
-
-
-def native_size(adapter: Any) -> tuple[int, int] | None:
-    """(height, width) that the checkpoint was trained at, where its files are here and say so."""
-    network = _config(adapter, "transformer") or _config(adapter, "unet")
-    size, blocks = network.get("sample_size"), _config(adapter, "vae").get("block_out_channels")
-    if not blocks or not isinstance(blocks, list):
-        return None
-    sides = (size, size) if isinstance(size, int) else size
-    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(isinstance(side, int) for side in sides)):
-        return None
-    scale = 2 ** (len(blocks) - 1)
-    return sides[0] * scale, sides[1] * scale
-
-
-def _config(adapter: Any, component: str) -> dict[str, Any]:
-    """The component's configuration, {} where there is none to be read; loading says what is wrong with one."""
-    model = getattr(adapter, "model", None)
-    if not isinstance(model, str) or not model:
-        return {}
-    try:
-        folder = over_base(Origin(model)).folder_of(component)
-    except CheckpointError:
-        return {}
-    file = Path(folder or "") / "config.json"
-    if folder is None or not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

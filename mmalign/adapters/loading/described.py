@@ -1,0 +1,71 @@
+"""What a checkpoint makes, by its configuration files alone: known before any weight is read.
+
+A diffusers family has `frame` (pictures) or `heard` (sounds) in its body, a function of its own that reads the files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mmalign.adapters.loading.options import image_size
+from mmalign.core.errors import ConfigError
+
+Configs = Callable[[str], Mapping[str, Any]]  # a component, or "" for the model itself → what its config.json holds
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Pictures of a checkpoint: `channels` of its latents, `native` (height, width) and the `multiple` in pixels.
+
+    `largest` is the most pixels a side that it has positions for; 0 where it computes them.
+    """
+
+    channels: int
+    native: tuple[int, int]
+    multiple: int
+    largest: int = 0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Sounds of a checkpoint: `rate` in Hz, `channels`, and the `seconds` of its longest, None where it has no own."""
+
+    rate: int
+    channels: int
+    seconds: float | None = None
+
+
+class Sized(Protocol):
+    """An adapter of pictures, by its options."""
+
+    model: str
+    resolution: int | None
+    height: int | None
+    width: int | None
+
+
+def sides_of(adapter: Sized, found: Frame) -> tuple[int, int]:
+    """(height, width) in pixels that the adapter makes of a checkpoint; ConfigError where that makes no such size."""
+    height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
+    if 0 < found.largest < max(height, width):
+        raise ConfigError(
+            f"adapter.resolution: {height} x {width} pixels, but {adapter.model} has positions for {found.largest} a "
+            f"side and was trained at {found.native[0]} x {found.native[1]}; leave resolution, height and width out."
+        )
+    return height, width
+
+
+def image_scale(configs: Configs) -> int:
+    """Pixels a latent, of an autoencoder that halves the sides between its blocks."""
+    return int(2 ** (len(configs("vae")["block_out_channels"]) - 1))
+
+
+def sound_scale(configs: Configs) -> int:
+    """Samples a latent, of an autoencoder that lists by how much it downsamples."""
+    return math.prod(configs("vae")["downsampling_ratios"])
+
+
+__all__ = ["Configs", "Frame", "Heard", "image_scale", "sides_of", "sound_scale"]

@@ -24,7 +24,17 @@ TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
 @pytest.fixture(scope="module")
-def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, grammar_head, lm_folder, tmp_path_factory):
+def make(
+    tiny_clip,
+    tiny_transformers_clip,
+    tiny_clap,
+    picture_folder,
+    sound_folder,
+    linear_head,
+    grammar_head,
+    lm_folder,
+    tmp_path_factory,
+):
     """Any reward, built on tiny checkpoints."""
     checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
     corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"
@@ -51,6 +61,10 @@ def make(tiny_clip, tiny_clap, picture_folder, sound_folder, linear_head, gramma
         "vendi": {"encoder": str(tiny_clip)},
         "verifier": {"graded": True},
         "clap": {"checkpoint": str(tiny_clap)},
+        "clap_music": {"checkpoint": str(tiny_clap)},
+        "hpsv2": checkpoint,
+        "laion_aesthetic": checkpoint | {"head": str(linear_head)},
+        "pickscore": {"checkpoint": str(tiny_transformers_clip)},
         "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
         "song_fad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},

@@ -9,12 +9,11 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.files import local_path
 from mmalign.rewards.image.clip import Clip
 from mmalign.rewards.models.clip_towers import Backend, Source
-from mmalign.rewards.models.pixels import PixelPreprocess
 
 __all__ = ["HPSv2"]
 
 # Their `light_augmentation` resizes the longer side, pads with black and does not clamp what bicubic overshoots.
-_PREPROCESS = PixelPreprocess((224, 224), resize="longest", clamped=False)
+_PREPROCESS = (("resize", "longest"), ("clamped", False))
 
 
 @dataclass

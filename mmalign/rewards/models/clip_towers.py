@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +50,7 @@ Backend = Literal["auto", "open_clip", "transformers"]
 class Source:
     """Which checkpoint: a `checkpoint` (folder or Hub id), or open_clip's `model` with its `pretrained` tag or file.
 
-    `preprocess` is how pictures are prepared where the checkpoint does not say it as it was trained.
+    `preprocess` is what of `PixelPreprocess` differs from what the checkpoint says of itself.
     """
 
     checkpoint: str = ""
@@ -58,7 +58,7 @@ class Source:
     pretrained: str = ""
     backend: Backend = "auto"
     processor: str = ""
-    preprocess: PixelPreprocess | None = None
+    preprocess: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if bool(self.checkpoint) == bool(self.model):
@@ -205,7 +205,10 @@ def _open_clip(source: Source) -> Towers:
     bare = _unprojected(model)
     return Towers(
         module=model,
-        preprocess=source.preprocess or PixelPreprocess.of_open_clip(get_model_preprocess_cfg(model)),
+        preprocess=replace(
+            PixelPreprocess.of_open_clip(get_model_preprocess_cfg(model)),
+            **dict(source.preprocess),
+        ),
         tokenize=_tokens(source, stamp(source.folder)),
         encode_image=model.encode_image,
         encode_text=lambda tokens: model.encode_text(tokens["ids"]),
@@ -266,8 +269,10 @@ def _transformers(source: Source) -> Towers:
     beside = reader_folder(source.processor) if source.processor else name
     return Towers(
         module=model,
-        preprocess=source.preprocess
-        or PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), str(beside)),
+        preprocess=replace(
+            PixelPreprocess.of_transformers(preprocessor_config(beside, "image_processor"), str(beside)),
+            **dict(source.preprocess),
+        ),
         tokenize=_tokens(source, stamp(source.folder)),
         encode_image=lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output,
         encode_text=lambda given: model.get_text_features(**given).pooler_output,

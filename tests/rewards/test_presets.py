@@ -110,7 +110,7 @@ def test_laion_aesthetic_is_its_repositorys_formula(tiny_clip, linear_head):
     hidden = features @ layers["layers.0.weight"].T + layers["layers.0.bias"]
     expected = (hidden @ layers["layers.2.weight"].T + layers["layers.2.bias"])[:, 0]
     assert torch.allclose(reward(rollout).value, expected, atol=1e-5)
-    from mmalign.rewards.laion_aesthetic import LaionAesthetic
+    from mmalign.rewards.image.laion_aesthetic import LaionAesthetic
 
     whole = LaionAesthetic(head=str(linear_head))
     assert (whole.model, whole.pretrained) == ("ViT-L-14-quickgelu", "openai")

@@ -1,0 +1,64 @@
+"""Faults collected while a component is tried, and told together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.core.protocols import members
+
+
+class Faults:
+    """What is wrong with `name`, one sentence each."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sentences: list[str] = []
+
+    def require(self, holds: bool | Tensor, sentence: str) -> bool:
+        """Add `sentence` unless `holds`; returns whether it did."""
+        if not bool(holds):
+            self.sentences.append(sentence)
+        return bool(holds)
+
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """Inside it an exception is a fault of `what`, and the checks after it go on."""
+        try:
+            yield
+        except Exception as error:  # the component under test may raise anything
+            self.sentences.append(f"{what} raised {type(error).__name__}: {error}")
+
+    def report(self) -> None:
+        """Raise all of them.
+
+        Raises:
+            AssertionError: with one line for each fault, if there is any.
+        """
+        if self.sentences:
+            raise AssertionError("\n".join(f"{self.name}: {sentence}" for sentence in self.sentences))
+
+
+def has_members(faults: Faults, component: Any, protocol: type) -> bool:
+    """Whether `component` has every method and attribute of `protocol`; a fault names what it lacks."""
+    names = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
+    missing = sorted(name for name in names.union(members(protocol)) if not hasattr(component, name))
+    calls = "__call__" not in vars(protocol) or callable(component)
+    return faults.require(
+        calls and not missing, f"lacks {', '.join([*missing, *([] if calls else ['__call__'])])} of {protocol.__name__}"
+    )
+
+
+@contextmanager
+def random_state_kept(faults: Faults) -> Iterator[None]:
+    """Inside it, drawing from the global random numbers of torch or NumPy is a fault."""
+    import numpy
+
+    before, numbers = torch.get_rng_state(), numpy.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
+    yield
+    same = (numbers == numpy.random.get_state()[1]).all()  # type: ignore[index]  # noqa: NPY002
+    faults.require(torch.equal(before, torch.get_rng_state()) and same, "draws from the global random numbers")

@@ -50,7 +50,7 @@ _WHERE = {
     "StepPolicy": "mmalign.core.protocols",
     "TokenAdapter": "mmalign.core.protocols",
     "Audio": "mmalign.core.types",
-    "Experience": "mmalign.core.types",
+    "Experience": "mmalign.core.experience",
     "NoiseLevel": "mmalign.core.types",
     "Preference": "mmalign.core.types",
     "Prompt": "mmalign.core.types",
@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from mmalign.core.errors import OutOfMemory as OutOfMemory
     from mmalign.core.errors import PackageError as PackageError
     from mmalign.core.errors import ScoreError as ScoreError
+    from mmalign.core.experience import Experience as Experience
     from mmalign.core.protocols import Adapter as Adapter
     from mmalign.core.protocols import DensityPolicy as DensityPolicy
     from mmalign.core.protocols import DiffPolicy as DiffPolicy
@@ -146,7 +147,6 @@ if TYPE_CHECKING:
     from mmalign.core.protocols import StepPolicy as StepPolicy
     from mmalign.core.protocols import TokenAdapter as TokenAdapter
     from mmalign.core.types import Audio as Audio
-    from mmalign.core.types import Experience as Experience
     from mmalign.core.types import NoiseLevel as NoiseLevel
     from mmalign.core.types import Preference as Preference
     from mmalign.core.types import Prompt as Prompt

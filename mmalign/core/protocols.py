@@ -1,4 +1,4 @@
-"""The six nouns as protocols: Adapter, Policy (and its capabilities), Reward, SetReward, Objective, Hook.
+"""The parts of a run as protocols: Adapter, Policy (and its capabilities), Reward, SetReward, Objective.
 
 An adapter is glue around one pretrained family and knows no RL; a policy is maths around an adapter and knows no model
 names; an objective names the capability it drives (`needs`). Nobody inherits: a dataclass with these members is one.
@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mmalign.core.experience import Experience
 from mmalign.core.rng import Noise
-from mmalign.core.types import Experience, Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
+from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
 
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
 Inputs = Mapping[str, Tensor]  # what a `TokenAdapter` makes of one prompt, unpadded; `input_ids` (L,) is among it
-Probe = dict[str, Tensor]  # noise and times drawn once and shared: every entry (B, ...)
+Probe = dict[str, Tensor]  # a shared sample of noise and times, drawn once: every entry (B, ...)
 Metrics = Mapping[str, Tensor]  # detached scalars
 Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
 Gather = Callable[[Any], list[Any]]  # what every rank holds, in their order
 Prediction = Literal["flow", "epsilon", "v"]
+A = TypeVar("A")
 
 
 def one_process(total: Tensor) -> Tensor:
@@ -40,8 +42,8 @@ def one_alone(value: Any) -> list[Any]:
 class Adapter(Protocol):
     """Glue around one pretrained family: tokenizers, encoders, VAEs, checkpoints.
 
-    An adapter that is made without its weights (nearly every one) also has `load()`, called once before anything else,
-    and a field `device`, None until a launch says where.
+    It is made from its options alone, without weights: until `load()` only its options, `modality` and what its class
+    says (`prediction`) are there.
     """
 
     modality: Modality
@@ -50,6 +52,10 @@ class Adapter(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the trainable part lives."""
+        ...
+
+    def load(self: A) -> A:
+        """Read the weights and place them; called once, before anything else. Returns the adapter itself."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:
@@ -111,7 +117,7 @@ class LatentAdapter(Adapter, Protocol):
 
 @runtime_checkable
 class Decoding(Protocol):
-    """Completions in the making: the cache behind A rows, and what the next step is drawn from."""
+    """The state of decoding: the cache of A unfinished completions, and the features of their next step."""
 
     features: Float[Tensor, "A D"]  # for `TokenAdapter.logits`
 
@@ -150,7 +156,9 @@ class TokenAdapter(Adapter, Protocol):
         tokens: Int[Tensor, " B T *event"],
         mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T *features"]:
-        """What `logits` needs to judge step t: of the prompt `inputs[rows[b]]` and the steps before t; with gradient.
+        """The hidden states that predict each step from the prompt and the steps before it; with gradient.
+
+        Row b continues the prompt `inputs[rows[b]]`.
 
         Raises DataError where prompt and completion are longer than the model's context.
         """
@@ -161,7 +169,7 @@ class TokenAdapter(Adapter, Protocol):
         ...
 
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Decoding:
-        """Forward every prompt once, then stand before the first of at most `steps` steps of B rows; no gradient."""
+        """Prefill: forward every prompt once; the state of B rows before the first of at most `steps`; no gradient."""
         ...
 
     def forced(self, step: int, steps: int) -> Int[Tensor, " *event"] | None:
@@ -179,7 +187,7 @@ class TokenAdapter(Adapter, Protocol):
 
 @runtime_checkable
 class ScoreAdapter(Adapter, Protocol):
-    """A network that gives an output one number: a reward model. `modality` is that of the outputs it judges."""
+    """A network that gives an output one number: a reward model. `modality` is that of the outputs it scores."""
 
     def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
         """Model inputs of B prompts with their outputs: tokenised and processed, unpadded; no gradient.
@@ -237,7 +245,7 @@ class StepPolicy(Policy, Protocol):
 
 @runtime_checkable
 class DensityPolicy(Policy, Protocol):
-    """Judges any output: exactly for tokens, by a denoising-error surrogate for diffusion."""
+    """Gives the log-prob of any output: exactly for tokens, by a denoising-error surrogate for diffusion."""
 
     @property
     def event_size(self) -> int:
@@ -272,7 +280,7 @@ class DiffPolicy(Policy, Protocol):
 
 @runtime_checkable
 class ScorePolicy(Protocol):
-    """Makes nothing and judges everything: a score to be fitted, which becomes a reward."""
+    """Generates nothing and scores every output: what is fitted to preferences and becomes a reward."""
 
     modality: Modality
     module: nn.Module
@@ -284,6 +292,10 @@ class ScorePolicy(Protocol):
     def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
         """The score of every row, float32, higher is better; with gradient."""
         ...
+
+
+AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
+P = TypeVar("P", contravariant=True)  # the policies that an objective drives
 
 
 @runtime_checkable
@@ -319,7 +331,7 @@ class SetReward(Protocol):
         ...
 
 
-class Objective(Protocol):
+class Objective(Protocol[P]):
     """What to collect, how much each entry weighs, and the loss.
 
     One with statistics beyond a prompt's own group has an attribute `over_ranks: Mean`, which the loop sets; so has a
@@ -328,9 +340,9 @@ class Objective(Protocol):
     numbers of a whole weighted minibatch: rows of weight 0 never reach `loss`.
     """
 
-    needs: type  # the policy capability it drives
+    needs: type  # the policy capability that it drives: the protocol P
 
-    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Experience:
+    def collect(self, policy: P, batch: Sequence[Any], rng: torch.Generator) -> Experience:
         """Sample, score and credit one batch of prompts or preferences; called without gradient."""
         ...
 
@@ -338,7 +350,7 @@ class Objective(Protocol):
         """Weights of a whole minibatch; `mean` averages counts over ranks so that they sum to the rank count."""
         ...
 
-    def loss(self, policy: Any, chunk: Any, rng: torch.Generator) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, policy: P, chunk: Any, rng: torch.Generator) -> tuple[Float[Tensor, ""], Metrics]:
         """-(weight × gain).sum() of one chunk, and detached metrics of it."""
         ...
 
@@ -354,18 +366,24 @@ def methods(protocol: type) -> list[str]:
     return [name for name in members(protocol) if any(callable(vars(cls).get(name)) for cls in protocol.__mro__)]
 
 
-def offers(policy: Any, capability: type) -> bool:
+def offers(policy: object, capability: type) -> bool:
     """Does the policy (a class or an instance) have every method of `capability`?"""
     return all(hasattr(policy, name) for name in members(capability))
 
 
-def judges_only(policy: Any) -> bool:
-    """Does the policy (a class or an instance) judge outputs, and make none?"""
-    return offers(policy, ScorePolicy) and not hasattr(policy, "generate")
+def judges_only(policy: object) -> TypeGuard[ScorePolicy]:
+    """Does the policy (a class or an instance) score outputs, and generate none?"""
+    return offers(policy, ScorePolicy) and not generates(policy)
+
+
+def generates(policy: object) -> TypeGuard[Policy]:
+    """Does the policy (a class or an instance) generate outputs?"""
+    return hasattr(policy, "generate")
 
 
 __all__ = [
     "Adapter",
+    "AnyPolicy",
     "Condition",
     "Decoding",
     "DensityPolicy",
@@ -385,9 +403,11 @@ __all__ = [
     "SetReward",
     "StepPolicy",
     "TokenAdapter",
+    "generates",
     "judges_only",
     "members",
     "methods",
     "offers",
+    "one_alone",
     "one_process",
 ]

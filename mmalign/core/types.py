@@ -1,4 +1,4 @@
-"""The data that flows: Prompt → Rollout → Scores → Experience.
+"""The data that flows: Prompt → Rollout → Scores, and from there to `mmalign.core.experience`.
 
 One letter, one meaning: B rows (group-major), T policy steps (tokens or denoising transitions), C H W image axes,
 S audio samples, D features, N any set size.
@@ -6,79 +6,19 @@ S audio samples, D features, N any set size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mmalign.core.errors import DataError, MediaError, shown
+from mmalign.core.rows import Rows
 
 Modality = Literal["text", "image", "audio"]
-R = TypeVar("R", bound="Rows")
-
-
-class Rows:
-    """A record of batched fields: indexing it indexes every field along B. None stays None; str stays."""
-
-    def __len__(self) -> int:
-        for f in fields(self):  # type: ignore[arg-type]
-            if (n := _length(getattr(self, f.name))) is not None:
-                return n
-        return 0
-
-    def __getitem__(self: R, rows: slice | Tensor) -> R:
-        picked = {f.name: _pick(getattr(self, f.name), rows) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **picked)  # type: ignore[type-var]
-
-    def to(self: R, device: torch.device | str) -> R:
-        """Every tensor moved to `device`."""
-        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(self, **moved)  # type: ignore[type-var]
-
-
-def _length(value: Any) -> int | None:
-    if isinstance(value, Tensor | Rows | list):
-        return len(value)
-    if isinstance(value, dict):
-        return next((n for v in value.values() if (n := _length(v)) is not None), None)
-    return None
-
-
-def _pick(value: Any, rows: slice | Tensor) -> Any:
-    if isinstance(value, dict):
-        return {k: _pick(v, rows) for k, v in value.items()}
-    if isinstance(value, list):
-        return [value[i] for i in torch.arange(len(value))[rows.cpu() if isinstance(rows, Tensor) else rows].tolist()]
-    if isinstance(value, Tensor | Rows):
-        return value[rows.to(value.device) if isinstance(value, Tensor) and isinstance(rows, Tensor) else rows]
-    return value
-
-
-def _move(value: Any, device: torch.device | str) -> Any:
-    if isinstance(value, dict):
-        return {k: _move(v, device) for k, v in value.items()}
-    return value.to(device) if isinstance(value, Tensor | Rows) else value
-
-
-def join(parts: Sequence[Any]) -> Any:
-    """Concatenate records, tensors, lists or dicts along B: the inverse of slicing."""
-    first = parts[0]
-    if len(parts) == 1 or first is None:
-        return first
-    if isinstance(first, Tensor):
-        return torch.cat(list(parts))
-    if isinstance(first, list):
-        return [item for part in parts for item in part]
-    if isinstance(first, dict):
-        return {k: join([p[k] for p in parts]) for k in first}
-    if isinstance(first, Rows):
-        joined = {f.name: join([getattr(p, f.name) for p in parts]) for f in fields(first)}  # type: ignore[arg-type]
-        return replace(first, **joined)  # type: ignore[type-var]
-    return first
 
 
 @dataclass(frozen=True)
@@ -219,17 +159,23 @@ class NoiseLevel(Rows):
 
 @dataclass
 class StepDist(Rows):
-    """What a policy says of the recorded steps: log-prob always; mean and std where steps are Gaussian.
+    """The policy's distribution of the recorded steps: log-prob always; mean and std where steps are Gaussian.
 
-    `log_prob` (B, T) summed over event dimensions; `mean` (B, T, *event); `std` (B, T); `entropy` (B, T) for tokens;
-    `span` (B, T), |dt|, the flow time that a step covers.
+    `log_prob` (B, T) in nats, summed over event dimensions; `mean` (B, T, *event); `std` (B, T); `entropy` (B, T) in
+    nats, for tokens; `dt` (B, T), > 0, the flow time that a step covers.
     """
 
     log_prob: Float[Tensor, "B T"]
     mean: Tensor | None = None
     std: Float[Tensor, "B T"] | None = None
     entropy: Float[Tensor, "B T"] | None = None
-    span: Float[Tensor, "B T"] | None = None
+    dt: Float[Tensor, "B T"] | None = None
+
+    def steps(self, chosen: slice) -> StepDist:
+        """The distribution of the steps `chosen` along T."""
+        whole = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts: dict[str, Any] = {name: None if value is None else value[:, chosen] for name, value in whole.items()}
+        return StepDist(**parts)
 
 
 class Status(IntEnum):
@@ -286,141 +232,3 @@ class Counted(Tensor):
         made: Counted = values.detach().float()[mask].mean().as_subclass(cls)
         made.entries = mask.sum()
         return made
-
-
-class Experience(Rows):
-    """What one step trains on; `mask` says which entries count, `weight` (set before any split) how much."""
-
-    mask: Tensor
-    weight: Tensor | None
-
-    def minibatches(self: R, count: int, rng: torch.Generator) -> Iterator[R]:
-        """`count` random parts of the rows (fewer only where there are fewer rows), whose sizes differ by 1 at most."""
-        if count <= 1:
-            return iter([self])
-        order = torch.randperm(len(self), generator=rng)
-        return (self[rows] for rows in order.tensor_split(max(1, min(count, len(self)))))
-
-    def contributing(self: R) -> R:
-        """The rows that weigh anything, in their order; the first row alone where none does.
-
-        A loss is a weighted sum: rows of weight 0 (dead groups, ties, rows without a score) change neither it nor its
-        gradient, and need not be computed. One row stays, because every process takes part in the sum of gradients.
-        """
-        if self.weight is None:  # type: ignore[attr-defined]
-            return self
-        counts = (self.weight != 0).flatten(1).any(1) if self.weight.dim() > 1 else self.weight != 0  # type: ignore[attr-defined]
-        if bool(counts.all()):
-            return self
-        rows: Tensor = counts.nonzero()[:, 0]
-        return self[rows if len(rows) else slice(0, 1)]
-
-    def chunks(self: R, rows: int, spans: int) -> Iterator[tuple[R, bool]]:
-        """Parts of at most `rows` rows (and `spans` steps, where steps exist), each with "is it the last?"."""
-        starts = range(0, len(self), rows)
-        return ((self[i : i + rows], i == starts[-1]) for i in starts)
-
-
-@dataclass
-class Transitions(Experience):
-    """Scored rollouts, for objectives that replay the policy's own steps.
-
-    `advantage` (B, 1) or (B, T); `old` what the behaviour policy said of the steps; `ref` what the reference says.
-    `steps` is the slice of T this part covers.
-    """
-
-    rollout: Rollout
-    advantage: Float[Tensor, " B #T"]
-    mask: Bool[Tensor, "B T"]
-    old: StepDist
-    ref: StepDist | None = None
-    weight: Float[Tensor, "B T"] | None = None
-    scores: Scores | None = None
-    steps: slice = field(default_factory=lambda: slice(None))
-
-    def chunks(self, rows: int, spans: int) -> Iterator[tuple[Transitions, bool]]:
-        """Parts of at most `rows` rows and `spans` steps; `steps` says which."""
-        cuts = [(i, t) for i in range(0, len(self), rows) for t in range(0, self.mask.shape[1], spans)]
-        for i, t in cuts:
-            part, span = self[i : i + rows], slice(t, min(t + spans, self.mask.shape[1]))
-            yield (
-                replace(
-                    part,
-                    steps=span,
-                    advantage=part.advantage if part.advantage.shape[1] == 1 else part.advantage[:, span],
-                    mask=part.mask[:, span],
-                    weight=None if part.weight is None else part.weight[:, span],
-                    old=_span(part.old, span),
-                    ref=None if part.ref is None else _span(part.ref, span),
-                ),
-                (i, t) == cuts[-1],
-            )
-
-
-def _span(dist: StepDist, span: slice) -> StepDist:
-    def cut(value: Tensor | None) -> Any:
-        return None if value is None else value[:, span]
-
-    return StepDist(cut(dist.log_prob), cut(dist.mean), cut(dist.std), cut(dist.entropy), cut(dist.span))
-
-
-@dataclass
-class Pairs(Experience):
-    """Chosen and rejected outputs for the same prompts, with the noise both share.
-
-    `probe` is the policy's draw (every entry (B, ...)), one for both sides and for the reference; `ref_chosen` and
-    `ref_rejected` are the reference's log-prob terms under it, T and U of them (texts differ in length, draws do not).
-    `label` (B,) is P(chosen is better). `gap` (B,)
-    is the difference of their scores; `anchor` (B,) the log-ratio, in nats, that each side is judged against (KTO);
-    `divisor` (B,) what the chosen output's own log-prob is divided by.
-    """
-
-    chosen: Rollout
-    rejected: Rollout
-    mask: Bool[Tensor, " B"]
-    probe: dict[str, Tensor] = field(default_factory=dict)
-    ref_chosen: Float[Tensor, "B T"] | None = None
-    ref_rejected: Float[Tensor, "B U"] | None = None
-    gap: Float[Tensor, " B"] | None = None
-    label: Float[Tensor, " B"] | None = None
-    anchor: Float[Tensor, " B"] | None = None
-    divisor: Float[Tensor, " B"] | None = None
-    weight: Float[Tensor, " B"] | None = None
-
-
-@dataclass
-class Comparisons(Experience):
-    """Judged pairs of outputs to fit a score to.
-
-    `label` (B,) is P(chosen is better), `tie` (B,) marks those where neither was, `margin` (B,) ≥ 0 is by how much the
-    preferred one must lead.
-    """
-
-    chosen: Rollout
-    rejected: Rollout
-    mask: Bool[Tensor, " B"]
-    label: Float[Tensor, " B"]
-    tie: Bool[Tensor, " B"]
-    margin: Float[Tensor, " B"]
-    weight: Float[Tensor, " B"] | None = None
-
-
-@dataclass
-class Demonstrations(Experience):
-    """Outputs to imitate, with the noise they are judged under; `divisor` (B,) divides each one's log-prob."""
-
-    rollout: Rollout
-    mask: Bool[Tensor, " B"]
-    divisor: Float[Tensor, " B"]
-    probe: dict[str, Tensor] = field(default_factory=dict)
-    weight: Float[Tensor, " B"] | None = None
-
-
-@dataclass
-class Requests(Experience):
-    """Prompts to answer during the loss, with their noise drawn beforehand (`draws`, every entry (B, ...))."""
-
-    prompts: list[Prompt]
-    mask: Bool[Tensor, " B"]
-    draws: dict[str, Tensor] = field(default_factory=dict)
-    weight: Float[Tensor, " B"] | None = None

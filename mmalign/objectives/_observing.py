@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import DataError
-from mmalign.core.types import Audio, Pairs, Preference, join
+from mmalign.core.experience import Pairs
+from mmalign.core.rows import join
+from mmalign.core.types import Audio, Preference
 
 
 def observed(policy: Any, batch: Sequence[Any], who: str, instead: str) -> Pairs:

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mmalign.core.types import Pairs, Rollout
+from mmalign.core.experience import Pairs
+from mmalign.core.types import Rollout
 
 Ranking = tuple[Int[Tensor, " P"], Int[Tensor, " P"], Bool[Tensor, " P"]]  # better rows, worse rows, do they differ?
 

@@ -24,7 +24,7 @@ about 0.004 here at 10 steps).
 under the old policy, and a scale that does not depend on the step. With `mean` the ratio is exp(mean(ε·δ)), as
 published; with `nats` the bound is clip nats *times s*. The gradient at r = 1 is then s A ∇Δ = A ε·∇μ, which a flow's
 short steps make small, for μ moves by |dt| times the velocity. So the gain of a step (not its KL) is divided by |dt|
-where a policy tells it (`StepDist.span`; flows do), as in the published code: all steps move the velocity alike.
+where a policy tells it (`StepDist.dt`; flows do), as in the published code: all steps move the velocity alike.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.protocols import Probe
-from mmalign.core.types import Rollout, StepDist, join
+from mmalign.core.rows import join
+from mmalign.core.types import Rollout, StepDist
 
 
 @torch.no_grad()
@@ -48,7 +49,7 @@ def recorded_where(
         return part.new_full((len(asked), *part.shape[1:]), rest).index_copy(0, wanted, part)
 
     log_prob = otherwise.to(said.log_prob).index_copy(0, wanted, said.log_prob)
-    return StepDist(log_prob, spread(said.mean, 0.0), spread(said.std, 1.0), None, spread(said.span, 1.0))
+    return StepDist(log_prob, spread(said.mean, 0.0), spread(said.std, 1.0), None, spread(said.dt, 1.0))
 
 
 @torch.no_grad()

@@ -28,9 +28,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.experience import Comparisons
 from mmalign.core.options import NotNegative, Share
 from mmalign.core.protocols import Mean, ScorePolicy
-from mmalign.core.types import Audio, Comparisons, Preference, Rollout, join
+from mmalign.core.rows import join
+from mmalign.core.types import Audio, Preference, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._comparison import Ties, centring, comparison_loss
 from mmalign.objectives._observing import number, observed

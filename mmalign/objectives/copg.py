@@ -31,9 +31,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
-from mmalign.core.types import Pairs, Preference, Prompt
+from mmalign.core.types import Preference, Prompt
 from mmalign.objectives import _weights
 from mmalign.objectives._observing import number, observed, rows_read
 from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss, skipped

@@ -51,9 +51,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.experience import Transitions
 from mmalign.core.options import AtLeastOne, NotNegative, Positive
 from mmalign.core.protocols import Mean, StepPolicy, one_process
-from mmalign.core.types import Prompt, Rollout, StepDist, Transitions
+from mmalign.core.types import Prompt, Rollout, StepDist
 from mmalign.objectives import _weights
 from mmalign.objectives._advantages import Baseline, Std, above, group_relative, whitened
 from mmalign.objectives._credit import (
@@ -338,8 +339,8 @@ class GRPO:
         delta = at_level(delta, chunk.mask, self.ratio)
         said = dist.log_prob.where(chunk.mask, 0.0)
         gain, ratio = gains(self.surrogate, delta, said, chunk.advantage, region, self.ratio_cap)
-        if self.guard and dist.span is not None:
-            gain = gain / dist.span.where(chunk.mask, 1.0)
+        if self.guard and dist.dt is not None:
+            gain = gain / dist.dt.where(chunk.mask, 1.0)
         metrics = self._metrics(chunk, dist.log_prob, ratio, region)
         if chunk.ref is not None:
             kl = divergence(self.divergence, dist, chunk.ref, chunk.mask)

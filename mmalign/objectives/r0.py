@@ -36,9 +36,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.experience import Requests
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DiffPolicy, Mean
-from mmalign.core.types import Prompt, Requests, Rollout
+from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._anchoring import squared_distance, start_weights
 from mmalign.objectives._gradients import cosines, inner, inward, media, output_gradient, sizes, unit

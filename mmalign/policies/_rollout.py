@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mmalign.core.errors import DataError, Diverged
-from mmalign.core.types import Audio, Prompt, Rollout, groups, join
+from mmalign.core.rows import join
+from mmalign.core.types import Audio, Prompt, Rollout, groups
 
 Saturation = Literal["straight_through", "clamp", "off"]
 

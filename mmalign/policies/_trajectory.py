@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.rng import Noise, home, randn
-from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist, groups, join
+from mmalign.core.rows import join
+from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist, groups
 from mmalign.policies._gaussian import normal_log_prob
 from mmalign.policies._guided import guided
 from mmalign.policies._rollout import decoded, first_rows, micro_batches
@@ -34,7 +35,7 @@ Store = Literal["device", "cpu"]
 class Process:
     """A reverse process: K + 1 `levels`, its `noisy` and its `plain` (deterministic) step, and guidance.
 
-    `spans` (K,) is the time |dt| that each step of a flow covers.
+    `dt` (K,), > 0, is the flow time that each step of a flow covers.
     """
 
     adapter: Any
@@ -43,7 +44,7 @@ class Process:
     plain: Advance
     guidance_scale: float | None
     detach_unconditional: bool = False
-    spans: Float[Tensor, " K"] | None = None
+    dt: Float[Tensor, " K"] | None = None
 
     @property
     def steps(self) -> int:
@@ -86,7 +87,7 @@ def sample_paths(
         fresh = {k: noise[part, i].to(adapter.device) for i, k in enumerate(plan.noisy)}
         x0 = _walk(process, prompts[part], start[part], range(first, process.steps), fresh, record)
         parts.append(record.rollout(list(prompts[part]), group[part].to(x0.device), x0, decoded(adapter, x0, rows)))
-    return join(parts)  # type: ignore[no-any-return]
+    return join(parts)
 
 
 def sample_ends(process: Process, prompts: Sequence[Prompt], rng: Noise, rows: int) -> Rollout:
@@ -102,7 +103,7 @@ def replay(process: Process, rollout: Rollout, steps: slice, rows: int) -> StepD
             "this rollout holds no recorded steps, so there is nothing to replay: it was made by generate() or "
             "observe(), or the sampler's noise is 0. Use a rollout of sample() with noise."
         )
-    return join([_replay(process, rollout[part], steps) for part in micro_batches(len(rollout), rows)])  # type: ignore[no-any-return]
+    return join([_replay(process, rollout[part], steps) for part in micro_batches(len(rollout), rows)])
 
 
 def _replay(process: Process, rollout: Rollout, steps: slice) -> StepDist:
@@ -117,8 +118,8 @@ def _replay(process: Process, rollout: Rollout, steps: slice) -> StepDist:
         stds.append(std)
     if not terms:
         raise ValueError(f"steps {steps} selects none of the {held['step'].shape[1]} recorded steps.")
-    span = None if process.spans is None else process.spans[held["step"][:, steps].to(device)]
-    return StepDist(torch.stack(terms, 1), torch.stack(means, 1), torch.stack(stds, 1), span=span)
+    dt = None if process.dt is None else process.dt[held["step"][:, steps].to(device)]
+    return StepDist(torch.stack(terms, 1), torch.stack(means, 1), torch.stack(stds, 1), dt=dt)
 
 
 def _prefix(process: Process, prompts: Sequence[Prompt], start: Tensor, steps: range, rows: int) -> Tensor:

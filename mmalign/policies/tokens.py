@@ -27,7 +27,8 @@ from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare
 from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
-from mmalign.core.types import Modality, Prompt, Rollout, StepDist, groups, join
+from mmalign.core.rows import join
+from mmalign.core.types import Modality, Prompt, Rollout, StepDist, groups
 from mmalign.policies._options import at_least, makes_tokens, one_of, within
 from mmalign.policies._rollout import first_rows, micro_batches
 from mmalign.policies._tokens_density import Entropy, Reading, judged

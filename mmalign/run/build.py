@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mmalign.core.config import Draft, RunFile, Spec, sections
 from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, shown, together
-from mmalign.core.protocols import judges_only
+from mmalign.core.protocols import Adapter, AnyPolicy, judges_only
 from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
@@ -30,8 +30,8 @@ class Parts:
     """The built components of one run; `load` brings weights in."""
 
     file: RunFile
-    adapter: Any
-    policy: Any
+    adapter: Adapter
+    policy: AnyPolicy
     reward: Any
     objective: Any
     source: Any
@@ -39,8 +39,7 @@ class Parts:
 
     def load(self) -> None:
         """Load the generator's weights (rewards load theirs on first use)."""
-        if hasattr(self.adapter, "load"):
-            self.adapter.load()
+        self.adapter.load()
 
     def prepare(self, judges: bool = True) -> None:
         """Load what the rewards, and the `judges`, need, before the generator's weights take their time.
@@ -181,7 +180,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     return found.rows if found.long else items
 
 
-def measured_on(questions: Sequence[Any], policy: Any) -> list[Any]:
+def measured_on(questions: Sequence[Any], policy: AnyPolicy) -> list[Any]:
     """Held-out rows as evaluation takes them."""
     return list(questions) if judges_only(policy) else [getattr(row, "prompt", row) for row in questions]
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from mmalign.core.experience import Experience
 from mmalign.core.files import write_folder_beside
 from mmalign.core.pace import Pace
-from mmalign.core.protocols import judges_only
+from mmalign.core.protocols import AnyPolicy, generates, judges_only
 from mmalign.core.rng import stream
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
@@ -39,7 +40,7 @@ class Announce:
     _bar: Any = field(default=None, repr=False)
     _heard: bool = field(default=True, repr=False)
 
-    def __call__(self, session: Session, policy: Any, experience: Any) -> None:
+    def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
         """Show the step and its main numbers."""
         if not (session.is_main and self._heard):
             return
@@ -109,9 +110,9 @@ class Preview:
     prompts: Sequence[Any]
     every: int
 
-    def __call__(self, session: Session, policy: Any, experience: Any) -> None:
+    def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
         """Write `samples/step_<n>/` when due."""
-        if not (self.prompts and session.is_main and due(session.step, self.every)):
+        if not (self.prompts and session.is_main and due(session.step, self.every) and generates(policy)):
             return
         from mmalign.evaluation.samples import save_samples
 
@@ -135,7 +136,7 @@ class Evaluate:
     prompts: Sequence[Any]
     every: int
 
-    def __call__(self, session: Session, policy: Any, experience: Any) -> None:
+    def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
         """Measure when due."""
         if not (self.prompts and due(session.step, self.every)):
             return
@@ -167,7 +168,7 @@ class Save:
     _wait: float = field(default=SAVE_SECONDS, repr=False)
     _since: float = field(default_factory=time.monotonic, repr=False)
 
-    def __call__(self, session: Session, policy: Any, experience: Any) -> None:
+    def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
         """Write it whole or not at all."""
         if session.step == session.trainer.steps or self._due(session):
             self.now(session)
@@ -212,9 +213,11 @@ def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None
         first = Pace() if session.is_main else None
         share = Share(session.accelerator.process_index, session.processes, session.gather, first)
     with torch.no_grad(), evaluating(len(prompts), wanted.rows):
-        if judges_only(parts.policy):
-            return judge(parts.policy, list(prompts), seed=wanted.seed, rows=wanted.rows) if share.rank == 0 else None
-        return evaluate_shared(parts.policy, list(prompts), measures(parts), share, seed=wanted.seed, rows=wanted.rows)
+        policy = parts.policy
+        if judges_only(policy):
+            return judge(policy, list(prompts), seed=wanted.seed, rows=wanted.rows) if share.rank == 0 else None
+        assert generates(policy)
+        return evaluate_shared(policy, list(prompts), measures(parts), share, seed=wanted.seed, rows=wanted.rows)
 
 
 def evaluate_now(parts: Parts, prompts: Sequence[Any], folder: Path, session: Session) -> Any:

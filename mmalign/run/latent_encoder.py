@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Modality, Rollout
 
 
@@ -17,13 +18,12 @@ class LatentEncoder:
     """Gives `encoder` (a `latents`) each sound's latents by `adapter.latents`, as a policy's rollout carries them."""
 
     encoder: Any
-    adapter: Any
+    adapter: LatentAdapter
 
     def __post_init__(self) -> None:
         if self.adapter.modality != "audio" or not hasattr(self.adapter, "latents"):
             raise CapabilityError(f"--adapter: a {type(self.adapter).__name__} turns no sound into latents.")
-        if hasattr(self.adapter, "load"):
-            self.adapter.load()
+        self.adapter.load()
 
     @property
     def modalities(self) -> frozenset[Modality]:

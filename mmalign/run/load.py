@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mmalign.core.config import Draft, RunFile, load
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MmalignError, together
-from mmalign.core.protocols import judges_only
+from mmalign.core.protocols import Policy, judges_only
 from mmalign.core.rng import stream
 from mmalign.core.types import Prompt, Rollout, Scores, Status, as_prompts
 from mmalign.run.build import Assembly, Parts, build, build_judge, build_slot
@@ -49,12 +49,16 @@ class Trained:
         if not asked:
             raise DataError("there are no prompts; give at least one.")
         noise = [stream(seed, "generate", row) for row in range(len(asked))]
-        with torch.no_grad(), evaluating(self.parts.policy.module):
-            return self.parts.policy.generate(asked, noise)  # type: ignore[no-any-return]
+        with torch.no_grad(), evaluating(self._policy.module):
+            return self._policy.generate(asked, noise)
 
     def start(self) -> AbstractContextManager[None]:
         """Inside it, `generate` is what the run began with, in this thread; others wait until it is left."""
-        return self.parts.policy.reference()  # type: ignore[no-any-return]
+        return self._policy.reference()
+
+    @property
+    def _policy(self) -> Policy:
+        return cast(Policy, self.parts.policy)  # `load_run` refuses the others
 
     def score(self, rollout: Rollout) -> dict[str, Scores]:
         """What every reward and judge of the run says of B outputs; rewards of sets give each row its credit."""
@@ -96,7 +100,9 @@ def opened(run: RunFile, allow: Collection[str]) -> tuple[Parts, dict[str, Lost]
     found = Assembly(Draft(rest), allow).made()
     if not {"adapter", "policy", "source"} <= found.known.keys():
         raise together(found.faults)
-    made = {name: found.known.get(name) for name in ("adapter", "policy", "reward", "objective", "source")}
+    made: dict[str, Any] = {
+        name: found.known.get(name) for name in ("adapter", "policy", "reward", "objective", "source")
+    }
     own = {place.removeprefix("evaluation.judges."): judge for place, judge in found.known["judges"].items()}
     return Parts(file=run, judges=own, **made), lost
 

@@ -244,11 +244,11 @@ def _resume(
         directory.start(resolved, fresh=False, step=session.step)
 
 
-def spans_of(parts: Parts) -> int:
+def steps_per_pass(parts: Parts) -> int:
     """`trainer.spans`, decided where it is "auto": the steps of a diffusion policy are a forward each, and one fits."""
-    spans = parts.file.trainer.spans
-    if spans != "auto":
-        return spans
+    steps = parts.file.trainer.spans
+    if steps != "auto":
+        return steps
     apart = getattr(parts.policy, "forward_per_step", False) and not getattr(parts.objective, "whole_outputs", False)
     return 1 if apart else 0
 
@@ -264,7 +264,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     from accelerate.utils import DistributedDataParallelKwargs
 
     check_environment()
-    trainer = replace(parts.file.trainer, spans=spans_of(parts))
+    trainer = replace(parts.file.trainer, spans=steps_per_pass(parts))
     # Only one process previews: a forward must not wait for the others to share buffers.
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
@@ -279,8 +279,9 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     if accelerator.is_main_process:
         say(taking_part(accelerator))
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
-    if hasattr(parts.adapter, "device") and getattr(parts.adapter, "device", None) is None:
-        parts.adapter.device = str(accelerator.device)
+    unplaced: Any = parts.adapter
+    if hasattr(unplaced, "device") and unplaced.device is None:
+        unplaced.device = str(accelerator.device)
     items = training_rows(parts)
     batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
     batches.other_data = trainer.other_data

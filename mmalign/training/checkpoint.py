@@ -23,6 +23,7 @@ from torch import Tensor
 from mmalign.core.checkpoints import complete, folder_of, latest, step_of, write_done
 from mmalign.core.errors import CheckpointError, MmalignError
 from mmalign.core.files import remove_folder, write_folder_beside
+from mmalign.core.protocols import Adapter
 from mmalign.training.session import Session
 
 log = logging.getLogger("mmalign")
@@ -30,7 +31,7 @@ VERSION = 1  # of state.json; 0 is what was written before it named one
 _KEYS = {"step": int, "updates": int, "batches": dict, "stateful": dict}
 
 
-def save(folder: Path, session: Session, adapter: Any, stateful: Mapping[str, Any] | None = None) -> Path:
+def save(folder: Path, session: Session, adapter: Adapter, stateful: Mapping[str, Any] | None = None) -> Path:
     """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`; every process calls it, the main one writes.
 
     `stateful` holds what else must survive by name (reward, policy): anything with `state_dict`/`load_state_dict`.

@@ -7,32 +7,32 @@ step without a sign; so each run proves the opposite on its first collected rows
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmalign.core.errors import CheckError
-from mmalign.core.types import Experience, Pairs, Requests, Transitions
+from mmalign.core.experience import Experience, Pairs, Requests, Transitions
+from mmalign.core.protocols import AnyPolicy, DensityPolicy, DiffPolicy, StepPolicy
 
 
-def check_start(policy: Any, experience: Experience, rows: int, fresh: bool) -> None:
+def check_start(policy: AnyPolicy, experience: Experience, rows: int, fresh: bool) -> None:
     """Check the first `rows` rows; `fresh` runs must also equal their reference.
 
     Raises:
-        CheckError: which station differs, by how much, and what usually causes it.
+        CheckError: which of ratio, KL, margin and start differs, by how much, and what usually causes it.
     """
     with torch.no_grad():
         _check(experience[:rows], policy, fresh)
 
 
 @singledispatch
-def _check(experience: Experience, policy: Any, fresh: bool) -> None:
+def _check(experience: Experience, policy: AnyPolicy, fresh: bool) -> None:
     """Other experiences (plain data) make no promise before the first update."""
 
 
 @_check.register
-def _(experience: Transitions, policy: Any, fresh: bool) -> None:
+def _(experience: Transitions, policy: StepPolicy, fresh: bool) -> None:
     now = policy.step_dist(experience.rollout)
     advice = (
         "give rollouts and updates the same micro-batch (policy.rows = trainer.rows), or set objective.replay: true "
@@ -47,7 +47,7 @@ def _(experience: Transitions, policy: Any, fresh: bool) -> None:
 
 
 @_check.register
-def _(experience: Pairs, policy: Any, fresh: bool) -> None:
+def _(experience: Pairs, policy: DensityPolicy, fresh: bool) -> None:
     if not fresh or experience.ref_chosen is None:
         return
     for side, rollout, reference in (
@@ -60,7 +60,7 @@ def _(experience: Pairs, policy: Any, fresh: bool) -> None:
 
 
 @_check.register
-def _(experience: Requests, policy: Any, fresh: bool) -> None:
+def _(experience: Requests, policy: DiffPolicy, fresh: bool) -> None:
     if not fresh:
         return
     now = policy.rsample(experience.prompts, experience.draws).trajectory["x0"]
@@ -71,7 +71,7 @@ def _(experience: Requests, policy: Any, fresh: bool) -> None:
     )
 
 
-def tolerance(policy: Any) -> float:
+def tolerance(policy: AnyPolicy) -> float:
     """Nats by which two computations of one log-prob may differ: rounding grows with the number of dimensions."""
     size, adapter = int(getattr(policy, "event_size", 1)), getattr(policy, "adapter", None)
     reduced = str(getattr(adapter, "dtype", "fp32")) in ("bf16", "fp16")
@@ -82,7 +82,7 @@ def tolerance(policy: Any) -> float:
     return max(1e-3, (1e-4 if reduced else 1e-6) * size)
 
 
-def _agree(what: str, now: Tensor, then: Tensor | None, policy: Any, advice: str) -> None:
+def _agree(what: str, now: Tensor, then: Tensor | None, policy: AnyPolicy, advice: str) -> None:
     if then is None:
         return
     gap = float((now - then).abs().max())

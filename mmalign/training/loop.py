@@ -7,24 +7,24 @@ before any split, and losses are weighted sums: the gradient is the same for any
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmalign.core.types import Experience
+from mmalign.core.experience import Experience
+from mmalign.core.protocols import AnyPolicy, Objective
 from mmalign.training.checks import check_start
 from mmalign.training.diverging import LossWatch, placed
 from mmalign.training.memory import collecting, updating
 from mmalign.training.session import Session
 
-Hook = Callable[[Session, Any, Experience], None]
+Hook = Callable[[Session, Any, Experience], None]  # called after each step with the policy and what it learned from
 
 
 def train(
-    policy: Any,
-    objective: Any,
+    policy: AnyPolicy,
+    objective: Objective[Any],
     session: Session,
     hooks: Sequence[Hook] = (),
     stop: Callable[[], bool] = lambda: False,
@@ -53,7 +53,9 @@ def train(
             return
 
 
-def one_step(policy: Any, objective: Any, session: Session, batch: Sequence[Any], watch: LossWatch) -> Any:
+def one_step(
+    policy: AnyPolicy, objective: Objective[Any], session: Session, batch: Sequence[Any], watch: LossWatch
+) -> Experience:
     """Collect, check at the start, and update on every minibatch; returns what was collected."""
     with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
         experience = objective.collect(policy, batch, session.streams["rollout"])
@@ -61,7 +63,7 @@ def one_step(policy: Any, objective: Any, session: Session, batch: Sequence[Any]
         with session.timed("check"), updating(policy, experience, session.trainer, "check"):
             check_start(policy, experience, session.rows(experience), fresh=session.step == 0)
     for minibatch in experience.minibatches(session.trainer.minibatches, session.streams["shuffle"]):
-        weighted = replace(minibatch, weight=objective.weigh(minibatch.mask, session.mean))
+        weighted = minibatch.with_weight(objective.weigh(minibatch.mask, session.mean))
         with session.timed("update"), updating(policy, weighted, session.trainer):
             loss = accumulate(policy, objective, weighted, session)
             session.update(trained=bool(weighted.mask.any()))
@@ -69,7 +71,7 @@ def one_step(policy: Any, objective: Any, session: Session, batch: Sequence[Any]
     return experience
 
 
-def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> Tensor:
+def accumulate(policy: AnyPolicy, objective: Objective[Any], weighted: Experience, session: Session) -> Tensor:
     """Add the gradient of a weighted minibatch to the parameters, in parts that fit in memory; returns its loss.
 
     Rows of weight 0 add nothing, and are neither replayed nor sent through backward; the objective counts them.
@@ -77,7 +79,7 @@ def accumulate(policy: Any, objective: Any, weighted: Any, session: Session) -> 
     if hasattr(objective, "counts"):
         session.meter.add(objective.counts(weighted), share=float(len(weighted)))
     trained, total = weighted.contributing(), torch.zeros(())
-    for chunk, last in trained.chunks(session.rows(trained), session.spans):
+    for chunk, last in trained.chunks(session.rows(trained), session.steps_per_pass):
         with session.synchronised(policy.module, when=last):
             loss, metrics = objective.loss(policy, chunk, session.streams["loss"])
             session.backward(loss)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mmalign.core.config import Trainer
 from mmalign.core.errors import OutOfMemory
+from mmalign.core.experience import Experience
+from mmalign.core.protocols import AnyPolicy, Objective
 
 #: How the allocators word it where the error has no type of its own.
 _WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -41,7 +43,7 @@ def explained(phase: str, tell: Callable[[], tuple[str, str]]) -> Iterator[None]
         raise OutOfMemory(f"out of memory in phase '{phase}' ({shapes}): {advice}. The allocator: {first}") from error
 
 
-def collecting(policy: Any, objective: Any, batch: Sequence[Any]) -> AbstractContextManager[None]:
+def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any]) -> AbstractContextManager[None]:
     """Around `objective.collect`: sampling, scoring, reference."""
 
     def tell() -> tuple[str, str]:
@@ -57,17 +59,19 @@ def collecting(policy: Any, objective: Any, batch: Sequence[Any]) -> AbstractCon
     return explained("collect", tell)
 
 
-def updating(policy: Any, experience: Any, trainer: Trainer, phase: str = "update") -> AbstractContextManager[None]:
+def updating(
+    policy: AnyPolicy, experience: Experience, trainer: Trainer, phase: str = "update"
+) -> AbstractContextManager[None]:
     """Around the forward-backward passes of one minibatch."""
 
     def tell() -> tuple[str, str]:
         mask, count = experience.mask, len(experience)
         length = mask.shape[1] if mask.ndim > 1 else 1
-        spans = 0 if trainer.spans == "auto" else trainer.spans
-        rows, steps = min(trainer.rows or count, count), min(spans or length, length)
+        at_once = 0 if trainer.spans == "auto" else trainer.spans
+        rows, steps = min(trainer.rows or count, count), min(at_once or length, length)
         work = f"{rows} of {count} rows x {steps} of {length} steps at once{_latents(policy)}"
         held = ", ".join(dict.fromkeys(_shapes(experience)))
-        advice = f"lower trainer.rows (now {trainer.rows or 'all'}) or trainer.spans (now {spans or 'all'})"
+        advice = f"lower trainer.rows (now {trainer.rows or 'all'}) or trainer.spans (now {at_once or 'all'})"
         return f"{work}; {held}" if held else work, advice + _switch(policy, "gradient_checkpointing")
 
     return explained(phase, tell)
@@ -81,12 +85,12 @@ def evaluating(prompts: int, rows: int) -> AbstractContextManager[None]:
     )
 
 
-def _latents(policy: Any) -> str:
+def _latents(policy: AnyPolicy) -> str:
     shape = getattr(getattr(policy, "adapter", None), "latent_shape", None)
     return "" if shape is None else f", latents {tuple(shape)}"
 
 
-def _switch(policy: Any, option: str) -> str:
+def _switch(policy: AnyPolicy, option: str) -> str:
     """Advice to turn on an option that the adapter has and that is off."""
     off = getattr(getattr(policy, "adapter", None), option, None) is False
     return f", or set adapter.{option}: true" if off else ""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.core.config import Trainer
+from mmalign.core.experience import Experience
+from mmalign.core.protocols import Objective
 from mmalign.core.rng import Streams
 from mmalign.training.idle import Idle
 from mmalign.training.meter import Meter, merged
@@ -48,7 +50,7 @@ class Session:
     latest: dict[str, float] = field(default_factory=dict)
 
     @property
-    def spans(self) -> int:
+    def steps_per_pass(self) -> int:
         """Steps per forward-backward pass; "auto" that nobody has decided is all."""
         return (0 if self.trainer.spans == "auto" else self.trainer.spans) or 1 << 30
 
@@ -57,7 +59,7 @@ class Session:
         """Does this process write files?"""
         return self.accelerator is None or bool(self.accelerator.is_main_process)
 
-    def rows(self, experience: Any) -> int:
+    def rows(self, experience: Experience) -> int:
         """Rows per forward-backward pass."""
         return self.trainer.rows or max(len(experience), 1)
 
@@ -97,7 +99,7 @@ class Session:
         every = self.gather(self.streams.state_dict())
         return {f"{rank}/{name}" if rank else name: v for rank, held in enumerate(every) for name, v in held.items()}
 
-    def spread(self, objective: Any) -> None:
+    def spread(self, objective: Objective[Any]) -> None:
         """Let the statistics of the objective and its reward cover the rows of every process."""
         parts: tuple[Any, ...] = (objective, getattr(objective, "reward", None))
         for part in parts:
@@ -138,7 +140,7 @@ class Session:
             name = f"time/{station}"
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def finish_step(self, objective: Any, experience: Any) -> None:
+    def finish_step(self, objective: Objective[Any], experience: Experience) -> None:
         """Count the step and record its numbers.
 
         Raises:

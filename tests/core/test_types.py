@@ -6,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmalign.core.types import Pairs, Prompt, Rollout, Scores, Status, StepDist, Transitions, join
+from mmalign.core.experience import Pairs, Transitions
+from mmalign.core.rows import join
+from mmalign.core.types import Prompt, Rollout, Scores, Status, StepDist
 
 
 def rollout(rows: int, steps: int = 3) -> Rollout:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.core.types import Experience, Rollout, Scores, Status
+from mmalign.core.experience import Experience
+from mmalign.core.types import Rollout, Scores, Status
 
 
 def alone(total: Tensor) -> Tensor:

@@ -178,12 +178,12 @@ def test_guard_keeps_the_old_moments_and_the_plain_form_does_not() -> None:
 
 
 def test_guard_weighs_a_step_by_the_inverse_of_the_time_it_covers() -> None:
-    span = torch.tensor([0.5, 0.25, 0.125])
+    dt = torch.tensor([0.5, 0.25, 0.125])
 
     class Timed(GaussianPolicy):
         def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
             found = super().step_dist(rollout, steps)
-            return replace(found, span=span[steps].to(found.log_prob).expand_as(found.log_prob))
+            return replace(found, dt=dt[steps].to(found.log_prob).expand_as(found.log_prob))
 
     def slopes(policy: GaussianPolicy, beta: float) -> Tensor:
         objective = GRPO(NearPoint(), guard=True, beta=beta, divergence="gaussian", clip=10.0)
@@ -193,7 +193,7 @@ def test_guard_weighs_a_step_by_the_inverse_of_the_time_it_covers() -> None:
         return policy.module.mean.grad
 
     plain, timed = slopes(GaussianPolicy(), 0.0), slopes(Timed(), 0.0)
-    torch.testing.assert_close(timed, plain / span[:, None])
+    torch.testing.assert_close(timed, plain / dt[:, None])
     assert plain.abs().min() > 1e-4
     held = slopes(GaussianPolicy(), 0.5) - plain
     torch.testing.assert_close(slopes(Timed(), 0.5) - timed, held, rtol=1e-3, atol=1e-5)  # the KL is left as it is

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.core.types import Preference, Prompt, Scores, Transitions
+from mmalign.core.experience import Transitions
+from mmalign.core.types import Preference, Prompt, Scores
 from mmalign.objectives._replay import recorded
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO

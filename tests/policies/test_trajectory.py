@@ -7,7 +7,8 @@ import torch
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.rng import randn
-from mmalign.core.types import Prompt, Rollout, join
+from mmalign.core.rows import join
+from mmalign.core.types import Prompt, Rollout
 from mmalign.policies._gaussian import normal_kl
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
@@ -79,10 +80,10 @@ def test_steps_of_flows_tell_the_time_they_cover(window: str) -> None:
     made = policy("flow_sde", **WINDOWS[window])
     rollout = made.sample(grouped(), generator())
     times, step = made.adapter.schedule(6).sigma, rollout.trajectory["step"]
-    found = made.step_dist(rollout, slice(1, 3)).span
+    found = made.step_dist(rollout, slice(1, 3)).dt
     assert torch.equal(found, (times[step] - times[step + 1])[:, 1:3]) and (found > 0).all()
     diffusion = policy("ddim_v")
-    assert diffusion.step_dist(diffusion.sample(grouped(), generator())).span is None
+    assert diffusion.step_dist(diffusion.sample(grouped(), generator())).dt is None
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -91,8 +92,8 @@ def test_slices_of_time_and_of_rows_put_together_are_the_whole(sampler: str) -> 
     rollout = made.sample(grouped(), generator())
     whole = made.step_dist(rollout)
     for name in ("log_prob", "mean", "std"):
-        spans = [getattr(made.step_dist(rollout, slice(t, t + 2)), name) for t in range(0, 5, 2)]
-        assert torch.equal(torch.cat(spans, 1), getattr(whole, name))
+        slices = [getattr(made.step_dist(rollout, slice(t, t + 2)), name) for t in range(0, 5, 2)]
+        assert torch.equal(torch.cat(slices, 1), getattr(whole, name))
         chunks = [getattr(made.step_dist(rollout[i : i + 4]), name) for i in range(0, 12, 4)]
         torch.testing.assert_close(torch.cat(chunks), getattr(whole, name))
     with pytest.raises(ValueError, match="selects none of the 5 recorded steps"):

@@ -8,7 +8,7 @@ import pytest
 
 from mmalign.core.config import load
 from mmalign.run.build import build
-from mmalign.run.train import spans_of
+from mmalign.run.train import steps_per_pass
 
 PICTURES = """
 adapter: {name: sd3, model: assets/scenes_sd3}
@@ -20,7 +20,7 @@ data: {name: prompts, path: prompts.txt}
 
 
 @pytest.mark.parametrize(
-    ("changes", "spans"),
+    ("changes", "steps"),
     [
         ([], 1),
         (["trainer.spans=3"], 3),
@@ -29,7 +29,7 @@ data: {name: prompts, path: prompts.txt}
         (["adapter={name: causal_lm, model: nowhere/none}", "policy={name: tokens}", "rewards={n: {name: length}}"], 0),
     ],
 )
-def test_a_step_at_a_time_where_each_is_a_forward(tmp_path: Path, changes: list[str], spans: int) -> None:
+def test_a_step_at_a_time_where_each_is_a_forward(tmp_path: Path, changes: list[str], steps: int) -> None:
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     (tmp_path / "run.yaml").write_text(PICTURES)
-    assert spans_of(build(load(tmp_path / "run.yaml", changes))) == spans
+    assert steps_per_pass(build(load(tmp_path / "run.yaml", changes))) == steps

@@ -62,7 +62,7 @@ def score(
         judge = Guarded(reward, judge, monitor=True, cache=kept)
     with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
         with progress("scoring", "scored") as advance:
-            lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance)
+            lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance, reward)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         if beside is None:
             typer.echo(text, nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from mmalign.evaluation.records import Evaluation, SetValue
 from mmalign.media.image import to_uint8
 from mmalign.rewards.engine.foreign_code import foreign_call
 from mmalign.rewards.engine.loading import prepare_all
+from mmalign.rewards.engine.sets import Embedded, embed_rows, scoring_a_set
+
+log = logging.getLogger("mmalign")
 
 __all__ = ["Share", "evaluate", "evaluate_shared"]
 
@@ -118,7 +122,7 @@ def evaluate_shared(
         prompts=[p for p in groups for _ in range(repeats)],
         group=group,
         scores={name: _joined(found[name]) for name in rewards if name not in sets},
-        sets={name: _set_value(reward, torch.cat(found[name]), group, seed) for name, reward in sets.items()},
+        sets={name: _set_value(name, reward, _rows(name, found[name]), group, seed) for name, reward in sets.items()},
         outputs=_stacked([kept for _, _, kept in chunks if kept is not None]),
         seed=seed,
         rows=rows,
@@ -153,17 +157,17 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
             m.training = True
 
 
-def _judged(name: str, reward: Reward | SetReward, rollout: Rollout) -> Scores | Tensor:
+def _judged(name: str, reward: Reward | SetReward, rollout: Rollout) -> Scores | Embedded:
     try:
         if isinstance(reward, SetReward):
             with foreign_call(name, len(rollout)):
-                result: Scores | Tensor = reward.embed(rollout).float().cpu()
+                result: Scores | Embedded = embed_rows(name, reward, rollout).to("cpu")
         else:
             result = reward(rollout).to("cpu")
     except Exception as error:
         error.add_note(f"while reward '{name}' judged prompts {rollout.group.min()} to {rollout.group.max()}")
         raise
-    answered = len(result.value) if isinstance(result, Scores) else len(result)
+    answered = len(result.value) if isinstance(result, Scores) else len(result.rows)
     if answered != len(rollout.prompts):
         raise ScoreError(f"reward '{name}' answered {answered} rows for {len(rollout.prompts)} outputs.")
     return result
@@ -180,13 +184,25 @@ def _joined(chunks: list[Scores]) -> Scores:
     )
 
 
-def _set_value(reward: SetReward, embedding: Tensor, group: Tensor, seed: int) -> SetValue:
+def _rows(name: str, chunks: list[Embedded]) -> Tensor:
+    """All embeddings; rows that have none are said. ScoreError where no row at all has one."""
+    found = Embedded.joined(name, chunks)
+    rows = found.required(name)
+    if found.why:
+        log.warning("reward '%s' could not embed %d of %d rows; %s.", name, len(found.why), len(rows), found.first())
+    return rows
+
+
+def _set_value(name: str, reward: SetReward, embedding: Tensor, group: Tensor, seed: int) -> SetValue:
     """Rows that could not be embedded leave after the prompts are drawn: paired evaluations share their draws."""
     sound = embedding.flatten(1).isfinite().all(1)
 
     def score(rows: Tensor) -> Tensor:
         rows = rows[sound[rows]]
-        return reward.score(embedding[rows]).float().cpu() if len(rows) > 1 else torch.tensor(torch.nan)
+        if len(rows) < 2:
+            return torch.tensor(torch.nan)
+        with scoring_a_set(name, len(rows)):
+            return reward.score(embedding[rows]).float().cpu()
 
     draws = resampled_rows(group.numpy(), SET_RESAMPLES, stream_seed(seed, "bootstrap"))
     resampled = torch.stack([score(torch.from_numpy(rows)) for rows in draws])

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError
+from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError, ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.regular import written
 from mmalign.core.types import Audio, Rollout, Scores, Status
 from mmalign.media import audio, image
-from mmalign.rewards.engine.contract import merge, without_value
+from mmalign.rewards.engine.contract import describe_error, merge, without_value
 from mmalign.run.rows import Row
 
 Progress = Callable[[int, int], None]
@@ -40,13 +40,18 @@ def modality_of(rows: Sequence[Row], reward: Any) -> str:
 
 
 def score_rows(
-    rows: Sequence[Row], reward: Any, folder: Path, batch: int = 64, progress: Progress = lambda done, total: None
+    rows: Sequence[Row],
+    reward: Any,
+    folder: Path,
+    batch: int = 64,
+    progress: Progress = lambda done, total: None,
+    name: str = "",
 ) -> list[dict[str, Any]]:
     """Lines for the output file: one per row, or one for the whole file where the reward judges sets.
 
     Lines of media name the `output` that they are about, those of texts hold `prompt` and `output`. A row whose output
-    cannot be read has status `error`, with the reason in `info`; the others are scored. Of a set, such rows have no
-    credit, and `info` says how many they are.
+    cannot be read has status `error`, with the reason in `info`; the others are scored. Of a set, such rows and those
+    that the reward cannot embed have no credit; `failed` counts them, and `info` names the first.
 
     Args:
         rows: from `read_rows`.
@@ -54,10 +59,12 @@ def score_rows(
         folder: relative outputs start there.
         batch: rows per call; all at once where a row's score depends on its group.
         progress: called with (rows done, rows in all).
+        name: of the reward, for messages; its class's by default.
 
     Raises:
         DataError: a column that the reward needs is in no row's `meta`, or a set cannot be scored.
         CapabilityError: the reward cannot judge these outputs.
+        ScoreError: a set reward can embed none of them, or cannot score the set.
     """
     from mmalign.rewards.encoders import named_by
     from mmalign.rewards.engine.loading import prepare
@@ -69,6 +76,8 @@ def score_rows(
     kind = modality_of(rows, reward)
     prepare(reward, "this reward")
     numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
+    whole = isinstance(reward, SetReward)
+    name = name or type(judge).__name__
     parts: dict[int, Any] = {}
     unread: dict[int, str] = {}
     done = 0
@@ -82,14 +91,14 @@ def score_rows(
                 group=torch.tensor([numbers[rows[i].group] for i in same]),
             )
             with torch.no_grad():
-                found = reward.embed(rollout) if isinstance(reward, SetReward) else reward(rollout)
+                found = _embedded(name, judge, rollout, same, rows, unread) if whole else reward(rollout)
             parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
         progress(done, len(rows))
     names = [] if kind == "text" else [written(row.output) for row in rows]
     heard = {"encoder": told} if (told := named_by(judge)) else {}  # without it the numbers say nothing
-    if isinstance(reward, SetReward):
-        line = _set_line(_embeddings(parts, unread), reward, unread)
+    if whole:
+        line = _set_line(_embeddings(name, parts, unread), reward, unread, name)
         return [line | heard | ({"outputs": names} if names else {})]
     found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     about = [{"output": name} for name in names] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
@@ -99,6 +108,8 @@ def score_rows(
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:
     """A sentence that counts the lines that have no score by a fault that is not the outputs' own; "" if none has."""
     names = (Status.ERROR.label, Status.TIMEOUT.label)
+    if lines and (count := lines[0].get("failed")):  # of a set
+        return f"{count} of {count + lines[0]['n']} rows are not in the set: {lines[0].get('info', 'not finite')}"
     bad = [(number, line) for number, line in enumerate(lines, 1) if line.get("status") in names]
     if not bad:
         return ""
@@ -125,12 +136,27 @@ def _output(row: Row, kind: str, folder: Path, unread: dict[int, str], at: int) 
         return None
 
 
-def _embeddings(parts: Mapping[int, Tensor], unread: Mapping[int, str]) -> Tensor:
-    """(N, D), not finite in the rows that were not read."""
-    if not parts:
-        raise DataError(f"none of the {len(unread)} outputs can be read; the first: {unread[min(unread)]}")
-    blank = torch.full_like(next(iter(parts.values())), torch.nan)
-    return torch.cat([parts.get(i, blank) for i in range(len(parts) + len(unread))])
+def _embedded(
+    name: str, reward: Any, rollout: Rollout, taken: Sequence[int], rows: Sequence[Row], unread: dict[int, str]
+) -> Tensor:
+    """Embeddings of the rows `taken`; those that have none are NaN, with the reason in `unread`."""
+    from mmalign.rewards.engine.sets import embed_rows
+
+    found = embed_rows(name, reward, rollout)
+    unread |= {taken[row]: f"{rows[taken[row]].place}: cannot be embedded: {why}" for row, why in found.why.items()}
+    return found.rows
+
+
+def _embeddings(name: str, parts: Mapping[int, Tensor], unread: Mapping[int, str]) -> Tensor:
+    """(N, D), not finite in the rows that were not read or embedded."""
+    rows = len({*parts, *unread})
+    whole = [part for i, part in parts.items() if i not in unread]
+    if not whole and parts:
+        raise ScoreError(f"reward '{name}' could embed none of {rows} rows; the first: {unread[min(unread)]}")
+    if not whole:
+        raise DataError(f"none of the {rows} outputs can be read; the first: {unread[min(unread)]}")
+    blank = torch.full_like(whole[0], torch.nan)
+    return torch.cat([blank if i in unread else parts[i] for i in range(rows)])
 
 
 def _row_lines(scores: Scores, about: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -146,7 +172,9 @@ def _row_lines(scores: Scores, about: Sequence[Mapping[str, str]]) -> list[dict[
     ]
 
 
-def _set_line(embedding: Tensor, reward: Any, unread: Mapping[int, str] | None = None) -> dict[str, Any]:
+def _set_line(
+    embedding: Tensor, reward: Any, unread: Mapping[int, str] | None = None, name: str = ""
+) -> dict[str, Any]:
     """The set's line; a row that could not be embedded has credit null, and `n` counts the others.
 
     A set that has a value but no credit (of one row, say) has credit null everywhere, and `info` says why.
@@ -157,18 +185,20 @@ def _set_line(embedding: Tensor, reward: Any, unread: Mapping[int, str] | None =
         raise DataError(f"none of the {len(embedding)} outputs can be embedded (their features are not finite).")
     try:
         value, more = reward.score(rows), reward.report(rows) if hasattr(reward, "report") else {}
+    except MmalignError:
+        raise
     except ValueError as error:
-        if isinstance(error, MmalignError):
-            raise
         of = f" ({len(embedding) - len(rows)} more cannot be embedded)" if len(rows) < len(embedding) else ""
         raise DataError(f"a set of {len(rows)} outputs{of} cannot be scored: {error}.") from None
+    except Exception as error:  # of a reward's own code
+        raise ScoreError(f"reward '{name}' cannot score a set of {len(rows)} rows: {describe_error(error)}.") from error
     credit: list[float | None] = [None] * len(embedding)
     try:
         shares, why = reward.credit(rows), ""
     except ValueError as error:
         shares, why = [float("nan")] * len(rows), f"no credit: {error}"
     if unread:
-        said = f"{len(unread)} of {len(embedding)} outputs cannot be read; the first: {unread[min(unread)]}"
+        said = f"{len(unread)} of {len(embedding)} outputs have no embedding; the first: {unread[min(unread)]}"
         why = f"{why}; {said}" if why else said
     for row, share in zip(sound.nonzero().flatten().tolist(), shares, strict=True):
         credit[row] = _number(share)
@@ -176,6 +206,7 @@ def _set_line(embedding: Tensor, reward: Any, unread: Mapping[int, str] | None =
     return {
         "value": _number(value),
         "n": len(rows),
+        **({"failed": len(embedding) - len(rows)} if len(rows) < len(embedding) else {}),
         "credit": credit,
         **({"parts": {name: _number(part) for name, part in more.items()}} if more else {}),
         **({"info": told} if (told := "; ".join([why] * bool(why) + doubts)) else {}),

@@ -142,8 +142,14 @@ def test_of_a_set_what_cannot_be_read_is_left_out_and_said(call: Any, pictures: 
     (pictures / "b2.png").write_bytes(b"junk")
     code, out, err = call("score", pictures, *words)
     (line,) = lines_of(out)
-    assert code == 0 and line["n"] == whole["n"] == 7 and line["value"] == pytest.approx(whole["value"], abs=1e-5)
-    assert line["credit"][2] is None and line["info"].startswith("1 of 8 outputs cannot be read; the first: ")
+    assert (
+        code == 1
+        and line["n"] == whole["n"] == 7
+        and line["failed"] == 1
+        and line["value"] == pytest.approx(whole["value"], abs=1e-5)
+    )
+    assert line["credit"][2] is None and line["info"].startswith("1 of 8 outputs have no embedding; the first: ")
+    assert "note: 1 of 8 rows are not in the set: 1 of 8 outputs have no embedding; the first: " in err
     for file in pictures.iterdir():
         file.write_bytes(b"")
     code, _, err = call("score", pictures, *words)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.cuts import counting_cuts
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Gather, Reward, one_alone
-from mmalign.core.types import Audio, Modality, Rollout, Scores
+from mmalign.core.types import Audio, Modality, Rollout, Scores, Status
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
 from mmalign.rewards.engine.contract import bisect_failures, enforce_contract, merge, merge_at
 from mmalign.rewards.engine.foreign_code import foreign_call
@@ -20,7 +22,7 @@ from mmalign.rewards.engine.loading import prepare
 from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
 from mmalign.rewards.engine.process import RowProcess
 from mmalign.rewards.engine.rows import device_of, modality_of
-from mmalign.rewards.engine.sets import Credit, is_set
+from mmalign.rewards.engine.sets import Credit, Embedded, is_set, scoring_a_set
 from mmalign.rewards.engine.shield import Shield
 
 _DEFAULT_TIMEOUT = 60.0
@@ -54,7 +56,7 @@ class Guarded:
 
     def __post_init__(self) -> None:
         if is_set(self.reward):
-            self.reward = Credit(self.reward, rows=self.rows)  # a set's reward itself, as a run file names it
+            self.reward = Credit(self.reward, rows=self.rows, name=self.name)  # a set's itself, as a run file names it
         alone = getattr(self.reward, "isolated", False)
         if self.timeout is not None and not alone:
             raise ConfigError(
@@ -67,7 +69,7 @@ class Guarded:
         # A slot made of a set reward is also one: objectives that re-score sets find these, others must not.
         judge = self.__dict__.get("reward")
         if name in ("embed", "score", "credit", "swap_scores") and isinstance(judge, Credit):
-            return judge.embed if name == "embed" else getattr(judge.reward, name)
+            return self._embed if name == "embed" else self._on_sets(getattr(judge.reward, name))
         raise AttributeError(f"{type(self).__name__} '{self.__dict__.get('name')}' has no attribute '{name}'")
 
     @property
@@ -127,6 +129,32 @@ class Guarded:
         """End the reward's own process, if it has one."""
         if self._process is not None:
             self._process.close()
+
+    def _embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """Embeddings of B rows for who scores sets of them; rows that have none are NaN, counted as failed ones."""
+        self.prepare()
+        start = time.perf_counter()
+        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
+            shield = Shield(rollout)
+            found: Embedded = self.reward.embedded(shield.shown)
+            shield.check(self.name)
+        rows = found.required(self.name)
+        states = [Status.OK if good else Status.ERROR for good in rows.detach().isfinite().all(1).tolist()]
+        told = [found.why.get(row, "the embedding is not finite") for row in range(len(rows))]
+        self._metrics.count(states, time.perf_counter() - start, len(cuts))
+        self._failures.watch(
+            Scores(torch.full((len(rows),), float("nan")), torch.tensor(states, dtype=torch.int8), info=told)
+        )
+        return rows
+
+    def _on_sets(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """What the set reward makes of embeddings; a failure is a ScoreError with its name."""
+
+        def call(embedding: Tensor, *more: Any) -> Any:
+            with scoring_a_set(self.name, len(embedding)):
+                return method(embedding, *more)
+
+        return call
 
     def _scored(self, rollout: Rollout) -> tuple[Scores, int]:
         who = identity(self.reward) if self.cache is not None and not _carries_gradient(rollout.output) else None

@@ -10,7 +10,7 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from mmalign.core.errors import (
 )
 from mmalign.core.types import Rollout, Scores, Status
 
+T = TypeVar("T")
 _SLACK = 1e-4  # of the range's size: rounding may step over a declared bound
 
 
@@ -185,16 +186,28 @@ class _Budget:
 def bisect_failures(score: Callable[[Rollout], Scores], rollout: Rollout, split: bool = True) -> list[Scores]:
     """`score(rollout)` in pieces: whole if it succeeds, else halves, until single rows fail and become ERROR.
 
-    A reward that fails on everything is not called once per row: after 4 + 4 log2(B) extra calls a failing piece is
-    marked whole. `info` says what was raised and where. Without `split` a failing batch is marked at once.
+    `info` says what was raised and where. Without `split` a failing batch is marked at once.
+    """
+    return bisect_calls(score, rollout, lambda rows, why: without_value(rows, Status.ERROR, why), split)
+
+
+def bisect_calls(
+    call: Callable[[Rollout], T], rollout: Rollout, failed: Callable[[int, str], T], split: bool = True
+) -> list[T]:
+    """`call(rollout)` in pieces, where those that raise are `failed(rows, why)`; see `bisect_failures`.
+
+    What fails on everything is not called once per row: after 4 + 4 log2(B) extra calls a failing piece is marked at
+    once.
     """
     budget = _Budget(4 + 4 * math.ceil(math.log2(max(len(rollout), 2))) if split else 0)
-    return _halved(score, rollout, budget)
+    return _halved(call, rollout, failed, budget)
 
 
-def _halved(score: Callable[[Rollout], Scores], rollout: Rollout, budget: _Budget) -> list[Scores]:
+def _halved(
+    call: Callable[[Rollout], T], rollout: Rollout, failed: Callable[[int, str], T], budget: _Budget
+) -> list[T]:
     try:
-        return [score(rollout)]
+        return [call(rollout)]
     except NOT_ABOUT_A_ROW:
         raise
     except ImportError as error:
@@ -203,11 +216,11 @@ def _halved(score: Callable[[Rollout], Scores], rollout: Rollout, budget: _Budge
         # The frames hold the failed graph's tensors; only the text is kept, and the graph goes before the next try.
         why = describe_error(error)
     if len(rollout) == 1 or budget.calls <= 0:
-        return [without_value(len(rollout), Status.ERROR, why)]
+        return [failed(len(rollout), why)]
     budget.calls -= 2
     middle = (len(rollout) + 1) // 2
     halves = (rollout[:middle], rollout[middle:])
-    return [piece for half in halves for piece in _halved(score, half, budget)]
+    return [piece for half in halves for piece in _halved(call, half, failed, budget)]
 
 
 def describe_error(error: BaseException) -> str:

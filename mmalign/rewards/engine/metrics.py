@@ -37,6 +37,12 @@ class MetricAccumulator:
         self._hits += hits
         self._cut += cut
 
+    def count(self, statuses: Iterable[Status], seconds: float, cut: int = 0) -> None:
+        """One call whose rows have a status and no value of their own: those of a set."""
+        self._statuses += [int(status) for status in statuses]
+        self._seconds.append(seconds)
+        self._cut += cut
+
     def pop(self) -> MetricAccumulator:
         """Return what was accumulated, to be joined with that of other processes, and start afresh."""
         popped = replace(self)
@@ -65,7 +71,7 @@ class MetricAccumulator:
         """
         if not self._statuses:
             return {}
-        values, rows = torch.cat(self._values), len(self._statuses)
+        values, rows = torch.cat([torch.zeros(0), *self._values]), len(self._statuses)
         found: dict[str, float] = {}
         if len(values):
             found = {"mean": float(values.mean()), "std": float(values.std(correction=0))}

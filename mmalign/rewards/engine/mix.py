@@ -129,7 +129,7 @@ class Mix:
             slot.reward = slot.reward.reward
         reward = slot.reward
         if is_set(reward):
-            reward = Credit(reward, slot.over, slot.call_rows)
+            reward = Credit(reward, slot.over, slot.call_rows, name)
         elif slot.over != "batch":
             raise ConfigError(f"rewards.{name}.over: only set rewards are taken over a set; remove it.")
         return Guarded(

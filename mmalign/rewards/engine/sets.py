@@ -1,16 +1,118 @@
-"""A set reward as a reward of rows: each row's share in the set's value."""
+"""A set reward as a reward of rows: each row's share in the set's value.
+
+A row that cannot be embedded leaves its set: its embedding is NaN, with a reason. Where none can be, the fault is the
+reward's.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mmalign.core.errors import ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Modality, Rollout, Scores, Status
+from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, bisect_calls, describe_error
+
+
+@dataclass
+class Embedded:
+    """Rows of a set: NaN where one has no embedding, with the reason in `why` by its number.
+
+    `places` are where the rows' prompts stand, "" where that is not known. `rows` is (B, 1) where none is embedded.
+    """
+
+    rows: Float[Tensor, "B D"]
+    why: dict[int, str] = field(default_factory=dict)
+    places: list[str] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, name: str, pieces: Sequence[Embedded]) -> Embedded:
+        """One after another. ScoreError where reward `name` gave them different widths."""
+        whole = [piece for piece in pieces if len(piece.why) < len(piece.rows)]
+        widths = list(dict.fromkeys(piece.rows.shape[1] for piece in whole))
+        if len(widths) > 1:
+            raise ScoreError(
+                f"reward '{name}' embedded rows as {widths[0]} numbers and others as {widths[1]}; a set has one width."
+            )
+        like = whole[0].rows if whole else pieces[0].rows
+        rows = [
+            like.new_full((len(piece.rows), like.shape[1]), float("nan"))
+            if len(piece.why) == len(piece.rows)
+            else piece.rows
+            for piece in pieces
+        ]
+        why: dict[int, str] = {}
+        for start, piece in zip(_starts(pieces), pieces, strict=True):
+            why |= {start + row: text for row, text in piece.why.items()}
+        return cls(torch.cat(rows), why, [place for piece in pieces for place in piece.places])
+
+    def to(self, device: torch.device | str) -> Embedded:
+        """Float32 rows on `device`."""
+        return Embedded(self.rows.float().to(device), self.why, self.places)
+
+    def required(self, name: str) -> Float[Tensor, "B D"]:
+        """The rows. ScoreError where reward `name` could embed none of them."""
+        if len(self.rows) and len(self.why) == len(self.rows):
+            raise ScoreError(f"reward '{name}' could embed none of {len(self.rows)} rows; {self.first()}.")
+        return self.rows
+
+    def first(self) -> str:
+        """The first row without an embedding, and why."""
+        row = min(self.why)
+        return f"the first, {self.places[row] or f'row {row}'}: {self.why[row]}"
+
+
+def embed_rows(name: str, reward: Any, rollout: Rollout, step: int = 0) -> Embedded:
+    """The embeddings of set reward `name`, `step` rows at a time (0: all); a row on which it raises is NaN.
+
+    Raises:
+        ScoreError: what it gives is no (B, D) of numbers.
+        MmalignError: a fault of its set-up.
+    """
+    places = [prompt.place for prompt in rollout.prompts]
+
+    def call(part: Rollout) -> Embedded:
+        return Embedded(_checked(name, reward.embed(part), len(part)))
+
+    def failed(rows: int, why: str) -> Embedded:
+        return Embedded(torch.full((rows, 1), float("nan")), dict.fromkeys(range(rows), why))
+
+    step = step or len(rollout) or 1
+    parts = [rollout[start : start + step] for start in range(0, len(rollout), step)] or [rollout]
+    found = Embedded.joined(name, [piece for part in parts for piece in bisect_calls(call, part, failed)])
+    found.places = places
+    return found
+
+
+def _checked(name: str, found: Any, rows: int) -> Tensor:
+    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows or not found.is_floating_point():
+        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ScoreError(f"reward '{name}' embedded {rows} rows as {what}; a tensor ({rows}, D) of floats is needed.")
+    return found
+
+
+@contextmanager
+def scoring_a_set(name: str, rows: int) -> Iterator[None]:
+    """Around what set reward `name` makes of `rows` embeddings: what it raises is a ScoreError that says where."""
+    try:
+        yield
+    except NOT_ABOUT_A_ROW:
+        raise
+    except OF_A_ROW as error:
+        raise ScoreError(f"reward '{name}' cannot score a set of {rows} rows: {describe_error(error)}.") from error
+
+
+def _starts(pieces: Sequence[Embedded]) -> list[int]:
+    """The number of each piece's first row."""
+    ends = torch.tensor([0, *(len(piece.rows) for piece in pieces)]).cumsum(0).tolist()
+    return ends[:-1]
 
 
 @dataclass
@@ -21,6 +123,7 @@ class Credit:
         reward: what judges sets.
         over: the set: the whole batch, or each prompt's group on its own (Vendi per prompt is diversity per prompt).
         rows: rows embedded at a time (0: all).
+        name: how messages call it; the class's own by default.
 
     Rows whose embedding is not finite are errors and leave the set. A set of fewer than 3 rows has no credit:
     NOT_APPLICABLE. Where gradient flows, the *mean* over a set's rows has the gradient of the set's value.
@@ -29,6 +132,7 @@ class Credit:
     reward: SetReward
     over: Literal["batch", "group"] = "batch"
     rows: int = 0
+    name: str = ""
     range = (float("-inf"), float("inf"))
     whole = True  # a set cut in two is two other sets: calls are neither split nor cached by row
 
@@ -45,27 +149,48 @@ class Credit:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "reward" not in self.__dict__:  # while it is copied it holds nothing yet
             raise AttributeError(name)
-        return getattr(self.reward, name)  # its options, `score`, `credit` and what else it can
+        return getattr(self.reward, name)  # its options and what else it can
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        embedding = self.embed(rollout)
+        found = self.embedded(rollout)
+        embedding = found.rows
         sound = embedding.detach().isfinite().all(1)
         if self.over == "batch":
             sets = torch.zeros(len(rollout), dtype=torch.long)
         else:
             sets = torch.unique(rollout.group, return_inverse=True)[1]
-        return self._scored(embedding, sound, sets.to(embedding.device))
+        return self._scored(found, sound, sets.to(embedding.device))
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """Embeddings of B rows, `rows` at a time."""
-        step = self.rows or len(rollout) or 1
-        return torch.cat([self.reward.embed(rollout[i : i + step]) for i in range(0, len(rollout), step)])
+        """Embeddings of B rows, `rows` at a time. ScoreError where none can be embedded."""
+        return self.embedded(rollout).required(self.called)
 
-    def _scored(self, embedding: Float[Tensor, "B D"], sound: Tensor, sets: Int[Tensor, " B"]) -> Scores:
+    # Written out: from Python 3.12 on `isinstance(…, SetReward)` does not see what `__getattr__` gives.
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """The set's value."""
+        return self.reward.score(embedding)
+
+    def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Each row's contribution to it."""
+        return self.reward.credit(embedding)
+
+    def embedded(self, rollout: Rollout) -> Embedded:
+        """The same, with the reasons of rows that have none."""
+        return embed_rows(self.called, self.reward, rollout, self.rows)
+
+    @property
+    def called(self) -> str:
+        """How messages call it."""
+        return self.name or type(self.reward).__name__
+
+    def _scored(self, found: Embedded, sound: Tensor, sets: Int[Tensor, " B"]) -> Scores:
+        embedding = found.rows
         value = embedding.new_full((len(embedding),), float("nan"), dtype=torch.float32)
         whole, status = value.clone(), torch.full_like(value, int(Status.NOT_APPLICABLE), dtype=torch.int8)
-        info = ["" if good else "the embedding is not finite" for good in sound.tolist()]
+        info = [
+            "" if good else found.why.get(row, "the embedding is not finite") for row, good in enumerate(sound.tolist())
+        ]
         for number in sets.unique().tolist():
             index = ((sets == number) & sound).nonzero().flatten()
             if len(index) < 3:

@@ -1,0 +1,188 @@
+"""A set reward that fails is a sentence that names it and its rows: in a run, in an evaluation, in `mmalign score`."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from mmalign.core.errors import ConfigError, ScoreError
+from mmalign.core.protocols import SetReward
+from mmalign.core.types import Status
+from mmalign.evaluation import evaluate as evaluation
+from mmalign.objectives._sets import Pool
+from mmalign.rewards import Credit, Guarded, Mix, Slot
+from mmalign.rewards.engine.sets import embed_rows
+from mmalign.run.rows import read_rows
+from mmalign.run.score import failed, score_rows
+from tests.rewards.doubles import answers
+from tests.rewards.test_contract import SETS, judged, make  # noqa: F401 (a fixture)
+
+TEXTS = ("1", "2", "x", "4", "5", "7")
+
+
+@dataclass
+class Spread:
+    """The variance of texts that are numbers; raises on what is none."""
+
+    wrong: str = ""
+    modalities = frozenset({"text"})
+    differentiable = False
+
+    def embed(self, rollout):
+        if self.wrong == "setup":
+            raise ConfigError("checkpoint: nowhere")
+        if self.wrong == "shape":
+            return torch.zeros(3)
+        if self.wrong == "width" and len(rollout) == 1:
+            return torch.zeros(1, 5)
+        return torch.tensor([[float(text), float(text) ** 2] for text in rollout.output])
+
+    def score(self, embedding):
+        if self.wrong == "score":
+            raise RuntimeError("the matrix is singular")
+        return embedding[:, 0].var(correction=0)
+
+    def credit(self, embedding):
+        share = (embedding[:, 0] - embedding[:, 0].mean()) ** 2
+        return share - share.mean()
+
+
+GOOD = answers("1", "2", "4", "5", "7")
+SOME, NONE = answers(*TEXTS), answers("a", "b", "c")
+
+
+def test_a_row_that_cannot_be_embedded_leaves_the_set():
+    found = embed_rows("spread", Spread(), SOME)
+    assert found.rows.isfinite().all(1).tolist() == [True, True, False, True, True, True]
+    assert list(found.why) == [2] and "could not convert string to float: 'x'" in found.why[2]
+    scores = Credit(Spread())(SOME)
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    assert torch.allclose(scores.value[kept], Spread().credit(Spread().embed(GOOD)))
+    assert scores.status[2] == Status.ERROR and scores.info[2] == found.why[2]
+
+
+def test_where_none_can_be_embedded_the_reward_is_named():
+    with pytest.raises(
+        ScoreError, match=r"reward 'spread' could embed none of 3 rows; the first, row 0: ValueError: c"
+    ):
+        embed_rows("spread", Spread(), NONE).required("spread")
+    with pytest.raises(ScoreError, match="reward 'Spread' could embed none of 3 rows"):
+        Credit(Spread()).embed(NONE)
+
+
+def test_what_is_no_embedding_is_refused():
+    with pytest.raises(
+        ScoreError, match=r"reward 's' embedded 6 rows as torch.float32 \(3,\); a tensor \(6, D\) of fl"
+    ):
+        embed_rows("s", Spread("shape"), SOME)
+    with pytest.raises(ScoreError, match="reward 's' embedded rows as 2 numbers and others as 5; a set has one width"):
+        embed_rows("s", Spread("width"), SOME)
+
+
+@pytest.mark.parametrize("wrong", ["setup", ""])
+def test_a_fault_of_the_set_up_is_itself(wrong):
+    if wrong:
+        with pytest.raises(ConfigError, match="checkpoint: nowhere"):
+            embed_rows("s", Spread(wrong), SOME)
+    else:
+        assert isinstance(Credit(Spread()), SetReward)
+
+
+def test_training_counts_rows_and_stops_where_all_fail():
+    mix = Mix({"spread": Slot(Spread())})
+    scores = mix(SOME)
+    assert scores.status[2] == Status.ERROR and "could not convert" in scores.info[2]
+    assert mix.metrics()["reward/spread/error"] == pytest.approx(1 / 6)
+    with pytest.raises(ScoreError, match=r"reward 'spread' failed on .* rows .* could not convert string to float"):
+        for _ in range(4):
+            mix(NONE)
+
+
+def test_sets_that_are_re_scored_count_them_too():
+    mix = Mix({"spread": Slot(Spread())})
+    pool = Pool.of(mix, SOME)
+    assert pool.sound.tolist() == [True, True, False, True, True, True]
+    assert mix.metrics()["reward/spread/error"] == pytest.approx(1 / 6)
+    with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
+        Pool.of(mix, NONE)
+    broken = Pool.of(Mix({"spread": Slot(Spread("score"))}), GOOD)
+    with pytest.raises(
+        ScoreError, match=r"reward 'spread' cannot score a set of 5 rows: RuntimeError: the matrix is s"
+    ):
+        broken.value(torch.arange(5))
+
+
+class Writer:
+    """A policy that says given texts."""
+
+    modality = "text"
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def generate(self, prompts, noise):
+        return answers(*[self.texts[int(prompt.text)] for prompt in prompts])
+
+
+def prompts(n):
+    from mmalign.core.types import Prompt
+
+    return [Prompt(str(i)) for i in range(n)]
+
+
+def test_an_evaluation_leaves_rows_out_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING, "mmalign"):
+        found = evaluation.evaluate(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets["spread"]
+    assert (found.n, found.invalid) == (5, 1)
+    assert found.value == pytest.approx(float(Spread().score(Spread().embed(GOOD))))
+    assert "reward 'spread' could not embed 1 of 6 rows; the first, row 2: ValueError" in caplog.text
+    with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
+        evaluation.evaluate(Writer("abc"), prompts(3), {"spread": Spread()}, seed=0, rows=2)
+    with pytest.raises(ScoreError, match="reward 'spread' cannot score a set of"):
+        evaluation.evaluate(Writer("124"), prompts(3), {"spread": Spread("score")}, seed=0)
+
+
+def rows_of(folder, texts):
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "q", "output": text}) + "\n" for text in texts))
+    return read_rows(file)
+
+
+def test_score_names_the_rows_and_counts_them(tmp_path):
+    (line,) = score_rows(rows_of(tmp_path, TEXTS), Spread(), tmp_path, name="spread")
+    assert line["n"] == 5 and line["failed"] == 1 and line["credit"][2] is None
+    assert line["info"].startswith("1 of 6 outputs have no embedding; the first: ")
+    assert "rows.jsonl:3: cannot be embedded: ValueError: could not convert string to float: 'x'" in line["info"]
+    assert failed([line]).startswith("1 of 6 rows are not in the set: 1 of 6 outputs have no embedding")
+    with pytest.raises(
+        ScoreError, match=r"reward 'spread' could embed none of 3 rows; the first: .*rows\.jsonl:1: can"
+    ):
+        score_rows(rows_of(tmp_path, "abc"), Spread(), tmp_path, name="spread")
+    with pytest.raises(ScoreError, match="reward 'spread' cannot score a set of 3 rows: RuntimeError: the matrix"):
+        score_rows(rows_of(tmp_path, "124"), Spread("score"), tmp_path, name="spread")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_reward_leaves_out_what_its_encoder_raises_on(name, make, monkeypatch):  # noqa: F811
+    """One contract for all: one row of six at fault is one row, all at fault is the reward's."""
+    reward = make(name)
+    rollout = judged(reward)
+    rollout.prompts = [replace(prompt, meta={**prompt.meta, "at": row}) for row, prompt in enumerate(rollout.prompts)]
+    whole, own, at = reward.embed(rollout), type(reward).embed, [1]
+
+    def embed(self, part, broken=(1,)):
+        if any(prompt.meta["at"] in broken for prompt in part.prompts):
+            raise RuntimeError("no features")
+        return own(self, part)
+
+    monkeypatch.setattr(type(reward), "embed", embed)
+    found = embed_rows(name, reward, rollout)
+    kept = [0, 2, 3, 4, 5]
+    assert list(found.why) == at and torch.allclose(found.rows[kept], whole[kept], atol=1e-5)
+    scores = Guarded(name, reward, failed_share=1.0)(rollout)
+    assert [scores.status[row] == Status.ERROR for row in range(6)] == [row in at for row in range(6)]
+    monkeypatch.setattr(type(reward), "embed", lambda self, part: embed(self, part, range(6)))
+    with pytest.raises(ScoreError, match=f"reward '{name}' could embed none of 6 rows; the first, row 0: RuntimeErr"):
+        embed_rows(name, reward, rollout).required(name)

@@ -10,6 +10,7 @@ import typer
 import typer.core
 
 from mmalign.cli._faults import errors_as_sentences, stop_told
+from mmalign.cli._later import import_later
 
 
 class Commands(typer.core.TyperGroup):
@@ -59,5 +60,6 @@ def application() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; an error raised on purpose is a sentence, not a traceback."""
+    import_later("torch")
     with errors_as_sentences():
         application()()

@@ -1,5 +1,7 @@
 """Where to compute when nobody says."""
 
+from __future__ import annotations
+
 import torch
 
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.rows import Rows
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores, StepDist
 
 E = TypeVar("E", bound="Experience")

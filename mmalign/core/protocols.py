@@ -13,10 +13,10 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, TypeVar, runtim
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 
 from mmalign.core.experience import Experience
 from mmalign.core.rng import Noise
+from mmalign.core.tensor import Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
 
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
@@ -47,7 +47,7 @@ class Adapter(Protocol):
     """
 
     modality: Modality
-    module: nn.Module  # the trainable part: what DDP wraps and the optimizer sees
+    module: Module  # the trainable part: what DDP wraps and the optimizer sees
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +62,7 @@ class Adapter(Protocol):
         """Inside it, `module` computes with the weights it started from (LoRA off, or the frozen copy in)."""
         ...
 
-    def trainable(self) -> Mapping[str, nn.Parameter]:
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """The parameters that the optimizer moves and a checkpoint's state holds, by name."""
         ...
 
@@ -206,7 +206,7 @@ class Policy(Protocol):
     """A conditional distribution over outputs; names follow torch.distributions."""
 
     modality: Modality
-    module: nn.Module
+    module: Module
 
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
         """One output per prompt row, no gradient; rows of equal prompts form one group."""
@@ -283,7 +283,7 @@ class ScorePolicy(Protocol):
     """Generates nothing and scores every output: what is fitted to preferences and becomes a reward."""
 
     modality: Modality
-    module: nn.Module
+    module: Module
 
     def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
         """Given outputs (images, strings) as a rollout that `score` accepts."""

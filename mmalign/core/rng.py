@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-Noise = torch.Generator | Sequence[torch.Generator]  # one source for all rows, or one per row
+from mmalign.core.tensor import Generator, Tensor
+
+Noise = Generator | Sequence[Generator]  # one source for all rows, or one per row
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -54,9 +55,9 @@ def home(rng: Noise) -> torch.device:
 
 
 def randn(
-    shape: Sequence[int], rng: Noise, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    shape: Sequence[int], rng: Noise, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Standard normal noise drawn on the generator's own device, then moved: the same numbers on every device.
+    """Standard normal noise (float32) drawn on the generator's own device, then moved: the same on every device.
 
     With one generator per row, a row's noise does not depend on the rows beside it (as in diffusers' pipelines).
     """

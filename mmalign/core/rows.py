@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Rows")  # not `Self`, which the typed-call hook of the tests cannot resolve in a method alone

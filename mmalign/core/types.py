@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.rows import Rows
+from mmalign.core.tensor import Tensor
 
 Modality = Literal["text", "image", "audio"]
 
@@ -218,17 +218,3 @@ class Scores(Rows):
     def valid(self) -> Bool[Tensor, " B"]:
         """Rows that may enter statistics and the loss: OK, or the policy's own failure at the floor."""
         return (self.status == Status.OK) | (self.status == Status.PARSE_FAIL)
-
-
-class Counted(Tensor):
-    """A mean, 0-dimensional, that knows of how many `entries` it is: means of parts then make the mean of the whole."""
-
-    entries: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # what is computed from it is a plain tensor
-
-    @classmethod
-    def of(cls, values: Tensor, mask: Tensor) -> Counted:
-        """The mean of `values` over the entries of `mask`, which are not none."""
-        made: Counted = values.detach().float()[mask].mean().as_subclass(cls)
-        made.entries = mask.sum()
-        return made

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from torch import Tensor
-
 from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.regular import read_regular, unreadable, written
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 from mmalign.data._tables import Table, refuse
 from mmalign.media import audio, image

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.files import write_folder_beside
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt, Scores, Status
 from mmalign.evaluation.bootstrap import Interval, centred_interval, mean_interval
 from mmalign.media.audio import read_audio, write_audio

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
 
 from mmalign.core.errors import CheckpointError
 
@@ -20,7 +20,7 @@ _COUNTERS = r"num_batches_tracked$"  # of batch normalisation in training; evalu
 
 
 def check_complete(
-    folder: Path, network: nn.Module, report: Mapping[str, Any], spare: Collection[str] = (), heads: bool = False
+    folder: Path, network: torch.nn.Module, report: Mapping[str, Any], spare: Collection[str] = (), heads: bool = False
 ) -> None:
     """Raise CheckpointError unless the weights of `folder` are those of `network`, no fewer, no more.
 
@@ -60,7 +60,7 @@ def check_complete(
         )
 
 
-def _inside(key: str, network: nn.Module) -> bool:
+def _inside(key: str, network: torch.nn.Module) -> bool:
     """Does `key` lie in a module that `network` has (at its top or in its backbone)?"""
     prefix = getattr(network, "base_model_prefix", "")
     backbone = getattr(network, prefix, network) if prefix else network

@@ -18,7 +18,7 @@ FAULTS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError
 def open_network(
     folder: Path,
     kind: Any,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     *,
     variant: str | None = None,
     spare: Collection[str] = (),
@@ -30,7 +30,7 @@ def open_network(
     Args:
         folder: with `config.json` and safetensors; it was looked at by `check_component`.
         kind: a network class of transformers or diffusers, an Auto class, or the name of one of transformers'.
-        dtype: of the weights.
+        dtype: of the weights; float32 by default.
         variant: of the weight files ("fp16"), where the folder has them.
         spare, heads: see `check_complete`.
         more: options of the class.
@@ -43,7 +43,7 @@ def open_network(
 
         kind = getattr(transformers, kind) if isinstance(kind, str) else kind
         of_diffusers = kind.__module__.startswith("diffusers.")
-        options: dict[str, Any] = {"torch_dtype" if of_diffusers else "dtype": dtype, **more}
+        options: dict[str, Any] = {"torch_dtype" if of_diffusers else "dtype": dtype or torch.float32, **more}
         if not of_diffusers:
             options["trust_remote_code"] = False
         if variant and any(f".{variant}" in file.name for file in folder.glob("*.safetensors*")):

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
 from mmalign.core.regular import read_regular, unreadable, written
+from mmalign.core.tensor import Tensor
 from mmalign.media.bounds import BYTES, SAMPLES
 from mmalign.media.containers import unread
 from mmalign.media.kinds import SOUNDS

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float, Num, UInt8
-from torch import Tensor
 
 from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
 from mmalign.core.regular import read_regular, unreadable, written
+from mmalign.core.tensor import Tensor
 from mmalign.media.bounds import BYTES, PIXELS
 from mmalign.media.kinds import FORMATS, opened
 

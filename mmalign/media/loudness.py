@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import MediaError
 from mmalign.core.packages import need
+from mmalign.core.tensor import Tensor
 
 __all__ = ["GATE", "k_weighting", "lufs"]
 

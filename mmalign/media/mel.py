@@ -17,9 +17,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import MediaError
+from mmalign.core.tensor import Tensor
 
 __all__ = ["LogMel"]
 

@@ -8,9 +8,9 @@ from math import gcd
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import MediaError
+from mmalign.core.tensor import Tensor
 
 __all__ = ["player_uri"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from mmalign.core.errors import MediaError
+from mmalign.core.tensor import Tensor
 
 __all__ = ["spectrogram"]
 
@@ -40,7 +39,9 @@ def spectrogram(
     low = place.floor().long().clamp(max=len(power) - 2)
     share = (place - low)[:, None]
     power = (1 - share) * power[low] + share * power[low + 1]
-    power = interpolate(power[None, None], (height, width), mode="area" if power.shape[1] >= width else "nearest")[0, 0]
+    power = torch.nn.functional.interpolate(
+        power[None, None], (height, width), mode="area" if power.shape[1] >= width else "nearest"
+    )[0, 0]
     return _inked((1 - 10 * power.clamp(min=1e-12).log10() / FLOOR).clamp(0, 1))
 
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.protocols import Mean, one_process
+from mmalign.core.tensor import Tensor
 
 Std = Literal["group", "global", "none"]
 Baseline = Literal["mean", "leave_one_out", "greedy", "none"]

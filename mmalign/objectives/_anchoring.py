@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 
 A, B = ".lora_A.", ".lora_B."
 
@@ -30,7 +30,7 @@ def start_weights(policy: Any) -> dict[str, Tensor]:
     return {name: found[name] for name in names}
 
 
-def squared_distance(module: nn.Module, start: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+def squared_distance(module: torch.nn.Module, start: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     """Σ ‖θ - θ₀‖² over plain trained weights plus Σ ‖BA‖² over LoRA pairs, with gradient."""
     trained = dict(_trained(module))
     total = torch.zeros((), device=next(iter(trained.values())).device)
@@ -53,7 +53,7 @@ def _wide(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
-def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def _trained(module: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     return [(_plain(name), p) for name, p in module.named_parameters() if p.requires_grad]
 
 

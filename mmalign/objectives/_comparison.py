@@ -18,9 +18,9 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 Ties = Literal["half", "rao_kupper", "davidson"]
 Row = Float[Tensor, " B"]
@@ -29,20 +29,24 @@ Row = Float[Tensor, " B"]
 def log_win(lead: Row, ties: Ties, share: float) -> Row:
     """log P(the leading side is preferred)."""
     if ties == "rao_kupper":
-        return F.logsigmoid(lead - _log_theta(share))
+        return torch.nn.functional.logsigmoid(lead - _log_theta(share))
     if ties == "davidson":
         return lead / 2 - _davidson_norm(lead, share)
-    return F.logsigmoid(lead)
+    return torch.nn.functional.logsigmoid(lead)
 
 
 def log_tie(lead: Row, ties: Ties, share: float) -> Row:
     """log P(neither is preferred); of `half`, the mean of log P(win) and log P(loss)."""
     if ties == "rao_kupper":
         eta = _log_theta(share)
-        return F.logsigmoid(lead - eta) + F.logsigmoid(-lead - eta) + math.log(math.expm1(2 * eta))
+        return (
+            torch.nn.functional.logsigmoid(lead - eta)
+            + torch.nn.functional.logsigmoid(-lead - eta)
+            + math.log(math.expm1(2 * eta))
+        )
     if ties == "davidson":
         return math.log(2 * share / (1 - share)) - _davidson_norm(lead, share)
-    return (F.logsigmoid(lead) + F.logsigmoid(-lead)) / 2
+    return (torch.nn.functional.logsigmoid(lead) + torch.nn.functional.logsigmoid(-lead)) / 2
 
 
 def comparison_loss(

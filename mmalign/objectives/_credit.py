@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.objectives._scoring import scored
 

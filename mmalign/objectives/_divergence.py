@@ -20,9 +20,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import StepDist
 
 Divergence = Literal["k1", "k2", "k3", "gaussian"]

@@ -14,11 +14,10 @@ from itertools import combinations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Rollout
 from mmalign.objectives._scoring import scored
 
@@ -75,7 +74,7 @@ def unit(gradient: Float[Tensor, " B *event"]) -> Float[Tensor, " B *event"]:
 def cosines(gradients: Mapping[str, Float[Tensor, " B *event"]]) -> dict[str, Float[Tensor, " B"]]:
     """Per-sample cosine of every two gradients: how far the rewards agree."""
     return {
-        f"{a}~{b}": F.cosine_similarity(gradients[a].flatten(1), gradients[b].flatten(1), dim=1)
+        f"{a}~{b}": torch.nn.functional.cosine_similarity(gradients[a].flatten(1), gradients[b].flatten(1), dim=1)
         for a, b in combinations(gradients, 2)
     }
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.protocols import Mean
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 
 Per = Literal["output", "token", "batch_token"]

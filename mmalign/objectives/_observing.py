@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import DataError
 from mmalign.core.experience import Pairs
 from mmalign.core.rows import join
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Preference
 
 
@@ -91,7 +90,13 @@ def _sounds(outputs: Sequence[Audio], side: str) -> Audio:
         missing = longest - output.samples.shape[-1]
         rows, _, length = output.samples.shape
         mask = torch.ones(rows, length, dtype=torch.bool) if output.mask is None else output.mask
-        padded.append(replace(output, samples=F.pad(output.samples, (0, missing)), mask=F.pad(mask, (0, missing))))
+        padded.append(
+            replace(
+                output,
+                samples=torch.nn.functional.pad(output.samples, (0, missing)),
+                mask=torch.nn.functional.pad(mask, (0, missing)),
+            )
+        )
     sound: Audio = join(padded)
     return sound
 

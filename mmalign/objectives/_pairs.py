@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.experience import Pairs
 from mmalign.core.protocols import Mean, one_process
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import groups
 from mmalign.objectives import _preference
 from mmalign.objectives._lengths import Per, divisors, lengths

@@ -32,9 +32,9 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 _CERTAIN = 1e-6  # a mean log-prob this near to 0 counts as this far from it
 
@@ -60,12 +60,12 @@ Side = Callable[[Tensor, Tensor], Tensor]
 
 def sigmoid(z: Row, label: Row) -> Row:
     """-label log σ(z) - (1 - label) log σ(-z)."""
-    return -label * F.logsigmoid(z) - (1 - label) * F.logsigmoid(-z)
+    return -label * torch.nn.functional.logsigmoid(z) - (1 - label) * torch.nn.functional.logsigmoid(-z)
 
 
 def hinge(z: Row, label: Row) -> Row:
     """label max(0, 1 - z) + (1 - label) max(0, 1 + z)."""
-    return label * F.relu(1 - z) + (1 - label) * F.relu(1 + z)
+    return label * torch.nn.functional.relu(1 - z) + (1 - label) * torch.nn.functional.relu(1 + z)
 
 
 def ipo(one: Row, other: Row, label: Row) -> Row:
@@ -81,7 +81,9 @@ def copg(one: Row, other: Row, gap: Row) -> Row:
 
 def exo_pair(z: Row, label: Row) -> Row:
     """KL((σ(z), σ(-z)) ‖ (label, 1 - label)); the label must lie in (0, 1)."""
-    return z.sigmoid() * (F.logsigmoid(z) - label.log()) + (-z).sigmoid() * (F.logsigmoid(-z) - (1 - label).log())
+    return z.sigmoid() * (torch.nn.functional.logsigmoid(z) - label.log()) + (-z).sigmoid() * (
+        torch.nn.functional.logsigmoid(-z) - (1 - label).log()
+    )
 
 
 def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
@@ -92,7 +94,7 @@ def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
 
     def one(z: Row) -> Row:
         gate = (z / tau).sigmoid()
-        return -(1 - gate) * F.logsigmoid(z) + gate * (-z).exp()
+        return -(1 - gate) * torch.nn.functional.logsigmoid(z) + gate * (-z).exp()
 
     return label * one(z) + (1 - label) * one(-z)
 
@@ -104,12 +106,15 @@ def expected(loss: Side, chosen: Row, rejected: Row, label: Row) -> Row:
 
 def nca_pair(chosen: Row, rejected: Row) -> Row:
     """-log σ(c) - ½ log σ(-c) - ½ log σ(-r)."""
-    return -F.logsigmoid(chosen) - (F.logsigmoid(-chosen) + F.logsigmoid(-rejected)) / 2
+    return (
+        -torch.nn.functional.logsigmoid(chosen)
+        - (torch.nn.functional.logsigmoid(-chosen) + torch.nn.functional.logsigmoid(-rejected)) / 2
+    )
 
 
 def bco_pair(chosen: Row, rejected: Row) -> Row:
     """-log σ(c) - log σ(-r)."""
-    return -F.logsigmoid(chosen) - F.logsigmoid(-rejected)
+    return -torch.nn.functional.logsigmoid(chosen) - torch.nn.functional.logsigmoid(-rejected)
 
 
 def apo_zero(chosen: Row, rejected: Row) -> Row:
@@ -128,7 +133,7 @@ def orpo(chosen: Row, rejected: Row) -> Row:
     Closer to 0 than `_CERTAIN` the odds are those of `_CERTAIN`, without gradient: in float32 a sure answer has 0.
     """
     chosen, rejected = chosen.clamp(max=-_CERTAIN), rejected.clamp(max=-_CERTAIN)
-    return -F.logsigmoid((chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected)))
+    return -torch.nn.functional.logsigmoid((chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected)))
 
 
 def sppo_hard(chosen: Pair, rejected: Pair, label: Row) -> Row:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.experience import Pairs
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 
 Ranking = tuple[Int[Tensor, " P"], Int[Tensor, " P"], Bool[Tensor, " P"]]  # better rows, worse rows, do they differ?

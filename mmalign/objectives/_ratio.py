@@ -33,9 +33,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import StepDist
 from mmalign.objectives._divergence import squared_distance
 

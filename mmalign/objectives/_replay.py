@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Probe
 from mmalign.core.rows import join
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, StepDist
 
 
-@torch.no_grad()
+@without_gradient
 def recorded(policy: Any, rollout: Rollout, rows: int, *, moments: bool) -> StepDist:
     """`policy.step_dist` of the whole rollout, `rows` rows at a time; the log-prob alone unless `moments`."""
     pieces = [rollout[start : start + rows] for start in range(0, len(rollout), rows)]
@@ -24,7 +25,7 @@ def recorded(policy: Any, rollout: Rollout, rows: int, *, moments: bool) -> Step
     return replace(join([policy.step_dist(piece, slice(None)) for piece in pieces]), entropy=None)
 
 
-@torch.no_grad()
+@without_gradient
 def recorded_where(
     policy: Any,
     rollout: Rollout,
@@ -52,13 +53,13 @@ def recorded_where(
     return StepDist(log_prob, spread(said.mean, 0.0), spread(said.std, 1.0), None, spread(said.dt, 1.0))
 
 
-@torch.no_grad()
+@without_gradient
 def terms(policy: Any, rollout: Rollout, probe: Probe, rows: int) -> Float[Tensor, "B T"]:
     """`policy.log_prob` of the whole rollout under `probe`, `rows` rows at a time."""
     return side_terms(policy, [rollout], probe, rows)[0]
 
 
-@torch.no_grad()
+@without_gradient
 def side_terms(policy: Any, sides: Sequence[Rollout], probe: Probe, rows: int) -> list[Float[Tensor, "B _"]]:
     """`side_log_probs` of whole rollouts, `rows` rows at a time (one of each side at least)."""
     size = max(1, rows // len(sides)) if _judges_together(policy, sides) else rows

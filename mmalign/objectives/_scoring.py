@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
 
 from mmalign.core.errors import ScoreError
-from mmalign.core.types import Counted, Prompt, Rollout, Scores
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import Prompt, Rollout, Scores
 
 
 def sample_groups(policy: Any, prompts: Sequence[Prompt], size: int, rng: torch.Generator) -> Rollout:
@@ -48,6 +48,8 @@ def means(mask: Bool[Tensor, "*any"], **values: Tensor) -> dict[str, Tensor]:
 
     Each knows of how many entries it is (`Counted`).
     """
+    from mmalign.core.counted import Counted
+
     if not mask.any():
         return {}
     return {name.replace("__", "/"): Counted.of(value, mask) for name, value in values.items()}

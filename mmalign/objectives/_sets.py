@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 
 Accept = Literal["positive", "gap"]

@@ -25,8 +25,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.objectives._ratio import FAR, Ratios, Region, clipped_gain, finite_exp
 
 Surrogate = Literal["clip", "cispo", "sapo", "vespo", "score"]

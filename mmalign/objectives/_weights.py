@@ -8,9 +8,9 @@ gradients is the gradient of the mean over all ranks. `mean` is called once by e
 from __future__ import annotations
 
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.protocols import Mean
+from mmalign.core.tensor import Tensor
 
 
 def per_row(mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:

@@ -25,13 +25,13 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.experience import Comparisons
 from mmalign.core.options import NotNegative, Share
 from mmalign.core.protocols import Mean, ScorePolicy
 from mmalign.core.rows import join
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Preference, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._comparison import Ties, centring, comparison_loss

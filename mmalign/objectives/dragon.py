@@ -35,12 +35,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss, skipped

@@ -48,12 +48,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.experience import Transitions
 from mmalign.core.options import AtLeastOne, NotNegative, Positive
 from mmalign.core.protocols import Mean, StepPolicy, one_process
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, StepDist
 from mmalign.objectives import _weights
 from mmalign.objectives._advantages import Baseline, Std, above, group_relative, whitened

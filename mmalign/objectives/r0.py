@@ -33,12 +33,12 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.experience import Requests
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import DiffPolicy, Mean
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._anchoring import squared_distance, start_weights

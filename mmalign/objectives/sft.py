@@ -17,12 +17,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.experience import Demonstrations
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Preference, Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._lengths import Per, divisors, lengths

@@ -25,11 +25,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import Prediction, Probe
 from mmalign.core.rng import rand, randn
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Rollout
 from mmalign.policies._prediction import like, target
 from mmalign.policies._rollout import micro_batches

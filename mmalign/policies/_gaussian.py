@@ -6,7 +6,8 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def normal_log_prob(

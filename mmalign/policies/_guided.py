@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Tensor
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x (B, *latent), times (B,)) → (B, *latent)
 

@@ -14,9 +14,9 @@ In both velocity kinds an error of the prediction is an error of Îµ divided by Î
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.protocols import Prediction
+from mmalign.core.tensor import Tensor
 
 
 def like(value: Float[Tensor, " B"], x: Float[Tensor, " B *event"]) -> Tensor:

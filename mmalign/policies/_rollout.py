@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import DataError, Diverged
 from mmalign.core.rows import join
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, groups
 
 Saturation = Literal["straight_through", "clamp", "off"]

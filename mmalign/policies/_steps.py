@@ -27,8 +27,8 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.policies._prediction import like
 
 _PURE_NOISE = 0.999

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, StepDist, groups
 from mmalign.policies._rollout import first_rows
 
@@ -59,7 +57,10 @@ def judged(
     features = adapter.features(inputs, group.to(tokens.device), said, live)[:, steps.start :]
     log_prob, entropy = _at(adapter, features, said[:, steps.start :], live[:, steps.start :], how)
     missing = (0, len(steps) - log_prob.shape[1])
-    return StepDist(F.pad(log_prob, missing), entropy=None if entropy is None else F.pad(entropy, missing))
+    return StepDist(
+        torch.nn.functional.pad(log_prob, missing),
+        entropy=None if entropy is None else torch.nn.functional.pad(entropy, missing),
+    )
 
 
 def _at(
@@ -80,7 +81,7 @@ def _at(
     for i in range(0, len(wanted), size):
         part = (wanted[i : i + size], said[i : i + size])
         again = len(wanted) > size and torch.is_grad_enabled()  # a single slice within the budget may be kept
-        parts.append(checkpoint(piece, *part, use_reentrant=False) if again else piece(*part))
+        parts.append(torch.utils.checkpoint.checkpoint(piece, *part, use_reentrant=False) if again else piece(*part))
     log_prob, entropy = (None if p[0] is None else torch.cat(p) for p in zip(*parts, strict=True))
     return _scattered(log_prob, asked, mask), None if entropy is None else _scattered(entropy, asked, mask)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from mmalign.core.rng import Noise
+from mmalign.core.tensor import Tensor
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, Diverged
+from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.policies._tokens_density import Reading, read, wide
 from mmalign.policies._tokens_drawing import Drawing, draw, guarded, noise
@@ -56,7 +57,7 @@ class Completions:
 Engine = Callable[[Request], Completions]
 
 
-@torch.no_grad()
+@without_gradient
 def own_engine(request: Request) -> Completions:
     """The adapter's network step by step: prompts forwarded once, rows that ended leave the batch."""
     adapter, how = request.adapter, request.how

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.gradient import without_gradient
 from mmalign.core.rng import Noise, home, randn
 from mmalign.core.rows import join
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist, groups
 from mmalign.policies._gaussian import normal_log_prob
 from mmalign.policies._guided import guided
@@ -129,7 +130,7 @@ def _prefix(process: Process, prompts: Sequence[Prompt], start: Tensor, steps: r
     return torch.cat([_walk(process, prompts[part], start[part], steps, {}, _ignore) for part in parts])
 
 
-@torch.no_grad()
+@without_gradient
 def _walk(
     process: Process, prompts: Sequence[Prompt], x: Tensor, steps: range, noise: Mapping[int, Tensor], visit: Visit
 ) -> Tensor:

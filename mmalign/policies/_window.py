@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Int
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.rng import rand
+from mmalign.core.tensor import Tensor
 from mmalign.policies._options import at_least, one_of, within
 
 WindowKind = Literal["all", "first", "random", "progressive", "subset"]
@@ -58,19 +58,20 @@ def bounds(window_range: tuple[float, float], steps: int) -> tuple[int, int]:
 
 
 def candidates(
-    std: Float[Tensor, " K"], sigma_next: Float[Tensor, " K"], window_range: tuple[float, float], residual_noise: bool
+    std: Sequence[float], sigma_next: Sequence[float], window_range: tuple[float, float], residual_noise: bool
 ) -> list[int]:
-    """Steps of the range that may carry noise, by their noise `std` and the level `sigma_next` they land on.
+    """Steps of the range that may carry noise, by their noise `std` and the level `sigma_next` they land on, each (K,).
 
     The last step, and any step whose noise is far above the level it lands on, would leave noise in the output; only
     `residual_noise` admits them. A step with std 0 is deterministic and never a candidate.
     """
     start, end = bounds(window_range, len(std))
-    able = std > 0
-    if not residual_noise:
-        able &= std <= _REMOVABLE * sigma_next
-        able[-1] = False
-    return [k for k in range(start, end) if able[k]]
+    last = len(std) - 1
+    return [
+        k
+        for k in range(start, end)
+        if std[k] > 0 and (residual_noise or (k < last and std[k] <= _REMOVABLE * sigma_next[k]))
+    ]
 
 
 def window_position(calls: int, stays: Sequence[int]) -> int:
@@ -122,10 +123,10 @@ class Window:
 
     def fits(self, steps: int) -> None:
         """Check what does not depend on the schedule: with K = `steps` the range must hold the window."""
-        able = torch.ones(steps)
+        able = [1.0] * steps
         self.steps(able, able)
 
-    def steps(self, std: Float[Tensor, " K"], sigma_next: Float[Tensor, " K"]) -> list[int]:
+    def steps(self, std: Sequence[float], sigma_next: Sequence[float]) -> list[int]:
         """The candidates under these options; a ConfigError where they are fewer than the window needs."""
         low, high = self.range
         if high > 1 and high > len(std):

@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.core.options import AtLeastOne, Count, NotNegative
 from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, StepDist
 from mmalign.policies._density import LevelDraw, Weighting, draw_probe, surrogate_log_prob
 from mmalign.policies._options import ALSO_CALLED, at_least, one_of, predicts, within
@@ -107,7 +107,7 @@ class Ddpm:
         return self.adapter.modality  # type: ignore[no-any-return]
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> torch.nn.Module:
         """The adapter's trainable part."""
         return self.adapter.module  # type: ignore[no-any-return]
 
@@ -193,7 +193,9 @@ class Ddpm:
         )
 
     def _candidates(self, process: Process) -> list[int]:
-        return [] if self.eta == 0 else self._window().steps(process.step_std(), process.levels.sigma[1:])
+        if self.eta == 0:
+            return []
+        return self._window().steps(process.step_std().tolist(), process.levels.sigma[1:].tolist())
 
 
 __all__ = ["Ddpm"]

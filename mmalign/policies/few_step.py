@@ -32,12 +32,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Share
 from mmalign.core.protocols import Condition, Probe
 from mmalign.core.rng import Noise, rand, randn
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, groups
 from mmalign.policies._guided import Predict, both_predictions, guided
 from mmalign.policies._options import ALSO_CALLED, at_least, makes_latents, one_of, within
@@ -112,7 +112,7 @@ class FewStep:
         return self.adapter.modality  # type: ignore[no-any-return]
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> torch.nn.Module:
         """The adapter's trainable part."""
         return self.adapter.module  # type: ignore[no-any-return]
 
@@ -169,7 +169,7 @@ class FewStep:
             trajectory={"x0": x0},
         )
 
-    @torch.no_grad()
+    @without_gradient
     def guidance_direction(
         self, x0: Float[Tensor, " B *latent"], prompts: Sequence[Prompt], draws: Probe
     ) -> Float[Tensor, " B *latent"]:
@@ -201,7 +201,7 @@ class FewStep:
     def _levels(self, steps: int | None = None) -> NoiseLevel:
         return self.adapter.schedule(steps or self.num_inference_steps).to(self.adapter.device)  # type: ignore[no-any-return]
 
-    @torch.no_grad()
+    @without_gradient
     def _ends(self, prompts: Sequence[Prompt], draws: Probe, levels: NoiseLevel, scale: float) -> Rollout:
         ends = []
         for part in micro_batches(len(prompts), self.rows):
@@ -253,7 +253,7 @@ class FewStep:
 
     def _recomputed(self, function: Any, *inputs: Tensor) -> Any:
         if self.checkpoint and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False)
+            return torch.utils.checkpoint.checkpoint(function, *inputs, use_reentrant=False)
         return function(*inputs)
 
 

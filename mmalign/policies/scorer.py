@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.core.errors import DataError, Diverged
 from mmalign.core.options import Count
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, groups
 from mmalign.policies._options import at_least, makes_scores
 from mmalign.policies._rollout import micro_batches
@@ -47,7 +47,7 @@ class Scorer:
         return self.adapter.modality  # type: ignore[no-any-return]
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> torch.nn.Module:
         """The adapter's trainable part."""
         return self.adapter.module  # type: ignore[no-any-return]
 

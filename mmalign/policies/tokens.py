@@ -19,15 +19,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
 
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare
 from mmalign.core.protocols import Probe
 from mmalign.core.rng import Noise
 from mmalign.core.rows import join
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, StepDist, groups
 from mmalign.policies._options import at_least, makes_tokens, one_of, within
 from mmalign.policies._rollout import first_rows, micro_batches
@@ -98,7 +97,7 @@ class Tokens:
         return self.adapter.modality  # type: ignore[no-any-return]
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> torch.nn.Module:
         """The adapter's trainable part."""
         return self.adapter.module  # type: ignore[no-any-return]
 
@@ -267,7 +266,7 @@ def _side_by_side(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
 def _longer(values: Any, steps: int, fill: float) -> Tensor:
     """(B, t, …) padded along t."""
     trailing = [0, 0] * (values.dim() - 2)
-    return F.pad(values, [*trailing, 0, steps - values.shape[1]], value=fill)
+    return torch.nn.functional.pad(values, [*trailing, 0, steps - values.shape[1]], value=fill)
 
 
 __all__ = ["Tokens"]

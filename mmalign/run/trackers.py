@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Rollout, Scores
 from mmalign.evaluation.table import number
 from mmalign.media.image import to_uint8

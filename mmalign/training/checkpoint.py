@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.checkpoints import complete, folder_of, latest, step_of, write_done
 from mmalign.core.errors import CheckpointError, MmalignError
 from mmalign.core.files import remove_folder, write_folder_beside
 from mmalign.core.protocols import Adapter
+from mmalign.core.tensor import Tensor
 from mmalign.training.session import Session
 
 log = logging.getLogger("mmalign")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import singledispatch
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import CheckError
 from mmalign.core.experience import Experience, Pairs, Requests, Transitions
 from mmalign.core.protocols import AnyPolicy, DensityPolicy, DiffPolicy, StepPolicy
+from mmalign.core.tensor import Tensor
 
 
 def check_start(policy: AnyPolicy, experience: Experience, rows: int, fresh: bool) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import Diverged
+from mmalign.core.tensor import Tensor
 from mmalign.training.session import Session
 
 PATIENCE = 3  # updates in a row whose loss is not finite: one bad row, or float16 finding its scale, is not yet the end

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.experience import Experience
 from mmalign.core.protocols import AnyPolicy, Objective
+from mmalign.core.tensor import Tensor
 from mmalign.training.checks import check_start
 from mmalign.training.diverging import LossWatch, placed
 from mmalign.training.memory import collecting, updating

@@ -8,12 +8,12 @@ from dataclasses import is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.config import Trainer
 from mmalign.core.errors import OutOfMemory
 from mmalign.core.experience import Experience
 from mmalign.core.protocols import AnyPolicy, Objective
+from mmalign.core.tensor import Tensor
 
 #: How the allocators word it where the error has no type of its own.
 _WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")

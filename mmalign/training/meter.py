@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
 
-from mmalign.core.types import Counted
+from mmalign.core.tensor import Tensor
 
 Sums = Mapping[str, tuple[float, float]]  # total and count by name
 
@@ -24,6 +23,8 @@ class Meter:
 
     def add(self, values: Mapping[str, Tensor | float], share: float = 1.0) -> None:
         """Add values; those that do not say of how many entries they are count `share` (rows, say)."""
+        from mmalign.core.counted import Counted
+
         for name, value in values.items():
             if isinstance(value, Counted):
                 count = value.entries.double()

@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.core.config import Trainer
 from mmalign.core.experience import Experience
 from mmalign.core.protocols import Objective
 from mmalign.core.rng import Streams
+from mmalign.core.tensor import Tensor
 from mmalign.training.idle import Idle
 from mmalign.training.meter import Meter, merged
 from mmalign.training.patience import Patient
@@ -106,7 +106,7 @@ class Session:
             if hasattr(part, "over_ranks"):
                 part.over_ranks = self.mean
 
-    def synchronised(self, module: nn.Module, when: bool) -> AbstractContextManager[Any]:
+    def synchronised(self, module: torch.nn.Module, when: bool) -> AbstractContextManager[Any]:
         """Gradients are averaged over processes only in the last chunk of an update."""
         if when or self.processes == 1:
             return nullcontext()

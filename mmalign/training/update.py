@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.core.config import Trainer
+from mmalign.core.tensor import Tensor
 
 #: Of a float16 loss at the start: PyTorch's own 65,536 loses the first updates until it has been halved often enough.
 _SCALE = 4096.0
@@ -25,7 +25,7 @@ class Update:
         scaled: the gradient is of a loss that `scaler` multiplied, as float16 needs: its smallest number is 6e-8.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], trainer: Trainer, scaled: bool = False) -> None:
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], trainer: Trainer, scaled: bool = False) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.trainer = trainer
         self.count = 0  # of updates, those skipped included: the place in the schedule
@@ -48,7 +48,7 @@ class Update:
         """Unscale, clip, step, forget the gradient; returns the gradient's norm before clipping."""
         self.scaler.unscale_(self.optimizer)
         limit = self.trainer.max_grad_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         if torch.isfinite(norm):  # a non-finite gradient would destroy the weights; it is logged as such instead

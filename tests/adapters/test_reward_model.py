@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mmalign.adapters import load_adapter
-from mmalign.adapters.language._score_heads import HeadOptions, IdealPoint, fresh_head
+from mmalign.adapters.language._head_options import HeadOptions
+from mmalign.adapters.language._score_heads import IdealPoint, fresh_head
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt
 from tests.adapters.tiny_lm import word_tokenizer

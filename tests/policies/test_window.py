@@ -107,14 +107,14 @@ def std(kind: str, sigma: torch.Tensor) -> torch.Tensor:
 def test_noise_that_the_last_step_cannot_remove_is_not_injected_unless_asked() -> None:
     spread = std("flow_sde", SD35)
     assert spread[8].item() == pytest.approx(0.225, abs=0.003)  # on the step that lands on 0.0089
-    assert candidates(spread, SD35[1:], (0.0, 1.0), False) == list(range(8))
-    assert candidates(spread, SD35[1:], (0.0, 1.0), True) == list(range(10))
+    assert candidates(spread.tolist(), SD35[1:].tolist(), (0.0, 1.0), False) == list(range(8))
+    assert candidates(spread.tolist(), SD35[1:].tolist(), (0.0, 1.0), True) == list(range(10))
 
 
 def test_the_last_step_of_cps_carries_no_noise_whatever_is_asked() -> None:
     spread = std("cps", SD35)
-    assert candidates(spread, SD35[1:], (0.0, 1.0), False) == list(range(9))
-    assert candidates(spread, SD35[1:], (0.0, 1.0), True) == list(range(9))
+    assert candidates(spread.tolist(), SD35[1:].tolist(), (0.0, 1.0), False) == list(range(9))
+    assert candidates(spread.tolist(), SD35[1:].tolist(), (0.0, 1.0), True) == list(range(9))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_options_that_make_no_window_are_refused(given_options: dict[str, object
 
 
 def test_windows_that_do_not_fit_the_schedule_are_refused() -> None:
-    spread, after = std("cps", SD35), SD35[1:]
+    spread, after = std("cps", SD35).tolist(), SD35[1:].tolist()
     with pytest.raises(ValueError, match=r"no step of window_range \(0.95, 1\) can carry noise: of 10 steps"):
         options(range=(0.95, 1.0)).steps(spread, after)
     with pytest.raises(ValueError, match="window_size is 10 but only 9 steps can carry noise"):

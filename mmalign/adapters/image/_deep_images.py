@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.adapters.loading.decode import by_rows
 from mmalign.adapters.loading.options import full_precision
 from mmalign.core.errors import MediaError
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 
 
 @dataclass
@@ -35,7 +36,7 @@ class DeepImages:
         with full_precision(x.device):
             return by_rows(self._picture, x.float(), self.rows, self.recompute)
 
-    @torch.no_grad()
+    @without_gradient
     def latents(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """The latents of images in [0, 1], scaled for the generator, float32."""
         if images.ndim != 4 or images.shape[1] != 3:

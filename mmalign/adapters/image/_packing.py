@@ -6,9 +6,9 @@ A token lists channel first, then row, then column within its patch; tokens run 
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.adapters.loading.described import Configs, Frame
+from mmalign.core.tensor import Tensor
 
 SIDE = 128  # latents a side, both pipelines' default
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.image._packing import pack, packed_frame, unpack
 from mmalign.adapters.loading import loaded as _loaded
@@ -30,6 +29,7 @@ from mmalign.adapters.loading.schedule import dynamic_shift, flow_level, flow_sc
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 LONGEST = 512  # T5 tokens that the pipeline accepts
@@ -60,7 +60,7 @@ class Flux:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     resolution: AtLeastOne | None = None
     height: AtLeastOne | None = None
     width: AtLeastOne | None = None
@@ -82,7 +82,7 @@ class Flux:
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
     )
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 

@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
 
 from mmalign.adapters.image._frame_images import FrameImages
 from mmalign.adapters.image._packing import pack, packed_frame, unpack
@@ -32,6 +30,7 @@ from mmalign.adapters.loading.schedule import dynamic_shift, flow_level, flow_sc
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 LONGEST = 1024  # tokens of a prompt that the pipeline reads
@@ -65,7 +64,7 @@ class QwenImage:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     resolution: AtLeastOne | None = None
     height: AtLeastOne | None = None
     width: AtLeastOne | None = None
@@ -86,7 +85,7 @@ class QwenImage:
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
     )
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
@@ -173,8 +172,8 @@ class QwenImage:
         mask = torch.ones(embeds.shape[:2], device=embeds.device) if mask is None else mask
         missing = max(0, kept - known)
         return {
-            "encoder_hidden_states": functional.pad(embeds[:, :kept], (0, 0, 0, missing)),
-            "encoder_hidden_states_mask": functional.pad(mask[:, :kept].bool(), (0, missing)),
+            "encoder_hidden_states": torch.nn.functional.pad(embeds[:, :kept], (0, 0, 0, missing)),
+            "encoder_hidden_states_mask": torch.nn.functional.pad(mask[:, :kept].bool(), (0, missing)),
         }
 
     def _count(self, text: str) -> int:

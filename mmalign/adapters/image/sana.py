@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.image._deep_images import DeepImages
 from mmalign.adapters.loading import loaded as _loaded
@@ -32,6 +30,7 @@ from mmalign.adapters.loading.schedule import flow_level, flow_schedule
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 
@@ -66,7 +65,7 @@ class Sana:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     resolution: AtLeastOne | None = None
     height: AtLeastOne | None = None
     width: AtLeastOne | None = None
@@ -88,7 +87,7 @@ class Sana:
         *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
     )
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     scheduler: Any = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)

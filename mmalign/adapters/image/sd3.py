@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import token_count, warn_if_clip_cuts, warn_if_cut
@@ -28,6 +26,7 @@ from mmalign.adapters.loading.options import (
 from mmalign.adapters.loading.schedule import dynamic_shift, flow_level, flow_schedule
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 
@@ -52,7 +51,7 @@ class SD3:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     resolution: AtLeastOne | None = None
     height: AtLeastOne | None = None
     width: AtLeastOne | None = None
@@ -74,7 +73,7 @@ class SD3:
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
     )
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.image._unet import check_plain, unet_frame
 from mmalign.adapters.loading import loaded as _loaded
@@ -28,6 +27,7 @@ from mmalign.adapters.loading.options import (
 from mmalign.adapters.loading.schedule import ddim_level, ddim_prediction, ddim_schedule
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 
@@ -47,7 +47,7 @@ class SDXL:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     resolution: AtLeastOne | None = None
     height: AtLeastOne | None = None
     width: AtLeastOne | None = None
@@ -63,7 +63,7 @@ class SDXL:
     pipeline_name: ClassVar[str] = "StableDiffusionXLPipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
     prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which

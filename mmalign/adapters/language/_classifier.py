@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from mmalign.adapters.language._score_heads import HeadOptions, LinearHead, fresh_head
+from mmalign.adapters.language._head_options import HeadOptions
 from mmalign.core.errors import CheckpointError
+from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
 from mmalign.loading.networks import open_network, open_speaker
@@ -37,6 +37,8 @@ def open_classifier(
     Raises:
         CheckpointError: nothing that can be made a classifier, one with several labels, or weights that are missing.
     """
+    from mmalign.adapters.language._score_heads import fresh_head
+
     config = open_config(folder)
     saved = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
     if saved and config.num_labels != 1:
@@ -110,17 +112,17 @@ def _grafted(kind: Any, folder: Path, config: Any, dtype: torch.dtype, attention
         model = kind(config)
     setattr(model, model.base_model_prefix, speaker.base_model)
     config.architectures = [kind.__name__]
-    model.score = nn.Linear(model.score.in_features, 1, bias=False, dtype=dtype)
+    model.score = torch.nn.Linear(model.score.in_features, 1, bias=False, dtype=dtype)
     return model
 
 
-def _last_layer(model: Any, folder: Path) -> tuple[str, nn.Linear]:
+def _last_layer(model: Any, folder: Path) -> tuple[str, torch.nn.Linear]:
     """The name of the classifier's last layer, and the layer."""
     inside = f"{model.base_model_prefix}."
     found = [
         (name, layer)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and layer.out_features == 1 and not name.startswith(inside)
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == 1 and not name.startswith(inside)
     ]
     if not found:
         raise CheckpointError(f"{folder}: {type(model).__name__} has no linear layer with one output to score with.")
@@ -141,7 +143,9 @@ def _tensors(folder: Path, place: str) -> dict[str, Tensor]:
     return found
 
 
-def _fill(head: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+def _fill(head: torch.nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    from mmalign.adapters.language._score_heads import LinearHead
+
     try:
         head.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:

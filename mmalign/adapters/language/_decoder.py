@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import DataError
+from mmalign.core.tensor import Tensor
 
 Run = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
 

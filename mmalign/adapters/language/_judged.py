@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from mmalign.adapters.language._looking import Looking, batch_of, surroundings
 from mmalign.adapters.loading.spoken import accepted
 from mmalign.adapters.loading.texts import Chat, Texts, padded, stop_tokens
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 
 

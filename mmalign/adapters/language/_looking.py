@@ -13,15 +13,14 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from mmalign.adapters.language._reader import refuse_markers
 from mmalign.adapters.loading.ending import appended, ending
 from mmalign.adapters.loading.texts import Chat, stop_tokens, templated
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
 
 
@@ -138,7 +137,7 @@ class Looking:
         """The prompt's inputs with the answer's tokens, and the one that ends it, behind; text is of type 0."""
         words = self.processor.tokenizer
         said = torch.tensor(self.ending.ended(words(answer, add_special_tokens=False)["input_ids"]), dtype=torch.long)
-        longer = {name: F.pad(found[name], (0, len(said))) for name in along}
+        longer = {name: torch.nn.functional.pad(found[name], (0, len(said))) for name in along}
         return {**found, **longer, "input_ids": torch.cat([found["input_ids"], said])}
 
     def _of(self, kind: str) -> Mapping[str, Any]:
@@ -249,7 +248,7 @@ def batch_of(inputs: Sequence[Inputs], pad_id: int, model: Any, names: Collectio
 
 
 def _left(rows: Sequence[Tensor], width: int, fill: int) -> Tensor:
-    return torch.stack([F.pad(row, (width - len(row), 0), value=fill) for row in rows])
+    return torch.stack([torch.nn.functional.pad(row, (width - len(row), 0), value=fill) for row in rows])
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -258,7 +257,7 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     padded = []
     for part in parts:
         room = [n for size, now in zip(reversed(shape), reversed(part.shape[1:]), strict=True) for n in (0, size - now)]
-        padded.append(F.pad(part, room))
+        padded.append(torch.nn.functional.pad(part, room))
     return torch.cat(padded)
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.adapters.language._decoder import Prefix, Steps, check_room, continued
 from mmalign.adapters.language._decoder import positions as steps_of
@@ -23,7 +22,9 @@ from mmalign.adapters.loading.options import mixed_precision
 from mmalign.adapters.loading.peft import language_layers
 from mmalign.adapters.loading.texts import Chat, Texts, stop_tokens
 from mmalign.core.errors import CapabilityError
+from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.loading.texts import open_processor
 
@@ -103,7 +104,7 @@ def features(
         return _whole(self, [inputs[i] for i in rows.tolist()], tokens, mask)
 
 
-@torch.no_grad()
+@without_gradient
 def begin(self: Attentive, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Steps:
     """Forward every prompt once and stand before the first step of B rows."""
     return Steps(partial(_run, self), _forwarded(self, inputs, rows, torch.full_like(rows, steps)).select(rows))

@@ -17,95 +17,64 @@ prompt), the bound on the prototypes' norm.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
 
+from mmalign.adapters.language._head_options import HeadOptions
 from mmalign.adapters.loading.options import full_precision
-from mmalign.core.errors import ConfigError
-
-Kind = Literal["linear", "mlp2", "ideal_point"]
+from mmalign.core.tensor import Tensor
 
 
-@dataclass
-class HeadOptions:
-    """`kind` of head; `seed` draws a fresh one.
-
-    `width`: hidden features of mlp2, dimensions of the space of ideal points; 0 is the network's own width.
-    `prototypes`: of ideal_point. `users`: whose ideal points are told apart, by name as the column `user_column` says;
-    none is one point for all.
-    """
-
-    kind: Kind = "linear"
-    width: int = 0
-    prototypes: int = 2
-    users: list[str] = field(default_factory=list)
-    user_column: str = "user"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.width < 0:
-            faults.append(f"head.width: {self.width} must be at least 0.")
-        if self.prototypes < 1:
-            faults.append(f"head.prototypes: {self.prototypes} must be at least 1.")
-        if self.users and self.kind != "ideal_point":
-            faults.append(f"head.users: a {self.kind} head does not tell users apart; set kind: ideal_point.")
-        if twice := sorted({user for user in self.users if self.users.count(user) > 1}):
-            faults.append(f"head.users: names {', '.join(twice)} twice.")
-        if faults:
-            raise ConfigError(faults)
-
-
-class LinearHead(nn.Module):
+class LinearHead(torch.nn.Module):
     """One linear layer under the names of the layer it replaces, so that plain transformers reads it."""
 
     def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
         # N(0, 1/(D + 1)) as in Stiennon et al. 2020: features of size 1 score about 1.
-        self.weight = nn.Parameter(torch.randn(1, width) / (width + 1) ** 0.5)
-        self.bias = nn.Parameter(torch.zeros(1)) if bias else None
+        self.weight = torch.nn.Parameter(torch.randn(1, width) / (width + 1) ** 0.5)
+        self.bias = torch.nn.Parameter(torch.zeros(1)) if bias else None
 
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any 1"]:
         """One number."""
         with full_precision(features.device):
-            return F.linear(features.float(), self.weight.float(), None if self.bias is None else self.bias.float())
+            return torch.nn.functional.linear(
+                features.float(), self.weight.float(), None if self.bias is None else self.bias.float()
+            )
 
     def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """That number."""
         return pooled[:, 0]
 
 
-class MLP(nn.Module):
+class MLP(torch.nn.Module):
     """Two layers with SiLU between."""
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(width, hidden), nn.Linear(hidden, out)
+        self.first, self.last = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, out)
 
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
         """K numbers."""
         with full_precision(features.device):
-            x = F.linear(features.float(), self.first.weight.float(), self.first.bias.float())
-            return F.linear(F.silu(x), self.last.weight.float(), self.last.bias.float())
+            x = torch.nn.functional.linear(features.float(), self.first.weight.float(), self.first.bias.float())
+            return torch.nn.functional.linear(
+                torch.nn.functional.silu(x), self.last.weight.float(), self.last.bias.float()
+            )
 
     def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """The one number."""
         return pooled[:, 0]
 
 
-class IdealPoint(nn.Module):
+class IdealPoint(torch.nn.Module):
     """How near an output lies to what a user wants."""
 
     def __init__(self, width: int, space: int, prototypes: int, users: int) -> None:
         super().__init__()
         self.place = MLP(width, width, space)
-        self.prototypes = nn.Parameter(torch.randn(prototypes, space) / space**0.5)
-        self.mixture = nn.Parameter(torch.zeros(max(users, 1), prototypes))
+        self.prototypes = torch.nn.Parameter(torch.randn(prototypes, space) / space**0.5)
+        self.mixture = torch.nn.Parameter(torch.zeros(max(users, 1), prototypes))
 
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
         """Where it lies, K dimensions."""
@@ -119,7 +88,7 @@ class IdealPoint(nn.Module):
         return torch.where(user < 0, scores.mean(1), own)
 
 
-def fresh_head(options: HeadOptions, width: int, bias: bool) -> nn.Module:
+def fresh_head(options: HeadOptions, width: int, bias: bool) -> torch.nn.Module:
     """A head for features of `width`, drawn from its seed; `bias` of the linear one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -130,10 +99,10 @@ def fresh_head(options: HeadOptions, width: int, bias: bool) -> nn.Module:
         return LinearHead(width, bias)
 
 
-class ScoringNetwork(nn.Module):
+class ScoringNetwork(torch.nn.Module):
     """A classifier whose last layer, `place`, is a head; its forward gives scores."""
 
-    def __init__(self, model: nn.Module, place: str) -> None:
+    def __init__(self, model: torch.nn.Module, place: str) -> None:
         super().__init__()
         self.model, self.place = model, place
 
@@ -147,4 +116,4 @@ class ScoringNetwork(nn.Module):
             return head.read(pooled.float(), user)  # type: ignore[no-any-return, operator]
 
 
-__all__ = ["MLP", "HeadOptions", "IdealPoint", "Kind", "LinearHead", "ScoringNetwork", "fresh_head"]
+__all__ = ["MLP", "IdealPoint", "LinearHead", "ScoringNetwork", "fresh_head"]

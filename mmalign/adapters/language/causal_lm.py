@@ -9,12 +9,10 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 
 from mmalign.adapters.language._decoder import Steps, check_room, continued, forward_prompts, whole
 from mmalign.adapters.language._reader import Reader, context_in, reading_folder
 from mmalign.adapters.loading import spoken as _spoken
-from mmalign.adapters.loading.head import Network
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import (
     Dtype,
@@ -29,8 +27,10 @@ from mmalign.adapters.loading.options import (
 from mmalign.adapters.loading.peft import linear_endings
 from mmalign.adapters.loading.texts import Chat, Texts, padded, stop_tokens
 from mmalign.adapters.loading.weights import Weights
+from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_speaker
@@ -65,7 +65,7 @@ class CausalLM:
     lora: LoRA = field(default_factory=LoRA)
     start_lora: str | None = None
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     chat: Chat = "auto"
     system: str = ""
     chat_options: dict[str, Any] = field(default_factory=dict)
@@ -80,8 +80,8 @@ class CausalLM:
     modality: ClassVar[Modality] = "text"
     event_shape: ClassVar[tuple[int, ...]] = ()
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
-    network: Network = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    module: Module = field(init=False, repr=False, compare=False)
+    network: Any = field(init=False, repr=False, compare=False)  # `head.Network`: `module` before a launcher wraps it
     weights: Weights = field(init=False, repr=False, compare=False)
     texts: Texts = field(init=False, repr=False, compare=False)
     vocabulary: int = field(init=False, repr=False, compare=False)
@@ -154,7 +154,7 @@ class CausalLM:
         with _spoken.checkpointed(self.network):
             return whole(partial(self._run, keep=False), ids[rows], seen[rows], tokens, mask)
 
-    @torch.no_grad()
+    @without_gradient
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Steps:
         """Forward every prompt once and stand before the first step of B rows."""
         ids, seen = self._prompts(inputs, rows, torch.full_like(rows, steps))

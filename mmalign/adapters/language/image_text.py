@@ -6,18 +6,15 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-import torch
-from torch import nn
-
 from mmalign.adapters.language import _media_text
 from mmalign.adapters.language._looking import Looking, surroundings
 from mmalign.adapters.loading import spoken as _spoken
-from mmalign.adapters.loading.head import Network
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import Dtype, Train, check_counts, default_device, input_dtype, not_loaded
 from mmalign.adapters.loading.texts import Chat, Texts
 from mmalign.adapters.loading.weights import Weights
 from mmalign.core.options import AtLeastOne
+from mmalign.core.tensor import Device, Module
 from mmalign.core.types import Modality
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_speaker
@@ -56,7 +53,7 @@ class ImageText:
     lora: LoRA = field(default_factory=LoRA)
     start_lora: str | None = None
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     chat: Chat = "auto"
     system: str = ""
     chat_options: dict[str, Any] = field(default_factory=dict)
@@ -73,8 +70,8 @@ class ImageText:
     event_shape: ClassVar[tuple[int, ...]] = ()
     part: ClassVar[tuple[str, str]] = ("image_processor", "images")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
-    network: Network = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    module: Module = field(init=False, repr=False, compare=False)
+    network: Any = field(init=False, repr=False, compare=False)  # `head.Network`: `module` before a launcher wraps it
     weights: Weights = field(init=False, repr=False, compare=False)
     texts: Texts = field(init=False, repr=False, compare=False)
     looking: Looking = field(init=False, repr=False, compare=False)

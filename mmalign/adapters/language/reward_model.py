@@ -11,11 +11,10 @@ from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.language._classifier import open_classifier, read_facts, sees, write_facts
+from mmalign.adapters.language._head_options import HeadOptions
 from mmalign.adapters.language._judged import Judged, Pictured, Written
-from mmalign.adapters.language._score_heads import HeadOptions, ScoringNetwork
 from mmalign.adapters.loading import spoken as _spoken
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights
@@ -27,6 +26,7 @@ from mmalign.adapters.loading.weights import Weights
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.folders import network_folder, peft_folder
 from mmalign.loading.texts import open_processor, open_tokenizer
@@ -66,7 +66,7 @@ class RewardModel:
     train: Literal["lora", "full", "head", "frozen"] = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     chat: Chat = "auto"
     system: str = ""
     chat_options: dict[str, Any] = field(default_factory=dict)
@@ -76,8 +76,8 @@ class RewardModel:
     cached_prompts: AtLeastOne = 64
     revision: str | None = None
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
-    network: ScoringNetwork = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    module: Module = field(init=False, repr=False, compare=False)
+    network: Any = field(init=False, repr=False, compare=False)  # `ScoringNetwork`: `module` before a launcher
     weights: Weights = field(init=False, repr=False, compare=False)
     judged: Judged = field(init=False, repr=False, compare=False)
     written: Any = field(init=False, repr=False, compare=False)
@@ -96,6 +96,8 @@ class RewardModel:
 
     def load(self) -> Self:
         """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
+        from mmalign.adapters.language._score_heads import ScoringNetwork
+
         self.device = default_device(self.device)
         folder, lora = self._folders()
         full = self.train == "full"
@@ -130,7 +132,7 @@ class RewardModel:
         """Inside it, `module` computes with the weights it started from."""
         return self.weights.reference()
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Trainable parameters by name."""
         return self.weights.trainable()
 

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from mmalign.core.cuts import count_cut, counting_cuts
 from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Module
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Conditions:
 
     encode_text: Callable[[str], Condition]
     encode_negative: Callable[[], Condition]
-    encoders: Sequence[nn.Module]
+    encoders: Sequence[Module]
     device: torch.device
     offload: bool = False
     capacity: int = 512

@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from mmalign.core.errors import MediaError
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recompute: bool = False) -> Tensor:
     """`function(x)` in chunks of `rows` rows; with `recompute`, activations are made again in the backward pass."""
     if recompute and torch.is_grad_enabled() and x.requires_grad:
-        parts = [checkpoint(function, chunk, use_reentrant=False) for chunk in x.split(rows)]
+        parts = [torch.utils.checkpoint.checkpoint(function, chunk, use_reentrant=False) for chunk in x.split(rows)]
     else:
         parts = [function(chunk) for chunk in x.split(rows)]
     return torch.cat(parts)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ class LatentImages:
         with torch.autocast(device_type, enabled=False):
             return by_rows(self._picture, x.float(), self.rows, self.recompute)
 
-    @torch.no_grad()
+    @without_gradient
     def latents(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """The mode of the encoder's distribution for images in [0, 1], scaled for the generator, float32."""
         if images.ndim != 4 or images.shape[1] != 3:

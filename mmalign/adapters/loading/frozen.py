@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from torch import nn
+import torch
 
 from mmalign.adapters.loading.turns import Turns
 from mmalign.core.errors import CapabilityError
@@ -17,7 +17,7 @@ class FrozenWeights:
     def __init__(self) -> None:
         self.turns = Turns()
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """None."""
         return {}
 

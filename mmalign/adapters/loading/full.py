@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.start import Start
 from mmalign.core.errors import CheckpointError
+from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_component
 from mmalign.loading.trained import Base, write_base
@@ -40,7 +40,7 @@ class FullWeights:
         self._start = Start(self.trainable())
         self.turns = self._start.turns
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Every parameter that trains, by name."""
         return {name: p for name, p in self._network.named_parameters() if p.requires_grad}
 
@@ -68,7 +68,7 @@ class FullWeights:
         return directory if self._base is None else directory / self._base.component
 
 
-def copy_into(network: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+def copy_into(network: torch.nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
     """Give `network` the parameters of `state`, all of them, read from `folder`; raises CheckpointError otherwise."""
     own = dict(network.named_parameters())
     for what, keys in (

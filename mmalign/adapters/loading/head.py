@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.past import call_with_past
+from mmalign.core.tensor import Tensor
 
 Head = Callable[[Tensor], Tensor]
 
 
-class Network(nn.Module):
+class Network(torch.nn.Module):
     """A language model whose forward gives hidden states and the cache, or (not `split`) logits in their place."""
 
     def __init__(self, model: Any) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.conditions import Conditions
 from mmalign.adapters.loading.decode import LatentImages
@@ -25,6 +24,7 @@ from mmalign.adapters.loading.weights import Weights, make_trainable
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import lasting
 from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.loading.pipelines import Origin, modules, open_pipeline, over_base
 from mmalign.loading.trained import Base, named
 
@@ -66,7 +66,7 @@ class Family(Protocol):
     train: Train
     lora: LoRA
     dtype: Dtype
-    device: torch.device | str | None
+    device: Device | str | None
     gradient_checkpointing: bool
     offload_text_encoder: bool
     decode_rows: int
@@ -76,7 +76,7 @@ class Family(Protocol):
     pipeline_name: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]]
 
-    module: nn.Module
+    module: Module
     latent_shape: tuple[int, ...]
     loaded: Loaded
 
@@ -207,7 +207,7 @@ def reference(self: Family) -> AbstractContextManager[None]:
     return self.loaded.weights.reference()
 
 
-def trainable(self: Family) -> dict[str, nn.Parameter]:
+def trainable(self: Family) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters by name."""
     return self.loaded.weights.trainable()
 

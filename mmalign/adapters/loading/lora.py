@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.turns import Turns
 from mmalign.core.errors import CheckpointError, ConfigError, did_you_mean
 from mmalign.core.options import AtLeastOne, Count, Positive, ShareBelowOne
+from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors
 
@@ -82,7 +82,7 @@ class LoRAWeights:
         self.turns = Turns()
         attach(network, lora, lora.placed(targets))
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """The LoRA matrices by their name in the network, float32."""
         return {name: p for name, p in self._network.named_parameters() if ".lora_" in name and p.requires_grad}
 
@@ -133,7 +133,9 @@ def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
         t for t in targets if not any(name == t or name.endswith(f".{t}") for name, _ in network.named_modules())
     ]
     if unknown:
-        linear = sorted({".".join(n.split(".")[-2:]) for n, m in network.named_modules() if isinstance(m, nn.Linear)})
+        linear = sorted(
+            {".".join(n.split(".")[-2:]) for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
+        )
         raise ConfigError(
             f"lora.target_modules: {', '.join(unknown)} names no module of {type(network).__name__}."
             f"{did_you_mean(unknown[0], linear)} Its linear layers end in: {', '.join(linear)}."
@@ -155,7 +157,7 @@ def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def enable_adapters(network: nn.Module, enabled: bool) -> None:
+def enable_adapters(network: torch.nn.Module, enabled: bool) -> None:
     """Let every adapter layer of `network` add its part, or not."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -15,7 +15,7 @@ from mmalign.core.types import Prompt
 Train = Literal["lora", "full", "frozen"]  # frozen: judges and generators inside rewards
 Dtype = Literal["fp32", "bf16", "fp16"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class NotLoaded(MmalignError, AttributeError):
@@ -32,7 +32,8 @@ def not_loaded(adapter: Any, name: str) -> NoReturn:
 
 def torch_dtype(name: Dtype) -> torch.dtype:
     """The torch dtype an option names."""
-    return _DTYPES[name]
+    dtype: torch.dtype = getattr(torch, _DTYPES[name])
+    return dtype
 
 
 def default_device(named: torch.device | str | None) -> torch.device:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.lora import LoRA, attach, check_fit, check_scale
 from mmalign.adapters.loading.start import Start
 from mmalign.core.errors import CheckpointError
+from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
 from mmalign.loading.texts import open_peft_config
@@ -64,7 +64,7 @@ class PeftWeights:
         self._start = Start(self.trainable())
         self.turns = self._start.turns
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """The adapter's matrices by their name in the network, float32."""
         return {name: p for name, p in self._network.named_parameters() if p.requires_grad}
 
@@ -101,7 +101,7 @@ class PeftWeights:
         return get_peft_model_state_dict(self._network, adapter_name="default")  # type: ignore[no-any-return]
 
 
-def linear_endings(network: nn.Module) -> tuple[str, ...]:
+def linear_endings(network: torch.nn.Module) -> tuple[str, ...]:
     """The last names of all linear layers of `network` (with GPT-2's transposed ones): where a LoRA goes by default."""
     kinds = ("Linear", "Conv1D")
     return tuple(sorted({n.rpartition(".")[2] for n, m in network.named_modules() if type(m).__name__ in kinds}))

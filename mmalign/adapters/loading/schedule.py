@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Prediction
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel
 
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")

@@ -10,17 +10,16 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights
-from mmalign.adapters.loading.head import Network
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import Dtype, Train, default_device, mixed_precision
 from mmalign.adapters.loading.peft import PeftWeights
 from mmalign.adapters.loading.texts import Texts
 from mmalign.adapters.loading.weights import Weights
 from mmalign.core.errors import ConfigError
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.loading.folders import peft_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.trained import named
@@ -34,11 +33,11 @@ class Speaker(Protocol):
     lora: LoRA
     start_lora: str | None
     dtype: Dtype
-    device: torch.device | str | None
+    device: Device | str | None
     gradient_checkpointing: bool
 
-    module: nn.Module
-    network: Network
+    module: Module
+    network: Any  # a `head.Network`
     weights: Weights
     texts: Texts
     vocabulary: int
@@ -61,6 +60,8 @@ def place(adapter: Speaker, model: Any, targets: Sequence[str], written: Any) ->
         targets: where a fresh LoRA goes by default.
         written: the tokenizer or processor that is saved beside a whole model.
     """
+    from mmalign.adapters.loading.head import Network
+
     adapter.vocabulary = model.get_output_embeddings().weight.shape[0]
     adapter.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     adapter.weights = _trained(adapter, model, targets)
@@ -107,7 +108,7 @@ def reference(self: Speaker) -> AbstractContextManager[None]:
     return self.weights.reference()
 
 
-def trainable(self: Speaker) -> dict[str, nn.Parameter]:
+def trainable(self: Speaker) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters by name."""
     return self.weights.trainable()
 
@@ -145,7 +146,7 @@ def tokenize(self: Speaker, outputs: Sequence[str]) -> tuple[Int[Tensor, "B T"],
 
 
 @contextmanager
-def checkpointed(network: nn.Module) -> Iterator[None]:
+def checkpointed(network: torch.nn.Module) -> Iterator[None]:
     """Layers recompute what they made in here, if gradient checkpointing was switched on.
 
     transformers does so only in training mode, which would also turn dropout on; the mode is not passed down here.

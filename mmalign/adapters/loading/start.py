@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from mmalign.adapters.loading.turns import Turns
 
@@ -18,7 +17,7 @@ from mmalign.adapters.loading.turns import Turns
 class Start:
     """A frozen copy of `parameters` as they are now."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         self._live = dict(parameters)
         self._frozen = {name: p.detach().cpu().clone() for name, p in self._live.items()}
         self.turns = Turns()

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from mmalign.adapters.loading.ending import Write, appended, ending
 from mmalign.core.errors import ConfigError, DataError, did_you_mean
+from mmalign.core.tensor import Tensor
 
 Chat = bool | Literal["auto"]
 

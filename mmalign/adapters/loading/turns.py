@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
 
 
 class Turns:
@@ -24,7 +24,7 @@ class Turns:
         self._owner: int | None = None
         self._depth = 0
 
-    def watch(self, module: nn.Module) -> None:
+    def watch(self, module: torch.nn.Module) -> None:
         """Make every forward of `module` take its turn."""
         module.register_forward_pre_hook(lambda *_: self._begin())
         module.register_forward_hook(lambda *_: self._end(), always_call=True)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+import torch
 
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights
@@ -26,7 +26,7 @@ class Weights(Protocol):
 
     turns: Turns
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Trainable parameters by name, float32."""
         ...
 
@@ -55,7 +55,7 @@ def make_trainable(train: Train, pipe: Any, base: Base, lora: LoRA, targets: Seq
     if train == "full":
         return FullWeights(network, base)
     if lora.target_modules == "all-linear":
-        targets = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+        targets = [name for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)]
     if not hasattr(pipe, "save_lora_weights"):
         return PeftWeights(network, lora, targets, base=start or base.model)
     return LoRAWeights(network, base.component, type(pipe), lora, targets)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from mmalign.core.errors import DataError
+from mmalign.core.tensor import Tensor
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import pad
 
 from mmalign.adapters.loading.decode import by_rows
 from mmalign.adapters.loading.described import Configs, Heard, image_scale
 from mmalign.adapters.sound._latent_sounds import checked_sound
 from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 from mmalign.media.mel import LogMel
 
@@ -55,10 +55,12 @@ class Mel:
     def of(self, waves: Float[Tensor, "B S"], rate: int, hop: int, bands: int) -> Float[Tensor, "B F M"]:
         """Log-mel spectrograms of S // hop frames, in the waves' own precision; slaney's scale and areas."""
         if self.frames == "on":
-            waves = pad(waves, (self.window // 2, self.window // 2))
+            waves = torch.nn.functional.pad(waves, (self.window // 2, self.window // 2))
         else:
             before = max(0, self.window - hop) // 2
-            waves = pad(waves[:, None], (before, max(0, self.window - hop) - before), mode="reflect")[:, 0]
+            waves = torch.nn.functional.pad(
+                waves[:, None], (before, max(0, self.window - hop) - before), mode="reflect"
+            )[:, 0]
         window = torch.hann_window(self.window, dtype=waves.dtype, device=waves.device)
         spectrum = torch.stft(waves, self.window, hop, window=window, center=False, return_complex=True)
         bank = LogMel(rate, self.window, hop, bands, self.low, self.high or rate / 2).filters()
@@ -92,7 +94,7 @@ class LatentMels:
             sound = by_rows(self._sound, x.float(), self.rows, self.recompute)
         return Audio(sound[..., : self.samples], self.rate)
 
-    @torch.no_grad()
+    @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C t f"]:
         """The mode of the encoder's distribution, float32; silence follows where a sound is shorter than `samples`.
 
@@ -104,7 +106,7 @@ class LatentMels:
         sound = checked_sound(audio, self.rate, 1, self.samples).to(self._device(), torch.float32)
         config = self.vocoder.config
         hop = math.prod(config.upsample_rates)
-        sound = pad(sound[:, 0], (0, self.frames * hop - sound.shape[2]))
+        sound = torch.nn.functional.pad(sound[:, 0], (0, self.frames * hop - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             seen = self.mel.of(sound, self.rate, hop, config.model_in_dim)[:, None]
             return by_rows(self._latent, seen, self.rows)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import pad
 
 from mmalign.adapters.loading.decode import by_rows
 from mmalign.core.errors import MediaError
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 
 
@@ -42,7 +42,7 @@ class LatentSounds:
             sound = by_rows(self._sound, x.float()[..., :needed], self.rows, self.recompute)
         return Audio(sound[..., : self.samples], self.rate)
 
-    @torch.no_grad()
+    @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C frames"]:
         """The mode of the encoder's distribution, float32; silence follows where a sound is shorter than the latents.
 
@@ -53,7 +53,7 @@ class LatentSounds:
         """
         sound = checked_sound(audio, self.rate, self.vae.config.audio_channels, self.samples)
         sound = sound.to(next(self.vae.parameters()).device, torch.float32)
-        sound = pad(sound, (0, self.frames * self.vae.hop_length - sound.shape[2]))
+        sound = torch.nn.functional.pad(sound, (0, self.frames * self.vae.hop_length - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             return by_rows(self._latent, sound, self.rows)
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.adapters.loading.cut import warn_if_cut
 from mmalign.adapters.loading.loaded import Family, opened, take
@@ -16,6 +14,7 @@ from mmalign.adapters.loading.options import default_device, input_dtype, mixed_
 from mmalign.adapters.loading.schedule import ddim_level, ddim_prediction, ddim_schedule
 from mmalign.adapters.sound._latent_mels import Mel, mel_shape, mel_sounds
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt
 
 
@@ -101,4 +100,4 @@ def clap_text(pipe: Any, text: str, device: torch.device, family: str) -> Float[
     asked = {"input_ids": given.input_ids.to(device), "attention_mask": given.attention_mask.to(device)}
     if hasattr(pipe.text_encoder, "get_text_features"):
         return pipe.text_encoder.get_text_features(**asked).pooler_output  # type: ignore[no-any-return]
-    return F.normalize(pipe.text_encoder(**asked).text_embeds, dim=-1)
+    return torch.nn.functional.normalize(pipe.text_encoder(**asked).text_embeds, dim=-1)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import pad
 
 from mmalign.adapters.loading.decode import by_rows
 from mmalign.adapters.sound._latent_sounds import checked_sound
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 
 
@@ -47,7 +47,7 @@ class SameSounds:
             sound = by_rows(self._sound, x.float(), self.rows, self.recompute)
         return Audio(sound[..., : self.samples], self.rate)
 
-    @torch.no_grad()
+    @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C frames"]:
         """What the encoder says, float32; silence follows where a sound is shorter than the latents.
 
@@ -56,7 +56,7 @@ class SameSounds:
         """
         sound = checked_sound(audio, self.rate, self.vae.config.audio_channels, self.samples)
         sound = sound.to(next(self.vae.parameters()).device, torch.float32)
-        sound = pad(sound, (0, self.frames * self.vae.downsampling_ratio - sound.shape[2]))
+        sound = torch.nn.functional.pad(sound, (0, self.frames * self.vae.downsampling_ratio - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             return by_rows(lambda part: self.vae.encode(part).latents, sound, self.rows)
 

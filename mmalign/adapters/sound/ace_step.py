@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
@@ -32,6 +30,7 @@ from mmalign.adapters.sound._latent_sounds import LatentSounds
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Audio, Modality, NoiseLevel, Prompt
 
 TEXT_TOKENS, REFERENCE_SECONDS = 256, 30  # the pipeline's own
@@ -78,7 +77,7 @@ class AceStep:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     seconds: Positive = 30.0
     language: str = "en"
     shift: Positive = 3.0
@@ -95,7 +94,7 @@ class AceStep:
     pipeline_name: ClassVar[str] = "AceStepPipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
@@ -171,7 +170,7 @@ class AceStep:
         apart = conditional - unconditional
         length = apart.square().sum(1, keepdim=True).clamp_min(1e-20).sqrt()
         apart = apart * (NORM / length).clamp(max=1)
-        along = F.normalize(conditional, dim=1)
+        along = torch.nn.functional.normalize(conditional, dim=1)
         return conditional + (scale - 1) * (apart - (apart * along).sum(1, keepdim=True) * along)
 
     def decode(self, x: Float[Tensor, "B frames C"]) -> Audio:
@@ -213,7 +212,7 @@ class AceStep:
         length = states.shape[1]
         room = TEXT_TOKENS + self.max_lyric_length + 1 - length
         counted = torch.tensor([length], device=states.device)
-        return {"encoder_hidden_states": F.pad(states, (0, 0, 0, room)), "length": counted}
+        return {"encoder_hidden_states": torch.nn.functional.pad(states, (0, 0, 0, room)), "length": counted}
 
 
 __all__ = ["AceStep"]

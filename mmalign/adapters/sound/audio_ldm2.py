@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
@@ -21,6 +19,7 @@ from mmalign.adapters.sound._latent_mels import Mel, mel_heard
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, Prompt
 
 NEW_STATES = 8  # of the published checkpoints
@@ -58,7 +57,7 @@ class AudioLDM2:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     seconds: Positive | None = None
     mel: Mel = field(default_factory=Mel)
     negative_prompt: str = ""
@@ -74,7 +73,7 @@ class AudioLDM2:
     pipeline_name: ClassVar[str] = "AudioLDM2Pipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
     prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which
@@ -125,8 +124,8 @@ class AudioLDM2:
         room = self.max_sequence_length - mask.shape[1]
         return {
             "encoder_hidden_states": written_on(pipe.language_model, joined.hidden_states, joined.attention_mask),
-            "encoder_hidden_states_1": pad(states, (0, 0, 0, room)),
-            "encoder_attention_mask_1": pad(mask, (0, room)),
+            "encoder_hidden_states_1": torch.nn.functional.pad(states, (0, 0, 0, room)),
+            "encoder_attention_mask_1": torch.nn.functional.pad(mask, (0, room)),
         }
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
-from torch import nn
-
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.loaded import Loaded
 from mmalign.adapters.loading.lora import LoRA
@@ -16,6 +13,7 @@ from mmalign.adapters.sound import _mel_family
 from mmalign.adapters.sound._latent_mels import Mel, mel_heard
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Prediction
+from mmalign.core.tensor import Device, Module
 from mmalign.core.types import Modality
 
 
@@ -49,7 +47,7 @@ class MusicLDM:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     seconds: Positive | None = None
     mel: Mel = field(default_factory=Mel)
     negative_prompt: str = ""
@@ -65,7 +63,7 @@ class MusicLDM:
     pipeline_name: ClassVar[str] = "MusicLDMPipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
     prediction: Prediction = field(default="epsilon", init=False, repr=False, compare=False)  # load() reads which

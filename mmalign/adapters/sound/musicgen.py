@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 
 from mmalign.adapters.loading.described import Configs, Heard
 from mmalign.adapters.loading.frozen import FrozenWeights
@@ -35,7 +33,6 @@ from mmalign.adapters.loading.options import (
     texts_only,
     torch_dtype,
 )
-from mmalign.adapters.loading.past import call_with_past
 from mmalign.adapters.loading.peft import PeftWeights, linear_endings
 from mmalign.adapters.loading.spoken import checkpointed
 from mmalign.adapters.loading.weights import Weights
@@ -44,8 +41,10 @@ from mmalign.adapters.sound._latent_sounds import checked_sound
 from mmalign.core.cuts import shown
 from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.files import lasting
+from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Audio, Modality, Prompt
 from mmalign.loading.files import check_component
 from mmalign.loading.folders import network_folder
@@ -84,7 +83,7 @@ class MusicGen:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     guidance_scale: NotNegative = 3.0
     gradient_checkpointing: bool = False
     attention: str | None = None
@@ -95,8 +94,8 @@ class MusicGen:
     modality: ClassVar[Modality] = "audio"
     stop_ids: ClassVar[tuple[int, ...]] = ()
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
-    network: Singing = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    module: Module = field(init=False, repr=False, compare=False)
+    network: Any = field(init=False, repr=False, compare=False)  # a `Singing`: `module` before a launcher wraps it
     weights: Weights = field(init=False, repr=False, compare=False)
     tokenizer: Any = field(init=False, repr=False, compare=False)
     delays: Delays = field(init=False, repr=False, compare=False)
@@ -167,6 +166,8 @@ class MusicGen:
             self.weights = PeftWeights(model, self.lora, targets, base=named(self.model))
         if self.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable({"use_reentrant": False})
+        from mmalign.adapters.sound._singing import Singing
+
         self.network = self.module = Singing(model.to(self.device)).eval()
         self.weights.turns.watch(self.module)
         return self
@@ -188,7 +189,7 @@ class MusicGen:
         """Inside it, `module` computes with the weights it started from."""
         return self.weights.reference()
 
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Trainable parameters by name."""
         return self.weights.trainable()
 
@@ -235,7 +236,7 @@ class MusicGen:
         told, untold = said.float().unbind(1)
         return untold + self.guidance_scale * (told - untold)
 
-    @torch.no_grad()
+    @without_gradient
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Playing:
         """Stand before the first of `steps` steps.
 
@@ -251,7 +252,7 @@ class MusicGen:
         """The fill where a codebook is not yet, or no more, said."""
         return torch.where(self.delays.free(steps)[step], -1, self.pad_id)
 
-    @torch.no_grad()
+    @without_gradient
     def decode(self, tokens: Int[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Audio:
         """The sound (B, channels, S) of completions, not clamped."""
         codec, channels = self.network.model.audio_encoder, self.delays.channels
@@ -270,7 +271,7 @@ class MusicGen:
         sounds = torch.arange(samples.shape[2], device=mask.device) < lengths[:, None]
         return Audio(samples, self.rate, None if bool(sounds.all()) else sounds)
 
-    @torch.no_grad()
+    @without_gradient
     def tokenize(self, outputs: Audio) -> tuple[Int[Tensor, "B T K"], Bool[Tensor, "B T"]]:
         """Sounds as the codes that EnCodec gives them, each row as long as it sounds.
 
@@ -291,11 +292,13 @@ class MusicGen:
                 codes = [codec.encode(side, bandwidth=best).audio_codes[0, 0, : self.delays.depth] for side in sides]
             rows.append(self.delays.delayed(torch.stack(codes, 1).flatten(0, 1)[None])[0])
         longest = max(len(row) for row in rows)
-        tokens = torch.stack([F.pad(row, (0, 0, 0, longest - len(row)), value=self.pad_id) for row in rows])
+        tokens = torch.stack(
+            [torch.nn.functional.pad(row, (0, 0, 0, longest - len(row)), value=self.pad_id) for row in rows]
+        )
         lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
         return tokens, torch.arange(longest, device=tokens.device) < lengths[:, None]
 
-    @torch.no_grad()
+    @without_gradient
     def _read(self, text: str) -> Inputs:
         ids = self.tokenizer([text], return_tensors="pt", truncation=False, verbose=False).input_ids
         if ids.shape[1] > (longest := self.tokenizer.model_max_length):  # T5 has no last position, only a longest text
@@ -322,7 +325,9 @@ class MusicGen:
     def _heard(self, inputs: Sequence[Inputs], rows: Tensor) -> tuple[Tensor, Tensor]:
         """The states and their mask of every row, and of its untold twin: zeros, as the model was trained."""
         longest = max(len(prompt["states"]) for prompt in inputs)
-        states = torch.stack([F.pad(p["states"], (0, 0, 0, longest - len(p["states"]))) for p in inputs])
+        states = torch.stack(
+            [torch.nn.functional.pad(p["states"], (0, 0, 0, longest - len(p["states"]))) for p in inputs]
+        )
         mask = torch.stack([torch.arange(longest) < len(p["states"]) for p in inputs])
         states, mask = states.to(self.device)[rows], mask.to(self.device)[rows]
         if self.guidance_scale == 1:
@@ -345,32 +350,6 @@ class MusicGen:
                 past_key_values=cache,
                 use_cache=keep,
             )
-
-
-class Singing(nn.Module):
-    """A MusicGen whose forward is its decoder's, up to the heads; no dropout, ever."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-        for part in model.decoder.modules():
-            for name in ("dropout", "activation_dropout", "attention_dropout", "layerdrop"):
-                if isinstance(getattr(part, name, None), float | int):
-                    setattr(part, name, 0.0)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the decoder's weights."""
-        return self.model.decoder.lm_heads[0].weight.dtype  # type: ignore[no-any-return]
-
-    def forward(self, **inputs: Any) -> tuple[Tensor, Any]:
-        """Hidden states (B, t, D) and the cache."""
-        out, past = call_with_past(self.model.decoder.model, inputs)
-        return out.last_hidden_state, past
-
-    def heads(self, hidden: Tensor) -> Tensor:
-        """(…, D) → (…, K, V)."""
-        return torch.stack([head(hidden) for head in self.model.decoder.lm_heads], -2)
 
 
 class Playing:

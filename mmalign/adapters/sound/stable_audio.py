@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import token_count, warn_if_cut
@@ -31,6 +30,7 @@ from mmalign.adapters.sound._latent_sounds import LatentSounds
 from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 
@@ -69,7 +69,7 @@ class StableAudio:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     seconds: Positive | None = None
     whole: bool = True
     negative_prompt: str | None = None
@@ -86,7 +86,7 @@ class StableAudio:
     packages: ClassVar[dict[str, str]] = {"torchsde": "audio"}  # its scheduler's
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 

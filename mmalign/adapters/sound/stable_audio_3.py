@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from mmalign.adapters.loading import loaded as _loaded
 from mmalign.adapters.loading.cut import warn_if_cut
@@ -35,6 +34,7 @@ from mmalign.adapters.sound._same_sounds import SameSounds
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition, Prediction
+from mmalign.core.tensor import Device, Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt
 
 TOKENS = 256  # that the published models read, whatever their tokenizer would
@@ -71,7 +71,7 @@ class StableAudio3:
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
     dtype: Dtype = "fp32"
-    device: torch.device | str | None = None
+    device: Device | str | None = None
     seconds: Positive = 10.0
     logsnr: tuple[float, float] = (-6.2, 2.0)
     negative_prompt: str = ""
@@ -87,7 +87,7 @@ class StableAudio3:
     pipeline_name: ClassVar[str] = "StableAudio3Pipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_qkv", "to_q", "to_kv", "to_out")
 
-    module: nn.Module = field(init=False, repr=False, compare=False)
+    module: Module = field(init=False, repr=False, compare=False)
     latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
     loaded: Loaded = field(init=False, repr=False, compare=False)
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.functional import group_normalize
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import Bounds, valued, worst_status
 

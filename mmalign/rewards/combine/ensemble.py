@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from mmalign.core.config import outside, refuse
 from mmalign.core.options import NotNegative, Positive
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (
     Bounds,

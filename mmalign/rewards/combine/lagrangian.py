@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from mmalign.core.config import outside, refuse
 from mmalign.core.options import Positive, Share
 from mmalign.core.protocols import Mean, one_process
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from mmalign.core.options import Share
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import Bounds, valued, worst_status
 from mmalign.rewards.functional import stratified

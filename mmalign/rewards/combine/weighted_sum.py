@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from mmalign.core.protocols import Mean, one_process
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (
     Bounds,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Rollout
 from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, load_clap

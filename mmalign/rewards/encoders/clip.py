@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.models.clip_towers import Backend, Source, load_towers

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import CheckpointError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 
 _KEPT = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE)  # our own failures are tried again

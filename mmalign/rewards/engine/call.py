@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.cuts import counting_cuts
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Gather, Reward, one_alone
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Rollout, Scores, Status
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
 from mmalign.rewards.engine.contract import bisect_failures, enforce_contract, merge, merge_at

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import (
     CapabilityError,
@@ -24,6 +23,7 @@ from mmalign.core.errors import (
     PackageError,
     ScoreError,
 )
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores, Status
 
 T = TypeVar("T")

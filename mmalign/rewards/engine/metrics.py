@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import ScoreError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.functional import group_normalize
 

@@ -11,13 +11,13 @@ from math import isfinite
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from mmalign.core.config import outside, refuse
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Count, Positive
 from mmalign.core.protocols import Gather, Mean, one_alone, one_process
 from mmalign.core.registry import construct
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.rewards.engine.cache import ScoreCache

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmalign.core.allowed import Permit
 from mmalign.core.errors import MmalignError, ScoreError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.contract import OF_A_ROW, describe_error, merge, without_value
 from mmalign.rewards.engine.loading import prepare

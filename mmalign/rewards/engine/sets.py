@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import ScoreError
 from mmalign.core.protocols import SetReward
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores, Status
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, bisect_calls, describe_error
 

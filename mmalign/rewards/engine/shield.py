@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import ScoreError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SAMPLED = 2**16  # entries of a latent that are looked at: a trajectory is as large as all pictures of its steps
 _PLAIN = (str, int, float, type(None))
 
@@ -83,7 +82,7 @@ def _digest(tensor: Tensor, most: int = 0) -> Tensor:
         flat = flat[:: len(flat) // most].contiguous()
     size = flat.element_size()
     whole = len(flat) * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
-    return flat.view(torch.int64 if whole else _WORDS[size]).sum(dtype=torch.int64)
+    return flat.view(torch.int64 if whole else getattr(torch, f"int{8 * size}")).sum(dtype=torch.int64)
 
 
 def _copies(prompts: list[Prompt]) -> list[Prompt]:

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.parsing import Unreadable, inner, solution_of, words

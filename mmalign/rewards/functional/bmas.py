@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import normalize
+
+from mmalign.core.tensor import Tensor
 
 _ROWS_AT_ONCE = 4096
 
@@ -40,7 +40,10 @@ def bmas(
         raise ValueError(f"BMAS needs tokens on both sides, got {len(response)} and {len(reference)}")
     if centre is not None:
         response, reference = response - centre, reference - centre
-    response, reference = normalize(response, dim=1), normalize(reference, dim=1).T
+    response, reference = (
+        torch.nn.functional.normalize(response, dim=1),
+        torch.nn.functional.normalize(reference, dim=1).T,
+    )
     # Long texts in pieces: the whole table of similarities need never stand in memory.
     tables = [part @ reference for part in response.split(_ROWS_AT_ONCE)]
     forth = torch.cat([table.amax(1) for table in tables]).mean()

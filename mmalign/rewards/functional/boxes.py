@@ -20,7 +20,8 @@ import math
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def valid_boxes(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def clip_score(cosine: Float[Tensor, " B"], scale: float = 2.5) -> Float[Tensor, " B"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+
+from mmalign.core.tensor import Tensor
 
 
 def log_sigmoid_and(
@@ -15,4 +16,4 @@ def log_sigmoid_and(
     `references` is what counts as good: one value per aspect, or per aspect and row (such as the 85th percentile of the
     untrained policy's rewards on that prompt). One bad aspect costs more than another's excess gains.
     """
-    return logsigmoid(values - (references[:, None] if references.ndim == 1 else references)).sum(0)
+    return torch.nn.functional.logsigmoid(values - (references[:, None] if references.ndim == 1 else references)).sum(0)

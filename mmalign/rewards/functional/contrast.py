@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 Aggregate = Literal["mean", "max", "logsumexp"]
 

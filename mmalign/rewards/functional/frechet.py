@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 _CUT = 1e-7  # singular directions below this share of the largest carry only rounding noise into the gradient
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.rewards.functional.frechet import Gaussian, frechet_distance, gaussian
 
 LINEAR_FROM = 8  # rows per feature from which the extrapolation holds, see `frechet_infinity`

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def gated(yes: Float[Tensor, " N"], parents: Sequence[Sequence[int]]) -> Float[Tensor, " N"]:

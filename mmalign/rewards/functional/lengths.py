@@ -17,7 +17,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def length_window(

@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.rewards.functional.boxes import box_ciou, box_diou, box_giou, box_iou
 
 Overlap = Literal["iou", "giou", "diou", "ciou"]

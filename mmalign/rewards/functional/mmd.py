@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def median_bandwidth(reference: Float[Tensor, "M D"]) -> float:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.rewards.functional.frechet import Gaussian
 
 

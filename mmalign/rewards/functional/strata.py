@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def stratified(

@@ -11,7 +11,8 @@ import math
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 _TINY = 1e-12  # eigenvalues below are rounding, also the slightly negative ones
 _TIED = 1e-6  # eigenvalues this near, as a share, are one: float32 features tell no more

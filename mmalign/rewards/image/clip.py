@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.rows import mask_empty_prompts

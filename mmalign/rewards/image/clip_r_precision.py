@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.rows import mask_empty_prompts, read_rows

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.options import JpegQuality
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.rewards.engine.rule import rule
 

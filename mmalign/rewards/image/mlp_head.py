@@ -9,12 +9,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.options import Positive
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.engine.rows import mask_empty_prompts

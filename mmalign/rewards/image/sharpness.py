@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch.nn.functional import conv2d
+import torch
 
 from mmalign.core.types import Rollout, Scores
 
@@ -30,4 +30,4 @@ class Sharpness:
         images = rollout.output.float()
         grey = (images * images.new_tensor(self.channel_weights)[:, None, None]).sum(1, keepdim=True)
         laplacian = images.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-        return Scores.of(conv2d(grey, laplacian).abs().mean((1, 2, 3)))
+        return Scores.of(torch.nn.functional.conv2d(grey, laplacian).abs().mean((1, 2, 3)))

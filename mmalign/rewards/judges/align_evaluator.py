@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Positive
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.rows import device_of, modality_of, read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability

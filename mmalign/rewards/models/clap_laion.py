@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import DataError, MissingExtra
+from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.rewards.models.pickled import read_pickled, tensors_of
 

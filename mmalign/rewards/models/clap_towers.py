@@ -21,13 +21,12 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
+from mmalign.core.tensor import Module, Tensor
 from mmalign.core.types import Audio
 from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
@@ -93,7 +92,7 @@ class ClapTowers:
     It computes on an accelerator where there is one; features come back to their inputs' device.
     """
 
-    module: nn.Module
+    module: Module
     rate: int
     length: int
     hop: int
@@ -114,12 +113,12 @@ class ClapTowers:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
         device = settle(self.module, audio.samples.device)
         pieces = [windows(wave, self.length, self.hop, self.fill) for wave in waves(audio.to(device), self.rate)]
-        rows = by_rows(lambda part: normalize(self.encode_waves(part).float(), dim=1), pieces)
+        rows = by_rows(lambda part: torch.nn.functional.normalize(self.encode_waves(part).float(), dim=1), pieces)
         return [row.to(audio.samples.device) for row in rows]
 
     def sounds(self, audio: Audio) -> Float[Tensor, "B D"]:
         """Unit features of rows, float32, with gradient to the samples; NaN for a row without a finite sound."""
-        return normalize(means(self.windows(audio)), dim=1)
+        return torch.nn.functional.normalize(means(self.windows(audio)), dim=1)
 
     def texts(self, texts: Sequence[str], device: torch.device | str | None = None) -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""

@@ -22,13 +22,13 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path, require_local
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 from mmalign.loading.clip import open_clip_folder, open_clip_model, open_clip_tokenizer
 from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
@@ -132,19 +132,19 @@ class Towers:
     def __post_init__(self) -> None:
         self._texts = KeptTexts(self._encoded, self.tokenize.limit)
 
-    def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "B D"]:
+    def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype | None = None) -> Float[Tensor, "B D"]:
         """Unit features of pictures in [0, 1], float32, with gradient to the pixels where they carry it."""
         device = settle(self.module, images.device)
         pixels = self.preprocess(images.to(device))
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype not in (None, torch.float32)):
             features = self.encode_image(pixels)
-        return normalize(features.float(), dim=1).to(images.device)
+        return torch.nn.functional.normalize(features.float(), dim=1).to(images.device)
 
     def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
         return self._texts(texts, settle(self.module, torch.device(device))).to(device)
 
-    @torch.no_grad()
+    @without_gradient
     def pooled_texts(self, texts: Sequence[str]) -> Float[Tensor, "B W"]:
         """What the text tower makes of texts before its projection, float32, not normalised; on its device."""
         device = self.module.logit_scale.device

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
+from mmalign.core.tensor import Tensor
 
 #: How model families end the name of the matrix.
 NAMES = (

@@ -14,11 +14,10 @@ from functools import lru_cache
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import linear
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local
+from mmalign.core.tensor import Tensor
 from mmalign.rewards.models.checkpoint import Stamp, stamp
 from mmalign.rewards.models.clip_towers import Towers
 from mmalign.rewards.models.head import read_layers
@@ -52,7 +51,7 @@ class GrammarHead:
             )
         x = features.float()
         for i, (weight, bias) in enumerate(self.layers):
-            x = linear(x.relu() if i else x, weight.to(x.device), bias.to(x.device))
+            x = torch.nn.functional.linear(x.relu() if i else x, weight.to(x.device), bias.to(x.device))
         return x.softmax(1)[:, 1]
 
     def digest(self) -> str:

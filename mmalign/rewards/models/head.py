@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
+from mmalign.core.tensor import Tensor
 from mmalign.rewards.models.pickled import conversion
 
 Activation = Literal["none", "relu", "gelu", "silu", "tanh"]
@@ -34,10 +34,10 @@ class Head:
 
     def __call__(self, features: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
         """One number per row, on the features' device, with gradient to them."""
-        between = getattr(functional, self.activation) if self.activation != "none" else None
+        between = getattr(torch.nn.functional, self.activation) if self.activation != "none" else None
         x = features
         for i, (weight, bias) in enumerate(self.layers):
-            x = functional.linear(between(x) if i and between else x, weight.to(x.device), bias.to(x.device))
+            x = torch.nn.functional.linear(between(x) if i and between else x, weight.to(x.device), bias.to(x.device))
         return x[:, 0]
 
     def digest(self) -> str:

@@ -17,11 +17,12 @@ from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
+from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.exclusive import alone
 from mmalign.loading.files import check_size
@@ -129,7 +130,7 @@ class Judge:
         folder = local_path(self.checkpoint)
         return weights_digest(self.checkpoint, weight_files(folder), "judge", beside_digest(folder))
 
-    @torch.no_grad()
+    @without_gradient
     def __call__(self, questions: Sequence[Prompt]) -> Answers:
         """Answers of N questions; each different one is asked once."""
         digests = _digests(questions)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from mmalign.core.cuts import TextLimit
+from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import Tensor
 
 _KEPT = 8192
 
@@ -33,7 +33,7 @@ class KeptTexts:
     _rows: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    @torch.no_grad()
+    @without_gradient
     def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features, float32, on `device`."""
         device, distinct = torch.device(device), list(dict.fromkeys(texts))
@@ -52,4 +52,4 @@ class KeptTexts:
 
     def _row(self, text: str, device: torch.device) -> Tensor:
         with torch.autocast(device.type, enabled=False):
-            return normalize(self.encode([text], device).float(), dim=1)[0]
+            return torch.nn.functional.normalize(self.encode([text], device).float(), dim=1)[0]

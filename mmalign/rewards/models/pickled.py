@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import DataError
+from mmalign.core.tensor import Tensor
 
 _NUMBERS = (np.float64, np.float32, np.float16, np.int64, np.int32, np.int16, np.int8, np.uint8, np.bool_)
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.rows import Known, media_of, read_rows
 from mmalign.rewards.models.clip_towers import Towers
@@ -47,7 +47,7 @@ def captions_of(
 
 
 def picture_features(
-    towers: Towers, pictures: Sequence[Tensor], dtype: torch.dtype = torch.float32
+    towers: Towers, pictures: Sequence[Tensor], dtype: torch.dtype | None = None
 ) -> Float[Tensor, "B D"]:
     """Unit features of pictures of any sizes, on the model's device; each picture is prepared and seen once."""
     device = towers.module.logit_scale.device

@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
 from mmalign.core.errors import DataError
+from mmalign.core.tensor import Tensor
 
 _PIL_FILTERS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 _FIRST = 6  # options that every digest holds
@@ -56,7 +55,7 @@ class PixelPreprocess:
         x = images.to(torch.promote_types(images.dtype, torch.float32))
         target = self._resized_size(x.shape[2], x.shape[3])
         if target != tuple(x.shape[2:]):
-            x = interpolate(x, target, mode=self.interpolation, align_corners=False, antialias=True)
+            x = torch.nn.functional.interpolate(x, target, mode=self.interpolation, align_corners=False, antialias=True)
         x = self._fitted(x)
         if self.clamped:
             x = x + (x.clamp(0, 1) - x).detach()
@@ -128,7 +127,9 @@ class PixelPreprocess:
         """Centre crop, after padding where a side is short."""
         lack = [max(want - have, 0) for want, have in zip(self.size, x.shape[2:], strict=True)]
         if any(lack):
-            x = pad(x, (lack[1] // 2, (lack[1] + 1) // 2, lack[0] // 2, (lack[0] + 1) // 2), value=self.fill)
+            x = torch.nn.functional.pad(
+                x, (lack[1] // 2, (lack[1] + 1) // 2, lack[0] // 2, (lack[0] + 1) // 2), value=self.fill
+            )
         offset = int if self.floored else round
         top, left = (offset((have - want) / 2) for want, have in zip(self.size, x.shape[2:], strict=True))
         return x[:, :, top : top + self.size[0], left : left + self.size[1]]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 
-def settle(module: nn.Module, inputs: torch.device) -> torch.device:
+def settle(module: torch.nn.Module, inputs: torch.device) -> torch.device:
     """The device on which `module` computes for what lies on `inputs`, with `module` there.
 
     It follows its inputs to an accelerator and never leaves one for the CPU, where captions and files are.

@@ -8,9 +8,9 @@ from itertools import takewhile
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
 from mmalign.core.protocols import Inputs
+from mmalign.core.tensor import Tensor
 
 
 @dataclass

@@ -6,9 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 from mmalign.core.cuts import TextLimit
+from mmalign.core.tensor import Tensor
 
 
 class Tokens:

@@ -7,11 +7,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import pad
 
 from mmalign.core.errors import MediaError
 from mmalign.core.packages import need
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 
 Fill = Literal["repeatpad", "repeat", "pad"]
@@ -62,7 +61,7 @@ def filled(wave: Float[Tensor, " S"], length: int, fill: Fill = "repeatpad") -> 
     if fill == "repeat":
         return wave.repeat(times + 1)[:length]
     whole = wave.repeat(times) if fill == "repeatpad" else wave
-    return pad(whole, (0, length - len(whole)))
+    return torch.nn.functional.pad(whole, (0, length - len(whole)))
 
 
 def windows(wave: Float[Tensor, " S"], length: int, hop: int, fill: Fill = "repeatpad") -> Float[Tensor, "W L"]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import DataError, MediaError, all_faults
+from mmalign.core.gradient import without_gradient
 from mmalign.core.regular import written
+from mmalign.core.tensor import Tensor
 from mmalign.core.texts import parsed, read_text
 from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.media.folders import media_in, skipped
@@ -81,7 +82,7 @@ def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
     return heard - encoder.texts(captions).mean(0).to(heard)
 
 
-@torch.no_grad()
+@without_gradient
 def _sound(file: Path, encoder: Any, frames: bool) -> Tensor:
     from mmalign.media.audio import read_audio
 

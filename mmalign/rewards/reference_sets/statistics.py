@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
+from mmalign.core.tensor import Tensor
 from mmalign.core.texts import text_lines
 from mmalign.rewards.functional import Gaussian, Moments, gaussian
 from mmalign.rewards.reference_sets.exemplars import embedded_files, modality_gap

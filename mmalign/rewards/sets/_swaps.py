@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+
+from mmalign.core.tensor import Tensor
 
 
 def swapped_sets(rows: int, start: int, device: torch.device | str = "cpu") -> Int[Tensor, "S n"]:

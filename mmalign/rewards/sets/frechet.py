@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.options import Count
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import (

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
 from mmalign.core.options import NotNegative, Positive
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.options import NotNegativeOrInfinite
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import vendi_credit, vendi_score

@@ -9,10 +9,10 @@ from importlib import metadata
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.files import require_local
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.loading.exclusive import loading
 from mmalign.rewards.engine.foreign_code import preserve_rng_state

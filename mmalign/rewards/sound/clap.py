@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.cuts import TextLimit
+from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.rows import Known, mask_empty_prompts, media_of, read_rows
@@ -96,7 +97,7 @@ class Clap:
         why = ["the sound is empty or not finite" if row else "" for row in bad.tolist()]
         return Scores(value, status, info=why if bool(bad.any()) else None)
 
-    @torch.no_grad()
+    @without_gradient
     def _captions(self, rollout: Rollout) -> Scores:
         known: Known = {}
         sounds: dict[tuple[int, Any], Audio | None] = {}

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores, Status
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.functional import frechet_distance

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from mmalign.core.tensor import Tensor
 from mmalign.rewards.engine.rows import plain_data
 
 Frame = Literal["pixel", "unit", "per_mille"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mmalign.core.files import require_local
+from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Rollout, Scores
 from mmalign.rewards.engine.loading import LoadedOnUse
@@ -77,7 +78,7 @@ class ClipS:
         """Of weights, preprocessing and head."""
         return f"{self.towers.fingerprint} {self.layers.digest() if self.layers else ''}"
 
-    @torch.no_grad()
+    @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B captions."""
         found, scores = captions_of(rollout, self.range[0])

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.options import Positive
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.engine.rows import read_rows

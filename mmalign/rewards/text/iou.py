@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.options import AtLeastOne, NotNegative, Share
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.rows import Verdict, judge_rows, plain_data
 from mmalign.rewards.functional import match_boxes, valid_boxes

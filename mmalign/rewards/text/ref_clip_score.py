@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mmalign.core.cuts import TextLimit
+from mmalign.core.gradient import without_gradient
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.texts import references_of
@@ -64,7 +65,7 @@ class RefClipScore:
         known = [prompt for prompt in prompts if self.column in prompt.meta]
         return [self.prefix + text for prompt in known for text in references_of(prompt, self.column)]
 
-    @torch.no_grad()
+    @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B captions."""
         found, scores = captions_of(rollout, self.range[0], self.needs, lambda p: references_of(p, self.column))

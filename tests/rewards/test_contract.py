@@ -1,12 +1,12 @@
 """What every built-in reward owes, whatever it measures: tried on each one that the registry lists."""
 
 import importlib
+import sqlite3
 
 import numpy as np
 import pytest
 import torch
 
-from mmalign.core.errors import MmalignError
 from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
@@ -19,7 +19,6 @@ from tests.rewards.test_through import GENERATOR
 NAMES = rewards.names()
 SETS = ("frechet", "mmd", "vendi", "fad", "kad")
 UNINSTALLED = ("aesthetics",)  # its package is optional; see test_sound_rules.py
-SLOW = ("through", "yes_no")  # a generator or a judge of its own, tried on texts in their own files
 TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 
@@ -203,34 +202,76 @@ FACTS = {
     "constraints": [],
     "ground_truth": [{"name": "f", "parameters": {"x": 1}}],
 }
+#: What some rewards read instead: other facts, another output in the place of the first.
+OTHER_FACTS = {
+    "align_evaluator": {"key_points": [{"point": "counting", "question": "say two"}]},
+    "instruction_adherence": {"instructions": [{"max_words": 3}]},
+    "math_equal": {"answer": "5"},
+    "sql_execution": {"sql": "select 1", "database": "pets.sqlite"},
+    "through": {"request": "a red star"},
+}
+OTHER_OUTPUTS = {
+    "sql_execution": "select 1",
+    "tool_call": '<think>so</think>\n<tool_call>\n{"name": "f", "parameters": {"x": 1}}\n</tool_call>',
+}
+#: Of pictures or sounds alone; every other reward is tried on texts.
+WITHOUT_TEXTS = {
+    *("aesthetic", "aesthetics", "clip_r_precision", "clipping", "compressibility", "duration", "fad", "flatness"),
+    *("kad", "laion_aesthetic", "loudness", "mlp_head", "sharpness", "silence", "song_fad", "verifier"),
+}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*SETS, *UNINSTALLED, *SLOW)])
-def test_texts_are_scored_with_every_row_accounted_for(name, make):
+@pytest.fixture(scope="module")
+def asked_about(tmp_path_factory):
+    """Six texts as a policy gives them, with every column and medium that the reward `name` reads."""
+    root = tmp_path_factory.mktemp("databases")
+    sqlite3.connect(root / "pets.sqlite").executescript("create table pet(name text); insert into pet values ('Tom')")
+
+    def rollout(name, reward):
+        facts = {**FACTS, **{c: FACTS.get(c, FACTS["references"]) for c in getattr(reward, "needs", ())}}
+        facts |= OTHER_FACTS.get(name, {})
+        if "database" in facts:
+            facts["database"] = str(root / facts["database"])
+        media = {"image": scenes(1).output[0]} if name != "reward_model" else {}
+        if "audio" in reward.modalities and "image" not in reward.modalities:
+            media = {"audio": tones(1, seconds=0.7).output}
+        outputs = [OTHER_OUTPUTS.get(name, OUTPUTS[0]), *OUTPUTS[1:]]
+        each = [facts | ({"answer": TEXTS[i // 2]} if name == "contrastive" else {}) for i in range(6)]
+        prompts = [Prompt(f"q{i // 2}", media, each[i]) for i in range(6)]
+        mask = torch.arange(9) < torch.tensor([3, 1, 4, 0, 9, 6])[:, None]  # of the tokens that were sampled
+        return Rollout(prompts, outputs, torch.arange(6) // 2, mask=mask)
+
+    return rollout
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
+def test_every_reward_of_texts_is_tried_on_texts(name, make):
+    assert (name in WITHOUT_TEXTS) == ("text" not in make(name).modalities)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {*SETS, *WITHOUT_TEXTS}])
+def test_texts_are_scored_with_every_row_accounted_for(name, make, asked_about):
     """A value exactly where a status carries one, within the range; the same alone and in another order."""
     reward = make(name)
-    if "text" not in reward.modalities or getattr(reward, "isolated", False):
-        pytest.skip("judges no texts, or in a process of its own")
-    facts = {**FACTS, **{c: FACTS.get(c, FACTS["references"]) for c in getattr(reward, "needs", ())}}
-    media = {"image": torch.full((3, 64, 64), 0.5)}
-    prompts = [Prompt(f"q{i // 2}", media, facts) for i in range(6)]
-    rollout = Rollout(prompts, list(OUTPUTS), torch.arange(6) // 2)
+    rollout = asked_about(name, reward)
+    guarded = Guarded(name, reward, failed_share=1.0)
     try:
-        found = Guarded(name, reward, failed_share=1.0)(rollout)
-    except MmalignError as error:
-        pytest.skip(f"asks for other facts: {error}")
-    low, high = reward.range
-    carries = found.valid
-    assert torch.equal(found.value.isfinite(), carries)
-    assert (found.value[carries] >= low - 1e-4).all() and (found.value[carries] <= high + 1e-4).all()
-    assert (found.value[found.status == Status.PARSE_FAIL] == low).all()
-    for row in (~carries).nonzero().flatten().tolist():
-        assert found.status[row] == Status.NOT_APPLICABLE or found.info[row], "a failure without its reason"
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    if not getattr(reward, "whole", False):
-        turned = Guarded(name, reward, failed_share=1.0)(rollout[order])
-        assert torch.equal(turned.status, found.status[order])
-        assert torch.allclose(turned.value, found.value[order], atol=1e-5, equal_nan=True)
+        found = guarded(rollout)
+        low, high = reward.range
+        carries = found.valid
+        assert (found.status == Status.OK).any(), f"none was scored: {found.info}"
+        assert torch.equal(found.value.isfinite(), carries)
+        assert (found.value[carries] >= low - 1e-4).all() and (found.value[carries] <= high + 1e-4).all()
+        assert (found.value[found.status == Status.PARSE_FAIL] == low).all()
+        for row in (~carries).nonzero().flatten().tolist():
+            assert found.status[row] == Status.NOT_APPLICABLE or found.info[row], "a failure without its reason"
+        order = torch.tensor([3, 0, 5, 1, 4, 2])
+        if not getattr(reward, "whole", False):
+            turned = guarded(rollout[order])
+            assert torch.equal(turned.status, found.status[order])
+            assert torch.allclose(turned.value, found.value[order], atol=1e-5, equal_nan=True)
+    finally:
+        guarded.close()
 
 
 # the small ones ----------------------------------------------------------------------------------------------------

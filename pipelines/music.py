@@ -37,7 +37,7 @@ Objective = Literal["dragon", "grpo", "r0"]
 #: The objective, where the run file has another one.
 FORMS: dict[Objective, list[str]] = {
     "dragon": ["objective={name: dragon, builder: greedy_swap}"],
-    "grpo": ["objective={name: grpo, group_size: 8}", "trainer.batch=8", "trainer.spans=1"],
+    "grpo": ["objective={name: grpo, group_size: 8}", "trainer.prompts_per_step=8", "trainer.steps_per_pass=1"],
     "r0": ["objective={name: r0}"],
 }
 #: GRPO explores by noise: what it is where the run file's is 0.

@@ -48,7 +48,7 @@ _GRPO = [
     "policy={name: flow, sde: cps, noise_level: 0.6, num_inference_steps: 8, window: first, window_size: 3, "
     "same_noise: true, eval_steps: 8}",
     "objective={name: grpo, group_size: 16}",
-    "trainer.batch=8",
+    "trainer.prompts_per_step=8",
 ]
 _R0 = [
     "policy={name: few_step, num_inference_steps: 8, eta: 0, eval_steps: 8, grad_steps: 4}",
@@ -58,13 +58,13 @@ _R0 = [
     "trainer.lr_end=0.05",
 ]
 #: Half a batch is another set, whose distance has another gradient; and half of the steps see half of where it leads.
-_WHOLE = ["trainer.batch=96", "trainer.minibatches=1", "policy.grad_steps=8"]
+_WHOLE = ["trainer.prompts_per_step=96", "trainer.minibatches=1", "policy.grad_steps=8"]
 #: R0's reward of the frozen start with guidance beside the CLAP's own, as for the scenes.
 _GUIDED = ["policy.guide_scale=3", "objective.guidance_weight=1.0", "trainer.lr=4.0e-5"]
 #: Of a wide β: at 0.1 what was rejected was driven off here, too.
 _DPO = [
     "objective={name: dpo, online: best_worst, group_size: 4, beta: 0.5, draws: 4}",
-    "trainer.batch=24",
+    "trainer.prompts_per_step=24",
     "trainer.lr=5.0e-5",
     "trainer.lr_end=0.1",
 ]

@@ -25,6 +25,7 @@ import yaml
 from mmalign.core.errors import ConfigError, as_list, did_you_mean, shown
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, Share, ShareBelowOne
 from mmalign.core.registry import attempted
+from mmalign.core.renamed import with_new_names
 from mmalign.core.yaml_text import NotYAML, parse_yaml, read_yaml
 
 Spec = dict[str, Any]
@@ -37,11 +38,11 @@ class Trainer:
 
     Args:
         steps: rounds of collect and update.
-        batch: prompts (or preference rows) per step over all processes.
+        prompts_per_step: prompts (or preferences) of one step over all processes.
         minibatches: optimizer updates per collected batch.
-        rows: rows per forward-backward pass (0: all); a memory knob, the gradient does not change.
-        spans: policy steps per forward-backward pass (0: all; "auto": one where each step is a forward of its own, as
-            with diffusion, else all); a memory knob, the gradient does not change.
+        micro_batch_size: rows per forward-backward pass (0: all); a memory knob, the gradient does not change.
+        steps_per_pass: policy steps per forward-backward pass (0: all; "auto": one where each step is a forward of its
+            own, as with diffusion, else all); a memory knob, the gradient does not change.
         lr: learning rate after warm-up.
         lr_end: share of `lr` left at the last update, reached along half a cosine after warm-up (1: constant).
         warmup: updates over which the rate rises linearly from 0.
@@ -66,21 +67,22 @@ class Trainer:
 
     also_called: ClassVar[dict[str, str]] = {
         "learning_rate": "lr",
-        "batch_size": "batch",
+        "batch_size": "prompts_per_step",
         "max_steps": "steps",
         "num_steps": "steps",
         "grad_clip": "max_grad_norm",
         "ema_decay": "ema",
         "save_steps": "save_every",
         "save_total_limit": "keep",
-        "gradient_accumulation_steps": "rows (how many at once; the gradient is that of the whole batch)",
+        "per_device_train_batch_size": "micro_batch_size",
+        "gradient_accumulation_steps": "micro_batch_size (how many at once; the gradient is that of the whole batch)",
     }
 
     steps: AtLeastOne = 100
-    batch: AtLeastOne = 8
+    prompts_per_step: AtLeastOne = 8
     minibatches: AtLeastOne = 1
-    rows: Count = 0
-    spans: Count | Literal["auto"] = "auto"
+    micro_batch_size: Count = 0
+    steps_per_pass: Count | Literal["auto"] = "auto"
     lr: Positive = 1e-4
     lr_end: Share = 1.0
     warmup: Count = 0
@@ -236,7 +238,10 @@ def draft(path: Path | str, changes: Iterable[str] = ()) -> Draft:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a run file is a mapping of sections: {', '.join(sections())}.")
-    return drafted(override(raw, changes), path)
+    raw, changes, twice = with_new_names(raw, as_list(changes, "changes", '["trainer.steps=50"]'))
+    read = drafted(override(raw, changes), path)
+    read.faults[:0] = twice
+    return read
 
 
 def sections() -> list[str]:
@@ -258,7 +263,8 @@ def _whole(read: Draft) -> RunFile:
 
 def drafted(raw: Mapping[str, Any], source: Path | None = None) -> Draft:
     """Check sections and typed values of a raw run file, and keep what is right of it."""
-    faults = [f"{key}: unknown section.{did_you_mean(str(key), sections())}" for key in raw if key not in sections()]
+    raw, _, faults = with_new_names(raw)
+    faults += [f"{key}: unknown section.{did_you_mean(str(key), sections())}" for key in raw if key not in sections()]
     faults += [f"{key}: missing section." for key in COMPONENTS if key not in raw]
     broken = {key for key in COMPONENTS if key not in raw}
     parts: dict[str, Any] = {key: {} for key in COMPONENTS}

@@ -41,7 +41,9 @@ class Batches(Generic[Item]):
             raise DataError("there are no items to make batches of; the data's training side is empty.")
         if size <= 0 or size % world:
             fits = ", ".join(str(world * k) for k in range(max(1, size // world), size // world + 3))
-            raise ConfigError(f"trainer.batch: {size} does not divide by {world} processes; use e.g. {fits}.")
+            raise ConfigError(
+                f"trainer.prompts_per_step: {size} does not divide by {world} processes; use e.g. {fits}."
+            )
         if not 0 <= rank < world:
             raise ConfigError(f"rank {rank} is outside the {world} processes 0 … {world - 1}.")
         self.items, self.size, self.seed, self.rank, self.world = items, size, seed, rank, world

@@ -32,8 +32,8 @@ ratio in `_surrogate.py`; KL in the reward in `_credit.py`; normalisers in `_wei
 | SCST (1612.00563) | baseline: greedy, std: none, surrogate: score, weighting: per_step | 1/Σ|o| |
 
 The counts run over the rows and steps that train: invalid rows, dead groups (equal rewards) and masked truncations are
-left out of N and Σ|o|, over all processes. DAPO's dynamic sampling: `trainer.batch` prompts are sampled, the first
-`keep_groups` live groups train; where there are fewer, dead ones fill up (masked), so that processes stay in step.
+left out of N and Σ|o|, over all processes. DAPO's dynamic sampling: `trainer.prompts_per_step` prompts are sampled, the
+first `keep_groups` live groups train; where there are fewer, dead ones fill up (masked): processes stay in step.
 
 Reconstruction: GRPO-Guard's equations were read from code, not from the paper. DAPO draws further prompts until its
 batch is full; here the surplus is drawn at once. Left out: use of `Scores.confidence`. The "global" std and `whiten`
@@ -225,7 +225,7 @@ class GRPO:
         if self.keep_groups is not None and self.keep_groups > len(batch):
             raise ConfigError(
                 f"objective.keep_groups: {self.keep_groups} groups of the {len(batch)} prompts that a process samples; "
-                "raise trainer.batch, or lower it."
+                "raise trainer.prompts_per_step, or lower it."
             )
         rollout = sample_groups(policy, batch, self.group_size, rng)
         old = self._old(policy, rollout)
@@ -385,7 +385,7 @@ def _check_whole(chunk: Transitions, level: Level) -> None:
     recorded = chunk.rollout.step_logp if chunk.rollout.mask is None else chunk.rollout.mask
     if recorded is not None and recorded.shape[1] != chunk.mask.shape[1]:
         raise CapabilityError(
-            f"ratio: {level} is of whole outputs, and this part has some steps; set trainer.spans: 0."
+            f"ratio: {level} is of whole outputs, and this part has some steps; set trainer.steps_per_pass: 0."
         )
 
 

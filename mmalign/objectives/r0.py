@@ -128,7 +128,8 @@ class R0:
         sets = [name for name, (reward, _) in self.rewards().items() if is_set(reward)]
         if sets and chunk.weight is not None and float(chunk.weight.sum()) < 1 - 1e-3:
             raise CapabilityError(
-                f"r0: {', '.join(sets)} scores a set, and this part has some rows of it; set trainer.rows: 0."
+                f"r0: {', '.join(sets)} scores a set, and this part has some rows of it; "
+                "set trainer.micro_batch_size: 0."
             )
 
     def _reward_gain(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:

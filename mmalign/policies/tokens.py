@@ -138,7 +138,7 @@ class Tokens:
     def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
         """Log-prob and entropy of the recorded tokens in `steps` under the current weights, with gradient.
 
-        One forward judges every step: a slice costs almost as much as all, so leave `trainer.spans` at 0 for tokens.
+        One forward judges every step: a slice costs almost as much as all: leave `trainer.steps_per_pass` at 0.
         """
         return self._judged(rollout, steps, self.entropy)
 

@@ -24,7 +24,7 @@ RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _ADVICE = (
     "its checkpoints hold whole weights and optimizer state, so it runs in one process or data parallel (accelerate's "
     "MULTI_GPU and MULTI_CPU); choose that with `accelerate config`, or launch with --multi_gpu. To save memory train "
-    "a LoRA, set adapter.gradient_checkpointing, and lower trainer.rows and trainer.spans"
+    "a LoRA, set adapter.gradient_checkpointing, and lower trainer.micro_batch_size and trainer.steps_per_pass"
 )
 
 
@@ -48,7 +48,8 @@ def check_accelerator(accelerator: Any) -> None:
     if (steps := accelerator.gradient_accumulation_steps) != 1:
         raise ConfigError(
             f"launch: gradient_accumulation_steps is {steps}, which is not followed: an update is of one batch, "
-            "in parts that fit in memory (trainer.rows); remove it, and raise trainer.batch for a larger one."
+            "in parts that fit in memory (trainer.micro_batch_size); remove it, and raise "
+            "trainer.prompts_per_step for a larger one."
         )
 
     kind = accelerator.distributed_type

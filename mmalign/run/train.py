@@ -244,9 +244,9 @@ def _resume(
         directory.start(resolved, fresh=False, step=session.step)
 
 
-def steps_per_pass(parts: Parts) -> int:
-    """`trainer.spans`, decided where it is "auto": the steps of a diffusion policy are a forward each, and one fits."""
-    steps = parts.file.trainer.spans
+def steps_per_pass_of(parts: Parts) -> int:
+    """`trainer.steps_per_pass`, decided where it is "auto": a step of a diffusion policy is a forward of its own."""
+    steps = parts.file.trainer.steps_per_pass
     if steps != "auto":
         return steps
     apart = getattr(parts.policy, "forward_per_step", False) and not getattr(parts.objective, "whole_outputs", False)
@@ -264,7 +264,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     from accelerate.utils import DistributedDataParallelKwargs
 
     check_environment()
-    trainer = replace(parts.file.trainer, spans=steps_per_pass(parts))
+    trainer = replace(parts.file.trainer, steps_per_pass=steps_per_pass_of(parts))
     # Only one process previews: a forward must not wait for the others to share buffers.
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
@@ -283,7 +283,9 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     if hasattr(unplaced, "device") and unplaced.device is None:
         unplaced.device = str(accelerator.device)
     items = training_rows(parts)
-    batches = Batches(items, trainer.batch, trainer.seed, accelerator.process_index, accelerator.num_processes)
+    batches = Batches(
+        items, trainer.prompts_per_step, trainer.seed, accelerator.process_index, accelerator.num_processes
+    )
     batches.other_data = trainer.other_data
     under_way(f"loading {parts.file.adapter['name']} {parts.file.adapter.get('model', '')}".rstrip())
     parts.load()

@@ -35,8 +35,8 @@ def _check(experience: Experience, policy: AnyPolicy, fresh: bool) -> None:
 def _(experience: Transitions, policy: StepPolicy, fresh: bool) -> None:
     now = policy.step_dist(experience.rollout)
     advice = (
-        "give rollouts and updates the same micro-batch (policy.rows = trainer.rows), or set objective.replay: true "
-        "and objective.reference_rows to trainer.rows"
+        "give rollouts and updates the same micro-batch (policy.rows = trainer.micro_batch_size), or set "
+        "objective.replay: true and objective.reference_rows to trainer.micro_batch_size"
     )
     _agree(
         "ratio: the replayed log-prob differs from the sampler's", now.log_prob, experience.old.log_prob, policy, advice

@@ -51,7 +51,7 @@ def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any
         rows = getattr(policy, "rows", 0)
         options = [f"policy.rows (now {rows or 'all'})"] if hasattr(policy, "rows") else []
         options += ["objective.reference_rows"] if hasattr(objective, "reference_rows") else []
-        advice = f"lower {', '.join(options)}, a large reward's call_rows, or trainer.batch"
+        advice = f"lower {', '.join(options)}, a large reward's call_rows, or trainer.prompts_per_step"
         return f"{len(batch)} prompts x {size} outputs{_latents(policy)}", advice + _switch(
             policy, "offload_text_encoder"
         )
@@ -67,11 +67,14 @@ def updating(
     def tell() -> tuple[str, str]:
         mask, count = experience.mask, len(experience)
         length = mask.shape[1] if mask.ndim > 1 else 1
-        at_once = 0 if trainer.spans == "auto" else trainer.spans
-        rows, steps = min(trainer.rows or count, count), min(at_once or length, length)
+        at_once = 0 if trainer.steps_per_pass == "auto" else trainer.steps_per_pass
+        rows, steps = min(trainer.micro_batch_size or count, count), min(at_once or length, length)
         work = f"{rows} of {count} rows x {steps} of {length} steps at once{_latents(policy)}"
         held = ", ".join(dict.fromkeys(_shapes(experience)))
-        advice = f"lower trainer.rows (now {trainer.rows or 'all'}) or trainer.spans (now {at_once or 'all'})"
+        advice = (
+            f"lower trainer.micro_batch_size (now {trainer.micro_batch_size or 'all'}) "
+            f"or trainer.steps_per_pass (now {at_once or 'all'})"
+        )
         return f"{work}; {held}" if held else work, advice + _switch(policy, "gradient_checkpointing")
 
     return explained(phase, tell)

@@ -52,7 +52,7 @@ class Session:
     @property
     def steps_per_pass(self) -> int:
         """Steps per forward-backward pass; "auto" that nobody has decided is all."""
-        return (0 if self.trainer.spans == "auto" else self.trainer.spans) or 1 << 30
+        return (0 if self.trainer.steps_per_pass == "auto" else self.trainer.steps_per_pass) or 1 << 30
 
     @property
     def is_main(self) -> bool:
@@ -61,7 +61,7 @@ class Session:
 
     def rows(self, experience: Experience) -> int:
         """Rows per forward-backward pass."""
-        return self.trainer.rows or max(len(experience), 1)
+        return self.trainer.micro_batch_size or max(len(experience), 1)
 
     def remaining(self) -> Iterator[list[Any]]:
         """The batches of the steps still to do."""

@@ -281,7 +281,7 @@ def test_grpo_raises_what_it_is_rewarded_for(make):
 
     from mmalign.rewards import Mix
 
-    trainer = Trainer(steps=12, batch=2, rows=16, lr=3e-2)
+    trainer = Trainer(steps=12, prompts_per_step=2, micro_batch_size=16, lr=3e-2)
     rule = Update(list(adapter.trainable().values()), trainer)
     session = Session(trainer, rule, Batches(PROMPTS[:2], 2, 0), Streams(0))
     train(policy, GRPO(reward=Mix({"even": Even()}), group_size=16), session)

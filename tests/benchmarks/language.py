@@ -102,7 +102,7 @@ def loaded(folder: Path) -> CausalLM:
 
 
 def _session(adapter: CausalLM, items: list[Any]) -> Session:
-    trainer = Trainer(steps=1 << 30, batch=len(items), lr=LR)
+    trainer = Trainer(steps=1 << 30, prompts_per_step=len(items), lr=LR)
     rule = Update(list(adapter.trainable().values()), trainer)
     return Session(trainer, rule, Batches(items, len(items), 0), Streams(0))
 

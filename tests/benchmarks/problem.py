@@ -44,7 +44,7 @@ def session(adapter: Any, trainer: Trainer) -> Session:
     texts = [Prompt(request.text) for request in distinct_requests("train", 64)]
     adapter.encode(texts)  # a prompt is encoded once in a run; the steps measured here come after that
     rule = Update(list(adapter.trainable().values()), trainer)
-    return Session(trainer, rule, Batches(texts, trainer.batch, 0), Streams(0))
+    return Session(trainer, rule, Batches(texts, trainer.prompts_per_step, 0), Streams(0))
 
 
 def grpo(adapter: Any, group: int = GROUP, prompts: int = PROMPTS) -> tuple[Any, Any, Session]:
@@ -53,7 +53,7 @@ def grpo(adapter: Any, group: int = GROUP, prompts: int = PROMPTS) -> tuple[Any,
     return (
         policy,
         GRPO(reward=mix("clip"), group_size=group),
-        session(adapter, Trainer(steps=1 << 30, batch=prompts, lr=1e-9)),
+        session(adapter, Trainer(steps=1 << 30, prompts_per_step=prompts, lr=1e-9)),
     )
 
 
@@ -61,14 +61,14 @@ def dpo(adapter: Any) -> tuple[Any, Any, Session]:
     """Online best-against-worst."""
     policy = Flow(adapter=adapter, noise_level=0.0, num_inference_steps=STEPS)
     objective = DPO(reward=mix("clip"), online="best_worst", group_size=GROUP, reference_rows=64)
-    return policy, objective, session(adapter, Trainer(steps=1 << 30, batch=PROMPTS, lr=1e-9))
+    return policy, objective, session(adapter, Trainer(steps=1 << 30, prompts_per_step=PROMPTS, lr=1e-9))
 
 
 def r0(adapter: Any) -> tuple[Any, Any, Session]:
     """Four steps with gradient."""
     policy = FewStep(adapter=adapter, num_inference_steps=4)
     objective = R0(reward=mix("clip"), samples_per_prompt=1)
-    return policy, objective, session(adapter, Trainer(steps=1 << 30, batch=PROMPTS * GROUP // 2, lr=1e-9))
+    return policy, objective, session(adapter, Trainer(steps=1 << 30, prompts_per_step=PROMPTS * GROUP // 2, lr=1e-9))
 
 
 def one_step(policy: Any, objective: Any, session: Session) -> Callable[[], None]:

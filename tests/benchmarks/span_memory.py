@@ -41,7 +41,7 @@ def _one(steps: int, spans: int) -> None:
     adapter = problem.generator()
     policy = Flow(adapter=adapter, num_inference_steps=steps + 1)
     _, objective, _ = problem.grpo(adapter)
-    session = problem.session(adapter, Trainer(spans=spans))
+    session = problem.session(adapter, Trainer(steps_per_pass=spans))
     with torch.no_grad():
         experience = objective.collect(policy, next(session.batches), session.streams["rollout"])
     weighted = replace(experience, weight=objective.weigh(experience.mask, session.mean))

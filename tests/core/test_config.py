@@ -71,7 +71,17 @@ def test_values_out_of_range_are_sentences() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        *({name: -1} for name in ("rows", "spans", "warmup", "weight_decay", "max_grad_norm", "preview_every")),
+        *(
+            {name: -1}
+            for name in (
+                "micro_batch_size",
+                "steps_per_pass",
+                "warmup",
+                "weight_decay",
+                "max_grad_norm",
+                "preview_every",
+            )
+        ),
         {"keep": 0},  # would remove the checkpoint just written
         {"lr": "inf"},
         {"betas": [2, 3]},
@@ -89,7 +99,7 @@ def test_a_key_written_twice_is_a_fault_not_a_choice(tmp_path: Path) -> None:
         load(write(tmp_path, GOOD + "trainer: {steps: 5}\n"))
     shared = "evaluation: &shared {rows: 8, seed: 4}\ntrainer: {<<: *shared, rows: 2}\n"
     trainer = load(write(tmp_path, GOOD.replace("trainer:", "#") + shared)).trainer
-    assert (trainer.rows, trainer.seed) == (2, 4)  # a merged key may be overridden
+    assert (trainer.micro_batch_size, trainer.seed) == (2, 4)  # a merged key may be overridden
 
 
 def test_broken_yaml_names_line_and_column(tmp_path: Path) -> None:

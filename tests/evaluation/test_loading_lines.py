@@ -23,7 +23,7 @@ policy: {{name: tokens, max_new_tokens: 6}}
 objective: {{name: grpo, group_size: 4}}
 rewards: {{"a|[b]": {{name: length, low: 60, unit: characters}}}}
 data: {{name: prompts, path: prompts.txt}}
-trainer: {{steps: 1, batch: 1}}
+trainer: {{steps: 1, prompts_per_step: 1}}
 """
 SCORES = """
 adapter: {{name: reward_model, model: {model}, train: {train}, chat: false, head: {{kind: {head}}}}}
@@ -31,7 +31,7 @@ policy: {{name: scorer}}
 rewards: {{}}
 objective: {{name: bradley_terry}}
 data: {{name: preferences, path: pairs.jsonl}}
-trainer: {{steps: 1, batch: 2}}
+trainer: {{steps: 1, prompts_per_step: 2}}
 """
 
 

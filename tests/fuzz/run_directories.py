@@ -30,7 +30,7 @@ policy: {{name: tokens, max_new_tokens: 3}}
 rewards: {{short: {{name: length, low: 1, high: 9, unit: characters}}}}
 objective: {{name: grpo, group_size: 2}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 3, batch: 1, lr: 1.0e-2, save_every: 1, preview_every: 3, evaluate_every: 3}}
+trainer: {{steps: 3, prompts_per_step: 1, lr: 1.0e-2, save_every: 1, preview_every: 3, evaluate_every: 3}}
 """
 KINDS = ("truncated", "empty", "garbled", "flipped", "text", "list", "number", "nested", "missing", "folder")
 

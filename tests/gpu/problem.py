@@ -49,7 +49,7 @@ def grpo_session(adapter: Any, spans: int = 1) -> tuple[Any, Session]:
     from mmalign.objectives.grpo import GRPO
     from mmalign.rewards import Mix, load_reward
 
-    trainer = Trainer(steps=1, batch=2, rows=4, spans=spans, lr=1e-4)
+    trainer = Trainer(steps=1, prompts_per_step=2, micro_batch_size=4, steps_per_pass=spans, lr=1e-4)
     rule = Update(list(adapter.trainable().values()), trainer)
     session = Session(trainer, rule, Batches(PROMPTS, 2, 0), Streams(0))
     return GRPO(reward=Mix({"crisp": load_reward("sharpness")}), group_size=4, beta=0.01), session
@@ -114,6 +114,6 @@ def text_session(adapter: Any, prompts: list[Prompt]) -> tuple[Any, Session]:
 
 
 def _session(adapter: Any, batch: int, rows: int = 4, prompts: list[Prompt] = PROMPTS) -> Session:
-    trainer = Trainer(steps=1, batch=batch, rows=rows, lr=1e-4)
+    trainer = Trainer(steps=1, prompts_per_step=batch, micro_batch_size=rows, lr=1e-4)
     rule_of = Update(list(adapter.trainable().values()), trainer)
     return Session(trainer, rule_of, Batches(prompts, batch, 0), Streams(0))

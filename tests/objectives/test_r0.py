@@ -300,7 +300,7 @@ def test_a_part_of_a_set_is_refused() -> None:
     accumulate(policy, objective, found)
     for part in found.minibatches(2, torch.Generator().manual_seed(0)):
         accumulate(policy, objective, part)
-    with pytest.raises(CapabilityError, match=r"r0: spread scores a set, and this part .* set trainer.rows: 0"):
+    with pytest.raises(CapabilityError, match=r"r0: spread scores a set, .* set trainer.micro_batch_size: 0"):
         accumulate(policy, objective, found, rows=2)
 
 

@@ -104,7 +104,7 @@ def test_gamma_weights_by_hand() -> None:
 
 def test_part_of_the_steps_is_no_output() -> None:
     policy, objective = GaussianPolicy(), GRPO(NearPoint(), group_size=4, ratio="sequence")
-    with pytest.raises(CapabilityError, match=r"ratio: sequence is of whole outputs.*trainer.spans: 0"):
+    with pytest.raises(CapabilityError, match=r"ratio: sequence is of whole outputs.*trainer.steps_per_pass: 0"):
         gradient(policy, objective, collect(policy, objective, prompts(3)), spans=1)
 
 

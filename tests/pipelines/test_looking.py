@@ -11,7 +11,13 @@ from mmalign.core.signals import Interrupted
 from mmalign.evaluation.report.boxes import TRUE
 from pipelines import captioning, grounding, text_to_image
 
-SMALL = ("trainer.steps=2", "trainer.batch=2", "evaluation.count=6", "objective.group_size=2", "adapter.device=cpu")
+SMALL = (
+    "trainer.steps=2",
+    "trainer.prompts_per_step=2",
+    "evaluation.count=6",
+    "objective.group_size=2",
+    "adapter.device=cpu",
+)
 FEW = ("data.count=8", "data.held_out=6")
 
 
@@ -38,7 +44,13 @@ def test_captioning_leaves_captions_before_and_after(tmp_path: Path) -> None:
 
 
 TINY = (
-    *("trainer.steps=3", "trainer.batch=1", "trainer.minibatches=1", "objective.group_size=2", "evaluation.count=3"),
+    *(
+        "trainer.steps=3",
+        "trainer.prompts_per_step=1",
+        "trainer.minibatches=1",
+        "objective.group_size=2",
+        "evaluation.count=3",
+    ),
     *("policy={name: flow, num_inference_steps: 2, eval_steps: 2}", "evaluation.judges={}", "adapter.device=cpu"),
     *("trainer.preview_every=1", "trainer.evaluate_every=2", "trainer.save_every=1"),
 )

@@ -45,7 +45,7 @@ def test_what_the_run_file_says_stays(folder: Path) -> None:
 
 
 def test_the_embedded_models_of_sound_follow_exemplars_by_grpo(tmp_path: Path) -> None:
-    small = ["trainer.steps=1", "trainer.batch=2", "evaluation.count=2", "objective.group_size=2"]
+    small = ["trainer.steps=1", "trainer.prompts_per_step=2", "evaluation.count=2", "objective.group_size=2"]
     run = main(QUICKSTART, "assets/exemplars/chimes", "grpo", "", [*small, "trainer.preview_every=0"], tmp_path / "run")
     assert run.rows[0].name == "target" and (tmp_path / "run" / "report.html").is_file()
 

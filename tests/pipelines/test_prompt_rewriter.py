@@ -12,7 +12,7 @@ from pipelines.prompt_rewriter import ALIGN, main, of_stage, started_from
 SMALL = [
     *(
         "trainer.steps=1",
-        "trainer.batch=2",
+        "trainer.prompts_per_step=2",
         "trainer.preview_every=0",
         "trainer.evaluate_every=0",
         "adapter.device=cpu",

@@ -17,7 +17,7 @@ rewards:
   crisp: {{name: sharpness}}
 objective: {{name: grpo, group_size: 4, beta: 0.01}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 4, batch: 2, lr: 1.0e-3, save_every: 2, preview_every: 2, evaluate_every: 2}}
+trainer: {{steps: 4, prompts_per_step: 2, lr: 1.0e-3, save_every: 2, preview_every: 2, evaluate_every: 2}}
 evaluation:
   judges:
     small: {{name: compressibility, role: judge}}

@@ -36,7 +36,7 @@ def test_a_run_says_so_at_its_start(
     told = str(caught.value)
     assert told.startswith(f"launch: {name}") and "which mmalign does not support" in told
     assert "in one process or data parallel (accelerate's MULTI_GPU and MULTI_CPU)" in told
-    assert "launch with --multi_gpu" in told and "lower trainer.rows" in told
+    assert "launch with --multi_gpu" in told and "lower trainer.micro_batch_size" in told
     assert not (tmp_path / "run").exists()
 
 

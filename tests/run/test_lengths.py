@@ -25,7 +25,7 @@ adapter: {{name: causal_lm, model: {model}, lora: {{rank: 4}}}}
 policy: {{name: tokens, max_new_tokens: 10}}
 objective: {{name: sft}}
 data: {{name: prompts, path: rows.jsonl}}
-trainer: {{steps: 2, batch: 2, lr: 1.0e-3}}
+trainer: {{steps: 2, prompts_per_step: 2, lr: 1.0e-3}}
 evaluation: {{count: 0}}
 """
 DPO = SFT.replace("name: sft", "name: dpo").replace("name: prompts", "name: preferences")

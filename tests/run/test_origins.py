@@ -26,7 +26,7 @@ adapter: {{name: sd3, model: {model}, train: {train}, lora: {{rank: 2, alpha: 2}
 policy: {{name: flow, num_inference_steps: 3, eval_steps: 2}}
 objective: {{name: dpo, beta: 1.0}}
 data: {{name: preferences, path: pairs.jsonl}}
-trainer: {{steps: 2, batch: 2, lr: 1.0e-3}}
+trainer: {{steps: 2, prompts_per_step: 2, lr: 1.0e-3}}
 """
 FEW = ["trainer.steps=1", "trainer.preview_every=0", "trainer.evaluate_every=0", "evaluation.count=1"]
 
@@ -100,7 +100,7 @@ adapter: {{name: causal_lm, model: {model}, lora: {{rank: 2, target_modules: all
 policy: {{name: tokens, max_new_tokens: 6}}
 objective: {{name: sft}}
 data: {{name: prompts, path: rows.jsonl}}
-trainer: {{steps: 2, batch: 2, lr: 1.0e-2}}
+trainer: {{steps: 2, prompts_per_step: 2, lr: 1.0e-2}}
 """
 
 

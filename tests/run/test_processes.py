@@ -23,7 +23,7 @@ policy: {{name: tokens, max_new_tokens: 4}}
 rewards: {{good: {{name: "tests.run.slow_judge:slow"}}}}
 objective: {{name: grpo, group_size: 4, beta: 0.1}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 3, batch: 2, lr: 1.0e-2}}
+trainer: {{steps: 3, prompts_per_step: 2, lr: 1.0e-2}}
 evaluation: {{rows: 1}}
 """
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

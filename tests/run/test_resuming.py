@@ -24,7 +24,7 @@ policy: {{name: tokens, max_new_tokens: 4}}
 rewards: {{short: {{name: length, low: 1, high: 9, unit: characters}}}}
 objective: {{name: grpo, group_size: 4}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 3, batch: 2, lr: 1.0e-2, save_every: 1, keep: 3}}
+trainer: {{steps: 3, prompts_per_step: 2, lr: 1.0e-2, save_every: 1, keep: 3}}
 """
 
 

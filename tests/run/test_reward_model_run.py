@@ -23,7 +23,7 @@ policy: {{name: scorer}}
 rewards: {{}}
 objective: {{name: bradley_terry, centre: 0.01}}
 data: {{name: preferences, path: pairs.jsonl, held_out: 0.3}}
-trainer: {{steps: 30, batch: 8, lr: 3.0e-3}}
+trainer: {{steps: 30, prompts_per_step: 8, lr: 3.0e-3}}
 evaluation: {{count: 0}}
 """
 GRPO = """
@@ -33,7 +33,7 @@ rewards:
   liked: {{name: reward_model, model: {reward}, device: cpu}}
 objective: {{name: grpo, group_size: 8, beta: 0.0}}
 data: {{name: prompts, path: prompts.txt}}
-trainer: {{steps: 12, batch: 4, lr: 2.0e-2}}
+trainer: {{steps: 12, prompts_per_step: 4, lr: 2.0e-2}}
 """
 WORDS = ["a", "b", "c", "d", "e", "f", "red", "cube", "two", "dogs"]
 
@@ -117,7 +117,7 @@ def load_prompts(file: Path) -> list[Any]:
 
 @pytest.mark.parametrize("how", ["lora", "head"])
 def test_a_resumed_run_is_the_uninterrupted_one(write: Callable[..., Path], tmp_path: Path, how: str) -> None:
-    short = [f"adapter.train={how}", "adapter.head={kind: mlp2}", "data.held_out=0", "trainer.rows=3"]
+    short = [f"adapter.train={how}", "adapter.head={kind: mlp2}", "data.held_out=0", "trainer.micro_batch_size=3"]
     short += ["trainer.steps=3", "trainer.lr=1e-2"]
     path = write()
     mmalign.train(path, short, out=tmp_path / "whole")

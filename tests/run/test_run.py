@@ -226,7 +226,7 @@ def test_two_runs_never_write_to_one_directory(run_file: RunFile, tmp_path: Path
 def test_a_start_measured_by_another_run_is_never_taken_over(run_file: RunFile, tmp_path: Path) -> None:
     path, out = run_file(), tmp_path / "run"
     (tmp_path / "other.txt").write_text("".join(f"a drawing of {n} things\n" for n in range(10)))
-    changes = ["trainer={steps: 1, batch: 2, lr: 1.0e-3}"]
+    changes = ["trainer={steps: 1, prompts_per_step: 2, lr: 1.0e-3}"]
     train(load(path, changes), out=out)
     shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first step ended
     for name in ("metrics.jsonl", "summary.json"):
@@ -240,7 +240,7 @@ def test_a_start_measured_by_another_run_is_never_taken_over(run_file: RunFile, 
 
 def test_resuming_removes_what_a_killed_run_had_half_written(run_file: RunFile, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(load(run_file(), ["trainer={steps: 1, batch: 2, lr: 1.0e-3}", "data.held_out=0"]), out=out)
+    train(load(run_file(), ["trainer={steps: 1, prompts_per_step: 2, lr: 1.0e-3}", "data.held_out=0"]), out=out)
     half = out / "checkpoints" / ".step_000002.0123abcd.part"
     (half / "adapter").mkdir(parents=True)
     train(load(out / "run.yaml", ["trainer.steps=2"]), resume=out)

@@ -23,7 +23,7 @@ rewards:
   style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}, least_rows: 5}}
 objective: {objective}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 2, batch: 3, lr: 1.0e-2, save_every: 2, preview_every: 2}}
+trainer: {{steps: 2, prompts_per_step: 3, lr: 1.0e-2, save_every: 2, preview_every: 2}}
 evaluation:
   judges:
     clipping: {{name: clipping}}
@@ -67,7 +67,7 @@ rewards:
   style: {{name: fad, reference: {exemplars}, encoder: {{name: spectral, rate: 4000, bands: 8}}, least_rows: 5}}
 objective: {{name: grpo, group_size: 4, beta: 0.01}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 2, batch: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}
+trainer: {{steps: 2, prompts_per_step: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}
 """
 CAPTIONS = """
 adapter: {{name: audio_text, model: {model}, lora: {{rank: 2, alpha: 4}}, device: cpu}}
@@ -76,7 +76,7 @@ rewards:
   good: {{name: "tests.run.text_rules:share_of", word: good}}
 objective: {{name: grpo, group_size: 4, beta: 0.01}}
 data: {{name: prompts, path: sounds.jsonl, audio: heard, held_out: 0.4}}
-trainer: {{steps: 2, batch: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}
+trainer: {{steps: 2, prompts_per_step: 2, lr: 1.0e-2, save_every: 2, preview_every: 2}}
 """
 
 

@@ -24,7 +24,7 @@ policy: {{name: tokens, max_new_tokens: 4}}
 rewards: {{good: {{name: "tests.run.test_stopping:interrupting"}}}}
 objective: {{name: grpo, group_size: 4}}
 data: {{name: prompts, path: prompts.txt}}
-trainer: {{steps: 3, batch: 2, lr: 1.0e-2}}
+trainer: {{steps: 3, prompts_per_step: 2, lr: 1.0e-2}}
 """
 ROWS = 8  # of a step
 HERE = ["tests.run.test_stopping"]

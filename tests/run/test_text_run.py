@@ -25,7 +25,7 @@ rewards:
   good: {{name: "tests.run.text_rules:share_of", word: good}}
 objective: {{name: grpo, group_size: 8, beta: 0.01}}
 data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 14, batch: 4, lr: 2.0e-2}}
+trainer: {{steps: 14, prompts_per_step: 4, lr: 2.0e-2}}
 evaluation:
   judges:
     brief: {{name: "tests.run.text_rules:brief", role: judge}}
@@ -83,8 +83,14 @@ def test_grpo_raises_the_share_of_a_word(write: Callable[..., Path], tmp_path: P
 
 @pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
 def test_a_resumed_run_is_the_uninterrupted_one(write: Callable[..., Path], tmp_path: Path, kind: str) -> None:
-    short = ["trainer.steps=2", "data.held_out=0", "data.limit=6", "trainer.minibatches=2", "trainer.rows=9"]
-    short += ["trainer.batch=2", "objective.group_size=6", "policy.max_new_tokens=6"]
+    short = [
+        "trainer.steps=2",
+        "data.held_out=0",
+        "data.limit=6",
+        "trainer.minibatches=2",
+        "trainer.micro_batch_size=9",
+    ]
+    short += ["trainer.prompts_per_step=2", "objective.group_size=6", "policy.max_new_tokens=6"]
     short += ["rewards={brief: {name: 'tests.run.text_rules:brief'}}"]  # which differs between any outputs
     path = write(kind=kind)
     train(load(path, short), out=tmp_path / "whole", allow=RULES)
@@ -110,7 +116,7 @@ OFFLINE = ["rewards={}", "objective={name: dpo, beta: 0.5}", "data={name: prefer
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_dpo_prefers_what_was_chosen(write: Callable[..., Path], tmp_path: Path, mode: str) -> None:
-    changes = [*OFFLINE, f"adapter.train={mode}", "trainer.steps=12", "trainer.lr=5e-3", "trainer.rows=3"]
+    changes = [*OFFLINE, f"adapter.train={mode}", "trainer.steps=12", "trainer.lr=5e-3", "trainer.micro_batch_size=3"]
     run = train(load(write(), changes), out=tmp_path / "run", allow=RULES).directory.path
     assert numbers(run, "margin/mean")[0] == pytest.approx(0, abs=1e-4)
     assert numbers(run, "margin/accuracy")[-1] == 1.0 and numbers(run, "margin/mean")[-1] > 2
@@ -141,7 +147,7 @@ policy: {{name: tokens, max_new_tokens: 4}}
 rewards: {{}}
 objective: {{name: sft, target: caption}}
 data: {{name: prompts, path: rows.jsonl, image: picture}}
-trainer: {{steps: 30, batch: 4, lr: 1.0e-2}}
+trainer: {{steps: 30, prompts_per_step: 4, lr: 1.0e-2}}
 """)
     finished = train(load(tmp_path / "run.yaml"), out=tmp_path / "run")
     curve = numbers(finished.directory.path, "fit/target")
@@ -162,7 +168,7 @@ trainer: {{steps: 30, batch: 4, lr: 1.0e-2}}
 )
 def test_other_objectives_raise_it_too(write: Callable[..., Path], tmp_path: Path, objective: str) -> None:
     changes = [f"objective={objective}", "data.held_out=0", "trainer.steps=14", "evaluation.judges={}"]
-    changes += ["rewards.good={name: 'tests.run.text_rules:brief'}", "trainer.batch=6"]
+    changes += ["rewards.good={name: 'tests.run.text_rules:brief'}", "trainer.prompts_per_step=6"]
     finished = train(load(write(), changes), out=tmp_path / "run", allow=RULES)
     curve = numbers(finished.directory.path, "reward/good")
     assert sum(curve[-3:]) / 3 > sum(curve[:3]) / 3 + 0.1

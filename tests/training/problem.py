@@ -22,12 +22,12 @@ class Problem:
         self.adapter = ToyLatent()
         self.policy = Flow(adapter=self.adapter, num_inference_steps=4, noise_level=0.7)
         self.objective = objective or GRPO(reward=NearPoint(), group_size=4, beta=0.01)
-        trainer = Trainer(**{"steps": 6, "batch": 4, "lr": 1e-2, "warmup": 2, "seed": seed, **options})
+        trainer = Trainer(**{"steps": 6, "prompts_per_step": 4, "lr": 1e-2, "warmup": 2, "seed": seed, **options})
         self.lines: list[tuple[int, dict[str, float]]] = []
         self.session = Session(
             trainer=trainer,
             update_rule=Update(list(self.adapter.module.parameters()), trainer),
-            batches=Batches(prompts(7), trainer.batch, seed, rank, world),
+            batches=Batches(prompts(7), trainer.prompts_per_step, seed, rank, world),
             streams=Streams(seed, rank),
             record=lambda step, numbers: self.lines.append((step, numbers)),
         )

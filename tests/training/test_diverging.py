@@ -38,7 +38,7 @@ def long(prompt: Prompt, output: str) -> float:
 
 
 def session_of(adapter: Any, items: list[Prompt], **options: Any) -> Session:
-    trainer = Trainer(steps=8, batch=len(items), lr=1e30, warmup=0, **options)
+    trainer = Trainer(steps=8, prompts_per_step=len(items), lr=1e30, warmup=0, **options)
     update = Update(list(adapter.trainable().values()), trainer)
     return Session(trainer, update, Batches(items, len(items), 0), Streams(0))
 

@@ -16,7 +16,7 @@ from tests.training.problem import Problem
 
 
 def test_the_loop_improves_the_reward() -> None:
-    problem = Problem(steps=60, batch=4)
+    problem = Problem(steps=60, prompts_per_step=4)
     before = NearPoint()(problem.policy.generate(prompts(4) * 16, torch.Generator().manual_seed(5))).value.mean()
     train(problem.policy, problem.objective, problem.session)
     after = NearPoint()(problem.policy.generate(prompts(4) * 16, torch.Generator().manual_seed(5))).value.mean()
@@ -28,7 +28,7 @@ def test_the_loop_improves_the_reward() -> None:
 
 @pytest.mark.parametrize(("rows", "spans"), [(0, 0), (5, 0), (1, 1), (16, 2), (7, 3)])
 def test_any_split_gives_the_same_weights(rows: int, spans: int) -> None:
-    whole, parts = Problem(steps=1), Problem(steps=1, rows=rows, spans=spans)
+    whole, parts = Problem(steps=1), Problem(steps=1, micro_batch_size=rows, steps_per_pass=spans)
     train(whole.policy, whole.objective, whole.session)
     train(parts.policy, parts.objective, parts.session)
     assert parts.lines[0][1]["grad/norm"] == pytest.approx(whole.lines[0][1]["grad/norm"], rel=1e-5)
@@ -153,7 +153,15 @@ def replayed(problem: Problem) -> list[int]:
     return rows
 
 
-@pytest.mark.parametrize("options", [{}, {"rows": 3}, {"rows": 3, "spans": 1}, {"minibatches": 3, "rows": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"micro_batch_size": 3},
+        {"micro_batch_size": 3, "steps_per_pass": 1},
+        {"minibatches": 3, "micro_batch_size": 2},
+    ],
+)
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 def test_rows_of_weight_zero_cost_nothing_and_change_nothing(options: dict[str, int], beta: float) -> None:
     gradients, counted = [], []
@@ -175,7 +183,7 @@ def test_rows_of_weight_zero_cost_nothing_and_change_nothing(options: dict[str, 
     assert gradients[0].norm() > 0
     assert (gradients[0] - gradients[1]).norm() <= 1e-6 * gradients[1].norm()
     (few, mine), (all_rows, theirs) = counted
-    passes = 3 if options.get("spans") else 1  # steps that were drawn with noise
+    passes = 3 if options.get("steps_per_pass") else 1  # steps that were drawn with noise
     assert all_rows == 8 * passes and few <= (4 + options.get("minibatches", 1) - 1) * passes
     assert mine["rows/dropped"] == theirs["rows/dropped"] == pytest.approx(0.5, abs=0.1 * ("minibatches" in options))
 

@@ -38,20 +38,20 @@ class Greedy:
 
 
 def test_while_collecting() -> None:
-    problem = Problem(batch=3)
+    problem = Problem(prompts_per_step=3)
     problem.objective.reward = Greedy()
     problem.policy.rows = 8
     with pytest.raises(OutOfMemory) as caught:
         train(problem.policy, problem.objective, problem.session)
     told = str(caught.value)
     assert told.startswith("out of memory in phase 'collect' (3 prompts x 4 outputs, latents (1, 1, 2)): lower ")
-    assert "policy.rows (now 8), objective.reference_rows, a large reward's call_rows, or trainer.batch." in told
+    assert "policy.rows (now 8), objective.reference_rows, a large reward's call_rows, or trainer.prompts_per" in told
     assert "allocate" in told.split("The allocator: ")[1]
     assert isinstance(caught.value, MmalignError) and isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_while_updating() -> None:
-    problem = Problem(rows=5, spans=2)
+    problem = Problem(micro_batch_size=5, steps_per_pass=2)
     problem.adapter.gradient_checkpointing = False
     loss = problem.objective.loss
 
@@ -66,8 +66,8 @@ def test_while_updating() -> None:
     assert told.startswith("out of memory in phase 'update' (5 of 16 rows x 2 of 3 steps at once, latents (1, 1, 2); ")
     assert "output (16, 1, 1, 2)" in told and "x (16, 3, 1, 1, 2)" in told
     assert (
-        "): lower trainer.rows (now 5) or trainer.spans (now 2), or set adapter.gradient_checkpointing: true. The"
-        in told
+        "): lower trainer.micro_batch_size (now 5) or trainer.steps_per_pass (now 2), or set adapter.gradient_checkp"
+        "ointing: true. The" in told
     )
 
 

@@ -61,8 +61,8 @@ def test_an_end_outside_its_range_is_refused() -> None:
         ({"keep": 0}, r"keep: must be at least 1 \(got 0\)"),  # would drop the checkpoint that was just written
         ({"max_grad_norm": -1.0}, "max_grad_norm: must be at least 0"),  # would turn the gradient round
         (
-            {"rows": -1, "spans": -2, "steps": 0},
-            r"(?s)steps: must be at least 1.*rows: must be at least 0.*spans: must be at least 0 or must be 'auto'",
+            {"micro_batch_size": -1, "steps_per_pass": -2, "steps": 0},
+            r"(?s)steps: must be at least 1.*micro_batch_size: must be at least 0.*steps_per_pass: must be at least 0",
         ),
         ({"betas": (1.5, 0.9)}, r"betas\.0: must be below 1"),
         ({"ema": 1.0}, "ema: must be below 1"),

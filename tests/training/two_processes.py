@@ -49,7 +49,7 @@ def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tens
     mine = whole[share] if share.stop is None else whole[share.start * len(whole) // 2 : share.stop * len(whole) // 2]
     if accelerator is not None:
         adapter.module = accelerator.prepare_model(adapter.module)
-    trainer = Trainer(rows=rows)
+    trainer = Trainer(micro_batch_size=rows)
     parameters = list(adapter.module.parameters())
     session = Session(trainer, Update(parameters, trainer), None, Streams(0), accelerator)
     weighted = replace(mine, weight=objective.weigh(mine.mask, session.mean))
@@ -116,7 +116,7 @@ def numbers(accelerator: Any, share: slice) -> dict[str, float]:
     reward(mine.rollout)
     if accelerator is not None:
         adapter.module = accelerator.prepare_model(adapter.module)
-    trainer = Trainer(rows=3)
+    trainer = Trainer(micro_batch_size=3)
     session = Session(trainer, Update(list(adapter.module.parameters()), trainer), None, Streams(0), accelerator)
     accumulate(policy, objective, replace(mine, weight=objective.weigh(mine.mask, session.mean)), session)
     session.finish_step(objective, mine)

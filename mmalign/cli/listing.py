@@ -20,6 +20,9 @@ from mmalign.core.errors import ConfigError, did_you_mean, shown
 
 GIVEN = ("adapter", "reward", "relative_to", "make")  # what mmalign sets itself
 
+_ARGS = re.compile(r"^Args:\n((?: {4}.*\n?|\n)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.MULTILINE)
+
 if TYPE_CHECKING:
     from mmalign.core.registry import Registry
 
@@ -84,10 +87,8 @@ def _components(name: str) -> list[str]:
 
 def describe(kind: str, name: str, component: type[Any]) -> str:
     """The documentation of a component, and its options with their types and defaults as a run file writes them."""
-    lines = [f"{kind}: {name}", "", inspect.getdoc(component) or "", "", "options:"]
-    for option in dataclasses.fields(component):
-        if not option.init or option.name.startswith("_") or option.name in GIVEN:
-            continue
+    lines = [f"{kind}: {name}", "", documentation(component), "", "options:"]
+    for option in _options(component):
         default = "(required)"
         if option.default is not dataclasses.MISSING:
             default = shown(option.default)
@@ -96,6 +97,30 @@ def describe(kind: str, name: str, component: type[Any]) -> str:
         kind_of = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
         lines.append(f"  {option.name}: {kind_of} = {default}")
     return "\n".join(lines)
+
+
+def documentation(component: type[Any]) -> str:
+    """The docstring of a component, its `Args` completed by those of the classes that it extends."""
+    text = inspect.cleandoc(component.__doc__ or "")
+    own, *inherited = (_arguments(each) for each in component.__mro__)
+    if not any(inherited):
+        return text
+    meanings = dict(item for each in [*reversed(inherited), own] for item in each.items())
+    lines = [f"    {option.name}: {meanings[option.name]}" for option in _options(component) if option.name in meanings]
+    return f"{_ARGS.sub('', text).strip()}\n\nArgs:\n" + "\n".join(lines)
+
+
+def _arguments(kind: type[Any]) -> dict[str, str]:
+    """The meaning of each argument that the docstring of a class itself explains."""
+    section = _ARGS.search(inspect.cleandoc(vars(kind).get("__doc__") or ""))
+    entries = _ARGUMENT.findall(section[1]) if section else []
+    return {name: meaning.rstrip() for names, meaning in entries for name in names.split(", ")}
+
+
+def _options(component: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The options of a component that a run file may give."""
+    fields = dataclasses.fields(component)
+    return [f for f in fields if f.init and not f.name.startswith("_") and f.name not in GIVEN]
 
 
 def configs_root() -> Path:

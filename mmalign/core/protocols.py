@@ -54,8 +54,15 @@ class Adapter(Protocol):
         """Where the trainable part lives."""
         ...
 
-    def load(self: A) -> A:
-        """Read the weights and place them; called once, before anything else. Returns the adapter itself."""
+    def load(self: A, device: torch.device | str | None = None) -> A:
+        """Read the weights and place them on `device`, unless an option of the adapter names another; called once.
+
+        Returns the adapter itself.
+        """
+        ...
+
+    def wrap(self, prepare: Callable[[Module], Module]) -> None:
+        """Put what a launcher makes of `module` in its place (DDP's, which averages gradients over processes)."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:

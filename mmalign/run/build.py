@@ -37,9 +37,9 @@ class Parts:
     source: Any
     judges: dict[str, Any]
 
-    def load(self) -> None:
-        """Load the generator's weights (rewards load theirs on first use)."""
-        self.adapter.load()
+    def load(self, device: str | None = None) -> None:
+        """Load the generator's weights, on `device` unless its options name one (rewards load theirs on first use)."""
+        self.adapter.load(device)
 
     def prepare(self, judges: bool = True) -> None:
         """Load what the rewards, and the `judges`, need, before the generator's weights take their time.

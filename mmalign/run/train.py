@@ -279,16 +279,13 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     if accelerator.is_main_process:
         say(taking_part(accelerator))
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
-    unplaced: Any = parts.adapter
-    if hasattr(unplaced, "device") and unplaced.device is None:
-        unplaced.device = str(accelerator.device)
     items = training_rows(parts)
     batches = Batches(
         items, trainer.prompts_per_step, trainer.seed, accelerator.process_index, accelerator.num_processes
     )
     batches.other_data = trainer.other_data
     under_way(f"loading {parts.file.adapter['name']} {parts.file.adapter.get('model', '')}".rstrip())
-    parts.load()
+    parts.load(str(accelerator.device))
     half = getattr(parts.adapter, "dtype", None) == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)
     session = Session(
@@ -301,7 +298,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     )
     session.meet()  # one may have had more to download
     if accelerator.num_processes > 1:
-        parts.adapter.module = accelerator.prepare_model(parts.adapter.module)
+        parts.adapter.wrap(accelerator.prepare_model)
     return session, resolved
 
 

@@ -189,7 +189,7 @@ def test_encoders_read_prompt_and_answer_as_a_pair(tmp_path: Path) -> None:
     torch.testing.assert_close(scores(adapter), alone, atol=1e-5, rtol=0)
     adapter.save(tmp_path / "kept")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept").eval()
-    given = adapter.judged.batch([adapter.judged.inputs(ASKED[1], SAID[1])], "cpu")
+    given = adapter.inputs.batch([adapter.inputs.row(ASKED[1], SAID[1])], "cpu")
     with torch.no_grad():
         torch.testing.assert_close(model(**given).logits[:, 0], alone[1:2], atol=1e-5, rtol=0)
     with pytest.raises(DataError, match="is 21 tokens, longer than the model's context of 16; shorten it, or leave"):

@@ -148,8 +148,11 @@ def test_lengths(family):
     assert odd.decode(start_of(odd)).samples.shape == (2, 2, 26)
     told = [a.encode([Prompt("x")])["global_hidden_states"] for a in (odd, family.make())]
     assert (told[0] - told[1]).abs().max() > 1e-6  # the network is told the length
-    for seconds in (0.0, -1.0, 0.6):
+    for seconds in (0.001, 0.6):
         with pytest.raises(ConfigError, match=rf"seconds: {seconds:g} is not a length .* more than 0 and at most 0\.5"):
+            family.make(seconds=seconds)
+    for seconds in (0.0, -1.0):
+        with pytest.raises(ConfigError, match=rf"seconds: {seconds:g} is not a positive number"):
             family.make(seconds=seconds)
     with pytest.raises(ConfigError, match="logsnr: 2 at noise is not below -6 at data"):
         StableAudio3("m", logsnr=(2.0, -6.0))

@@ -47,7 +47,7 @@ def step_twice(rank: int, port: int, folder: Path, options: dict[str, Any]) -> N
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     adapter = loaded("qwen_image", folder, **options)
-    adapter.module = torch.nn.parallel.DistributedDataParallel(adapter.module)
+    adapter.wrap(torch.nn.parallel.DistributedDataParallel)
     for _ in range(2):  # an unused weight is noticed at the second
         backward(adapter)
     dist.destroy_process_group()

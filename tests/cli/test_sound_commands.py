@@ -150,6 +150,9 @@ def test_latents_come_from_any_generators_own_autoencoder(tmp_path: Path) -> Non
     class Halves:
         modality = "audio"
 
+        def load(self) -> None:
+            pass
+
         def latents(self, output: Any) -> torch.Tensor:
             return output.samples[..., :400].mean(1).reshape(len(output), 4, 100)
 

@@ -81,7 +81,9 @@ class Documented:
 
 def test_an_adapter_that_lacks_members_is_refused_before_it_loads(run_file: RunFile) -> None:
     changes = ["adapter={name: 'tests.run.test_all_faults:Documented'}"]
-    with pytest.raises(CapabilityError, match=r"adapter 'tests.*': lacks restore, trainable of LatentAdapter"):
+    with pytest.raises(
+        CapabilityError, match=r"adapter 'tests.*': lacks load, restore, trainable, wrap of LatentAdapter"
+    ):
         examine(draft(run_file(), changes), allow=["tests.run"])
 
 

@@ -5,12 +5,48 @@ A token lists channel first, then row, then column within its patch; tokens run 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from jaxtyping import Float
 
 from mmalign.adapters.loading.described import Configs, Frame
+from mmalign.adapters.loading.image_adapter import ImageAdapter
+from mmalign.adapters.loading.levels import FlowLevels
+from mmalign.core.errors import ConfigError
+from mmalign.core.options import AtLeastOne
 from mmalign.core.tensor import Tensor
 
 SIDE = 128  # latents a side, both pipelines' default
+
+
+@dataclass
+class PackedImages(FlowLevels, ImageAdapter):
+    """A flow over tokens of 2 x 2 latents; latents are (B, C, h, w), packed where the network is called.
+
+    Args:
+        max_sequence_length: tokens of a prompt, padded to; what is over is cut with a warning.
+    """
+
+    max_sequence_length: AtLeastOne = 512
+
+    longest: ClassVar[int]  # tokens of a prompt that the pipeline reads
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_sequence_length > self.longest:
+            raise ConfigError(
+                f"max_sequence_length: {self.max_sequence_length} is more than {self.longest}, the most that "
+                f"{self.pipeline_name} accepts."
+            )
+
+    def image_tokens(self) -> int:
+        """Of one image."""
+        return (self.latent_shape[1] // 2) * (self.latent_shape[2] // 2)
+
+    def sigmas(self, num_inference_steps: int) -> list[float]:
+        """Evenly spaced from 1 down."""
+        return [1 - i / num_inference_steps for i in range(num_inference_steps)]
 
 
 def packed_frame(configs: Configs, scale: int) -> Frame:

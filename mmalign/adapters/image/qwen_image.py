@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 
 from mmalign.adapters.image._frame_images import FrameImages
-from mmalign.adapters.image._packing import pack, packed_frame, unpack
-from mmalign.adapters.loading import loaded as _loaded
+from mmalign.adapters.image._packing import PackedImages, pack, packed_frame, unpack
 from mmalign.adapters.loading.cut import warn_if_cut
+from mmalign.adapters.loading.decode import LatentImages
 from mmalign.adapters.loading.described import Configs, Frame
-from mmalign.adapters.loading.loaded import Loaded, load_into
-from mmalign.adapters.loading.lora import LoRA
-from mmalign.adapters.loading.options import (
-    Dtype,
-    Train,
-    check_counts,
-    default_device,
-    input_dtype,
-    mixed_precision,
-    not_loaded,
-    texts_only,
-)
-from mmalign.adapters.loading.schedule import dynamic_shift, flow_level, flow_schedule
 from mmalign.core.errors import ConfigError
-from mmalign.core.options import AtLeastOne
-from mmalign.core.protocols import Condition, Prediction
-from mmalign.core.tensor import Device, Module, Tensor
-from mmalign.core.types import Modality, NoiseLevel, Prompt
-
-LONGEST = 1024  # tokens of a prompt that the pipeline reads
-
-
-def _frame(configs: Configs) -> Frame:
-    return packed_frame(configs, 2 ** len(configs("vae")["temperal_downsample"]))
+from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import NoiseLevel
 
 
 @dataclass
-class QwenImage:
+class QwenImage(PackedImages):
     """`LatentAdapter` around `QwenImagePipeline`; predicts the velocity ε - x_0 at times 1000 σ.
 
     Every prompt is padded to `max_sequence_length` tokens and masked, so that a prediction does not depend on which
@@ -53,91 +31,41 @@ class QwenImage:
 
     Nothing reads the text that leaves the last block, so the layers that make it get no gradient and stay as they are.
 
-    `model`: a Hub id, a folder, or "assets/…". `dtype`: of frozen parts and of the network's arithmetic (autocast);
-    trained weights stay float32, the autoencoder works in float32. `resolution` (or `height`, `width`) in pixels, the
-    pipeline's default otherwise. `negative_prompt`: what `guide` leads away from; a space, as published, leads away
-    from nothing in particular. `decode_rows`: images decoded at once. `cached_prompts`: prompts whose conditions are
-    kept on the CPU.
+    Args:
+        negative_prompt: what guidance leads away from; a space, as published, leads away from nothing in particular.
     """
 
-    model: str
-    train: Train = "lora"
-    lora: LoRA = field(default_factory=LoRA)
-    dtype: Dtype = "fp32"
-    device: Device | str | None = None
-    resolution: AtLeastOne | None = None
-    height: AtLeastOne | None = None
-    width: AtLeastOne | None = None
     negative_prompt: str = " "
-    max_sequence_length: AtLeastOne = 512
-    gradient_checkpointing: bool = False
-    offload_text_encoder: bool = False
-    decode_rows: AtLeastOne = 8
-    cached_prompts: AtLeastOne = 512
-    revision: str | None = None
-    variant: str | None = None
 
-    modality: ClassVar[Modality] = "image"
-    prediction: ClassVar[Prediction] = "flow"
     pipeline_name: ClassVar[str] = "QwenImagePipeline"
     lora_targets: ClassVar[tuple[str, ...]] = (
         *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
     )
+    longest: ClassVar[int] = 1024
+    images: ClassVar[type[LatentImages]] = FrameImages
 
-    module: Module = field(init=False, repr=False, compare=False)
-    latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    loaded: Loaded = field(init=False, repr=False, compare=False)
-
-    frame = staticmethod(_frame)
-    reference = _loaded.reference
-    trainable = _loaded.trainable
-    save = _loaded.save
-    restore = _loaded.restore
-    unconditional = _loaded.unconditional
-    decode = _loaded.decode
-    latents = _loaded.latents
-    _encode_negative = _loaded.encode_negative
-
-    def __post_init__(self) -> None:
-        check_counts(self, "decode_rows", "cached_prompts", "max_sequence_length")
-        if self.max_sequence_length > LONGEST:
-            raise ConfigError(
-                f"max_sequence_length: {self.max_sequence_length} is more than {LONGEST}, the most that "
-                f"{self.pipeline_name} accepts."
-            )
-
-    def __getattr__(self, name: str) -> Any:
-        not_loaded(self, name)
-
-    def load(self) -> Self:
-        """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        return load_into(self, "transformer", images=FrameImages)
+    @staticmethod
+    def frame(configs: Configs) -> Frame:
+        """Of an autoencoder of videos."""
+        return packed_frame(configs, 2 ** len(configs("vae")["temperal_downsample"]))
 
     def unread(self, network: Any) -> list[str]:
         """Where the text leaves the last block."""
         last = len(network.transformer_blocks) - 1
         return [f"transformer_blocks.{last}.{part}." for part in ("attn.to_add_out", "txt_mlp")]
 
-    def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """`encoder_hidden_states` (B, L, D) and `encoder_hidden_states_mask` (B, L), False at padding."""
-        return self.loaded.conditions(texts_only(prompts, "qwen_image"))
-
-    def predict(
-        self, x: Float[Tensor, "B C h w"], times: Float[Tensor, " B"], condition: Condition
-    ) -> Float[Tensor, "B C h w"]:
-        """The velocity, float32."""
+    def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
+        """The velocity (B, C, h, w)."""
         height, width = x.shape[2:]
-        dtype = input_dtype(self.train, self.dtype)
-        with mixed_precision(x.device, self.dtype):
-            tokens = self.module(
-                hidden_states=pack(x).to(dtype),
-                timestep=times.to(dtype) / 1000,
-                img_shapes=[[(1, height // 2, width // 2)]] * len(x),
-                **condition,
-                return_dict=False,
-            )[0]
-        return unpack(tokens.float(), height, width)
+        tokens = self.module(
+            hidden_states=pack(x),
+            timestep=times.to(x.dtype) / 1000,
+            img_shapes=[[(1, height // 2, width // 2)]] * len(x),
+            **condition,
+            return_dict=False,
+        )[0]
+        return unpack(tokens, height, width)
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
         """The pipeline's guidance: u + scale (c - u), each token then brought back to the length it has in c."""
@@ -152,23 +80,17 @@ class QwenImage:
 
         Raises ConfigError for a single step where they are stretched: the pipeline itself then divides by zero.
         """
-        scheduler, steps = self.loaded.pipeline.scheduler, num_inference_steps
-        if steps == 1 and scheduler.config.shift_terminal:
+        if num_inference_steps == 1 and self.scheduler.config.shift_terminal:
             raise ConfigError("num_inference_steps: 1 is too few for a scheduler with shift_terminal; take 2 or more.")
-        mu = dynamic_shift(scheduler, (self.latent_shape[1] // 2) * (self.latent_shape[2] // 2))
-        even = [1 - i / steps for i in range(steps)]
-        return flow_schedule(scheduler, steps, default_device(self.device), mu, even)
+        return super().schedule(num_inference_steps)
 
-    def level(self, u: Tensor) -> NoiseLevel:
-        """Training levels at u, unshifted where the shift depends on resolution (as published)."""
-        return flow_level(self.loaded.pipeline.scheduler, u)
-
-    def _encode_text(self, text: str) -> Condition:
+    def encode_text(self, text: str) -> Condition:
+        """`encoder_hidden_states` (1, L, D) and `encoder_hidden_states_mask` (1, L), False at padding."""
         embeds, mask = self.loaded.pipeline.encode_prompt(
-            prompt=[text], device=self.device, max_sequence_length=LONGEST
+            prompt=[text], device=self.device, max_sequence_length=self.longest
         )
         known, kept = embeds.shape[1], self.max_sequence_length
-        warn_if_cut("qwen_image", text, self._count(text), kept)
+        warn_if_cut(self.name, text, self._count(text), kept)
         mask = torch.ones(embeds.shape[:2], device=embeds.device) if mask is None else mask
         missing = max(0, kept - known)
         return {

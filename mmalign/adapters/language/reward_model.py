@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 
 from mmalign.adapters.language._classifier import open_classifier, read_facts, sees, write_facts
+from mmalign.adapters.language._classifier_inputs import ClassifierInputs, MediaInputs, TextInputs
 from mmalign.adapters.language._head_options import HeadOptions
-from mmalign.adapters.language._judged import Judged, Pictured, Written
-from mmalign.adapters.loading import spoken as _spoken
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights
-from mmalign.adapters.loading.lora import LoRA
-from mmalign.adapters.loading.options import Dtype, default_device, mixed_precision, not_loaded, torch_dtype
+from mmalign.adapters.loading.options import mixed_precision, torch_dtype
 from mmalign.adapters.loading.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings
 from mmalign.adapters.loading.texts import Chat
+from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
 from mmalign.adapters.loading.weights import Weights
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
-from mmalign.core.tensor import Device, Module, Tensor
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.folders import network_folder, peft_folder
 from mmalign.loading.texts import open_processor, open_tokenizer
@@ -36,7 +34,7 @@ RECALLED = ("head", "judges", "chat", "system", "chat_options")  # what a saved 
 
 
 @dataclass
-class RewardModel:
+class RewardModel(TransformersAdapter):
     """`ScoreAdapter` around `AutoModelForSequenceClassification` with one label, or an image-text model made like one.
 
     What a run saves is a folder for plain transformers (peft, with a LoRA), its head included where it is linear, and
@@ -54,51 +52,35 @@ class RewardModel:
         system: a system message before every prompt.
         chat_options: further variables of the chat template.
         processor_options: of an image-text processor's call, e.g. `{images_kwargs: {size: {longest_edge: 512}}}`.
-        gradient_checkpointing: recompute each layer in backward.
-        attention: transformers' attention implementation; None for its own choice.
         cached_prompts: prompts with pictures whose ids and pixels are kept, on the CPU.
-        revision: of the Hub.
     """
 
-    model: str
+    train: Literal["lora", "full", "head", "frozen"] = "lora"  # type: ignore[assignment]  # one more than others
     head: HeadOptions = field(default_factory=HeadOptions)
     judges: Literal["text", "image"] = "text"
-    train: Literal["lora", "full", "head", "frozen"] = "lora"
-    lora: LoRA = field(default_factory=LoRA)
-    dtype: Dtype = "fp32"
-    device: Device | str | None = None
     chat: Chat = "auto"
     system: str = ""
     chat_options: dict[str, Any] = field(default_factory=dict)
     processor_options: dict[str, Any] = field(default_factory=dict)
-    gradient_checkpointing: bool = False
-    attention: str | None = None
     cached_prompts: AtLeastOne = 64
-    revision: str | None = None
 
-    module: Module = field(init=False, repr=False, compare=False)
-    network: Any = field(init=False, repr=False, compare=False)  # `ScoringNetwork`: `module` before a launcher
-    weights: Weights = field(init=False, repr=False, compare=False)
-    judged: Judged = field(init=False, repr=False, compare=False)
-    written: Any = field(init=False, repr=False, compare=False)
+    inputs: ClassifierInputs = field(init=False, repr=False, compare=False)
+    preprocessor: Any = field(init=False, repr=False, compare=False)  # what is saved beside a whole model
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (folder := local_weights(self.model)) is not None:
             self._recall(read_facts(folder))
-
-    def __getattr__(self, name: str) -> Any:
-        not_loaded(self, name)
 
     @property
     def modality(self) -> Modality:
         """Of the outputs it judges."""
         return self.judges
 
-    def load(self) -> Self:
-        """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
+    def load_parts(self, device: torch.device) -> None:
+        """Open the model as a classifier, with what reads its prompts and outputs."""
         from mmalign.adapters.language._score_heads import ScoringNetwork
 
-        self.device = default_device(self.device)
         folder, lora = self._folders()
         full = self.train == "full"
         dtype = torch.float32 if full else torch_dtype(self.dtype)
@@ -106,46 +88,31 @@ class RewardModel:
         pictured = sees(model.config)
         if self.judges == "image" and not pictured:
             raise ConfigError(f"judges: image, but {type(model).__name__} reads no pictures; take a model that does.")
-        self.written = open_processor(folder) if pictured else open_tokenizer(folder)
-        kind = Pictured if pictured else Written
-        self.judged = kind(self, model, self.written)
+        self.preprocessor = open_processor(folder) if pictured else open_tokenizer(folder)
+        self.inputs = (MediaInputs if pictured else TextInputs)(self, model, self.preprocessor)
         self.weights = self._trained(model, place, lora)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.network = self.module = ScoringNetwork(model.to(self.device), place).eval()
-        self.weights.turns.watch(self.module)
-        return self
+        self.network = self.module = ScoringNetwork(model.to(device), place).eval()
 
     def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
         """Token ids, pixels, and whose judgement is asked for, of B prompts with their outputs."""
-        found = [self.judged.inputs(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
-        return [{**row, "user": self._user(prompt)} for row, prompt in zip(found, prompts, strict=True)]
+        pairs = zip(prompts, outputs, strict=True)
+        return [{**self.inputs.row(prompt, output), "user": self._user(prompt)} for prompt, output in pairs]
 
     def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
         """B scores, with gradient."""
         user = torch.stack([row["user"] for row in inputs]).to(self.device)
-        batch = self.judged.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], self.device)
-        with _spoken.checkpointed(self.network), mixed_precision(user.device, self.dtype):
+        batch = self.inputs.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], self.device)
+        with checkpointed(self.network), mixed_precision(user.device, self.dtype):
             return self.module(user, batch)  # type: ignore[no-any-return]
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it, `module` computes with the weights it started from."""
-        return self.weights.reference()
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Trainable parameters by name."""
-        return self.weights.trainable()
 
     def save(self, directory: Path) -> None:
         """Write what `model` takes, see there."""
-        self.weights.save(directory)
+        super().save(directory)
         write_facts(directory, **{name: getattr(self, name) for name in RECALLED})
         if not isinstance(self.weights, PeftWeights):
-            self.written.save_pretrained(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
-        self.weights.restore(directory)
+            self.preprocessor.save_pretrained(directory)
 
     def _folders(self) -> tuple[Path, Path | None]:
         """Of the model, and of the LoRA on it if `model` names one."""

@@ -1,6 +1,6 @@
 """What a checkpoint makes, by its configuration files alone: known before any weight is read.
 
-A diffusers family has `frame` (pictures) or `heard` (sounds) in its body, a function of its own that reads the files.
+A family says it in `frame` (images) or `heard` (sounds), which reads the files.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-"""Option types that every adapter of a diffusers family shares, and what is computed from them."""
+"""Option types that adapters share, and what is computed from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NoReturn
+from dataclasses import fields
+from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
 import torch
 
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
+from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.types import Prompt
 
 Train = Literal["lora", "full", "frozen"]  # frozen: judges and generators inside rewards
@@ -25,7 +27,7 @@ class NotLoaded(MmalignError, AttributeError):
 def not_loaded(adapter: Any, name: str) -> NoReturn:
     """Body of an adapter's `__getattr__`: say that `load()` comes first, or that there is no such attribute."""
     kind = type(adapter)
-    if name in kind.__annotations__:
+    if any(name in vars(each).get("__annotations__", {}) for each in kind.__mro__):
         raise NotLoaded(f"{kind.__name__}.{name} is not there yet: call load() first (model: {adapter.model}).")
     raise AttributeError(f"'{kind.__name__}' has no attribute '{name}'")
 
@@ -75,11 +77,23 @@ def image_size(
     return sides["height"], sides["width"]
 
 
-def check_counts(adapter: Any, *names: str) -> None:
-    """Raise ConfigError naming every option of `names` that is below 1."""
-    faults = [f"{name}: {value} is not a positive number." for name in names if (value := getattr(adapter, name)) < 1]
+def check_positive(component: Any) -> None:
+    """Raise ConfigError naming every option of a dataclass that is typed as positive and is not.
+
+    Run files are checked before; this is for what is made in Python.
+    """
+    faults = [
+        f"{name}: {value:g} is not a positive number."
+        for name in _positive(type(component))
+        if (value := getattr(component, name)) is not None and not value > 0
+    ]
     if faults:
         raise ConfigError(faults)
+
+
+def _positive(kind: type[Any]) -> tuple[str, ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(f.name for f in fields(kind) if {AtLeastOne, Positive} & {hints[f.name], *get_args(hints[f.name])})
 
 
 def texts_only(prompts: Sequence[Prompt], family: str) -> list[str]:

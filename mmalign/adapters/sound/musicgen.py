@@ -10,10 +10,10 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,21 +21,9 @@ from jaxtyping import Bool, Float, Int
 from mmalign.adapters.loading.described import Configs, Heard
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights, copy_into, read_tensors
-from mmalign.adapters.loading.lora import LoRA
-from mmalign.adapters.loading.options import (
-    Dtype,
-    Train,
-    check_counts,
-    default_device,
-    input_dtype,
-    mixed_precision,
-    not_loaded,
-    texts_only,
-    torch_dtype,
-)
+from mmalign.adapters.loading.options import input_dtype, mixed_precision, texts_only, torch_dtype
 from mmalign.adapters.loading.peft import PeftWeights, linear_endings
-from mmalign.adapters.loading.spoken import checkpointed
-from mmalign.adapters.loading.weights import Weights
+from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
 from mmalign.adapters.sound._delays import Delays
 from mmalign.adapters.sound._latent_sounds import checked_sound
 from mmalign.core.cuts import shown
@@ -44,7 +32,7 @@ from mmalign.core.files import lasting
 from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Inputs
-from mmalign.core.tensor import Device, Module, Tensor
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt
 from mmalign.loading.files import check_component
 from mmalign.loading.folders import network_folder
@@ -53,66 +41,43 @@ from mmalign.loading.texts import open_tokenizer
 from mmalign.loading.trained import BASE, Base, local_weights, named, read_base
 
 
-def _heard(configs: Configs) -> Heard:
-    whole = configs("")
-    return Heard(whole["audio_encoder"]["sampling_rate"], whole["decoder"].get("audio_channels", 1))
-
-
 @dataclass
-class MusicGen:
+class MusicGen(TransformersAdapter):
     """`TokenAdapter` around `MusicgenForConditionalGeneration`, mono or stereo; for policy `tokens`.
 
     A sound is as long as the policy's `max_new_tokens`: `steps(seconds)` says how many that are (50 a second and three
     for the published models). Nothing ends it sooner.
 
     Args:
-        model: a Hub id, a folder, or "assets/…".
-        train: "lora" (of the decoder, saved as peft loads it on the whole model) or "full" (the decoder, saved as
-            `decoder/`, which `MusicgenForCausalLM.from_pretrained` reads).
+        train: "lora" (of the decoder, saved as peft loads it on the whole model), "full" (the decoder, saved as
+            `decoder/`, which `MusicgenForCausalLM.from_pretrained` reads), or "frozen" (inside a reward).
         lora: on every linear layer of the decoder's blocks unless it names others; without dropout.
         dtype: of frozen weights and of the network's arithmetic (autocast); EnCodec stays float32.
         guidance_scale: of sampling, evaluation and every log-prob; 1 is none, and half the cost.
-        gradient_checkpointing: recompute each block in backward.
-        attention: transformers' attention implementation; None for its own choice.
         decode_rows: sounds decoded at once.
         cached_prompts: prompts whose states are kept, on the CPU.
-        revision: of the Hub.
     """
 
-    model: str
-    train: Train = "lora"
-    lora: LoRA = field(default_factory=LoRA)
-    dtype: Dtype = "fp32"
-    device: Device | str | None = None
     guidance_scale: NotNegative = 3.0
-    gradient_checkpointing: bool = False
-    attention: str | None = None
     decode_rows: AtLeastOne = 4
-    cached_prompts: AtLeastOne = 512
-    revision: str | None = None
 
     modality: ClassVar[Modality] = "audio"
     stop_ids: ClassVar[tuple[int, ...]] = ()
 
-    module: Module = field(init=False, repr=False, compare=False)
-    network: Any = field(init=False, repr=False, compare=False)  # a `Singing`: `module` before a launcher wraps it
-    weights: Weights = field(init=False, repr=False, compare=False)
     tokenizer: Any = field(init=False, repr=False, compare=False)
     delays: Delays = field(init=False, repr=False, compare=False)
 
-    heard = staticmethod(_heard)
-
     def __post_init__(self) -> None:
-        check_counts(self, "decode_rows", "cached_prompts")
-        faults = []
+        super().__post_init__()
         if self.guidance_scale < 1:
-            faults.append(f"guidance_scale: {self.guidance_scale:g} is below 1, which is none.")
-        if faults:
-            raise ConfigError(faults)
+            raise ConfigError(f"guidance_scale: {self.guidance_scale:g} is below 1, where 1 is no guidance; raise it.")
         self._kept = OrderedDict[str, Inputs]()
 
-    def __getattr__(self, name: str) -> Any:
-        not_loaded(self, name)
+    @staticmethod
+    def heard(configs: Configs) -> Heard:
+        """What the sounds of a checkpoint are like, by its configuration alone."""
+        whole = configs("")
+        return Heard(whole["audio_encoder"]["sampling_rate"], whole["decoder"].get("audio_channels", 1))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -143,9 +108,10 @@ class MusicGen:
         """Samples of a step."""
         return int(self.network.model.audio_encoder.config.hop_length)
 
-    def load(self) -> Self:
-        """Read the checkpoint and place it; raises CheckpointError or ConfigError naming what is at fault."""
-        self.device = default_device(self.device)
+    def load_parts(self, device: torch.device) -> None:
+        """Open the whole model; its decoder trains."""
+        from mmalign.adapters.sound._musicgen_decoder import MusicGenDecoder
+
         folder, base, trained = self._folders()
         model = open_speaker(folder, torch.float32, "MusicgenForConditionalGeneration", self.attention)
         if trained is not None:
@@ -166,11 +132,7 @@ class MusicGen:
             self.weights = PeftWeights(model, self.lora, targets, base=named(self.model))
         if self.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable({"use_reentrant": False})
-        from mmalign.adapters.sound._singing import Singing
-
-        self.network = self.module = Singing(model.to(self.device)).eval()
-        self.weights.turns.watch(self.module)
-        return self
+        self.network = self.module = MusicGenDecoder(model.to(device)).eval()
 
     def _folders(self) -> tuple[Path, Base, Path | None]:
         """Of the whole model, what it is called, and of a decoder that a run trained, which takes its own's place."""
@@ -185,33 +147,17 @@ class MusicGen:
         check_component(found / base.component)
         return folder, base, found / base.component
 
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it, `module` computes with the weights it started from."""
-        return self.weights.reference()
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Trainable parameters by name."""
-        return self.weights.trainable()
-
-    def save(self, directory: Path) -> None:
-        """Write a LoRA that plain peft loads, or the decoder's folder."""
-        self.weights.save(directory)
-
-    def restore(self, directory: Path) -> None:
-        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
-        self.weights.restore(directory)
-
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """`input_ids` (L,) and T5's `states` (L, D) of each prompt, on the CPU."""
-        found = []
-        for text in texts_only(prompts, "musicgen"):
+        inputs = []
+        for text in texts_only(prompts, self.name):
             if text not in self._kept:
                 self._kept[text] = self._read(text)
             self._kept.move_to_end(text)
-            found.append(self._kept[text])
+            inputs.append(self._kept[text])
         while len(self._kept) > self.cached_prompts:
             self._kept.popitem(last=False)
-        return found
+        return inputs
 
     def features(
         self,
@@ -223,21 +169,21 @@ class MusicGen:
         """The decoder's state before each step, with gradient; guided (B, T, 2, D), the prompt's branch first."""
         self._require_positions(tokens.shape[1])
         start = tokens.new_full((len(tokens), 1, tokens.shape[2]), self.pad_id)
-        said = self._branched(torch.cat([start, tokens[:, :-1]], 1))
+        before = self._branched(torch.cat([start, tokens[:, :-1]], 1))
         with checkpointed(self.network) if torch.is_grad_enabled() else nullcontext():
-            return self._unbranched(self._call(said, *self._heard(inputs, rows), None, keep=False)[0])
+            return self._unbranched(self._call(before, *self._states(inputs, rows), None, keep=False)[0])
 
     def logits(self, features: Float[Tensor, "N *branches D"]) -> Float[Tensor, "N K V"]:
         """Logits of N steps, with guidance."""
         with self.weights.turns.forward(), mixed_precision(features.device, self.dtype):
-            said = self.network.heads(features)
+            logits = self.network.heads(features)
         if features.dim() == 2:
-            return said
-        told, untold = said.float().unbind(1)
-        return untold + self.guidance_scale * (told - untold)
+            return logits
+        conditional, unconditional = logits.float().unbind(1)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
 
     @without_gradient
-    def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Playing:
+    def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> CodebookDecoding:
         """Stand before the first of `steps` steps.
 
         Raises:
@@ -246,7 +192,7 @@ class MusicGen:
         """
         self.delays.frames(steps)
         self._require_positions(steps)
-        return Playing(self, *self._heard(inputs, rows))
+        return CodebookDecoding(self, *self._states(inputs, rows))
 
     def forced(self, step: int, steps: int) -> Int[Tensor, " K"]:
         """The fill where a codebook is not yet, or no more, said."""
@@ -262,8 +208,8 @@ class MusicGen:
         for part in codes.split(self.decode_rows):
             sides = [part[:, side::channels] for side in range(channels)]
             with torch.autocast(codes.device.type, enabled=False):
-                heard = [codec.decode(side[None], audio_scales=[None]).audio_values for side in sides]
-            parts.append(torch.cat(heard, 1))
+                waves = [codec.decode(side[None], audio_scales=[None]).audio_values for side in sides]
+            parts.append(torch.cat(waves, 1))
         hop = codec.config.hop_length
         ends = self.delays.depth - 1
         lengths = (mask.sum(1) - ends).clamp(min=0) * hop
@@ -322,8 +268,8 @@ class MusicGen:
                 f"learned nothing. Set {known} or less ({known * self._hop / self.rate:.1f} s)."
             )
 
-    def _heard(self, inputs: Sequence[Inputs], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The states and their mask of every row, and of its untold twin: zeros, as the model was trained."""
+    def _states(self, inputs: Sequence[Inputs], rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The states and their mask of every row, then those of its unconditional twin: zeros, as it was trained."""
         longest = max(len(prompt["states"]) for prompt in inputs)
         states = torch.stack(
             [torch.nn.functional.pad(p["states"], (0, 0, 0, longest - len(p["states"]))) for p in inputs]
@@ -352,7 +298,7 @@ class MusicGen:
             )
 
 
-class Playing:
+class CodebookDecoding:
     """`Decoding` of codebooks: a cache that grows by one frame a step."""
 
     def __init__(self, adapter: MusicGen, states: Tensor, mask: Tensor) -> None:

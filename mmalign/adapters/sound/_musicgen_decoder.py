@@ -9,7 +9,7 @@ import torch
 from mmalign.adapters.loading.past import call_with_past
 
 
-class Singing(torch.nn.Module):
+class MusicGenDecoder(torch.nn.Module):
     """A MusicGen whose forward is its decoder's, up to the heads; no dropout, ever."""
 
     def __init__(self, model: Any) -> None:

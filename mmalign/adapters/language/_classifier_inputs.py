@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import torch
 
 from mmalign.adapters.language._looking import Looking, batch_of, surroundings
-from mmalign.adapters.loading.spoken import accepted
 from mmalign.adapters.loading.texts import Chat, Texts, padded, stop_tokens
+from mmalign.adapters.loading.transformers_adapter import accepted
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 
 
-class Reader(Protocol):
+class Options(Protocol):
     """The options of a reward model that say how it reads."""
 
     judges: Any
@@ -28,10 +28,10 @@ class Reader(Protocol):
     cached_prompts: int
 
 
-class Judged(Protocol):
+class ClassifierInputs(Protocol):
     """How a kind of model reads prompts with outputs."""
 
-    def inputs(self, prompt: Prompt, output: Any) -> Inputs:
+    def row(self, prompt: Prompt, output: Any) -> Inputs:
         """One row, unpadded, on the CPU; DataError where it is longer than the model's context."""
         ...
 
@@ -40,10 +40,10 @@ class Judged(Protocol):
         ...
 
 
-class Written:
+class TextInputs:
     """Prompts and outputs of text: in the chat template, as a pair of texts (encoders), or one after the other."""
 
-    def __init__(self, options: Reader, model: Any, tokenizer: Any) -> None:
+    def __init__(self, options: Options, model: Any, tokenizer: Any) -> None:
         chat, system, more = options.chat, options.system, options.chat_options
         stops = stop_tokens(tokenizer, model.config)
         self.texts = Texts(tokenizer, stops, chat=chat, system=system, chat_options=more, cached=512)
@@ -52,7 +52,7 @@ class Written:
         self.context = context_of(model, tokenizer)
         self.pad_id = _padding(model, self.texts.pad_id)
 
-    def inputs(self, prompt: Prompt, output: Any) -> Inputs:
+    def row(self, prompt: Prompt, output: Any) -> Inputs:
         """`input_ids` (L,), and token types where the model has them."""
         if prompt.media:
             held = ", ".join(prompt.media)
@@ -74,10 +74,10 @@ class Written:
         return {name: value.to(device) for name, value in given.items()} | _no_cache(self.takes)
 
 
-class Pictured:
+class MediaInputs:
     """Prompts with pictures whose outputs are texts, or pictures that follow them."""
 
-    def __init__(self, options: Reader, model: Any, processor: Any) -> None:
+    def __init__(self, options: Options, model: Any, processor: Any) -> None:
         words = processor.tokenizer
         stops = stop_tokens(words, model.config, model.config.get_text_config())
         self.looking = Looking(
@@ -95,7 +95,7 @@ class Pictured:
         self.pad_id = _padding(model, Texts(words, stops, chat=False).pad_id)
         self.context = context_of(model, words)
 
-    def inputs(self, prompt: Prompt, output: Any) -> Inputs:
+    def row(self, prompt: Prompt, output: Any) -> Inputs:
         """What the processor makes of it."""
         if self.judges == "image":
             found = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))

@@ -75,7 +75,7 @@ gpu: .venv/ready  ## correctness, memory and throughput on a CUDA device; one re
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 models: .venv/ready  ## retrain the embedded models (several hours on two CPU cores)
-	$(BIN)/mmalign miniworld train
+	$(BIN)/python -m pipelines.miniworld
 
 clean:
 	rm -rf .venv .venv-all .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -127,7 +127,9 @@ def _embedded() -> str:
 
     found = sorted(p.parent.name for p in assets_root().glob("*/provenance.json"))
     if not found:
-        raise FileNotFoundError(f"none under {assets_root()}; make them with `mmalign miniworld train`")
+        raise FileNotFoundError(
+            f"none under {assets_root()}; make them with `python -m pipelines.miniworld` in a source checkout"
+        )
     return ", ".join(found)
 
 

@@ -1,4 +1,4 @@
-"""`mmalign miniworld`: make data of the embedded world, and retrain its models."""
+"""`mmalign miniworld`: make data of the bundled worlds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from mmalign.cli._progress import progress, starting
 from mmalign.core.errors import ConfigError
 
-world = typer.Typer(help="The embedded worlds: make data, retrain their models.", no_args_is_help=True)
+world = typer.Typer(help="The bundled worlds: make data.", no_args_is_help=True)
 making = typer.Typer(help="Make truth outputs with captions.", no_args_is_help=True)
 world.add_typer(making, name="make")
 
@@ -157,16 +157,10 @@ def reference(
     typer.echo(f"{count} truth scenes as {encoder} sees them: {out}")
 
 
-@world.command("train")
-def train(
-    what: Annotated[str, typer.Argument(help="one model, or all")] = "all",
-    out: Annotated[Path, typer.Option(help="where the models' folders go")] = Path("assets"),
-) -> None:
-    """Retrain the embedded models from nothing (several hours on two CPU cores)."""
-    from mmalign.miniworld.retrain import MODELS
-
-    if what not in (*MODELS, "all"):
-        raise ConfigError(f"no embedded model is called '{what}'; there is {', '.join(MODELS)}, or all.")
-    for name in MODELS if what == "all" else [what]:
-        starting(f"training {name}")
-        MODELS[name](out)
+@world.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def train() -> None:
+    """Say how the bundled models are trained anew: their scripts lie in the source checkout."""
+    raise ConfigError(
+        "the bundled models are trained by scripts of the source checkout: python -m pipelines.miniworld NAME --out "
+        "DIR (without a name it trains all of them; several hours on two CPU cores)."
+    )

@@ -1,4 +1,4 @@
-"""A small world whose truth is known, and the models trained on it.
+"""A small world whose truth is known; `pipelines/miniworld` trains the models of it that `assets` holds.
 
 * ``scenes``: things, scenes and their rendering to 64x64 images.
 * ``language``: captions of scenes, their exact meaning (clauses), parsing and symbolic truth.
@@ -7,7 +7,6 @@
 * ``splits``: deterministic train and held-out requests, and the prompt files made from them.
 * ``verifier``: reads an image back without knowing the scene, and says which clauses hold.
 * ``assets``: where the embedded models and prompt files lie.
-* ``train_autoencoder``, ``train_generator``, ``train_clip``: one command each remakes an embedded model.
 
 Nothing here imports torch until a function needs it.
 """

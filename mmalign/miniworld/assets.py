@@ -4,19 +4,19 @@ from pathlib import Path
 
 from mmalign.core.files import assets_root
 
+_TRAIN = "python -m pipelines.miniworld"  # in a source checkout
 _MAKERS = {
-    "scenes_sd3": "python -m mmalign.miniworld.train_autoencoder && python -m mmalign.miniworld.train_generator",
-    "scenes_clip": "python -m mmalign.miniworld.train_clip",
+    "scenes_sd3": f"{_TRAIN} autoencoder generator",
+    "scenes_clip": f"{_TRAIN} clip",
     "scenes_grammar": "python -m pipelines.grammar_head --scenes 6000 --checkpoint assets/scenes_clip "
     "--out assets/scenes_grammar",
-    "scenes_judge": "python -m mmalign.miniworld.train_clip --judge --out assets/scenes_judge",
-    "scenes_rewriter": "python -m mmalign.miniworld.train_rewriter",
-    "scenes_vlm": "mmalign miniworld train vlm",
-    "scenes_captioner": "mmalign miniworld train captioner",
-    "scenes_grounder": "mmalign miniworld train grounder",
-    "tunes_sa3": "python -m mmalign.miniworld.tunes.train_autoencoder && "
-    "python -m mmalign.miniworld.tunes.train_generator",
-    "tunes_clap": "python -m mmalign.miniworld.tunes.train_clap",
+    "scenes_judge": "python -m pipelines.miniworld.scenes.train_clip --judge --out assets/scenes_judge",
+    "scenes_rewriter": f"{_TRAIN} rewriter",
+    "scenes_vlm": f"{_TRAIN} vlm",
+    "scenes_captioner": f"{_TRAIN} captioner",
+    "scenes_grounder": f"{_TRAIN} grounder",
+    "tunes_sa3": f"{_TRAIN} tunes_autoencoder tunes_generator",
+    "tunes_clap": f"{_TRAIN} tunes_clap",
     "prompts": "python -m mmalign.miniworld.splits && python -m mmalign.miniworld.tunes.splits",
 }
 

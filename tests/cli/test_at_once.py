@@ -14,12 +14,17 @@ from mmalign.cli._progress import progress, starting
 ROOT = Path(__file__).parents[2]
 # The first heavy import of a process says so, and ends it: what stood on standard error before was said in time.
 MARKER = """
-import importlib.abc, sys
+import importlib.abc, importlib.machinery, sys
+class Marked(importlib.abc.Loader):
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        print("importing", module.__name__, file=sys.stderr, flush=True)
+        raise SystemExit(7)
 class Heavy(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name in ("torch", "numpy", "scipy", "transformers"):
-            print("importing", name, file=sys.stderr, flush=True)
-            raise SystemExit(7)
+            return importlib.machinery.ModuleSpec(name, Marked(), is_package=True)
 sys.meta_path.insert(0, Heavy())
 """
 COMMANDS = {
@@ -36,7 +41,7 @@ COMMANDS = {
     "tunes": "mmalign miniworld make tunes out",
     "comparisons": "mmalign miniworld make comparisons out.jsonl",
     "statistics": "mmalign miniworld reference --out out.safetensors",
-    "retrain": "mmalign miniworld train clip",
+    "retrain": "pipelines.miniworld clip",
     **{
         name: f"pipelines.{name}"
         for name in sorted(file.stem for file in (ROOT / "pipelines").glob("[a-z]*.py"))

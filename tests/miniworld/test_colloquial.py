@@ -13,7 +13,7 @@ from mmalign.miniworld.colloquial import WAYS, colloquial, pairs, same_meaning
 from mmalign.miniworld.compositions import unseen_compositions
 from mmalign.miniworld.grammar import CaptionError, parse, sample_request
 from mmalign.miniworld.splits import WRONG, write_prompt_files
-from mmalign.miniworld.train_rewriter import REWRITE, UNKNOWN, build_tokenizer, means
+from pipelines.miniworld.scenes.train_rewriter import REWRITE, UNKNOWN, build_tokenizer, means
 
 TRAIN = partial(sample_request, split="train")
 

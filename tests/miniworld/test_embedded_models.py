@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mmalign.miniworld.assets import AssetMissing, asset_path
-from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.miniworld.verifier import verify_batch
-from mmalign.miniworld.words import build_tokenizer, grammar_words
+from pipelines.miniworld.scenes.pictures import draw_pictures
+from pipelines.miniworld.scenes.words import build_tokenizer, grammar_words
 
 MEBIBYTE = 2**20
 
@@ -97,7 +97,7 @@ def test_silent_encoder_is_the_same_as_none() -> None:
 def test_autoencoder_keeps_held_out_scenes_readable() -> None:
     from diffusers import AutoencoderKL
 
-    from mmalign.miniworld.train_autoencoder import decode, encode_means
+    from pipelines.miniworld.scenes.train_autoencoder import decode, encode_means
 
     images, requests, _ = draw_pictures(64, seed=77, split="heldout")
     model = AutoencoderKL.from_pretrained(asset_path("scenes_sd3") / "vae")
@@ -112,7 +112,7 @@ def test_clip_loads_with_open_clip_and_prefers_the_true_caption(name: str) -> No
     import open_clip
     import torch
 
-    from mmalign.miniworld.train_clip import accuracy, normalise
+    from pipelines.miniworld.scenes.train_clip import accuracy, normalise
 
     source = f"local-dir:{asset_path(name)}"
     model, _, preprocess = open_clip.create_model_and_transforms(source)

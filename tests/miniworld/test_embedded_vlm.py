@@ -12,10 +12,10 @@ from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.grammar import sample_request
 from mmalign.miniworld.questions import CAPTION, questions_of
 from mmalign.miniworld.vlm_examples import draw_question, likely_questions
-from mmalign.miniworld.vlm_measures import balanced, caption_measures, heldout_scenes, written
-from mmalign.miniworld.vlm_model import ANSWER, build_processor
 from mmalign.policies.tokens import Tokens
 from mmalign.rewards import load_reward
+from pipelines.miniworld.scenes.vlm_measures import balanced, caption_measures, heldout_scenes, written
+from pipelines.miniworld.scenes.vlm_model import ANSWER, build_processor
 
 
 @pytest.fixture(scope="module")

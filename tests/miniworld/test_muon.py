@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mmalign.miniworld.muon import build_optimizers
+from pipelines.miniworld.muon import build_optimizers
 
 
 def test_matrices_of_layers_go_to_muon_and_all_else_to_adamw() -> None:

@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.scenes import COLORS, PALETTE, SHAPES, SIZES, Scene, Thing, coverage, render
+from pipelines.miniworld.scenes.pictures import draw_pictures
 
 
 def test_render_gives_images_in_range() -> None:

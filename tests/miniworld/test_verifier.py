@@ -3,9 +3,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from mmalign.miniworld.grammar import hard_negatives, holds, parse, sample_scene
-from mmalign.miniworld.pictures import draw_pictures
 from mmalign.miniworld.scenes import Scene, Thing, render
 from mmalign.miniworld.verifier import UNKNOWN, read_scene, verify, verify_batch
+from pipelines.miniworld.scenes.pictures import draw_pictures
 
 
 @pytest.fixture(scope="module")

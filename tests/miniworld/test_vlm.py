@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from mmalign.miniworld import train_vlm
 from mmalign.miniworld.assets import asset_path
-from mmalign.miniworld.clip_tower import vision_weights
 from mmalign.miniworld.compositions import UNSEEN_COLORED
 from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import parse
 from mmalign.miniworld.questions import CAPTION, parse_question
 from mmalign.miniworld.scenes import render
-from mmalign.miniworld.vlm_batches import Packing
 from mmalign.miniworld.vlm_examples import INSTRUCTION, Course, Examples, Shown, draw_lessons
-from mmalign.miniworld.vlm_measures import box_measures, caption_measures, inputs
-from mmalign.miniworld.vlm_model import ANSWER, IMAGE_TOKENS, build_model, build_processor, see_as
+from pipelines.miniworld.scenes import train_vlm
+from pipelines.miniworld.scenes.clip_tower import vision_weights
+from pipelines.miniworld.scenes.vlm_batches import Packing
+from pipelines.miniworld.scenes.vlm_measures import box_measures, caption_measures, inputs
+from pipelines.miniworld.scenes.vlm_model import ANSWER, IMAGE_TOKENS, build_model, build_processor, see_as
 
 
 @pytest.fixture(scope="module")

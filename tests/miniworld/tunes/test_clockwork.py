@@ -9,11 +9,11 @@ import torch
 
 from mmalign.miniworld.tunes.clockwork import FRAME, LEAD, play_clips_in_step, play_in_step, tempered
 from mmalign.miniworld.tunes.language import holds
-from mmalign.miniworld.tunes.train_autoencoder import FrameCoder, assemble, normalise, polish
-from mmalign.miniworld.tunes.train_clap import Examples, truths
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES, Tune
 from mmalign.miniworld.tunes.verifier import verify_batch
-from mmalign.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
+from pipelines.miniworld.tunes.train_autoencoder import FrameCoder, assemble, normalise, polish
+from pipelines.miniworld.tunes.train_clap import Examples, truths
+from pipelines.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
 
 
 def test_clockwork_tunes_are_read_back_exactly() -> None:

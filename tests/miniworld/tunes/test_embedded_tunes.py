@@ -11,10 +11,10 @@ from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.tunes.clips import play_clips
 from mmalign.miniworld.tunes.grammar import hard_negatives, parse
 from mmalign.miniworld.tunes.styles import STYLES
-from mmalign.miniworld.tunes.train_generator import generate_heldout
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES
 from mmalign.miniworld.tunes.verifier import verify, verify_batch
 from mmalign.rewards import load_reward
+from pipelines.miniworld.tunes.train_generator import generate_heldout
 
 
 @pytest.fixture(scope="module")

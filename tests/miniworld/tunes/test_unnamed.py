@@ -4,9 +4,9 @@ import numpy as np
 
 from mmalign.miniworld.tunes.grammar import parse
 from mmalign.miniworld.tunes.instruments import INSTRUMENTS, unnamed
-from mmalign.miniworld.tunes.train_clap import attributes, play_unnamed, truths
 from mmalign.miniworld.tunes.tune import ATTRIBUTES
 from mmalign.miniworld.tunes.verifier import read_tune
+from pipelines.miniworld.tunes.train_clap import attributes, play_unnamed, truths
 
 
 def test_no_two_are_alike_and_none_is_one_of_the_five() -> None:

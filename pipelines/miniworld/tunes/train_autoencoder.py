@@ -1,6 +1,6 @@
 """Train the tunes' ``AutoencoderSAME``: 2.048 s of clockwork to 16 frames of latents and back.
 
-``python -m mmalign.miniworld.tunes.train_autoencoder``. One latent frame is one patch of 2048 samples, so nothing works
+``pipelines.miniworld tunes_autoencoder``. One latent frame is one patch of 2048 samples, so nothing works
 at the rate of the samples: waveform autoencoders with convolutions there (Oobleck) cost half a second a step and are
 far from converged after hundreds of steps, and a HiFi-GAN, given a steady spectrogram, can only answer with what
 repeats with its hop. In step with the frames (see ``clockwork``) the waveform is a function of what is heard, and plain
@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mmalign.loading.networks import open_network
-from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.tunes.clockwork import FRAME, play_clips_in_step
 from mmalign.miniworld.tunes.listening import bands
 from mmalign.miniworld.tunes.tune import RATE
 from mmalign.miniworld.tunes.verifier import verify_batch
+from pipelines.miniworld.provenance import save_atomically
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderSAME

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmalign.miniworld.clip_tower import vision_weights
 from mmalign.miniworld.questions import CAPTION, NO, YES
 from mmalign.miniworld.scenes import IMAGE_SIZE
 from mmalign.miniworld.vlm_examples import INSTRUCTION
-from mmalign.miniworld.words import grammar_words
+from pipelines.miniworld.scenes.clip_tower import vision_weights
+from pipelines.miniworld.scenes.words import grammar_words
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor

@@ -1,6 +1,6 @@
 """Train the scenes' vision-language model: it describes pictures, answers yes/no questions and finds things.
 
-``python -m mmalign.miniworld.train_vlm`` makes ``assets/scenes_vlm``, a LLaVA of transformers: the image tower of
+``pipelines.miniworld vlm`` makes ``assets/scenes_vlm``, a LLaVA of transformers: the image tower of
 ``assets/scenes_clip``, a projector and a small Llama. With careless captions or loose boxes it makes the captioner and
 the grounder of the quickstart, which rewards mend (`retrain`).
 """
@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmalign.miniworld.assets import asset_path
-from mmalign.miniworld.clip_examples import distort
-from mmalign.miniworld.generated_pictures import generated_pictures
-from mmalign.miniworld.half import half_where_fast
-from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.questions import NO, YES
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
 from mmalign.miniworld.verifier import read_scene
-from mmalign.miniworld.vlm_batches import Batch, Packing
 from mmalign.miniworld.vlm_examples import Course, Examples
-from mmalign.miniworld.vlm_measures import measure
-from mmalign.miniworld.vlm_model import IMAGE, IMAGE_TOKENS, build_model, build_processor, see_as
+from pipelines.miniworld.half import half_where_fast
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.clip_examples import distort
+from pipelines.miniworld.scenes.generated_pictures import generated_pictures
+from pipelines.miniworld.scenes.pictures import draw_pictures
+from pipelines.miniworld.scenes.vlm_batches import Batch, Packing
+from pipelines.miniworld.scenes.vlm_measures import measure
+from pipelines.miniworld.scenes.vlm_model import IMAGE, IMAGE_TOKENS, build_model, build_processor, see_as
 
 if TYPE_CHECKING:
     import torch

@@ -27,5 +27,5 @@ def save_atomically(out: Path, write: Callable[[Path], None], provenance: dict[s
 def command_line() -> str:
     """The command that is running, with the module's name instead of its path."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    name = spec.name if spec else f"mmalign.miniworld.{Path(sys.argv[0]).stem}"
+    name = spec.name if spec else f"pipelines.miniworld.{Path(sys.argv[0]).stem}"
     return " ".join(["python -m", name.removesuffix(".__main__"), *sys.argv[1:]])

@@ -1,6 +1,6 @@
 """Train the rewriter: a small language model that puts everyday requests into the generator's own words.
 
-``python -m mmalign.miniworld.train_rewriter`` makes ``assets/scenes_rewriter``, a language model of transformers. It
+``pipelines.miniworld rewriter`` makes ``assets/scenes_rewriter``, a language model of transformers. It
 learns from careless demonstrations, which leave out most colours, sizes and relations: that a picture needs them is
 left for a reward to teach.
 """
@@ -18,8 +18,8 @@ from mmalign.miniworld import colloquial
 from mmalign.miniworld.descriptions import careless as less_said
 from mmalign.miniworld.grammar import sample_request
 from mmalign.miniworld.language import CaptionError, Request, parse
-from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.words import grammar_words
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.words import grammar_words
 
 if TYPE_CHECKING:
     import torch

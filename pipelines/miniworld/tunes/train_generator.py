@@ -1,7 +1,7 @@
 """Train the tunes' Stable Audio 3 pipeline on latents of tunes that a clockwork plays.
 
-``python -m mmalign.miniworld.tunes.train_generator`` (needs the autoencoder that
-``python -m mmalign.miniworld.tunes.train_autoencoder`` makes). The model is deliberately stopped early: alignment needs
+``pipelines.miniworld tunes_generator`` (needs the autoencoder that
+``pipelines.miniworld tunes_autoencoder`` makes). The model is deliberately stopped early: alignment needs
 something to gain. Generate with
 ``pipeline(prompt, duration=2.048, num_inference_steps=8, logsnr_min=-3, logsnr_max=3)``:
 the published grid spends half of so few steps on almost pure noise.
@@ -19,16 +19,16 @@ from torch import Tensor
 
 from mmalign.loading.networks import open_network
 from mmalign.loading.pipelines import Origin, open_pipeline
-from mmalign.miniworld.muon import build_optimizers
-from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.train_generator import MovingAverage
 from mmalign.miniworld.tunes.clockwork import play_clips_in_step
 from mmalign.miniworld.tunes.grammar import Request
 from mmalign.miniworld.tunes.language import make_request
 from mmalign.miniworld.tunes.splits import distinct_requests
 from mmalign.miniworld.tunes.tune import RATE, SAMPLES
 from mmalign.miniworld.tunes.verifier import verify_batch
-from mmalign.miniworld.tunes.words import build_tokenizer, tokenize
+from pipelines.miniworld.muon import build_optimizers
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.train_generator import MovingAverage
+from pipelines.miniworld.tunes.words import build_tokenizer, tokenize
 
 if TYPE_CHECKING:
     from diffusers import StableAudio3Pipeline

@@ -1,7 +1,7 @@
 """Train the tunes' CLAP, a ``ClapModel`` of transformers at small size.
 
-``python -m mmalign.miniworld.tunes.train_clap`` makes ``assets/tunes_clap`` (needs the autoencoder of
-``mmalign.miniworld.tunes.train_autoencoder`` for clips as a generator makes them). Its sounds are one window of
+``pipelines.miniworld tunes_clap`` makes ``assets/tunes_clap`` (needs the autoencoder of
+``pipelines.miniworld.tunes.train_autoencoder`` for clips as a generator makes them). Its sounds are one window of
 2.048 s, 64 frames of 64 mel bands, read by the ``clap`` reward as any CLAP checkpoint.
 """
 
@@ -19,9 +19,6 @@ from torch.nn import functional
 
 from mmalign.loading.networks import open_network
 from mmalign.media.mel import LogMel
-from mmalign.miniworld.muon import build_optimizers
-from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.train_clip import contrast
 from mmalign.miniworld.tunes.clips import play_clips
 from mmalign.miniworld.tunes.clockwork import play_clips_in_step
 from mmalign.miniworld.tunes.grammar import Request, hard_negatives, restatements, sample_request, sample_tune
@@ -29,7 +26,10 @@ from mmalign.miniworld.tunes.instruments import unnamed
 from mmalign.miniworld.tunes.language import Clause, clause_holds, make_request
 from mmalign.miniworld.tunes.rendering import render
 from mmalign.miniworld.tunes.tune import ATTRIBUTES, RATE, SAMPLES, Tune
-from mmalign.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
+from pipelines.miniworld.muon import build_optimizers
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.train_clip import contrast
+from pipelines.miniworld.tunes.words import MAX_TOKENS, build_tokenizer, tokenize
 
 if TYPE_CHECKING:
     from transformers import ClapModel

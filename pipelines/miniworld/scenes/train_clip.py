@@ -1,6 +1,6 @@
 """Train the scenes' open_clip model, and a differently built second one to judge with.
 
-``python -m mmalign.miniworld.train_clip`` makes ``assets/scenes_clip``; with ``--judge --out assets/scenes_judge`` the
+``pipelines.miniworld clip`` makes ``assets/scenes_clip``; with ``--judge --out assets/scenes_judge`` the
 other. Both load with ``open_clip.create_model_and_transforms("local-dir:<folder>")``.
 """
 
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.miniworld.clip_examples import Batch, distort, make_examples
 from mmalign.miniworld.grammar import Request, hard_negatives
 from mmalign.miniworld.language import holds
-from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.scene_facts import asked_layout, fact_count, layout_size
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES
-from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.clip_examples import Batch, distort, make_examples
+from pipelines.miniworld.scenes.pictures import draw_pictures
+from pipelines.miniworld.scenes.scene_facts import asked_layout, fact_count, layout_size
+from pipelines.miniworld.scenes.words import CAPTION_TOKENS, build_tokenizer
 
 if TYPE_CHECKING:
     import torch

@@ -22,7 +22,7 @@ def generated_pictures(file: Path, split: str, n: int, seed: int = 0) -> tuple[n
         import torch
 
         from mmalign.loading.pipelines import Origin, open_pipeline
-        from mmalign.miniworld.train_generator import generate
+        from pipelines.miniworld.scenes.train_generator import generate
 
         pipeline = open_pipeline(
             "StableDiffusion3Pipeline", Origin(str(asset_path("scenes_sd3"))), {"default": torch.float32}

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmalign.miniworld.boxes import box_of
-from mmalign.miniworld.clip_examples import patch_labels, soften
 from mmalign.miniworld.scenes import IMAGE_SIZE, SHAPES, Scene
 from mmalign.miniworld.vlm_examples import Shown
-from mmalign.miniworld.vlm_model import ANSWER, END, IMAGE, IMAGE_TOKENS, PATCH
+from pipelines.miniworld.scenes.clip_examples import patch_labels, soften
+from pipelines.miniworld.scenes.vlm_model import ANSWER, END, IMAGE, IMAGE_TOKENS, PATCH
 
 if TYPE_CHECKING:
     import torch

@@ -11,14 +11,14 @@ AUTOENCODER, TUNES_AUTOENCODER = Path("runs/scenes_autoencoder"), Path("runs/tun
 
 def autoencoder(out: Path) -> None:
     """The generator's autoencoder; it becomes part of `scenes_sd3`, so it lies outside `out`."""
-    from mmalign.miniworld import train_autoencoder
+    from pipelines.miniworld.scenes import train_autoencoder
 
     train_autoencoder.main(AUTOENCODER)
 
 
 def generator(out: Path) -> None:
     """`out/scenes_sd3`."""
-    from mmalign.miniworld import train_generator
+    from pipelines.miniworld.scenes import train_generator
 
     train_generator.main(out / "scenes_sd3", AUTOENCODER)
 
@@ -28,7 +28,7 @@ def clip(out: Path) -> None:
 
     The strong weight decay of the last stretch is what lets it tell compositions apart that training never showed.
     """
-    from mmalign.miniworld import train_clip
+    from pipelines.miniworld.scenes import train_clip
 
     folder = out / "scenes_clip"
     train_clip.main(folder, AUTOENCODER)
@@ -39,14 +39,14 @@ def clip(out: Path) -> None:
 
 def rewriter(out: Path) -> None:
     """`out/scenes_rewriter`, which learns from rewrites that leave out most colours, sizes and relations."""
-    from mmalign.miniworld import train_rewriter
+    from pipelines.miniworld.scenes import train_rewriter
 
     train_rewriter.main(out / "scenes_rewriter")
 
 
 def vlm(out: Path) -> None:
     """`out/scenes_vlm`, on the image tower of `out/scenes_clip`; `assets/scenes_sd3` makes some of its pictures."""
-    from mmalign.miniworld import train_vlm
+    from pipelines.miniworld.scenes import train_vlm
 
     train_vlm.main(out / "scenes_vlm", clip=out / "scenes_clip")
 
@@ -63,7 +63,7 @@ def grounder(out: Path) -> None:
 
 def _unlearned(out: Path, name: str, **course: Any) -> None:
     """`out/scenes_vlm` after a short course of careless work, with the image tower fixed."""
-    from mmalign.miniworld import train_vlm
+    from pipelines.miniworld.scenes import train_vlm
 
     phase = train_vlm.Phase(
         steps=300, lr=6e-4, weight_decay=0.3, batch=16, rebuilt=64, asked=2, unseen=0.0, tower=0.0, hidden=0.0, **course
@@ -73,21 +73,21 @@ def _unlearned(out: Path, name: str, **course: Any) -> None:
 
 def tunes_autoencoder(out: Path) -> None:
     """The tunes generator's autoencoder; it becomes part of `tunes_sa3`, so it lies outside `out`."""
-    from mmalign.miniworld.tunes import train_autoencoder
+    from pipelines.miniworld.tunes import train_autoencoder
 
     train_autoencoder.main(TUNES_AUTOENCODER)
 
 
 def tunes_generator(out: Path) -> None:
     """`out/tunes_sa3`."""
-    from mmalign.miniworld.tunes import train_generator
+    from pipelines.miniworld.tunes import train_generator
 
     train_generator.main(out / "tunes_sa3", TUNES_AUTOENCODER)
 
 
 def tunes_clap(out: Path) -> None:
     """`out/tunes_clap`."""
-    from mmalign.miniworld.tunes import train_clap
+    from pipelines.miniworld.tunes import train_clap
 
     train_clap.main(out / "tunes_clap", TUNES_AUTOENCODER)
 

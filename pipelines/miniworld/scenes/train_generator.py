@@ -1,7 +1,7 @@
 """Train the scenes' Stable Diffusion 3 pipeline on latents of rendered scenes.
 
-``python -m mmalign.miniworld.train_generator`` (about a quarter of an hour on two CPU cores; needs the autoencoder that
-``python -m mmalign.miniworld.train_autoencoder`` makes). The model is deliberately stopped early: alignment needs
+``pipelines.miniworld generator`` (about a quarter of an hour on two CPU cores; needs the autoencoder that
+``pipelines.miniworld autoencoder`` makes). The model is deliberately stopped early: alignment needs
 something to gain. It is trained with one token of padding after the words, so generate with
 ``pipeline(prompt, height=64, width=64, max_sequence_length=1)``: the 256 that diffusers adds by default outweigh them.
 """
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.provenance import save_atomically
-from mmalign.miniworld.silent_encoder import build_silent_encoder
 from mmalign.miniworld.splits import distinct_requests
-from mmalign.miniworld.train_autoencoder import encode_means
 from mmalign.miniworld.verifier import verify_batch
-from mmalign.miniworld.words import MAX_TOKENS, build_tokenizer
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.pictures import draw_pictures
+from pipelines.miniworld.scenes.silent_encoder import build_silent_encoder
+from pipelines.miniworld.scenes.train_autoencoder import encode_means
+from pipelines.miniworld.scenes.words import MAX_TOKENS, build_tokenizer
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmalign.miniworld.grammar import Request, hard_negatives, rearrangements, restatements, sample_request
-from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.scene_facts import scene_facts, scene_layout
 from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene
-from mmalign.miniworld.words import CAPTION_TOKENS, build_tokenizer
+from pipelines.miniworld.scenes.pictures import draw_pictures
+from pipelines.miniworld.scenes.scene_facts import scene_facts, scene_layout
+from pipelines.miniworld.scenes.words import CAPTION_TOKENS, build_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ def distort(images: np.ndarray, autoencoder: "AutoencoderKL", noise: float, seed
     """Pass images ``(n, 3, 64, 64)`` in [0, 1] through the autoencoder, with noise relative to unit latents."""
     import torch
 
-    from mmalign.miniworld.train_autoencoder import decode, encode_means
+    from pipelines.miniworld.scenes.train_autoencoder import decode, encode_means
 
     generator, parts = torch.Generator().manual_seed(seed), []
     for part in range(0, len(images), 1000):

@@ -1,6 +1,6 @@
 """Train the scenes' ``AutoencoderKL``: 64x64 pixels to 8x8x4 latents and back.
 
-``python -m mmalign.miniworld.train_autoencoder`` (about seven minutes on two CPU cores).
+``pipelines.miniworld autoencoder`` (about seven minutes on two CPU cores).
 """
 
 import argparse
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmalign.miniworld.half import half_where_fast
-from mmalign.miniworld.pictures import draw_pictures
-from mmalign.miniworld.provenance import save_atomically
 from mmalign.miniworld.verifier import verify_batch
+from pipelines.miniworld.half import half_where_fast
+from pipelines.miniworld.provenance import save_atomically
+from pipelines.miniworld.scenes.pictures import draw_pictures
 
 if TYPE_CHECKING:
     import torch

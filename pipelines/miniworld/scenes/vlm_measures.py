@@ -8,13 +8,13 @@ import numpy as np
 from mmalign.miniworld.boxes import boxes_of
 from mmalign.miniworld.compositions import unseen_clause
 from mmalign.miniworld.descriptions import agreement, sample_described
-from mmalign.miniworld.generated_pictures import generated_pictures
 from mmalign.miniworld.grammar import hard_negatives
 from mmalign.miniworld.language import CaptionError, Group, Request, parse
 from mmalign.miniworld.questions import CAPTION, NO, YES, Question, answer, questions_of, where
 from mmalign.miniworld.scenes import Scene, render
 from mmalign.miniworld.verifier import read_scene
 from mmalign.miniworld.vlm_examples import draw_kind, draw_question, likely_questions
+from pipelines.miniworld.scenes.generated_pictures import generated_pictures
 
 if TYPE_CHECKING:
     import torch

@@ -6,14 +6,24 @@
 
 Numbers are finite (NaN and infinity are refused) unless a type says otherwise. `construct` reads these types, so that
 all options that are out of range are told at once.
+
+Rules across options stand in `__post_init__`, each as what must hold and the sentence for where it does not:
+
+    refuse(
+        must(self.clip > 0, f"clip: {self.clip} must be positive."),
+        requires(self.guard, self.ratio == "step", "guard: is of single steps; set ratio: step."),
+    )
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
+
+from mmalign.core.errors import ConfigError
 
 Count = Annotated[int, Ge(0)]  # 0 often means "all" or "never"
 AtLeastOne = Annotated[int, Ge(1)]
@@ -26,3 +36,19 @@ ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 PositiveShare = Annotated[float, Gt(0), Le(1)]
 NotNegativeOrInfinite = Annotated[float, Ge(0), AllowInfNan(True)]
 PositiveOrInfinite = Annotated[float, Gt(0), AllowInfNan(True)]
+
+
+def must(holds: bool, sentence: str) -> list[str]:
+    """The rule that `holds`: [] if it does, else its `sentence`, which names the option and what to set."""
+    return [] if holds else [sentence]
+
+
+def requires(when: bool, then: bool, sentence: str) -> list[str]:
+    """The rule that `then` holds where `when` does: [] if it is kept, else its `sentence`."""
+    return must(not when or then, sentence)
+
+
+def refuse(*broken: Iterable[str]) -> None:
+    """Raise one ConfigError of the sentences of all broken rules; do nothing where every rule is kept."""
+    if sentences := [sentence for rule in broken for sentence in rule]:
+        raise ConfigError(sentences)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from mmalign.core.experience import Experience
+from mmalign.core.metrics import Average
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Module, Tensor
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
@@ -22,7 +23,7 @@ from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores, St
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
 Inputs = Mapping[str, Tensor]  # what a `TokenAdapter` makes of one prompt, unpadded; `input_ids` (L,) is among it
 Probe = dict[str, Tensor]  # a shared sample of noise and times, drawn once: every entry (B, ...)
-Metrics = Mapping[str, Tensor]  # detached scalars
+Metrics = Mapping[str, Average | Tensor]  # by the names of `core.metrics.METRICS`; detached
 Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
 Gather = Callable[[Any], list[Any]]  # what every rank holds, in their order
 Prediction = Literal["flow", "epsilon", "v"]
@@ -273,6 +274,15 @@ class DensityPolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class JointDensityPolicy(DensityPolicy, Protocol):
+    """Gives the log-probs of several outputs of the same prompts in one pass, which pays for the prompts once."""
+
+    def log_probs(self, rollouts: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
+        """`log_prob` of each of the rollouts, whose rows answer the same prompts."""
+        ...
+
+
+@runtime_checkable
 class DiffPolicy(Policy, Protocol):
     """Lets gradient flow from the output to the weights (few-step generators)."""
 
@@ -282,6 +292,17 @@ class DiffPolicy(Policy, Protocol):
 
     def rsample(self, prompts: Sequence[Prompt], draws: Probe) -> Rollout:
         """Outputs that carry gradient; `trajectory["x0"]` holds the final latents, with gradient."""
+        ...
+
+
+@runtime_checkable
+class GuidedPolicy(DiffPolicy, Protocol):
+    """Knows the direction in which its frozen reference's guidance would move an output."""
+
+    def guidance_direction(
+        self, x0: Float[Tensor, " B *latent"], prompts: Sequence[Prompt], draws: Probe
+    ) -> Float[Tensor, " B *latent"]:
+        """The reference's prediction of x₀ with the prompt minus that without, at a noised x₀; no gradient."""
         ...
 
 
@@ -339,12 +360,18 @@ class SetReward(Protocol):
 
 
 class Objective(Protocol[P]):
-    """What to collect, how much each entry weighs, and the loss.
+    """What to collect, how much each entry weighs, and the loss, for policies of one kind (`needs`).
 
-    One with statistics beyond a prompt's own group has an attribute `over_ranks: Mean`, which the loop sets; so has a
-    reward with such statistics. Every rank then calls it equally often. One whose batches may hold preferences says in
-    `reads` what they hold: "prompts", "preferences" or both. One that leaves rows out may have `counts(experience)`,
-    numbers of a whole weighted minibatch: rows of weight 0 never reach `loss`.
+    What an objective may have besides:
+
+    * `over_ranks: Mean`, if it has statistics beyond a prompt's own group; the loop sets it (and a reward's). Every
+      rank then calls it equally often.
+    * `reads: frozenset[str]`, if its batches may hold preferences: "prompts", "preferences" or both.
+    * `counts(experience) -> Metrics`, if it leaves rows out: numbers of a whole weighted minibatch, for rows of weight
+      0 never reach `loss`.
+    * `check(setting: Setting)` (`core.setting`), yielding a sentence for everything in the run around it that does not go with it.
+    * `doubts: list[str]`, what is allowed and may not be what was meant; `whole_outputs: bool`, does its loss need
+      every step of an output in one pass?
     """
 
     needs: type  # the policy capability that it drives: the protocol P
@@ -358,7 +385,7 @@ class Objective(Protocol[P]):
         ...
 
     def loss(self, policy: P, chunk: Any, rng: torch.Generator) -> tuple[Float[Tensor, ""], Metrics]:
-        """-(weight × gain).sum() of one chunk, and detached metrics of it."""
+        """-(weight × gain).sum() of one chunk, and detached metrics of it, by the names of `core.metrics.METRICS`."""
         ...
 
 
@@ -396,7 +423,9 @@ __all__ = [
     "DensityPolicy",
     "DiffPolicy",
     "Gather",
+    "GuidedPolicy",
     "Inputs",
+    "JointDensityPolicy",
     "LatentAdapter",
     "Mean",
     "Metrics",

@@ -1,217 +1,297 @@
-"""From comparisons to a loss: shared noise, reference terms, reference point, and the preference loss over them.
+"""Pairs of outputs and the preference loss over them: given comparisons, shared noise, reference terms, loss.
 
-Everything random or averaged over rows is fixed in `collect` (`compared`, `anchored`); `preference_loss` only runs the
-policy, so the gradient is the same for any split of the rows.
+Everything random or averaged over rows is fixed in `collect` (`add_reference_terms`); `preference_loss` only runs the
+policy, so the gradient is the same for any split of the rows. The pure losses are in `_preferences.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 
-from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.experience import Pairs
-from mmalign.core.protocols import Mean, one_process
+from mmalign.core.metrics import Average
+from mmalign.core.options import AtLeastOne, NotNegative, Share, must, requires
+from mmalign.core.protocols import DensityPolicy, Mean, Metrics, ScorePolicy, one_process
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import groups
-from mmalign.objectives import _preference
-from mmalign.objectives._lengths import Per, divisors, lengths
-from mmalign.objectives._preference import LossType
-from mmalign.objectives._replay import side_log_probs, side_terms, terms
-from mmalign.objectives._scoring import means
+from mmalign.core.types import Preference, groups
+from mmalign.objectives import _preferences as preferences
+from mmalign.objectives._preferences import OF_LEAD, OF_SIDES, SQUARED, LossType
+from mmalign.objectives._rollouts import (
+    batch_outputs,
+    masked_means,
+    recompute_log_prob,
+    recompute_side_log_probs,
+    side_log_probs,
+)
+from mmalign.objectives._weights import Per, log_prob_divisors, token_counts
 
 BetaUnit = Literal["sum", "mean"]
 Anchor = Literal["outputs", "mismatched"]
+WITH_MARGIN = ("sigmoid", "robust", "hinge", "ipo", "exo_pair", "discopop")  # losses of the lead z alone
 
-LEAD = ("sigmoid", "robust", "hinge", "ipo", "exo_pair", "discopop")  # losses of the lead z alone
 
+@dataclass(kw_only=True)
+class PreferenceOptions:
+    """A preference loss and its strength: the options that DPO offers, of which DRAGON and CoPG set some.
 
-@dataclass(frozen=True)
-class Head:
-    """A preference loss and its strength; `beta_unit` mean divides β by the event size, as diffusion code does.
-
-    `also` adds further losses of the same log-ratios, by weight. `winner_weight` adds that much of the chosen output's
-    own -log p, in the same unit, per `winner_per`: the margin alone is content when both outputs become less likely.
-    `reference` False leaves log π_ref out; `length_normalised` divides each side by its tokens; `margin` is what z must
-    exceed; `desirable` and `undesirable` weigh KTO's sides, and `anchor` says what its reference point is taken of.
+    Args:
+        loss_type, also: the preference loss, and further ones of the same log-ratios by weight.
+        beta, beta_unit: its strength, per nat of the joint ("sum"), or in the published unit of diffusion ("mean": over
+            the event size).
+        label_smoothing: the share of comparisons that are taken to be wrong, in [0, 0.5).
+        draws: noise draws per output (an even number for squared losses).
+        winner_weight, winner_per: adds that much of the chosen output's own -log p, per output, token, or token of the
+            batch: the margin alone is content when both outputs become less likely.
+        reference: judge log-ratios to the frozen reference, or (false) log-probs.
+        length_normalised: per token of each side.
+        margin: by how much z must exceed 0 (SimPO's γ).
+        desirable, undesirable, anchor: KTO's weights, and what its reference point is taken of.
+        reference_rows: bounds the rows per no-gradient forward.
     """
 
-    loss_type: LossType | Literal["copg"]
-    beta: float
+    loss_type: LossType | Literal["copg"] = "sigmoid"
+    beta: NotNegative = 0.1
     beta_unit: BetaUnit = "sum"
-    label_smoothing: float = 0.0
-    draws: int = 1
-    winner_weight: float = 0.0
-    rows: int = 16
-    also: Mapping[Any, float] = field(default_factory=dict)
+    label_smoothing: Share = 0.0
+    draws: AtLeastOne = 1
+    winner_weight: NotNegative = 0.0
     winner_per: Per = "output"
+    also: dict[LossType, float] = field(default_factory=dict)
     reference: bool = True
     length_normalised: bool = False
-    margin: float = 0.0
-    desirable: float = 1.0
-    undesirable: float = 1.0
+    margin: NotNegative = 0.0
+    desirable: NotNegative = 1.0
+    undesirable: NotNegative = 1.0
     anchor: Anchor = "outputs"
+    reference_rows: AtLeastOne = 16
 
     @property
     def mixture(self) -> dict[str, float]:
         """All losses with their weights."""
         return {self.loss_type: 1.0, **{kind: w for kind, w in self.also.items() if kind != self.loss_type}}
 
-    def faults(self) -> list[str]:
-        """What is wrong with these values, for a run file."""
-        rules = (
-            (self.beta > 0, f"beta: {self.beta} must be positive."),
-            (0 <= self.label_smoothing < 0.5, f"label_smoothing: {self.label_smoothing} must lie in [0, 0.5)."),
-            (self.winner_weight >= 0, f"winner_weight: {self.winner_weight} must be at least 0."),
-            (self.draws >= 1, f"draws: {self.draws} must be at least 1."),
-            (self.rows >= 1, f"reference_rows: {self.rows} must be at least 1."),
-            (self.loss_type not in self.also, f"also: names {self.loss_type}, which is the loss_type already."),
-            (
-                "exo_pair" not in self.mixture or self.label_smoothing > 0,
+    def broken_rules(self) -> list[str]:
+        """A sentence for everything that is wrong with these values."""
+        orpo, kto = "orpo" in self.mixture, "kto" in self.mixture
+        return [
+            *must(self.beta > 0, f"beta: {self.beta} must be positive."),
+            *must(0 <= self.label_smoothing < 0.5, f"label_smoothing: {self.label_smoothing} must lie in [0, 0.5)."),
+            *must(self.winner_weight >= 0, f"winner_weight: {self.winner_weight} must be at least 0."),
+            *must(self.draws >= 1, f"draws: {self.draws} must be at least 1."),
+            *must(self.reference_rows >= 1, f"reference_rows: {self.reference_rows} must be at least 1."),
+            *must(self.loss_type not in self.also, f"also: names {self.loss_type}, which is the loss_type already."),
+            *requires(
+                "exo_pair" in self.mixture,
+                self.label_smoothing > 0,
                 "label_smoothing: exo_pair compares with a smoothed label; set it above 0, e.g. 1e-3.",
             ),
-            (
-                "orpo" not in self.mixture or (self.length_normalised and not self.reference),
+            *requires(
+                orpo,
+                self.length_normalised and not self.reference,
                 "loss_type: orpo is of mean log-probs; set reference: false and length_normalised: true.",
             ),
-            (
-                "kto" not in self.mixture or self.reference,
-                "loss_type: kto judges against the reference; set reference: true.",
-            ),
-            (min(self.desirable, self.undesirable) >= 0, "desirable, undesirable: must be at least 0."),
-            (
-                "kto" not in self.mixture or not self.length_normalised,
+            *requires(kto, self.reference, "loss_type: kto judges against the reference; set reference: true."),
+            *must(min(self.desirable, self.undesirable) >= 0, "desirable, undesirable: must be at least 0."),
+            *requires(
+                kto,
+                not self.length_normalised,
                 "length_normalised: kto's reference point is of whole outputs; set it to false.",
             ),
-            *self._without_effect(),
-        )
-        return [message for fine, message in rules if not fine]
+            *self._without_effect(kto),
+        ]
 
-    def _without_effect(self) -> list[tuple[bool, str]]:
-        """Options that nothing here would read."""
-        kto, lead = "kto" in self.mixture, sorted({*self.mixture} & {*LEAD})
+    def _without_effect(self, kto: bool) -> list[str]:
+        """A sentence for every option that these losses would not read."""
+        weighted, lead = self.desirable != 1 or self.undesirable != 1, {*self.mixture} & {*WITH_MARGIN}
         return [
-            (kto or self.desirable == self.undesirable == 1, "desirable, undesirable: are weights of loss_type kto."),
-            (kto or self.anchor == "outputs", f"anchor: {self.anchor} is a reference point of loss_type kto."),
-            (bool(lead) or not self.margin, f"margin: only {', '.join(LEAD)} have one; set it to 0."),
-            (
-                self.winner_weight > 0 or self.winner_per == "output",
+            *requires(weighted, kto, "desirable, undesirable: are weights of loss_type kto."),
+            *requires(self.anchor != "outputs", kto, f"anchor: {self.anchor} is a reference point of loss_type kto."),
+            *requires(self.margin != 0, bool(lead), f"margin: only {', '.join(WITH_MARGIN)} have one; set it to 0."),
+            *requires(
+                self.winner_per != "output",
+                self.winner_weight > 0,
                 f"winner_per: {self.winner_per} divides a term that winner_weight: 0 leaves out.",
             ),
         ]
 
     def joint_beta(self, event_size: int) -> float:
         """β per nat of the joint log-prob."""
-        return self.beta / self.unit(event_size)
+        return self.beta / self.nats(event_size)
 
-    def unit(self, event_size: int) -> float:
-        """Nats of the joint in one of this head's."""
+    def nats(self, event_size: int) -> float:
+        """How many nats of the joint one unit of β, and of the winner's term, is of."""
         return float(event_size) if self.beta_unit == "mean" else 1.0
 
 
-def compared(policy: Any, pairs: Pairs, head: Head, rng: torch.Generator, over_ranks: Mean = one_process) -> Pairs:
-    """The pairs with one probe for both sides and the reference, the reference's terms and, for KTO, the anchor.
+def pairs_of_preferences(policy: DensityPolicy | ScorePolicy, batch: Sequence[Any], who: str, instead: str) -> Pairs:
+    """Encode the chosen and rejected outputs of given comparisons as the policy's rollouts.
+
+    Args:
+        policy: encodes the outputs.
+        batch: preferences.
+        who: the objective that needs them, for the error.
+        instead: what to set where the batch is not of preferences.
+
+    Raises:
+        DataError: rows that are no preferences, or outputs that do not batch.
+    """
+    if others := [type(row).__name__ for row in batch if not isinstance(row, Preference)]:
+        raise DataError(f"{who} reads preferences, got {others[0]}; set {instead}.")
+    prompts = [preference.prompt for preference in batch]
+    chosen = policy.observe(prompts, batch_outputs([preference.chosen for preference in batch], "chosen"))
+    rejected = policy.observe(prompts, batch_outputs([preference.rejected for preference in batch], "rejected"))
+    device = chosen.group.device
+    mask = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    return Pairs(chosen=chosen, rejected=rejected, mask=mask, label=labels(batch, device))
+
+
+def labels(batch: Sequence[Preference], device: torch.device | str) -> Float[Tensor, " B"] | None:
+    """P(chosen is better) from `meta["label"]` where any row has one (1 where missing); None if no row has."""
+    entries = [preference.prompt.meta.get("label") for preference in batch]
+    if all(label in (None, "") for label in entries):
+        return None
+    known = [1.0 if label in (None, "") else finite_number(label) for label in entries]
+    for row, label in enumerate(known):
+        if label is None or not 0 <= label <= 1:
+            raise DataError(
+                f"row {row} of the batch: meta.label is {entries[row]!r}; expected P(chosen is better) in [0, 1]."
+            )
+    return torch.tensor(known, device=device)
+
+
+def finite_number(value: Any) -> float | None:
+    """Read a column's entry as a finite number, also from text, as CSV files have it; None where it is none."""
+    try:
+        parsed = float(value)
+    except (TypeError, ValueError):
+        return None
+    return parsed if math.isfinite(parsed) else None
+
+
+def rows_read(online: str) -> frozenset[str]:
+    """What batches hold for an objective that compares: preferences where it is offline, else prompts."""
+    return frozenset({"preferences"} if online == "off" else {"prompts"})
+
+
+def add_reference_terms(
+    policy: DensityPolicy,
+    pairs: Pairs,
+    options: PreferenceOptions,
+    rng: torch.Generator,
+    over_ranks: Mean = one_process,
+) -> Pairs:
+    """Add one probe for both sides and the reference, the reference's log-prob terms and, for KTO, the reference point.
 
     Raises ConfigError where a squared loss would have to square a single noisy draw.
     """
-    probe = policy.probe(pairs.chosen, rng, head.draws)
-    squared = sorted({"ipo", "sppo_hard", "copg"} & {*head.mixture})
-    if squared and probe and head.draws % 2:
+    probe = policy.probe(pairs.chosen, rng, options.draws)
+    squared = sorted({*SQUARED} & {*options.mixture})
+    if squared and probe and options.draws % 2:
         raise ConfigError(
-            f"draws: {head.draws} is odd, and loss_type {squared[0]} squares a noisy estimate, which needs two "
+            f"draws: {options.draws} is odd, and loss_type {squared[0]} squares a noisy estimate, which needs two "
             "independent halves to be unbiased; set an even number, e.g. draws: 2."
         )
-    if head.length_normalised and probe:
+    if options.length_normalised and probe:
         raise CapabilityError("length_normalised: divides by tokens, and these outputs have none; set it to false.")
-    pairs = replace(pairs, probe=probe)
-    if head.reference:
+    pairs, rows = replace(pairs, probe=probe), options.reference_rows
+    if options.reference:
         with policy.reference():
-            chosen, rejected = side_terms(policy, (pairs.chosen, pairs.rejected), probe, head.rows)
+            chosen, rejected = recompute_side_log_probs(policy, (pairs.chosen, pairs.rejected), probe, rows)
         pairs = replace(pairs, ref_chosen=chosen, ref_rejected=rejected)
-    if head.winner_weight:
-        norm = divisors(pairs.chosen, not probe, pairs.mask, head.winner_per, over_ranks)
-        pairs = replace(pairs, divisor=norm)
-    if "kto" not in head.mixture:
+    if options.winner_weight:
+        divisor = log_prob_divisors(pairs.chosen, not probe, pairs.mask, options.winner_per, over_ranks)
+        pairs = replace(pairs, divisor=divisor)
+    if "kto" not in options.mixture:
         return pairs
-    if head.anchor == "mismatched":
-        return mismatched(policy, pairs, head.rows, over_ranks)
-    return anchored(policy, pairs, head.rows, over_ranks)
+    add_point = add_mismatched_reference_point if options.anchor == "mismatched" else add_reference_point
+    return add_point(policy, pairs, rows, over_ranks)
 
 
-def anchored(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
-    """The pairs with KTO's reference point: max(0, mean log-ratio of all valid outputs), under the current weights.
+def add_reference_point(policy: DensityPolicy, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
+    """Add KTO's reference point z₀: max(0, mean log-ratio of all valid outputs), under the current weights, in nats.
 
     Taken once per `collect`, over the rows of every process, so it is 0 until the policy has moved and does not depend
     on how the loss is split. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
     """
-    chosen, rejected = side_terms(policy, (pairs.chosen, pairs.rejected), pairs.probe, rows)
+    chosen, rejected = recompute_side_log_probs(policy, (pairs.chosen, pairs.rejected), pairs.probe, rows)
     ratio = chosen.sum(1) - _sum(pairs.ref_chosen) + rejected.sum(1) - _sum(pairs.ref_rejected)
-    return _with_anchor(pairs, ratio, pairs.mask, 2.0, over_ranks)
+    return _with_point(pairs, ratio, pairs.mask, 2.0, over_ranks)
 
 
-def mismatched(policy: Any, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
-    """As `anchored`, from outputs behind prompts that are not theirs: the chosen outputs, one prompt further on.
+def add_mismatched_reference_point(
+    policy: DensityPolicy, pairs: Pairs, rows: int, over_ranks: Mean = one_process
+) -> Pairs:
+    """Add KTO's reference point, taken of the chosen outputs behind the next row's prompts.
 
     KTO's published estimate of KL(π ‖ π_ref) (Ethayarajh et al. 2024, sec. 4.1), over all pairs that a process
     collects instead of one micro-batch. Equal prompts (text and media) do not count.
     """
     own = pairs.chosen.prompts
     others, number = [*own[1:], *own[:1]], groups(own)
-    strange = number != number.roll(-1)
-    moved = replace(pairs.chosen, prompts=others, group=pairs.chosen.group.roll(-1))
-    mask = pairs.mask & strange.to(pairs.mask.device)
-    now = terms(policy, moved, pairs.probe, rows).sum(1)
+    differ = number != number.roll(-1)
+    shifted = replace(pairs.chosen, prompts=others, group=pairs.chosen.group.roll(-1))
+    mask = pairs.mask & differ.to(pairs.mask.device)
+    now = recompute_log_prob(policy, shifted, pairs.probe, rows).sum(1)
     with policy.reference():
-        then = terms(policy, moved, pairs.probe, rows).sum(1)
-    return _with_anchor(pairs, now - then, mask, 1.0, over_ranks)
+        before = recompute_log_prob(policy, shifted, pairs.probe, rows).sum(1)
+    return _with_point(pairs, now - before, mask, 1.0, over_ranks)
 
 
-def _with_anchor(pairs: Pairs, ratio: Tensor, mask: Tensor, each: float, over_ranks: Mean) -> Pairs:
+def _with_point(pairs: Pairs, ratio: Tensor, mask: Tensor, each: float, over_ranks: Mean) -> Pairs:
     total = ratio.where(mask, 0.0).sum()
     total, count = over_ranks(torch.stack([total, each * mask.sum().to(total)]))
     point = (total / count.where(count > 0, 1.0)).clamp(min=0)
     return replace(pairs, anchor=point.expand(len(pairs)).clone())
 
 
-def preference_loss(policy: Any, pairs: Pairs, head: Head) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
+def preference_loss(
+    policy: DensityPolicy, pairs: Pairs, options: PreferenceOptions
+) -> tuple[Float[Tensor, ""], Metrics]:
     """Σ weight × loss of these pairs, and the log-ratios behind it (in nats) as metrics."""
     chosen, rejected = side_log_probs(policy, (pairs.chosen, pairs.rejected), pairs.probe)
-    up, down = _ratio(chosen, pairs.ref_chosen, head), _ratio(rejected, pairs.ref_rejected, head)
-    beta = head.joint_beta(policy.event_size)
+    up, down = _log_ratio(chosen, pairs.ref_chosen, options), _log_ratio(rejected, pairs.ref_rejected, options)
+    beta = options.joint_beta(policy.event_size)
     value = torch.zeros_like(up[:, 0])
-    for kind, weight in head.mixture.items():
-        value = value + weight * row_loss(kind, *_scaled(up, down, pairs, head), beta, pairs, head)
-    if head.winner_weight:
+    for kind, weight in options.mixture.items():
+        value = value + weight * row_loss(kind, *_per_token(up, down, pairs, options), beta, pairs, options)
+    if options.winner_weight:
         own = chosen.sum(1) if pairs.divisor is None else chosen.sum(1) / pairs.divisor.to(chosen)
-        value = value - head.winner_weight / head.unit(policy.event_size) * own
-    margin = up.detach().sum(1) - down.detach().sum(1)
-    metrics = means(
-        pairs.mask,
-        margin__mean=margin,
-        margin__accuracy=_preference.agreement(margin, torch.ones_like(margin) if pairs.label is None else pairs.label),
-        margin__chosen=up.sum(1),
-        margin__rejected=down.sum(1),
-        fit__chosen=chosen.sum(1) / policy.event_size,
-        fit__rejected=rejected.sum(1) / policy.event_size,
-    )
-    if pairs.gap is not None:  # how far apart the reward saw the two sides
-        metrics |= means(pairs.mask, pairs__gap=pairs.gap)
-    if head.reference:
-        metrics |= means(
-            pairs.mask,
-            fit__reference_chosen=_sum(pairs.ref_chosen) / policy.event_size,
-            fit__reference_rejected=_sum(pairs.ref_rejected) / policy.event_size,
-        )
+        value = value - options.winner_weight / options.nats(policy.event_size) * own
+    metrics = _metrics(pairs, (chosen, rejected), (up.detach(), down.detach()), policy.event_size)
     if pairs.weight is None:
         raise ValueError("the pairs have no weight; set it with `weigh` on the whole minibatch before splitting.")
     return (pairs.weight * value.where(pairs.mask, 0.0)).sum(), metrics
 
 
-def skipped(pairs: Pairs) -> Mapping[str, Tensor]:
+def _metrics(
+    pairs: Pairs, log_probs: tuple[Tensor, Tensor], log_ratios: tuple[Tensor, Tensor], event_size: int
+) -> dict[str, Average]:
+    chosen, rejected = log_ratios[0].sum(1), log_ratios[1].sum(1)
+    label = torch.ones_like(chosen) if pairs.label is None else pairs.label
+    values = {
+        "margin/mean": chosen - rejected,
+        "margin/accuracy": preferences.pair_accuracy(chosen - rejected, label),
+        "margin/chosen": chosen,
+        "margin/rejected": rejected,
+        "fit/chosen": log_probs[0].sum(1) / event_size,
+        "fit/rejected": log_probs[1].sum(1) / event_size,
+    }
+    if pairs.gap is not None:
+        values["pairs/gap"] = pairs.gap
+    if pairs.ref_chosen is not None:
+        values["fit/reference_chosen"] = _sum(pairs.ref_chosen) / event_size
+        values["fit/reference_rejected"] = _sum(pairs.ref_rejected) / event_size
+    return masked_means(pairs.mask, values)
+
+
+def share_skipped(pairs: Pairs) -> dict[str, Tensor]:
     """The share of pairs that say nothing: ties, and sides without a score."""
     return {"pairs/skipped": (~pairs.mask).float().mean()}
 
@@ -222,61 +302,77 @@ def row_loss(
     down: Float[Tensor, "B U"],
     beta: float,
     pairs: Pairs,
-    head: Head,
+    options: PreferenceOptions,
 ) -> Float[Tensor, " B"]:
     """The loss of every pair from the log-ratio terms of both sides; only squared losses look at single draws."""
     good, bad = beta * up.sum(1), beta * down.sum(1)
     label = torch.ones_like(good) if pairs.label is None else pairs.label.to(good)
-    label = (_preference.unflipped if kind == "robust" else _preference.smoothed)(label, head.label_smoothing)
+    label = (preferences.unflip_labels if kind == "robust" else preferences.smooth_labels)(
+        label, options.label_smoothing
+    )
     if kind == "kto":
         if pairs.anchor is None:
-            raise ConfigError("loss_type kto needs pairs with an anchor; make them with `compared`.")
-        return _preference.kto(good, bad, beta * pairs.anchor.to(good), label, (head.desirable, head.undesirable))
+            raise ConfigError("loss_type kto needs pairs with an anchor; make them with `add_reference_terms`.")
+        weights = (options.desirable, options.undesirable)
+        return preferences.kto(good, bad, beta * pairs.anchor.to(good), label, weights)
     if kind == "orpo":
-        return beta * _preference.expected(_preference.orpo, up.sum(1), down.sum(1), label)
-    if kind in ("nca_pair", "bco_pair", "apo_zero", "apo_down"):
-        return _preference.expected(getattr(_preference, kind), good, bad, label)
-    if kind in ("ipo", "copg", "sppo_hard"):
-        return _squared(kind, beta * up, beta * down, pairs, label, head.margin)
-    form = _preference.sigmoid if kind == "robust" else getattr(_preference, kind)
-    return form(good - bad - head.margin, label)  # type: ignore[no-any-return]
+        return beta * preferences.expected_over_label(preferences.orpo, up.sum(1), down.sum(1), label)
+    if kind in OF_SIDES:
+        return preferences.expected_over_label(OF_SIDES[kind], good, bad, label)
+    if kind in SQUARED:
+        return _squared(kind, beta * up, beta * down, pairs, label, options.margin)
+    return OF_LEAD[kind](good - bad - options.margin, label)
 
 
 def _squared(kind: str, up: Tensor, down: Tensor, pairs: Pairs, label: Tensor, margin: float) -> Tensor:
     """Losses of two independent estimates, or of the exact log-ratio twice."""
-    split = _preference.halves if pairs.probe else _twice
+    split = preferences.halves if pairs.probe else _twice
     good, bad = split(up), split(down)
     if kind == "sppo_hard":
-        return _preference.sppo_hard(good, bad, label)
+        return preferences.sppo_hard(good, bad, label)
     one, other = good[0] - bad[0] - margin, good[1] - bad[1] - margin
     if kind == "ipo":
-        return _preference.ipo(one, other, label)
+        return preferences.ipo(one, other, label)
     if pairs.gap is None:
         raise ConfigError("copg needs pairs with the gap of their rewards.")
-    return _preference.copg(one, other, pairs.gap.to(one))
+    return preferences.copg(one, other, pairs.gap.to(one))
 
 
 def _twice(terms: Tensor) -> tuple[Tensor, Tensor]:
     return terms.sum(1), terms.sum(1)
 
 
-def _ratio(log_prob: Tensor, reference: Tensor | None, head: Head) -> Tensor:
-    if not head.reference:
+def _log_ratio(log_prob: Tensor, reference: Tensor | None, options: PreferenceOptions) -> Tensor:
+    if not options.reference:
         return log_prob
-    assert reference is not None, "pairs without reference terms; make them with `compared`"
+    assert reference is not None, "pairs without reference terms; make them with `add_reference_terms`"
     return log_prob - reference
 
 
-def _scaled(up: Tensor, down: Tensor, pairs: Pairs, head: Head) -> tuple[Tensor, Tensor]:
-    if not head.length_normalised:
+def _per_token(up: Tensor, down: Tensor, pairs: Pairs, options: PreferenceOptions) -> tuple[Tensor, Tensor]:
+    if not options.length_normalised:
         return up, down
-    exact = not pairs.probe
-    return up / lengths(pairs.chosen, exact).to(up)[:, None], down / lengths(pairs.rejected, exact).to(down)[:, None]
+    chosen, rejected = (token_counts(side, exact=not pairs.probe) for side in (pairs.chosen, pairs.rejected))
+    return up / chosen.to(up)[:, None], down / rejected.to(down)[:, None]
 
 
 def _sum(reference: Tensor | None) -> Float[Tensor, " B"]:
-    assert reference is not None, "pairs without reference terms; make them with `compared`"
+    assert reference is not None, "pairs without reference terms; make them with `add_reference_terms`"
     return reference.sum(1)
 
 
-__all__ = ["Anchor", "BetaUnit", "Head", "anchored", "compared", "mismatched", "preference_loss", "row_loss", "skipped"]
+__all__ = [
+    "Anchor",
+    "BetaUnit",
+    "PreferenceOptions",
+    "add_mismatched_reference_point",
+    "add_reference_point",
+    "add_reference_terms",
+    "finite_number",
+    "labels",
+    "pairs_of_preferences",
+    "preference_loss",
+    "row_loss",
+    "rows_read",
+    "share_skipped",
+]

@@ -14,7 +14,7 @@ No importance ratio, no clip: the optimum is the same for any behaviour policy w
 may be used, and at the optimum the gradient has no noise. On fresh samples the expected gradient is 2β times that of
 RLOO with the KL in its reward (divide a learning rate from there by 2β). Equal rewards teach too (their log-ratios
 should agree), so nothing is skipped but rows without a score. For noisy densities the square is taken of two
-independent halves of the draws, see `_preference.py`.
+independent halves of the draws, see `_preferences.py`.
 
 Reconstruction: the body of the paper was out of reach; the loss is its public form. `neighbours` pairs each output
 once; `all_pairs` is the paper's sum over a group of k, at k - 1 times the cost.
@@ -22,24 +22,32 @@ once; `all_pairs` is the paper's sum over a group of k, at k - 1 times the cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import DataError
 from mmalign.core.experience import Pairs
-from mmalign.core.options import AtLeastOne, NotNegative
-from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.options import AtLeastOne, NotNegative, refuse, requires
+from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Preference, Prompt
 from mmalign.objectives import _weights
-from mmalign.objectives._observing import number, observed, rows_read
-from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss, skipped
-from mmalign.objectives._ranking import all_pairs, neighbours, pick
-from mmalign.objectives._scoring import sample_groups, scored
+from mmalign.objectives._pairs import (
+    BetaUnit,
+    PreferenceOptions,
+    add_reference_terms,
+    finite_number,
+    pairs_of_preferences,
+    preference_loss,
+    rows_read,
+    share_skipped,
+)
+from mmalign.objectives._rollouts import sample_groups, score_rollout
+from mmalign.objectives._selection import all_pairs, neighbours, pairs_of_rows
 
 
 @dataclass
@@ -65,48 +73,53 @@ class CoPG:
     needs: ClassVar[type] = DensityPolicy
 
     def __post_init__(self) -> None:
-        faults = self._head().faults()
-        if self.online != "off" and self.reward is None:
-            faults.append(
-                f"online: {self.online} scores samples by a reward, and there is none; add one, or online: off."
-            )
-        if self.online != "off" and (self.group_size < 2 or (self.online == "neighbours" and self.group_size % 2)):
-            faults.append(f"group_size: {self.group_size} does not make pairs; set an even number.")
-        if faults:
-            raise ConfigError(faults)
+        online = self.online != "off"
+        refuse(
+            self._options().broken_rules(),
+            requires(
+                online,
+                self.reward is not None,
+                f"online: {self.online} scores samples by a reward, and there is none; add one, or online: off.",
+            ),
+            requires(
+                online,
+                self.group_size >= 2 and (self.online != "neighbours" or self.group_size % 2 == 0),
+                f"group_size: {self.group_size} does not make pairs; set an even number.",
+            ),
+        )
 
     @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
         return rows_read(self.online)
 
-    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
+    def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with the gap of their scores, shared noise and the reference's terms."""
         pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
-        return compared(policy, pairs, self._head(), rng, self.over_ranks)
+        return add_reference_terms(policy, pairs, self._options(), rng, self.over_ranks)
 
-    def _online(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
+    def _online(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         rollout = sample_groups(policy, batch, self.group_size, rng)
-        scores = scored(self.reward, rollout)
+        scores = score_rollout(self.reward, rollout)
         if self.online == "all_pairs":
             left, right, _ = all_pairs(scores.value, scores.valid, self.group_size)
         else:
             left, right, _ = neighbours(scores.value, scores.valid)
-        return pick(rollout, left, right, scores.valid[left] & scores.valid[right], scores.value)
+        return pairs_of_rows(rollout, left, right, scores.valid[left] & scores.valid[right], scores.value)
 
-    def _offline(self, policy: Any, batch: Sequence[Any]) -> Pairs:
-        pairs = observed(policy, batch, "copg with online: off", "online: neighbours")
+    def _offline(self, policy: DensityPolicy, batch: Sequence[Any]) -> Pairs:
+        pairs = pairs_of_preferences(policy, batch, "copg with online: off", "online: neighbours")
         gaps = [self._gap(at, row) for at, row in enumerate(batch)]
         return replace(pairs, gap=torch.tensor(gaps, device=pairs.mask.device))
 
     def _gap(self, at: int, row: Preference) -> float:
-        found = [row.prompt.meta.get(column) for column in self.score_columns]
-        better, worse = (number(value) for value in found)
+        entries = [row.prompt.meta.get(column) for column in self.score_columns]
+        better, worse = (finite_number(entry) for entry in entries)
         if better is not None and worse is not None:
             return better - worse
         columns = " and ".join(self.score_columns)
         raise DataError(
-            f"row {at} of the batch: copg needs numbers in the columns {columns}, found {found}; name them in "
+            f"row {at} of the batch: copg needs numbers in the columns {columns}, found {entries}; name them in "
             "score_columns, or set online."
         )
 
@@ -114,16 +127,22 @@ class CoPG:
         """Every valid pair alike."""
         return _weights.per_row(mask, mean)
 
-    def counts(self, experience: Pairs) -> Mapping[str, Tensor]:
+    def counts(self, experience: Pairs) -> Metrics:
         """The share of pairs that are skipped."""
-        return skipped(experience)
+        return share_skipped(experience)
 
-    def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """Σ weight × loss of these pairs."""
-        return preference_loss(policy, chunk, self._head())
+        return preference_loss(policy, chunk, self._options())
 
-    def _head(self) -> Head:
-        return Head("copg", self.beta, self.beta_unit, draws=self.draws, rows=self.reference_rows)
+    def _options(self) -> PreferenceOptions:
+        return PreferenceOptions(
+            loss_type="copg",
+            beta=self.beta,
+            beta_unit=self.beta_unit,
+            draws=self.draws,
+            reference_rows=self.reference_rows,
+        )
 
 
 __all__ = ["CoPG"]

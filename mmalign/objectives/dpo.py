@@ -1,10 +1,10 @@
 """Direct Preference Optimization, offline or online, for anything that can judge an output.
 
 Papers: DPO (Rafailov et al. 2023, arXiv 2305.18290, eq. 7), Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908); the
-other losses with their papers are in `_preference.py`. Winner term: CRPO of TangoFlux (Hung et al. 2024, arXiv
+other losses with their papers are in `_preferences.py`. Winner term: CRPO of TangoFlux (Hung et al. 2024, arXiv
 2412.21037).
 
-    loss = -log σ(β (ρ_w - ρ_l)),   ρ = log π_θ - log π_ref;   the other forms are in `_preference.py`
+    loss = -log σ(β (ρ_w - ρ_l)),   ρ = log π_θ - log π_ref;   the other forms are in `_preferences.py`
 
 | method | options |
 |---|---|
@@ -39,30 +39,34 @@ the margin, updates of the reference (the policy's own matter).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.errors import ConfigError
 from mmalign.core.experience import Pairs
-from mmalign.core.options import AtLeastOne, NotNegative, Share
-from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.options import AtLeastOne, refuse, requires
+from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.objectives import _weights
-from mmalign.objectives._lengths import Per
-from mmalign.objectives._observing import observed, rows_read
-from mmalign.objectives._pairs import Anchor, BetaUnit, Head, compared, preference_loss, skipped
-from mmalign.objectives._preference import LossType
-from mmalign.objectives._ranking import all_pairs, best_and_worst, pick
-from mmalign.objectives._scoring import sample_groups, scored
+from mmalign.objectives._pairs import (
+    PreferenceOptions,
+    add_reference_terms,
+    pairs_of_preferences,
+    preference_loss,
+    rows_read,
+    share_skipped,
+)
+from mmalign.objectives._preferences import LossType
+from mmalign.objectives._rollouts import sample_groups, score_rollout
+from mmalign.objectives._selection import all_pairs, best_and_worst, pairs_of_rows
 
 
 @dataclass
-class DPO:
+class DPO(PreferenceOptions):
     """Raise chosen over rejected outputs relative to the frozen reference.
 
     Offline (`online: off`) batches are `Preference`s, whose `meta["label"]` may hold a soft label; online they are
@@ -82,76 +86,61 @@ class DPO:
         reference_rows: bounds the rows per no-gradient forward.
     """
 
+    loss_type: LossType = field(default="sigmoid", kw_only=True)  # CoPG's own loss is none of DPO's
     reward: Any = None
     online: Literal["off", "best_worst", "all_pairs"] = "off"
     group_size: AtLeastOne = 4
-    loss_type: LossType = "sigmoid"
-    beta: NotNegative = 0.1
-    beta_unit: BetaUnit = "sum"
-    label_smoothing: Share = 0.0
-    draws: AtLeastOne = 1
-    winner_weight: NotNegative = 0.0
-    winner_per: Per = "output"
-    also: dict[LossType, float] = field(default_factory=dict)
-    reference: bool = True
-    length_normalised: bool = False
-    margin: NotNegative = 0.0
-    desirable: NotNegative = 1.0
-    undesirable: NotNegative = 1.0
-    anchor: Anchor = "outputs"
-    reference_rows: AtLeastOne = 16
 
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 
     needs: ClassVar[type] = DensityPolicy
 
     def __post_init__(self) -> None:
-        faults = self.head.faults()
-        if self.online != "off" and self.reward is None:
-            faults.append(
-                f"online: {self.online} ranks samples by a reward, and there is none; add one, or online: off."
-            )
-        if self.online != "off" and self.group_size < 2:
-            faults.append(f"group_size: {self.group_size} leaves nothing to compare; set at least 2.")
-        if faults:
-            raise ConfigError(faults)
+        online = self.online != "off"
+        refuse(
+            self.broken_rules(),
+            requires(
+                online,
+                self.reward is not None,
+                f"online: {self.online} ranks samples by a reward, and there is none; add one, or online: off.",
+            ),
+            requires(
+                online,
+                self.group_size >= 2,
+                f"group_size: {self.group_size} leaves nothing to compare; set at least 2.",
+            ),
+        )
 
     @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
         return rows_read(self.online)
 
-    @property
-    def head(self) -> Head:
-        """The preference loss these options name."""
-        own = {f.name for f in fields(Head)} - {"rows"}
-        return Head(**{name: getattr(self, name) for name in own}, rows=self.reference_rows)
-
-    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
+    def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with noise and reference terms; from preferences, or from samples of the policy and the reward."""
         if self.online == "off":
-            pairs = observed(policy, batch, "dpo with online: off", "online: best_worst")
+            pairs = pairs_of_preferences(policy, batch, "dpo with online: off", "online: best_worst")
         else:
             pairs = self._online(policy, batch, rng)
-        return compared(policy, pairs, self.head, rng, self.over_ranks)
+        return add_reference_terms(policy, pairs, self, rng, self.over_ranks)
 
-    def _online(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
+    def _online(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         rollout = sample_groups(policy, batch, self.group_size, rng)
-        scores = scored(self.reward, rollout)
-        pairing = best_and_worst if self.online == "best_worst" else all_pairs
-        return pick(rollout, *pairing(scores.value, scores.valid, self.group_size), scores.value)
+        scores = score_rollout(self.reward, rollout)
+        ranking = best_and_worst if self.online == "best_worst" else all_pairs
+        return pairs_of_rows(rollout, *ranking(scores.value, scores.valid, self.group_size), scores.value)
 
     def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
         """Every valid pair alike."""
         return _weights.per_row(mask, mean)
 
-    def counts(self, experience: Pairs) -> Mapping[str, Tensor]:
+    def counts(self, experience: Pairs) -> Metrics:
         """The share of pairs that are skipped."""
-        return skipped(experience)
+        return share_skipped(experience)
 
-    def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""
-        return preference_loss(policy, chunk, self.head)
+        return preference_loss(policy, chunk, self)
 
 
 __all__ = ["DPO"]

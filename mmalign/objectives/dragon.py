@@ -13,14 +13,14 @@ Paper: Bai et al. 2025, "DRAGON: Distributional Rewards Optimize Diffusion Gener
 
 | builder | for | D⁺ and D⁻ |
 |---|---|---|
-| greedy_swap | set rewards | the better set, improved by exchanging outputs of the same prompt (`_sets.py`) |
-| knockout | set rewards | the same with one pair per prompt: better sets meet better ones, worse ones worse (ours) |
+| greedy_swap | set rewards | the better set, improved by exchanging outputs of the same prompt (`_selection.py`) |
+| tournament | set rewards | the same with one pair per prompt: better sets meet better ones, worse ones worse (ours) |
 | pair | row rewards | the better and the worse of every two outputs of a prompt |
 | pool | row rewards, unpaired | the top and bottom half of all outputs, whatever their prompts |
 
-`pair` and `pool` also take a set reward and then compare its credits; choosing many rows by credit at once may miss the
-better set, which is why greedy_swap exists. A `pool` mixes prompts: where one prompt's outputs all score higher than
-another's, its halves say which prompt is easier, not which output is better.
+`pair` and `pool` also take a set reward and then compare its rows' influence (leave-one-out); choosing many rows by
+influence at once may miss the better set, which is why greedy_swap exists. A `pool` mixes prompts: where one prompt's
+outputs all score higher than another's, its halves say which prompt is easier, not which output is better.
 
 Reconstruction: the body of the paper was out of reach. That D⁺/D⁻ start from two sets, the contrast and both losses are
 the paper's; the swap test (`accept`), the number of `sweeps`, the defaults, and pairing by neighbours for more than two
@@ -29,24 +29,36 @@ samples are ours. Left out: sets larger than this process's batch (a set is what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.errors import ConfigError
 from mmalign.core.experience import Pairs
-from mmalign.core.options import AtLeastOne, NotNegative
-from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.options import AtLeastOne, NotNegative, must, refuse, requires
+from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
+from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._pairs import BetaUnit, Head, compared, preference_loss, skipped
-from mmalign.objectives._ranking import halves_of_pool, neighbours, pick
-from mmalign.objectives._scoring import sample_groups, scored
-from mmalign.objectives._sets import Accept, Pool, knockout
+from mmalign.objectives._pairs import (
+    BetaUnit,
+    PreferenceOptions,
+    add_reference_terms,
+    preference_loss,
+    share_skipped,
+)
+from mmalign.objectives._rollouts import sample_groups, score_rollout
+from mmalign.objectives._selection import (
+    Accept,
+    EmbeddedOutputs,
+    halves_of_pool,
+    neighbours,
+    pairs_of_rows,
+    tournament,
+)
 
 
 @dataclass
@@ -59,7 +71,7 @@ class DRAGON:
     """
 
     reward: Any
-    builder: Literal["pair", "greedy_swap", "knockout", "pool"] = "greedy_swap"
+    builder: Literal["pair", "greedy_swap", "tournament", "knockout", "pool"] = "greedy_swap"
     samples_per_prompt: AtLeastOne = 2
     sweeps: AtLeastOne = 1
     accept: Accept = "positive"
@@ -74,73 +86,92 @@ class DRAGON:
     needs: ClassVar[type] = DensityPolicy
 
     def __post_init__(self) -> None:
-        faults = self._head().faults()
-        if self.samples_per_prompt < 2 or self.samples_per_prompt % 2:
-            faults.append(
-                f"samples_per_prompt: {self.samples_per_prompt} does not make two equal sets; set an even number."
-            )
-        if self.builder == "knockout" and self.samples_per_prompt & (self.samples_per_prompt - 1):
-            faults.append(f"samples_per_prompt: {self.samples_per_prompt} sets cannot meet in rounds; set 2, 4, 8, ….")
-        if self.sweeps < 1:
-            faults.append(f"sweeps: {self.sweeps} would never swap; set at least 1.")
-        if faults:
-            raise ConfigError(faults)
+        if self.builder == "knockout":  # its name before the first release
+            self.builder = "tournament"
+        number = self.samples_per_prompt
+        refuse(
+            self._options().broken_rules(),
+            must(
+                number >= 2 and number % 2 == 0,
+                f"samples_per_prompt: {number} does not make two equal sets; set an even number.",
+            ),
+            requires(
+                self.builder == "tournament",
+                number & (number - 1) == 0,
+                f"samples_per_prompt: {number} sets cannot meet in rounds; set 2, 4, 8, ….",
+            ),
+            must(self.sweeps >= 1, f"sweeps: {self.sweeps} would never swap; set at least 1."),
+        )
 
     @property
-    def by_member(self) -> bool:
-        """Are the rewards' sets scored one by one, and not by what `combine` makes of their rows?"""
-        return self.builder in ("greedy_swap", "knockout")
+    def _over_sets(self) -> bool:
+        """Are whole sets scored, one reward after the other, with one output per prompt in each?"""
+        return self.builder in ("greedy_swap", "tournament")
 
-    by_set = by_member  # and each set holds one output per prompt, whatever a slot is `over`
+    def check(self, setting: Setting) -> Iterator[str]:
+        """Sets are scored reward by reward: neither a combination of rows nor sets of groups have an effect then."""
+        if not self._over_sets:
+            return
+        yield from setting.rules_of_single_rewards()
+        if grouped := setting.taken_over("group"):
+            yield (
+                f"rewards.{grouped[0]}.over: group has no effect with builder '{self.builder}', whose sets hold one "
+                "output per prompt; remove it, or set builder: pair."
+            )
 
-    def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
+    def collect(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
         pairs = self.build(sample_groups(policy, batch, self.samples_per_prompt, rng))
-        return compared(policy, pairs, self._head(), rng, self.over_ranks)
+        return add_reference_terms(policy, pairs, self._options(), rng, self.over_ranks)
 
     def build(self, rollout: Rollout) -> Pairs:
         """D⁺ and D⁻ of outputs, each prompt's `samples_per_prompt` rows one after the other, without densities."""
-        return self._swapped(rollout) if self.builder in ("greedy_swap", "knockout") else self._ranked(rollout)
+        return self._swapped(rollout) if self._over_sets else self._ranked(rollout)
 
     def _swapped(self, rollout: Rollout) -> Pairs:
-        pool = Pool.of(self.reward, rollout)
+        outputs = EmbeddedOutputs.of(self.reward, rollout)
         rows = torch.arange(len(rollout), device=rollout.group.device)
-        columns = rows.reshape(-1, self.samples_per_prompt if self.builder == "knockout" else 2)
-        sound = pool.sound.to(rows.device)[columns].all(1)  # a row that does not embed takes its pair out
+        columns = rows.reshape(-1, self.samples_per_prompt if self.builder == "tournament" else 2)
+        usable = outputs.finite.to(rows.device)[columns].all(1)  # a row that does not embed takes its pair out
         better, worse, high, low = columns[:, 0].clone(), columns[:, 1].clone(), 0.0, 0.0
-        if sound.any():
-            up, down, high, low = knockout(pool, columns[sound], self.sweeps, self.accept)
-            better[sound], worse[sound] = up, down
+        if usable.any():
+            up, down, high, low = tournament(outputs, columns[usable], self.sweeps, self.accept)
+            better[usable], worse[usable] = up, down
         # Equal or unusable (NaN) values say nothing about either set: the pairs stay, masked, and are counted.
-        mask = sound & (high > low)
+        mask = usable & (high > low)
         gap = torch.full((len(better),), high - low, device=rows.device).where(mask, 0.0)
         return Pairs(chosen=rollout[better], rejected=rollout[worse], mask=mask, gap=gap)
 
     def _ranked(self, rollout: Rollout) -> Pairs:
         if callable(self.reward):
-            scores = scored(self.reward, rollout)
+            scores = score_rollout(self.reward, rollout)
             value, valid = scores.value, scores.valid
         else:
             value = self.reward.credit(self.reward.embed(rollout)).to(rollout.group.device)
             valid = value.isfinite()
         ranking = neighbours if self.builder == "pair" else halves_of_pool
-        return pick(rollout, *ranking(value, valid), value)
+        return pairs_of_rows(rollout, *ranking(value, valid), value)
 
     def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
         """Every valid pair alike."""
         return _weights.per_row(mask, mean)
 
-    def counts(self, experience: Pairs) -> Mapping[str, Tensor]:
+    def counts(self, experience: Pairs) -> Metrics:
         """The share of pairs that are skipped."""
-        return skipped(experience)
+        return share_skipped(experience)
 
-    def loss(self, policy: Any, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""
-        return preference_loss(policy, chunk, self._head())
+        return preference_loss(policy, chunk, self._options())
 
-    def _head(self) -> Head:
-        kind: Literal["sigmoid", "kto"] = "sigmoid" if self.head == "dpo" else "kto"
-        return Head(kind, self.beta, self.beta_unit, draws=self.draws, rows=self.reference_rows)
+    def _options(self) -> PreferenceOptions:
+        return PreferenceOptions(
+            loss_type="sigmoid" if self.head == "dpo" else "kto",
+            beta=self.beta,
+            beta_unit=self.beta_unit,
+            draws=self.draws,
+            reference_rows=self.reference_rows,
+        )
 
 
 __all__ = ["DRAGON"]

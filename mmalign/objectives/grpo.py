@@ -13,8 +13,9 @@ al. 2023, arXiv 2305.13301), DAPO's asymmetric clip (Yu et al. 2025), GRPO-Guard
 | τ, ε, ε' | `Region` | temperature of the ratio and the clip range |
 | KL | `divergence` | per step, nats of the joint, from the frozen reference |
 
-Units of the trust region and the guard are explained, with their table, in `_ratio.py`; surrogates and levels of the
-ratio in `_surrogate.py`; KL in the reward in `_credit.py`; normalisers in `_weights.py`. N rows, |o| steps each:
+Trust region, guard, surrogates, levels of the ratio and KL estimators are explained, with their tables, in
+`_policy_gradient.py`; baselines and the KL in the reward in `_advantages.py`; normalisers in `_weights.py`. N rows, |o|
+steps each:
 
 | method | options (beside `clip: 0.2`, which for tokens is PPO's ε) | each step weighs |
 |---|---|---|
@@ -33,7 +34,8 @@ ratio in `_surrogate.py`; KL in the reward in `_credit.py`; normalisers in `_wei
 
 The counts run over the rows and steps that train: invalid rows, dead groups (equal rewards) and masked truncations are
 left out of N and Σ|o|, over all processes. DAPO's dynamic sampling: `trainer.prompts_per_step` prompts are sampled, the
-first `keep_groups` live groups train; where there are fewer, dead ones fill up (masked): processes stay in step.
+first `keep_groups` groups whose rewards differ train; where there are fewer, dead ones fill up (masked), so that
+processes stay in step.
 
 Reconstruction: GRPO-Guard's equations were read from code, not from the paper. DAPO draws further prompts until its
 batch is full; here the surplus is drawn at once. Left out: use of `Scores.confidence`. The "global" std and `whiten`
@@ -42,7 +44,7 @@ cover the rows of every process; all spreads are population ones (TRL divides by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -51,26 +53,24 @@ from jaxtyping import Bool, Float
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.experience import Transitions
-from mmalign.core.options import AtLeastOne, NotNegative, Positive
-from mmalign.core.protocols import Mean, StepPolicy, one_process
+from mmalign.core.metrics import Average
+from mmalign.core.options import AtLeastOne, NotNegative, Positive, must, refuse, requires
+from mmalign.core.protocols import Mean, Metrics, StepPolicy, one_process
+from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, StepDist
-from mmalign.objectives import _weights
-from mmalign.objectives._advantages import Baseline, Std, above, group_relative, whitened
-from mmalign.objectives._credit import (
-    RewardKL,
-    Truncated,
-    credited,
-    greedy_scores,
-    penalised,
-    rows_of_live_groups,
-    whole,
+from mmalign.objectives import _advantages as advantages
+from mmalign.objectives import _policy_gradient as pg
+from mmalign.objectives import _weights as weights
+from mmalign.objectives._advantages import Baseline, RewardKL, Std, Truncated
+from mmalign.objectives._policy_gradient import Divergence, RatioLevel, Ratios, Region, Surrogate
+from mmalign.objectives._rollouts import (
+    masked_means,
+    recompute_steps,
+    recompute_steps_where,
+    sample_groups,
+    score_rollout,
 )
-from mmalign.objectives._divergence import Divergence, divergence
-from mmalign.objectives._ratio import Ratios, Region, guarded, plain_bounds, trust_region
-from mmalign.objectives._replay import recorded, recorded_where
-from mmalign.objectives._scoring import means, sample_groups, scored
-from mmalign.objectives._surrogate import Level, Surrogate, at_level, gains
 
 
 @dataclass
@@ -82,8 +82,8 @@ class GRPO:
         group_size: outputs per prompt.
         clip, clip_high: how far the ratio may move down and up, in `clip_unit`; `clip_high` None is `clip`. Of cispo:
             bounds of the ratio itself, 1 - clip (1 or more: none) and 1 + clip_high.
-        clip_unit: see `_ratio.py`.
-        surrogate, ratio: what a step earns, and whose ratio judges it; see `_surrogate.py`.
+        clip_unit: nats of the joint, or the published mean-space unit; see `_policy_gradient.py`.
+        surrogate, ratio: what a step earns, and whose ratio judges it; see `_policy_gradient.py`.
         ratio_cap: above 1 + clip_high: bounds the ratio of bad steps too (dual clip).
         guard: GRPO-Guard's log-ratio, and its gain per flow time.
         beta, divergence: weight and estimator of the KL from the reference in the loss, nats of the joint.
@@ -96,7 +96,8 @@ class GRPO:
         advantage_clip: their largest size; `auto` is 5 of what they are divided by, and none where they stay raw
             rewards (`std: none`, greedy baseline), whose range is anybody's.
         weighting, horizon: the normaliser; `horizon` is the length that `constant` divides by.
-        keep_groups: train on this many live groups of those a process samples; None for all.
+        keep_groups: train on this many of the groups that a process samples, those whose rewards differ first; None
+            for all.
         truncated: outputs cut off at the limit train like others ("keep"), only enter their group's statistics
             ("mask"), or neither ("exclude").
         replay: recompute the old log-probs instead of trusting the sampler's.
@@ -109,7 +110,7 @@ class GRPO:
     clip_high: Positive | None = None
     clip_unit: Literal["nats", "mean"] = "nats"
     surrogate: Surrogate = "clip"
-    ratio: Level = "step"
+    ratio: RatioLevel = "step"
     ratio_cap: Positive | None = None
     guard: bool = False
     beta: NotNegative = 0.0
@@ -144,37 +145,38 @@ class GRPO:
     }
 
     @property
-    def absolute(self) -> bool:
+    def _absolute(self) -> bool:
         """Are scores compared beyond their group, so that they must mean the same in every call of the reward?"""
         return self.baseline in ("greedy", "none")
 
     def __post_init__(self) -> None:
-        least = 1 if self.absolute else 2
-        faults = [
-            f"{name}: {value} is out of range; {rule}."
-            for name, value, fine, rule in (
-                ("group_size", self.group_size, self.group_size >= least, f"a group needs at least {least} outputs"),
-                ("clip", self.clip, self.clip > 0, "set a positive clip"),
-                ("clip_high", self.clip_high, self.clip_high is None or self.clip_high > 0, "positive, or null"),
-                ("ratio_cap", self.ratio_cap, self.ratio_cap is None or self.ratio_cap > 1, "above 1, or null"),
-                ("beta", self.beta, self.beta >= 0, "0 turns the KL off"),
-                ("reward_beta", self.reward_beta, self.reward_beta >= 0, "0 turns the KL off"),
-                ("horizon", self.horizon, self.horizon >= 1, "at least 1"),
-                ("keep_groups", self.keep_groups, self.keep_groups is None or self.keep_groups >= 1, "at least 1"),
-                ("reference_rows", self.reference_rows, self.reference_rows >= 1, "at least 1"),
-                ("std_floor", self.std_floor, self.std_floor >= 0, "at least 0"),
-                (
-                    "advantage_clip",
-                    self.advantage_clip,
-                    self.advantage_clip in (None, "auto") or self.advantage_clip > 0,  # type: ignore[operator]
-                    "positive, null or auto",
-                ),
+        least, cap = 1 if self._absolute else 2, self.advantage_clip
+        ranges = (
+            ("group_size", self.group_size, self.group_size >= least, f"a group needs at least {least} outputs"),
+            ("clip", self.clip, self.clip > 0, "set a positive clip"),
+            ("clip_high", self.clip_high, self.clip_high is None or self.clip_high > 0, "positive, or null"),
+            ("ratio_cap", self.ratio_cap, self.ratio_cap is None or self.ratio_cap > 1, "above 1, or null"),
+            ("beta", self.beta, self.beta >= 0, "0 turns the KL off"),
+            ("reward_beta", self.reward_beta, self.reward_beta >= 0, "0 turns the KL off"),
+            ("horizon", self.horizon, self.horizon >= 1, "at least 1"),
+            ("keep_groups", self.keep_groups, self.keep_groups is None or self.keep_groups >= 1, "at least 1"),
+            ("reference_rows", self.reference_rows, self.reference_rows >= 1, "at least 1"),
+            ("std_floor", self.std_floor, self.std_floor >= 0, "at least 0"),
+            ("advantage_clip", cap, cap is None or cap == "auto" or cap > 0, "positive, null or auto"),
+        )
+        refuse(
+            *(must(holds, f"{name}: {value} is out of range; {rule}.") for name, value, holds, rule in ranges),
+            self._rules_across_options(),
+        )
+
+    def check(self, setting: Setting) -> Iterator[str]:
+        """Scores that are compared beyond their group must not be on a scale of their group."""
+        if self._absolute and setting.reward is not None and setting.reward.relative:
+            yield (
+                f"combine: '{setting.combine}' puts rewards on a common scale within each group, but objective "
+                f"'{setting.objective}' (baseline: {self.baseline}) compares scores beyond it; set combine: {{name: "
+                "weighted_sum, scale: running}, or raw where the rewards' units agree."
             )
-            if not fine
-        ]
-        faults += [message for wrong, message in self._clashes() if wrong]
-        if faults:
-            raise ConfigError(faults)
 
     @property
     def doubts(self) -> list[str]:
@@ -186,41 +188,48 @@ class GRPO:
             ]
         return []
 
-    def _clashes(self) -> tuple[tuple[bool, str], ...]:
+    def _rules_across_options(self) -> list[str]:
+        """A sentence for every two options that do not go together."""
         highest = 1 + self._region(1).high
-        return (
-            (
-                self.clip_unit == "mean" and self.clip >= 1 and self.surrogate != "cispo",
+        return [
+            *requires(
+                self.clip_unit == "mean" and self.surrogate != "cispo",
+                self.clip < 1,
                 f"clip: {self.clip} is no mean-space value (published: 1e-5 to 0.2); set clip_unit: nats.",
             ),
-            (
-                self.absolute and self.std != "none",
+            *requires(
+                self._absolute,
+                self.std == "none",
                 f"std: {self.std} is a spread around the group's mean, and baseline: {self.baseline} has none; "
                 "set std: none (and whiten: true to scale by the batch).",
             ),
-            (
-                self.surrogate == "vespo" and self.ratio != "joint",
+            *requires(
+                self.surrogate == "vespo",
+                self.ratio == "joint",
                 "surrogate: vespo weighs whole outputs; set ratio: joint.",
             ),
-            (
-                self.guard and (self.surrogate != "clip" or self.ratio != "step"),
+            *requires(
+                self.guard,
+                self.surrogate == "clip" and self.ratio == "step",
                 "guard: is a form of the step's own log-ratio; set surrogate: clip and ratio: step.",
             ),
-            (
-                self.ratio_cap is not None and (self.surrogate != "clip" or 1 < self.ratio_cap <= highest),
+            *requires(
+                self.ratio_cap is not None,
+                self.surrogate == "clip" and not 1 < (self.ratio_cap or 0.0) <= highest,
                 f"ratio_cap: {self.ratio_cap} bounds the ratio of surrogate clip, above 1 + clip_high ({highest:g}).",
             ),
-            (
-                self.horizon > 1 and self.weighting != "constant",
+            *requires(
+                self.horizon > 1,
+                self.weighting == "constant",
                 f"horizon: {self.horizon} is the length that weighting: constant divides by; set that, or horizon: 1.",
             ),
-        )
+        ]
 
     def _region(self, event_size: int) -> Region:
-        form = plain_bounds if self.surrogate == "cispo" else trust_region
+        form = pg.ratio_bounds if self.surrogate == "cispo" else pg.trust_region
         return form(self.clip, self.clip_high, self.clip_unit, event_size)
 
-    def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Transitions:
+    def collect(self, policy: StepPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Transitions:
         """Groups of outputs with advantages, what the behaviour policy said and, if `beta`, what the reference says."""
         if self.keep_groups is not None and self.keep_groups > len(batch):
             raise ConfigError(
@@ -232,24 +241,24 @@ class GRPO:
         if not old.log_prob.shape[1]:
             raise CapabilityError("grpo trains recorded steps, and the policy recorded none; let it sample with noise.")
         steps = torch.ones_like(old.log_prob, dtype=torch.bool) if rollout.mask is None else rollout.mask
-        scores = scored(self.reward, rollout)
-        finished = whole(rollout, steps.device)
-        everyone = torch.ones_like(steps[:, 0])
-        ref = self._reference(policy, rollout, everyone, old.log_prob) if self.reward_beta else None
-        value, valid = credited(scores, steps)
+        scores = score_rollout(self.reward, rollout)
+        finished = advantages.not_truncated(rollout, steps.device)
+        every_row = torch.ones_like(steps[:, 0])
+        ref = self._reference(policy, rollout, every_row, old.log_prob) if self.reward_beta else None
+        value, valid = advantages.values_and_mask(scores, steps)
         if ref is not None:
-            moved = self.reward_beta * (old.log_prob - ref.log_prob)
-            value, valid = penalised(value, valid, moved, steps, self.reward_kl)
+            kl_cost = self.reward_beta * (old.log_prob - ref.log_prob)
+            value, valid = advantages.subtract_kl(value, valid, kl_cost, steps, self.reward_kl)
         if self.truncated == "exclude":
             valid = valid & finished[:, None]
-        advantage, live, valid = self._credit(policy, batch, value, valid, rollout, steps, rng)
-        trained = valid.any(1) & live & (finished | (self.truncated == "keep"))
+        advantage, differ, valid = self._advantages(policy, batch, value, valid, rollout, steps, rng)
+        trained = valid.any(1) & differ & (finished | (self.truncated == "keep"))
         parts = {
             **scores.parts,
             "dropped": (scores.valid & ~trained).float(),
-            "live": live.float().mean().expand(len(live)),
+            "live": differ.float().mean().expand(len(differ)),
         }
-        found = Transitions(
+        experience = Transitions(
             rollout=rollout,
             advantage=advantage,
             mask=steps & trained[:, None],
@@ -258,31 +267,32 @@ class GRPO:
             scores=replace(scores, parts=parts),
         )
         if self.keep_groups is not None:
-            found = found[rows_of_live_groups(trained, self.group_size, self.keep_groups)]
-        if self.beta and found.ref is None:
-            asked = found.mask.any(1)
-            found = replace(found, ref=self._reference(policy, found.rollout, asked, found.old.log_prob))
-        return found
+            experience = experience[advantages.rows_of_groups_that_train(trained, self.group_size, self.keep_groups)]
+        if self.beta and experience.ref is None:
+            needed = experience.mask.any(1)
+            ref = self._reference(policy, experience.rollout, needed, experience.old.log_prob)
+            experience = replace(experience, ref=ref)
+        return experience
 
-    def _old(self, policy: Any, rollout: Rollout) -> StepDist:
+    def _old(self, policy: StepPolicy, rollout: Rollout) -> StepDist:
         if not (self.guard or self.replay) and rollout.step_logp is not None:
             return StepDist(log_prob=rollout.step_logp)
-        old = recorded(policy, rollout, self.reference_rows, moments=self.guard)
+        old = recompute_steps(policy, rollout, self.reference_rows, moments=self.guard)
         if self.guard and (old.mean is None or old.std is None):
             raise CapabilityError(
                 "guard needs steps with a mean and a std, and this policy's have none; set guard: false."
             )
         return old if self.replay or rollout.step_logp is None else replace(old, log_prob=rollout.step_logp)
 
-    def _reference(self, policy: Any, rollout: Rollout, asked: Tensor, old: Tensor) -> StepDist:
-        """What the reference says of the rows that are `asked`; the word of the others is `old`."""
+    def _reference(self, policy: StepPolicy, rollout: Rollout, needed: Tensor, old: Tensor) -> StepDist:
+        """What the reference says of the rows that are `needed` (B,); the log-probs of the others are `old`."""
         moments = self.divergence == "gaussian"
         with policy.reference():
-            return recorded_where(policy, rollout, asked, old, self.reference_rows, moments=moments)
+            return recompute_steps_where(policy, rollout, needed, old, self.reference_rows, moments=moments)
 
-    def _credit(
+    def _advantages(
         self,
-        policy: Any,
+        policy: StepPolicy,
         batch: Sequence[Prompt],
         value: Tensor,
         valid: Tensor,
@@ -290,15 +300,15 @@ class GRPO:
         steps: Tensor,
         rng: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advantages, rows of live groups, and which entries count."""
-        if self.absolute:
+        """Advantages, the rows of groups whose rewards differ, and which entries count."""
+        if self._absolute:
             reference: Tensor | float = 0.0
             if self.baseline == "greedy":
-                reference, known = greedy_scores(policy, self.reward, batch, self.group_size, rng)
+                reference, known = advantages.greedy_scores(policy, self.reward, batch, self.group_size, rng)
                 valid = valid & known[:, None]
-            advantage, live = above(value, reference, valid), torch.ones_like(valid[:, 0])
+            advantage, differ = advantages.subtract_baseline(value, reference, valid), torch.ones_like(valid[:, 0])
         else:
-            advantage, live = group_relative(
+            advantage, differ = advantages.group_relative(
                 value,
                 rollout.group,
                 valid,
@@ -309,13 +319,13 @@ class GRPO:
                 over_ranks=self.over_ranks,
             )
         if self.whiten == "steps":
-            live = valid.any(1)
-            advantage = whitened(advantage, valid, self.std_floor, self.over_ranks, times=steps)
+            differ = valid.any(1)
+            advantage = advantages.whiten(advantage, valid, self.std_floor, self.over_ranks, times=steps)
         elif self.whiten:
-            advantage = whitened(advantage, valid, self.std_floor, self.over_ranks)
+            advantage = advantages.whiten(advantage, valid, self.std_floor, self.over_ranks)
         if (limit := self._limit) is not None:
             advantage = advantage.clamp(-limit, limit)
-        return advantage, live, valid
+        return advantage, differ, valid
 
     @property
     def _limit(self) -> float | None:
@@ -326,67 +336,62 @@ class GRPO:
     def weigh(self, mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
         """Per sequence, per step, or constant; dropped and invalid rows weigh nothing and are not counted."""
         if self.weighting == "constant":
-            return _weights.constant(mask, mean, self.horizon)
-        return {"per_sequence": _weights.per_sequence, "per_step": _weights.per_step}[self.weighting](mask, mean)
+            return weights.constant(mask, mean, self.horizon)
+        return {"per_sequence": weights.per_sequence, "per_step": weights.per_step}[self.weighting](mask, mean)
 
-    def loss(self, policy: Any, chunk: Transitions, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, policy: StepPolicy, chunk: Transitions, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × gain).sum() of these rows and steps; the mask keeps what deterministic steps say out of it."""
         dist = policy.step_dist(chunk.rollout, chunk.steps)
         region = self._region(policy.event_size)
         if self.ratio != "step":
-            _check_whole(chunk, self.ratio)
-        delta = guarded(dist, chunk.old, chunk.mask) if self.guard else dist.log_prob - chunk.old.log_prob
-        delta = at_level(delta, chunk.mask, self.ratio)
-        said = dist.log_prob.where(chunk.mask, 0.0)
-        gain, ratio = gains(self.surrogate, delta, said, chunk.advantage, region, self.ratio_cap)
+            pg.require_whole_outputs(chunk, self.ratio)
+        delta = pg.guard_log_ratio(dist, chunk.old, chunk.mask) if self.guard else dist.log_prob - chunk.old.log_prob
+        delta = pg.importance_log_ratio(delta, chunk.mask, self.ratio)
+        log_prob = dist.log_prob.where(chunk.mask, 0.0)
+        gain, ratio = pg.surrogate_objective(self.surrogate, delta, log_prob, chunk.advantage, region, self.ratio_cap)
         if self.guard and dist.dt is not None:
             gain = gain / dist.dt.where(chunk.mask, 1.0)
         metrics = self._metrics(chunk, dist.log_prob, ratio, region)
         if chunk.ref is not None:
-            kl = divergence(self.divergence, dist, chunk.ref, chunk.mask)
+            kl = pg.divergence(self.divergence, dist, chunk.ref, chunk.mask)
             gain = gain - self.beta * kl
-            metrics |= means(chunk.mask, kl__reference=kl)
+            metrics |= masked_means(chunk.mask, {"kl/reference": kl})
         if dist.entropy is not None:
-            metrics |= means(chunk.mask, entropy=dist.entropy)
+            metrics |= masked_means(chunk.mask, {"policy/entropy": dist.entropy})
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics
 
-    def _metrics(self, chunk: Transitions, log_prob: Ratios, ratio: Ratios, region: Region) -> dict[str, Tensor]:
+    def _metrics(self, chunk: Transitions, log_prob: Ratios, ratio: Ratios, region: Region) -> dict[str, Average]:
         advantage = chunk.advantage.expand_as(ratio)
-        above, below = ratio > 1 + region.high, ratio < 1 - region.low
+        high, low = ratio > 1 + region.high, ratio < 1 - region.low
         both = self.surrogate == "cispo"  # a weight is cut whatever the advantage's sign
-        beyond = above | below if both else (above & (advantage > 0)) | (below & (advantage < 0))
-        moved = chunk.old.log_prob - log_prob  # of the step itself, whatever form or level the ratio has
-        metrics = means(chunk.mask, ratio__mean=ratio, kl__old=moved, advantage__size=advantage.abs())
+        clipped = high | low if both else (high & (advantage > 0)) | (low & (advantage < 0))
+        values = {
+            "ratio/mean": ratio,
+            "kl/old": chunk.old.log_prob - log_prob,  # of the step itself, whatever form or level the ratio has
+            "advantage/size": advantage.abs(),
+        }
         if self.surrogate in ("clip", "cispo"):
-            metrics |= means(chunk.mask, ratio__clipped=beyond)
-        return metrics
+            values["ratio/clipped"] = clipped
+        return masked_means(chunk.mask, values)
 
     @property
     def whole_outputs(self) -> bool:
         """Does the loss need every step of an output in one pass?"""
         return self.ratio != "step"
 
-    def counts(self, experience: Transitions) -> Mapping[str, Tensor]:
+    def counts(self, experience: Transitions) -> Metrics:
         """The shares of rows that have no score, that do not train though they have one, and that were cut off."""
-        found = {}
+        shares: dict[str, Tensor] = {}
         if experience.scores is not None:
-            found["rows/invalid"] = (~experience.scores.valid).float().mean()
-            found["rows/dropped"] = experience.scores.parts["dropped"].mean()
+            shares["rows/invalid"] = (~experience.scores.valid).float().mean()
+            shares["rows/dropped"] = experience.scores.parts["dropped"].mean()
             if self.keep_groups is not None:
-                found["groups/live"] = experience.scores.parts["live"].mean()
+                shares["groups/live"] = experience.scores.parts["live"].mean()
         if experience.rollout.truncated is not None:
-            found["rows/truncated"] = experience.rollout.truncated.float().mean()
-        return found
-
-
-def _check_whole(chunk: Transitions, level: Level) -> None:
-    recorded = chunk.rollout.step_logp if chunk.rollout.mask is None else chunk.rollout.mask
-    if recorded is not None and recorded.shape[1] != chunk.mask.shape[1]:
-        raise CapabilityError(
-            f"ratio: {level} is of whole outputs, and this part has some steps; set trainer.steps_per_pass: 0."
-        )
+            shares["rows/truncated"] = experience.rollout.truncated.float().mean()
+        return shares
 
 
 __all__ = ["GRPO"]

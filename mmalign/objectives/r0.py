@@ -9,42 +9,53 @@ Paper: Luo et al. 2025, "Rewards Are Enough for Fast Photo-Realistic Text-to-ima
 | G_θ | `policy.rsample` | the few-step sampler, with gradient; its random η and R0+'s random step are the policy's |
 | y | `rollout.output` | images (B, 3, H, W) or sound; x₀ its latents, `trajectory["x0"]` |
 | r_i, w_i | `reward.members` | rewards and weights of the mix, each differentiable |
-| λ | `weight_decay_to_start` | pull to the initial weights; ‖BA‖² for LoRA (`_anchoring.py`) |
+| λ | `weight_decay_to_start` | L2 to the initial weights; ‖BA‖² for LoRA (`_reward_gradients.py`) |
 | guidance | `guidance_weight` | implicit reward: a direction on x₀ from the frozen teacher, with minus without prompt |
 
 Each gradient is normalised per sample on the output, so a reward's scale does not matter and w_i are shares. With
 `normalize: false` the raw gradients add up; λ then needs another value.
 
-**λ and splits.** The pull belongs to the update, not to a chunk: every chunk adds λ ‖θ - θ₀‖² times the sum of its
+**λ and splits.** The L2 term belongs to the update, not to a chunk: every chunk adds λ ‖θ - θ₀‖² times the sum of its
 weights. These sum to 1 over an update (to the process's share of it where rows differ), so any split adds it once.
 
 From the paper: 4 steps from the pretrained network, no data and no distillation loss, per-reward gradient
 normalisation, the guidance reward, weight regularisation, random η, R0+. Reconstruction: where the norm is taken (per
-sample, on the output), 1e-8, the mask of saturated pixels, and the forms of the guidance reward and of the pull. Left
-out: the high-resolution guidance loss, Langevin noise of the second version. A run should keep a reward it does not
-train on: the paper's own FID rises.
+sample, on the output), 1e-8, the mask of saturated pixels, and the forms of the guidance reward and of the L2 term.
+Left out: the high-resolution guidance loss, Langevin noise of the second version. A run should keep a reward it does
+not train on: the paper's own FID rises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.errors import CapabilityError
 from mmalign.core.experience import Requests
-from mmalign.core.options import AtLeastOne, NotNegative
-from mmalign.core.protocols import DiffPolicy, Mean
+from mmalign.core.metrics import Average
+from mmalign.core.options import AtLeastOne, NotNegative, must, refuse
+from mmalign.core.protocols import DiffPolicy, GuidedPolicy, Mean, Metrics
+from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._anchoring import squared_distance, start_weights
-from mmalign.objectives._gradients import cosines, inner, inward, media, output_gradient, sizes, unit
-from mmalign.objectives._scoring import means
-from mmalign.objectives._sets import is_set
+from mmalign.objectives._reward_gradients import (
+    cosines,
+    drop_outward,
+    gradient_norms,
+    initial_weights,
+    inner_products,
+    l2_to_initial,
+    output_gradient,
+    output_tensor,
+    unit_gradients,
+)
+from mmalign.objectives._rollouts import masked_means
+from mmalign.objectives._selection import is_set
 
 
 @dataclass
@@ -66,32 +77,34 @@ class R0:
     _start: dict[str, Tensor] | None = field(init=False, default=None, repr=False)  # θ₀: a constant, copied once
 
     needs: ClassVar[type] = DiffPolicy
-    by_member: ClassVar[bool] = True  # takes rewards one by one, not what `combine` makes of them
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name}: {value} is out of range; set at least {least}."
-            for name, value, least in (
-                ("samples_per_prompt", self.samples_per_prompt, 1),
-                ("weight_decay_to_start", self.weight_decay_to_start, 0),
-                ("guidance_weight", self.guidance_weight, 0),
+        refuse(
+            *(
+                must(value >= least, f"{name}: {value} is out of range; set at least {least}.")
+                for name, value, least in (
+                    ("samples_per_prompt", self.samples_per_prompt, 1),
+                    ("weight_decay_to_start", self.weight_decay_to_start, 0),
+                    ("guidance_weight", self.guidance_weight, 0),
+                )
             )
-            if value < least
-        ]
-        if faults:
-            raise ConfigError(faults)
+        )
         if blind := [name for name, (reward, _) in self.rewards().items() if not reward.differentiable]:
             raise CapabilityError(
                 f"r0 follows the rewards' gradient, but {', '.join(blind)} has none; use differentiable ones, or grpo."
             )
 
+    def check(self, setting: Setting) -> Iterator[str]:
+        """Rewards are followed one by one, not what `combine` makes of them."""
+        yield from setting.rules_of_single_rewards()
+
     def rewards(self) -> Mapping[str, tuple[Any, float]]:
         """The rewards to follow with their weights: the members of a mix, or the one reward."""
         return getattr(self.reward, "members", None) or {"reward": (self.reward, 1.0)}
 
-    def collect(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> Requests:
+    def collect(self, policy: DiffPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Requests:
         """Prompts and all the noise their outputs will use."""
-        if self.guidance_weight and not hasattr(policy, "guidance_direction"):
+        if self.guidance_weight and not isinstance(policy, GuidedPolicy):
             raise CapabilityError(
                 f"guidance_weight: {type(policy).__name__} has no guidance_direction; set guidance_weight: 0."
             )
@@ -104,23 +117,23 @@ class R0:
         """Every request alike."""
         return _weights.per_row(mask, mean)
 
-    def loss(self, policy: Any, chunk: Requests, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """-(weight × gain).sum() with gain the linear surrogate of the rewards, plus this chunk's share of the pull."""
+    def loss(self, policy: DiffPolicy, chunk: Requests, rng: torch.Generator) -> tuple[Tensor, Metrics]:
+        """-(weight × gain).sum() with gain the rewards' linear surrogate, plus this chunk's share of the L2 term."""
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         if self.weight_decay_to_start and self._start is None:
-            self._start = start_weights(policy)  # before `rsample`: visiting the reference may move weights in place
+            self._start = initial_weights(policy)  # before `rsample`: visiting the reference may move weights in place
         self._check_sets(chunk)
         rollout = policy.rsample(chunk.prompts, chunk.draws)
         gain, metrics = self._reward_gain(rollout)
-        if self.guidance_weight:
+        if self.guidance_weight and isinstance(policy, GuidedPolicy):
             gain = gain + self.guidance_weight * self._guidance_gain(policy, rollout, chunk, metrics)
         loss = -(chunk.weight * gain.where(chunk.mask, 0.0)).sum()
         if self.weight_decay_to_start:
-            pull = squared_distance(policy.module, self._start or {})
-            metrics["weights/distance"] = pull.detach()
-            share = chunk.weight.sum(dtype=torch.float64).to(pull)  # float64: the shares of any split add up alike
-            loss = loss + self.weight_decay_to_start * share * pull
+            distance = l2_to_initial(policy.module, self._start or {})
+            metrics["weights/distance"] = distance.detach()
+            share = chunk.weight.sum(dtype=torch.float64).to(distance)  # float64: the shares of any split add up alike
+            loss = loss + self.weight_decay_to_start * share * distance
         return loss, metrics
 
     def _check_sets(self, chunk: Requests) -> None:
@@ -132,31 +145,30 @@ class R0:
                 "set trainer.micro_batch_size: 0."
             )
 
-    def _reward_gain(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
-        output = media(rollout.output)
-        metrics: dict[str, Tensor] = {}
+    def _reward_gain(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], dict[str, Average | Tensor]]:
+        output = output_tensor(rollout.output)
+        metrics: dict[str, Average | Tensor] = {}
         gradients: dict[str, Tensor] = {}
         total = torch.zeros_like(output)
         for name, (reward, weight) in self.rewards().items():
             gradient, value, valid = output_gradient(reward, rollout)
             if self.mask_saturated:
-                gradient = inward(gradient, rollout.output)
+                gradient = drop_outward(gradient, rollout.output)
             gradients[name] = gradient
-            total += weight * (unit(gradient) if self.normalize else gradient)
-            for label, number in ((f"reward/{name}", value), (f"gradient/{name}", sizes(gradient))):
-                metrics |= means(valid, **{label: number})
+            total += weight * (unit_gradients(gradient) if self.normalize else gradient)
+            metrics |= masked_means(valid, {f"reward/{name}": value, f"gradient/{name}": gradient_norms(gradient)})
             metrics[f"invalid/{name}"] = (~valid).float().mean()
         metrics |= {f"cosine/{names}": cosine.float().mean() for names, cosine in cosines(gradients).items()}
-        return inner(total, output), metrics
+        return inner_products(total, output), metrics
 
     def _guidance_gain(
-        self, policy: Any, rollout: Rollout, chunk: Requests, metrics: dict[str, Tensor]
+        self, policy: GuidedPolicy, rollout: Rollout, chunk: Requests, metrics: dict[str, Average | Tensor]
     ) -> Float[Tensor, " B"]:
         x0 = rollout.trajectory["x0"]
         with torch.no_grad():
             direction = policy.guidance_direction(x0.detach(), chunk.prompts, chunk.draws)
-        metrics["gradient/guidance"] = sizes(direction).mean()
-        return inner(unit(direction) if self.normalize else direction, x0)
+        metrics["gradient/guidance"] = gradient_norms(direction).mean()
+        return inner_products(unit_gradients(direction) if self.normalize else direction, x0)
 
 
 __all__ = ["R0"]

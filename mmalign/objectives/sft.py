@@ -11,25 +11,24 @@ the joint ("sum") or per latent element ("mean").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.errors import DataError
 from mmalign.core.experience import Demonstrations
-from mmalign.core.options import AtLeastOne
-from mmalign.core.protocols import DensityPolicy, Mean, one_process
+from mmalign.core.options import AtLeastOne, must, refuse, requires
+from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Preference, Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._lengths import Per, divisors, lengths
-from mmalign.objectives._observing import batched
 from mmalign.objectives._pairs import BetaUnit
-from mmalign.objectives._ranking import best_and_worst
-from mmalign.objectives._scoring import means, sample_groups, scored
+from mmalign.objectives._rollouts import batch_outputs, masked_means, sample_groups, score_rollout
+from mmalign.objectives._selection import best_and_worst
+from mmalign.objectives._weights import Per, log_prob_divisors, token_counts
 
 
 @dataclass
@@ -59,34 +58,34 @@ class SFT:
     needs: ClassVar[type] = DensityPolicy
 
     def __post_init__(self) -> None:
-        faults = []
-        if self.online != "off" and self.reward is None:
-            faults.append("online: best_of_n ranks samples by a reward, and there is none; add one, or online: off.")
-        if self.group_size < 1:
-            faults.append(f"group_size: {self.group_size} must be at least 1.")
-        if self.draws < 1:
-            faults.append(f"draws: {self.draws} must be at least 1.")
-        if faults:
-            raise ConfigError(faults)
+        refuse(
+            requires(
+                self.online != "off",
+                self.reward is not None,
+                "online: best_of_n ranks samples by a reward, and there is none; add one, or online: off.",
+            ),
+            must(self.group_size >= 1, f"group_size: {self.group_size} must be at least 1."),
+            must(self.draws >= 1, f"draws: {self.draws} must be at least 1."),
+        )
 
     @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
         return frozenset({"preferences", "prompts"} if self.online == "off" else {"prompts"})
 
-    def collect(self, policy: Any, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
+    def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
         """Outputs to imitate, with their noise and what divides their log-probs."""
         rollout, mask = self._given(policy, batch) if self.online == "off" else self._best(policy, batch, rng)
         probe = policy.probe(rollout, rng, self.draws)
-        divisor = divisors(rollout, not probe, mask, self.per, self.over_ranks)
+        divisor = log_prob_divisors(rollout, not probe, mask, self.per, self.over_ranks)
         return Demonstrations(rollout=rollout, mask=mask, divisor=divisor, probe=probe)
 
-    def _given(self, policy: Any, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
+    def _given(self, policy: DensityPolicy, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
         prompts = [row.prompt if isinstance(row, Preference) else row for row in batch]
         outputs = [
             row.chosen if isinstance(row, Preference) else self._target(number, row) for number, row in enumerate(batch)
         ]
-        rollout = policy.observe(prompts, batched(outputs, "target"))
+        rollout = policy.observe(prompts, batch_outputs(outputs, "target"))
         return rollout, torch.ones(len(prompts), dtype=torch.bool, device=rollout.group.device)
 
     def _target(self, number: int, prompt: Prompt) -> Any:
@@ -98,9 +97,9 @@ class SFT:
             )
         return prompt.meta[self.target]
 
-    def _best(self, policy: Any, batch: Sequence[Prompt], rng: torch.Generator) -> tuple[Rollout, Tensor]:
+    def _best(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> tuple[Rollout, Tensor]:
         rollout = sample_groups(policy, batch, self.group_size, rng)
-        scores = scored(self.reward, rollout)
+        scores = score_rollout(self.reward, rollout)
         best, _, _ = best_and_worst(scores.value, scores.valid, self.group_size)
         return rollout[best], scores.valid[best]
 
@@ -108,17 +107,18 @@ class SFT:
         """Every valid output alike (its length enters by `per`)."""
         return _weights.per_row(mask, mean)
 
-    def counts(self, experience: Demonstrations) -> Mapping[str, Tensor]:
+    def counts(self, experience: Demonstrations) -> Metrics:
         """The share of prompts without an output to imitate."""
         return {"rows/skipped": (~experience.mask).float().mean()}
 
-    def loss(self, policy: Any, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, policy: DensityPolicy, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × log p).sum() of these outputs."""
         size = float(policy.event_size)
-        said = policy.log_prob(chunk.rollout, chunk.probe).sum(1)
-        gain = said / chunk.divisor.to(said) / (size if self.unit == "mean" else 1.0)
-        own = lengths(chunk.rollout, not chunk.probe).to(said)
-        metrics = means(chunk.mask, fit__target=said / size, fit__per_token=said / size / own)
+        log_prob = policy.log_prob(chunk.rollout, chunk.probe).sum(1)
+        gain = log_prob / chunk.divisor.to(log_prob) / (size if self.unit == "mean" else 1.0)
+        tokens = token_counts(chunk.rollout, not chunk.probe).to(log_prob)
+        fit = {"fit/target": log_prob / size, "fit/per_token": log_prob / size / tokens}
+        metrics = masked_means(chunk.mask, fit)
         if chunk.weight is None:
             raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
         return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from mmalign.core.metrics import Average
 from mmalign.core.tensor import Tensor
 
 Sums = Mapping[str, tuple[float, float]]  # total and count by name
@@ -14,32 +15,29 @@ Sums = Mapping[str, tuple[float, float]]  # total and count by name
 class Meter:
     """Weighted means by name; reading them is the only device synchronisation of a step's metrics.
 
-    A mean over entries that count (`Counted`) enters with as many entries as it is of, so the parts that a step was
-    split into, and the processes that share it, do not change what is told of the whole.
+    Sums and counts are added up, and divided once at the end: the parts that a step was split into (`micro_batch_size`,
+    `steps_per_pass`), and the processes that share it, do not change the average of the whole.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def add(self, values: Mapping[str, Tensor | float], share: float = 1.0) -> None:
-        """Add values; those that do not say of how many entries they are count `share` (rows, say)."""
-        from mmalign.core.counted import Counted
-
+    def add(self, values: Mapping[str, Average | Tensor | float], share: float = 1.0) -> None:
+        """Add averages by their sums and counts, and plain numbers as the mean of `share` entries (rows, say)."""
         for name, value in values.items():
-            if isinstance(value, Counted):
-                count = value.entries.double()
-                total = value.double() * count
+            if isinstance(value, Average):
+                total, count = value.total.double(), value.count.double()
             else:
                 total = torch.as_tensor(value).detach().double() * share
                 count = torch.full_like(total, share)
-            held = self._sums.get(name)
-            self._sums[name] = (total, count) if held is None else (held[0] + total, held[1] + count)
+            known = self._sums.get(name)
+            self._sums[name] = (total, count) if known is None else (known[0] + total, known[1] + count)
 
     def take_sums(self) -> dict[str, tuple[float, float]]:
         """Total and count by name, then forget them."""
-        found = {name: (float(total), float(count)) for name, (total, count) in self._sums.items()}
+        sums = {name: (float(total), float(count)) for name, (total, count) in self._sums.items()}
         self._sums.clear()
-        return found
+        return sums
 
     def take(self) -> dict[str, float]:
         """The means so far, then forget them."""
@@ -51,6 +49,6 @@ def merged(parts: Iterable[Sums]) -> dict[str, float]:
     totals: dict[str, tuple[float, float]] = {}
     for part in parts:
         for name, (total, count) in part.items():
-            held = totals.get(name, (0.0, 0.0))
-            totals[name] = (held[0] + total, held[1] + count)
+            known = totals.get(name, (0.0, 0.0))
+            totals[name] = (known[0] + total, known[1] + count)
     return {name: total / count for name, (total, count) in totals.items() if count}

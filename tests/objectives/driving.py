@@ -28,13 +28,16 @@ def gradient(policy: Any, objective: Any, experience: Experience, rows: int = 1 
     return torch.cat([p.grad.flatten() for p in policy.module.parameters() if p.requires_grad])
 
 
-def accumulate(policy: Any, objective: Any, experience: Any, rows: int = 1 << 20, spans: int = 1 << 20) -> dict:
+def accumulate(
+    policy: Any, objective: Any, experience: Any, rows: int = 1 << 20, spans: int = 1 << 20
+) -> dict[str, float]:
     weighted = replace(experience, weight=objective.weigh(experience.mask, alone))
-    metrics: dict[str, Tensor] = {}
+    metrics: dict[str, Any] = {}
     for chunk, _ in weighted.chunks(rows, spans):
         loss, metrics = objective.loss(policy, chunk, stream())
         loss.backward()
-    return {**metrics, **(objective.counts(weighted) if hasattr(objective, "counts") else {})}
+    metrics |= objective.counts(weighted) if hasattr(objective, "counts") else {}
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def collect(policy: Any, objective: Any, batch: Any, seed: int = 0) -> Any:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Audio, Preference, Prompt
-from mmalign.objectives._comparison import Ties, centring, comparison_loss, log_tie, log_win
-from mmalign.objectives._observing import batched
+from mmalign.objectives._preferences import Ties, centring, comparison_loss, log_tie, log_win
+from mmalign.objectives._rollouts import batch_outputs
 from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.policies.scorer import Scorer
 from tests.objectives.driving import alone, stream
@@ -229,4 +229,4 @@ def test_sides_of_two_sizes_are_scored_apart() -> None:
 def test_mono_and_stereo_in_one_batch_are_named() -> None:
     sounds = [Audio(torch.zeros(1, channels, 10), 16_000) for channels in (1, 2)]
     with pytest.raises(DataError, match=r"'chosen' holds sound of \[1, 2\] channels; mix it to one number"):
-        batched(sounds, "chosen")
+        batch_outputs(sounds, "chosen")

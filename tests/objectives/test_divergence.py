@@ -4,7 +4,7 @@ from torch.distributions import Normal, kl_divergence
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import StepDist
-from mmalign.objectives._divergence import divergence, gaussian, k1, k2, k3
+from mmalign.objectives._policy_gradient import divergence, gaussian, k1, k2, k3
 
 
 def test_gaussian_is_torch_distributions() -> None:

@@ -8,8 +8,8 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.types import Audio, Preference, Prompt, Status
 from mmalign.objectives import objectives
-from mmalign.objectives._observing import batched
-from mmalign.objectives._pairs import Head, compared
+from mmalign.objectives._pairs import PreferenceOptions, add_reference_terms
+from mmalign.objectives._rollouts import batch_outputs
 from mmalign.objectives.dpo import DPO
 from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
@@ -131,8 +131,8 @@ def test_loss_is_what_numpy_says() -> None:
     z = 0.3 * np.array(margins)
     want = np.mean(0.9 * np.log1p(np.exp(-z)) + 0.1 * np.log1p(np.exp(z)))
     assert loss.item() == pytest.approx(want, rel=1e-6)
-    assert metrics["margin/mean"].item() == pytest.approx(np.mean(margins), rel=1e-5)
-    assert metrics["margin/accuracy"].item() == pytest.approx(np.mean(np.array(margins) > 0))
+    assert float(metrics["margin/mean"]) == pytest.approx(np.mean(margins), rel=1e-5)
+    assert float(metrics["margin/accuracy"]) == pytest.approx(np.mean(np.array(margins) > 0))
 
 
 def test_mean_unit_divides_by_the_event_size() -> None:
@@ -267,7 +267,12 @@ def test_ipo_wants_two_halves() -> None:
 def test_reference_rows_do_not_matter() -> None:
     policy = moved(GaussianPolicy(noisy=True))
     made = [
-        compared(policy, collect(policy, DPO(), preferences(7)), Head("kto", 0.1, rows=rows), stream())
+        add_reference_terms(
+            policy,
+            collect(policy, DPO(), preferences(7)),
+            PreferenceOptions(loss_type="kto", reference_rows=rows),
+            stream(),
+        )
         for rows in (1, 7)
     ]
     assert torch.allclose(made[0].ref_chosen, made[1].ref_chosen) and torch.allclose(made[0].anchor, made[1].anchor)
@@ -275,15 +280,15 @@ def test_reference_rows_do_not_matter() -> None:
 
 def test_outputs_that_do_not_batch_are_named() -> None:
     with pytest.raises(DataError, match=r"'chosen' holds images of 2 sizes \(\[\(3, 4, 4\), \(3, 8, 8\)\]\)"):
-        batched([torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)], "chosen")
+        batch_outputs([torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)], "chosen")
     with pytest.raises(DataError, match="'rejected' mixes Tensor and str"):
-        batched([torch.zeros(3, 8, 8), "a"], "rejected")
+        batch_outputs([torch.zeros(3, 8, 8), "a"], "rejected")
     with pytest.raises(DataError, match=r"sound at \[8000, 16000\] Hz"):
-        batched([Audio(torch.zeros(1, 1, 4), 16000), Audio(torch.zeros(1, 1, 4), 8000)], "chosen")
-    sound = batched([Audio(torch.ones(1, 1, 2), 8000), Audio(torch.ones(1, 1, 4), 8000)], "chosen")
+        batch_outputs([Audio(torch.zeros(1, 1, 4), 16000), Audio(torch.zeros(1, 1, 4), 8000)], "chosen")
+    sound = batch_outputs([Audio(torch.ones(1, 1, 2), 8000), Audio(torch.ones(1, 1, 4), 8000)], "chosen")
     assert sound.samples[:, 0].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert sound.mask.tolist() == [[True, True, False, False], [True] * 4]
-    assert batched(["a", "b"], "chosen") == ["a", "b"]
+    assert batch_outputs(["a", "b"], "chosen") == ["a", "b"]
 
 
 @pytest.mark.parametrize(

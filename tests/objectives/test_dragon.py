@@ -6,7 +6,7 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Rollout, Status
 from mmalign.objectives import objectives
-from mmalign.objectives._ranking import halves_of_pool, neighbours
+from mmalign.objectives._selection import halves_of_pool, neighbours
 from mmalign.objectives.dragon import DRAGON
 from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
@@ -162,7 +162,7 @@ def test_what_cannot_work_is_named() -> None:
         ({"builder": "knockout", "samples_per_prompt": 6}, "samples_per_prompt: 6 sets cannot meet in rounds"),
         ({"samples_per_prompt": 3}, "samples_per_prompt: 3 does not make two equal sets"),
         ({"sweeps": 0, "beta": -1.0}, r"(?s)sweeps: must be at least 1.*beta: must be at least 0"),
-        ({"builder": "greedy"}, "objective.builder: must be 'pair', 'greedy_swap', 'knockout' or 'pool'"),
+        ({"builder": "greedy"}, "objective.builder: must be 'pair', 'greedy_swap', 'tournament', 'knockout' or 'pool'"),
     ):
         with pytest.raises(ConfigError, match=message):
             objectives.build({"name": "dragon", **options}, "objective", reward=NearGaussian())

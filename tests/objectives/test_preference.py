@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmalign.objectives import _preference as preference
+from mmalign.objectives import _preferences as preference
 
 ONE = torch.ones(1, dtype=torch.float64)
 
@@ -33,9 +33,9 @@ def test_soft_label_optimum_is_its_logit(label: float) -> None:
 
 
 def test_smoothing_flips_a_share() -> None:
-    assert preference.smoothed(ONE, 0.1).item() == pytest.approx(0.9)
-    assert preference.smoothed(scalar(0.5), 0.3).item() == pytest.approx(0.5)
-    assert preference.smoothed(scalar(0.0), 0.1).item() == pytest.approx(0.1)
+    assert preference.smooth_labels(ONE, 0.1).item() == pytest.approx(0.9)
+    assert preference.smooth_labels(scalar(0.5), 0.3).item() == pytest.approx(0.5)
+    assert preference.smooth_labels(scalar(0.0), 0.1).item() == pytest.approx(0.1)
 
 
 def test_hinge_by_hand() -> None:
@@ -83,7 +83,7 @@ def test_exo_is_the_kl_from_the_label_and_least_at_it() -> None:
 def test_robust_labels_are_right_on_average(share: float) -> None:
     """Over flips with that share, the loss of unflipped labels is the loss of the true ones."""
     z = scalar(0.7)
-    noisy = [preference.sigmoid(z, preference.unflipped(scalar(seen), share)) for seen in (1.0, 0.0)]
+    noisy = [preference.sigmoid(z, preference.unflip_labels(scalar(seen), share)) for seen in (1.0, 0.0)]
     mean = (1 - share) * noisy[0] + share * noisy[1]
     assert mean.item() == pytest.approx(preference.sigmoid(z, ONE).item())
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.objectives import objectives
-from mmalign.objectives._anchoring import squared_distance, start_weights
-from mmalign.objectives._gradients import inward, output_gradient
+from mmalign.objectives._reward_gradients import drop_outward, initial_weights, l2_to_initial, output_gradient
 from mmalign.objectives.r0 import R0
 from mmalign.rewards import Mix
 from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
@@ -51,6 +50,11 @@ class Point:
 
     def reference(self) -> Any:
         return GaussianPolicy.reference(self)  # type: ignore[arg-type]
+
+    def sample(self, batch: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+        return self.rsample(batch, {})
+
+    generate = sample
 
     def draw(self, batch: Sequence[Prompt], rng: torch.Generator) -> dict[str, Tensor]:
         return {}
@@ -147,9 +151,9 @@ def test_the_pull_is_added_once_with_its_exact_gradient() -> None:
 def test_the_start_is_the_reference_even_when_collected_later() -> None:
     """A resumed run begins with moved weights; the pull still goes to where training began."""
     policy = moved(GaussianPolicy(double=True))
-    start = start_weights(policy)
+    start = initial_weights(policy)
     assert all(torch.equal(start[n], policy.start[n]) for n in start)
-    assert float(squared_distance(policy.module, start)) > 0
+    assert float(l2_to_initial(policy.module, start)) > 0
 
 
 def test_lora_is_pulled_by_the_product_of_its_factors() -> None:
@@ -166,17 +170,17 @@ def test_lora_is_pulled_by_the_product_of_its_factors() -> None:
         float((layer.lora_B["default"].weight.flatten(1) @ layer.lora_A["default"].weight.flatten(1)).square().sum())
         for layer in (module[0], module[2])
     )
-    assert squared_distance(module, {}).item() == pytest.approx(want, rel=1e-5)
+    assert l2_to_initial(module, {}).item() == pytest.approx(want, rel=1e-5)
 
 
 def test_metrics_are_the_papers_diagnostics() -> None:
     policy = GaussianPolicy()
     objective = R0(Members(a=(Axis(0, 1.0), 1.0), b=(Axis(0, 100.0), 1.0), c=(Axis(1, 1.0), 1.0)), guidance_weight=0.1)
     metrics = accumulate(policy, objective, collect(policy, objective, prompts(4)))
-    assert metrics["cosine/a~b"].item() == pytest.approx(1.0)
-    assert metrics["cosine/a~c"].item() == pytest.approx(0.0, abs=1e-6)
-    assert metrics["gradient/b"].item() == pytest.approx(100 * metrics["gradient/a"].item(), rel=1e-4)
-    assert metrics["reward/b"].item() == pytest.approx(100 * metrics["reward/a"].item(), rel=1e-4)
+    assert metrics["cosine/a~b"] == pytest.approx(1.0)
+    assert metrics["cosine/a~c"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["gradient/b"] == pytest.approx(100 * metrics["gradient/a"], rel=1e-4)
+    assert metrics["reward/b"] == pytest.approx(100 * metrics["reward/a"], rel=1e-4)
     assert metrics["gradient/guidance"] > 0 and metrics["invalid/a"] == 0
 
 
@@ -203,9 +207,9 @@ def test_invalid_rows_push_nowhere() -> None:
 def test_saturated_pixels_push_back_but_not_out() -> None:
     output = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0, 1.3, -0.2]).reshape(1, 1, 1, 7)
     gradient = torch.tensor([-1.0, 2.0, 3.0, 4.0, -5.0, 6.0, 7.0]).reshape(1, 1, 1, 7)
-    assert inward(gradient, output).flatten().tolist() == [0, 2, 3, 0, -5, 0, 7]
+    assert drop_outward(gradient, output).flatten().tolist() == [0, 2, 3, 0, -5, 0, 7]
     sound = Audio(samples=output[0], rate=8)
-    assert inward(gradient[0], sound).flatten().tolist() == [-1, 2, 3, 0, -5, 0, 7]  # 0 is the middle of a wave
+    assert drop_outward(gradient[0], sound).flatten().tolist() == [-1, 2, 3, 0, -5, 0, 7]  # 0 is the middle of a wave
 
 
 def test_the_mask_comes_before_the_norm() -> None:

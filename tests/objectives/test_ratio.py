@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import StepDist
-from mmalign.objectives._ratio import Region, clipped_gain, guarded, trust_region
+from mmalign.objectives._policy_gradient import Region, clipped_surrogate, guard_log_ratio, trust_region
 
 
 def published(mean_logp: Tensor, mean_old: Tensor, advantage: float, clip: float) -> Tensor:
@@ -20,7 +20,7 @@ def published(mean_logp: Tensor, mean_old: Tensor, advantage: float, clip: float
 def test_mean_unit_is_the_published_loss_times_the_event_size(advantage: float, shift: float) -> None:
     size, clip = 65536, 1e-4
     mine = torch.tensor([[size * shift]], dtype=torch.float64, requires_grad=True)
-    gain, _ = clipped_gain(
+    gain, _ = clipped_surrogate(
         mine, torch.tensor([[advantage]], dtype=torch.float64), trust_region(clip, None, "mean", size)
     )
     theirs = torch.tensor(shift, dtype=torch.float64, requires_grad=True)
@@ -49,7 +49,7 @@ def test_units_agree_at_the_first_step() -> None:
         trust_region(1e-4, None, "mean", 9),
     ):
         delta = torch.zeros(1, 1, requires_grad=True)
-        gain, ratio = clipped_gain(delta, torch.tensor([[2.5]]), region)
+        gain, ratio = clipped_surrogate(delta, torch.tensor([[2.5]]), region)
         (slope,) = torch.autograd.grad(gain.sum(), delta)
         assert slope.item() == pytest.approx(2.5) and ratio.item() == 1
 
@@ -57,10 +57,10 @@ def test_units_agree_at_the_first_step() -> None:
 def test_asymmetric_clip() -> None:
     region = trust_region(0.2, 0.5, "nats", 4)
     up = torch.tensor([[math.log(1.4)]], requires_grad=True)
-    gain, _ = clipped_gain(up, torch.ones(1, 1), region)
+    gain, _ = clipped_surrogate(up, torch.ones(1, 1), region)
     assert torch.autograd.grad(gain.sum(), up)[0].item() == pytest.approx(1.4)
     beyond = torch.tensor([[math.log(1.6)]], requires_grad=True)
-    gain, _ = clipped_gain(beyond, torch.ones(1, 1), region)
+    gain, _ = clipped_surrogate(beyond, torch.ones(1, 1), region)
     assert gain.item() == pytest.approx(1.5) and torch.autograd.grad(gain.sum(), beyond)[0].item() == 0
 
 
@@ -81,7 +81,7 @@ def test_guard_is_the_noise_times_the_move() -> None:
     x = old_mean + std[..., None] * noise
     old, now = gaussian(x, old_mean, std), gaussian(x, old_mean + move, std)
     mask = torch.ones(rows, 2, dtype=torch.bool)
-    got = guarded(now, old, mask)
+    got = guard_log_ratio(now, old, mask)
     assert torch.allclose(got, (noise * move).sum(-1), atol=1e-9)
     plain = now.log_prob - old.log_prob
     assert got.mean(0).abs().max() < 0.003 and plain[:, 1].mean() < -0.1
@@ -96,6 +96,6 @@ def test_guard_survives_deterministic_steps_and_needs_moments() -> None:
     mean = torch.zeros(1, 2, 3)
     old = StepDist(log_prob=torch.zeros(1, 2), mean=mean, std=torch.tensor([[1.0, 0.0]]))
     now = StepDist(log_prob=torch.zeros(1, 2), mean=mean + 1, std=old.std)
-    assert guarded(now, old, torch.tensor([[True, False]])).isfinite().all()
+    assert guard_log_ratio(now, old, torch.tensor([[True, False]])).isfinite().all()
     with pytest.raises(CapabilityError, match=r"guard needs steps with a mean and a std.*guard: false"):
-        guarded(StepDist(log_prob=torch.zeros(1, 2)), old, torch.ones(1, 2, dtype=torch.bool))
+        guard_log_ratio(StepDist(log_prob=torch.zeros(1, 2)), old, torch.ones(1, 2, dtype=torch.bool))

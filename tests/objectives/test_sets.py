@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt, Rollout
-from mmalign.objectives._sets import Pool, greedy_swap, knockout
+from mmalign.objectives._selection import EmbeddedOutputs, greedy_swap, tournament
 from tests.objectives.driving import Fixed
 from tests.toys import NearGaussian
 
@@ -37,11 +37,11 @@ class FastGaussian(NearGaussian):
         return torch.stack([self.score(s) for s in sets])
 
 
-def pool(reward: Any, rows: torch.Tensor) -> Pool:
-    return Pool([(reward, 1.0)], [rows])
+def pool(reward: Any, rows: torch.Tensor) -> EmbeddedOutputs:
+    return EmbeddedOutputs([(reward, 1.0)], [rows])
 
 
-def every_set(pool: Pool, count: int) -> list[float]:
+def every_set(pool: EmbeddedOutputs, count: int) -> list[float]:
     rows = [torch.tensor([2 * i + bit for i, bit in enumerate(bits)]) for bits in product((0, 1), repeat=count)]
     return [pool.value(r) for r in rows]
 
@@ -84,7 +84,7 @@ def test_swaps_never_lose_and_never_beat_brute_force(count: int, seed: int, acce
 def test_a_knockout_of_additive_rewards_leaves_the_best_and_the_worst_of_each_prompt(n: int, k: int, seed: int) -> None:
     rows = torch.randn(n * k, 1, generator=torch.Generator().manual_seed(seed))
     table = rows.view(n, k)
-    chosen, rejected, high, low = knockout(pool(Additive(), rows), torch.arange(n * k).view(n, k))
+    chosen, rejected, high, low = tournament(pool(Additive(), rows), torch.arange(n * k).view(n, k))
     assert torch.equal(rows[chosen, 0], table.amax(1)) and torch.equal(rows[rejected, 0], table.amin(1))
     assert high >= low
 
@@ -94,7 +94,7 @@ def test_a_knockout_parts_two_sets_further_than_pairs_do() -> None:
     columns = torch.arange(48).view(12, 4)
     sets = pool(NearGaussian(), rows)
     _, _, high, low = greedy_swap(sets, columns[:, 0], columns[:, 1])
-    chosen, rejected, higher, lower = knockout(sets, columns)
+    chosen, rejected, higher, lower = tournament(sets, columns)
     assert higher > high and lower < low
     assert (chosen // 4).equal(torch.arange(12)) and (rejected // 4).equal(torch.arange(12))
 
@@ -126,10 +126,10 @@ def test_members_of_a_mix_add_up_and_row_rewards_are_refused() -> None:
     class Mix:
         members = {"near": (NearGaussian(), 2.0), "far": (NearGaussian(mean=-1.0), 0.5)}
 
-    both = Pool.of(Mix(), rollout)
+    both = EmbeddedOutputs.of(Mix(), rollout)
     rows = torch.tensor([0, 2])
     parts = [float(r.score(r.embed(rollout)[rows])) for r in (NearGaussian(), NearGaussian(mean=-1.0))]
     assert both.value(rows) == pytest.approx(2 * parts[0] + 0.5 * parts[1])
     Mix.members = {**Mix.members, "aesthetic": (Fixed([1.0]), 1.0)}  # type: ignore[dict-item]
     with pytest.raises(CapabilityError, match=r"re-scores whole sets, and aesthetic only scores.*builder: pair"):
-        Pool.of(Mix(), rollout)
+        EmbeddedOutputs.of(Mix(), rollout)

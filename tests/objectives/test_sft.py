@@ -6,7 +6,7 @@ import torch
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Preference, Prompt, Rollout, Status
 from mmalign.objectives import objectives
-from mmalign.objectives._lengths import divisors
+from mmalign.objectives._weights import log_prob_divisors
 from mmalign.objectives.sft import SFT
 from tests.objectives.driving import Fixed, accumulate, alone, collect, gradient, learn, outputs, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
@@ -42,10 +42,12 @@ def test_divisors() -> None:
     mask = torch.tensor([[True, True, True, True], [True, True, False, False], [True, False, False, False]])
     rollout = Rollout([Prompt("x")] * 3, ["a"] * 3, torch.arange(3), mask=mask)
     valid = torch.tensor([True, True, False])
-    made = {per: divisors(rollout, True, valid, per, alone).tolist() for per in ("output", "token", "batch_token")}  # type: ignore[arg-type]
+    made = {
+        per: log_prob_divisors(rollout, True, valid, per, alone).tolist() for per in ("output", "token", "batch_token")
+    }  # type: ignore[arg-type]
     assert made == {"output": [1, 1, 1], "token": [4, 2, 1], "batch_token": [3, 3, 3]}
-    assert divisors(rollout, False, valid, "token", alone).tolist() == [1, 1, 1]
-    assert divisors(rollout, True, ~valid & valid, "batch_token", alone).tolist() == [1, 1, 1]
+    assert log_prob_divisors(rollout, False, valid, "token", alone).tolist() == [1, 1, 1]
+    assert log_prob_divisors(rollout, True, ~valid & valid, "batch_token", alone).tolist() == [1, 1, 1]
 
 
 def test_targets_of_prompts() -> None:

@@ -8,10 +8,14 @@ import torch
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Rollout, Scores, Status
-from mmalign.objectives._advantages import whitened
-from mmalign.objectives._credit import penalised, rows_of_live_groups
-from mmalign.objectives._ratio import Region, trust_region
-from mmalign.objectives._surrogate import at_level, gains, gamma_weight
+from mmalign.objectives._advantages import rows_of_groups_that_train, subtract_kl, whiten
+from mmalign.objectives._policy_gradient import (
+    Region,
+    gamma_weight,
+    importance_log_ratio,
+    surrogate_objective,
+    trust_region,
+)
 from mmalign.objectives.grpo import GRPO
 from mmalign.rewards import Mix
 from mmalign.rewards.combine.weighted_sum import WeightedSum
@@ -53,7 +57,9 @@ def test_learns_and_splits_over_rows(options: dict[str, Any]) -> None:
 def test_every_surrogate_starts_as_the_policy_gradient(kind: Any) -> None:
     said = torch.randn(2, 3).requires_grad_()
     advantage = torch.tensor([[1.5], [-0.5]])
-    gain, ratio = gains(kind, at_level(said - said.detach(), MASK, "step"), said, advantage, Region(1, 0.2, 0.2))
+    gain, ratio = surrogate_objective(
+        kind, importance_log_ratio(said - said.detach(), MASK, "step"), said, advantage, Region(1, 0.2, 0.2)
+    )
     assert (ratio == 1).all()
     slope = torch.autograd.grad(gain[MASK].sum(), said)[0]
     assert torch.allclose(slope, (advantage * MASK).expand(2, 3), rtol=1e-6)
@@ -65,7 +71,7 @@ def test_cispo_weighs_as_verl_does(clip: float, clip_high: float | None) -> None
     ratio = torch.tensor([[3.0, 0.5, 9.0, 0.9]], dtype=torch.float64)
     said = torch.zeros_like(ratio).requires_grad_()
     objective = GRPO(None, surrogate="cispo", clip=clip, clip_high=clip_high)
-    gain, found = gains("cispo", said + ratio.log(), said, torch.ones(1, 1), objective._region(1))
+    gain, found = surrogate_objective("cispo", said + ratio.log(), said, torch.ones(1, 1), objective._region(1))
     weight = torch.autograd.grad(gain.sum(), said)[0]
     high = clip if clip_high is None else clip_high
     assert torch.allclose(weight, ratio.clamp(1 - clip, 1 + high)) and torch.allclose(found, ratio)
@@ -82,17 +88,17 @@ def test_cispo_counts_what_it_cuts_whatever_the_advantage() -> None:
 
 def test_levels_by_hand() -> None:
     delta = torch.tensor([[0.2, 0.4, 9.0], [1.0, 2.0, 3.0]])
-    assert at_level(delta, MASK, "step").tolist()[0] == pytest.approx([0.2, 0.4, 0])
-    assert torch.allclose(at_level(delta, MASK, "sequence"), torch.tensor([[0.3, 0.3, 0], [2.0, 2, 2]]))
-    assert torch.allclose(at_level(delta, MASK, "joint"), torch.tensor([[0.6, 0.6, 0], [6.0, 6, 6]]))
+    assert importance_log_ratio(delta, MASK, "step").tolist()[0] == pytest.approx([0.2, 0.4, 0])
+    assert torch.allclose(importance_log_ratio(delta, MASK, "sequence"), torch.tensor([[0.3, 0.3, 0], [2.0, 2, 2]]))
+    assert torch.allclose(importance_log_ratio(delta, MASK, "joint"), torch.tensor([[0.6, 0.6, 0], [6.0, 6, 6]]))
 
 
 def test_the_cap_bounds_what_a_bad_step_may_cost() -> None:
     delta, bad = torch.tensor([[math.log(5.0)]]), torch.tensor([[-1.0]])
     said, region = torch.zeros(1, 1), Region(1, 0.2, 0.2)
-    assert gains("clip", delta, said, bad, region)[0].item() == pytest.approx(-5)
-    assert gains("clip", delta, said, bad, region, 3.0)[0].item() == pytest.approx(-3)
-    assert gains("clip", delta, said, -bad, region, 3.0)[0].item() == pytest.approx(1.2)
+    assert surrogate_objective("clip", delta, said, bad, region)[0].item() == pytest.approx(-5)
+    assert surrogate_objective("clip", delta, said, bad, region, 3.0)[0].item() == pytest.approx(-3)
+    assert surrogate_objective("clip", delta, said, -bad, region, 3.0)[0].item() == pytest.approx(1.2)
 
 
 def test_gamma_weights_by_hand() -> None:
@@ -110,11 +116,11 @@ def test_part_of_the_steps_is_no_output() -> None:
 
 def test_whitened_is_numpys_over_what_counts() -> None:
     x = torch.tensor([[1.0, 2.0, float("nan")], [4.0, 8.0, -3.0]])
-    got = whitened(x, MASK, 1e-4)
+    got = whiten(x, MASK, 1e-4)
     kept = np.array([1.0, 2, 4, 8, -3])
     assert np.allclose(got[MASK], (kept - kept.mean()) / (kept.std() + 1e-4), atol=1e-6) and got[0, 2] == 0
     near = torch.tensor([[0.7], [0.7 + 6e-8]])
-    assert whitened(near, torch.ones(2, 1, dtype=torch.bool)).abs().max() == 0
+    assert whiten(near, torch.ones(2, 1, dtype=torch.bool)).abs().max() == 0
 
 
 def test_outputs_whitened_by_their_tokens_are_the_authors() -> None:
@@ -124,18 +130,18 @@ def test_outputs_whitened_by_their_tokens_are_the_authors() -> None:
     steps = torch.zeros(4, 9, dtype=torch.bool)
     for row, length in enumerate(lengths):
         steps[row, :length] = True
-    got = whitened(advantage, torch.ones(4, 1, dtype=torch.bool), 0.0, times=steps)[:, 0]
+    got = whiten(advantage, torch.ones(4, 1, dtype=torch.bool), 0.0, times=steps)[:, 0]
     assert got.tolist() == pytest.approx([-1.213, 0.243, -2.668, 1.698], abs=5e-4)
     tokens = np.repeat(advantage[:, 0].numpy().astype(np.float64), lengths)
     assert np.allclose(np.repeat(got.numpy(), lengths), (tokens - tokens.mean()) / tokens.std(), atol=1e-6)
-    plain = whitened(advantage, torch.ones(4, 1, dtype=torch.bool), 0.0)[:, 0]
+    plain = whiten(advantage, torch.ones(4, 1, dtype=torch.bool), 0.0)[:, 0]
     assert plain.tolist() == pytest.approx([-0.447, 0.447, -1.342, 1.342], abs=5e-4)
 
 
 def test_dead_groups_are_zeros_of_the_whitened_batch() -> None:
     values = [0.0, 1.0, 2.0, 2.0]
-    for whiten, dropped in ((True, 0.5), ("steps", 0.0)):
-        objective = GRPO(Fixed(values), group_size=2, std="none", whiten=whiten)  # type: ignore[arg-type]
+    for how, dropped in ((True, 0.5), ("steps", 0.0)):
+        objective = GRPO(Fixed(values), group_size=2, std="none", whiten=how)  # type: ignore[arg-type]
         policy = GaussianPolicy()
         experience = collect(policy, objective, prompts(2))
         times = experience.rollout.mask.sum(1).tolist() if whiten == "steps" else [1] * 4
@@ -150,21 +156,21 @@ def test_whitening_covers_every_process() -> None:
     x, valid = torch.randn(6, 1), torch.ones(6, 1, dtype=torch.bool)
     log: list[list[torch.Tensor]] = [[], []]
     for part in (0, 1):
-        whitened(x[3 * part : 3 * part + 3], valid[:3], over_ranks=lambda t, p=part: log[p].append(t) or t)
+        whiten(x[3 * part : 3 * part + 3], valid[:3], over_ranks=lambda t, p=part: log[p].append(t) or t)
     first = (log[0][0] + log[1][0]) / 2
     centre = first[0] / first[2]
     squares = (x.double() - centre).square().sum() / 2
     answers = iter([first, squares])
-    got = whitened(x[:3], valid[:3], over_ranks=lambda _: next(answers))
-    assert torch.allclose(got, whitened(x, valid)[:3], atol=1e-6)
+    got = whiten(x[:3], valid[:3], over_ranks=lambda _: next(answers))
+    assert torch.allclose(got, whiten(x, valid)[:3], atol=1e-6)
 
 
 def test_kl_in_the_reward_by_hand() -> None:
     value, valid = torch.tensor([[1.0], [2.0]]), torch.ones(2, 1, dtype=torch.bool)
     cost = torch.tensor([[0.1, 0.2, 7.0], [0.1, 0.2, 0.4]])
-    whole, _ = penalised(value, valid, cost, MASK, "sequence")
+    whole, _ = subtract_kl(value, valid, cost, MASK, "sequence")
     assert whole[:, 0].tolist() == pytest.approx([0.7, 1.3])
-    ahead, live = penalised(value, valid, cost, MASK, "to_go")
+    ahead, live = subtract_kl(value, valid, cost, MASK, "to_go")
     assert ahead[0, :2].tolist() == pytest.approx([0.7, 0.8]) and ahead[1].tolist() == pytest.approx([1.3, 1.4, 1.6])
     assert torch.equal(live, MASK)
 
@@ -214,7 +220,9 @@ def test_groups_that_cannot_train_are_not_kept(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["clip", "cispo", "sapo", "vespo", "score"])
 def test_a_ratio_beyond_floats_spoils_no_gradient(kind: Any, advantage: float) -> None:
     delta = torch.tensor([[100.0, -200.0, 0.1]], requires_grad=True)
-    gain, ratio = gains(kind, delta, delta, torch.tensor([[advantage]]), trust_region(0.2, None, "nats", 1))
+    gain, ratio = surrogate_objective(
+        kind, delta, delta, torch.tensor([[advantage]]), trust_region(0.2, None, "nats", 1)
+    )
     assert gain.isfinite().all() and ratio.isfinite().all()
     assert torch.autograd.grad(gain.sum(), delta)[0].isfinite().all()
 
@@ -226,8 +234,8 @@ def test_one_output_is_enough_against_no_group() -> None:
 
 def test_dynamic_sampling_keeps_live_groups_and_as_many_everywhere() -> None:
     live = torch.tensor([False, False, True, True, False, False, True, True])
-    assert rows_of_live_groups(live, 2, 1).tolist() == [2, 3]
-    assert rows_of_live_groups(live, 2, 3).tolist() == [0, 1, 2, 3, 6, 7]
+    assert rows_of_groups_that_train(live, 2, 1).tolist() == [2, 3]
+    assert rows_of_groups_that_train(live, 2, 3).tolist() == [0, 1, 2, 3, 6, 7]
     objective = GRPO(Fixed([1.0, 1, 0, 1, 2, 2, 3, 4]), group_size=2, keep_groups=3, beta=0.1)
     policy = GaussianPolicy()
     experience = collect(policy, objective, prompts(4))

@@ -280,7 +280,7 @@ def test_rewards_see_what_was_cut_off(lm: Lm) -> None:
     weighted = replace(experience, weight=torch.ones_like(experience.old.log_prob))
     metrics = GRPO(Watching()).loss(policy, weighted, stream())[1]
     assert GRPO(Watching()).counts(weighted)["rows/truncated"] == seen[0].truncated.float().mean()
-    assert metrics["entropy"] > 0 and abs(metrics["ratio/mean"] - 1) <= 1e-5
+    assert float(metrics["policy/entropy"]) > 0 and abs(float(metrics["ratio/mean"]) - 1) <= 1e-5
 
 
 def test_options_are_checked(lm: Lm) -> None:

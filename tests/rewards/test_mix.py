@@ -9,7 +9,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.objectives._advantages import group_relative, whitened
+from mmalign.objectives._advantages import group_relative, whiten
 from mmalign.rewards import Credit, Guarded, Mix, Slot
 from mmalign.rewards.combine import combinations
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores
@@ -245,7 +245,7 @@ def test_gdpo_is_group_z_that_is_whitened_and_not_divided_by_the_group_again():
     slots = {"a": Slot(Given(scores(a), (0.0, 4.0))), "b": Slot(Given(scores(b), (0.0, 4.0)))}
     rollout, valid = answers(*"abcdefgh", per_prompt=4), torch.ones(8, 1, dtype=torch.bool)
     value = mix(slots, {"name": "weighted_sum"})(rollout).value[:, None]
-    found = whitened(group_relative(value, rollout.group, valid, std="none", limit=None)[0], valid)[4:, 0]
+    found = whiten(group_relative(value, rollout.group, valid, std="none", limit=None)[0], valid)[4:, 0]
     sample = (7 / 8) ** 0.5  # TRL's deviations divide by n - 1
     assert (sample * found).tolist() == pytest.approx([0.017, -0.023, -0.006, 0.012], abs=6e-4)
     twice = group_relative(value, rollout.group, valid)[0][4:, 0]

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from mmalign.objectives._sets import Pool
 
 from mmalign.core.errors import ConfigError, ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Status
 from mmalign.evaluation import evaluate as evaluation
-from mmalign.objectives._sets import Pool
 from mmalign.rewards import Credit, Guarded, Mix, Slot
 from mmalign.rewards.engine.sets import embed_rows
 from mmalign.run.rows import read_rows

@@ -127,7 +127,7 @@ def test_fad_and_kad_against_the_functions(name, spec, sound_folder):
 
 def test_fad_credit_serves_grpo_and_its_gradient_r0(sound_folder):
     """Rows of one batch get the closed-form credit; a mean over rows has the set's gradient."""
-    from mmalign.objectives._gradients import output_gradient
+    from mmalign.objectives._reward_gradients import output_gradient
 
     sounds = tones(6)
     reward = load_reward("fad", reference=str(sound_folder), encoder={"name": "spectral"}, least_rows=2)

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
-from mmalign.objectives._pairs import anchored
+from mmalign.objectives._pairs import add_reference_point
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
@@ -93,11 +93,11 @@ def statistics(kind: str, session: Session, share: slice) -> tuple[torch.Tensor,
         # As if the policy had come to like its outputs, some more than others: the anchor is not cut off at 0.
         liked = 30 * torch.rand(len(pairs), 1, generator=torch.Generator().manual_seed(2))
         pairs = replace(pairs, ref_chosen=pairs.ref_chosen - liked, ref_rejected=pairs.ref_rejected - liked)
-        whole, cut = anchored(policy, pairs, 16), len(pairs) // 3
+        whole, cut = add_reference_point(policy, pairs, 16), len(pairs) // 3
         part = pairs[:cut] if share.start == 0 else pairs[cut:]
-        apart = anchored(policy, part, 16).anchor[0]
+        apart = add_reference_point(policy, part, 16).anchor[0]
         assert not torch.allclose(apart, whole.anchor[0], rtol=1e-3), "both shares have the anchor of the whole"
-        return whole.anchor[: len(part)], anchored(policy, part, 16, session.mean).anchor
+        return whole.anchor[: len(part)], add_reference_point(policy, part, 16, session.mean).anchor
 
 
 def numbers(accelerator: Any, share: slice) -> dict[str, float]:

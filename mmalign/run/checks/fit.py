@@ -8,7 +8,16 @@ from typing import Any
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import LatentAdapter, ScoreAdapter, TokenAdapter, judges_only, members, methods, offers
+from mmalign.core.protocols import (
+    LatentAdapter,
+    ScoreAdapter,
+    TokenAdapter,
+    judges_only,
+    members,
+    methods,
+    offers,
+)
+from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
 
@@ -69,26 +78,10 @@ def scorer(file: RunFile, classes: Mapping[str, type]) -> Faults:
 
 
 @check
-def combination(file: RunFile, objective: Any, reward: Any) -> Faults:
-    """A combination, or a set, that would be without effect or mean something else."""
-    name, combine = file.objective["name"], file.combine["name"]
-    if getattr(objective, "by_member", False) and combine != "weighted_sum":
-        yield (
-            f"combine: objective '{name}' takes each reward by its weight, so '{combine}' would have no effect; remove "
-            "the section."
-        )
-    grouped = [key for key, slot in reward.slots.items() if slot.over == "group"] if reward is not None else []
-    if grouped and getattr(objective, "by_set", False):
-        yield (
-            f"rewards.{grouped[0]}.over: group has no effect with builder '{objective.builder}', whose sets hold one "
-            "output per prompt; remove it, or set builder: pair."
-        )
-    if getattr(objective, "absolute", False) and reward is not None and reward.relative:
-        yield (
-            f"combine: '{combine}' puts rewards on a common scale within each group, but objective '{name}' (baseline: "
-            f"{objective.baseline}) compares scores beyond it; set combine: {{name: weighted_sum, scale: running}}, or "
-            "raw where the rewards' units agree."
-        )
+def objective_rules(file: RunFile, objective: Any, reward: Any) -> Faults:
+    """What the objective itself has against the run around it."""
+    if hasattr(objective, "check"):
+        yield from objective.check(Setting(file.objective["name"], file.combine["name"], reward))
 
 
 @check

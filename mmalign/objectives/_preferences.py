@@ -1,8 +1,8 @@
-"""Preference losses of one comparison, as pure functions of scaled log-ratios.
+"""Preference losses and models of comparisons, as pure functions of (B,) rows.
 
-c = β ρ_chosen, r = β ρ_rejected, z = c - r, ρ = log π - log π_ref, label = P(chosen is the better one). Each returns a
-loss per row that falls as z grows towards its optimum; expectations over the label are taken exactly (the squared
-losses: up to a constant).
+**Losses of a policy.** c = β ρ_chosen, r = β ρ_rejected, z = c - r, ρ = log π - log π_ref (nats), label = P(chosen is
+the better one). Each returns a loss per row that falls as z grows towards its optimum; expectations over the label are
+taken exactly (the squared losses: up to a constant).
 
 | name | loss at label 1 | optimum | source |
 |---|---|---|---|
@@ -24,15 +24,29 @@ losses: up to a constant).
 A *squared* loss of a noisy estimate is biased: E(z-t)² = (E z-t)² + Var z, and Var z shrinks with the update itself, so
 the optimum does too. `ipo`, `sppo_hard` and `copg` therefore multiply two independent estimates, (z₁ - t)(z₂ - t):
 value and gradient are unbiased. Pass the same tensor twice where z is exact (tokens).
+
+**Models of one judged comparison** (`log_win`, `log_tie`), of the lead d = r_chosen - r_rejected of a reward model's
+scores. With strengths p = e^r, each says how likely a win, a loss and a tie are; a loss is a win of the other side,
+win(-d).
+
+| model | P(win) | P(tie) | source |
+|---|---|---|---|
+| half | p_c / (p_c + p_r) = σ(d) | no outcome of its own: half a win and half a loss | Bradley, Terry 1952 |
+| rao_kupper | p_c / (p_c + θ p_r) = σ(d - log θ) | (θ² - 1) p_c p_r / ((p_c + θ p_r)(θ p_c + p_r)) | Rao, Kupper 1967 |
+| davidson | p_c / (p_c + p_r + ν √(p_c p_r)) | ν √(p_c p_r) / (p_c + p_r + ν √(p_c p_r)) | Davidson 1970 |
+
+`share` is the one number both tie models are given by: the probability of a tie between equally good outputs, so
+θ = (1 + share)/(1 - share) and ν = 2 share/(1 - share).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mmalign.core.tensor import Tensor
 
@@ -53,14 +67,15 @@ LossType = Literal[
     "kto",
     "orpo",
 ]
+Ties = Literal["half", "rao_kupper", "davidson"]
 Row = Float[Tensor, " B"]
-Pair = tuple[Row, Row]
+Estimates = tuple[Row, Row]  # two independent estimates of one number per row, or the exact number twice
 Side = Callable[[Tensor, Tensor], Tensor]
 
 
 def sigmoid(z: Row, label: Row) -> Row:
     """-label log σ(z) - (1 - label) log σ(-z)."""
-    return -label * torch.nn.functional.logsigmoid(z) - (1 - label) * torch.nn.functional.logsigmoid(-z)
+    return -label * _log_sigmoid(z) - (1 - label) * _log_sigmoid(-z)
 
 
 def hinge(z: Row, label: Row) -> Row:
@@ -81,9 +96,7 @@ def copg(one: Row, other: Row, gap: Row) -> Row:
 
 def exo_pair(z: Row, label: Row) -> Row:
     """KL((σ(z), σ(-z)) ‖ (label, 1 - label)); the label must lie in (0, 1)."""
-    return z.sigmoid() * (torch.nn.functional.logsigmoid(z) - label.log()) + (-z).sigmoid() * (
-        torch.nn.functional.logsigmoid(-z) - (1 - label).log()
-    )
+    return z.sigmoid() * (_log_sigmoid(z) - label.log()) + (-z).sigmoid() * (_log_sigmoid(-z) - (1 - label).log())
 
 
 def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
@@ -94,27 +107,24 @@ def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
 
     def one(z: Row) -> Row:
         gate = (z / tau).sigmoid()
-        return -(1 - gate) * torch.nn.functional.logsigmoid(z) + gate * (-z).exp()
+        return -(1 - gate) * _log_sigmoid(z) + gate * (-z).exp()
 
     return label * one(z) + (1 - label) * one(-z)
 
 
-def expected(loss: Side, chosen: Row, rejected: Row, label: Row) -> Row:
+def expected_over_label(loss: Side, chosen: Row, rejected: Row, label: Row) -> Row:
     """A loss of two sides, where either may be the better one."""
     return label * loss(chosen, rejected) + (1 - label) * loss(rejected, chosen)
 
 
 def nca_pair(chosen: Row, rejected: Row) -> Row:
     """-log σ(c) - ½ log σ(-c) - ½ log σ(-r)."""
-    return (
-        -torch.nn.functional.logsigmoid(chosen)
-        - (torch.nn.functional.logsigmoid(-chosen) + torch.nn.functional.logsigmoid(-rejected)) / 2
-    )
+    return -_log_sigmoid(chosen) - (_log_sigmoid(-chosen) + _log_sigmoid(-rejected)) / 2
 
 
 def bco_pair(chosen: Row, rejected: Row) -> Row:
     """-log σ(c) - log σ(-r)."""
-    return -torch.nn.functional.logsigmoid(chosen) - torch.nn.functional.logsigmoid(-rejected)
+    return -_log_sigmoid(chosen) - _log_sigmoid(-rejected)
 
 
 def apo_zero(chosen: Row, rejected: Row) -> Row:
@@ -133,10 +143,10 @@ def orpo(chosen: Row, rejected: Row) -> Row:
     Closer to 0 than `_CERTAIN` the odds are those of `_CERTAIN`, without gradient: in float32 a sure answer has 0.
     """
     chosen, rejected = chosen.clamp(max=-_CERTAIN), rejected.clamp(max=-_CERTAIN)
-    return -torch.nn.functional.logsigmoid((chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected)))
+    return -_log_sigmoid((chosen - _log1mexp(chosen)) - (rejected - _log1mexp(rejected)))
 
 
-def sppo_hard(chosen: Pair, rejected: Pair, label: Row) -> Row:
+def sppo_hard(chosen: Estimates, rejected: Estimates, label: Row) -> Row:
     """(c₁ - t)(c₂ - t) + (r₁ + t)(r₂ + t) with t = label - 1/2, from two independent estimates of each side."""
     target = label - 0.5
     return (chosen[0] - target) * (chosen[1] - target) + (rejected[0] + target) * (rejected[1] + target)
@@ -153,19 +163,23 @@ def kto(chosen: Row, rejected: Row, point: Row, label: Row, weights: tuple[float
     return (label * agree + (1 - label) * disagree) / 2
 
 
-def smoothed(label: Row, smoothing: float) -> Row:
+def smooth_labels(label: Row, smoothing: float) -> Row:
     """The label if a share `smoothing` of the comparisons is flipped."""
     return label * (1 - smoothing) + (1 - label) * smoothing
 
 
-def unflipped(label: Row, share: float) -> Row:
+def unflip_labels(label: Row, share: float) -> Row:
     """The label that has `label` as its mean after a known share of flips: outside [0, 1] for a sure label."""
     return (label - share) / (1 - 2 * share)
 
 
-def agreement(lead: Row, label: Row) -> Row:
+def pair_accuracy(lead: Row, label: Row) -> Row:
     """1 where the sign of the lead is on the label's side, 0 where on the other, 1/2 where either has no side."""
     return (1 + lead.sign() * (label.to(lead) - 0.5).sign()) / 2
+
+
+def _log_sigmoid(x: Row) -> Row:
+    return torch.nn.functional.logsigmoid(x)
 
 
 def _log1mexp(x: Row) -> Row:
@@ -174,29 +188,111 @@ def _log1mexp(x: Row) -> Row:
     return torch.where(near, (-x.where(near, -1.0).expm1()).log(), (-x.where(~near, -1.0).exp()).log1p())
 
 
-def halves(terms: Float[Tensor, "B T"]) -> tuple[Row, Row]:
+def halves(terms: Float[Tensor, "B T"]) -> Estimates:
     """Two independent estimates of the sum of T (even) independent terms: from the even and from the odd ones."""
     return 2 * terms[:, ::2].sum(1), 2 * terms[:, 1::2].sum(1)
 
 
+def log_win(lead: Row, ties: Ties, share: float) -> Row:
+    """log P(the leading side is preferred)."""
+    if ties == "rao_kupper":
+        return _log_sigmoid(lead - _log_theta(share))
+    if ties == "davidson":
+        return lead / 2 - _davidson_norm(lead, share)
+    return _log_sigmoid(lead)
+
+
+def log_tie(lead: Row, ties: Ties, share: float) -> Row:
+    """log P(neither is preferred); of `half`, the mean of log P(win) and log P(loss)."""
+    if ties == "rao_kupper":
+        eta = _log_theta(share)
+        return _log_sigmoid(lead - eta) + _log_sigmoid(-lead - eta) + math.log(math.expm1(2 * eta))
+    if ties == "davidson":
+        return math.log(2 * share / (1 - share)) - _davidson_norm(lead, share)
+    return (_log_sigmoid(lead) + _log_sigmoid(-lead)) / 2
+
+
+def comparison_loss(
+    lead: Row, margin: Row, label: Row, tie: Bool[Tensor, " B"], ties: Ties = "half", share: float = 0.2
+) -> Row:
+    """-log P(the recorded outcome).
+
+    Args:
+        lead: d = r_chosen - r_rejected.
+        margin: m ≥ 0: whoever is preferred must lead by it, log P(win) is taken at d - m (Touvron et al. 2023, Llama 2,
+            eq. 2). A tie has none.
+        label: P(chosen is the better one); the expectation over it is exact.
+        tie: the outcome was a tie; `label` is not looked at there.
+        ties, share: the model, see above.
+    """
+    won, lost = log_win(lead - margin, ties, share), log_win(-lead - margin, ties, share)
+    return -torch.where(tie, log_tie(lead, ties, share), label * won + (1 - label) * lost)
+
+
+def centring(chosen: Row, rejected: Row) -> Row:
+    """(r_c + r_r)²: scores are only known up to a constant per prompt, and this draws their mean to 0.
+
+    Eisenstein et al. 2023, arXiv 2312.09244, eq. 2; `center_rewards_coefficient` of TRL.
+    """
+    return (chosen + rejected) ** 2
+
+
+def _log_theta(share: float) -> float:
+    """η = log θ with tanh(η/2) = share."""
+    return 2 * math.atanh(share)
+
+
+def _davidson_norm(lead: Row, share: float) -> Row:
+    """log(e^{d/2} + e^{-d/2} + ν)."""
+    nu = torch.full_like(lead, math.log(2 * share / (1 - share)))
+    return torch.stack([lead / 2, -lead / 2, nu]).logsumexp(0)
+
+
+#: Losses of the lead z alone, of one estimate of it; `robust` is `sigmoid` of other labels.
+OF_LEAD: dict[str, Callable[[Row, Row], Row]] = {
+    "sigmoid": sigmoid,
+    "robust": sigmoid,
+    "hinge": hinge,
+    "exo_pair": exo_pair,
+    "discopop": discopop,
+}
+#: Losses of c and r, each of which may be the better one.
+OF_SIDES: dict[str, Side] = {
+    "nca_pair": nca_pair,
+    "bco_pair": bco_pair,
+    "apo_zero": apo_zero,
+    "apo_down": apo_down,
+}
+#: Losses that square an estimate, and so need two.
+SQUARED = ("ipo", "sppo_hard", "copg")
+
+
 __all__ = [
+    "OF_LEAD",
+    "OF_SIDES",
+    "SQUARED",
     "LossType",
-    "agreement",
+    "Ties",
     "apo_down",
     "apo_zero",
     "bco_pair",
+    "centring",
+    "comparison_loss",
     "copg",
     "discopop",
     "exo_pair",
-    "expected",
+    "expected_over_label",
     "halves",
     "hinge",
     "ipo",
     "kto",
+    "log_tie",
+    "log_win",
     "nca_pair",
     "orpo",
+    "pair_accuracy",
     "sigmoid",
-    "smoothed",
+    "smooth_labels",
     "sppo_hard",
-    "unflipped",
+    "unflip_labels",
 ]

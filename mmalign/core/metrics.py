@@ -1,0 +1,116 @@
+"""The names of the numbers that a run logs, with a sentence each, and averages that any split leaves as they are.
+
+A metric is an entry of a plain dict under a key of `METRICS`; `<…>` in a key stands for a name that the run file gives
+(or a part of a reward, a phase of a step). They go to `metrics.jsonl` and the trackers, one line a step.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mmalign.core.tensor import Tensor
+
+METRICS: dict[str, str] = {
+    # the optimizer
+    "lr": "The learning rate of the step's last update.",
+    "grad/norm": "The norm of the gradient before clipping, mean over the step's updates.",
+    "update/skipped": "The share of the step's updates that moved nothing: no valid row, or no finite gradient.",
+    # GRPO
+    "ratio/mean": "The importance ratio π_θ / π_old (in the form that the surrogate reads), mean over trained steps.",
+    "ratio/clipped": "The share of trained steps whose ratio is clipped, so that they give no gradient.",
+    "kl/old": "The k1 estimate of KL(π_old ‖ π_θ), nats of the joint per trained step: how far the updates moved.",
+    "kl/reference": "The KL from the reference by the objective's own estimator, nats of the joint per trained step.",
+    "policy/entropy": "The entropy of the token distribution, nats, mean over trained steps.",
+    "advantage/size": "The mean absolute advantage over trained steps.",
+    "rows/invalid": "The share of sampled rows that no reward could score.",
+    "rows/dropped": "The share of sampled rows that have a score and do not train, as groups of equal rewards.",
+    "rows/truncated": "The share of sampled outputs that were cut off at the limit of steps.",
+    "rows/skipped": "The share of prompts without an output to imitate.",
+    "groups/live": "The share of rows in groups whose rewards differ, where the objective keeps some groups.",
+    # preferences
+    "margin/mean": "Chosen minus rejected: log-ratios in nats of the joint, or scores of a reward model.",
+    "margin/accuracy": "The share of pairs whose margin has the sign that the label says; half where it has none.",
+    "margin/chosen": "log π_θ - log π_ref of the chosen output, nats of the joint (log π_θ without a reference).",
+    "margin/rejected": "log π_θ - log π_ref of the rejected output, nats of the joint (log π_θ without a reference).",
+    "fit/chosen": "log π_θ of the chosen output per event dimension, up to a constant.",
+    "fit/rejected": "log π_θ of the rejected output per event dimension, up to a constant.",
+    "fit/reference_chosen": "log π_ref of the chosen output per event dimension, up to a constant.",
+    "fit/reference_rejected": "log π_ref of the rejected output per event dimension, up to a constant.",
+    "pairs/gap": "The reward of the chosen output (or set) minus that of the rejected one.",
+    "pairs/skipped": "The share of pairs that say nothing: ties, and sides without a score.",
+    "score/chosen": "The reward model's score of the chosen output.",
+    "score/rejected": "The reward model's score of the rejected output.",
+    "score/loss": "The negative log-likelihood of the recorded comparison, with the centring term.",
+    # imitation
+    "fit/target": "log π_θ of the imitated output per event dimension, up to a constant.",
+    "fit/per_token": "The same per token of the output.",
+    # reward gradients
+    "gradient/<reward>": "The norm of a reward's gradient with respect to the output, mean over scored rows.",
+    "gradient/guidance": "The norm of the guidance direction, mean over rows.",
+    "invalid/<reward>": "The share of rows that a reward could not score.",
+    "cosine/<reward>~<reward>": "The cosine between the output gradients of two rewards, mean over rows.",
+    "weights/distance": "The squared L2 distance of the trained weights from the initial ones.",
+    # rewards
+    "reward/<reward>": "A reward's mean value over the scored rows of the step.",
+    "reward/<reward>/std": "The standard deviation (population) of its values.",
+    "reward/<reward>/min": "Its least value.",
+    "reward/<reward>/max": "Its greatest value.",
+    "reward/<reward>/ok": "The share of rows with status ok.",
+    "reward/<reward>/not_applicable": "The share of rows that the reward does not apply to.",
+    "reward/<reward>/parse_fail": "The share of rows that could not be read, which score the floor.",
+    "reward/<reward>/error": "The share of rows that the reward failed on.",
+    "reward/<reward>/timeout": "The share of rows that the reward did not answer for in time.",
+    "reward/<reward>/seconds": "The median seconds of a call of the reward.",
+    "reward/<reward>/seconds_p95": "The 95th percentile of the seconds of a call.",
+    "reward/<reward>/cached": "The share of rows that came from the cache.",
+    "reward/<reward>/texts_cut": "How many texts the reward's model read only in part.",
+    "reward/<reward>/flat_groups": "The share of groups whose scored rows are all equal.",
+    "reward/<reward>/parts/<part>": "The mean of a named part of the reward over the rows that have it.",
+    "correlation/<reward>/<reward>": "Pearson's correlation of two rewards over the rows of the step.",
+    "multiplier/<reward>": "The Lagrange multiplier of a reward that is held at a threshold.",
+    # the machine, and held-out prompts
+    "time/<phase>": "Seconds of a phase of the step, of the slowest process.",
+    "memory/peak_gib": "The most GPU memory allocated so far, GiB, of the fullest process.",
+    "eval/<measure>": "The mean of a measure on held-out prompts.",
+}
+
+
+@dataclass(frozen=True)
+class Average:
+    """A sum and the number of entries in it, both 0-dimensional: parts of a step add up to the average of the whole.
+
+    `float` gives the average. Means of means would weigh a short part as much as a long one.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, mask: Tensor) -> Average:
+        """Of the entries of `values` where `mask` (of the same shape) is true, without gradient."""
+        return cls(values.detach().double()[mask].sum(), mask.sum())
+
+    def __float__(self) -> float:
+        return float(self.total) / float(self.count)
+
+
+def meaning(name: str) -> str | None:
+    """The sentence of `METRICS` on a logged name; None if the table does not know it."""
+    if name in METRICS:
+        return METRICS[name]
+    return next((text for pattern, text in _patterns() if pattern.fullmatch(name)), None)
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    """The keys with names in them, those of the longest fixed text first."""
+    keys = sorted((key for key in METRICS if "<" in key), key=lambda key: -len(re.sub("<[^>]*>", "", key)))
+    return [
+        (re.compile(re.sub("<[^>]*>", "[^/~]+", key).replace("/parts/[^/~]+", "/parts/.+")), METRICS[key])
+        for key in keys
+    ]
+
+
+__all__ = ["METRICS", "Average", "meaning"]

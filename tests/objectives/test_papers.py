@@ -1,4 +1,4 @@
-"""The tables of papers stay true: every place defines its name, every test exists, and all 46 founding papers are there."""
+"""The tables of papers stay true: places define their names, tests exist, and all 46 founding papers are there."""
 
 import ast
 import re

@@ -144,7 +144,7 @@ def test_dead_groups_are_zeros_of_the_whitened_batch() -> None:
         objective = GRPO(Fixed(values), group_size=2, std="none", whiten=how)  # type: ignore[arg-type]
         policy = GaussianPolicy()
         experience = collect(policy, objective, prompts(2))
-        times = experience.rollout.mask.sum(1).tolist() if whiten == "steps" else [1] * 4
+        times = experience.rollout.mask.sum(1).tolist() if how == "steps" else [1] * 4
         counted = np.repeat([-0.5, 0.5, 0, 0], times)
         want = (np.array([-0.5, 0.5, 0, 0]) - counted.mean()) / (counted.std() + 1e-4)
         assert np.allclose(experience.advantage[:, 0], want, atol=1e-5)

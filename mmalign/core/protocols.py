@@ -369,7 +369,7 @@ class Objective(Protocol[P]):
     * `reads: frozenset[str]`, if its batches may hold preferences: "prompts", "preferences" or both.
     * `counts(experience) -> Metrics`, if it leaves rows out: numbers of a whole weighted minibatch, for rows of weight
       0 never reach `loss`.
-    * `check(setting: Setting)` (`core.setting`), yielding a sentence for everything in the run around it that does not go with it.
+    * `check(setting: Setting)` (`core.setting`), yielding a sentence for what in the run around it does not go with it.
     * `doubts: list[str]`, what is allowed and may not be what was meant; `whole_outputs: bool`, does its loss need
       every step of an output in one pass?
     """

@@ -34,7 +34,7 @@ def _seed() -> None:
 @pytest.fixture(scope="session")
 def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of a tiny language model by kind, written when first asked for; `chat` gives it a template."""
-    from tests.adapters.tiny_lm import write_tiny_lm
+    from tests.adapters.language.tiny_lm import write_tiny_lm
 
     root = tmp_path_factory.mktemp("language")
 

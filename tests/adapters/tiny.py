@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_tokens import clip_tokenizer, t5_tokenizer
+from tests.adapters.language.tiny_tokens import clip_tokenizer, t5_tokenizer
 
 LENGTH = 24  # tokens per text: enough for a test prompt, cheap to attend to
 

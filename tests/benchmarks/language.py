@@ -21,7 +21,7 @@ from mmalign.policies.tokens import Tokens
 from mmalign.rewards import Mix, rule
 from mmalign.training.session import Session
 from mmalign.training.update import Update
-from tests.adapters.tiny_tokens import byte_letters
+from tests.adapters.language.tiny_tokens import byte_letters
 from tests.benchmarks.problem import one_step
 
 PROMPTS, GROUP, LENGTH = 4, 8, 64

@@ -14,7 +14,7 @@ import pytest
 import mmalign
 from mmalign.evaluation.card import card, card_facts
 from mmalign.evaluation.run_record import read_run
-from tests.adapters.tiny_lm import write_tiny_lm
+from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.run.conftest import run_file, tiny_model  # noqa: F401  (fixtures)
 
 TEXT = """

@@ -39,7 +39,7 @@ def finished_run(folder: Path) -> Path:
     """A run of a tiny language model; `folder/run` when it is done."""
     from mmalign.core.config import load
     from mmalign.run.train import train
-    from tests.adapters.tiny_lm import write_tiny_lm
+    from tests.adapters.language.tiny_lm import write_tiny_lm
 
     model = write_tiny_lm(folder / "lm", "llama", False)
     (folder / "prompts.txt").write_text("".join(f"say {word}\n" for word in ("a", "b", "c", "red", "two")))

@@ -27,7 +27,7 @@ STEPS = 6
 
 def prepared(folder: Path) -> Path:
     """A run file of a tiny language model that saves every second step."""
-    from tests.adapters.tiny_lm import write_tiny_lm
+    from tests.adapters.language.tiny_lm import write_tiny_lm
 
     model = write_tiny_lm(folder / "lm", "llama", False)
     (folder / "prompts.txt").write_text("".join(f"say {word}\n" for word in ("a", "b", "c", "red", "two")))

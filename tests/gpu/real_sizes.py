@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_qwen_image import CORPUS
-from tests.adapters.tiny_tokens import clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer
+from tests.adapters.image.tiny_qwen_image import CORPUS
+from tests.adapters.language.tiny_tokens import clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_ldm import NOISE, roberta_tokenizer
-from tests.adapters.tiny_tokens import t5_tokenizer
+from tests.adapters.language.tiny_tokens import t5_tokenizer
+from tests.adapters.sound.tiny_ldm import NOISE, roberta_tokenizer
 from tests.gpu.real_sizes import REAL, Sizes
 
 

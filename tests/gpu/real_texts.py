@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.adapters.tiny_lm import word_tokenizer
-from tests.adapters.tiny_vlm import tokenizer as seeing_tokenizer
+from tests.adapters.language.tiny_lm import word_tokenizer
+from tests.adapters.language.tiny_vlm import tokenizer as seeing_tokenizer
 from tests.gpu.real_sizes import REAL, Sizes
 
 VOCABULARY = 151_936

@@ -17,20 +17,10 @@ from mmalign.loading.clip import open_clip_folder, open_clip_model
 from mmalign.loading.exclusive import loading
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
-from tests.adapters import (
-    tiny,
-    tiny_ace_step,
-    tiny_alm,
-    tiny_flux,
-    tiny_ldm,
-    tiny_lm,
-    tiny_musicgen,
-    tiny_qwen_image,
-    tiny_sana,
-    tiny_stable_audio,
-    tiny_stable_audio_3,
-    tiny_vlm,
-)
+from tests.adapters import tiny
+from tests.adapters.image import tiny_flux, tiny_qwen_image, tiny_sana
+from tests.adapters.language import tiny_alm, tiny_lm, tiny_vlm
+from tests.adapters.sound import tiny_ace_step, tiny_ldm, tiny_musicgen, tiny_stable_audio, tiny_stable_audio_3
 from tests.loading.damage import rewrite, weights_of, without_one
 
 WRITERS: dict[str, Callable[[Path], Path]] = {

@@ -21,7 +21,8 @@ from mmalign.loading.clip import open_clip_folder, open_clip_model
 from mmalign.loading.files import check_folder, read_json
 from mmalign.loading.texts import open_tokenizer
 from mmalign.rewards.encoders.text import TextEncoder
-from tests.adapters import tiny, tiny_lm
+from tests.adapters import tiny
+from tests.adapters.language import tiny_lm
 from tests.loading.damage import told
 
 PACKAGE = Path(mmalign.__file__).parent

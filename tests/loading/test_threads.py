@@ -16,7 +16,8 @@ from mmalign.adapters import load_adapter
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import assets_root
 from mmalign.loading.exclusive import loaded_once
-from tests.adapters import tiny, tiny_lm
+from tests.adapters import tiny
+from tests.adapters.language import tiny_lm
 from tests.loading.damage import without_one
 
 

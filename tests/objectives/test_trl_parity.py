@@ -68,7 +68,7 @@ def shifted(policy: Any, seed: int) -> None:
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Stand:
     from mmalign.adapters.language.causal_lm import CausalLM
-    from tests.adapters.tiny_lm import write_tiny_lm
+    from tests.adapters.language.tiny_lm import write_tiny_lm
 
     folder = write_tiny_lm(tmp_path_factory.mktemp("parity") / "llama", "llama")
     policy = Tokens(CausalLM(str(folder), train="full", device="cpu", chat=False).load(), max_new_tokens=STEPS)

@@ -19,7 +19,7 @@ from mmalign.rewards.functional import gated, group_means, key_point_scores
 from mmalign.rewards.models.judge import Answers
 from mmalign.rewards.points import make_source, point_sources
 from mmalign.rewards.points._key_points import GROUPS, POINTS, KeyPoint, point_named, read_key_points
-from tests.adapters.tiny_vlm import write_tiny_vlm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 
 SAID = {"yes": "good", "no": "bad", "least_mass": 0.0}
 NAN = float("nan")

@@ -12,7 +12,7 @@ from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards.engine.cache import identity
 from mmalign.run.build import build_one_reward
-from tests.adapters.tiny_vlm import write_tiny_vlm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.rewards.sounds import tones
 from tests.rewards.test_through import GENERATOR
 

@@ -16,7 +16,7 @@ from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
 from mmalign.rewards.models.judge import Answers
 from mmalign.rewards.text._instructions import CHECKS, followed, read_instructions
-from tests.adapters.tiny_lm import write_tiny_lm
+from tests.adapters.language.tiny_lm import write_tiny_lm
 
 POEM = "- Roses are red.\n- Violets are blue!\n\nIs it so?"
 

@@ -15,7 +15,7 @@ from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards import load_reward
 from mmalign.rewards.encoders import make_encoder
-from tests.adapters.tiny_lm import word_tokenizer, write_tiny_lm
+from tests.adapters.language.tiny_lm import word_tokenizer, write_tiny_lm
 
 TEXTS = ["red cube", "two dogs asleep", "a b c d", "say good", "bad", "two red dogs"]
 

@@ -24,9 +24,9 @@ from mmalign.rewards.functional import yes_no_margin, yes_probability
 from mmalign.rewards.models.answer_words import answer_words
 from mmalign.rewards.models.shared_prefix import behind_prefixes
 from mmalign.rewards.models.template import Template
-from tests.adapters.tiny_alm import RATE, write_tiny_alm
-from tests.adapters.tiny_lm import letter_tokenizer, word_tokenizer, write_tiny_lm
-from tests.adapters.tiny_vlm import write_tiny_vlm
+from tests.adapters.language.tiny_alm import RATE, write_tiny_alm
+from tests.adapters.language.tiny_lm import letter_tokenizer, word_tokenizer, write_tiny_lm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 
 SAID = {"yes": "good", "no": "bad", "least_mass": 0.0}  # two words that the toys know
 
@@ -280,7 +280,7 @@ def test_every_fault_of_the_options_is_told(folder: Callable[[str], str], judge:
 
 
 def test_every_spelling_of_the_words_is_found() -> None:
-    from tests.adapters.tiny_tokens import qwen_tokenizer
+    from tests.adapters.language.tiny_tokens import qwen_tokenizer
 
     tokenizer = qwen_tokenizer(["yes Yes  yes no No no YES no"] * 50)
     found = answer_words(tokenizer, "yes", "no")

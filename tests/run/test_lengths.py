@@ -17,7 +17,7 @@ from mmalign.core.types import Prompt
 from mmalign.data._batches import Batches
 from mmalign.run.build import examine, training_rows
 from mmalign.run.train import train
-from tests.adapters.tiny_vlm import write_tiny_vlm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.run.test_text_run import GRPO, RULES
 
 SFT = """

@@ -18,7 +18,7 @@ from mmalign.media.image import write_image
 from mmalign.run.build import build, examine, notes
 from mmalign.run.load import load_run
 from mmalign.run.train import train
-from tests.adapters.tiny_lm import write_tiny_lm
+from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.evaluation.test_loading_lines import executed
 
 DPO = """

@@ -16,14 +16,14 @@ from mmalign.core.errors import DataError
 from mmalign.data.preferences import Preferences
 from mmalign.run.checks.shapes import alike, described, fetched, size
 from tests.adapters import tiny as plain
-from tests.adapters import tiny_ldm
-from tests.adapters.tiny_ace_step import write_ace_step
-from tests.adapters.tiny_flux import write_flux
-from tests.adapters.tiny_musicgen import write_musicgen
-from tests.adapters.tiny_qwen_image import write_qwen_image
-from tests.adapters.tiny_sana import write_sana
-from tests.adapters.tiny_stable_audio import write_stable_audio
-from tests.adapters.tiny_stable_audio_3 import write_stable_audio_3
+from tests.adapters.image.tiny_flux import write_flux
+from tests.adapters.image.tiny_qwen_image import write_qwen_image
+from tests.adapters.image.tiny_sana import write_sana
+from tests.adapters.sound import tiny_ldm
+from tests.adapters.sound.tiny_ace_step import write_ace_step
+from tests.adapters.sound.tiny_musicgen import write_musicgen
+from tests.adapters.sound.tiny_stable_audio import write_stable_audio
+from tests.adapters.sound.tiny_stable_audio_3 import write_stable_audio_3
 from tests.media import odd
 
 PICTURES: dict[str, Callable[[Path], Path]] = {

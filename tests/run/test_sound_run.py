@@ -11,9 +11,9 @@ import torch
 from mmalign.core.config import load
 from mmalign.media.audio import read_audio
 from mmalign.run.train import train
-from tests.adapters.tiny_alm import write_tiny_alm
-from tests.adapters.tiny_musicgen import write_musicgen
-from tests.adapters.tiny_stable_audio import write_stable_audio
+from tests.adapters.language.tiny_alm import write_tiny_alm
+from tests.adapters.sound.tiny_musicgen import write_musicgen
+from tests.adapters.sound.tiny_stable_audio import write_stable_audio
 from tests.rewards.sounds import write_tones
 
 RUN = """

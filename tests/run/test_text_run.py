@@ -133,7 +133,7 @@ def test_online_dpo_follows_the_reward(write: Callable[..., Path], tmp_path: Pat
 def test_a_captioner_learns_what_pictures_show(tmp_path: Path) -> None:
     """Two colours, two words: a log-prob above log ½ needs the picture."""
     from mmalign.media.image import write_image
-    from tests.adapters.tiny_vlm import write_tiny_vlm
+    from tests.adapters.language.tiny_vlm import write_tiny_vlm
 
     folder, rows = write_tiny_vlm(tmp_path / "llava", "llava", chat=True), []
     for i in range(8):

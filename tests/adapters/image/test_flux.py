@@ -9,8 +9,8 @@ from mmalign.adapters.image._packing import pack, unpack
 from mmalign.adapters.image.flux import Flux
 from mmalign.core.errors import CheckpointError, ConfigError
 from tests.adapters.deterministic import sample
+from tests.adapters.image.tiny_flux import write_flux
 from tests.adapters.tiny_contract import CHECKS, NAMES, STEPS, TEXTS, Family, start_of
-from tests.adapters.tiny_flux import write_flux
 
 SIZE = 16
 
@@ -101,7 +101,7 @@ def test_impossible_options_say_what_is_possible(families):
 
 
 def test_another_familys_checkpoint_is_refused_by_name(tmp_path, families):
-    from tests.adapters.tiny_sana import write_sana
+    from tests.adapters.image.tiny_sana import write_sana
 
     with pytest.raises(CheckpointError, match=r"holds a SanaPipeline, this adapter drives FluxPipeline.*'sana'"):
         Flux(model=str(write_sana(tmp_path / "sana")), device="cpu").load()

@@ -15,8 +15,8 @@ from mmalign.adapters.language._head_options import HeadOptions
 from mmalign.adapters.language._score_heads import IdealPoint, fresh_head
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt
-from tests.adapters.tiny_lm import word_tokenizer
-from tests.adapters.tiny_vlm import write_tiny_vlm
+from tests.adapters.language.tiny_lm import word_tokenizer
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 
 ASKED = [Prompt("a b c"), Prompt("red"), Prompt("two dogs")]
 SAID = ["good", "bad cube asleep", "a"]

@@ -15,7 +15,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, DataError, MediaEr
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt
 from mmalign.policies.tokens import Tokens
-from tests.adapters.tiny_musicgen import HOP, RATE, K, V, write_musicgen
+from tests.adapters.sound.tiny_musicgen import HOP, RATE, K, V, write_musicgen
 
 TEXTS = ["a red cube", "two dogs, one of them asleep", "slow"]
 PROMPTS = [Prompt(text) for text in TEXTS]

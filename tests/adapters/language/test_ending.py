@@ -18,8 +18,8 @@ from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
 from mmalign.objectives.sft import SFT
 from mmalign.policies.tokens import Tokens
-from tests.adapters.tiny_lm import word_tokenizer, write_tiny_lm
-from tests.adapters.tiny_vlm import write_tiny_vlm
+from tests.adapters.language.tiny_lm import word_tokenizer, write_tiny_lm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 
 EOS, BOS, END, GOOD = 1, 2, 3, 16
 #: As templates of published families end a turn.

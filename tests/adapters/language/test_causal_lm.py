@@ -21,7 +21,7 @@ from mmalign.adapters.loading.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.protocols import Decoding, TokenAdapter
 from mmalign.core.types import Prompt
-from tests.adapters.tiny_lm import MODELS
+from tests.adapters.language.tiny_lm import MODELS
 
 Lm = Callable[..., Any]
 PROMPTS = [Prompt(text) for text in ["a red cube", "two dogs asleep a b c d e", "say"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.adapters.tiny_tokens import t5_tokenizer
+from tests.adapters.language.tiny_tokens import t5_tokenizer
 
 RATE, HOP, K, V = 800, 4, 4, 16
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_tokens import qwen_tokenizer
+from tests.adapters.language.tiny_tokens import qwen_tokenizer
 
 WORDS = [*"abcdef", "red", "cube", "two", "dogs", "asleep", "good", "bad", "say", "user", "assistant"]
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<end>", "<unk>"]

@@ -12,6 +12,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt
 from tests.adapters.deterministic import sample
+from tests.adapters.sound.tiny_stable_audio_3 import HOP, RATE, write_stable_audio_3
 from tests.adapters.tiny_contract import (
     SCALE,
     STEPS,
@@ -25,7 +26,6 @@ from tests.adapters.tiny_contract import (
     start_of,
     the_reference_is_exact_and_comes_back_from_errors,
 )
-from tests.adapters.tiny_stable_audio_3 import HOP, RATE, write_stable_audio_3
 
 SECONDS = 0.06  # 48 samples, 6 latents
 

@@ -17,8 +17,8 @@ from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, D
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Prompt
 from mmalign.policies.tokens import Tokens
-from tests.adapters.tiny_lm import write_tiny_lm
-from tests.adapters.tiny_vlm import MODELS, write_tiny_vlm
+from tests.adapters.language.tiny_lm import write_tiny_lm
+from tests.adapters.language.tiny_vlm import MODELS, write_tiny_vlm
 
 KINDS = list(MODELS)
 

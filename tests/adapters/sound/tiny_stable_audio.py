@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_tokens import t5_tokenizer
+from tests.adapters.language.tiny_tokens import t5_tokenizer
 
 RATE, HOP, FRAMES = 800, 4, 24  # 0.12 s
 

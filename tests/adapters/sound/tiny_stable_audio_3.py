@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_tokens import gemma_tokenizer
+from tests.adapters.language.tiny_tokens import gemma_tokenizer
 
 RATE, HOP = 800, 8  # samples a second, and a latent
 

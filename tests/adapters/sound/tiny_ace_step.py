@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.adapters.tiny_tokens import qwen_tokenizer
+from tests.adapters.language.tiny_tokens import qwen_tokenizer
 
 RATE, HOP = 80, 4  # few a second, for 30 seconds of reference are always listened to
 

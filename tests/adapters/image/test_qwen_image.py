@@ -9,8 +9,8 @@ from mmalign.adapters.image.qwen_image import QwenImage
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample
+from tests.adapters.image.tiny_qwen_image import write_qwen_image
 from tests.adapters.tiny_contract import CHECKS, NAMES, STEPS, TEXTS, Family, start_of
-from tests.adapters.tiny_qwen_image import write_qwen_image
 
 
 def call(pipe, texts, start, steps, scale, output, negative=" "):

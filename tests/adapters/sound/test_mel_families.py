@@ -14,6 +14,7 @@ from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, M
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt
 from tests.adapters.deterministic import sample
+from tests.adapters.sound.tiny_ldm import BANDS, HOP, RATE, write_audio_ldm, write_audio_ldm2, write_music_ldm
 from tests.adapters.tiny_contract import (
     SCALE,
     STEPS,
@@ -27,7 +28,6 @@ from tests.adapters.tiny_contract import (
     start_of,
     the_reference_is_exact_and_comes_back_from_errors,
 )
-from tests.adapters.tiny_ldm import BANDS, HOP, RATE, write_audio_ldm, write_audio_ldm2, write_music_ldm
 
 SECONDS = 0.05  # 80 samples, 20 frames, 10 latents
 MEL = Mel(window=16)

@@ -12,7 +12,7 @@ import torch
 from mmalign.adapters import load_adapter
 from mmalign.adapters.loading.turns import Turns
 from mmalign.core.types import Prompt
-from tests.adapters import tiny_lm
+from tests.adapters.language import tiny_lm
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])

@@ -10,7 +10,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.types import Audio, Prompt
 from tests.adapters.deterministic import sample
-from tests.adapters.tiny_ace_step import HOP, RATE, write_ace_step
+from tests.adapters.sound.tiny_ace_step import HOP, RATE, write_ace_step
 from tests.adapters.tiny_contract import (
     STEPS,
     TEXTS,

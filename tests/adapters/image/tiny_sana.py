@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.adapters.tiny_tokens import gemma_tokenizer
+from tests.adapters.language.tiny_tokens import gemma_tokenizer
 
 
 def write_sana(folder: Path, solver: bool = True, seed: int = 0) -> Path:

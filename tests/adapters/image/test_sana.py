@@ -11,8 +11,8 @@ from mmalign.adapters.image.sana import Sana
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample
+from tests.adapters.image.tiny_sana import write_sana
 from tests.adapters.tiny_contract import CHECKS, NAMES, STEPS, TEXTS, Family, start_of
-from tests.adapters.tiny_sana import write_sana
 
 INSTRUCTION = ["Say more about it:", "- with colours", "User Prompt: "]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_lm import SPECIAL, WORDS, shape
+from tests.adapters.language.tiny_lm import SPECIAL, WORDS, shape
 
 RATE, FRAMES, MELS = 16_000, 80, 8  # one second is heard at most
 HEARD = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_lm import SPECIAL, WORDS, shape
+from tests.adapters.language.tiny_lm import SPECIAL, WORDS, shape
 
 SIDE = 16  # pixels of a square picture
 PATCH = 4

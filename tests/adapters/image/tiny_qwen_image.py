@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_tokens import qwen_tokenizer
+from tests.adapters.language.tiny_tokens import qwen_tokenizer
 
 CORPUS = [
     "Describe the image by detailing the color, shape, size, texture, quantity, text,",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.adapters.tiny_tokens import byte_letters, t5_tokenizer
+from tests.adapters.language.tiny_tokens import byte_letters, t5_tokenizer
 
 RATE, HOP, BANDS, SCALE = 1600, 4, 8, 2  # the autoencoder halves both axes
 NOISE = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.adapters.tiny_tokens import clip_tokenizer, t5_tokenizer
+from tests.adapters.language.tiny_tokens import clip_tokenizer, t5_tokenizer
 
 
 def write_flux(folder: Path, distilled: bool = True, seed: int = 0) -> Path:

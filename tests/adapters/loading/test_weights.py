@@ -13,7 +13,7 @@ from mmalign.adapters.loading.lora import WEIGHTS_FILE, LoRA
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.types import Prompt
 from tests.adapters.deterministic import sample
-from tests.adapters.tiny_stable_audio import write_stable_audio
+from tests.adapters.sound.tiny_stable_audio import write_stable_audio
 
 FAMILIES = ["sd", "sdxl", "sd3"]
 TEXTS = ["a red cube", "two dogs"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os.path
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -119,18 +119,6 @@ class Evaluation:
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: AtLeastOne = 64
     seed: Count = 1234
-
-
-def outside(options: Any, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
-    """What to say of each option of `names` that is not `within` the `range`; NaN is within none."""
-    values = {name: getattr(options, name) for name in names}
-    return [f"{name} must be {range}, not {value}" for name, value in values.items() if not within(value)]
-
-
-def refuse(*faults: list[str]) -> None:
-    """Raise ValueError with all of `faults`, if there are any."""
-    if found := [fault for group in faults for fault in group]:
-        raise ValueError("; ".join(found))
 
 
 @dataclass

@@ -17,8 +17,8 @@ Rules across options stand in `__post_init__`, each as what must hold and the se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
@@ -46,6 +46,12 @@ def must(holds: bool, sentence: str) -> list[str]:
 def requires(when: bool, then: bool, sentence: str) -> list[str]:
     """The rule that `then` holds where `when` does: [] if it is kept, else its `sentence`."""
     return must(not when or then, sentence)
+
+
+def outside(options: Any, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
+    """The rule that each option of `names` is `within` the `range`: a sentence for each that is not; NaN never is."""
+    values = {name: getattr(options, name) for name in names}
+    return [f"{name} must be {range}, not {value}" for name, value in values.items() if not within(value)]
 
 
 def refuse(*broken: Iterable[str]) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from mmalign.core.checkpoints import complete
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import local_path
-from mmalign.core.registry import Registry
 from mmalign.evaluation.loading_lines import (
     REWARD_MODEL,
     Place,
@@ -27,6 +26,7 @@ from mmalign.evaluation.loading_lines import (
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number
 from mmalign.loading.trained import BASE
+from mmalign.objectives import objectives
 
 __all__ = ["CardFacts", "card", "card_facts"]
 
@@ -173,9 +173,8 @@ def _arxiv(objective: str) -> list[str]:
     """The arXiv numbers that the objective's own docstring cites."""
     import importlib
 
-    registry = Registry("objective", "mmalign.objectives")
     try:
-        module = importlib.import_module(registry.get(objective).__module__)
+        module = importlib.import_module(objectives.get(objective).__module__)
     except (ConfigError, ImportError):
         return []
     return list(dict.fromkeys(re.findall(r"\b(\d{4}\.\d{5})\b", module.__doc__ or "")))

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 from jaxtyping import Int
 
-from mmalign.core.config import outside, refuse
-from mmalign.core.options import NotNegative, Positive
+from mmalign.core.options import NotNegative, Positive, outside, refuse
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (

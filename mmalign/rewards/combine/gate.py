@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 
-from mmalign.core.config import outside, refuse
+from mmalign.core.options import outside, refuse
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, weighted_bounds, worst_status

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 from jaxtyping import Int
 
-from mmalign.core.config import outside, refuse
-from mmalign.core.options import Positive, Share
+from mmalign.core.options import Positive, Share, outside, refuse
 from mmalign.core.protocols import Mean, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores

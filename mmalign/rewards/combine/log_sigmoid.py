@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Int
 
-from mmalign.core.config import refuse
+from mmalign.core.options import refuse
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (

@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from mmalign.core.config import outside, refuse
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
-from mmalign.core.options import Count, Positive
+from mmalign.core.options import Count, Positive, outside, refuse
 from mmalign.core.protocols import Gather, Mean, one_alone, one_process
 from mmalign.core.registry import construct
 from mmalign.core.tensor import Tensor

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib.util
-import inspect
 import itertools
 import re
 from collections.abc import Collection
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmalign.core.errors import ConfigError, did_you_mean, shown
-
-GIVEN = ("adapter", "reward", "relative_to", "make")  # what mmalign sets itself
-
-_ARGS = re.compile(r"^Args:\n((?: {4}.*\n?|\n)*)", re.MULTILINE)
-_ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.MULTILINE)
+from mmalign.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from mmalign.core.registry import Registry
@@ -59,12 +52,19 @@ def list_components(kind: Annotated[str, typer.Argument(help="one kind, or nothi
 
 def show(
     name: Annotated[str, typer.Argument(help="a name from `mmalign list`: a ready run file, a component; or a file")],
+    of_kind: Annotated[str, typer.Argument(metavar="[COMPONENT]", help="after a kind (reward, adapter, …)")] = "",
 ) -> None:
-    """Print a run file with every default filled in (redirect it to a file and edit), or a component's options."""
+    """Print a run file with every default filled in (redirect it to a file and edit), or a component's options.
+
+    `mmalign show reward clip` shows the reward of that name; `mmalign show clip` whatever is called so.
+    """
     from mmalign.core.config import dump, load
     from mmalign.run.build import build
     from mmalign.run.references import needs_base
 
+    if of_kind:
+        typer.echo(_component_of(name, of_kind))
+        return
     if not Path(name).is_file() and name not in configs() and (described := _components(name)):
         typer.echo("\n\n".join(described))
         return
@@ -76,51 +76,27 @@ def show(
     typer.echo(dump(run if needs_base(run, parts.source) else replace(run, base="")), nl=False)
 
 
+def _component_of(kind: str, name: str) -> str:
+    """What the component `name` of a `kind`, in the singular or the plural, is and takes."""
+    from mmalign.cli._describe import describe
+    from mmalign.run.registries import REGISTRIES
+
+    plurals = {registry.kind: plural for plural, registry in REGISTRIES.items()}
+    plural = plurals.get(kind, kind)
+    if plural not in REGISTRIES:
+        near = did_you_mean(kind, [*plurals, *REGISTRIES])
+        raise ConfigError(f"no kind of component is called '{kind}'.{near} Known: {', '.join(plurals)}.")
+    return describe(plural, name, REGISTRIES[plural].get(name))
+
+
 def _components(name: str) -> list[str]:
     """What a component is and takes, for each kind ("rewards", or "rewards/clip" for that kind alone) that has one."""
+    from mmalign.cli._describe import describe
     from mmalign.run.registries import REGISTRIES
 
     only, _, own = name.rpartition("/")
     kinds = [kind for kind in REGISTRIES if only in ("", kind) and own in REGISTRIES[kind].names()]
     return [describe(kind, own, REGISTRIES[kind].get(own)) for kind in kinds]
-
-
-def describe(kind: str, name: str, component: type[Any]) -> str:
-    """The documentation of a component, and its options with their types and defaults as a run file writes them."""
-    lines = [f"{kind}: {name}", "", documentation(component), "", "options:"]
-    for option in _options(component):
-        default = "(required)"
-        if option.default is not dataclasses.MISSING:
-            default = shown(option.default)
-        elif option.default_factory is not dataclasses.MISSING:
-            default = shown(option.default_factory())
-        kind_of = option.type if isinstance(option.type, str) else getattr(option.type, "__name__", str(option.type))
-        lines.append(f"  {option.name}: {kind_of} = {default}")
-    return "\n".join(lines)
-
-
-def documentation(component: type[Any]) -> str:
-    """The docstring of a component, its `Args` completed by those of the classes that it extends."""
-    text = inspect.cleandoc(component.__doc__ or "")
-    own, *inherited = (_arguments(each) for each in component.__mro__)
-    if not any(inherited):
-        return text
-    meanings = dict(item for each in [*reversed(inherited), own] for item in each.items())
-    lines = [f"    {option.name}: {meanings[option.name]}" for option in _options(component) if option.name in meanings]
-    return f"{_ARGS.sub('', text).strip()}\n\nArgs:\n" + "\n".join(lines)
-
-
-def _arguments(kind: type[Any]) -> dict[str, str]:
-    """The meaning of each argument that the docstring of a class itself explains."""
-    section = _ARGS.search(inspect.cleandoc(vars(kind).get("__doc__") or ""))
-    entries = _ARGUMENT.findall(section[1]) if section else []
-    return {name: meaning.rstrip() for names, meaning in entries for name in names.split(", ")}
-
-
-def _options(component: type[Any]) -> list[dataclasses.Field[Any]]:
-    """The options of a component that a run file may give."""
-    fields = dataclasses.fields(component)
-    return [f for f in fields if f.init and not f.name.startswith("_") and f.name not in GIVEN]
 
 
 def configs_root() -> Path:

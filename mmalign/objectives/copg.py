@@ -54,9 +54,16 @@ from mmalign.objectives._selection import all_pairs, neighbours, pairs_of_rows
 class CoPG:
     """Sample (or read) outputs, and make differences of β ρ equal differences of the reward.
 
-    `online: off` reads `Preference`s whose `meta` holds the two scores under `score_columns` (chosen, rejected).
-    `draws` noise draws per output, an even number where the density is an estimate; `reference_rows` bounds the rows
-    per no-gradient forward.
+    Args:
+        reward: scores the outputs; only differences of its values count.
+        online: "off" reads preferences with two scores; "neighbours" samples outputs and pairs each once, "all_pairs"
+            every two of a group.
+        group_size: outputs per prompt.
+        beta: the price of the KL from the reference, in units of the reward.
+        beta_unit: "sum", per nat of the joint density, or "mean", per nat of its mean over dimensions.
+        draws: noise samples per output, an even number where the density is an estimate.
+        score_columns: the columns of the scores of the chosen and of the rejected output (`online: off`).
+        reference_rows: rows per forward without gradient.
     """
 
     reward: Any = None

@@ -65,9 +65,18 @@ from mmalign.objectives._selection import (
 class DRAGON:
     """Sample, build a better and a worse set, prefer the better one.
 
-    `samples_per_prompt` must be even; `head` dpo compares pairs, kto judges each side on its own; `beta` is per nat of
-    the joint ("sum") or the published mean-space value ("mean"; Diffusion-KTO leaves
-    out our 1/2, so its β is doubled here); `reference_rows` bounds rows per no-gradient forward.
+    Args:
+        reward: of rows or of sets.
+        builder: how the better and the worse set are made, see the table above.
+        samples_per_prompt: outputs per prompt, an even number: half of them in each set.
+        sweeps: how often greedy_swap goes over all prompts.
+        accept: which exchanges of outputs greedy_swap keeps.
+        head: "dpo" compares pairs, "kto" judges each side on its own.
+        beta: strength of the pull to the reference.
+        beta_unit: "sum", per nat of the joint density, or "mean", the published value per dimension (Diffusion-KTO
+            leaves out our 1/2, so its β is doubled here).
+        draws: noise samples per output, shared by policy and reference.
+        reference_rows: rows per forward without gradient.
     """
 
     reward: Any

@@ -62,10 +62,15 @@ from mmalign.objectives._selection import is_set
 class R0:
     """Follow the normalised gradients of differentiable rewards through a few-step sampler.
 
-    `samples_per_prompt` outputs per prompt and update; `guidance_weight` needs a policy with `guidance_direction`;
-    `mask_saturated` takes out, before the norm, what would push black or white pixels further out: rewards see the
-    clamped picture, and with the policy's straight-through clamp such pixels would take up norm and move latents for
-    nothing. What brings them back stays.
+    Args:
+        reward: differentiable rewards, taken one by one.
+        samples_per_prompt: outputs per prompt and update.
+        normalize: divide each reward's gradient by its norm, so that none outweighs the others by its scale.
+        guidance_weight: of the direction of guidance, which needs a policy with `guidance_direction`; 0 is none.
+        weight_decay_to_start: pull of the weights to those before training, per update.
+        mask_saturated: take out, before the norm, what would push black or white pixels further out: rewards see the
+            clamped picture, and with the policy's straight-through clamp such pixels would take up norm and move
+            latents for nothing. What brings them back stays.
     """
 
     reward: Any

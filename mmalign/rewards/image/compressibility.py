@@ -16,7 +16,11 @@ __all__ = ["compressibility"]
 
 @rule(modalities={"image"}, range=(float("-inf"), 0.0))
 def compressibility(prompt: Prompt, output: Float[Tensor, "3 H W"], *, quality: JpegQuality = 95) -> float:
-    """Minus the size in kilobytes (1000 bytes) as JPEG (Black et al. 2023, section 5). Negate its weight for detail."""
+    """Minus the size in kilobytes (1000 bytes) as JPEG (Black et al. 2023, section 5). Negate its weight for detail.
+
+    Args:
+        quality: of the JPEG file, 1 to 100.
+    """
     from mmalign.media.image import to_pil
 
     file = io.BytesIO()

@@ -12,5 +12,9 @@ __all__ = ["clipping"]
 
 @rule(modalities={"audio"}, range=(-1.0, 0.0))
 def clipping(prompt: Prompt, output: Audio, *, limit: Positive = 0.999) -> float:
-    """Minus the share of samples, over all channels, at or beyond `limit` of full scale."""
+    """Minus the share of samples, over all channels, at or beyond `limit` of full scale.
+
+    Args:
+        limit: the size of a sample from which on it counts as cut off; full scale is 1.
+    """
     return -float((checked_sound(output).abs() >= limit).float().mean())

@@ -16,6 +16,10 @@ def duration(prompt: Prompt, output: Audio, *, seconds: NotNegative = 0.0, thres
     """Minus |heard - wanted| / wanted; wanted is `prompt.meta["seconds"]`, or the option; neither: NOT_APPLICABLE.
 
     Heard ends with the last 50 ms frame above `threshold` dB of full scale.
+
+    Args:
+        seconds: the wanted length of prompts without a column `seconds`; 0 is none.
+        threshold: dB of full scale; quieter frames are silence.
     """
     said = prompt.meta.get("seconds")
     wanted = seconds if said is None else float(said)

@@ -17,6 +17,9 @@ def flatness(prompt: Prompt, output: Audio, *, n_fft: AtLeastTwo = 2048) -> floa
     """Minus the mean over sounding frames of geometric over arithmetic mean of the power spectrum (of the mix).
 
     White noise lies near -0.56 (the periodogram's exp(-γ)), a tone near 0; silence is NOT_APPLICABLE.
+
+    Args:
+        n_fft: samples of a frame of the spectrum.
     """
     wave = checked_sound(output).mean(0).double()
     if len(wave) < n_fft:

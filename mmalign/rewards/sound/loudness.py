@@ -20,6 +20,10 @@ def loudness(prompt: Prompt, output: Audio, *, target: float = -16.0, tolerance:
 
     A sound shorter than one gating block (0.4 s) is NOT_APPLICABLE. -14 to -16 LUFS is usual for music online, -23 for
     broadcast (EBU R 128). Nothing is normalised: the sound is judged as it would be heard.
+
+    Args:
+        target: the wanted loudness, LUFS.
+        tolerance: loudness units on both sides of it that cost nothing.
     """
     if tolerance < 0 or not math.isfinite(target):
         raise ConfigError(

@@ -11,5 +11,9 @@ __all__ = ["silence"]
 
 @rule(modalities={"audio"}, range=(-1.0, 0.0))
 def silence(prompt: Prompt, output: Audio, *, threshold: float = -60.0) -> float:
-    """Minus the share of 50 ms frames whose level (RMS over all channels, dB of full scale) is below `threshold`."""
+    """Minus the share of 50 ms frames whose level (RMS over all channels, dB of full scale) is below `threshold`.
+
+    Args:
+        threshold: dB of full scale.
+    """
     return -float((frame_levels(checked_sound(output), output.rate) < threshold).float().mean())

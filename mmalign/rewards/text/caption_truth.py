@@ -24,6 +24,9 @@ def caption_truth(prompt: Prompt, output: str, *, measure: Literal["clauses", "w
 
     A text that is no caption of the world's grammar is PARSE_FAIL. A prompt without `media["image"]`, or with a picture
     that no caption can describe, is NOT_APPLICABLE.
+
+    Args:
+        measure: "clauses", the share of clauses that both have, or "whole", whether that is all of them.
     """
     from mmalign.miniworld.descriptions import agreement, describe
     from mmalign.miniworld.language import CaptionError, parse

@@ -32,7 +32,7 @@ from mmalign.core.options import NotNegative, Share, must, refuse
 from mmalign.core.protocols import Mean, Metrics, ScorePolicy
 from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Preference, Rollout
+from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._pairs import finite_number, pairs_of_preferences
 from mmalign.objectives._preferences import Ties, centring, comparison_loss, pair_accuracy, smooth_labels
@@ -78,28 +78,35 @@ class BradleyTerry:
         """The rows of the data; nothing is sampled."""
         pairs = pairs_of_preferences(policy, batch, "bradley_terry", "data: {name: preferences, …}")
         device = pairs.mask.device
-        tie = torch.tensor([self._tied(at, row) for at, row in enumerate(batch)], device=device)
-        margin = torch.tensor([self._margin(at, row) for at, row in enumerate(batch)], device=device)
+        rows = [(row.prompt.place or f"row {at} of the batch", row.prompt) for at, row in enumerate(batch)]
+        tie = torch.tensor([self._tied(*row) for row in rows], device=device)
+        margin = torch.tensor([self._margin(*row) for row in rows], device=device)
         label = torch.ones(len(batch), device=device) if pairs.label is None else pairs.label
         return Comparisons(pairs.chosen, pairs.rejected, pairs.mask, label, tie, margin)
 
-    def _tied(self, at: int, row: Preference) -> bool:
-        value = row.prompt.meta.get(self.tie)
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise DataError where a row's columns cannot be read; asked of every row before anything is loaded."""
+        place = prompt.place or f"'{prompt.text[:40]}'"
+        self._tied(place, prompt)
+        self._margin(place, prompt)
+
+    def _tied(self, place: str, prompt: Prompt) -> bool:
+        value = prompt.meta.get(self.tie)
         # As CSV files have it, too: the text "false" is not true.
         text = "" if value is None else str(value).strip().lower()
         if text not in (*YES, *NO):
-            raise DataError(f"row {at} of the batch: '{self.tie}' is {value!r}; expected true or false.")
+            raise DataError(f"{place}: '{self.tie}' is {value!r}; expected true or false.")
         return text in YES
 
-    def _margin(self, at: int, row: Preference) -> float:
-        value = row.prompt.meta.get(self.margin)
+    def _margin(self, place: str, prompt: Prompt) -> float:
+        value = prompt.meta.get(self.margin)
         if value in (None, ""):
             return 0.0
         lead = None if isinstance(value, bool) else finite_number(value)
         if lead is None or lead < 0:
             raise DataError(
-                f"row {at} of the batch: '{self.margin}' is {value!r}; expected the lead of the chosen output, a "
-                "number of at least 0 (swap chosen and rejected where it is negative)."
+                f"{place}: '{self.margin}' is {value!r}; expected the lead of the chosen output, a number of at least "
+                "0 (swap chosen and rejected where it is negative)."
             )
         return self.margin_scale * lead
 

@@ -7,17 +7,20 @@ its first words (`cut`, which leaves the template whole; a target is never cut: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mmalign.core.config import RunFile
-from mmalign.core.errors import CheckpointError, DataError, all_faults
-from mmalign.core.types import Preference
+from mmalign.core.errors import CheckpointError, DataError, all_faults, shown
+from mmalign.core.types import Preference, Prompt
 
 log = logging.getLogger("mmalign")
 
 Need = Callable[[Any], tuple[int, str]]  # a row → tokens behind its prompt, and what they are
+# A row → its tokens in all, what they are, and how its prompt loses some of them.
+Look = Callable[[Any], tuple[int, str, Callable[[int], Prompt | None]]]
 
 
 @dataclass
@@ -29,14 +32,15 @@ class Measured:
     faults: list[str] = field(default_factory=list)  # mended in the file alone
     long: list[str] = field(default_factory=list)
     cut: int = 0
+    instead: str = "lower policy.max_new_tokens, "
 
     def told(self, how: str, what: str) -> None:
         """Raise DataError for rows that cannot be used, up to 20 of them; say what `how` left of those too long."""
         refused = self.faults + (self.long if how == "refuse" else [])
         if refused:
             advice = (
-                f"\n{len(self.long)} rows are too long for a context of {self.context} tokens: shorten them, lower "
-                "policy.max_new_tokens, or set trainer.too_long: skip (leaves them out) or cut (their prompts lose "
+                f"\n{len(self.long)} rows are too long for a context of {self.context} tokens: shorten them, "
+                f"{self.instead}or set trainer.too_long: skip (leaves them out) or cut (their prompts lose "
                 "their first words)."
             )
             raise DataError(f"{all_faults(refused)}{advice if self.long and how == 'refuse' else ''}")
@@ -66,6 +70,8 @@ def reader_of(adapter: Any, fetch: bool = False) -> Any:
 
 def trained(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
     """The rows to train on, beside what the objective reads or samples behind their prompts."""
+    if hasattr(reader, "pair"):
+        return _judged(file.trainer.too_long, reader, items)
     column = getattr(objective, "target", "target")
     offline = getattr(objective, "online", "on") == "off"
 
@@ -85,6 +91,8 @@ def trained(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequ
 
 def asked(file: RunFile, policy: Any, reader: Any, questions: Sequence[Any]) -> Measured:
     """The rows that are measured on, beside what is generated there."""
+    if hasattr(reader, "pair"):
+        return _judged(file.trainer.too_long, reader, questions)
     steps = policy.eval_max_new_tokens or policy.max_new_tokens
     return _measured(file.trainer.too_long, reader, questions, lambda row: (steps, f"a completion of {steps}"))
 
@@ -102,8 +110,44 @@ def _target(reader: Any, column: str, value: Any, row: Any) -> int:
     raise DataError(f"'{column}' is {value!r} ({type(value).__name__}), not a text; put it in quotes in the file.")
 
 
+def _judged(how: str, reader: Any, items: Sequence[Any]) -> Measured:
+    """Rows of a reward model, which reads a prompt with each of its outputs."""
+
+    def longest(row: Any) -> tuple[int, str, str]:
+        prompt = getattr(row, "prompt", row)
+        return max((reader.pair(prompt, text), name, text) for name, text in _outputs(row))
+
+    def look(row: Any) -> tuple[int, str, Callable[[int], Prompt | None]]:
+        length, name, text = longest(row)
+        prompt = getattr(row, "prompt", row)
+        what = f"a prompt with its '{name}' of {length} tokens is"
+        return length, what, lambda over: reader.shortened(prompt, text, over)
+
+    return replace(_looked_at(how, reader.context, items, look), instead="")
+
+
+def _outputs(row: Any) -> Iterator[tuple[str, str]]:
+    """The texts that are judged, by their column. DataError where one is none."""
+    for name in ("chosen", "rejected"):
+        given = getattr(row, name) if isinstance(row, Preference) else row.meta.get(name)
+        texts = given if isinstance(given, list | tuple) else [given]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"'{name}' is {shown(given, 60)}; expected a text or a list of texts.")
+        yield from ((name, text) for text in texts)
+
+
 def _measured(how: str, reader: Any, items: Sequence[Any], need: Need) -> Measured:
-    found = Measured(reader.context)
+
+    def look(row: Any) -> tuple[int, str, Callable[[int], Prompt | None]]:
+        prompt = getattr(row, "prompt", row)
+        length, (behind, what) = reader.prompt(prompt), need(row)
+        return length + behind, f"a prompt of {length} tokens and {what} are", partial(reader.shortened, prompt)
+
+    return _looked_at(how, reader.context, items, look)
+
+
+def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) -> Measured:
+    found = Measured(context)
     if getattr(items, "kind", None) not in (None, "text"):  # told elsewhere, and looking would decode them
         return found
     for number in range(len(items)):
@@ -112,17 +156,17 @@ def _measured(how: str, reader: Any, items: Sequence[Any], need: Need) -> Measur
             row = items[number]
             prompt = getattr(row, "prompt", row)
             place = prompt.place or place
-            length, (behind, what) = reader.prompt(prompt), need(row)
+            length, what, shorten = look(row)
         except DataError as error:
             said = str(error)
             found.faults.append(said if place in said else f"{place}: {said}")
             continue
-        over = length + behind - reader.context if reader.context is not None else 0
+        over = length - context if context is not None else 0
         if over <= 0:
             found.rows.append(row)
             continue
-        found.long.append(f"{place}: a prompt of {length} tokens and {what} are {over} more than the model's context.")
-        if how == "cut" and (shorter := reader.shortened(prompt, over)) is not None:
+        found.long.append(f"{place}: {what} {over} more than the model's context.")
+        if how == "cut" and (shorter := shorten(over)) is not None:
             found.cut += 1
             found.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference) else shorter)
     return found

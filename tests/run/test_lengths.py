@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.adapters import adapters
 from mmalign.core.config import load
 from mmalign.core.errors import CheckpointError, DataError
 from mmalign.core.types import Prompt
 from mmalign.data._batches import Batches
 from mmalign.run.build import examine, training_rows
 from mmalign.run.train import train
+from tests.adapters.language import tiny_lm
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.run.test_text_run import GRPO, RULES
 
@@ -150,3 +152,94 @@ def test_a_resume_may_go_on_with_other_rows() -> None:
     same.other_data = True
     same.load_state_dict(before.state_dict())
     assert same.position == 12
+
+
+RANKED = """
+adapter: {{name: reward_model, model: {model}, train: full}}
+policy: {{name: scorer}}
+rewards: {{}}
+objective: {{name: bradley_terry}}
+data: {{name: preferences, path: rows.jsonl}}
+trainer: {{steps: 2, batch: 2, lr: 1.0e-3}}
+evaluation: {{count: 0}}
+"""
+
+
+def encoder(folder: Path) -> Path:
+    """A BERT whose tokenizer makes pairs of texts: [bos] a [eos] b [eos]."""
+    from tokenizers import processors
+    from transformers import BertConfig, BertForMaskedLM
+
+    words = tiny_lm.word_tokenizer()
+    ends = [(f"<{name}>", words.convert_tokens_to_ids(f"<{name}>")) for name in ("bos", "eos")]
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", pair="<bos> $A <eos> $B:1 <eos>:1", special_tokens=ends
+    )
+    shape = {"vocab_size": len(words), "hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 64}
+    config = BertConfig(**shape, num_hidden_layers=1, num_attention_heads=2, pad_token_id=words.pad_token_id)
+    BertForMaskedLM(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["gpt2", "llama", "bert", "llava"])
+def judging(request: pytest.FixtureRequest, tmp_path: Path, lm_folder: Callable[..., Path]) -> Path:
+    """A decoder without and one with a template, an encoder, and a model that sees."""
+    if request.param == "bert":
+        return encoder(tmp_path / "bert")
+    if request.param == "llava":
+        return write_tiny_vlm(tmp_path / "vlm", "llava", chat=True)
+    return lm_folder(request.param, chat=request.param == "llama")
+
+
+def test_a_reward_models_rows_are_measured_as_it_reads_them(judging: Path) -> None:
+    adapter = adapters.get("reward_model")(model=str(judging), train="full", device="cpu")
+    reader = adapter.reader(fetch=False)
+    asked = [(Prompt("say a b"), "good"), (Prompt("a"), "bad bad c d")]
+    counted = [reader.pair(*row) for row in asked]
+    adapter.load()
+    assert counted == [len(adapter.inputs.row(*row)["input_ids"]) for row in asked]
+    assert reader.context == adapter.inputs.context
+
+
+def test_long_rows_of_a_reward_model_are_found_at_the_start(write: Callable[..., Path], judging: Path) -> None:
+    rows = [{"prompt": "say", "chosen": "good", "rejected": w} for w in ("bad", "b " * 3000, "c")]
+    rows.append({"prompt": "a " * 3000, "chosen": "good", "rejected": "bad"})
+    said = faults(write(RANKED, rows, judging))
+    assert "rows.jsonl:2: a prompt with its 'rejected' of " in said and "more than the model's context." in said
+    assert "rows.jsonl:4: a prompt with its '" in said and ":1:" not in said and ":3:" not in said
+    assert "2 rows are too long for a context of " in said and "tokens: shorten them, or set trainer.too_long" in said
+    examine(load(write(RANKED, rows[::2], judging)))
+
+
+def test_long_rows_of_a_reward_model_are_skipped_or_cut(write: Callable[..., Path], tmp_path: Path) -> None:
+    rows = [{"prompt": "say", "chosen": "good", "rejected": "bad"}, {"prompt": LONG + "b c", "chosen": "a " * 5,
+            "rejected": "b"}, {"prompt": "a", "chosen": "c " * 70, "rejected": "b"}]  # fmt: skip
+    path = write(RANKED, rows)
+    parts, _ = examine(load(path, ["trainer.too_long=skip"]))
+    assert [row.prompt.text for row in training_rows(parts)] == ["say"]
+    parts, _ = examine(load(path, ["trainer.too_long=cut"]))
+    kept = training_rows(parts)
+    assert [row.prompt.text for row in kept] == ["say", "a " * 56 + "b c"] and kept[1].chosen == "a " * 5
+    finished = train(load(path, ["trainer.too_long=cut"]), out=tmp_path / "run")
+    assert (finished.directory.path / "checkpoints" / "step_000002" / "done").exists()
+
+
+def test_a_benchmarks_rows_are_measured_too(write: Callable[..., Path], tmp_path: Path) -> None:
+    pair = {"prompt": "say", "chosen": "good", "rejected": "bad"}
+    asked = [
+        {"prompt": "say", "chosen": ["good"], "rejected": ["bad", "b " * 70]},
+        {"prompt": "say", "chosen": ["good"], "rejected": ["bad", 5]},
+    ]
+    path = write(RANKED, [pair, pair])
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    said = faults(path, "evaluation.prompts=asked.jsonl", "evaluation.count=4")
+    assert "asked.jsonl:1: a prompt with its 'rejected' of 72 tokens is 8 more than the model's context." in said
+    assert "asked.jsonl:2: 'rejected' is ['bad', 5]; expected a text or a list of texts." in said
+
+
+def test_what_the_objective_reads_of_a_row_is_found_at_the_start(write: Callable[..., Path]) -> None:
+    pair = {"prompt": "say", "chosen": "good", "rejected": "bad"}
+    said = faults(write(RANKED, [pair, {**pair, "margin": -1}, {**pair, "tie": "maybe"}, {**pair, "margin": "0.5"}]))
+    assert "rows.jsonl:2: 'margin' is -1; expected the lead of the chosen output, a number of at least 0 (swap" in said
+    assert "rows.jsonl:3: 'tie' is 'maybe'; expected true or false." in said and said.count("rows.jsonl:") == 2

@@ -54,16 +54,19 @@ class TextInputs:
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
         """`input_ids` (L,), and token types where the model has them."""
+        found = self.found(prompt, output)
+        _check_length(len(found["input_ids"]), self.context)
+        return {name: value for name, value in found.items() if name in self.takes}
+
+    def found(self, prompt: Prompt, output: str) -> Inputs:
+        """The same, however long it is."""
         if prompt.media:
             held = ", ".join(prompt.media)
             raise CapabilityError(f"a prompt carries media ({held}), and this reward model reads text only.")
         if self.pairs and not self.texts.chat:
             made = self.texts.tokenizer(prompt.text, output)
-            found = {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
-        else:
-            found = {"input_ids": torch.tensor(self.texts.answered_ids(prompt.text, output))}
-        _check_length(len(found["input_ids"]), self.context)
-        return {name: value for name, value in found.items() if name in self.takes}
+            return {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
+        return {"input_ids": torch.tensor(self.texts.answered_ids(prompt.text, output))}
 
     def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
         """Right-padded: encoders look at the first token, decoders do not look ahead."""
@@ -92,7 +95,8 @@ class MediaInputs:
         self.looking.end_with(stops)
         self.judges, self.backbone = options.judges, model.base_model
         self.takes, self.outer = accepted(self.backbone.forward), accepted(model.forward)
-        self.pad_id = _padding(model, Texts(words, stops, chat=False).pad_id)
+        self.texts = Texts(words, stops, chat=False)
+        self.pad_id = _padding(model, self.texts.pad_id)
         self.context = context_of(model, words)
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
@@ -103,6 +107,12 @@ class MediaInputs:
             found = self.looking.inputs(prompt, output)
         _check_length(len(found["input_ids"]), self.context)
         return found
+
+    def words(self, prompt: Prompt, output: str) -> int:
+        """Tokens of the prompt and a text, what its media come to not counted; nothing is decoded."""
+        if self.looking.chat:
+            return self.looking.words(prompt, output)
+        return self.looking.words(prompt) + len(self.texts.completion_ids(output))
 
     def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
         """Left-padded, with the positions that the model gives pictures."""

@@ -143,14 +143,16 @@ class Looking:
     def _of(self, kind: str) -> Mapping[str, Any]:
         return self.options.get(kind) or {}
 
-    def words(self, prompt: Prompt) -> int:
+    def words(self, prompt: Prompt, answer: str | None = None) -> int:
         """Tokens of a prompt's text in its template, what its media come to not counted; nothing is decoded.
+
+        With an `answer` in a template: those of both.
 
         Raises:
             DataError: the text holds places for media that it has not, or the template refuses it.
         """
         refuse_markers(prompt, self.processor, self.sense.kind, self.chat)
-        text = self._written(prompt.text, len(prompt.media))
+        text = self._written(prompt.text, len(prompt.media), answer)
         return len(self.processor.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]) - self._appended
 
     def answered(self, answer: str) -> str:

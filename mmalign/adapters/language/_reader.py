@@ -33,13 +33,36 @@ class Reader:
 
     def shortened(self, prompt: Prompt, over: int) -> Prompt | None:
         """The prompt without at least `over` of the first tokens of its text; None where nothing would be left."""
-        tokenizer, wanted = self.texts.tokenizer, self.prompt(prompt) - over
-        ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
-        for gone in range(over, len(ids)):
-            shorter = replace(prompt, text=tokenizer.decode(ids[gone:]))
-            if shorter.text.strip() and self.prompt(shorter) <= wanted:
-                return shorter
-        return None
+        wanted = self.prompt(prompt) - over
+        return without_first(self.texts.tokenizer, prompt, over, lambda shorter: self.prompt(shorter) <= wanted)
+
+
+@dataclass(frozen=True)
+class PairReader:
+    """Counts tokens of a prompt with one of its outputs, as a reward model reads them; `context` as of `Reader`."""
+
+    tokenizer: Any
+    length: Callable[[Prompt, str], int]
+    context: int | None
+
+    def pair(self, prompt: Prompt, output: str) -> int:
+        """Tokens of both together (the prompt's media, if any, not counted). DataError if they cannot be read."""
+        return self.length(prompt, output)
+
+    def shortened(self, prompt: Prompt, output: str, over: int) -> Prompt | None:
+        """The prompt without at least `over` of the first tokens of its text; None where nothing would be left."""
+        wanted = self.pair(prompt, output) - over
+        return without_first(self.tokenizer, prompt, over, lambda shorter: self.pair(shorter, output) <= wanted)
+
+
+def without_first(tokenizer: Any, prompt: Prompt, over: int, fits: Callable[[Prompt], bool]) -> Prompt | None:
+    """The prompt without the first `over` tokens of its text, or more until it `fits`; None where nothing is left."""
+    ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+    for gone in range(over, len(ids)):
+        shorter = replace(prompt, text=tokenizer.decode(ids[gone:]))
+        if shorter.text.strip() and fits(shorter):
+            return shorter
+    return None
 
 
 def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:

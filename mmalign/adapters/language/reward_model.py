@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.language._classifier import open_classifier, read_facts, sees, write_facts
+from mmalign.adapters.language._classifier import classifier_class, open_classifier, read_facts, sees, write_facts
 from mmalign.adapters.language._classifier_inputs import ClassifierInputs, MediaInputs, TextInputs
 from mmalign.adapters.language._head_options import HeadOptions
+from mmalign.adapters.language._reader import PairReader, reading_folder
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights
 from mmalign.adapters.loading.options import mixed_precision, torch_dtype
@@ -26,8 +27,9 @@ from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
+from mmalign.loading.exclusive import loading
 from mmalign.loading.folders import network_folder, peft_folder
-from mmalign.loading.texts import open_processor, open_tokenizer
+from mmalign.loading.texts import open_config, open_processor, open_tokenizer
 from mmalign.loading.trained import local_weights, named
 
 RECALLED = ("head", "judges", "chat", "system", "chat_options")  # what a saved reward model knows of itself
@@ -94,6 +96,31 @@ class RewardModel(TransformersAdapter):
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = ScoringNetwork(model.to(device), place).eval()
+
+    def reader(self, fetch: bool = True) -> PairReader | None:
+        """What counts tokens of prompts with their outputs, without the model; None where outputs are pictures.
+
+        Raises:
+            CheckpointError: the tokenizer or the configuration is not to be had.
+        """
+        if self.judges == "image":
+            return None
+        own = local_weights(self.model)
+        if own is not None and (own / CONFIG_FILE).exists():
+            found = reading_folder(base_of(own), None, fetch)
+        else:
+            found = reading_folder(str(own or self.model), self.revision, fetch)
+        config = open_config(found)
+        config.num_labels = 1
+        with loading(), torch.device("meta"):  # its class alone tells how it reads; no weight is made
+            model = classifier_class(config)(config)
+        if sees(config):
+            pictured = MediaInputs(self, model, processor := open_processor(found))
+            return PairReader(processor.tokenizer, pictured.words, pictured.context)
+        written = TextInputs(self, model, tokenizer := open_tokenizer(found))
+        return PairReader(
+            tokenizer, lambda prompt, output: len(written.found(prompt, output)["input_ids"]), written.context
+        )
 
     def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
         """Token ids, pixels, and whose judgement is asked for, of B prompts with their outputs."""

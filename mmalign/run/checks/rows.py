@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmalign.core.config import RunFile
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, all_faults
 from mmalign.core.protocols import judges_only
 from mmalign.data._asked import prompts_like
 from mmalign.data._media import require_files
@@ -70,6 +70,21 @@ def columns(policy: Any, rewards: Mapping[str, Any], items: Sequence[Any]) -> No
     """A column that no row at all has; a scorer's run has no rewards."""
     if not judges_only(type(policy)) and any(hasattr(reward, "needs") for reward in rewards.values()):
         require_columns(rewards, asked(items))
+
+
+@check_training
+def facts(objective: Any, items: Sequence[Any]) -> None:
+    """What the objective itself reads of a row's columns."""
+    if not hasattr(objective, "check_data"):
+        return
+    faults = []
+    for prompt in items.prompts() if hasattr(items, "prompts") else asked(items):  # of preferences nothing is decoded
+        try:
+            objective.check_data(prompt)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise all_faults(faults)
 
 
 @check

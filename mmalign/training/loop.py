@@ -35,7 +35,7 @@ def train(
     chunk by chunk, update. Resumes where `session` stands.
 
     Raises:
-        CheckError: the ratio is not 1 or the KL not 0 before the first update.
+        CheckError: the ratio is not 1 or the KL not 0 before the first update, or on policy after it.
         ScoreError: a reward failed on too many rows, or there was nothing to learn from for too long.
         OutOfMemory: which phase did not fit, and what to lower.
         Diverged: the model's outputs or losses are no longer finite.
@@ -56,12 +56,13 @@ def train(
 def one_step(
     policy: AnyPolicy, objective: Objective[Any], session: Session, batch: Sequence[Any], watch: LossWatch
 ) -> Experience:
-    """Collect, check at the start, and update on every minibatch; returns what was collected."""
+    """Collect, check at the start and once weights moved, update on every minibatch; returns what was collected."""
     with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
         experience = objective.collect(policy, batch, session.streams["rollout"])
-    if session.step == session.started_at:
+    if session.unproven:
         with session.timed("check"), updating(policy, experience, session.trainer, "check"):
-            check_start(policy, experience, session.rows(experience), fresh=session.step == 0)
+            check_start(policy, experience, session.rows(experience), session.step == 0, session.moved)
+        session.proven = 1 + session.moved
     for minibatch in experience.minibatches(session.trainer.minibatches, session.streams["shuffle"]):
         weighted = minibatch.with_weight(objective.weigh(minibatch.mask, session.mean))
         with session.timed("update"), updating(policy, weighted, session.trainer):

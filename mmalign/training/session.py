@@ -35,6 +35,7 @@ class Session:
         batches: an iterator of batches with `state_dict`/`load_state_dict`.
         streams: the run's named random generators.
         record: where each step's numbers go, `record(step, numbers)`.
+        proven: how often the policy was seen to agree with itself, once before and once after an update moved it.
     """
 
     trainer: Trainer
@@ -46,6 +47,7 @@ class Session:
     step: int = 0
     started_at: int = 0
     seconds_before: float = 0.0
+    proven: int = 0
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
 
@@ -53,6 +55,16 @@ class Session:
     def steps_per_pass(self) -> int:
         """Steps per forward-backward pass; "auto" that nobody has decided is all."""
         return (0 if self.trainer.steps_per_pass == "auto" else self.trainer.steps_per_pass) or 1 << 30
+
+    @property
+    def moved(self) -> bool:
+        """Has an update of an earlier step of this session changed the weights?"""
+        return self._idle.learned
+
+    @property
+    def unproven(self) -> bool:
+        """Is it time to see whether the policy agrees with itself?"""
+        return self.proven < 1 + self.moved
 
     @property
     def is_main(self) -> bool:

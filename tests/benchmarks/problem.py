@@ -78,15 +78,8 @@ def one_step(policy: Any, objective: Any, session: Session) -> Callable[[], None
         session.trainer.steps = session.step + 1
         train(policy, objective, session)
 
-    step()  # the first step also carries the start-up check, which later steps of one session do not
-    monitored = session.remaining
-
-    def remaining() -> Any:
-        for batch in monitored():
-            session.started_at = -1
-            yield batch
-
-    session.remaining = remaining  # type: ignore[method-assign]
+    step()  # the first two steps also carry the start-up checks
+    step()
     return step
 
 

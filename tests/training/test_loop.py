@@ -8,9 +8,13 @@ import torch
 
 from mmalign.core.errors import CheckError
 from mmalign.core.types import Scores, Status
+from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO
+from mmalign.objectives.r0 import R0
+from mmalign.policies.few_step import FewStep
 from mmalign.training.checks import check_start, tolerance
 from mmalign.training.loop import accumulate, train
+from mmalign.training.update import Update
 from tests.toys import NearPoint, prompts
 from tests.training.problem import Problem
 
@@ -102,6 +106,58 @@ def test_a_replay_that_differs_stops_the_run_naming_the_station() -> None:
         check_start(problem.policy, wrong, len(wrong), fresh=True)
     check_start(problem.policy, wrong, len(wrong), fresh=False)  # a resumed run has left its reference
     assert tolerance(problem.policy) == 1e-3
+
+
+def test_noise_in_what_is_trained_is_seen_once_it_shows() -> None:
+    """As dropout in a LoRA: it draws anew each time it is asked, of weights that are 0 at the start."""
+    problem = Problem(lr=0.5)
+    added = torch.nn.Parameter(torch.zeros(2))
+    problem.session.update_rule = Update([added], problem.session.trainer)
+    plain = problem.adapter.predict
+
+    def predict(x: torch.Tensor, times: torch.Tensor, condition: Any) -> torch.Tensor:
+        return plain(x, times, condition) + added * torch.rand(len(x), 1, 1, 1).round()
+
+    problem.adapter.predict = predict  # type: ignore[method-assign]
+    with pytest.raises(CheckError, match=r"ratio: the replayed log-prob differs .* after the first update: give roll"):
+        train(problem.policy, problem.objective, problem.session)
+    assert problem.session.step == 1 and added.abs().sum() > 0
+
+
+class EqualAtFirst(NearPoint):
+    """A reward that gives all outputs of its first call one score."""
+
+    calls = 0
+
+    def __call__(self, rollout: Any) -> Scores:
+        self.calls += 1
+        found = super().__call__(rollout)
+        return replace(found, value=torch.zeros_like(found.value)) if self.calls == 1 else found
+
+
+def test_the_policy_is_seen_to_agree_with_itself_before_and_after_its_first_update() -> None:
+    for reward, seen in ((NearPoint(), [True, True, False, False]), (EqualAtFirst(), [True, False, True, False])):
+        problem = Problem(steps=4, objective=GRPO(reward=reward, group_size=4))
+        train(problem.policy, problem.objective, problem.session)
+        assert ["time/check" in line for _, line in problem.lines] == seen
+
+
+@pytest.mark.parametrize("kind", ["pairs", "requests"])
+def test_what_no_ratio_is_taken_of_is_asked_twice(kind: str) -> None:
+    problem = Problem()
+    if kind == "pairs":
+        objective: Any = DPO(reward=NearPoint(), online="best_worst", group_size=4)
+        policy: Any = replace(problem.policy, noise_level=0.0)
+    else:
+        objective, policy = R0(reward=NearPoint()), FewStep(adapter=problem.adapter, num_inference_steps=2)
+    with torch.no_grad():
+        experience = objective.collect(policy, prompts(2), torch.Generator().manual_seed(0))
+    check_start(policy, experience, len(experience), fresh=True)
+    check_start(policy, experience, len(experience), fresh=False, moved=True)
+    plain = problem.adapter.predict
+    problem.adapter.predict = lambda *given: plain(*given) + torch.rand(1)  # type: ignore[method-assign]
+    with pytest.raises(CheckError, match=r"asked twice.* after the first update: something in the network draws at"):
+        check_start(policy, experience, len(experience), fresh=False, moved=True)
 
 
 def test_the_schedule_ends_with_the_run_though_there_are_fewer_rows_than_minibatches() -> None:

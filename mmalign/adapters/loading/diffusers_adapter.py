@@ -142,7 +142,7 @@ class DiffusersAdapter(PretrainedAdapter):
         self.inspect(pipe)
         autoencoder = self.open_outputs(pipe)
         network = self._make_trainable(pipe)
-        self.module = network.to(device)
+        self.module = network.to(device).eval()  # what a LoRA added included
         if self.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         parts = modules(pipe)

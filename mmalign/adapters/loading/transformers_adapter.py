@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -34,13 +35,30 @@ def accepted(forward: Callable[..., Any]) -> frozenset[str]:
 def checkpointed(network: Module) -> Iterator[None]:
     """Layers recompute what they made in here, if gradient checkpointing was switched on.
 
-    transformers does so only in training mode, which would also turn dropout on; the mode is not passed down here.
+    transformers does so only in training mode, in which a layer would also draw its dropout: it is told the mode, and
+    computes without it.
     """
-    layers = [m for m in network.modules() if getattr(m, "gradient_checkpointing", False)]
-    for layer in layers:
-        layer.training = True
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    recomputing = [layer._gradient_checkpointing_func for layer in layers]
+    for layer, recompute in zip(layers, recomputing, strict=True):
+        layer.training, layer._gradient_checkpointing_func = True, partial(_undropped, layer, recompute)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.training = False
+        for layer, recompute in zip(layers, recomputing, strict=True):
+            layer.training, layer._gradient_checkpointing_func = False, recompute
+
+
+def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., Any], *inputs: Any) -> Any:
+    """`recompute(run, *inputs)`, with the layer out of training mode while it computes, then and in backward."""
+
+    def still(*given: Any) -> Any:
+        mode, layer.training = layer.training, False
+        try:
+            return run(*given)
+        finally:
+            layer.training = mode
+
+    return recompute(still, *inputs)

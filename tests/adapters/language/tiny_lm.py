@@ -103,6 +103,14 @@ def _bloom(tokenizer: Any) -> Any:
     return BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3, **given))
 
 
+def _opt(tokenizer: Any) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    given = {k: shape(tokenizer)[k] for k in ("vocab_size", "eos_token_id", "bos_token_id", "pad_token_id")}
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "init_std": 0.3}
+    return OPTForCausalLM(OPTConfig(**sizes, **given, max_position_embeddings=64, dropout=0.5))
+
+
 MODELS: dict[str, Callable[[Any], Any]] = {
     "qwen2": _qwen2,
     "llama": _llama,
@@ -111,6 +119,7 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "cohere": _cohere,
     "granite": _granite,
     "bloom": _bloom,
+    "opt": _opt,
 }
 
 

@@ -34,6 +34,12 @@ class ToyLatent:
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    def load(self) -> ToyLatent:
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         live = {k: v.clone() for k, v in self.network.state_dict().items()}
@@ -48,6 +54,11 @@ class ToyLatent:
 
         directory.mkdir(parents=True, exist_ok=True)
         save_file(self.module.state_dict(), directory / "toy.safetensors")
+
+    def restore(self, directory: Path) -> None:
+        from safetensors.torch import load_file
+
+        self.module.load_state_dict(load_file(directory / "toy.safetensors"))
 
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         return {"text": torch.tensor([[float(len(p.text) % 3)] for p in prompts], device=self.device)}

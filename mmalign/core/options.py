@@ -13,17 +13,20 @@ Rules across options stand in `__post_init__`, each as what must hold and the se
         must(self.clip > 0, f"clip: {self.clip} must be positive."),
         requires(self.guard, self.ratio == "step", "guard: is of single steps; set ratio: step."),
     )
+
+`one_of`, `at_least` and `within` are for components that Python makes without `construct`, and for ranges that depend on
+another option.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan
 
-from mmalign.core.errors import ConfigError
+from mmalign.core.errors import ConfigError, did_you_mean
 
 Count = Annotated[int, Ge(0)]  # 0 often means "all" or "never"
 AtLeastOne = Annotated[int, Ge(1)]
@@ -58,3 +61,22 @@ def refuse(*broken: Iterable[str]) -> None:
     """Raise one ConfigError of the sentences of all broken rules; do nothing where every rule is kept."""
     if sentences := [sentence for rule in broken for sentence in rule]:
         raise ConfigError(sentences)
+
+
+def one_of(name: str, value: object, literal: Any) -> None:
+    """Raise ValueError unless option `name` is a member of the Literal type."""
+    known = [str(member) for member in get_args(literal)]
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}.{did_you_mean(str(value), known)}")
+
+
+def at_least(name: str, value: int | None, least: int) -> None:
+    """Raise ValueError unless option `name` is None or at least `least`."""
+    if value is not None and value < least:
+        raise ValueError(f"{name} is {value}; it must be at least {least}.")
+
+
+def within(name: str, value: float | None, low: float, high: float = float("inf")) -> None:
+    """Raise ValueError unless option `name` is None or in [low, high]."""
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must lie in [{low:g}, {high:g}].")

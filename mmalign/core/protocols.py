@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -322,6 +322,20 @@ class ScorePolicy(Protocol):
         ...
 
 
+if TYPE_CHECKING:
+    Unloaded = Annotated[A, "unloaded"]
+else:
+
+    class Unloaded:
+        """`Unloaded[LatentAdapter]` annotates the field of an adapter that may not be loaded yet.
+
+        Type checkers take it for a `LatentAdapter`; at run time it is Any, for before `load` many members are missing.
+        """
+
+        def __class_getitem__(cls, protocol: Any) -> Any:
+            return Any
+
+
 AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
 P = TypeVar("P", contravariant=True)  # the policies that an objective drives
 
@@ -439,6 +453,7 @@ __all__ = [
     "SetReward",
     "StepPolicy",
     "TokenAdapter",
+    "Unloaded",
     "generates",
     "judges_only",
     "members",

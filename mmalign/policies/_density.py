@@ -1,11 +1,11 @@
-"""How likely a policy finds any output: a denoising-error surrogate of log p, shared by every diffusion policy.
+"""The density of any output under a diffusion policy: a denoising-error surrogate of log p.
 
 Each draw is a noise ε and a level u; with x = α x0 + σ ε the term of one draw is
 
     −½ w · ‖target − prediction‖² / draws        (a sum over the event, never a mean)
 
-so that terms add up to (an estimate of) log p up to a constant. The network is asked without guidance: the surrogate
-is of the conditional model. Policy, reference and both sides of a pair must share one `probe`.
+so that terms add up to (an estimate of) log p up to a constant. The network is evaluated without guidance: the
+surrogate is of the conditional model. Policy, reference and both sides of a pair must share one `probe`.
 
 | weighting | w on ‖ε − ε̂‖² | w on ‖v − v̂‖², flow time t | source |
 |-----------|----------------|----------------------------|--------|
@@ -21,18 +21,18 @@ it so for any distribution of levels. The other two weightings take the distribu
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import Prediction, Probe
+from mmalign.core.protocols import Condition, LatentAdapter, Prediction, Probe
 from mmalign.core.rng import rand, randn
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Rollout
-from mmalign.policies._prediction import like, target
 from mmalign.policies._rollout import micro_batches
+from mmalign.policies._steps import like, target
 
 Weighting = Literal["const_v", "const_eps", "elbo"]
 LevelDraw = Literal["uniform", "logit_normal"]
@@ -41,8 +41,8 @@ _TABLE = 1000  # discrete schedules look u up in a table of this many entries
 _EDGE = 1e-3  # the levels at the very ends carry unbounded weights and no information
 
 
-def draw_probe(adapter: Any, rollout: Rollout, draws: int, levels: LevelDraw, rng: torch.Generator) -> Probe:
-    """`noise` (B, draws, *latent), levels `u` (B, draws) in (0, 1) and their `density` p(u); independent draws.
+def draw_probe(adapter: LatentAdapter, rollout: Rollout, draws: int, levels: LevelDraw, rng: torch.Generator) -> Probe:
+    """Independent noise samples: `noise` (B, draws, *latent), levels `u` (B, draws) in (0, 1), their `density` p(u).
 
     `logit_normal` is sigmoid(N(0, 1)) (Esser et al., 2403.03206), which prefers the middle of the schedule.
     """
@@ -60,7 +60,7 @@ def draw_probe(adapter: Any, rollout: Rollout, draws: int, levels: LevelDraw, rn
 
 
 def surrogate_log_prob(
-    adapter: Any, rollout: Rollout, probe: Probe, weighting: Weighting, rows: int
+    adapter: LatentAdapter, rollout: Rollout, probe: Probe, weighting: Weighting, rows: int
 ) -> Float[Tensor, "B draws"]:
     """One term per draw, with gradient; their sum over draws estimates log p up to a constant."""
     if "x0" not in rollout.trajectory:
@@ -85,7 +85,7 @@ def constant_weight(kind: Prediction, alpha: Float[Tensor, " B"], weighting: Wei
     return alpha.square() if weighting == "const_eps" else alpha.square().reciprocal()
 
 
-def bound_weight(adapter: Any, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+def bound_weight(adapter: LatentAdapter, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     """−dλ/du on the squared error of ε, times α² where the network predicts a velocity; "elbo" before 1 / p(u).
 
     −dλ/du = 2 (dσ/du / σ − dα/du / α), by central differences between whole entries of a 1,000-entry table.
@@ -101,19 +101,20 @@ def bound_weight(adapter: Any, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     return 2 * level.alpha * (sigma_slope * level.alpha / level.sigma - alpha_slope)
 
 
-def _term(adapter: Any, clean: Tensor, condition: Any, draw: Probe, weighting: Weighting) -> Float[Tensor, " B"]:
+def _term(
+    adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe, weighting: Weighting
+) -> Float[Tensor, " B"]:
     level = _level(adapter, draw["u"])
     alpha, sigma, noise = level.alpha, level.sigma, draw["noise"]
     x = like(alpha, clean) * clean + like(sigma, clean) * noise
-    wanted = target(adapter.prediction, clean, noise, alpha, sigma)
+    expected = target(adapter.prediction, clean, noise, alpha, sigma)
     if weighting == "elbo":
         weight = bound_weight(adapter, draw["u"]) / draw["density"]
     else:
         weight = constant_weight(adapter.prediction, alpha, weighting)
-    error = (wanted - adapter.predict(x, level.times, condition)).flatten(1).square().sum(1)
+    error = (expected - adapter.predict(x, level.times, condition)).flatten(1).square().sum(1)
     return -0.5 * weight * error
 
 
-def _level(adapter: Any, u: Tensor) -> NoiseLevel:
-    level: NoiseLevel = adapter.level(u)
-    return level.to(u.device)
+def _level(adapter: LatentAdapter, u: Tensor) -> NoiseLevel:
+    return adapter.level(u).to(u.device)

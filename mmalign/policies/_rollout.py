@@ -1,4 +1,4 @@
-"""From prompts and latents to a `Rollout`: groups, micro-batches, decoded outputs."""
+"""From prompts and latents (B, *latent) to a `Rollout`: groups, micro-batches, decoding and encoding of outputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mmalign.core.errors import DataError, Diverged
+from mmalign.core.protocols import LatentAdapter
 from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, groups
@@ -37,17 +38,17 @@ def check_finite(x0: Float[Tensor, " B *latent"]) -> None:
         raise Diverged(f"the latents of all {len(x0)} outputs are not finite: the model diverged")
 
 
-def decoded(adapter: Any, x0: Float[Tensor, " B *latent"], rows: int) -> Any:
-    """Outputs in their valid range, `rows` at a time: images clamped to [0, 1], sound to [-1, 1].
+def decode_in_range(adapter: LatentAdapter, x0: Float[Tensor, " B *latent"], rows: int) -> Any:
+    """Decode latents, `rows` rows at a time, to outputs in their range: images in [0, 1], sound in [-1, 1].
 
-    One row of latents that are not finite is the reward's to judge; Diverged where no row has any other.
+    Rows of latents that are not finite are decoded too, and the reward's to refuse; Diverged where all rows are such.
     """
     check_finite(x0)
     return join([in_range(adapter.decode(x0[part])) for part in micro_batches(len(x0), rows)])
 
 
-def observed(adapter: Any, prompts: Sequence[Prompt], outputs: Any, rows: int) -> Rollout:
-    """Given outputs as a rollout whose `trajectory["x0"]` (B, *latent) holds their latents, float32, no gradient."""
+def encode_outputs(adapter: LatentAdapter, prompts: Sequence[Prompt], outputs: Any, rows: int) -> Rollout:
+    """A rollout of given outputs whose `trajectory["x0"]` (B, *latent) holds their latents, float32, no gradient."""
     if len(outputs) != len(prompts):
         raise DataError(f"observe: {len(prompts)} prompts but {len(outputs)} outputs; give one output per prompt row.")
     with torch.no_grad():
@@ -59,12 +60,12 @@ def observed(adapter: Any, prompts: Sequence[Prompt], outputs: Any, rows: int) -
 def in_range(output: Any, saturation: Saturation = "clamp") -> Any:
     """Images in [0, 1], sound in [-1, 1]: clamped, clamped with the gradient of the identity, or as they are."""
     if isinstance(output, Audio):
-        return replace(output, samples=_held(output.samples, -1.0, saturation))
-    return _held(output, 0.0, saturation)
+        return replace(output, samples=_saturate(output.samples, -1.0, saturation))
+    return _saturate(output, 0.0, saturation)
 
 
-def _held(values: Tensor, low: float, saturation: Saturation) -> Tensor:
+def _saturate(values: Tensor, low: float, saturation: Saturation) -> Tensor:
     if saturation == "off":
         return values
-    held = values.clamp(low, 1.0)
-    return values + (held - values).detach() if saturation == "straight_through" else held
+    clamped = values.clamp(low, 1.0)
+    return values + (clamped - values).detach() if saturation == "straight_through" else clamped

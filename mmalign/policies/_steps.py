@@ -1,6 +1,7 @@
-"""Pure sampler steps: (x, level, next level, prediction, noise, …) → (mean, std, next).
+"""Pure sampler steps, (x, level, next level, prediction, noise, …) → (mean, std, next), and the maths around them.
 
 `next = mean + std · noise`, or `mean` where noise is None. Levels are (B,), so every row may stand at its own.
+Everywhere x_t = α x0 + σ ε; *event are the axes of one output's latents.
 
 | paper                          | code         |
 |--------------------------------|--------------|
@@ -18,18 +19,30 @@ Log-probs of these steps are those of the normalised Gaussian N(mean, std² I), 
 published code, D = event size: Flow-GRPO, DanceGRPO and DDPO average over D, so their log-ratio is ours / D. The CPS
 paper drops the normaliser and uses −mean (x′ − μ)², so its log-ratio is ours · 2 std² / D: a per-step temperature that
 makes late, low-noise steps count less. Their clip ranges transfer by the same factors.
+
+What a network's prediction says of the clean latents x0 and the noise ε, and back:
+
+| kind    | prediction   | x0              | ε               |
+|---------|--------------|-----------------|-----------------|
+| flow    | v = ε − x0   | x − σ v         | x + α v         | (α = 1 − σ)
+| epsilon | ε            | (x − σ ε) / α   | ε               |
+| v       | v = α ε − σ x0 | α x − σ v     | α v + σ x       | (α² + σ² = 1; Salimans & Ho, 2202.00512)
+
+In both velocity kinds an error of the prediction is an error of ε divided by α: ε̂ − ε = α (v̂ − v).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from mmalign.core.protocols import Prediction
 from mmalign.core.tensor import Tensor
-from mmalign.policies._prediction import like
+from mmalign.core.types import NoiseLevel
 
 _PURE_NOISE = 0.999
 
@@ -40,6 +53,40 @@ class Step(NamedTuple):
     mean: Tensor
     std: Tensor
     next: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRule:
+    """How a sampler steps along `levels`, K + 1 from noise to data: step k goes from level k to level k + 1.
+
+    `index` (B,) says which step each row is at; `prediction` (B, *event) is the network's.
+    """
+
+    levels: NoiseLevel
+
+    def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
+        """The step that draws noise: its Gaussian, and x′ for `noise` (its mean for None)."""
+        raise NotImplementedError
+
+    def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
+        """The deterministic step; std 0."""
+        raise NotImplementedError
+
+    @property
+    def dt(self) -> Float[Tensor, " K"] | None:
+        """The flow time, > 0, that each step covers; None where levels are no flow times."""
+        return None
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return len(self.levels.times) - 1
+
+    def std(self) -> Float[Tensor, " K"]:
+        """The std of every noisy step's noise; it depends on the levels alone."""
+        index = torch.arange(self.steps, device=self.levels.sigma.device)
+        zeros = torch.zeros(self.steps, 1, device=index.device)
+        return self.noisy(zeros, index, zeros, None).std
 
 
 def ode(
@@ -66,8 +113,8 @@ def flow_sde(
     At t = 1 σ_t is infinite; as in the public code, `second` (the schedule's second level) stands in for t in 1 − t,
     which makes the first step's std exactly a whatever the number of steps.
     """
-    held = torch.where(sigma > _PURE_NOISE, second.to(sigma), sigma)
-    return _reverse_sde(x, sigma, sigma_next, velocity, noise, noise_level * (sigma / (1 - held)).sqrt())
+    below_one = torch.where(sigma > _PURE_NOISE, second.to(sigma), sigma)
+    return _reverse_sde(x, sigma, sigma_next, velocity, noise, noise_level * (sigma / (1 - below_one)).sqrt())
 
 
 def dance(
@@ -133,6 +180,55 @@ def posterior_std(
     return variance.clamp(min=0).sqrt()
 
 
+def normal_log_prob(
+    value: Float[Tensor, " B *event"], mean: Float[Tensor, " B *event"], std: Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """log N(value; mean, std² I) per row, in nats: a sum over the event, never a mean; std > 0.
+
+    Low-precision inputs are lifted to float32 first: squares of bfloat16 differences lose the ratio.
+    """
+    value, mean, std = _lift(value), _lift(mean), _lift(std)
+    size = value[0].numel()
+    z = (value - mean).flatten(1) / std[:, None]
+    return -0.5 * z.square().sum(1) - size * (std.log() + 0.5 * math.log(2 * math.pi))
+
+
+def like(value: Float[Tensor, " B"], x: Float[Tensor, " B *event"]) -> Tensor:
+    """`value` (B,) with trailing axes, (B, 1, …), so that it multiplies the rows of `x`."""
+    return value.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def clean_and_noise(
+    kind: Prediction,
+    x: Float[Tensor, " B *event"],
+    prediction: Float[Tensor, " B *event"],
+    alpha: Float[Tensor, " B"],
+    sigma: Float[Tensor, " B"],
+) -> tuple[Tensor, Tensor]:
+    """(x0, ε), each (B, *event), that `prediction` implies at x. "epsilon" needs α > 0."""
+    a, s = like(alpha, x), like(sigma, x)
+    if kind == "flow":
+        return x - s * prediction, x + a * prediction
+    if kind == "epsilon":
+        return (x - s * prediction) / a, prediction
+    return a * x - s * prediction, a * prediction + s * x
+
+
+def target(
+    kind: Prediction,
+    clean: Float[Tensor, " B *event"],
+    noise: Float[Tensor, " B *event"],
+    alpha: Float[Tensor, " B"],
+    sigma: Float[Tensor, " B"],
+) -> Tensor:
+    """What the network should predict at α x0 + σ ε, (B, *event): the inverse of `clean_and_noise`."""
+    if kind == "flow":
+        return noise - clean
+    if kind == "epsilon":
+        return noise
+    return like(alpha, clean) * noise - like(sigma, clean) * clean
+
+
 def _reverse_sde(
     x: Tensor, sigma: Tensor, sigma_next: Tensor, velocity: Tensor, noise: Tensor | None, diffusion: Tensor
 ) -> Step:
@@ -145,3 +241,7 @@ def _reverse_sde(
 
 def _step(mean: Tensor, std: Tensor, noise: Tensor | None) -> Step:
     return Step(mean, std, mean if noise is None else mean + like(std, mean) * noise)
+
+
+def _lift(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -26,9 +26,9 @@ import torch
 from jaxtyping import Int
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import at_least, one_of, within
 from mmalign.core.rng import rand
 from mmalign.core.tensor import Tensor
-from mmalign.policies._options import at_least, one_of, within
 
 WindowKind = Literal["all", "first", "random", "progressive", "subset"]
 
@@ -37,9 +37,12 @@ WindowKind = Literal["all", "first", "random", "progressive", "subset"]
 _REMOVABLE = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`noisy` step indices of the batch, ascending; `recorded` (B, T) indices per row, ascending."""
+    """The steps of one batch: the indices of the `noisy` ones, and of the `recorded` ones (B, T) of each row.
+
+    Both ascend.
+    """
 
     noisy: list[int]
     recorded: Int[Tensor, "B T"]
@@ -76,11 +79,11 @@ def candidates(
 
 def window_position(calls: int, stays: Sequence[int]) -> int:
     """Which start the window has after `calls` calls, if it stays `stays[i]` calls at the i-th and then begins anew."""
-    left = calls % sum(stays)
+    remaining = calls % sum(stays)
     for position, stay in enumerate(stays):
-        if left < stay:
+        if remaining < stay:
             return position
-        left -= stay
+        remaining -= stay
     raise AssertionError("a remainder is below the sum")
 
 
@@ -91,7 +94,7 @@ def window_start(position: int, count: int, size: int, stride: int = 1) -> int:
     return min((position % moves) * stride, last)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Window:
     """The window options of a policy, checked together; one field per option of the same name."""
 
@@ -123,48 +126,52 @@ class Window:
 
     def fits(self, steps: int) -> None:
         """Check what does not depend on the schedule: with K = `steps` the range must hold the window."""
-        able = [1.0] * steps
-        self.steps(able, able)
+        ones = [1.0] * steps
+        self.steps(ones, ones)
 
     def steps(self, std: Sequence[float], sigma_next: Sequence[float]) -> list[int]:
         """The candidates under these options; a ConfigError where they are fewer than the window needs."""
         low, high = self.range
         if high > 1 and high > len(std):
             raise ConfigError(f"window_range is ({low:g}, {high:g}) but a sample has {len(std)} steps.")
-        able = candidates(std, sigma_next, self.range, self.residual_noise)
-        if not able:
+        steps = candidates(std, sigma_next, self.range, self.residual_noise)
+        if not steps:
             raise ConfigError(
                 f"no step of window_range ({low:g}, {high:g}) can carry noise: of {len(std)} steps the candidates are "
                 f"{candidates(std, sigma_next, (0.0, 1.0), self.residual_noise)}. Use an earlier range, more steps, or "
                 "residual_noise=True."
             )
-        if self.size > len(able):
-            raise ConfigError(f"window_size is {self.size} but only {len(able)} steps can carry noise: {able}.")
-        return able
+        if self.size > len(steps):
+            raise ConfigError(f"window_size is {self.size} but only {len(steps)} steps can carry noise: {steps}.")
+        return steps
 
-    def draw(self, able: list[int], calls: int, rows: int, rng: torch.Generator) -> Plan:
-        """The plan of the batch drawn after `calls` earlier ones."""
-        start = self._start(able, calls) if self.kind == "progressive" and able else 0
-        return plan(self.kind, able, self.size, start, rows, rng)
+    def draw(self, steps: list[int], calls: int, rows: int, rng: torch.Generator) -> Plan:
+        """The plan of a batch of `rows` rows after `calls` earlier batches; `steps` are the candidates."""
+        start = self._start(steps, calls) if self.kind == "progressive" and steps else 0
+        return draw_plan(self.kind, steps, size=self.size, start=start, rows=rows, rng=rng)
 
-    def _start(self, able: list[int], calls: int) -> int:
-        """Where the sliding window starts, an index into `able`."""
-        moves = -(-max(len(able) - self.size, 0) // self.stride) + 1
-        starts = [window_start(i, len(able), self.size, self.stride) for i in range(moves)]
-        beyond = [max(0, able[start] - self.decay_after) for start in starts]
-        stays = [math.ceil(self.every * math.exp(-self.decay * steps)) for steps in beyond]
+    def _start(self, steps: list[int], calls: int) -> int:
+        """Where the sliding window starts, an index into `steps`."""
+        moves = -(-max(len(steps) - self.size, 0) // self.stride) + 1
+        starts = [window_start(i, len(steps), self.size, self.stride) for i in range(moves)]
+        beyond = [max(0, steps[start] - self.decay_after) for start in starts]
+        stays = [math.ceil(self.every * math.exp(-self.decay * late)) for late in beyond]
         return starts[window_position(calls, stays)]
 
 
-def plan(kind: WindowKind, able: list[int], size: int, start: int, rows: int, rng: torch.Generator) -> Plan:
-    """The noisy and recorded steps of one batch of `rows`; `able` from `candidates`, `start` from `window_start`."""
-    size = min(size, len(able)) or len(able)
-    if kind == "all" or not able:
-        return Plan(able, torch.tensor(able, dtype=torch.long).expand(rows, -1))
+def draw_plan(kind: WindowKind, steps: list[int], *, size: int, start: int, rows: int, rng: torch.Generator) -> Plan:
+    """The noisy and recorded steps of one batch of `rows` rows.
+
+    `steps` are the `candidates`, `size` is how many of them a row records (0: all), `start` the first of a window that
+    stands or slides, see `window_start`.
+    """
+    size = min(size, len(steps)) or len(steps)
+    if kind == "all" or not steps:
+        return Plan(noisy=steps, recorded=torch.tensor(steps, dtype=torch.long).expand(rows, -1))
     if kind == "subset":
-        picked = rand((rows, len(able)), rng).argsort(1)[:, :size].sort(1).values.cpu()
-        return Plan(able, torch.tensor(able)[picked])
+        picked = rand((rows, len(steps)), rng).argsort(1)[:, :size].sort(1).values.cpu()
+        return Plan(noisy=steps, recorded=torch.tensor(steps)[picked])
     if kind == "random":
-        start = min(int(rand((1,), rng).item() * (len(able) - size + 1)), len(able) - size)
-    chosen = able[start : start + size]
-    return Plan(chosen, torch.tensor(chosen).expand(rows, -1))
+        start = min(int(rand((1,), rng).item() * (len(steps) - size + 1)), len(steps) - size)
+    chosen = steps[start : start + size]
+    return Plan(noisy=chosen, recorded=torch.tensor(chosen).expand(rows, -1))

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -34,22 +33,22 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.gradient import without_gradient
-from mmalign.core.options import AtLeastOne, Count, NotNegative, Share
-from mmalign.core.protocols import Condition, Probe
+from mmalign.core.options import AtLeastOne, Count, NotNegative, Share, at_least, one_of, within
+from mmalign.core.protocols import Condition, LatentAdapter, Probe, Unloaded
 from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, groups
-from mmalign.policies._guided import Predict, both_predictions, guided
-from mmalign.policies._options import ALSO_CALLED, at_least, makes_latents, one_of, within
-from mmalign.policies._prediction import clean_and_noise, like
-from mmalign.policies._rollout import Saturation, check_finite, decoded, in_range, micro_batches
-from mmalign.policies._steps import posterior_std, renoise
+from mmalign.core.types import NoiseLevel, Prompt, Rollout, groups
+from mmalign.policies._base import AdapterPolicy, require_kind
+from mmalign.policies._diffusion import ALSO_CALLED
+from mmalign.policies._rollout import Saturation, check_finite, decode_in_range, in_range, micro_batches
+from mmalign.policies._steps import clean_and_noise, like, posterior_std, renoise
+from mmalign.policies._trajectory import Predict, both_predictions, guided
 
 Spread = Literal["resample", "posterior"]
 
 
 @dataclass
-class FewStep:
+class FewStep(AdapterPolicy):
     """A K-step reparameterised sampler around an adapter of any prediction.
 
     Args:
@@ -65,7 +64,7 @@ class FewStep:
         saturation: how outputs come into [0, 1] in `rsample`. "straight_through" clamps the value and passes the
             gradient as if it had not; "clamp" gives saturated pixels no gradient, so they can never come back; "off"
             leaves values outside the range, for rewards that accept them.
-        guide_levels: (low, high) shares of the training schedule at which `guidance_direction` asks the reference.
+        guide_levels: (low, high) shares of the training schedule at which `guidance_direction` evaluates the reference.
         guide_scale: its classifier-free guidance; None is the limit where nothing else counts (R0's implicit reward).
         eval_steps, eval_guidance_scale: of `generate` (η = 0); None is those of `rsample`.
         rows: micro-batch of `sample` and `generate`; 0 is all rows at once.
@@ -74,7 +73,7 @@ class FewStep:
         ValueError: an option out of range.
     """
 
-    adapter: Any
+    adapter: Unloaded[LatentAdapter]
     num_inference_steps: AtLeastOne = 4
     eta: Share | tuple[Share, Share] = (0.0, 1.0)
     spread: Spread = "resample"
@@ -93,7 +92,7 @@ class FewStep:
     also_called: ClassVar[dict[str, str]] = ALSO_CALLED
 
     def __post_init__(self) -> None:
-        makes_latents("few_step", self.adapter)
+        require_kind("few_step", "latents", self.adapter)
         one_of("spread", self.spread, Spread)
         one_of("saturation", self.saturation, Saturation)
         at_least("num_inference_steps", self.num_inference_steps, 1)
@@ -107,33 +106,19 @@ class FewStep:
             raise ValueError("random_step takes gradient at one step per row, so grad_steps must be 0 with it.")
 
     @property
-    def modality(self) -> Modality:
-        """The adapter's."""
-        return self.adapter.modality  # type: ignore[no-any-return]
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """The adapter's trainable part."""
-        return self.adapter.module  # type: ignore[no-any-return]
-
-    @property
     def event_size(self) -> int:
         """Latent elements of one output."""
         return math.prod(self.adapter.latent_shape)
 
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it the policy is the one it started from."""
-        return self.adapter.reference()  # type: ignore[no-any-return]
-
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
         """One output per row by the K-step sampler with its random η; the trajectory holds `x0`. No gradient."""
-        return self._ends(prompts, self.draw(prompts, rng), self._levels(), self.guidance_scale)
+        return self._sample_final(prompts, self.draw(prompts, rng), self._levels(), self.guidance_scale)
 
     def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         """One output per row by the deterministic sampler (η = 0) with `eval_steps`. No gradient."""
         scale = self.guidance_scale if self.eval_guidance_scale is None else self.eval_guidance_scale
         start = {"noise": randn((len(prompts), *self.adapter.latent_shape), rng, self.adapter.device)}
-        return self._ends(prompts, start, self._levels(self.eval_steps), scale)
+        return self._sample_final(prompts, start, self._levels(self.eval_steps), scale)
 
     def draw(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Probe:
         """All the randomness of `rsample` and `guidance_direction`, every entry (B, ...).
@@ -161,7 +146,7 @@ class FewStep:
         else:
             x0 = self._clean(condition, draws, levels, self.guidance_scale)
         check_finite(x0)
-        output = self._recomputed(self.adapter.decode, x0)
+        output = self._checkpointed(self.adapter.decode, x0)
         return Rollout(
             prompts=list(prompts),
             output=in_range(output, self.saturation),
@@ -189,26 +174,26 @@ class FewStep:
         with self.reference():
             both = both_predictions(self.adapter, x, level.times, self.adapter.encode(prompts))
         kind = self.adapter.prediction
-        wanted, unprompted = (clean_and_noise(kind, x, p, level.alpha, level.sigma)[0] for p in both)
+        prompted, unprompted = (clean_and_noise(kind, x, p, level.alpha, level.sigma)[0] for p in both)
         if self.guide_scale is None:
-            return wanted - unprompted
-        return unprompted + self.guide_scale * (wanted - unprompted) - x0
+            return prompted - unprompted
+        return unprompted + self.guide_scale * (prompted - unprompted) - x0
 
     @property
     def _eta_range(self) -> tuple[float, float]:
         return self.eta if isinstance(self.eta, tuple) else (self.eta, self.eta)
 
     def _levels(self, steps: int | None = None) -> NoiseLevel:
-        return self.adapter.schedule(steps or self.num_inference_steps).to(self.adapter.device)  # type: ignore[no-any-return]
+        return self.adapter.schedule(steps or self.num_inference_steps).to(self.adapter.device)
 
     @without_gradient
-    def _ends(self, prompts: Sequence[Prompt], draws: Probe, levels: NoiseLevel, scale: float) -> Rollout:
-        ends = []
+    def _sample_final(self, prompts: Sequence[Prompt], draws: Probe, levels: NoiseLevel, scale: float) -> Rollout:
+        parts = []
         for part in micro_batches(len(prompts), self.rows):
-            mine = {key: value[part] for key, value in draws.items()}
-            ends.append(self._clean(self.adapter.encode(prompts[part]), mine, levels, scale))
-        x0 = torch.cat(ends)
-        output = decoded(self.adapter, x0, self.rows)
+            noise = {key: value[part] for key, value in draws.items()}
+            parts.append(self._clean(self.adapter.encode(prompts[part]), noise, levels, scale))
+        x0 = torch.cat(parts)
+        output = decode_in_range(self.adapter, x0, self.rows)
         return Rollout(list(prompts), output, groups(prompts).to(x0.device), {"x0": x0})
 
     def _clean(self, condition: Condition, draws: Probe, levels: NoiseLevel, scale: float) -> Tensor:
@@ -221,7 +206,7 @@ class FewStep:
                 index = torch.full((len(x),), k, device=x.device)
                 clean, epsilon = self._denoise(predict, x, levels[index])
                 if k < last:
-                    x = self._onward(clean, epsilon, draws, k, levels)
+                    x = self._renoise(clean, epsilon, draws, k, levels)
         return clean
 
     def _clean_at_random_step(self, condition: Condition, draws: Probe, levels: NoiseLevel) -> Tensor:
@@ -230,19 +215,19 @@ class FewStep:
         with torch.no_grad():
             for k in range(int(stop.max())):
                 going = (stop > k).nonzero()[:, 0]
-                mine = {key: value[going] for key, value in draws.items()}
+                noise = {key: value[going] for key, value in draws.items()}
                 here = {key: value[going.to(value.device)] for key, value in condition.items()}
                 predict = guided(self.adapter, here, self.guidance_scale)
                 clean, epsilon = self._denoise(predict, x[going], levels[torch.full_like(going, k)])
-                x = x.index_copy(0, going, self._onward(clean, epsilon, mine, k, levels))
+                x = x.index_copy(0, going, self._renoise(clean, epsilon, noise, k, levels))
         predict = guided(self.adapter, condition, self.guidance_scale, self.detach_unconditional)
         return self._denoise(predict, x, levels[stop])[0]
 
     def _denoise(self, predict: Predict, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        prediction = self._recomputed(predict, x, level.times)
+        prediction = self._checkpointed(predict, x, level.times)
         return clean_and_noise(self.adapter.prediction, x, prediction, level.alpha, level.sigma)
 
-    def _onward(self, clean: Tensor, epsilon: Tensor, draws: Probe, k: int, levels: NoiseLevel) -> Tensor:
+    def _renoise(self, clean: Tensor, epsilon: Tensor, draws: Probe, k: int, levels: NoiseLevel) -> Tensor:
         index = torch.full((len(clean),), k, device=clean.device)
         here, after = levels[index], levels[index + 1]
         if "eta" not in draws:
@@ -251,7 +236,7 @@ class FewStep:
         std = draws["eta"][:, k] * (after.sigma if self.spread == "resample" else posterior)
         return renoise(clean, epsilon, after.alpha, after.sigma, std, draws["renoise"][:, k]).next
 
-    def _recomputed(self, function: Any, *inputs: Tensor) -> Any:
+    def _checkpointed(self, function: Any, *inputs: Tensor) -> Any:
         if self.checkpoint and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(function, *inputs, use_reentrant=False)
         return function(*inputs)

@@ -1,13 +1,12 @@
-"""A score per output, to be fitted: what reward models are trained as.
+"""A score per output, fitted to preferences: the policy that reward models are trained as.
 
-It makes no outputs. What it stands for is a distribution over preferences: an objective says how likely one output is
-preferred to another given their scores (`bradley_terry`).
+It generates no outputs. Its scores define a distribution over preferences: an objective (`bradley_terry`) says how
+likely one output is preferred to another given their scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,46 +14,32 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.errors import DataError, Diverged
-from mmalign.core.options import Count
+from mmalign.core.options import Count, at_least
+from mmalign.core.protocols import ScoreAdapter, Unloaded
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Prompt, Rollout, groups
-from mmalign.policies._options import at_least, makes_scores
+from mmalign.core.types import Prompt, Rollout, groups
+from mmalign.policies._base import AdapterPolicy, require_kind
 from mmalign.policies._rollout import micro_batches
 
 
 @dataclass
-class Scorer:
-    """The scores of a `ScoreAdapter`.
+class Scorer(AdapterPolicy):
+    """A reward model in training: the scores of a `ScoreAdapter`.
 
     Args:
         adapter: a reward model.
-        rows: outputs per forward pass; 0 is all at once. Where gradients are taken, `trainer.micro_batch_size`
-            is the memory knob.
+        rows: outputs per forward pass; 0 is all at once. Where gradients are taken, `trainer.rows` is the memory knob.
 
     Raises:
         ValueError: an option out of range, or an adapter that gives no scores.
     """
 
-    adapter: Any
+    adapter: Unloaded[ScoreAdapter]
     rows: Count = 0
 
     def __post_init__(self) -> None:
-        makes_scores("scorer", self.adapter)
+        require_kind("scorer", "scores", self.adapter)
         at_least("rows", self.rows, 0)
-
-    @property
-    def modality(self) -> Modality:
-        """Of the outputs it judges."""
-        return self.adapter.modality  # type: ignore[no-any-return]
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """The adapter's trainable part."""
-        return self.adapter.module  # type: ignore[no-any-return]
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it scores are those it started from."""
-        return self.adapter.reference()  # type: ignore[no-any-return]
 
     def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
         """Given outputs as a rollout that `score` accepts."""
@@ -65,7 +50,7 @@ class Scorer:
         return Rollout(prompts=list(prompts), output=outputs, group=groups(prompts))
 
     def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
-        """The score of every row in float32, higher is better; with gradient. A row does not know the others."""
+        """The scores (B,) in float32, higher is better, with gradient; a row's score does not depend on the others."""
         inputs = self.adapter.read(rollout.prompts, rollout.output)
         scores = torch.cat([self.adapter.score(inputs[part]) for part in micro_batches(len(inputs), self.rows)])
         if len(scores) and not bool(scores.isfinite().any()):

@@ -1,7 +1,7 @@
 """Autoregressive generators: sampling, exact log-probs of every token, replay and density.
 
 The policy's distribution, in `step_dist`, `log_prob` and what `sample` records, is softmax(logits / temperature) over
-the whole vocabulary. Top-p, top-k and the repetition guard change what `sample` draws and not this distribution: before
+the whole vocabulary. Top-p, top-k and repetition penalties change what `sample` draws and not this distribution: before
 the first update ratios are 1 and the KL 0 with any of them (an engine's truncated log-probs would make ratios < 1).
 
 | setting                                   | options |
@@ -14,31 +14,30 @@ the first update ratios are 1 and the KL 0 with any of them (an engine's truncat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mmalign.core.errors import CapabilityError, DataError
-from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare
-from mmalign.core.protocols import Probe
+from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare, at_least, one_of, within
+from mmalign.core.protocols import Probe, TokenAdapter, Unloaded
 from mmalign.core.rng import Noise
 from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Prompt, Rollout, StepDist, groups
-from mmalign.policies._options import at_least, makes_tokens, one_of, within
+from mmalign.core.types import Prompt, Rollout, StepDist, groups
+from mmalign.policies._base import AdapterPolicy, require_kind
 from mmalign.policies._rollout import first_rows, micro_batches
-from mmalign.policies._tokens_density import Entropy, Reading, judged
-from mmalign.policies._tokens_drawing import Drawing, row_seeds
+from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist
 from mmalign.policies._tokens_engine import Completions, Engine, Request, own_engine
+from mmalign.policies._tokens_sampling import SamplingParams, row_seeds
 
 Record = Literal["auto", "sampler", "replay"]
 
 
 @dataclass
-class Tokens:
+class Tokens(AdapterPolicy):
     """A generator of tokens as a step, density and sampling policy.
 
     Args:
@@ -48,7 +47,7 @@ class Tokens:
         top_p, top_k: sample from the smallest set of tokens that holds `top_p`, of the `top_k` likeliest (0: all).
         repetition_penalty: above 1 makes tokens of the completion so far less likely to be drawn again.
         no_repeat_ngram: no n-gram is drawn twice in a completion; 0 is off.
-        eval_temperature: of `generate`; 0 takes the most likely token each time. Top-p, top-k and guard apply as well.
+        eval_temperature: of `generate`; 0 takes the most likely token each time. Filters and penalties apply as well.
         eval_max_new_tokens: of `generate`; None is `max_new_tokens`.
         rows: micro-batch of sampling and of the replay; 0 is all rows at once.
         positions: tokens whose logits are held at once; 0 is as many as fit 128 MiB in float32.
@@ -63,7 +62,7 @@ class Tokens:
         ValueError: an option out of range, or an adapter that makes no tokens.
     """
 
-    adapter: Any
+    adapter: Unloaded[TokenAdapter]
     max_new_tokens: AtLeastOne = 128
     temperature: Positive = 1.0
     top_p: PositiveShare = 1.0
@@ -79,7 +78,7 @@ class Tokens:
     engine: Engine = field(default_factory=lambda: own_engine, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        makes_tokens("tokens", self.adapter)
+        require_kind("tokens", "tokens", self.adapter)
         one_of("entropy", self.entropy, Entropy)
         one_of("record", self.record, Record)
         at_least("max_new_tokens", self.max_new_tokens, 1)
@@ -92,23 +91,9 @@ class Tokens:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0 and at most {high:g}.")
 
     @property
-    def modality(self) -> Modality:
-        """The adapter's."""
-        return self.adapter.modality  # type: ignore[no-any-return]
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """The adapter's trainable part."""
-        return self.adapter.module  # type: ignore[no-any-return]
-
-    @property
     def event_size(self) -> int:
         """Tokens of one step: 1 for text, K for codebooks."""
         return torch.Size(self.adapter.event_shape).numel()
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it the policy is the one it started from."""
-        return self.adapter.reference()  # type: ignore[no-any-return]
 
     def sample(
         self, prompts: Sequence[Prompt], rng: torch.Generator, seeds: Int[Tensor, " B"] | None = None
@@ -119,8 +104,8 @@ class Tokens:
         rollout drew, in any company.
         """
         seeds = row_seeds(len(prompts), rng) if seeds is None else seeds
-        drawn = self.record == "sampler" or (self.record == "auto" and not self._rough)
-        rollout = self._written(prompts, seeds, self._drawing(), record=drawn)
+        record = self.record == "sampler" or (self.record == "auto" and not self._is_half_precision)
+        rollout = self._complete(prompts, seeds, self.sampling_params(), record=record)
         if rollout.step_logp is not None:
             return rollout
         with torch.no_grad():
@@ -128,23 +113,23 @@ class Tokens:
 
     def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         """One completion per row at `eval_temperature`; with 0 the noise plays no part."""
-        how = replace(
-            self._drawing(),
+        params = replace(
+            self.sampling_params(),
             temperature=self.eval_temperature,
             max_new_tokens=self.eval_max_new_tokens or self.max_new_tokens,
         )
-        return self._written(prompts, row_seeds(len(prompts), rng), how, record=False)
+        return self._complete(prompts, row_seeds(len(prompts), rng), params, record=False)
 
     def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
         """Log-prob and entropy of the recorded tokens in `steps` under the current weights, with gradient.
 
-        One forward judges every step: a slice costs almost as much as all: leave `trainer.steps_per_pass` at 0.
+        One forward gives every step: a slice costs almost as much as all, so leave `trainer.spans` at 0 for tokens.
         """
-        return self._judged(rollout, steps, self.entropy)
+        return self._dist(rollout, steps, self.entropy)
 
     def step_log_prob(self, rollout: Rollout, steps: slice = slice(None)) -> Float[Tensor, "B T"]:
         """`step_dist(...).log_prob`."""
-        return self._judged(rollout, steps, "off").log_prob
+        return self._dist(rollout, steps, "off").log_prob
 
     def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
         """Given outputs, tokenised by themselves and ended, as a rollout that `log_prob` and `step_dist` accept."""
@@ -167,80 +152,94 @@ class Tokens:
         return {}
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
-        """Exact terms, one per token, 0 where masked; with gradient."""
+        """The log-prob of every token in nats, exact, 0 where masked; with gradient."""
         return self.step_log_prob(rollout)
 
     def log_probs(self, rollouts: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
-        """`log_prob` of rollouts with equal prompts row by row, judged together: a prompt is forwarded once for all."""
-        masks = [_live(rollout) for rollout in rollouts]
-        said = self._judged(_side_by_side(rollouts, self.adapter.pad_id), slice(None), "off").log_prob
-        by_side = said.unflatten(0, (-1, len(rollouts)))
+        """`log_prob` of rollouts with equal prompts row by row, in one pass: a prompt is forwarded once for all."""
+        masks = [_mask(rollout) for rollout in rollouts]
+        log_prob = self._dist(_interleaved(rollouts, self.adapter.pad_id), slice(None), "off").log_prob
+        by_side = log_prob.unflatten(0, (-1, len(rollouts)))
         return [by_side[:, i, : mask.shape[1]] for i, mask in enumerate(masks)]
 
+    def sampling_params(self) -> SamplingParams:
+        """How `sample` samples, as its engine gets it."""
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            repetition_penalty=self.repetition_penalty,
+            no_repeat_ngram=self.no_repeat_ngram,
+        )
+
     @property
-    def _rough(self) -> bool:
+    def _is_half_precision(self) -> bool:
         """Does the adapter compute in less than float32?"""
         return str(getattr(self.adapter, "dtype", "fp32")) in ("bf16", "fp16")
 
-    def _drawing(self) -> Drawing:
-        return Drawing(
-            self.max_new_tokens,
-            self.temperature,
-            self.top_p,
-            self.top_k,
-            self.repetition_penalty,
-            self.no_repeat_ngram,
-        )
-
-    def _judged(self, rollout: Rollout, steps: slice, entropy: Entropy) -> StepDist:
-        device, how = self.adapter.device, Reading(self.temperature, self.positions, entropy)
-        mask = _live(rollout).to(device)
+    def _dist(self, rollout: Rollout, steps: slice, entropy: Entropy) -> StepDist:
+        device = self.adapter.device
+        options = LogProbOptions(temperature=self.temperature, positions=self.positions, entropy=entropy)
+        mask = _mask(rollout).to(device)
         tokens = rollout.trajectory["tokens"].to(device)
         chosen = range(mask.shape[1])[steps]
         if not chosen:
             raise ValueError(f"steps {steps} selects none of the {mask.shape[1]} recorded steps.")
         parts = micro_batches(len(rollout), self.rows)
-        return join(  # type: ignore[no-any-return]
-            [judged(self.adapter, rollout.prompts[p], tokens[p], mask[p], chosen, how) for p in parts]
+        return join(
+            [completion_dist(self.adapter, rollout.prompts[p], tokens[p], mask[p], chosen, options) for p in parts]
         )
 
-    def _written(self, prompts: Sequence[Prompt], seeds: Tensor, how: Drawing, record: bool) -> Rollout:
-        parts = micro_batches(len(prompts), self.rows)
-        done = [self._completions(prompts[part], seeds[part], how, record) for part in parts]
-        steps = max(part.mask.shape[1] for part in done)
-        tokens = torch.cat([_longer(part.tokens, steps, self.adapter.pad_id) for part in done])
-        mask = torch.cat([_longer(part.mask, steps, False) for part in done])
-        logps = [part.log_prob for part in done]
-        recorded = None if any(p is None for p in logps) else torch.cat([_longer(p, steps, 0.0) for p in logps])
+    def _complete(self, prompts: Sequence[Prompt], seeds: Tensor, params: SamplingParams, record: bool) -> Rollout:
+        """A rollout of one completion per row, with the sampler's log-probs if `record` and the engine gives them."""
+        slices = micro_batches(len(prompts), self.rows)
+        parts = [self._completions(prompts[part], seeds[part], params, record) for part in slices]
+        steps = max(part.mask.shape[1] for part in parts)
+        tokens = torch.cat([_pad_steps(part.tokens, steps, self.adapter.pad_id) for part in parts])
+        mask = torch.cat([_pad_steps(part.mask, steps, False) for part in parts])
+        log_probs = [_pad_steps(part.log_prob, steps, 0.0) for part in parts if part.log_prob is not None]
         ends = bool(self.adapter.stop_ids)
         return Rollout(
             prompts=list(prompts),
             output=self.adapter.decode(tokens, mask),
             group=groups(prompts).to(tokens.device),
             trajectory={"tokens": tokens, "seed": seeds.to(tokens.device)},
-            step_logp=recorded,
+            step_logp=torch.cat(log_probs) if len(log_probs) == len(parts) else None,
             mask=mask,
-            truncated=~torch.cat([part.finished for part in done]) if ends else None,
+            truncated=~torch.cat([part.finished for part in parts]) if ends else None,
         )
 
-    def _completions(self, prompts: Sequence[Prompt], seeds: Tensor, how: Drawing, record: bool) -> Completions:
+    def _completions(
+        self, prompts: Sequence[Prompt], seeds: Tensor, params: SamplingParams, record: bool
+    ) -> Completions:
+        """What the engine writes for these rows, on the adapter's device."""
         group = groups(prompts)
         distinct = [prompts[i] for i in first_rows(group)]
-        request = Request(self.adapter, distinct, self.adapter.encode(distinct), group, seeds, how, record)
-        found = self.engine(request)
-        if found.mask.shape[0] != len(prompts):
-            raise CapabilityError(f"the engine wrote {found.mask.shape[0]} completions for {len(prompts)} rows.")
-        device = self.adapter.device
+        completions = self.engine(
+            Request(
+                adapter=self.adapter,
+                prompts=distinct,
+                inputs=self.adapter.encode(distinct),
+                rows=group,
+                seeds=seeds,
+                params=params,
+                record=record,
+            )
+        )
+        if completions.mask.shape[0] != len(prompts):
+            raise CapabilityError(f"the engine wrote {completions.mask.shape[0]} completions for {len(prompts)} rows.")
+        device, log_prob = self.adapter.device, completions.log_prob
         return Completions(
-            found.tokens.to(device),
-            found.mask.to(device),
-            found.finished.to(device),
-            found.log_prob.to(device) if record and found.log_prob is not None else None,
+            tokens=completions.tokens.to(device),
+            mask=completions.mask.to(device),
+            finished=completions.finished.to(device),
+            log_prob=log_prob.to(device) if record and log_prob is not None else None,
         )
 
 
-def _live(rollout: Rollout) -> Tensor:
-    """The mask of its tokens."""
+def _mask(rollout: Rollout) -> Bool[Tensor, "B T"]:
+    """Which tokens (B, T) of a rollout are part of a completion."""
     if "tokens" not in rollout.trajectory or rollout.mask is None:
         raise CapabilityError(
             "this rollout holds no tokens; use a rollout of sample(), generate() or observe() of policy 'tokens'."
@@ -248,11 +247,11 @@ def _live(rollout: Rollout) -> Tensor:
     return rollout.mask
 
 
-def _side_by_side(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
+def _interleaved(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
     """The first rows of all, then the second ones, …: any micro-batch then holds rows that share a prompt."""
-    steps = max(_live(rollout).shape[1] for rollout in rollouts)
-    tokens = [_longer(rollout.trajectory["tokens"], steps, pad_id) for rollout in rollouts]
-    masks = [_longer(_live(rollout), steps, False) for rollout in rollouts]
+    steps = max(_mask(rollout).shape[1] for rollout in rollouts)
+    tokens = [_pad_steps(rollout.trajectory["tokens"], steps, pad_id) for rollout in rollouts]
+    masks = [_pad_steps(_mask(rollout), steps, False) for rollout in rollouts]
     prompts = [prompt for row in zip(*(rollout.prompts for rollout in rollouts), strict=True) for prompt in row]
     return Rollout(
         prompts=prompts,
@@ -263,8 +262,8 @@ def _side_by_side(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
     )
 
 
-def _longer(values: Any, steps: int, fill: float) -> Tensor:
-    """(B, t, …) padded along t."""
+def _pad_steps(values: Tensor, steps: int, fill: float) -> Tensor:
+    """`values` (B, t, …) padded on the right to (B, steps, …)."""
     trailing = [0, 0] * (values.dim() - 2)
     return torch.nn.functional.pad(values, [*trailing, 0, steps - values.shape[1]], value=fill)
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CheckpointError, DataError, all_faults, shown
@@ -21,6 +21,13 @@ log = logging.getLogger("mmalign")
 Need = Callable[[Any], tuple[int, str]]  # a row → tokens behind its prompt, and what they are
 # A row → its tokens in all, what they are, and how its prompt loses some of them.
 Look = Callable[[Any], tuple[int, str, Callable[[int], Prompt | None]]]
+
+
+class TokenLimits(Protocol):
+    """The options of a policy of tokens that say how long its completions may get."""
+
+    max_new_tokens: int
+    eval_max_new_tokens: int | None
 
 
 @dataclass
@@ -68,7 +75,7 @@ def reader_of(adapter: Any, fetch: bool = False) -> Any:
         return None
 
 
-def trained(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
+def trained(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
     """The rows to train on, beside what the objective reads or samples behind their prompts."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, items)
@@ -89,7 +96,7 @@ def trained(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequ
     return _measured(file.trainer.too_long, reader, items, need)
 
 
-def asked(file: RunFile, policy: Any, reader: Any, questions: Sequence[Any]) -> Measured:
+def asked(file: RunFile, policy: TokenLimits, reader: Any, questions: Sequence[Any]) -> Measured:
     """The rows that are measured on, beside what is generated there."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, questions)
@@ -172,4 +179,4 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
     return found
 
 
-__all__ = ["Measured", "asked", "reader_of", "trained"]
+__all__ = ["Measured", "TokenLimits", "asked", "reader_of", "trained"]

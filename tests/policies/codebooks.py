@@ -32,11 +32,20 @@ class Frames:
         self.module: nn.Module = nn.Linear(3 + K * (V + 1), K * V)
         self.prompts_forwarded = 0
 
+    def load(self) -> Frames:
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return dict(self.module.named_parameters())
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         yield
 
     def save(self, directory: Any) -> None:
+        raise NotImplementedError
+
+    def restore(self, directory: Any) -> None:
         raise NotImplementedError
 
     def encode(self, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.options import one_of
 from mmalign.core.protocols import DensityPolicy, DiffPolicy, StepPolicy, offers
 from mmalign.core.types import NoiseLevel
 from mmalign.policies import policies
-from mmalign.policies._options import one_of
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.few_step import FewStep
 from mmalign.policies.flow import Flow

@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
-from mmalign.policies._prediction import clean_and_noise, target
-from mmalign.policies._steps import cps, dance, flow_sde, ode, posterior_std, renoise
+from mmalign.policies._steps import (
+    clean_and_noise,
+    cps,
+    dance,
+    flow_sde,
+    normal_log_prob,
+    ode,
+    posterior_std,
+    renoise,
+    target,
+)
 
 T, T_NEXT = 0.6, 0.45
 
@@ -200,3 +210,27 @@ def test_an_error_of_velocity_is_an_error_of_noise_over_alpha(kind: str) -> None
     wrong = target(kind, clean, noise, alpha, sigma) + error
     epsilon = clean_and_noise(kind, x, wrong, alpha, sigma)[1]
     torch.testing.assert_close(epsilon - noise, alpha * error, rtol=1e-10, atol=1e-10)
+
+
+def test_the_density_integrates_to_one() -> None:
+    grid = torch.linspace(-12, 12, 20001, dtype=torch.float64)
+    std = torch.full_like(grid, 0.7)
+    density = normal_log_prob(grid[:, None], torch.full_like(grid, 0.3)[:, None], std).exp()
+    assert abs(torch.trapezoid(density, grid).item() - 1) < 1e-9
+
+
+def test_a_log_prob_is_the_sum_over_the_event_of_torchs_normal() -> None:
+    torch.manual_seed(0)
+    value, mean = torch.randn(5, 2, 3, 4).double(), torch.randn(5, 2, 3, 4).double()
+    std = torch.rand(5).double() + 0.1
+    wanted = Normal(mean, std.view(5, 1, 1, 1)).log_prob(value).sum((1, 2, 3))
+    torch.testing.assert_close(normal_log_prob(value, mean, std), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_low_precision_is_lifted_before_squaring() -> None:
+    value, mean = torch.randn(2, 64).bfloat16(), torch.randn(2, 64).bfloat16()
+    std = torch.tensor([0.1, 0.2]).bfloat16()
+    found = normal_log_prob(value, mean, std)
+    assert found.dtype == torch.float32
+    wanted = Normal(mean.double(), std.double()[:, None]).log_prob(value.double()).sum(1)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-3)

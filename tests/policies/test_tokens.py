@@ -14,8 +14,8 @@ from mmalign.core.protocols import DensityPolicy, StepPolicy, members, offers
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies import policies
-from mmalign.policies._tokens_drawing import Drawing, draw, guarded, noise
 from mmalign.policies._tokens_engine import Completions, Request, own_engine
+from mmalign.policies._tokens_sampling import SamplingParams, penalize_repetition, sample_token, uniform_noise
 from mmalign.policies.tokens import Tokens
 from mmalign.rewards import rule
 from mmalign.training.checks import check_start
@@ -82,15 +82,15 @@ def test_in_bf16_sampling_and_training_may_be_split_differently(lm: Lm) -> None:
 
 def naive(policy: Tokens, prompt: Prompt, seed: torch.Tensor) -> list[int]:
     """One row by itself, the whole text forwarded for every token."""
-    how, adapter = policy._drawing(), policy.adapter
-    uniform = noise(seed[None], how.max_new_tokens, 1)[0]
+    params, adapter = policy.sampling_params(), policy.adapter
+    uniform = uniform_noise(seed[None], params.max_new_tokens, 1)[0]
     start, written = adapter.encode([prompt])[0]["input_ids"], []
-    for t in range(how.max_new_tokens):
+    for t in range(params.max_new_tokens):
         ids = torch.cat([start, torch.tensor(written, dtype=torch.long)])
         logits = adapter.network.model(ids[None]).logits[:, -1]
-        if how.guarded:
-            logits = guarded(logits, torch.tensor([written], dtype=torch.long), how)
-        written.append(int(draw(logits, uniform[t], how)))
+        if params.penalizes_repetition:
+            logits = penalize_repetition(logits, torch.tensor([written], dtype=torch.long), params)
+        written.append(int(sample_token(logits, uniform[t], params)))
         if written[-1] in adapter.stop_ids:
             break
     return written
@@ -220,7 +220,7 @@ def test_greedy_generation_is_transformers_generate(lm: Lm) -> None:
 
 def transformers_engine(request: Request) -> Completions:
     """The seam in use: transformers' own `generate`, which pads, repeats prompts and draws in its own way."""
-    adapter, how = request.adapter, request.how
+    adapter, params = request.adapter, request.params
     ids = [request.inputs[i]["input_ids"] for i in request.rows.tolist()]
     width = max(len(row) for row in ids)
     prompts = torch.stack([torch.nn.functional.pad(row, (width - len(row), 0), value=adapter.pad_id) for row in ids])
@@ -231,13 +231,14 @@ def transformers_engine(request: Request) -> Completions:
             prompts,
             attention_mask=mask.long(),
             do_sample=True,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            top_k=how.top_k,
-            max_new_tokens=how.max_new_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            max_new_tokens=params.max_new_tokens,
         )[:, width:]
     stops = torch.isin(written, torch.tensor(adapter.stop_ids))
-    return Completions(written, stops.cumsum(1) - stops.long() == 0, stops.any(1))
+    mask = stops.cumsum(1) - stops.long() == 0
+    return Completions(tokens=written, mask=mask, finished=stops.any(1))
 
 
 def test_another_engine_writes_and_the_policy_still_judges(lm: Lm) -> None:
@@ -309,6 +310,6 @@ def test_adapters_of_the_other_kind_are_refused(lm: Lm) -> None:
             policies.get(name)(Frames())
 
 
-def test_the_drawing_is_the_options(lm: Lm) -> None:
+def test_the_engine_is_given_the_options(lm: Lm) -> None:
     options = {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.4, "top_k": 2, "repetition_penalty": 1.1}
-    assert Tokens(lm(), **options, no_repeat_ngram=4)._drawing() == Drawing(**options, no_repeat_ngram=4)
+    assert Tokens(lm(), **options, no_repeat_ngram=4).sampling_params() == SamplingParams(**options, no_repeat_ngram=4)

@@ -115,7 +115,7 @@ def test_the_gradient_is_that_of_transformers_and_of_any_split(kind: str, lm: Lm
         "three positions at a time": lambda: gradient(replace(policy, positions=3), rollout, weight),
         "micro-batches": lambda: gradient(replace(policy, rows=2), rollout, weight),
         "row by row": lambda: sum(gradient(policy, rollout[i : i + 1], weight[i : i + 1]) for i in range(6)),
-        "two spans": lambda: sum(gradient(policy, rollout, weight, s) for s in (slice(0, 4), slice(4, None))),
+        "two slices of steps": lambda: sum(gradient(policy, rollout, weight, s) for s in (slice(0, 4), slice(4, None))),
     }
     for name, way in ways.items():
         assert (way() - wanted).norm() <= 1e-5 * wanted.norm(), name
@@ -177,7 +177,7 @@ def test_logits_of_a_batch_never_exist_at_once(lm: Lm, monkeypatch: pytest.Monke
     whole = policy.step_dist(observed(policy)).log_prob
     logits = adapter.network.head
     monkeypatch.setattr(adapter.network, "head", lambda hidden: sizes.append(len(hidden)) or logits(hidden))
-    monkeypatch.setattr(_tokens_density, "BUDGET", 4 * adapter.vocabulary)
+    monkeypatch.setattr(_tokens_density, "LOGITS_AT_ONCE", 4 * adapter.vocabulary)
     dist = policy.step_dist(observed(policy))
     assert max(sizes) == 4 and sum(sizes) == int(observed(policy).mask.sum())  # and of live positions alone
     assert (dist.log_prob - whole).abs().max() <= 1e-6
@@ -236,7 +236,7 @@ def test_codebooks_are_summed_per_step_and_fills_count_for_nothing() -> None:
         assert torch.allclose(dist.entropy[row], chances.entropy().where(free, 0.0).sum(1), atol=1e-6)
     again = policy.observe(prompts, rollout.output)
     assert torch.equal(again.trajectory["tokens"], tokens)
-    with pytest.raises(CapabilityError, match=r"repetition guard reads texts"):
+    with pytest.raises(CapabilityError, match=r"repetition penalties are for texts, and this adapter makes codebooks"):
         replace(policy, no_repeat_ngram=2).sample(prompts, torch.Generator())
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmalign.policies._steps import cps, flow_sde
-from mmalign.policies._window import Window, bounds, candidates, plan, window_start
+from mmalign.policies._window import Window, bounds, candidates, draw_plan, window_start
 from tests.policies.worlds import generator
 
 
@@ -83,13 +83,13 @@ def test_decay_hurries_through_the_steps_near_the_data_as_mixgrpos_code_does() -
 
 def test_random_reaches_every_start_and_first_stays() -> None:
     rng = generator()
-    starts = {plan("random", [1, 2, 3, 4, 5], 3, 0, 4, rng).noisy[0] for _ in range(60)}
+    starts = {draw_plan("random", [1, 2, 3, 4, 5], size=3, start=0, rows=4, rng=rng).noisy[0] for _ in range(60)}
     assert starts == {1, 2, 3}
-    assert plan("first", [1, 2, 3], 2, 0, 4, rng).recorded.tolist() == [[1, 2]] * 4
+    assert draw_plan("first", [1, 2, 3], size=2, start=0, rows=4, rng=rng).recorded.tolist() == [[1, 2]] * 4
 
 
 def test_a_subset_leaves_every_candidate_noisy_and_differs_by_row() -> None:
-    drawn = plan("subset", list(range(8)), 5, 0, 32, generator())
+    drawn = draw_plan("subset", list(range(8)), size=5, start=0, rows=32, rng=generator())
     assert drawn.noisy == list(range(8))
     assert len({tuple(steps) for steps in drawn.recorded.tolist()}) > 5
 

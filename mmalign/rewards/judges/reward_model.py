@@ -11,6 +11,7 @@ import torch
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.options import Count, Positive
+from mmalign.core.protocols import ScorePolicy
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
 from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
@@ -58,7 +59,8 @@ class RewardModel:
     differentiable = False
     deterministic = True
 
-    policy: Any = field(init=False, repr=False, compare=False)
+    adapter: Any = field(init=False, repr=False, compare=False)
+    policy: ScorePolicy = field(init=False, repr=False, compare=False)
     _loaded: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,10 +70,10 @@ class RewardModel:
         if faults or self.make is None:
             raise ConfigError(faults)
         same = {name: getattr(self, name) for name in ("model", "judges", "chat", "dtype", "device", "revision")}
-        adapter = self.make("adapters", {"name": "reward_model", "train": "frozen", **same}, "model")
-        self.policy = self.make("policies", {"name": "scorer", "rows": self.rows}, "rows", adapter=adapter)
+        self.adapter = self.make("adapters", {"name": "reward_model", "train": "frozen", **same}, "model")
+        self.policy = self.make("policies", {"name": "scorer", "rows": self.rows}, "rows", adapter=self.adapter)
         self.make = None
-        users = adapter.head.users
+        users = self.adapter.head.users
         if self.user and self.user not in users:
             raise ConfigError(
                 f"user: '{self.user}' is none of this model's users: {', '.join(users) or 'it knows none'}."
@@ -93,13 +95,13 @@ class RewardModel:
         """Load the model."""
         with alone():
             if not self._loaded:
-                self.policy.adapter.load()
+                self.adapter.load()
                 self._loaded = True
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         self.prepare()
-        adapter, why = self.policy.adapter, [""] * len(rollout)
+        adapter, why = self.adapter, [""] * len(rollout)
         read: dict[int, Any] = {}
         for row, (prompt, output) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
             try:
@@ -116,5 +118,5 @@ class RewardModel:
         return Scores(value, status, info=why if any(why) else None)
 
     def _asked(self, prompt: Prompt) -> Prompt:
-        column = self.policy.adapter.head.user_column
+        column = self.adapter.head.user_column
         return replace(prompt, meta={**prompt.meta, column: self.user}) if self.user else prompt

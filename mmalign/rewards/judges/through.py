@@ -11,6 +11,7 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.files import local_path
 from mmalign.core.options import AtLeastOne, Count
+from mmalign.core.protocols import Adapter, Policy
 from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
@@ -53,7 +54,8 @@ class Through:
     modalities = frozenset({"text"})
     differentiable = False
 
-    policy: Any = field(init=False, repr=False, compare=False)
+    adapter: Adapter = field(init=False, repr=False, compare=False)
+    policy: Policy = field(init=False, repr=False, compare=False)
     judge: Any = field(init=False, repr=False, compare=False)
     _loaded: bool = field(default=False, init=False, repr=False, compare=False)
 
@@ -65,8 +67,8 @@ class Through:
             faults.append(f"generator: needs adapter and policy, got {', '.join(sorted(self.generator)) or 'nothing'}.")
         if faults or self.make is None:
             raise ConfigError(faults)
-        adapter = self.make("adapters", self.generator["adapter"], "generator.adapter")
-        self.policy = self.make("policies", self.generator["policy"], "generator.policy", adapter=adapter)
+        self.adapter = self.make("adapters", self.generator["adapter"], "generator.adapter")
+        self.policy = self.make("policies", self.generator["policy"], "generator.policy", adapter=self.adapter)
         self.judge = self.make("rewards", self.inner, "inner")
         self.make = None  # what names a reward in the cache must be the same in every process
         if not callable(self.judge):
@@ -98,7 +100,7 @@ class Through:
 
     def fingerprint(self) -> str:
         """Of the generator's weights and configuration (of the Hub, its name), and all that names `inner`."""
-        model = str(getattr(self.policy.adapter, "model", ""))
+        model = str(getattr(self.adapter, "model", ""))
         folder = local_path(model)
         files = sorted(folder.rglob("*.safetensors")) if folder else []
         parts = (
@@ -109,7 +111,7 @@ class Through:
     @property
     def makes(self) -> Modality:
         """What the generator makes."""
-        return self.policy.modality  # type: ignore[no-any-return]
+        return self.policy.modality
 
     def prepare(self) -> None:
         """Load the generator, and what `inner` needs."""
@@ -119,7 +121,7 @@ class Through:
     def _load(self) -> None:
         with alone():
             if not self._loaded:
-                self.policy.adapter.load()
+                self.adapter.load()
                 self._loaded = True
 
     def __call__(self, rollout: Rollout) -> Scores:

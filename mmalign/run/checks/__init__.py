@@ -3,7 +3,7 @@
 A check is a function that takes parts of the run by their names and yields a sentence (or an error) for every fault:
 
     @check
-    def modalities(policy: Any, rewards: Mapping[str, Any]) -> Faults:
+    def modalities(policy: AnyPolicy, rewards: Mapping[str, Any]) -> Faults:
         yield CapabilityError("rewards.x: judges text, but the policy makes image.")
 
 It may raise as well: what is an `MmalignError` counts as its fault. A part that other parts lead to (the rows of the

@@ -9,6 +9,8 @@ from typing import Any
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import (
+    Adapter,
+    AnyPolicy,
     LatentAdapter,
     ScoreAdapter,
     TokenAdapter,
@@ -23,7 +25,7 @@ from mmalign.run.registries import REGISTRIES
 
 
 @check_training
-def trains(adapter: Any) -> Faults:
+def trains(adapter: Adapter) -> Faults:
     """A frozen adapter trains nothing."""
     if getattr(adapter, "train", "") == "frozen":
         yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
@@ -85,7 +87,7 @@ def objective_rules(file: RunFile, objective: Any, reward: Any) -> Faults:
 
 
 @check
-def modalities(policy: Any, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
+def modalities(policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
     """By kind of output."""
     if judges_only(type(policy)):
         return
@@ -108,7 +110,7 @@ def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults
 
 
 @check
-def negative_prompt(adapter: Any, policy: Any) -> Faults:
+def negative_prompt(adapter: Any, policy: AnyPolicy) -> Faults:
     """A negative prompt that no guidance reads."""
     usual = {f.name: f.default for f in dataclasses.fields(adapter)} if dataclasses.is_dataclass(adapter) else {}
     if "negative_prompt" not in usual or adapter.negative_prompt == usual["negative_prompt"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import DataError, all_faults
-from mmalign.core.protocols import judges_only
+from mmalign.core.protocols import AnyPolicy, judges_only
 from mmalign.data._asked import prompts_like
 from mmalign.data._media import require_files
 from mmalign.rewards.engine.rows import require_columns
@@ -42,7 +42,7 @@ def kinds(file: RunFile, objective: Any, items: Sequence[Any]) -> Faults:
 
 
 @check_training
-def outputs(policy: Any, items: Sequence[Any]) -> Faults:
+def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
     """By the suffixes of files."""
     kind = getattr(items, "kind", None)
     if kind not in (None, policy.modality):
@@ -66,7 +66,7 @@ def held_out_files(file: RunFile, questions: Sequence[Any]) -> None:
 
 
 @check_training
-def columns(policy: Any, rewards: Mapping[str, Any], items: Sequence[Any]) -> None:
+def columns(policy: AnyPolicy, rewards: Mapping[str, Any], items: Sequence[Any]) -> None:
     """A column that no row at all has; a scorer's run has no rewards."""
     if not judges_only(type(policy)) and any(hasattr(reward, "needs") for reward in rewards.values()):
         require_columns(rewards, asked(items))
@@ -89,7 +89,7 @@ def facts(objective: Any, items: Sequence[Any]) -> None:
 
 @check
 def held_out_columns(
-    policy: Any, rewards: Mapping[str, Any], judges: Mapping[str, Any], questions: Sequence[Any]
+    policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[str, Any], questions: Sequence[Any]
 ) -> None:
     """A column that no row at all has."""
     if not judges_only(type(policy)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmalign.core.config import RunFile
 from mmalign.run.checks import Faults, check, check_training, part
-from mmalign.run.lengths import asked, reader_of, trained
+from mmalign.run.lengths import TokenLimits, asked, reader_of, trained
 
 
 @part
@@ -17,7 +17,7 @@ def reader(adapter: Any) -> Any:
 
 
 @check_training
-def texts(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequence[Any]) -> Faults:
+def texts(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items: Sequence[Any]) -> Faults:
     """Of the rows to train on."""
     if reader is not None:
         trained(file, policy, objective, reader, items).told(file.trainer.too_long, "to train on")
@@ -25,7 +25,7 @@ def texts(file: RunFile, policy: Any, objective: Any, reader: Any, items: Sequen
 
 
 @check
-def held_out_texts(file: RunFile, policy: Any, reader: Any, questions: Sequence[Any]) -> Faults:
+def held_out_texts(file: RunFile, policy: TokenLimits, reader: Any, questions: Sequence[Any]) -> Faults:
     """Of the rows that are measured on."""
     if reader is not None:
         asked(file, policy, reader, questions).told(file.trainer.too_long, "to measure on")

@@ -143,8 +143,7 @@ def test_eta_1_is_the_pipelines_own_scheduler_at_first_order(family, monkeypatch
     from diffusers import CosineDPMSolverMultistepScheduler
     from diffusers.schedulers import scheduling_cosine_dpmsolver_multistep as module
 
-    from mmalign.policies._prediction import clean_and_noise
-    from mmalign.policies._steps import posterior_std, renoise
+    from mmalign.policies._steps import clean_and_noise, posterior_std, renoise
 
     steps, adapter, pipe = 5, family.make(), family.plain()
     start = start_of(adapter)

@@ -5,7 +5,7 @@ An "image" of the toy world is its latent shaped (1, 1, 2): `decode` and `latent
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,11 @@ class ToyLatent:
     def device(self) -> torch.device:
         return next(self.module.parameters()).device
 
-    def load(self) -> ToyLatent:
+    def load(self, device: torch.device | str | None = None) -> ToyLatent:
         return self
+
+    def wrap(self, prepare: Callable[[nn.Module], nn.Module]) -> None:
+        self.module = prepare(self.module)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}

@@ -14,8 +14,8 @@ Rules across options stand in `__post_init__`, each as what must hold and the se
         requires(self.guard, self.ratio == "step", "guard: is of single steps; set ratio: step."),
     )
 
-`one_of`, `at_least` and `within` are for components that Python makes without `construct`, and for ranges that depend on
-another option.
+`one_of`, `at_least` and `within` are for components that Python makes without `construct`, and for ranges that depend
+on another option.
 """
 
 from __future__ import annotations

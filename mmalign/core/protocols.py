@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -403,32 +403,6 @@ class Objective(Protocol[P]):
         ...
 
 
-def members(capability: type) -> list[str]:
-    """The methods that `capability` adds to a policy, computed from the protocol itself."""
-    names = {name for cls in capability.__mro__ for name in vars(cls) if not name.startswith("_")}
-    return sorted(names)
-
-
-def methods(protocol: type) -> list[str]:
-    """What is called of a part that follows `protocol`: its methods, without its data."""
-    return [name for name in members(protocol) if any(callable(vars(cls).get(name)) for cls in protocol.__mro__)]
-
-
-def offers(policy: object, capability: type) -> bool:
-    """Does the policy (a class or an instance) have every method of `capability`?"""
-    return all(hasattr(policy, name) for name in members(capability))
-
-
-def judges_only(policy: object) -> TypeGuard[ScorePolicy]:
-    """Does the policy (a class or an instance) score outputs, and generate none?"""
-    return offers(policy, ScorePolicy) and not generates(policy)
-
-
-def generates(policy: object) -> TypeGuard[Policy]:
-    """Does the policy (a class or an instance) generate outputs?"""
-    return hasattr(policy, "generate")
-
-
 __all__ = [
     "Adapter",
     "AnyPolicy",
@@ -454,11 +428,6 @@ __all__ = [
     "StepPolicy",
     "TokenAdapter",
     "Unloaded",
-    "generates",
-    "judges_only",
-    "members",
-    "methods",
-    "offers",
     "one_alone",
     "one_process",
 ]

@@ -28,7 +28,8 @@ class Scorer(AdapterPolicy):
 
     Args:
         adapter: a reward model.
-        rows: outputs per forward pass; 0 is all at once. Where gradients are taken, `trainer.rows` is the memory knob.
+        rows: outputs per forward pass; 0 is all at once. Where gradients are taken, `trainer.micro_batch_size`
+            is the memory knob.
 
     Raises:
         ValueError: an option out of range, or an adapter that gives no scores.

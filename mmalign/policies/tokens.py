@@ -123,7 +123,7 @@ class Tokens(AdapterPolicy):
     def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
         """Log-prob and entropy of the recorded tokens in `steps` under the current weights, with gradient.
 
-        One forward gives every step: a slice costs almost as much as all, so leave `trainer.spans` at 0 for tokens.
+        One forward gives every step: a slice costs almost as much as all: leave `trainer.steps_per_pass` at 0.
         """
         return self._dist(rollout, steps, self.entropy)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from mmalign.core.capabilities import judges_only
 from mmalign.core.config import Draft, RunFile, Spec, sections
 from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, shown, together
-from mmalign.core.protocols import Adapter, AnyPolicy, judges_only
+from mmalign.core.protocols import Adapter, AnyPolicy
 from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched

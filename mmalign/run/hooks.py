@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from mmalign.core.capabilities import generates, judges_only
 from mmalign.core.experience import Experience
 from mmalign.core.files import write_folder_beside
 from mmalign.core.pace import Pace
-from mmalign.core.protocols import AnyPolicy, generates, judges_only
+from mmalign.core.protocols import AnyPolicy
 from mmalign.core.rng import stream
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import torch
 
+from mmalign.core.capabilities import judges_only
 from mmalign.core.config import Draft, RunFile, load
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MmalignError, together
-from mmalign.core.protocols import Policy, judges_only
+from mmalign.core.protocols import Policy
 from mmalign.core.rng import stream
 from mmalign.core.types import Prompt, Rollout, Scores, Status, as_prompts
 from mmalign.run.build import Assembly, Parts, build, build_judge, build_slot

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.core.protocols import members
+from mmalign.core.capabilities import members
 
 
 class Faults:

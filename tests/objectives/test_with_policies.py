@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.core.protocols import Objective, offers
+from mmalign.core.capabilities import offers
+from mmalign.core.protocols import Objective
 from mmalign.core.types import Preference, Prompt, Rollout
 from mmalign.objectives import objectives
 from mmalign.policies.ddpm import Ddpm

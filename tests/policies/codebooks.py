@@ -32,8 +32,11 @@ class Frames:
         self.module: nn.Module = nn.Linear(3 + K * (V + 1), K * V)
         self.prompts_forwarded = 0
 
-    def load(self) -> Frames:
+    def load(self, device: Any = None) -> Frames:
         return self
+
+    def wrap(self, prepare: Any) -> None:
+        self.module = prepare(self.module)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return dict(self.module.named_parameters())

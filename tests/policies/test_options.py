@@ -1,13 +1,15 @@
 """What policies refuse, and how they say it."""
 
+import dataclasses
 from typing import Any, Literal
 
 import pytest
 import torch
 
+from mmalign.core.capabilities import offers
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import one_of
-from mmalign.core.protocols import DensityPolicy, DiffPolicy, StepPolicy, offers
+from mmalign.core.protocols import DensityPolicy, DiffPolicy, StepPolicy
 from mmalign.core.types import NoiseLevel
 from mmalign.policies import policies
 from mmalign.policies.ddpm import Ddpm
@@ -70,6 +72,24 @@ def test_run_files_build_policies_and_see_their_faults() -> None:
         policies.build({"name": "flow", "window": "random"}, "policy", adapter=adapter)
     with pytest.raises(ConfigError, match=r"policy\.noise_lvl: unknown option\. Did you mean 'noise_level'"):
         policies.build({"name": "flow", "noise_lvl": 1}, "policy", adapter=adapter)
+
+
+@pytest.mark.parametrize("cls", [Flow, Ddpm])
+def test_options_are_given_by_keyword(cls: Any) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        cls(ToyLatent("flow" if cls is Flow else "v"), 10)
+
+
+def test_the_two_diffusion_policies_differ_in_the_options_of_their_noise_alone() -> None:
+    options = {cls: {f.name: f.default for f in dataclasses.fields(cls)} for cls in (Flow, Ddpm)}
+    assert options[Flow].keys() ^ options[Ddpm].keys() == {"sde", "noise_level", "eta"}
+    shared = options[Flow].keys() & options[Ddpm].keys()
+    differing = {name: (options[Flow][name], options[Ddpm][name]) for name in shared}
+    assert {name: pair for name, pair in differing.items() if pair[0] != pair[1]} == {
+        "num_inference_steps": (10, 50),
+        "weighting": ("const_v", "const_eps"),
+        "density_levels": ("logit_normal", "uniform"),
+    }
 
 
 class Unloaded:

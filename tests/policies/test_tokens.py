@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.core.capabilities import members, offers
 from mmalign.core.errors import CapabilityError, CheckError, ConfigError, DataError
-from mmalign.core.protocols import DensityPolicy, StepPolicy, members, offers
+from mmalign.core.protocols import DensityPolicy, StepPolicy
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies import policies

@@ -6,19 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mmalign.core.capabilities import judges_only, members, methods, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import (
-    Adapter,
-    AnyPolicy,
-    LatentAdapter,
-    ScoreAdapter,
-    TokenAdapter,
-    judges_only,
-    members,
-    methods,
-    offers,
-)
+from mmalign.core.protocols import Adapter, AnyPolicy, LatentAdapter, ScoreAdapter, TokenAdapter
 from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmalign.core.capabilities import judges_only
 from mmalign.core.config import RunFile
 from mmalign.core.errors import DataError, all_faults
-from mmalign.core.protocols import AnyPolicy, judges_only
+from mmalign.core.protocols import AnyPolicy
 from mmalign.data._asked import prompts_like
 from mmalign.data._media import require_files
 from mmalign.rewards.engine.rows import require_columns

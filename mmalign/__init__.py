@@ -58,7 +58,7 @@ _WHERE = {
     "Scores": "mmalign.core.types",
     "Status": "mmalign.core.types",
     "rule": "mmalign.rewards",
-    "load_reward": "mmalign.run.build",
+    "load_reward": "mmalign.rewards",
     "Evaluated": "mmalign.run.evaluate",
     "evaluate": "mmalign.run.evaluate",
     "Trained": "mmalign.run.load",
@@ -153,8 +153,8 @@ if TYPE_CHECKING:
     from mmalign.core.types import Rollout as Rollout
     from mmalign.core.types import Scores as Scores
     from mmalign.core.types import Status as Status
+    from mmalign.rewards import load_reward as load_reward
     from mmalign.rewards import rule as rule
-    from mmalign.run.build import load_reward as load_reward
     from mmalign.run.evaluate import Evaluated as Evaluated
     from mmalign.run.evaluate import evaluate as evaluate
     from mmalign.run.load import Trained as Trained

@@ -43,8 +43,7 @@ def score(
     from mmalign.core.config import override
     from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
-    from mmalign.rewards import Guarded, ScoreCache
-    from mmalign.run.build import load_reward
+    from mmalign.rewards import Guarded, ScoreCache, load_reward
     from mmalign.run.rows import left_out, read_rows
     from mmalign.run.score import failed, score_rows
 

@@ -177,6 +177,16 @@ class Registry:
         raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
 
 
+def registry_of(plural: str) -> Registry:
+    """The registry of mmalign's own package `plural` (adapters, policies, rewards): for parts made of other parts.
+
+    It is looked up when it is needed, for packages of one layer do not import each other.
+    """
+    found = getattr(importlib.import_module(f"mmalign.{plural}"), plural)
+    assert isinstance(found, Registry), f"mmalign.{plural} has no registry of that name"
+    return found
+
+
 def _bare(name: str) -> str:
     """A name in lower case, of letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

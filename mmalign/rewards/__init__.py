@@ -15,11 +15,14 @@ Names load on first use, so listing rewards imports none of them.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmalign.core.registry import Registry
+from mmalign.core import packages
+from mmalign.core.errors import ConfigError
+from mmalign.core.registry import Registry, construct, registry_of
 from mmalign.rewards._other_names import OTHER_NAMES
 
 if TYPE_CHECKING:
@@ -31,7 +34,38 @@ if TYPE_CHECKING:
     from mmalign.rewards.engine.sets import Credit as Credit
     from mmalign.rewards.parsing import Unreadable as Unreadable
 
-rewards = Registry(
+
+class RewardRegistry(Registry):
+    """Builds rewards; one with a field `make` is given the way to build parts of its own (a generator, a judge)."""
+
+    def build(self, spec: Any, at: str, allow: Collection[str] = (), **given: Any) -> Any:
+        """Make the reward that `spec` (`name` and its options) describes; `at` is its place in the run file.
+
+        Raises:
+            ConfigError: every fault of its options and of its traits (`RewardTraits`) at once.
+        """
+        self.require_spec(spec, at)
+        try:
+            kind = self.get(spec["name"], allow)
+        except ConfigError:
+            return super().build(spec, at, allow, **given)  # which says why
+        return construct_reward(kind, {k: v for k, v in spec.items() if k != "name"}, at, allow, **given)
+
+
+def construct_reward(kind: type, options: Mapping[str, Any], at: str, allow: Collection[str] = (), **given: Any) -> Any:
+    """The reward of class `kind` with `options`, once its traits are such; parts of its own are built behind `at`."""
+    from mmalign.rewards.engine.traits import check_traits
+
+    def make(plural: str, part: Any, place: str, **parts: Any) -> Any:
+        return registry_of(plural).build(part, f"{at}.{place}", allow, **parts)
+
+    packages.settle()
+    check_traits(kind, at)
+    makes = any(f.name == "make" for f in dataclasses.fields(kind))
+    return construct(kind, options, at, **given, **({"make": make} if makes else {}))
+
+
+rewards = RewardRegistry(
     "reward",
     "mmalign.rewards",
     families=["image", "sound", "text", "sets", "judges"],
@@ -56,10 +90,30 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"mmalign.rewards.{_WHERE[name]}"), name)
 
 
-def load_reward(name: str, allow: Collection[str] = (), **options: Any) -> Any:
-    """The reward called `name` (a `Reward` or `SetReward`), built with `options`; "module:Class" only if in `allow`.
+def load_reward(name: str | type, allow: Collection[str] = (), **options: Any) -> Any:
+    """The reward called `name`, whatever it is made of (a generator, a judge); "module:Class" only if in `allow`.
+
+    A set reward can be called like others: rows score their credit in the set of all, and `parts["set"]` is its value;
+    the reward with its options is then `.reward` of what is returned.
+
+    Args:
+        name: of the reward, or a reward class of your own (a function under `@rule` is one).
+        allow: modules that may be named.
+        options: of the reward.
 
     Raises:
-        ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
+        ConfigError: an unknown name or option, a value of the wrong kind, a misspelt trait; all of them at once.
     """
-    return rewards.build({"name": name, **options}, at=name, allow=allow)
+    from mmalign.rewards.engine.sets import Credit, is_set
+
+    if isinstance(name, str):
+        made = rewards.build({"name": name, **options}, name, allow)
+    elif isinstance(name, type) and dataclasses.is_dataclass(name):
+        made = construct_reward(name, options, name.__name__, allow)
+    else:
+        what = getattr(name, "__name__", type(name).__name__)
+        raise ConfigError(
+            f"'{what}': a reward is loaded by its name or its class; put @mmalign.rule(modalities=…, range=…) above a "
+            "function to make it one. An object that is a reward already needs no loading."
+        )
+    return Credit(made) if is_set(made) else made

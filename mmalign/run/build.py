@@ -50,13 +50,14 @@ class Parts:
         """
         from mmalign.rewards import Guarded
         from mmalign.rewards.engine.loading import prepare_all
+        from mmalign.rewards.engine.traits import RewardTraits
 
         slots = self.reward.slots if self.reward is not None else {}
         found = {f"rewards.{name}": self.reward.guarded(name) for name in slots}
         measured = self.judges if judges else {}
         with ExitStack() as stack:
             for name, judge in measured.items():
-                alone = Guarded(name, judge, monitor=True) if getattr(judge, "isolated", False) else judge
+                alone = Guarded(name, judge, monitor=True) if RewardTraits.of(judge).isolated else judge
                 found[f"evaluation.judges.{name}"] = alone
                 if alone is not judge:
                     stack.callback(alone.close)
@@ -353,7 +354,9 @@ def build_slot(at: str, spec: Spec, allow: Collection[str] = ()) -> Any:
 
     own = sorted({f.name for f in dataclasses.fields(Slot)} - {"reward"})
     faults = Faults()
-    made = faults.attempt(lambda: build_one_reward({k: v for k, v in spec.items() if k not in own}, at, allow))
+    made = faults.attempt(
+        lambda: REGISTRIES["rewards"].build({k: v for k, v in spec.items() if k not in own}, at, allow)
+    )
     slot = faults.attempt(lambda: construct(Slot, {k: v for k, v in spec.items() if k in own}, at, reward=made))
     faults.found = [
         ConfigError([_or_of_slot(fault, f"{at}.", own) for fault in error.faults])
@@ -378,53 +381,7 @@ def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     if (role := spec.get("role", "judge")) not in MEASURED:
         raise ConfigError(f"evaluation.judges.{name}.role: {shown(role)}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}
-    return build_one_reward(options, f"evaluation.judges.{name}", allow)
-
-
-def load_reward(name: str | type, allow: Collection[str] = (), **options: Any) -> Any:
-    """The reward called `name`, whatever it is made of (a generator, a judge); "module:Class" only if in `allow`.
-
-    A set reward can be called like others: rows score their credit in the set of all, and `parts["set"]` is its value.
-
-    Args:
-        name: of the reward, or a reward class of your own (a function under `@rule` is one).
-        allow: modules that may be named.
-        options: of the reward.
-
-    Raises:
-        ConfigError: an unknown name or option, or a value of the wrong kind; all of them at once.
-    """
-    from mmalign.rewards.engine.sets import Credit, is_set
-
-    if isinstance(name, str):
-        made = build_one_reward({"name": name, **options}, name, allow)
-    elif isinstance(name, type) and dataclasses.is_dataclass(name):
-        made = construct(name, options, name.__name__)
-    else:
-        what = getattr(name, "__name__", type(name).__name__)
-        raise ConfigError(
-            f"'{what}': a reward is loaded by its name or its class; put @mmalign.rule(modalities=…, range=…) above a "
-            "function to make it one. An object that is a reward already needs no loading."
-        )
-    return Credit(made) if is_set(made) else made
-
-
-def build_one_reward(spec: Any, at: str, allow: Collection[str] = ()) -> Any:
-    """The reward at `at`; one with a field `make` is given the way to build parts of its own (a generator, a judge)."""
-
-    def make(kind: str, part: Any, place: str, **given: Any) -> Any:
-        here = f"{at}.{place}"
-        if kind == "rewards":
-            return build_one_reward(part, here, allow)
-        return REGISTRIES[kind].build(part, here, allow, **given)
-
-    rewards = REGISTRIES["rewards"]
-    rewards.require_spec(spec, at)
-    try:
-        own = {f.name for f in dataclasses.fields(rewards.get(spec["name"], allow))}
-    except ConfigError:
-        own = set()  # `build` tells
-    return rewards.build(spec, at, allow, **({"make": make} if "make" in own else {}))
+    return REGISTRIES["rewards"].build(options, f"evaluation.judges.{name}", allow)
 
 
 def notes(parts: Parts) -> list[str]:

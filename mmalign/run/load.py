@@ -141,6 +141,7 @@ def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequen
         CapabilityError: the run of a reward model, which makes nothing.
     """
     from mmalign.rewards import Guarded
+    from mmalign.rewards.engine.call import guard
 
     place = RunDirectory(Path(directory))
     if not (place.path / "run.yaml").is_file():
@@ -155,7 +156,7 @@ def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequen
     parts.load()
     parts.adapter.restore(newest / "adapter")
     rewards = {
-        name: reward if isinstance(reward, Guarded) else Guarded(name, reward, monitor=True)  # of sets, for the credit
+        name: reward if isinstance(reward, Guarded) else guard(name, reward, monitor=True)  # of sets, for the credit
         for name, reward in measures(parts).items()
     }
     return Trained(parts, checkpoint.step_of(newest), {**rewards, **lost})

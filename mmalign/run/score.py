@@ -15,6 +15,7 @@ from mmalign.core.regular import written
 from mmalign.core.types import Audio, Rollout, Scores, Status
 from mmalign.media import audio, image
 from mmalign.rewards.engine.contract import describe_error, merge, without_value
+from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.run.rows import Row
 
 Progress = Callable[[int, int], None]
@@ -66,13 +67,15 @@ def score_rows(
         CapabilityError: the reward cannot judge these outputs.
         ScoreError: a set reward can embed none of them, or cannot score the set.
     """
+    from mmalign.rewards import Credit, Guarded
     from mmalign.rewards.encoders import named_by
     from mmalign.rewards.engine.loading import prepare
     from mmalign.rewards.engine.rows import require_columns
 
-    judge = getattr(reward, "reward", reward)
+    judge = reward.reward if isinstance(reward, Guarded | Credit) else reward  # what the name in the file stands for
+    judge = judge.reward if isinstance(judge, Credit) else judge
     require_columns({"this reward": judge}, [row.prompt for row in rows])
-    batch = len(rows) if getattr(judge, "whole", False) else batch
+    batch = len(rows) if RewardTraits.of(judge).batch_dependent else batch
     kind = modality_of(rows, reward)
     prepare(reward, "this reward")
     numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
@@ -98,7 +101,7 @@ def score_rows(
     names = [] if kind == "text" else [written(row.output) for row in rows]
     heard = {"encoder": told} if (told := named_by(judge)) else {}  # without it the numbers say nothing
     if whole:
-        line = _set_line(_embeddings(name, parts, unread), reward, unread, name)
+        line = _set_line(_embeddings(name, parts, unread), judge, unread, name)
         return [line | heard | ({"outputs": names} if names else {})]
     found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     about = [{"output": name} for name in names] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
@@ -183,8 +186,9 @@ def _set_line(
     rows = embedding[sound]
     if not len(rows):
         raise DataError(f"none of the {len(embedding)} outputs can be embedded (their features are not finite).")
+    traits = RewardTraits.of(reward)
     try:
-        value, more = reward.score(rows), reward.report(rows) if hasattr(reward, "report") else {}
+        value, more = reward.score(rows), traits.report(rows) if traits.report is not None else {}
     except MmalignError:
         raise
     except ValueError as error:
@@ -202,7 +206,7 @@ def _set_line(
         why = f"{why}; {said}" if why else said
     for row, share in zip(sound.nonzero().flatten().tolist(), shares, strict=True):
         credit[row] = _number(share)
-    doubts = reward.doubts(rows) if hasattr(reward, "doubts") else []
+    doubts = list(traits.doubts(rows)) if traits.doubts is not None else []
     return {
         "value": _number(value),
         "n": len(rows),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Audio, Rollout, Scores, Status
+from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.testing.faults import Faults, has_members, random_state_kept
 
 _CLOSE = 1e-5  # of float32 arithmetic in batches of other sizes
@@ -19,8 +20,8 @@ def check_reward(reward: Any, rollout: Rollout) -> None:
 
     Checked: the members of `Reward`; one value per row within `range`, NaN exactly where the status carries none; the
     outputs and the global random numbers left alone; a row's score the same alone, in another order and again (unless
-    the reward says by `whole` that it compares rows, or by `deterministic = False` that it varies); gradient to the
-    outputs exactly where `differentiable` says so.
+    the reward says by `batch_dependent` that it compares rows, or by `deterministic = False` that it varies); gradient
+    to the outputs exactly where `differentiable` says so.
 
     Raises:
         AssertionError: everything that does not hold.
@@ -93,7 +94,7 @@ def _check_scores(faults: Faults, reward: Any, rollout: Rollout) -> None:
     if getattr(reward, "deterministic", True):
         again = reward(rollout).value.detach()
         faults.require(torch.equal(again.nan_to_num(), value.nan_to_num()), "scores the same rows otherwise again")
-        if not getattr(reward, "whole", False):
+        if not RewardTraits.of(reward).batch_dependent:
             _check_rows_alone(faults, reward, rollout, value)
 
 

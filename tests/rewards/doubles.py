@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 import torch
 
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards import rule
+from mmalign.rewards import rewards, rule
+
+
+def built(name, **options):
+    """The reward as a run file builds it: a set reward itself, without the credit of rows."""
+    return rewards.build({"name": name, **options}, name)
 
 
 def pictures(prompts=("a", "b"), per_prompt=2, size=8, seed=0):

@@ -206,7 +206,7 @@ def test_contrastive_reward_against_the_batch_and_a_column(tiny_clip):
 
 def test_a_batch_contrast_is_not_cached_or_split(tiny_clip):
     reward = load_reward("contrastive", encoder=str(tiny_clip))
-    assert reward.whole and not reward.deterministic
-    assert not load_reward("contrastive", encoder=str(tiny_clip), negatives="column").whole
+    assert reward.batch_dependent and not reward.deterministic
+    assert not load_reward("contrastive", encoder=str(tiny_clip), negatives="column").batch_dependent
     rollout = told(("a", {"answer": "a"}), ("b", {"answer": "b"}))
     assert torch.equal(reward(rollout).value.flip(0), reward(rollout[torch.tensor([1, 0])]).value)

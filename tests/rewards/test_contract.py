@@ -11,7 +11,6 @@ from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards.engine.cache import identity
-from mmalign.run.build import build_one_reward
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.rewards.sounds import tones
 from tests.rewards.test_through import GENERATOR
@@ -71,7 +70,7 @@ def make(
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
         "yes_no": judge,
     }
-    return lambda name: build_one_reward({"name": name, **options.get(name, {})}, name)
+    return lambda name: rewards.build({"name": name, **options.get(name, {})}, name)
 
 
 def scenes(per_prompt=2):

@@ -96,9 +96,9 @@ def test_statuses_of_the_parts() -> None:
 
 def test_what_it_is_made_of_shows() -> None:
     reward = hybrid()
-    assert reward.modalities == {"text"} and reward.needs == () and reward.deterministic and not reward.whole
+    assert reward.modalities == {"text"} and reward.needs == () and reward.deterministic and not reward.batch_dependent
     assert identity(reward) == identity(hybrid()) != identity(hybrid(trust=0.5))
-    assert hybrid("group_length").whole and hybrid(model="exact_match").needs == ("answer",)
+    assert hybrid("group_length").batch_dependent and hybrid(model="exact_match").needs == ("answer",)
 
 
 def test_faults_of_the_options() -> None:

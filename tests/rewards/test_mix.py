@@ -2,16 +2,17 @@
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
+from mmalign.core.protocols import SetReward
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.objectives._advantages import group_relative, whiten
-from mmalign.rewards import Credit, Guarded, Mix, Slot
+from mmalign.rewards import Credit, Mix, Slot
 from mmalign.rewards.combine import combinations
+from mmalign.rewards.engine.call import GuardedSet
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores
 from tests.toys import NearGaussian, NearPoint
 
@@ -314,16 +315,11 @@ def test_faults_are_said_together_with_their_place():
         Mix({"a": Brightness(), "b": Numbers()})
 
 
-@dataclass
-class Inner:
-    """Not a reward; only to see that a guarded slot says whose attribute is missing."""
-
-    modalities = frozenset({"text"})
-
-
-def test_a_guarded_slot_says_whose_attribute_is_missing():
-    with pytest.raises(AttributeError, match="Guarded 'inner' has no attribute 'embed'"):
-        _ = Guarded("inner", Inner()).embed
+def test_a_slot_of_rows_is_no_set():
+    rows = mix({"a": Slot(Brightness())}).members["a"][0]
+    assert not isinstance(rows, SetReward)
+    with pytest.raises(CapabilityError, match="reward 'a' only scores single rows"):
+        GuardedSet("a", Brightness())
 
 
 def test_scores_of_a_mix_are_scores():

@@ -6,9 +6,8 @@ import time
 import pytest
 
 from mmalign.core.types import Status
-from mmalign.rewards import Guarded, load_reward
+from mmalign.rewards import Guarded, load_reward, rewards
 from mmalign.rewards.engine.rows import check_data_of
-from mmalign.run.build import build_one_reward
 from tests.rewards.asking import told
 
 ROWS = 250  # for each reward; 2,000 pass too
@@ -95,7 +94,7 @@ GOOD |= {"ground_truth": [{"name": "f", "parameters": {"x": 1}}], "references": 
 @pytest.mark.parametrize("name", REWARDS)
 def test_odd_rows_have_a_status_and_no_row_takes_long(name):
     rng = random.Random(f"odd {name}")
-    reward = build_one_reward({"name": name.partition(" ")[0], **REWARDS[name]}, name)
+    reward = rewards.build({"name": name.partition(" ")[0], **REWARDS[name]}, name)
     guarded = Guarded(name, reward, failed_share=1.0, monitor=True)
     counts = dict.fromkeys(Status, 0)
     for _ in range(ROWS):

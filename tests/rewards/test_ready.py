@@ -10,7 +10,6 @@ from mmalign.core.errors import ConfigError, DataError, MissingExtra, MmalignErr
 from mmalign.core.types import Scores
 from mmalign.rewards import Guarded, Mix, Slot, load_reward
 from mmalign.rewards.engine.loading import prepare, prepare_all
-from mmalign.run import build
 from tests.rewards.doubles import Numbers, answers, pictures, troubled
 from tests.rewards.sounds import tones
 
@@ -49,7 +48,7 @@ class Heavy(Numbers):
 )
 def test_a_model_that_cannot_be_loaded_is_one_sentence_and_no_rows_fault(name, options, rollout, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    reward = build.load_reward(name, **options)
+    reward = load_reward(name, **options)
     with pytest.raises(MmalignError) as caught:
         Guarded("it", reward)(rollout("1", "2") if rollout is answers else rollout())
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
@@ -97,7 +96,7 @@ def test_parts_of_a_reward_are_loaded_too(picture_folder, tiny_clip, tmp_path):
     reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
     prepare(reward, "it")
     assert "target" in vars(reward)
-    hybrid = build.load_reward(
+    hybrid = load_reward(
         "hybrid", rule={"name": "exact_match"}, model={"name": "bmas", "checkpoint": str(picture_folder)}
     )
     with pytest.raises(MmalignError):

@@ -8,11 +8,11 @@ import torch
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.media.image import read_image
-from mmalign.rewards import Credit, load_reward
+from mmalign.rewards import Credit
 from mmalign.rewards import functional as F
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.reference_sets.statistics import load_reference, save_reference
-from tests.rewards.doubles import answers, pictures
+from tests.rewards.doubles import answers, built, pictures
 
 
 def embedded(folder, encoder):
@@ -28,17 +28,17 @@ def test_frechet_and_mmd_against_the_functions(tiny_clip, picture_folder):
         ("frechet", -F.frechet_distance(x, rows), F.frechet_credit(x, rows)),
         ("mmd", -F.kad(x, rows), 100 * F.mmd_credit(x, rows)),
     ):
-        reward = load_reward(name, reference=str(picture_folder), encoder=str(tiny_clip))
+        reward = built(name, reference=str(picture_folder), encoder=str(tiny_clip))
         assert torch.allclose(reward.score(reward.embed(rollout)), value, atol=1e-9)
         assert torch.allclose(reward.credit(reward.embed(rollout)), credit, atol=1e-9)
         assert reward.modalities == {"image", "text"} and reward.differentiable
-    exact = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip), credit_by="leave_one_out")
+    exact = built("frechet", reference=str(picture_folder), encoder=str(tiny_clip), credit_by="leave_one_out")
     assert torch.allclose(exact.credit(x), F.frechet_leave_one_out(x, rows) - F.frechet_leave_one_out(x, rows).mean())
 
 
 @pytest.mark.parametrize("name", ["frechet", "mmd"])
 def test_swaps_at_once_equal_swaps_one_by_one(tiny_clip, picture_folder, name):
-    reward = load_reward(name, reference=str(picture_folder), encoder=str(tiny_clip))
+    reward = built(name, reference=str(picture_folder), encoder=str(tiny_clip))
     kept, other = (reward.embed(pictures(per_prompt=3, size=32, seed=s)) for s in (1, 2))
     expected = []
     for place in range(2, 6):
@@ -49,22 +49,22 @@ def test_swaps_at_once_equal_swaps_one_by_one(tiny_clip, picture_folder, name):
 
 
 def test_a_set_equal_to_its_reference_is_best(tiny_clip, picture_folder):
-    reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
+    reward = built("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
     rows = embedded(picture_folder, make_encoder(str(tiny_clip)))
     assert abs(reward.score(rows).item()) < 1e-9
     assert reward.score(reward.embed(pictures(per_prompt=3, size=32))) < -1e-6
 
 
 def test_vendi_of_equal_and_of_different_pictures(tiny_clip):
-    reward = load_reward("vendi", encoder=str(tiny_clip))
+    reward = built("vendi", encoder=str(tiny_clip))
     rollout = pictures(per_prompt=3, size=32)
     several = reward.score(reward.embed(rollout))
     rollout.output[:] = rollout.output[:1]
     equal = reward.score(reward.embed(rollout)).item()
     assert equal == pytest.approx(1, abs=1e-4) and equal < several
-    assert load_reward("vendi", encoder=str(tiny_clip), order=2.0).order == 2.0
+    assert built("vendi", encoder=str(tiny_clip), order=2.0).order == 2.0
     with pytest.raises(ConfigError, match="order must be above 0"):
-        load_reward("vendi", encoder=str(tiny_clip), order=0.0)
+        built("vendi", encoder=str(tiny_clip), order=0.0)
 
 
 def test_a_row_that_is_embedded_as_zeros_leaves_the_set_alone():
@@ -76,7 +76,7 @@ def test_a_row_that_is_embedded_as_zeros_leaves_the_set_alone():
         def embed(self, rollout):
             return rollout.output.flatten(1)[:, :4]
 
-    reward = load_reward("vendi", encoder={"name": "spectral"})
+    reward = built("vendi", encoder={"name": "spectral"})
     reward._encoder = Plain()
     rollout = pictures(per_prompt=3)
     rollout.output[2] = 0
@@ -89,7 +89,7 @@ def test_a_row_that_is_embedded_as_zeros_leaves_the_set_alone():
 @pytest.mark.parametrize("name", ["frechet", "mmd", "vendi"])
 def test_gradient_of_sets_reaches_the_pixels(name, tiny_clip, picture_folder):
     options = {} if name == "vendi" else {"reference": str(picture_folder)}
-    reward = load_reward(name, encoder=str(tiny_clip), **options)
+    reward = built(name, encoder=str(tiny_clip), **options)
     rollout = pictures(per_prompt=3, size=32)
     rollout.output.requires_grad_()
     reward.score(reward.embed(rollout)).backward()
@@ -98,11 +98,11 @@ def test_gradient_of_sets_reaches_the_pixels(name, tiny_clip, picture_folder):
 
 def test_words_can_be_exemplars_and_captions_be_judged(tiny_clip, tmp_path):
     (tmp_path / "wanted.txt").write_text("a red circle\n\n two blue square\nthree star\n")
-    reward = load_reward("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip), least_rows=3)
+    reward = built("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip), least_rows=3)
     rows = make_encoder(str(tiny_clip)).texts(["a red circle", "two blue square", "three star"])
     assert torch.allclose(reward.target.rows, rows)
     (tmp_path / "noted.txt").write_bytes("\ufeff# wanted\r\na red circle\r\ntwo blue square\r\nthree star\r\n".encode())
-    noted = load_reward("frechet", reference=str(tmp_path / "noted.txt"), encoder=str(tiny_clip), least_rows=3)
+    noted = built("frechet", reference=str(tmp_path / "noted.txt"), encoder=str(tiny_clip), least_rows=3)
     assert torch.equal(noted.target.rows, reward.target.rows)
     captions = answers("a red circle", "two blue square", "three star")
     assert abs(reward.score(reward.embed(captions)).item()) < 1e-9
@@ -130,7 +130,7 @@ def test_statistics_are_kept_with_their_provenance(tiny_clip, tiny_transformers_
     with pytest.raises(DataError, match=r"made with encoder .* but this run's is .*Make the statistics again"):
         load_reference(str(tmp_path / "ref.safetensors"), other)
     save_reference(tmp_path / "bare.safetensors", rows, encoder, "six pictures", keep_rows=False)
-    kernel = load_reward("mmd", reference=str(tmp_path / "bare.safetensors"), encoder=str(tiny_clip))
+    kernel = built("mmd", reference=str(tmp_path / "bare.safetensors"), encoder=str(tiny_clip))
     with pytest.raises(DataError, match="keep no rows"):
         kernel.score(x)
     save_file({"mean": torch.zeros(2)}, tmp_path / "half.safetensors")
@@ -144,7 +144,7 @@ def test_statistics_are_kept_with_their_provenance(tiny_clip, tiny_transformers_
 def test_references_that_are_none(tiny_clip, tmp_path):
     encoder = make_encoder(str(tiny_clip))
     with pytest.raises(ConfigError, match=r"frechet: nowhere: no such file or folder"):
-        load_reward("frechet", reference="nowhere", encoder=str(tiny_clip))
+        built("frechet", reference="nowhere", encoder=str(tiny_clip))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no pictures in it \(read are PNG, JPEG"):
         load_reference(str(tmp_path / "empty"), encoder)
@@ -169,39 +169,37 @@ def test_encoders_are_a_registry():
 def test_what_embeds_is_never_guessed(name, picture_folder):
     options = {"reference": str(picture_folder)} if name in ("frechet", "mmd") else {}
     with pytest.raises(ConfigError, match=r"encoder: missing\. .*`clip` \(image, text\): .*`spectral` \(audio\)"):
-        load_reward(name, **options)
+        built(name, **options)
     with pytest.raises(ConfigError, match="checkpoint: missing"):
-        load_reward("bmas")
+        built("bmas")
 
 
 def test_a_covariance_of_far_fewer_rows_than_dimensions_is_refused(tiny_clip, tmp_path):
     (tmp_path / "few.txt").write_text("a red circle\ntwo blue square\nthree star\n")
     options = {"reference": str(tmp_path / "few.txt"), "encoder": str(tiny_clip)}
     with pytest.raises(DataError, match=r"few\.txt: a covariance of 16×16 from 3 rows .* Give at least 4 \(better 16"):
-        load_reward("frechet", **options).score(torch.randn(5, 16))
-    assert load_reward("frechet", **options, least_rows=3).score(torch.randn(5, 16)) < 0
-    assert load_reward("mmd", **options).score(torch.randn(5, 16)).isfinite()
+        built("frechet", **options).score(torch.randn(5, 16))
+    assert built("frechet", **options, least_rows=3).score(torch.randn(5, 16)) < 0
+    assert built("mmd", **options).score(torch.randn(5, 16)).isfinite()
     four = tmp_path / "four.txt"
     four.write_text("a red circle\ntwo blue square\nthree star\na blue star\n")
-    assert load_reward("frechet", reference=str(four), encoder=str(tiny_clip)).score(torch.randn(5, 16)) < 0
+    assert built("frechet", reference=str(four), encoder=str(tiny_clip)).score(torch.randn(5, 16)) < 0
 
 
 def test_set_rewards_are_called_like_others(tiny_clip):
-    """As README shows: rows have their credit, and the options and methods of the reward stay."""
+    """As README shows: rows have their credit, sets their score; the options stand in the reward itself."""
     import mmalign
     from mmalign.core.protocols import Reward, SetReward
     from mmalign.rewards import Mix, Slot
 
     reward = mmalign.load_reward("vendi", encoder=str(tiny_clip))
-    assert isinstance(reward, Reward) and isinstance(reward, SetReward) and reward.order == 1.0
+    assert isinstance(reward, Reward) and isinstance(reward, SetReward) and reward.reward.order == 1.0
     rollout = pictures(per_prompt=3)
     found, rows = reward(rollout), reward.embed(rollout)
     assert torch.allclose(found.value, reward.credit(rows).float())
     assert torch.allclose(found.parts["set"], reward.score(rows).float().expand(6))
     mixed = Mix({"each": Slot(reward, over="group")})(rollout)
     assert torch.allclose(mixed.parts["each/set"][0], reward.score(rows[:3]).float())
-    with pytest.raises(AttributeError, match="'Vendi' object has no attribute 'reference'"):
-        _ = reward.reference
 
 
 def test_rewards_are_loaded_by_name_or_class():

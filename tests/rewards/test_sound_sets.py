@@ -9,11 +9,12 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.types import Status
 from mmalign.media.audio import write_audio
-from mmalign.rewards import Credit, load_reward
+from mmalign.rewards import Credit
 from mmalign.rewards import functional as F
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
 from mmalign.rewards.reference_sets.statistics import encoder_of, load_reference, save_reference
+from tests.rewards.doubles import built
 from tests.rewards.sounds import RATE, rollout, tones
 
 SOUND = [name for name in encoders.names() if hasattr(encoders.get(name), "frames")]
@@ -115,11 +116,11 @@ def test_fad_and_kad_against_the_functions(name, spec, sound_folder):
         ("kad", -F.kad(x, found.rows), 100 * F.mmd_credit(x, found.rows)),
     ):
         few = {"least_rows": 2} if reward == "fad" else {}
-        made = load_reward(reward, reference=str(sound_folder), encoder=spec(name), **few)
+        made = built(reward, reference=str(sound_folder), encoder=spec(name), **few)
         assert torch.allclose(made.score(made.embed(sounds)), value, atol=1e-9)
         assert torch.allclose(made.credit(made.embed(sounds)), credit, atol=1e-9)
         assert "audio" in made.modalities and made.differentiable
-    itself = load_reward("fad", reference=str(sound_folder), encoder=spec(name), least_rows=2)
+    itself = built("fad", reference=str(sound_folder), encoder=spec(name), least_rows=2)
     assert abs(itself.score(found.rows).item()) < 1e-9  # FAD(X, X), n < d
     fewer = found.rows[:2]
     assert itself.score(fewer).isfinite() and itself.score(fewer) < 0
@@ -130,7 +131,7 @@ def test_fad_credit_serves_grpo_and_its_gradient_r0(sound_folder):
     from mmalign.objectives._reward_gradients import output_gradient
 
     sounds = tones(6)
-    reward = load_reward("fad", reference=str(sound_folder), encoder={"name": "spectral"}, least_rows=2)
+    reward = built("fad", reference=str(sound_folder), encoder={"name": "spectral"}, least_rows=2)
     scores = Credit(reward)(sounds)
     assert scores.status.tolist() == [Status.OK] * 6 and scores.value.isfinite().all()
     x = reward.embed(sounds)
@@ -150,10 +151,10 @@ def test_only_statistics_know_their_encoder(sound_folder, tmp_path):
     encoder = make_encoder({"name": "spectral", "bands": 8})
     made = load_reference(str(sound_folder), encoder)
     save_reference(tmp_path / "style.safetensors", made, encoder, "a style")
-    reward = load_reward("fad", reference=str(tmp_path / "style.safetensors"))
+    reward = built("fad", reference=str(tmp_path / "style.safetensors"))
     assert reward.encoder == {"name": "spectral", "rate": 16_000, "bands": 8, "hop": 0.02}
     assert reward.embed(tones(3)).shape == (3, 32)
-    other = load_reward("fad", reference=str(tmp_path / "style.safetensors"), encoder={"name": "spectral"})
+    other = built("fad", reference=str(tmp_path / "style.safetensors"), encoder={"name": "spectral"})
     with pytest.raises(
         DataError, match=r"made with encoder spectral-1-16000-8-0\.02, but this run's is spectral-1-16000"
     ):
@@ -190,22 +191,22 @@ def test_texts_are_moved_across_the_modality_gap(tiny_clap, tmp_path):
     with pytest.raises(
         ConfigError, match=r"pairs: wanted\.txt holds texts .* name a JSONL of sounds with their captions"
     ):
-        load_reward("fad", least_rows=3, **options).score(encoder.embed(sounds))
-    apart = load_reward("fad", least_rows=3, pairs="none", **options)
+        built("fad", least_rows=3, **options).score(encoder.embed(sounds))
+    apart = built("fad", least_rows=3, pairs="none", **options)
     assert torch.equal(apart.target.rows, encoder.texts(wanted))
     lines = []
     for row, caption in enumerate(["a star", "green circle", "a star"]):
         write_audio(sounds.output.samples[row], RATE, tmp_path / f"{row}.wav")
         lines.append(json.dumps({"prompt": caption, "output": f"{row}.wav"}))
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
-    near = load_reward("fad", least_rows=3, pairs=str(tmp_path / "pairs.jsonl"), **options)
+    near = built("fad", least_rows=3, pairs=str(tmp_path / "pairs.jsonl"), **options)
     gap = near.target.rows - encoder.texts(wanted)
     assert torch.allclose(gap, gap[:1].expand(3, -1), atol=1e-6)  # one step for all
     expected = encoder.embed(sounds)[:3].mean(0) - encoder.texts(["a star", "green circle", "a star"]).mean(0)
     assert torch.allclose(gap[0], expected, atol=1e-3)  # 16-bit files
     x = encoder.embed(sounds)
     assert near.score(x) > apart.score(x)
-    kernel = load_reward("kad", pairs=str(tmp_path / "pairs.jsonl"), **options)
+    kernel = built("kad", pairs=str(tmp_path / "pairs.jsonl"), **options)
     assert torch.equal(kernel.target[0], near.target.rows)
     with pytest.raises(DataError, match="texts have no frames"):
         load_reference(str(tmp_path / "wanted.txt"), encoder, unit="frame", pairs="none")
@@ -236,18 +237,18 @@ def test_pairs_that_are_none(text, message, tiny_clap, tmp_path):
 
 def test_song_fad_is_the_distance_of_a_songs_own_frames(sound_folder, tiny_clip, tmp_path):
     encoder = make_encoder({"name": "spectral"})
-    reward, sounds = load_reward("song_fad", reference=str(sound_folder), encoder={"name": "spectral"}), tones(4)
+    reward, sounds = built("song_fad", reference=str(sound_folder), encoder={"name": "spectral"}), tones(4)
     every = torch.cat([encoder.frames(one)[0] for one in files(sound_folder)])
     expected = [-F.frechet_distance(frames, every).item() for frames in encoder.frames(sounds)]
     found = reward(sounds)
     assert found.value.tolist() == pytest.approx(expected, rel=1e-5) and (found.value < 0).all()
     save_reference(tmp_path / "f.safetensors", load_reference(str(sound_folder), encoder, "frame"), encoder, "x")
-    kept = load_reward("song_fad", reference=str(tmp_path / "f.safetensors"))
+    kept = built("song_fad", reference=str(tmp_path / "f.safetensors"))
     assert torch.allclose(kept(sounds).value, found.value, atol=1e-5) and kept.fingerprint() == reward.fingerprint()
     with pytest.raises(
         DataError, match=r"holds statistics of frames, this reward compares rows; make them with --unit row"
     ):
-        load_reward("fad", reference=str(tmp_path / "f.safetensors")).score(encoder.embed(sounds))
+        built("fad", reference=str(tmp_path / "f.safetensors")).score(encoder.embed(sounds))
     samples = sounds.output.samples.clone()
     samples[0, 0, 3] = float("inf")
     mask = torch.ones(4, samples.shape[2], dtype=torch.bool)
@@ -257,16 +258,14 @@ def test_song_fad_is_the_distance_of_a_songs_own_frames(sound_folder, tiny_clip,
     reward(sounds).value[2].backward()
     assert (sounds.output.samples.grad.flatten(1).norm(dim=1) > 0).tolist() == [False, False, True, False]
     with pytest.raises(ConfigError, match=r"gives one row per output and no frames; encoders with frames: clap, dac"):
-        load_reward("song_fad", reference=str(sound_folder), encoder=str(tiny_clip))
+        built("song_fad", reference=str(sound_folder), encoder=str(tiny_clip))
 
 
 def test_a_song_of_one_window_has_no_covariance(tiny_clap, sound_folder):
     clap = {"name": "clap", "checkpoint": str(tiny_clap)}
-    found = load_reward("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=0.6))
+    found = built("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=0.6))
     assert found.status.tolist() == [Status.NOT_APPLICABLE] * 2 and "fewer than 2 frames" in found.info[0]
-    assert (
-        load_reward("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=2.5)).value.isfinite().all()
-    )
+    assert built("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=2.5)).value.isfinite().all()
 
 
 def files(folder):
@@ -283,7 +282,7 @@ def test_a_pool_takes_the_sets_place_of_its_own_rows(sound_folder, tmp_path):
     save_reference(tmp_path / "pool.safetensors", rows, encoder, "before")
     spec = {"name": "spectral", "bands": 4}
     options = {"reference": str(sound_folder), "encoder": spec}
-    reward = load_reward("fad", pool=str(tmp_path / "pool.safetensors"), **options)
+    reward = built("fad", pool=str(tmp_path / "pool.safetensors"), **options)
     x, other = encoder.embed(tones(5, seed=1)), encoder.embed(tones(5, seed=2))
     expected = -F.frechet_in_pool(x, F.gaussian(rows), reward.target.gaussian)
     assert torch.allclose(reward.score(x), expected, atol=1e-6)
@@ -291,11 +290,11 @@ def test_a_pool_takes_the_sets_place_of_its_own_rows(sound_folder, tmp_path):
     swapped = torch.cat([x[:3], other[3:4], x[4:]])
     assert torch.allclose(reward.swap_scores(x, other, 3)[0], reward.score(swapped), atol=1e-9)
     with pytest.raises(ConfigError, match="leave_one_out is not offered in a pool"):
-        load_reward("fad", pool=str(tmp_path / "pool.safetensors"), credit_by="leave_one_out", **options)
+        built("fad", pool=str(tmp_path / "pool.safetensors"), credit_by="leave_one_out", **options)
 
 
 def test_reports_free_the_score_of_the_bias_of_n(sound_folder):
-    reward = load_reward("fad", reference=str(sound_folder), encoder={"name": "spectral", "bands": 4})
+    reward = built("fad", reference=str(sound_folder), encoder={"name": "spectral", "bands": 4})
     rows = torch.randn(128, 16, generator=torch.Generator().manual_seed(0))
     assert reward.report(rows[:127]) == {}
     assert "parts.infinity takes 128 rows of 16 features" in reward.doubts(rows[:127])

@@ -13,9 +13,9 @@ import torch
 
 from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout
-from mmalign.rewards import load_reward
 from mmalign.rewards.encoders import make_encoder
 from tests.adapters.language.tiny_lm import word_tokenizer, write_tiny_lm
+from tests.rewards.doubles import built
 
 TEXTS = ["red cube", "two dogs asleep", "a b c d", "say good", "bad", "two red dogs"]
 
@@ -107,7 +107,7 @@ def test_frechet_over_texts_is_scipys_distance_and_credits_the_odd_one(bert: Pat
     exemplars = tmp_path / "exemplars.txt"
     exemplars.write_text("\n".join(["red cube", "two red dogs", "a red cube", "red dogs", "two red cube"]) + "\n")
     spec = {"name": "text", "checkpoint": str(bert)}
-    reward = load_reward("frechet", reference=str(exemplars), encoder=spec, least_rows=5)
+    reward = built("frechet", reference=str(exemplars), encoder=spec, least_rows=5)
     assert reward.modalities == {"text"} and not reward.differentiable
     made = reward.embed(rollout())
     a, b = (x.double().numpy() for x in (made, make_encoder(spec).texts(exemplars.read_text().splitlines())))
@@ -119,7 +119,7 @@ def test_frechet_over_texts_is_scipys_distance_and_credits_the_odd_one(bert: Pat
 
 
 def test_vendi_over_texts_counts_different_texts(bert: Path) -> None:
-    reward = load_reward("vendi", encoder={"name": "text", "checkpoint": str(bert)})
+    reward = built("vendi", encoder={"name": "text", "checkpoint": str(bert)})
     same, two = (reward.score(reward.embed(rollout(t))).item() for t in (["red"] * 4, ["red", "red", "bad", "bad"]))
     cosine = float(reward.embed(rollout(["red"])) @ reward.embed(rollout(["bad"])).T)
     share = torch.tensor([(1 + cosine) / 2, (1 - cosine) / 2]).double()

@@ -11,8 +11,8 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
+from mmalign.rewards import rewards
 from mmalign.rewards.engine.cache import identity
-from mmalign.run.build import build_one_reward
 
 GENERATOR = {
     "adapter": {"name": "sd3", "model": "assets/scenes_sd3", "max_sequence_length": 1, "text_encoder_3": False},
@@ -26,7 +26,7 @@ ASKED = [
 
 def through(**options: Any) -> Any:
     spec = {"name": "through", "generator": GENERATOR, "inner": {"name": "verifier", "graded": True}, **options}
-    return build_one_reward(spec, "rewards.shown")
+    return rewards.build(spec, "rewards.shown")
 
 
 def written(prompts: list[Prompt], texts: list[str]) -> Rollout:

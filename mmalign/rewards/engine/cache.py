@@ -22,6 +22,7 @@ import torch
 from mmalign.core.errors import CheckpointError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.rewards.engine.traits import RewardTraits
 
 _KEPT = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE)  # our own failures are tried again
 
@@ -100,19 +101,20 @@ def identity(reward: Any) -> str | None:
     It must say `deterministic = True` and be a dataclass (its options) or have `fingerprint() -> str` (the digest of
     its weights and preprocessing); `version` is raised when its code changes its values.
     """
-    if not getattr(reward, "deterministic", False):
+    traits = RewardTraits.of(reward)
+    if not traits.deterministic:
         return None
     kind = type(reward)
     facts: dict[str, Any] = {
         "code": f"{kind.__module__}.{kind.__qualname__}",
-        "version": getattr(reward, "version", "1"),
+        "version": traits.version,
     }
     if dataclasses.is_dataclass(reward):
         facts["options"] = {f.name: repr(getattr(reward, f.name)) for f in dataclasses.fields(reward) if f.init}
-    elif not hasattr(reward, "fingerprint"):
+    elif traits.fingerprint is None:
         return None
-    if hasattr(reward, "fingerprint"):
-        facts["fingerprint"] = reward.fingerprint()
+    if traits.fingerprint is not None:
+        facts["fingerprint"] = traits.fingerprint()
     return json.dumps(facts, sort_keys=True)
 
 

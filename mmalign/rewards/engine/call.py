@@ -1,9 +1,11 @@
-"""The engine around every reward call: batches, failed rows, time limits, the cache, the breaker, the books."""
+"""Around every call of a reward: batches, failed rows, time limits, the cache, metrics and the limit of failures."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +13,12 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.cuts import counting_cuts
-from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.core.protocols import Gather, Reward, one_alone
+from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
+from mmalign.core.protocols import Gather, Reward, SetReward, one_alone
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Rollout, Scores, Status
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
-from mmalign.rewards.engine.contract import bisect_failures, enforce_contract, merge, merge_at
+from mmalign.rewards.engine.contract import OF_A_ROW, bisect_failures, enforce_contract, merge, merge_at
 from mmalign.rewards.engine.foreign_code import foreign_call
 from mmalign.rewards.engine.loading import prepare
 from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
@@ -24,6 +26,7 @@ from mmalign.rewards.engine.process import RowProcess
 from mmalign.rewards.engine.rows import device_of, modality_of
 from mmalign.rewards.engine.sets import Credit, Embedded, is_set, scoring_a_set
 from mmalign.rewards.engine.shield import Shield
+from mmalign.rewards.engine.traits import RewardTraits, check_traits
 
 _DEFAULT_TIMEOUT = 60.0
 
@@ -57,20 +60,19 @@ class Guarded:
     def __post_init__(self) -> None:
         if is_set(self.reward):
             self.reward = Credit(self.reward, rows=self.rows, name=self.name)  # a set's itself, as a run file names it
-        alone = getattr(self.reward, "isolated", False)
-        if self.timeout is not None and not alone:
+        check_traits(type(self.reward), f"reward '{self.name}'")
+        isolated = self.traits.isolated
+        if self.timeout is not None and not isolated:
             raise ConfigError(
                 f"rewards.{self.name}.timeout: only rewards that declare `isolated = True` can be held to a time limit."
             )
-        self._process = RowProcess(self.reward, self.name, self.timeout or _DEFAULT_TIMEOUT) if alone else None
+        self._process = RowProcess(self.reward, self.name, self.timeout or _DEFAULT_TIMEOUT) if isolated else None
         self._failures = FailureLimit(self.name, 1.0 if self.monitor else self.failed_share)
 
-    def __getattr__(self, name: str) -> Any:
-        # A slot made of a set reward is also one: objectives that re-score sets find these, others must not.
-        judge = self.__dict__.get("reward")
-        if name in ("embed", "score", "credit", "swap_scores") and isinstance(judge, Credit):
-            return self._embed if name == "embed" else self._on_sets(getattr(judge.reward, name))
-        raise AttributeError(f"{type(self).__name__} '{self.__dict__.get('name')}' has no attribute '{name}'")
+    @property
+    def traits(self) -> RewardTraits:
+        """What the reward says of itself."""
+        return RewardTraits.of(self.reward)
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -100,8 +102,7 @@ class Guarded:
         start = time.perf_counter()
         with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
             scores, hits = self._scored(rollout)
-        self._metrics.add(scores, time.perf_counter() - start, hits, len(cuts))
-        self._failures.watch(scores)
+        self._record(scores, time.perf_counter() - start, hits, len(cuts))
         return scores
 
     def prepare(self) -> None:
@@ -130,35 +131,15 @@ class Guarded:
         if self._process is not None:
             self._process.close()
 
-    def _embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """Embeddings of B rows for who scores sets of them; rows that have none are NaN, counted as failed ones."""
-        self.prepare()
-        start = time.perf_counter()
-        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
-            shield = Shield(rollout)
-            found: Embedded = self.reward.embedded(shield.shown)
-            shield.check(self.name)
-        rows = found.required(self.name)
-        states = [Status.OK if good else Status.ERROR for good in rows.detach().isfinite().all(1).tolist()]
-        told = [found.why.get(row, "the embedding is not finite") for row in range(len(rows))]
-        self._metrics.count(states, time.perf_counter() - start, len(cuts))
-        self._failures.watch(
-            Scores(torch.full((len(rows),), float("nan")), torch.tensor(states, dtype=torch.int8), info=told)
-        )
-        return rows
-
-    def _on_sets(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """What the set reward makes of embeddings; a failure is a ScoreError with its name."""
-
-        def call(embedding: Tensor, *more: Any) -> Any:
-            with scoring_a_set(self.name, len(embedding)):
-                return method(embedding, *more)
-
-        return call
+    def _record(self, scores: Scores, seconds: float, hits: int = 0, cuts: int = 0) -> None:
+        """Add a call to the metrics and to the failures; raises ScoreError where too many rows failed."""
+        self._metrics.add(scores, seconds, hits, cuts)
+        self._failures.watch(scores)
 
     def _scored(self, rollout: Rollout) -> tuple[Scores, int]:
+        """The scores of B rows, and how many of them came from the cache."""
         who = identity(self.reward) if self.cache is not None and not _carries_gradient(rollout.output) else None
-        if self.cache is None or who is None or getattr(self.reward, "whole", False):
+        if self.cache is None or who is None or self.traits.batch_dependent:
             return self._fresh(rollout), 0
         keys = row_keys(who, rollout)
         found = self.cache.read(keys)
@@ -171,11 +152,10 @@ class Guarded:
         return merge_at(pieces, len(rollout), device_of(rollout.output)), len(keys) - len(missing)
 
     def _fresh(self, rollout: Rollout) -> Scores:
-        if getattr(self.reward, "whole", False):
+        if self.traits.batch_dependent:
             return bisect_failures(self._checked, rollout, split=False)[0]
-        pieces = [
-            scores for part in _whole_groups(rollout, self.rows) for scores in bisect_failures(self._checked, part)
-        ]
+        parts = _whole_groups(rollout, self.rows)
+        pieces = [scores for part in parts for scores in bisect_failures(self._checked, part)]
         return merge(pieces, device_of(rollout.output))
 
     def _checked(self, rollout: Rollout) -> Scores:
@@ -184,6 +164,98 @@ class Guarded:
         scores = score(shield.shown)
         shield.check(self.name)
         return enforce_contract(scores, len(rollout), self.range, self.name)
+
+
+@dataclass
+class GuardedSet(Guarded):
+    """One named set reward of a run: a `Reward` of rows by their credit, and a `SetReward` for who re-scores sets.
+
+    Rows that are embedded are counted, timed and watched like rows that are scored: one that fails, or whose embedding
+    is not finite, is an ERROR. Their value in the logs is that of the set of all rows embedded in one call.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.reward, Credit):
+            raise CapabilityError(f"reward '{self.name}' only scores single rows; use `Guarded`.")
+        if RewardTraits.of(self.reward.reward).isolated:
+            raise ConfigError(f"reward '{self.name}': a set reward cannot be `isolated`: its rows are one set.")
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """Embed B rows, `rows` at a time; the row of one that failed is NaN.
+
+        Raises:
+            ScoreError: no row could be embedded, or too many of the latest rows failed.
+            CapabilityError: it cannot judge this modality.
+            MmalignError: what it needs cannot be loaded; see `prepare`.
+        """
+        _require_modality(self.name, self.modalities, rollout.output)
+        self.prepare()
+        start = time.perf_counter()
+        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
+            shield = Shield(rollout)
+            found: Embedded = self.reward.embedded(shield.shown)
+            shield.check(self.name)
+            embedding = found.required(self.name)
+            scores = self._scores_of(found)
+        self._record(scores, time.perf_counter() - start, cuts=len(cuts))
+        return embedding
+
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """The value of the set of N embedded rows; higher is better."""
+        with self._scoring(1, len(embedding)):
+            return self.reward.score(embedding)  # type: ignore[no-any-return]
+
+    def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Each row's contribution to `score`, mean 0; higher is better."""
+        with self._scoring(1, len(embedding)):
+            return self.reward.credit(embedding)  # type: ignore[no-any-return]
+
+    @property
+    def swap_scores(self) -> Callable[[Tensor, Tensor, int], Float[Tensor, " S"]]:
+        """The reward's own way to score sets that differ in a row, see `RewardTraits`; not there if it has none."""
+        own = RewardTraits.of(self.reward.reward).swap_scores
+        if own is None:
+            raise AttributeError(f"reward '{self.name}' has no swap_scores.")
+
+        def guarded_swaps(kept: Tensor, other: Tensor, start: int) -> Float[Tensor, " S"]:
+            with self._scoring(len(kept) - start, len(kept)):
+                return own(kept, other, start)
+
+        return guarded_swaps
+
+    def _scores_of(self, found: Embedded) -> Scores:
+        """For the logs: the value of the set of all finite rows on each of them, ERROR on the others."""
+        rows = found.rows.detach()
+        finite = rows.isfinite().all(1)
+        info = [
+            "" if good else found.why.get(row, "the embedding is not finite")
+            for row, good in enumerate(finite.tolist())
+        ]
+        try:
+            with torch.no_grad():
+                total = float(self.reward.score(rows[finite]))
+        except MmalignError:
+            raise
+        except OF_A_ROW:  # a set of too few rows has no value; who needs it is told why by `score`
+            total = math.nan
+        fine, finite = Status.OK if math.isfinite(total) else Status.NOT_APPLICABLE, finite.cpu()
+        status = torch.where(finite, int(fine), int(Status.ERROR)).to(torch.int8)
+        return Scores(torch.full((len(finite),), total).where(finite, torch.nan), status, info=info)
+
+    @contextmanager
+    def _scoring(self, sets: int, rows: int) -> Iterator[None]:
+        """Around the scoring of `sets` sets of `rows` rows each, which are counted with their time."""
+        start = time.perf_counter()
+        with scoring_a_set(self.name, rows):
+            yield
+        self._metrics.add_sets(sets, time.perf_counter() - start)
+
+
+def guard(name: str, reward: Any, **options: Any) -> Guarded:
+    """`reward` guarded under `name`: a `GuardedSet` where it scores sets, else a `Guarded`; options as theirs."""
+    sets = isinstance(reward, SetReward | Credit)
+    return (GuardedSet if sets else Guarded)(name, reward, **options)
 
 
 def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 from mmalign.core.errors import ConfigError, MmalignError
 from mmalign.rewards.engine.foreign_code import SLOW, preserve_rng_state, preserve_working_directory, report_if_slow
@@ -34,6 +34,15 @@ class LoadedOnUse(Generic[T]):
 def fingerprint(self: Any) -> str:
     """Of weights and preprocessing."""
     return self.towers.fingerprint  # type: ignore[no-any-return]
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """What loads itself before its first use."""
+
+    def prepare(self) -> None:
+        """Load models and files; raises what cannot be loaded."""
+        ...
 
 
 _LONGEST = 300  # characters of a library's own words
@@ -82,7 +91,7 @@ def _load(part: Any, seen: set[int]) -> None:
     if id(part) in seen:
         return
     seen.add(id(part))
-    if hasattr(kind, "prepare"):
+    if isinstance(part, Preparable):
         part.prepare()
         return
     for name in _made_on_use(kind):

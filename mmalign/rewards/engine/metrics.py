@@ -26,6 +26,8 @@ class MetricAccumulator:
     _parts: dict[str, list[Tensor]] = field(default_factory=dict)
     _hits: int = 0
     _cut: int = 0
+    _sets: int = 0
+    _set_seconds: float = 0.0
 
     def add(self, scores: Scores, seconds: float, hits: int, cut: int = 0) -> None:
         """One call: its scores, how long it took, rows that came from the cache, texts that were read in part."""
@@ -37,11 +39,10 @@ class MetricAccumulator:
         self._hits += hits
         self._cut += cut
 
-    def count(self, statuses: Iterable[Status], seconds: float, cut: int = 0) -> None:
-        """One call whose rows have a status and no value of their own: those of a set."""
-        self._statuses += [int(status) for status in statuses]
-        self._seconds.append(seconds)
-        self._cut += cut
+    def add_sets(self, sets: int, seconds: float) -> None:
+        """`sets` sets of embedded rows that were scored, and the seconds of all of them."""
+        self._sets += sets
+        self._set_seconds += seconds
 
     def pop(self) -> MetricAccumulator:
         """Return what was accumulated, to be joined with that of other processes, and start afresh."""
@@ -59,6 +60,8 @@ class MetricAccumulator:
             whole._seconds += one._seconds
             whole._hits += one._hits
             whole._cut += one._cut
+            whole._sets += one._sets
+            whole._set_seconds += one._set_seconds
             for name, pieces in one._parts.items():
                 whole._parts.setdefault(name, []).extend(pieces)
         return whole
@@ -66,12 +69,13 @@ class MetricAccumulator:
     def compute(self) -> dict[str, Tensor]:
         """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share.
 
+        "sets" is how many sets of embedded rows an objective had scored, "sets_seconds" the time of all of them.
         "texts_cut" is how many texts the reward's model read only in part (not there if none).
         "parts/…" is the mean of each part over the rows that have it.
         """
         if not self._statuses:
             return {}
-        values, rows = torch.cat([torch.zeros(0), *self._values]), len(self._statuses)
+        values, rows = torch.cat(self._values), len(self._statuses)
         found: dict[str, float] = {}
         if len(values):
             found = {"mean": float(values.mean()), "std": float(values.std(correction=0))}
@@ -85,6 +89,8 @@ class MetricAccumulator:
             found["cached"] = self._hits / rows
         if self._cut:
             found["texts_cut"] = float(self._cut)
+        if self._sets:
+            found |= {"sets": float(self._sets), "sets_seconds": self._set_seconds}
         for name, pieces in self._parts.items():
             part = torch.cat(pieces)
             if len(present := part[~part.isnan()]):

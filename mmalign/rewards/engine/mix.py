@@ -20,7 +20,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.rewards.engine.cache import ScoreCache
-from mmalign.rewards.engine.call import Guarded
+from mmalign.rewards.engine.call import Guarded, guard
 from mmalign.rewards.engine.loading import prepare_all
 from mmalign.rewards.engine.metrics import correlation, flat_share
 from mmalign.rewards.engine.sets import Credit, is_set
@@ -131,8 +131,15 @@ class Mix:
             reward = Credit(reward, slot.over, slot.call_rows, name)
         elif slot.over != "batch":
             raise ConfigError(f"rewards.{name}.over: only set rewards are taken over a set; remove it.")
-        return Guarded(
-            name, reward, slot.weight, slot.monitor, slot.call_rows, slot.timeout, self.cache, self.failed_share
+        return guard(
+            name,
+            reward,
+            weight=slot.weight,
+            monitor=slot.monitor,
+            rows=slot.call_rows,
+            timeout=slot.timeout,
+            cache=self.cache,
+            failed_share=self.failed_share,
         )
 
     @property
@@ -181,7 +188,7 @@ class Mix:
     def members(self) -> dict[str, tuple[Guarded, float]]:
         """The trained slots with their weights, for objectives that treat each on its own.
 
-        Each scores rows; those made of a set reward also `embed` rows and `score` sets.
+        Each scores rows; those of a set reward are `GuardedSet`, which also embed rows and score sets.
         """
         return {slot.name: (slot, slot.weight) for slot in self._trained}
 

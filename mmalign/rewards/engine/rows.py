@@ -21,12 +21,8 @@ import torch
 from mmalign.core.errors import CapabilityError, DataError, MediaError, ScoreError, all_faults, did_you_mean
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, describe_error, inside
+from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.parsing import Unreadable
-
-
-def needs_of(reward: Any) -> tuple[str, ...]:
-    """The columns that `reward` cannot do without."""
-    return tuple(getattr(reward, "needs", ()))
 
 
 def plain_data(value: Any, column: str) -> Any:
@@ -69,7 +65,7 @@ def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
         f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
         f"{did_you_mean(column, held)} Columns found: {', '.join(sorted(held)) or 'none'}."
         for place, reward in rewards.items()
-        for column in needs_of(reward)
+        for column in RewardTraits.of(reward).needs
         if column not in held
     ]
     faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
@@ -79,9 +75,9 @@ def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
 
 def check_data_of(reward: Any, prompt: Prompt) -> None:
     """`reward.check_data(prompt)` where it has one, of a row that has its columns: for rewards made of others."""
-    check = getattr(reward, "check_data", None)
-    if check is not None and not missing(prompt, needs_of(reward), 0):
-        check(prompt)
+    traits = RewardTraits.of(reward)
+    if traits.check_data is not None and not missing(prompt, traits.needs, 0):
+        traits.check_data(prompt)
 
 
 def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:

@@ -17,8 +17,11 @@ from jaxtyping import Float, Int
 from mmalign.core.errors import ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Rollout, Scores, Status
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, bisect_calls, describe_error
+from mmalign.rewards.engine.foreign_code import preserve_rng_state, preserve_working_directory
+from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.traits import RewardTraits
 
 
 @dataclass
@@ -100,9 +103,14 @@ def _checked(name: str, found: Any, rows: int) -> Tensor:
 
 @contextmanager
 def scoring_a_set(name: str, rows: int) -> Iterator[None]:
-    """Around what set reward `name` makes of `rows` embeddings: what it raises is a ScoreError that says where."""
+    """Around what set reward `name` makes of `rows` embeddings: random state and working directory are kept.
+
+    Raises:
+        ScoreError: what it raised, with its name and where.
+    """
     try:
-        yield
+        with preserve_rng_state(), preserve_working_directory():
+            yield
     except NOT_ABOUT_A_ROW:
         raise
     except OF_A_ROW as error:
@@ -120,7 +128,7 @@ class Credit:
     """Embeds every row once and scores it by its closed-form credit; `parts["set"]` is its set's value.
 
     Args:
-        reward: what judges sets.
+        reward: what judges sets, with its options; `embed`, `score` and `credit` are its own.
         over: the set: the whole batch, or each prompt's group on its own (Vendi per prompt is diversity per prompt).
         rows: rows embedded at a time (0: all).
         name: how messages call it; the class's own by default.
@@ -134,22 +142,26 @@ class Credit:
     rows: int = 0
     name: str = ""
     range = (float("-inf"), float("inf"))
-    whole = True  # a set cut in two is two other sets: calls are neither split nor cached by row
+    batch_dependent = True  # a set cut in two is two other sets
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """What the set reward judges."""
+        """Outputs that the set reward judges."""
         return self.reward.modalities
 
     @property
     def differentiable(self) -> bool:
-        """Whether the set reward is."""
+        """Whether gradient reaches the outputs through the set's value."""
         return self.reward.differentiable
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "reward" not in self.__dict__:  # while it is copied it holds nothing yet
-            raise AttributeError(name)
-        return getattr(self.reward, name)  # its options and what else it can
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta` that the set reward cannot do without."""
+        return RewardTraits.of(self.reward).needs
+
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where the set reward can never judge a row with these columns."""
+        check_data_of(self.reward, prompt)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
@@ -166,17 +178,16 @@ class Credit:
         """Embeddings of B rows, `rows` at a time. ScoreError where none can be embedded."""
         return self.embedded(rollout).required(self.called)
 
-    # Written out: from Python 3.12 on `isinstance(…, SetReward)` does not see what `__getattr__` gives.
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-        """The set's value."""
+        """The value of the set of N embedded rows; higher is better."""
         return self.reward.score(embedding)
 
     def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
-        """Each row's contribution to it."""
+        """Each row's contribution to `score`, mean 0; higher is better."""
         return self.reward.credit(embedding)
 
     def embedded(self, rollout: Rollout) -> Embedded:
-        """The same, with the reasons of rows that have none."""
+        """Embed B rows; those that have no embedding are NaN, with the reason of each."""
         return embed_rows(self.called, self.reward, rollout, self.rows)
 
     @property
@@ -208,5 +219,5 @@ class Credit:
 
 
 def is_set(reward: Any) -> bool:
-    """Does it embed rows and score sets of them?"""
-    return hasattr(reward, "embed") and hasattr(reward, "score") and not isinstance(reward, Credit)
+    """Does it embed rows and score sets of them, and not score rows?"""
+    return isinstance(reward, SetReward) and not isinstance(reward, Credit)

@@ -13,6 +13,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.parsing import Unreadable, inner, solution_of, words
 
 T = TypeVar("T")
@@ -107,6 +108,11 @@ class Verdicts:
         self.reward = rewards.build(named, "correct")
         self.threshold = threshold
         self._guarded = Guarded("correct", self.reward, monitor=True)
+
+    @property
+    def traits(self) -> RewardTraits:
+        """What the reward says of itself."""
+        return self._guarded.traits
 
     def __call__(self, rollout: Rollout) -> tuple[Bool[Tensor, " B"], Scores]:
         """Which rows are right (False where there is no verdict), and the scores themselves."""

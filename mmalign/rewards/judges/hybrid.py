@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -75,30 +74,30 @@ class Hybrid:
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """Those of both."""
+        """Outputs that both the rule and the model can judge."""
         return frozenset(self._rule.modalities) & frozenset(self._model.modalities)
 
     @property
-    def needs(self) -> Sequence[str]:
-        """The model's columns; a row without the rule's is what the model is there for."""
-        return tuple(getattr(self._model.reward, "needs", ()))
+    def needs(self) -> tuple[str, ...]:
+        """The columns that the model needs; a row without the rule's is what the model is there for."""
+        return self._model.traits.needs
 
     @property
-    def whole(self) -> bool:
-        """As either is."""
-        return any(getattr(part.reward, "whole", False) for part in (self._rule, self._model))
+    def batch_dependent(self) -> bool:
+        """Whether the value of a row depends on the other rows in the rule or in the model."""
+        return any(part.traits.batch_dependent for part in (self._rule, self._model))
 
     @property
     def deterministic(self) -> bool:
-        """As both are."""
-        return all(getattr(part.reward, "deterministic", False) for part in (self._rule, self._model))
+        """Whether equal inputs score the same in the rule and in the model."""
+        return all(part.traits.deterministic for part in (self._rule, self._model))
 
     def fingerprint(self) -> str:
-        """All that names either."""
+        """What tells the rule and the model from any others."""
         return " ".join(identity(part.reward) or "-" for part in (self._rule, self._model))
 
     def check_data(self, prompt: Prompt) -> None:
-        """As both do; a row without the rule's columns is the model's."""
+        """Raise ValueError where the rule, which may lack its columns, or the model can never score the row."""
         for part in (self._rule, self._model):
             check_data_of(part.reward, prompt)
 
@@ -122,7 +121,7 @@ class Hybrid:
         judged = (rule.status == Status.OK) | (rule.status == Status.NOT_APPLICABLE)  # else its status is the row's
         sure = ~judged | (rule.confidence == 1)
         silent = Scores(torch.full((len(rule),), float("nan")), torch.zeros(len(rule), dtype=torch.int8))
-        asked = torch.ones_like(sure) if self.whole else ~sure
+        asked = torch.ones_like(sure) if self.batch_dependent else ~sure
         if not asked.any():
             return silent
         rows, others = asked.nonzero().flatten(), (~asked).nonzero().flatten()

@@ -19,6 +19,7 @@ from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at, without_value
 from mmalign.rewards.engine.loading import prepare
 from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
 
 __all__ = ["Through"]
@@ -81,21 +82,21 @@ class Through:
 
     @property
     def range(self) -> tuple[float, float]:
-        """That of `inner`."""
+        """The declared range of `inner`."""
         return self.judge.range  # type: ignore[no-any-return]
 
     @property
     def deterministic(self) -> bool:
-        """As `inner` is."""
-        return bool(getattr(self.judge, "deterministic", False))
+        """Whether equal inputs always score the same in `inner`; the generator's noise is fixed."""
+        return RewardTraits.of(self.judge).deterministic
 
     @property
-    def needs(self) -> Sequence[str]:
-        """The columns that `inner` reads."""
-        return getattr(self.judge, "needs", ())
+    def needs(self) -> tuple[str, ...]:
+        """The columns of `Prompt.meta` that `inner` cannot do without."""
+        return RewardTraits.of(self.judge).needs
 
     def check_data(self, prompt: Prompt) -> None:
-        """As `inner` does."""
+        """Raise ValueError where `inner` can never score the row."""
         check_data_of(self.judge, prompt)
 
     def fingerprint(self) -> str:

@@ -70,14 +70,14 @@ class Contrastive:
         return (self.column, *([self.negative_column] if self.negatives == "column" else []))
 
     @property
-    def whole(self) -> bool:
+    def batch_dependent(self) -> bool:
         """Do the other rows count? Then calls are neither split nor cached by row."""
         return self.negatives == "batch"
 
     @property
     def deterministic(self) -> bool:
         """As long as the other rows do not count."""
-        return not self.whole
+        return not self.batch_dependent
 
     def fingerprint(self) -> str:
         """Of the encoder."""

@@ -51,12 +51,12 @@ class CosineLength:
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
-        return tuple(getattr(self._verdicts.reward, "needs", ()))
+        return self._verdicts.traits.needs
 
     @property
     def deterministic(self) -> bool:
         """As `correct` is; tokens are the sampler's."""
-        return self.unit != "tokens" and bool(getattr(self._verdicts.reward, "deterministic", False))
+        return self.unit != "tokens" and self._verdicts.traits.deterministic
 
     def fingerprint(self) -> str:
         """Of `correct`."""

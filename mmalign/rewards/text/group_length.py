@@ -37,7 +37,7 @@ class GroupLength:
     unit: Unit = "words"
     modalities = frozenset({"text"})
     differentiable = False
-    whole = True  # a row's score depends on its group: calls are neither split nor cached by row
+    batch_dependent = True  # a row's score depends on its group: calls are neither split nor cached by row
 
     def __post_init__(self) -> None:
         if not (self.penalty > 0 and 0 < self.tolerance < 1):
@@ -52,7 +52,7 @@ class GroupLength:
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
-        return tuple(getattr(self._verdicts.reward, "needs", ()))
+        return self._verdicts.traits.needs
 
     def check_data(self, prompt: Prompt) -> None:
         """As `correct` does."""

@@ -90,14 +90,14 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"mmalign.rewards.{_WHERE[name]}"), name)
 
 
-def load_reward(name: str | type, allow: Collection[str] = (), **options: Any) -> Any:
+def load_reward(name: Any, allow: Collection[str] = (), **options: Any) -> Any:
     """The reward called `name`, whatever it is made of (a generator, a judge); "module:Class" only if in `allow`.
 
     A set reward can be called like others: rows score their credit in the set of all, and `parts["set"]` is its value;
     the reward with its options is then `.reward` of what is returned.
 
     Args:
-        name: of the reward, or a reward class of your own (a function under `@rule` is one).
+        name: the name of a reward, or a reward class of your own (a function under `@rule` is one).
         allow: modules that may be named.
         options: of the reward.
 

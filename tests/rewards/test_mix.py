@@ -7,12 +7,10 @@ import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
-from mmalign.core.protocols import SetReward
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.objectives._advantages import group_relative, whiten
 from mmalign.rewards import Credit, Mix, Slot
 from mmalign.rewards.combine import combinations
-from mmalign.rewards.engine.call import GuardedSet
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores
 from tests.toys import NearGaussian, NearPoint
 
@@ -313,13 +311,6 @@ def test_faults_are_said_together_with_their_place():
         Mix({"a": Slot(Brightness(), monitor=True)})
     with pytest.raises(CapabilityError, match=r"share no modality \(a: image; b: text\)"):
         Mix({"a": Brightness(), "b": Numbers()})
-
-
-def test_a_slot_of_rows_is_no_set():
-    rows = mix({"a": Slot(Brightness())}).members["a"][0]
-    assert not isinstance(rows, SetReward)
-    with pytest.raises(CapabilityError, match="reward 'a' only scores single rows"):
-        GuardedSet("a", Brightness())
 
 
 def test_scores_of_a_mix_are_scores():

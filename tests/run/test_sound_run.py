@@ -51,6 +51,11 @@ def test_a_set_reward_of_sound_trains(name: str, model: Path, tmp_path: Path) ->
     (tmp_path / "run.yaml").write_text(RUN.format(model=model, exemplars=exemplars, policy=policy, objective=objective))
     finished = train(load(tmp_path / "run.yaml"), out=tmp_path / "run")
     assert [(row.name, row.role) for row in finished.rows][:1] == [("style", "trained")]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if "grad/norm" in line]
+    assert len(trained) == 2 and all("reward/style" in line and line["reward/style/ok"] == 1 for line in trained)
+    if name == "dragon":  # the log has the value of the set that was made, minus a distance
+        assert all(line["reward/style"] < 0 and line["reward/style/sets"] > 2 for line in trained)
     step = tmp_path / "run" / "checkpoints" / "step_000002" / "adapter"
     learned = load_file(step / "adapter_model.safetensors")
     assert any(value.abs().max() > 0 for key, value in learned.items() if "lora_B" in key)

@@ -10,7 +10,7 @@ import torch
 import mmalign
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
-from mmalign.rewards import Guarded
+from mmalign.rewards import Guarded, rewards
 from mmalign.rewards.engine.cache import identity
 from tests.rewards.doubles import Given, scores
 
@@ -110,6 +110,4 @@ def test_faults_of_the_options() -> None:
         vendi = {"name": "vendi", "encoder": {"name": "spectral"}}
         mmalign.load_reward("hybrid", rule={"name": "exact_match"}, model=vendi)
     with pytest.raises(ConfigError, match="reward 'hybrid' is built of two rewards"):
-        from mmalign.rewards import load_reward
-
-        load_reward("hybrid", rule={"name": "exact_match"}, model={"name": "length"})
+        rewards.get("hybrid")(rule={"name": "exact_match"}, model={"name": "length"})

@@ -95,7 +95,7 @@ def test_parts_of_a_reward_are_loaded_too(picture_folder, tiny_clip, tmp_path):
         prepare(load_reward("frechet", reference=str(gone), encoder=str(tiny_clip)), "it")
     reward = load_reward("frechet", reference=str(picture_folder), encoder=str(tiny_clip))
     prepare(reward, "it")
-    assert "target" in vars(reward)
+    assert "target" in vars(reward.reward)
     hybrid = load_reward(
         "hybrid", rule={"name": "exact_match"}, model={"name": "bmas", "checkpoint": str(picture_folder)}
     )

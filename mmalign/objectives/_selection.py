@@ -20,6 +20,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.experience import Pairs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
+from mmalign.rewards.engine.traits import RewardTraits
 
 Accept = Literal["positive", "gap"]
 Ranking = tuple[Int[Tensor, " P"], Int[Tensor, " P"], Bool[Tensor, " P"]]  # better rows, worse rows, do they differ?
@@ -101,11 +102,13 @@ class EmbeddedOutputs:
         Lazy, one set at a time; at once where every reward offers
         `swap_scores(kept (n, D), other (n, D), start) -> (n - start,)`, which it should where that is cheaper.
         """
-        if all(hasattr(member, "swap_scores") for member, _ in self.members):
-            yield from sum(
-                weight * member.swap_scores(e[rows.to(e.device)], e[other.to(e.device)], start).double()
-                for (member, weight), e in zip(self.members, self.embeddings, strict=True)
-            ).tolist()
+        swaps = [swap for member, _ in self.members if (swap := RewardTraits.of(member).swap_scores) is not None]
+        if len(swaps) == len(self.members):
+            gains = [
+                weight * swap(e[rows.to(e.device)], e[other.to(e.device)], start).double()
+                for swap, (_, weight), e in zip(swaps, self.members, self.embeddings, strict=True)
+            ]
+            yield from sum(gains[1:], gains[0]).tolist()
             return
         for place in range(start, len(rows)):
             trial = rows.clone()

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from mmalign.objectives._sets import Pool
 
 from mmalign.core.errors import ConfigError, ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Status
 from mmalign.evaluation import evaluate as evaluation
+from mmalign.objectives._selection import EmbeddedOutputs
 from mmalign.rewards import Credit, Guarded, Mix, Slot
 from mmalign.rewards.engine.sets import embed_rows
 from mmalign.run.rows import read_rows
@@ -102,12 +102,12 @@ def test_training_counts_rows_and_stops_where_all_fail():
 
 def test_sets_that_are_re_scored_count_them_too():
     mix = Mix({"spread": Slot(Spread())})
-    pool = Pool.of(mix, SOME)
-    assert pool.sound.tolist() == [True, True, False, True, True, True]
+    pool = EmbeddedOutputs.of(mix, SOME)
+    assert pool.finite.tolist() == [True, True, False, True, True, True]
     assert mix.metrics()["reward/spread/error"] == pytest.approx(1 / 6)
     with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
-        Pool.of(mix, NONE)
-    broken = Pool.of(Mix({"spread": Slot(Spread("score"))}), GOOD)
+        EmbeddedOutputs.of(mix, NONE)
+    broken = EmbeddedOutputs.of(Mix({"spread": Slot(Spread("score"))}), GOOD)
     with pytest.raises(
         ScoreError, match=r"reward 'spread' cannot score a set of 5 rows: RuntimeError: the matrix is s"
     ):

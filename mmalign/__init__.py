@@ -41,7 +41,7 @@ _WHERE = {
     "DensityPolicy": "mmalign.core.protocols",
     "DiffPolicy": "mmalign.core.protocols",
     "LatentAdapter": "mmalign.core.protocols",
-    "Objective": "mmalign.core.protocols",
+    "Objective": "mmalign.core.objective",
     "Policy": "mmalign.core.protocols",
     "Reward": "mmalign.core.protocols",
     "ScoreAdapter": "mmalign.core.protocols",
@@ -134,11 +134,11 @@ if TYPE_CHECKING:
     from mmalign.core.errors import PackageError as PackageError
     from mmalign.core.errors import ScoreError as ScoreError
     from mmalign.core.experience import Experience as Experience
+    from mmalign.core.objective import Objective as Objective
     from mmalign.core.protocols import Adapter as Adapter
     from mmalign.core.protocols import DensityPolicy as DensityPolicy
     from mmalign.core.protocols import DiffPolicy as DiffPolicy
     from mmalign.core.protocols import LatentAdapter as LatentAdapter
-    from mmalign.core.protocols import Objective as Objective
     from mmalign.core.protocols import Policy as Policy
     from mmalign.core.protocols import Reward as Reward
     from mmalign.core.protocols import ScoreAdapter as ScoreAdapter

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from mmalign.core.experience import Experience
-from mmalign.core.protocols import AnyPolicy, Objective
+from mmalign.core.objective import Objective
+from mmalign.core.protocols import AnyPolicy
 from mmalign.core.tensor import Tensor
 from mmalign.training.checks import check_start
 from mmalign.training.diverging import LossWatch, placed

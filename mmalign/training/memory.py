@@ -12,7 +12,8 @@ import torch
 from mmalign.core.config import Trainer
 from mmalign.core.errors import OutOfMemory
 from mmalign.core.experience import Experience
-from mmalign.core.protocols import AnyPolicy, Objective
+from mmalign.core.objective import Objective
+from mmalign.core.protocols import AnyPolicy
 from mmalign.core.tensor import Tensor
 
 #: How the allocators word it where the error has no type of its own.

@@ -13,7 +13,7 @@ import torch
 
 from mmalign.core.config import Trainer
 from mmalign.core.experience import Experience
-from mmalign.core.protocols import Objective
+from mmalign.core.objective import Objective
 from mmalign.core.rng import Streams
 from mmalign.core.tensor import Tensor
 from mmalign.training.idle import Idle

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmalign.core.capabilities import offers
-from mmalign.core.protocols import Objective
+from mmalign.core.objective import Objective
 from mmalign.core.types import Preference, Prompt, Rollout
 from mmalign.objectives import objectives
 from mmalign.policies.ddpm import Ddpm

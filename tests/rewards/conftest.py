@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from tests.rewards.every_reward import make  # noqa: F401 (a fixture)
+
 WORDS = ["a", "red", "blue", "green", "circle", "square", "star", "two", "three", "and", "of", "left", "right", "above"]
 SIZE = 32
 

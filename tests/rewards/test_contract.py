@@ -8,101 +8,11 @@ import pytest
 import torch
 
 from mmalign.core.protocols import Reward, SetReward
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards.engine.cache import identity
-from tests.adapters.language.tiny_vlm import write_tiny_vlm
+from tests.rewards.every_reward import NAMES, SETS, TEXTS, judged, plain, scenes, value_of
 from tests.rewards.sounds import tones
-from tests.rewards.test_through import GENERATOR
-
-NAMES = rewards.names()
-SETS = ("frechet", "mmd", "vendi", "fad", "kad")
-UNINSTALLED = ("aesthetics",)  # its package is optional; see test_sound_rules.py
-TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
-
-
-@pytest.fixture(scope="module")
-def make(
-    tiny_clip,
-    tiny_transformers_clip,
-    tiny_clap,
-    picture_folder,
-    sound_folder,
-    linear_head,
-    grammar_head,
-    lm_folder,
-    tmp_path_factory,
-):
-    """Any reward, built on tiny checkpoints."""
-    checkpoint, reference = {"checkpoint": str(tiny_clip)}, {"reference": str(picture_folder)}
-    corpus = tmp_path_factory.mktemp("corpus") / "captions.txt"
-    corpus.write_text("\n".join(TEXTS) + "\n")
-    judge = {
-        "checkpoint": str(write_tiny_vlm(tmp_path_factory.mktemp("judge") / "llava", "llava", chat=True)),
-        "judge": {"yes": "good", "no": "bad", "least_mass": 0.0},
-    }
-    options = {
-        "align_evaluator": judge,
-        "cider": {"corpus": str(corpus)},
-        "bmas": checkpoint,
-        "contrastive": {"encoder": str(tiny_clip)},
-        "clip": checkpoint,
-        "clip_r_precision": checkpoint,
-        "clip_s": checkpoint,
-        "aesthetic": checkpoint | {"head": str(linear_head)},
-        "grammar": checkpoint | {"head": str(grammar_head)},
-        "hybrid": {"rule": {"name": "exact_match"}, "model": {"name": "length", "low": 5.0}},
-        "mlp_head": checkpoint | {"head": str(linear_head), "activation": "gelu"},
-        "frechet": reference | {"encoder": str(tiny_clip)},
-        "mmd": reference | {"encoder": str(tiny_clip)},
-        "ref_clip_score": checkpoint,
-        "vendi": {"encoder": str(tiny_clip)},
-        "verifier": {"graded": True},
-        "clap": {"checkpoint": str(tiny_clap)},
-        "clap_music": {"checkpoint": str(tiny_clap)},
-        "hpsv2": checkpoint,
-        "laion_aesthetic": checkpoint | {"head": str(linear_head)},
-        "pickscore": {"checkpoint": str(tiny_transformers_clip)},
-        "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
-        "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
-        "song_fad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
-        "reward_model": {"model": str(lm_folder("llama"))},
-        "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
-        "yes_no": judge,
-    }
-    return lambda name: rewards.build({"name": name, **options.get(name, {})}, name)
-
-
-def scenes(per_prompt=2):
-    """Rendered scenes, some of them of the prompt, slightly noisy."""
-    from mmalign.miniworld.grammar import parse, sample_scene
-    from mmalign.miniworld.scenes import render
-
-    rng = np.random.default_rng(0)
-    texts = [text for text in TEXTS for _ in range(per_prompt)]
-    images = [render(sample_scene(parse(TEXTS[(i // 2) % 3]), rng), rng) for i in range(len(texts))]
-    output = torch.from_numpy(np.stack(images)).float()
-    output = (output + 0.01 * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    points = [{"point": "counting", "question": "say two"}, {"point": "size", "question": "say red", "parent": 0}]
-    wrong = {text: [other for other in TEXTS if other != text] for text in TEXTS}
-    prompts = [Prompt(text, meta={"key_points": points, "negatives": wrong[text]}) for text in texts]
-    return Rollout(prompts, output, torch.arange(len(texts)) // per_prompt)
-
-
-def value_of(reward, rollout):
-    return reward.credit(reward.embed(rollout)) if not callable(reward) else reward(rollout).value
-
-
-def judged(reward):
-    """Six outputs of a kind that it judges."""
-    if type(reward).__name__.lower() in UNINSTALLED or not reward.modalities & {"image", "audio"}:
-        pytest.skip("judges texts only (see below), or needs a package of its own")
-    return scenes() if "image" in reward.modalities else tones(6, seconds=0.7)
-
-
-def plain(output):
-    """The tensor behind it."""
-    return output.samples if isinstance(output, Audio) else output
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -422,7 +422,7 @@ def test_no_process_outlives_a_killed_run(tmp_path):
     """Not even one whose row is at work."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     run = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": root}
     )

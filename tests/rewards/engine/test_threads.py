@@ -14,7 +14,7 @@ from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards import load_reward
 from mmalign.rewards.models.clip_towers import Source, load_towers
 from mmalign.rewards.models.kept_texts import KeptTexts
-from tests.rewards.test_contract import judged, make, value_of  # noqa: F401
+from tests.rewards.every_reward import judged, value_of
 
 MODELS = (
     "aesthetic",
@@ -56,7 +56,7 @@ def written(pictured: bool) -> Rollout:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_eight_threads_give_what_one_gives(name: str, make: Callable[[str], Any]) -> None:  # noqa: F811
+def test_eight_threads_give_what_one_gives(name: str, make: Callable[[str], Any]) -> None:
     reward = make(name)
     rollout = judged(reward) if reward.modalities & {"image", "audio"} else written(name != "reward_model")
     parts = [rollout[torch.tensor(rows)] for rows in ([0, 1, 2, 3, 4, 5], [5, 4, 3], [2, 0, 1], [3, 1, 5, 0])]

@@ -13,11 +13,8 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import rewards
 from mmalign.rewards.engine.cache import identity
+from tests.rewards.every_reward import GENERATOR
 
-GENERATOR = {
-    "adapter": {"name": "sd3", "model": "assets/scenes_sd3", "max_sequence_length": 1, "text_encoder_3": False},
-    "policy": {"name": "flow", "noise_level": 0, "num_inference_steps": 4, "guidance_scale": 3.0},
-}
 ASKED = [
     Prompt("could you draw me one red star please", meta={"request": "a red star"}),
     Prompt("i want a green square", meta={"request": "a green square"}),

@@ -17,7 +17,7 @@ from mmalign.rewards.engine.sets import embed_rows
 from mmalign.run.rows import read_rows
 from mmalign.run.score import failed, score_rows
 from tests.rewards.doubles import answers
-from tests.rewards.test_contract import SETS, judged, make  # noqa: F401 (a fixture)
+from tests.rewards.every_reward import SETS, judged
 
 TEXTS = ("1", "2", "x", "4", "5", "7")
 
@@ -165,7 +165,7 @@ def test_score_names_the_rows_and_counts_them(tmp_path):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_set_reward_leaves_out_what_its_encoder_raises_on(name, make, monkeypatch):  # noqa: F811
+def test_every_set_reward_leaves_out_what_its_encoder_raises_on(name, make, monkeypatch):
     """One contract for all: one row of six at fault is one row, all at fault is the reward's."""
     reward = make(name)
     rollout = judged(reward)

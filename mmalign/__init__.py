@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "load_adapter": "mmalign.adapters",
-    "errors_as_sentences": "mmalign.cli._faults",
+    "errors_as_sentences": "mmalign.core.sentences",
     "CapabilityError": "mmalign.core.errors",
     "CheckError": "mmalign.core.errors",
     "CheckpointError": "mmalign.core.errors",
@@ -120,7 +120,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mmalign.adapters import load_adapter as load_adapter
-    from mmalign.cli._faults import errors_as_sentences as errors_as_sentences
     from mmalign.core.errors import CapabilityError as CapabilityError
     from mmalign.core.errors import CheckError as CheckError
     from mmalign.core.errors import CheckpointError as CheckpointError
@@ -146,6 +145,7 @@ if TYPE_CHECKING:
     from mmalign.core.protocols import SetReward as SetReward
     from mmalign.core.protocols import StepPolicy as StepPolicy
     from mmalign.core.protocols import TokenAdapter as TokenAdapter
+    from mmalign.core.sentences import errors_as_sentences as errors_as_sentences
     from mmalign.core.types import Audio as Audio
     from mmalign.core.types import NoiseLevel as NoiseLevel
     from mmalign.core.types import Preference as Preference

@@ -2,7 +2,7 @@
 
 import sys
 
-from mmalign.cli._progress import starting
+from mmalign.core.pace import starting
 
 if sys.argv[0] == "-m":  # `python -m pipelines.results`: Python is looking for the module, whose imports take seconds
     starting(f"starting {next((word for word in sys.orig_argv if word.startswith('pipelines.')), 'a pipeline')}")

@@ -25,8 +25,8 @@ from mmalign.miniworld.descriptions import sample_described
 from mmalign.miniworld.language import CaptionError, parse
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.rewards.models.clip_towers import Source, Towers, load_towers
-from mmalign.rewards.text._corruption import WAYS, corrupted
 from pipelines._command_line import parser
+from pipelines._corruption import WAYS, corrupted
 
 Judge = Callable[[str], bool]
 HIDDEN = 512  # features between the head's two layers, the paper's

@@ -1,11 +1,9 @@
-"""What a long command says while it works: at once that it does, then how far it is; all on standard error."""
+"""How far a long command is, on standard error."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from mmalign.core.pace import Pace
 
@@ -23,10 +21,3 @@ def progress(doing: str, done: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(doing, total=None)
         yield lambda count, total: bar.update(task, completed=count, total=total)
-
-
-def starting(what: str) -> None:
-    """Say what begins, before what takes seconds to import; of several processes the first does."""
-    if os.environ.get("RANK", "0") == "0":
-        with suppress(OSError):
-            print(f"{what} …", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli._progress import starting
+from mmalign.core.pace import starting
 
 
 def register(app: typer.Typer) -> None:

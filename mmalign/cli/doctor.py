@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli._progress import starting
+from mmalign.core.pace import starting
 
 Finding = dict[str, str]
 MARKS = {"ok": "[green]✓[/]", "missing": "[red]✗[/]", "optional": "[yellow]–[/]"}

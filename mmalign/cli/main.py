@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from mmalign.cli._faults import errors_as_sentences, stop_told
 from mmalign.cli._later import import_later
+from mmalign.core.sentences import errors_as_sentences, stop_told
 
 
 class Commands(typer.core.TyperGroup):

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmalign.cli._progress import progress, starting
+from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
+from mmalign.core.pace import starting
 
 world = typer.Typer(help="The bundled worlds: make data.", no_args_is_help=True)
 making = typer.Typer(help="Make truth outputs with captions.", no_args_is_help=True)

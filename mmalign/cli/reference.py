@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmalign.cli._progress import progress, starting
+from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
+from mmalign.core.pace import starting
 
 Unit = Literal["row", "frame"]
 

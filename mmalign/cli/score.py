@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli._progress import progress, starting
+from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
+from mmalign.core.pace import starting
 
 
 def register(app: typer.Typer) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmalign.cli._progress import starting
 from mmalign.core.errors import ConfigError
+from mmalign.core.pace import starting
 
 
 def register(app: typer.Typer) -> None:

@@ -1,7 +1,8 @@
-"""How far long work is, said now and then on standard error."""
+"""That long work begins, and how far it is, said on standard error."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -19,3 +20,10 @@ class Pace:
             self.last = time.monotonic()
             with suppress(OSError):
                 print(f"{self.done} {done} of {total}", file=sys.stderr, flush=True)
+
+
+def starting(what: str) -> None:
+    """Say what begins, before what takes seconds to import; of several processes the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):
+            print(f"{what} …", file=sys.stderr, flush=True)

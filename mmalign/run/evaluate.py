@@ -12,7 +12,7 @@ from mmalign.core.config import Draft, RunFile, draft
 from mmalign.core.errors import MmalignError
 from mmalign.core.files import write_folder_beside
 from mmalign.core.signals import interrupting
-from mmalign.data._held_out import shared_with_training
+from mmalign.data.held_out import shared_with_training
 from mmalign.run.build import Parts, examine
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure

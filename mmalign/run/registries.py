@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmalign.adapters import adapters
 from mmalign.core.registry import Registry
-from mmalign.data import sources
+from mmalign.data import data_sources
 from mmalign.objectives import objectives
 from mmalign.policies import policies
 from mmalign.rewards import rewards
@@ -16,5 +16,5 @@ REGISTRIES: dict[str, Registry] = {
     "rewards": rewards,
     "combinations": combinations,
     "objectives": objectives,
-    "data": sources,
+    "data": data_sources,
 }

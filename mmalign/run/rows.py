@@ -11,7 +11,7 @@ from mmalign.core.errors import DataError, all_faults, shown
 from mmalign.core.regular import written
 from mmalign.core.texts import half_character, parsed, read_text
 from mmalign.core.types import Prompt
-from mmalign.data._media import LazyMedia
+from mmalign.data.lazy_media import LazyMedia
 from mmalign.media.folders import Media, media_in, skipped
 from mmalign.media.kinds import hinted, kind_of_file, named_like_a_file
 

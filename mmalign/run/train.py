@@ -18,7 +18,7 @@ from mmalign.core.config import RunFile, draft
 from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.rng import Streams
 from mmalign.core.signals import Interrupted, interrupting
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.run.build import Parts, examine, notes, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory

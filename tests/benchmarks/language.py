@@ -14,7 +14,7 @@ from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
 from mmalign.core.types import Preference, Prompt
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies.tokens import Tokens

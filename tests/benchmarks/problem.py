@@ -11,7 +11,7 @@ from mmalign.adapters.image.sd3 import SD3
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
 from mmalign.core.types import Prompt, Rollout
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.miniworld.splits import distinct_requests
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO

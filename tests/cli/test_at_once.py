@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.cli._progress import progress, starting
+from mmalign.cli._progress import progress
+from mmalign.core.pace import starting
 
 ROOT = Path(__file__).parents[2]
 # The first heavy import of a process says so, and ends it: what stood on standard error before was said in time.

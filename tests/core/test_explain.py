@@ -11,7 +11,7 @@ from mmalign.adapters import adapters
 from mmalign.core.config import draft, load, parse
 from mmalign.core.errors import ConfigError, DataError, shown
 from mmalign.core.types import as_prompts
-from mmalign.data import sources
+from mmalign.data import data_sources
 from mmalign.objectives import objectives
 from mmalign.policies import policies
 from mmalign.rewards import rewards
@@ -25,7 +25,7 @@ from mmalign.rewards import rewards
         (adapters, {"name": "sd", "model": "x", "lora": {"r": 4}}, r"at\.lora\.r: unknown option; here it is rank\."),
         (adapters, {"name": "sd", "model": "x", "lora": None}, r"at\.lora: must be a mapping of options \(got null, "),
         (
-            sources,
+            data_sources,
             {"name": "prompts", "path": "x", "held_out_path": None},
             r"held_out_path: must be a text .*write '' for",
         ),

@@ -12,7 +12,7 @@ from mmalign.core.config import Trainer
 from mmalign.core.metrics import METRICS, Average, meaning
 from mmalign.core.rng import Streams
 from mmalign.core.types import Rollout, Scores, Status
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.dragon import DRAGON

@@ -9,7 +9,7 @@ import pytest
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.registry import Registry
-from mmalign.data import sources
+from mmalign.data import data_sources
 from mmalign.policies import policies
 from mmalign.rewards import rewards
 from mmalign.run.registries import REGISTRIES
@@ -55,7 +55,7 @@ def test_a_plugin_is_found_under_its_group(distribution: Any) -> None:
         "theirs", {"mmalign.rewards": ["kind = theirs_code:Theirs"], "mmalign.data": ["d = theirs_code:Theirs"]}
     )
     assert rewards.get("kind").__name__ == "Theirs" and "kind" in rewards.names()
-    assert sources.get("d").__name__ == "Theirs"
+    assert data_sources.get("d").__name__ == "Theirs"
 
 
 def test_the_old_group_is_read_with_a_warning(distribution: Any, caplog: pytest.LogCaptureFixture) -> None:

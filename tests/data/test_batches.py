@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign.core.errors import CheckpointError, ConfigError, DataError
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 
 
 @settings(max_examples=50)
@@ -75,7 +75,9 @@ def test_only_own_items_are_indexed() -> None:
 def test_faults() -> None:
     with pytest.raises(DataError, match="there are no items to make batches of"):
         Batches([], 4, 0)
-    with pytest.raises(ConfigError, match=r"trainer\.batch: 10 does not divide by 4 processes; use e\.g\. 8, 12, 16"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.prompts_per_step: 10 does not divide by 4 processes; use e\.g\. 8, 12, 16"
+    ):
         Batches(range(9), 10, 0, 0, 4)
     with pytest.raises(ConfigError, match="rank 4 is outside the 4 processes"):
         Batches(range(9), 8, 0, 4, 4)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign.data.preferences import Preferences
-from mmalign.data.prompts import Prompts
+from mmalign.data.sources.preferences import Preferences
+from mmalign.data.sources.prompts import Prompts
 from tests.media import odd
 
 

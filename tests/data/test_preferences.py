@@ -8,8 +8,8 @@ import torch
 
 from mmalign.core.errors import DataError, MediaError
 from mmalign.core.types import Audio
-from mmalign.data._media import require_files
-from mmalign.data.preferences import Preferences
+from mmalign.data.lazy_media import require_files
+from mmalign.data.sources.preferences import Preferences
 from mmalign.media.audio import write_audio
 from mmalign.media.image import write_image
 from tests.media import odd

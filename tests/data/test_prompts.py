@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from mmalign.core.errors import ConfigError, DataError, MediaError
 from mmalign.core.registry import construct
 from mmalign.core.types import Prompt
-from mmalign.data import sources
-from mmalign.data._asked import prompts_like
-from mmalign.data._held_out import split
-from mmalign.data._media import LazyMedia, require_files
-from mmalign.data.preferences import Preferences
-from mmalign.data.prompts import Prompts
-from mmalign.data.scenes import Scenes
+from mmalign.data import data_sources
+from mmalign.data.held_out import split
+from mmalign.data.lazy_media import LazyMedia, require_files
+from mmalign.data.like_training import prompts_like
+from mmalign.data.sources.preferences import Preferences
+from mmalign.data.sources.prompts import Prompts
+from mmalign.data.sources.scenes import Scenes
 from mmalign.media.image import write_image
 from tests.media import odd
 
@@ -33,13 +33,13 @@ def lines(path: Path, *rows: Any) -> str:
 
 
 def test_registry_lists_the_sources() -> None:
-    assert sources.names() == ["preferences", "prompts", "scenes"]
-    assert sources.get("prompts") is Prompts
+    assert data_sources.names() == ["preferences", "prompts", "scenes"]
+    assert data_sources.get("prompts") is Prompts
 
 
 def test_options_are_checked_from_outside(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.colum: unknown option\. Did you mean 'column'\?"):
-        sources.build({"name": "prompts", "path": "x", "colum": "text"}, "data")
+        data_sources.build({"name": "prompts", "path": "x", "colum": "text"}, "data")
     with pytest.raises(ConfigError, match=r"set held_out or held_out_path, not both"):
         construct(Prompts, {"path": "x", "held_out": 0.1, "held_out_path": "y"}, "data")
     with pytest.raises(ConfigError, match=r"data\.held_out: must be below 1 \(got 1\.5\)"):
@@ -335,9 +335,9 @@ def test_a_damaged_parquet_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_everything_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmalign.data import _tables
+    from mmalign.data import tables
 
-    monkeypatch.setattr(_tables, "MOST_FILES", 9)
+    monkeypatch.setattr(tables, "MOST_FILES", 9)
     for number in range(5):
         (tmp_path / f"deep{number}").mkdir()
         (tmp_path / f"deep{number}" / "x.txt").touch()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmalign.data.scenes import Scenes
+from mmalign.data.sources.scenes import Scenes
 from mmalign.miniworld.compositions import unseen_compositions
 from mmalign.miniworld.language import parse
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Preference, Prompt, Status
-from mmalign.data._media import LazyMedia
+from mmalign.data.lazy_media import LazyMedia
 from mmalign.evaluation.judging import judge
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
 from mmalign.evaluation.records import Evaluation

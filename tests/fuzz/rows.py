@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.errors import MmalignError
-from mmalign.data._media import require_files
-from mmalign.data.preferences import Preferences
-from mmalign.data.prompts import Prompts
+from mmalign.data.lazy_media import require_files
+from mmalign.data.sources.preferences import Preferences
+from mmalign.data.sources.prompts import Prompts
 from mmalign.run.rows import FIELDS, left_out, read_rows
 from tests.media import odd
 

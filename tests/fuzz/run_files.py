@@ -217,8 +217,8 @@ class Outcome:
 
 def outcome(text: str, folder: Path) -> Outcome:
     """What `mmalign train FILE --dry-run` does with the text."""
-    from mmalign.cli._faults import errors_as_sentences
     from mmalign.cli.train import train
+    from mmalign.core.sentences import errors_as_sentences
 
     path = folder / "run.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))

@@ -60,8 +60,8 @@ def started(run_file: Path, out: Path) -> int:
 
 def trained(run_file: Path, out: Path) -> int:
     """Train as the command line does; the exit code."""
-    from mmalign.cli._faults import errors_as_sentences
     from mmalign.core.checkpoints import complete
+    from mmalign.core.sentences import errors_as_sentences
     from mmalign.run.train import train
 
     resume = out if complete(out / "checkpoints") else None

@@ -11,7 +11,7 @@ from mmalign import rule
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
 from mmalign.core.types import Audio, Prompt
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmalign.adapters.language.image_text import ImageText
-from mmalign.data.scenes import Scenes
+from mmalign.data.sources.scenes import Scenes
 from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.grammar import sample_request
 from mmalign.miniworld.questions import CAPTION, questions_of

@@ -15,7 +15,7 @@ from mmalign.adapters import adapters
 from mmalign.core.config import load
 from mmalign.core.errors import CheckpointError, DataError
 from mmalign.core.types import Prompt
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.run.build import examine, training_rows
 from mmalign.run.train import train
 from tests.adapters.language import tiny_lm

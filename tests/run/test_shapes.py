@@ -13,7 +13,7 @@ import pytest
 from mmalign.adapters import adapters
 from mmalign.adapters.loading.described import Frame, Heard
 from mmalign.core.errors import DataError
-from mmalign.data.preferences import Preferences
+from mmalign.data.sources.preferences import Preferences
 from mmalign.run.checks.shapes import alike, described, fetched, size
 from tests.adapters import tiny as plain
 from tests.adapters.image.tiny_flux import write_flux

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from mmalign.core.types import Prompt
-from mmalign.data._held_out import shared_with_training
-from mmalign.data.prompts import Prompts
+from mmalign.data.held_out import shared_with_training
+from mmalign.data.sources.prompts import Prompts
 from mmalign.run.checks.held_out import ready_questions, trained_questions
 from mmalign.run.evaluate import _asked
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies.flow import Flow
 from mmalign.training.session import Session

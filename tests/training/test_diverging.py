@@ -12,7 +12,7 @@ from mmalign.core.config import Trainer
 from mmalign.core.errors import Diverged
 from mmalign.core.rng import Streams
 from mmalign.core.types import Prompt
-from mmalign.data._batches import Batches
+from mmalign.data.batches import Batches
 from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
 from mmalign.objectives.sft import SFT

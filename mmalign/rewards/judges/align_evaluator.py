@@ -18,8 +18,7 @@ from mmalign.rewards.functional import gated, group_means, key_point_scores, yes
 from mmalign.rewards.models.judge import Answers, Asking, Judge, Make
 from mmalign.rewards.models.template import Template, check_template
 from mmalign.rewards.parsing import LONG, bounded
-from mmalign.rewards.points import make_source
-from mmalign.rewards.points._key_points import GROUPS, POINTS, KeyPoint
+from mmalign.rewards.points import GROUPS, POINTS, KeyPoint, make_source
 
 __all__ = ["AlignEvaluator"]
 

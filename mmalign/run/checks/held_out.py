@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmalign.core.config import RunFile
-from mmalign.data._held_out import shared_with_training
+from mmalign.data.held_out import shared_with_training
 from mmalign.run.checks import check_training
 
 log = logging.getLogger("mmalign")

@@ -9,8 +9,8 @@ from mmalign.core.capabilities import judges_only
 from mmalign.core.config import RunFile
 from mmalign.core.errors import DataError, all_faults
 from mmalign.core.protocols import AnyPolicy
-from mmalign.data._asked import prompts_like
-from mmalign.data._media import require_files
+from mmalign.data.lazy_media import require_files
+from mmalign.data.like_training import prompts_like
 from mmalign.rewards.engine.rows import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 

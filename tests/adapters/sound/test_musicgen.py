@@ -258,7 +258,7 @@ def test_grpo_raises_what_it_is_rewarded_for(make):
     from mmalign.core.config import Trainer
     from mmalign.core.rng import Streams
     from mmalign.core.types import Scores
-    from mmalign.data._batches import Batches
+    from mmalign.data.batches import Batches
     from mmalign.objectives.grpo import GRPO
     from mmalign.training.loop import train
     from mmalign.training.session import Session

@@ -223,7 +223,7 @@ def test_a_column_may_stand_in_the_question(judge: Callable[..., Any]) -> None:
 
 
 def test_bad_texts_are_the_writers_fault_and_bad_pictures_are_not(judge: Callable[..., Any], tmp_path: Path) -> None:
-    from mmalign.data._media import LazyMedia
+    from mmalign.data.lazy_media import LazyMedia
     from mmalign.media.image import write_image
 
     for name in ("lost.png", "torn.png"):

@@ -7,7 +7,7 @@ import torch
 
 from mmalign.core.errors import ConfigError, DataError, MissingExtra
 from mmalign.core.types import Audio, Prompt, Rollout, Status
-from mmalign.data._media import LazyMedia
+from mmalign.data.lazy_media import LazyMedia
 from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards.models.clap_laion import as_clap_model, read_original, renamed
 from mmalign.rewards.models.clap_towers import ClapSource, load_clap

@@ -6,7 +6,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.data.scenes import Scenes
+from mmalign.data.sources.scenes import Scenes
 from mmalign.miniworld.scenes import Scene, Thing, render
 from mmalign.rewards import Guarded, load_reward
 

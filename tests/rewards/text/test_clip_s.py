@@ -19,7 +19,7 @@ from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.models.clip_towers import Source, load_towers
 from mmalign.rewards.models.grammar_head import load_grammar_head
-from mmalign.rewards.text._corruption import WAYS, corrupted
+from pipelines._corruption import WAYS, corrupted
 from tests.rewards.conftest import SIZE
 
 CAPTIONS = ["a red circle", "two blue star", "green square and a star", "a red circle"]
@@ -113,7 +113,7 @@ def test_ref_clip_score_is_the_harmonic_mean_with_the_best_reference(tiny_clip: 
 
 
 def test_statuses_are_those_of_captions(tiny_clip: Path, rows: Rollout, tmp_path: Path) -> None:
-    from mmalign.data._media import LazyMedia
+    from mmalign.data.lazy_media import LazyMedia
     from mmalign.media.image import write_image
 
     write_image(picture(1), tmp_path / "torn.png")

@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Literal, overload
 from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.options import Count, ShareBelowOne
 from mmalign.core.types import Preference, Prompt
-from mmalign.data import _media
-from mmalign.data._contradictions import warn_of_contradictions
-from mmalign.data._held_out import split, warn_of_leaks
-from mmalign.data._labels import label_of, require_label, verdicts
-from mmalign.data._tables import Table, every, read_table
+from mmalign.data import lazy_media
+from mmalign.data.contradictions import warn_of_contradictions
+from mmalign.data.held_out import split, warn_of_leaks
+from mmalign.data.labels import label_of, require_label, verdicts
+from mmalign.data.tables import Table, every, read_table
 
 __all__ = ["Preferences"]
 
@@ -91,7 +91,7 @@ class Preferences:
         table = read_table(path, self.relative_to, self.split)
         table.require(self.prompt, self.chosen, self.rejected, *filter(None, self._about.values()))
         first = table.rows[0]
-        kinds = {_media.kind_of(first.get(c), Path(table.file).parent) for c in (self.chosen, self.rejected)}
+        kinds = {lazy_media.kind_of(first.get(c), Path(table.file).parent) for c in (self.chosen, self.rejected)}
         if self.outputs == "auto" and len(kinds) > 1:
             raise DataError(
                 f"{table.place(0)}: '{self.chosen}' and '{self.rejected}' look like {' and '.join(sorted(kinds))}; "
@@ -159,25 +159,25 @@ class _Pairs(Sequence[Preference]):
         """What keeps rows from being read, as far as that shows without opening a file."""
         return [fault for at in self.rows for fault in self._faults_at(at)]
 
-    def shapes(self) -> Iterator[tuple[str, _media.Shape]]:
+    def shapes(self) -> Iterator[tuple[str, lazy_media.Shape]]:
         """Where each compared picture or sound stands, and what its header says; others are in `faults`."""
         for at in self.rows if self.kind != "text" else ():
             for column in self.columns[1:]:
                 value, folder, place = self._cell(at, column)
                 with suppress(DataError, MediaError):
-                    yield place, _media.shape_of(self.kind, value, folder, place)
+                    yield place, lazy_media.shape_of(self.kind, value, folder, place)
 
     def _faults_at(self, at: int) -> Iterator[str]:
         try:
             label_of(self.table, at, self.label)
             media = self._asked(at).media
-            yield from media.faults() if isinstance(media, _media.LazyMedia) else ()
+            yield from media.faults() if isinstance(media, lazy_media.LazyMedia) else ()
         except DataError as error:
             yield str(error)
         for column in self.columns[1:]:
             if self.kind != "text":
                 try:
-                    _media.shape_of(self.kind, *self._cell(at, column))
+                    lazy_media.shape_of(self.kind, *self._cell(at, column))
                 except (DataError, MediaError) as error:
                     yield str(error)
                 continue
@@ -192,13 +192,13 @@ class _Pairs(Sequence[Preference]):
         }
         if (label := label_of(self.table, at, self.label)) is not None:
             meta["label"] = label or 1.0  # of 0 the sides are swapped
-        media = _media.media_of(self.table, at, self.about)
+        media = lazy_media.media_of(self.table, at, self.about)
         return Prompt(self.table.text(at, self.columns[0]), media, meta, self.table.place(at))
 
     def _output(self, at: int, column: str) -> Any:
         if self.kind == "text":
             return self.table.text(at, column)
-        return (_media.picture if self.kind == "image" else _media.sound)(*self._cell(at, column))
+        return (lazy_media.picture if self.kind == "image" else lazy_media.sound)(*self._cell(at, column))
 
     def _cell(self, at: int, column: str) -> tuple[Any, Path, str]:
         """A cell of a file, the folder where its path starts, and where it stands."""

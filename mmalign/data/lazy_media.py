@@ -10,7 +10,7 @@ from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
-from mmalign.data._tables import Table, refuse
+from mmalign.data.tables import Table, refuse
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file

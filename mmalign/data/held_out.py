@@ -11,7 +11,7 @@ from typing import Any
 from mmalign.core.errors import DataError
 from mmalign.core.rng import stream_seed
 from mmalign.core.types import Prompt
-from mmalign.data._media import LazyMedia
+from mmalign.data.lazy_media import LazyMedia
 
 log = logging.getLogger("mmalign")
 

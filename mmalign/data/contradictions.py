@@ -7,7 +7,7 @@ import logging
 from collections.abc import Container, Hashable, Sequence
 from typing import Any
 
-from mmalign.data._tables import Table
+from mmalign.data.tables import Table
 
 log = logging.getLogger("mmalign")
 

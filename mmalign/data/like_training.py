@@ -7,8 +7,8 @@ from typing import Any
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
-from mmalign.data._tables import read_table
-from mmalign.data.prompts import Prompts
+from mmalign.data.sources.prompts import Prompts
+from mmalign.data.tables import read_table
 from mmalign.media.kinds import NOUNS
 
 _LOOKED_AT = 12  # prompts of a source that names no columns

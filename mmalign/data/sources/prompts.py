@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from mmalign.core.options import Count, ShareBelowOne
 from mmalign.core.types import Prompt
-from mmalign.data._held_out import split, warn_of_leaks
-from mmalign.data._media import media_of
-from mmalign.data._tables import Table, every, read_table
+from mmalign.data.held_out import split, warn_of_leaks
+from mmalign.data.lazy_media import media_of
+from mmalign.data.tables import Table, every, read_table
 
 __all__ = ["Prompts"]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from mmalign.core.errors import DataError, shown
-from mmalign.data._tables import Table
+from mmalign.data.tables import Table
 
 log = logging.getLogger("mmalign")
 

@@ -1,0 +1,1 @@
+"""Where prompts, preferences and scenes come from, one file a source."""

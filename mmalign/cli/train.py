@@ -32,8 +32,9 @@ def train(
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config
     from mmalign.core.config import draft, dump, is_change
-    from mmalign.run.build import examine, notes, training_rows
+    from mmalign.run.build import examine, training_rows
     from mmalign.run.launch import is_first
+    from mmalign.run.notes import notes
     from mmalign.run.train import refuse_both, resume_point
     from mmalign.run.train import train as run
 

@@ -48,7 +48,8 @@ class Trainer:
         warmup: updates over which the rate rises linearly from 0.
         weight_decay: AdamW's.
         betas: AdamW's.
-        max_grad_norm: the gradient's norm is clipped to it (0: not clipped, still logged).
+        max_grad_norm: the gradient's norm is clipped to it (0: not clipped, still logged). Losses are of a whole step's
+            log-prob, so of pictures and sounds it is D times what papers give that average over a step's D dimensions.
         ema: decay of an exponential moving average of the weights (0: none); evaluation and the final save use it.
         seed: the one seed all random streams derive from.
         save_every: steps between checkpoints (0: one after ten minutes, more rarely where writing one takes long); the

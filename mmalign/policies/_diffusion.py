@@ -50,7 +50,8 @@ class Diffusion(AdapterPolicy):
         guidance_scale: classifier-free guidance of `sample` and the replay; at most 1 is none.
         detach_unconditional: no gradient through the unconditional branch.
         eval_steps, eval_guidance_scale: of `generate`; None is those of `sample`.
-        window: which steps are noisy and trained: "all", "first", "random", "progressive" or "subset".
+        window: which steps are noisy and trained: "all", "first", "random", "progressive", "scattered" or
+            "subset".
         window_size: how many steps that is, T of the rollout; 0 with "all".
         window_range: (start, end) of the steps to choose from, as fractions (values up to 1) or step indices.
         window_every, window_stride: "progressive" moves by `window_stride` steps every `window_every` calls of

@@ -6,6 +6,7 @@
 | first       | the first `size` candidates     | the same                  | MixGRPO, held at the noisy end  |
 | random      | `size` in a row, one random start for the batch | the same  | Flow-GRPO-Fast, MixGRPO random  |
 | progressive | `size` in a row, sliding toward the data, then back to the start | the same | MixGRPO (2507.21802) |
+| scattered   | `size` of them, by chance, for the batch | the same         | Flow-Factory's `num_sde_steps`  |
 | subset      | every candidate                 | `size` of them, by chance, per row | DanceGRPO (2505.07818) |
 
 "progressive" stays `every` calls at each start; with `decay` k > 0 it stays ceil(every · exp(-k max(0, l - after))), l
@@ -30,7 +31,7 @@ from mmalign.core.options import at_least, one_of, within
 from mmalign.core.rng import rand
 from mmalign.core.tensor import Tensor
 
-WindowKind = Literal["all", "first", "random", "progressive", "subset"]
+WindowKind = Literal["all", "first", "random", "progressive", "scattered", "subset"]
 
 # A step's noise counts as removable while it is at most this many times the noise level that the step lands on. The
 # usual schedules stay below 1.5; the step of a 10-step SD3.5 schedule that lands on 0.0089 with std 0.225 is at 25.
@@ -171,6 +172,9 @@ def draw_plan(kind: WindowKind, steps: list[int], *, size: int, start: int, rows
     if kind == "subset":
         picked = rand((rows, len(steps)), rng).argsort(1)[:, :size].sort(1).values.cpu()
         return Plan(noisy=steps, recorded=torch.tensor(steps)[picked])
+    if kind == "scattered":
+        scattered = sorted(steps[i] for i in rand((len(steps),), rng).argsort()[:size].tolist())
+        return Plan(noisy=scattered, recorded=torch.tensor(scattered).expand(rows, -1))
     if kind == "random":
         start = min(int(rand((1,), rng).item() * (len(steps) - size + 1)), len(steps) - size)
     chosen = steps[start : start + size]

@@ -17,7 +17,7 @@ from mmalign.core.registry import construct
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
 from mmalign.run.lengths import TokenLimits, asked, reader_of, trained
-from mmalign.run.references import anchored, newest_taken
+from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
@@ -382,19 +382,6 @@ def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
         raise ConfigError(f"evaluation.judges.{name}.role: {shown(role)}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}
     return REGISTRIES["rewards"].build(options, f"evaluation.judges.{name}", allow)
-
-
-def notes(parts: Parts) -> list[str]:
-    """What is allowed and may not be what was meant."""
-    mixed, objective = parts.reward, parts.objective
-    found = [*newest_taken(parts.file), *getattr(objective, "doubts", ())]
-    twice = getattr(objective, "std", "") == "group" and getattr(mixed, "relative", False)
-    if twice and getattr(mixed.combination, "scale", "") == "group_z":
-        found.append(
-            "combine: scale group_z divides each reward by its deviation within the group, and objective.std: group "
-            "then divides their sum by its own; std: none with whiten: true (GDPO) divides once."
-        )
-    return found
 
 
 def resolve(spec: Spec, component: Any) -> Spec:

@@ -19,12 +19,13 @@ from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.rng import Streams
 from mmalign.core.signals import Interrupted, interrupting
 from mmalign.data.batches import Batches
-from mmalign.run.build import Parts, examine, notes, training_rows
+from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
 from mmalign.run.long_texts import long_texts
+from mmalign.run.notes import notes
 from mmalign.run.trackers import log_numbers, open_tracker
 from mmalign.training import checkpoint
 from mmalign.training.loop import Hook

@@ -26,6 +26,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "first": {"window": "first", "window_size": 2},
     "random": {"window": "random", "window_size": 3, "window_range": (0.0, 0.7)},
     "progressive": {"window": "progressive", "window_size": 2, "window_every": 1},
+    "scattered": {"window": "scattered", "window_size": 3},
     "subset": {"window": "subset", "window_size": 3},
 }
 

@@ -22,7 +22,7 @@ def options(**given: object) -> Window:
     calls=st.integers(0, 10**6),
     stride=st.integers(1, 70),
     every=st.integers(1, 30),
-    kind=st.sampled_from(["first", "random", "progressive", "subset"]),
+    kind=st.sampled_from(["first", "random", "progressive", "scattered", "subset"]),
 )
 def test_a_window_is_never_empty_and_never_shrinks(
     count: int, size: int, calls: int, stride: int, every: int, kind: str
@@ -86,6 +86,15 @@ def test_random_reaches_every_start_and_first_stays() -> None:
     starts = {draw_plan("random", [1, 2, 3, 4, 5], size=3, start=0, rows=4, rng=rng).noisy[0] for _ in range(60)}
     assert starts == {1, 2, 3}
     assert draw_plan("first", [1, 2, 3], size=2, start=0, rows=4, rng=rng).recorded.tolist() == [[1, 2]] * 4
+
+
+def test_a_scattered_window_is_one_for_the_batch_and_reaches_every_choice() -> None:
+    rng, seen = generator(), set()
+    for _ in range(120):
+        drawn = draw_plan("scattered", [1, 2, 4, 5], size=2, start=0, rows=3, rng=rng)
+        assert drawn.recorded.tolist() == [drawn.noisy] * 3  # noise on those alone
+        seen.add(tuple(drawn.noisy))
+    assert seen == {(1, 2), (1, 4), (1, 5), (2, 4), (2, 5), (4, 5)}
 
 
 def test_a_subset_leaves_every_candidate_noisy_and_differs_by_row() -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from mmalign.core.config import draft
 from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.run.build import examine, notes
+from mmalign.run.build import examine
 from mmalign.run.checks import CHECKS, stages
+from mmalign.run.notes import notes
 from mmalign.run.train import train
 
 RunFile = Callable[..., Path]
@@ -91,7 +92,14 @@ def test_a_published_clip_without_its_unit_is_noted(run_file: RunFile) -> None:
     small = "objective={name: grpo, group_size: 4, clip: 1.0e-4}"
     (said,) = notes(examine(draft(run_file(), [small]))[0])
     assert said.startswith("objective.clip: 0.0001 nats of the whole step;") and "clip_unit: mean" in said
-    assert notes(examine(draft(run_file(), [small.replace("}", ", clip_unit: mean}")]))[0]) == []
+    meant = small.replace("}", ", clip_unit: mean}")
+    (said,) = notes(examine(draft(run_file(), [meant]))[0])
+    assert said.startswith(
+        "trainer.max_grad_norm: 1 is for the gradient of a whole step's log-prob; where clip_unit: me"
+    )
+    assert notes(examine(draft(run_file(), [meant, "trainer.max_grad_norm=0"]))[0]) == []
+    with pytest.raises(ConfigError, match=r"objective.clip: 3.0 is no mean-space value .*; set clip_unit: nats"):
+        examine(draft(run_file(), [meant.replace("1.0e-4", "3.0")]))
 
 
 @pytest.mark.parametrize("inner", ["clip", "{}", "[1]", "{name: 5}"])

@@ -15,8 +15,9 @@ from mmalign.core.errors import ConfigError
 from mmalign.evaluation.card import card, card_facts
 from mmalign.evaluation.run_record import read_run
 from mmalign.media.image import write_image
-from mmalign.run.build import build, examine, notes
+from mmalign.run.build import build, examine
 from mmalign.run.load import load_run
+from mmalign.run.notes import notes
 from mmalign.run.train import train
 from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.evaluation.test_loading_lines import executed

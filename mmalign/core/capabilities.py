@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from mmalign.core.protocols import Policy, ScorePolicy
+from mmalign.core.protocols import Policy, ScorePolicy, Weights
 
 
 def members(capability: type) -> list[str]:
     """The methods that `capability` adds to a policy, computed from the protocol itself."""
-    names = {name for cls in capability.__mro__ for name in vars(cls) if not name.startswith("_")}
+    names = {name for cls in capability.__mro__ if cls is not Weights for name in vars(cls) if not name.startswith("_")}
     return sorted(names)
 
 

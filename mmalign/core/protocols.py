@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -208,12 +208,23 @@ class ScoreAdapter(Adapter, Protocol):
         ...
 
 
-@runtime_checkable
-class Policy(Protocol):
-    """A conditional distribution over outputs; names follow torch.distributions."""
+class Weights(Protocol):
+    """What every policy has: the module that is trained, and what kind of outputs it is of."""
 
-    modality: Modality
-    module: Module
+    @property
+    def modality(self) -> Modality:
+        """Of the outputs."""
+        ...
+
+    @property
+    def module(self) -> Module:
+        """The trainable part."""
+        ...
+
+
+@runtime_checkable
+class Policy(Weights, Protocol):
+    """A conditional distribution over outputs; names follow torch.distributions."""
 
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
         """One output per prompt row, no gradient; rows of equal prompts form one group."""
@@ -306,11 +317,8 @@ class GuidedPolicy(DiffPolicy, Protocol):
 
 
 @runtime_checkable
-class ScorePolicy(Protocol):
+class ScorePolicy(Weights, Protocol):
     """Generates nothing and scores every output: what is fitted to preferences and becomes a reward."""
-
-    modality: Modality
-    module: Module
 
     def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
         """Given outputs (images, strings) as a rollout that `score` accepts."""
@@ -319,20 +327,6 @@ class ScorePolicy(Protocol):
     def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
         """The score of every row, float32, higher is better; with gradient."""
         ...
-
-
-if TYPE_CHECKING:
-    Unloaded = Annotated[A, "unloaded"]
-else:
-
-    class Unloaded:
-        """`Unloaded[LatentAdapter]` annotates the field of an adapter that may not be loaded yet.
-
-        Type checkers take it for a `LatentAdapter`; at run time it is Any, for before `load` many members are missing.
-        """
-
-        def __class_getitem__(cls, protocol: Any) -> Any:
-            return Any
 
 
 AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
@@ -394,7 +388,7 @@ __all__ = [
     "SetReward",
     "StepPolicy",
     "TokenAdapter",
-    "Unloaded",
+    "Weights",
     "one_alone",
     "one_process",
 ]

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.options import AtLeastOne, Count, NotNegative, at_least, one_of
-from mmalign.core.protocols import LatentAdapter, Prediction, Probe, Unloaded
+from mmalign.core.protocols import LatentAdapter, Prediction, Probe
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist
+from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, require_kind
 from mmalign.policies._density import LevelDraw, Weighting, draw_probe, surrogate_log_prob
 from mmalign.policies._rollout import encode_outputs

@@ -34,10 +34,11 @@ from jaxtyping import Float
 
 from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Share, at_least, one_of, within
-from mmalign.core.protocols import Condition, LatentAdapter, Probe, Unloaded
+from mmalign.core.protocols import Condition, LatentAdapter, Probe
 from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, groups
+from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, require_kind
 from mmalign.policies._diffusion import ALSO_CALLED
 from mmalign.policies._rollout import Saturation, check_finite, decode_in_range, in_range, micro_batches

@@ -15,9 +15,10 @@ from jaxtyping import Float
 
 from mmalign.core.errors import DataError, Diverged
 from mmalign.core.options import Count, at_least
-from mmalign.core.protocols import ScoreAdapter, Unloaded
+from mmalign.core.protocols import ScoreAdapter
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, groups
+from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, require_kind
 from mmalign.policies._rollout import micro_batches
 

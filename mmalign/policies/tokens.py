@@ -22,11 +22,12 @@ from jaxtyping import Bool, Float, Int
 
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare, at_least, one_of, within
-from mmalign.core.protocols import Probe, TokenAdapter, Unloaded
+from mmalign.core.protocols import Probe, TokenAdapter
 from mmalign.core.rng import Noise
 from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, StepDist, groups
+from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, require_kind
 from mmalign.policies._rollout import first_rows, micro_batches
 from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist

@@ -11,6 +11,7 @@ and `boxes/after`: held-out pictures with the true boxes in green and the answer
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,11 +46,11 @@ def show(finished: Finished, when: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     measured = Evaluation.load(finished.directory.evaluation(when))
     for number, (prompt, answer) in enumerate(list(zip(measured.prompts, measured.outputs, strict=True))[:SHOWN]):
-        if "image" not in prompt.media:
+        if number not in measured.asked:
             continue  # of the first ones only pictures are kept
-        picture = enlarged(to_pil(prompt.media["image"]), SHOWN_PIXELS)
+        picture = enlarged(to_pil(measured.asked[number]), SHOWN_PIXELS)
         if draw is not None:
-            draw(prompt, answer, picture)
+            draw(replace(prompt, media={"image": measured.asked[number]}), answer, picture)
         write_image(picture, folder / f"{number:02d}.png")
 
 

@@ -170,12 +170,13 @@ def _read_csv(path: Path) -> Table:
 
 def _read_parquet(path: Path) -> Table:
     import pyarrow
-    import pyarrow.parquet
+    from pyarrow.parquet import ParquetFile
 
     if why := unreadable(path):
         raise DataError(f"{written(path)}: {why}.")
     try:
-        table = pyarrow.parquet.read_table(path)
+        with ParquetFile(path) as file:  # `read_table` is for folders of files, and imports pandas for them
+            table = file.read()
         names, rows = table.column_names, table.to_pylist()
     except Exception as error:  # damaged files raise half a dozen kinds
         reason = str(error).partition("\n")[0].strip(". ") or type(error).__name__

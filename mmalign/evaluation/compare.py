@@ -56,7 +56,7 @@ def _verdict(a: Evaluation, b: Evaluation, row: SummaryRow) -> Comparison:
     shared = (row.name, row.before, row.after, row.delta, row.ci)
     if row.name in a.sets:
         return Comparison(*shared, 0, 0, 0, row.win_rate, float("nan"), row.n)
-    difference = prompt_means(b.values(row.name) - a.values(row.name), b.group.numpy())
+    difference = prompt_means(b.values(row.name) - a.values(row.name), b.group)
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     ties = len(difference) - wins - losses
     return Comparison(*shared, wins, losses, ties, row.win_rate, sign_test(wins, losses), row.n)
@@ -64,9 +64,9 @@ def _verdict(a: Evaluation, b: Evaluation, row: SummaryRow) -> Comparison:
 
 def sign_test(wins: int, losses: int) -> float:
     """The two-sided probability of a split at least this uneven if both sides were equally good."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
-    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5))) if wins + losses else 1.0
 
 
 def compare_runs(a: Path | str, b: Path | str) -> tuple[list[Comparison], tuple[Path, Path]]:
@@ -78,7 +78,9 @@ def compare_runs(a: Path | str, b: Path | str) -> tuple[list[Comparison], tuple[
     Raises:
         DataError: a directory without an evaluation, or no two of the same prompts.
     """
-    ours, theirs = ([(folder, Evaluation.load(folder)) for folder in evaluation_folders(Path(run))] for run in (a, b))
+    ours, theirs = (
+        [(folder, Evaluation.load(folder, outputs=False)) for folder in evaluation_folders(Path(run))] for run in (a, b)
+    )
     asked = [[prompt.text for prompt in found.prompts] for _, found in theirs]
     for folder, found in ours:
         texts = [prompt.text for prompt in found.prompts]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from mmalign.core.protocols import Gather, Policy, Reward, SetReward, one_alone
 from mmalign.core.rng import stream, stream_seed
 from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.evaluation.bootstrap import resampled_rows
-from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.media.image import to_uint8
 from mmalign.rewards.engine.foreign_code import foreign_call
 from mmalign.rewards.engine.loading import prepare_all
@@ -120,8 +121,8 @@ def evaluate_shared(
     return Evaluation(
         modality=policy.modality,
         prompts=[p for p in groups for _ in range(repeats)],
-        group=group,
-        scores={name: _joined(found[name]) for name in rewards if name not in sets},
+        group=group.numpy(),
+        scores={name: RowScores.of(_joined(found[name])) for name in rewards if name not in sets},
         sets={name: _set_value(name, reward, _rows(name, found[name]), group, seed) for name, reward in sets.items()},
         outputs=_stacked([kept for _, _, kept in chunks if kept is not None]),
         seed=seed,
@@ -207,7 +208,7 @@ def _set_value(name: str, reward: SetReward, embedding: Tensor, group: Tensor, s
     draws = resampled_rows(group.numpy(), SET_RESAMPLES, stream_seed(seed, "bootstrap"))
     resampled = torch.stack([score(torch.from_numpy(rows)) for rows in draws])
     kept = int(sound.sum())
-    return SetValue(float(score(torch.arange(len(sound)))), resampled, kept, len(sound) - kept)
+    return SetValue(float(score(torch.arange(len(sound)))), resampled.numpy(), kept, len(sound) - kept)
 
 
 def _kept(output: Any, room: int) -> Any:
@@ -217,7 +218,7 @@ def _kept(output: Any, room: int) -> Any:
     if room <= 0:
         return None
     part = output[:room]
-    return part.to("cpu") if isinstance(part, Audio) else to_uint8(part).cpu()
+    return part.to("cpu") if isinstance(part, Audio) else to_uint8(part).numpy()
 
 
 def _stacked(kept: list[Any]) -> Any:
@@ -233,5 +234,5 @@ def _stacked(kept: list[Any]) -> Any:
     )
 
 
-def _cat(kept: list[Tensor]) -> Tensor:
-    return torch.cat(kept) if kept else torch.empty(0)
+def _cat(kept: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(kept) if kept else np.empty(0, dtype=np.uint8)

@@ -34,7 +34,7 @@ from mmalign.core.rng import stream_seed
 from mmalign.core.types import Preference, Prompt, Scores, Status, groups
 from mmalign.evaluation.evaluate import SET_RESAMPLES, evaluating
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
-from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.media.image import to_uint8
 
 __all__ = ["judge"]
@@ -98,14 +98,13 @@ def judge(
         raise DataError("there are no comparisons to judge; set data.held_out, data.held_out_path or --prompts.")
     ranked = [_read(number, item) for number, item in enumerate(items)]
     _score(policy, ranked, rows)
-    group = groups([row.prompt for row in ranked])
     scores = _rules(ranked)
     return Evaluation(
         modality=policy.modality,
         prompts=[Prompt(row.prompt.text, row.prompt.media, _facts(row)) for row in ranked],
-        group=group,
-        scores=scores | _by_subset(ranked, scores),
-        sets=_benchmark(ranked, scores, group, seed),
+        group=groups([row.prompt for row in ranked]).numpy(),
+        scores={name: RowScores.of(held) for name, held in (scores | _by_subset(ranked, scores)).items()},
+        sets=_benchmark(ranked, scores, seed),
         outputs=_picked(ranked, keep),
         seed=seed,
         rows=rows,
@@ -232,7 +231,7 @@ def _by_subset(ranked: Sequence[Ranked], scores: Mapping[str, Scores]) -> dict[s
     return found
 
 
-def _benchmark(ranked: Sequence[Ranked], scores: Mapping[str, Scores], group: Tensor, seed: int) -> dict[str, SetValue]:
+def _benchmark(ranked: Sequence[Ranked], scores: Mapping[str, Scores], seed: int) -> dict[str, SetValue]:
     """The unweighted mean over subsets, resampled inside each."""
     rules = [held for name, held in scores.items() if name != "accuracy"]
     if len({row.subset for row in ranked}) < 2 or not all(row.subset == TIES or row.count for row in ranked):
@@ -245,7 +244,7 @@ def _benchmark(ranked: Sequence[Ranked], scores: Mapping[str, Scores], group: Te
     rng = np.random.default_rng(stream_seed(seed, "bootstrap"))
     drawn = [np.mean([rng.choice(v, len(v)).mean() for v in values.values()]) for _ in range(SET_RESAMPLES)]
     mean = float(np.mean([v.mean() for v in values.values()]))
-    return {"rewardbench2": SetValue(mean, torch.tensor(np.asarray(drawn)), int(known.sum()))}
+    return {"rewardbench2": SetValue(mean, np.asarray(drawn), int(known.sum()))}
 
 
 def _facts(row: Ranked) -> dict[str, Any]:
@@ -261,4 +260,4 @@ def _picked(ranked: Sequence[Ranked], keep: int) -> Any:
     if not isinstance(picks[0], Tensor):
         return picks
     sizes = {tuple(pick.shape) for pick in picks[:keep]}
-    return to_uint8(torch.stack(picks[:keep])) if len(sizes) == 1 else torch.empty(0)
+    return to_uint8(torch.stack(picks[:keep])).numpy() if len(sizes) == 1 else np.empty(0, dtype=np.uint8)

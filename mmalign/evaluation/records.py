@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.files import write_folder_beside
@@ -25,9 +24,9 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt, Scores, Status
 from mmalign.evaluation.bootstrap import Interval, centred_interval, mean_interval
 from mmalign.media.audio import read_audio, write_audio
-from mmalign.media.image import read_image, read_images, write_image
+from mmalign.media.image import read_pixels, read_pixels_of, to_uint8, write_image
 
-__all__ = ["Evaluation", "SetValue"]
+__all__ = ["Evaluation", "RowScores", "SetValue"]
 
 KEPT_PICTURES = 12  # of prompts: what a report shows
 
@@ -40,24 +39,44 @@ class SetValue:
     """
 
     value: float
-    resampled: Float[Tensor, " R"]
+    resampled: Float[np.ndarray, " R"]
     n: int
     invalid: int = 0
 
 
 @dataclass
-class Evaluation:
-    """A policy's outputs on B rows (prompts x repeats) and what each reward says of them.
+class RowScores:
+    """One reward's values (B,), float32, NaN where no score exists, with their `Status` and named parts."""
 
-    `scores[name].value` (B,) is NaN where no score exists. `outputs` holds the first K rows only (every row for text):
-    uint8 pictures (K, 3, H, W), `Audio`, or strings. Two evaluations with equal prompts, seed and repeats were
-    generated from the same noise.
+    value: Float[np.ndarray, " B"]
+    status: Int[np.ndarray, " B"]
+    parts: dict[str, Float[np.ndarray, " B"]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scores: Scores) -> RowScores:
+        """What the reward answered."""
+        parts = {name: part.float().numpy() for name, part in scores.parts.items()}
+        return cls(scores.value.float().numpy(), scores.status.numpy(), parts)
+
+    @property
+    def valid(self) -> Bool[np.ndarray, " B"]:
+        """Rows that have a value, as `Scores.valid`."""
+        return (self.status == Status.OK) | (self.status == Status.PARSE_FAIL)
+
+
+@dataclass
+class Evaluation:
+    """A policy's outputs on B rows (prompts x repeats) and what each reward says of them, without PyTorch.
+
+    `outputs` holds the first K rows only (every row for text): uint8 pictures (K, 3, H, W), `Audio`, or strings.
+    `asked` are the pictures that the first prompts are about, uint8 (3, H, W) by row, of one that was loaded; its
+    prompts have no media. Two evaluations with equal prompts, seed and repeats were generated from the same noise.
     """
 
     modality: Modality
     prompts: list[Prompt]
-    group: Int[Tensor, " B"]
-    scores: dict[str, Scores]
+    group: Int[np.ndarray, " B"]
+    scores: dict[str, RowScores]
     sets: dict[str, SetValue]
     outputs: Any
     seed: int
@@ -65,6 +84,7 @@ class Evaluation:
     repeats: int
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    asked: dict[int, UInt8[np.ndarray, "3 _ _"]] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """Every reward, row rewards first."""
@@ -73,14 +93,14 @@ class Evaluation:
     def values(self, name: str) -> Float[np.ndarray, " B"]:
         """One row reward's values as float64, NaN where none exists."""
         scores = self.scores[name]
-        return torch.where(scores.valid, scores.value, torch.nan).double().numpy()
+        return np.where(scores.valid, scores.value, np.nan).astype(np.float64)
 
     def interval(self, name: str) -> Interval:
         """The reward's mean (or set value) with its 95 % interval, resampling prompts."""
         if name in self.sets:
             found = self.sets[name]
-            return centred_interval(found.value, found.resampled.double().numpy(), found.n)
-        return mean_interval(self.values(name), self.group.numpy())
+            return centred_interval(found.value, found.resampled.astype(np.float64), found.n)
+        return mean_interval(self.values(name), self.group)
 
     def means(self) -> dict[str, float]:
         """Every reward's mean over the rows that have a score (or its set value), NaN if none has."""
@@ -96,13 +116,13 @@ class Evaluation:
         _save(self, folder)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Evaluation:
-        """What `save` wrote.
+    def load(cls, folder: Path | str, outputs: bool = True) -> Evaluation:
+        """What `save` wrote; without `outputs` and pictures asked about, only its numbers and texts.
 
         Raises:
             DataError: a file is missing or not what was written; names it, with the line.
         """
-        return _load(Path(folder))
+        return _load(Path(folder), outputs)
 
     def invalid(self, name: str) -> int:
         """Rows without a score, or that a set reward could not embed."""
@@ -129,7 +149,7 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         }
         (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")
         files += [None] * (len(evaluation.prompts) - len(files))
-        asked = _write_asked(evaluation.prompts, beside / "asked")
+        asked = _write_asked(evaluation, beside / "asked")
         rows = (_row(evaluation, i, file) | asked.get(i, {}) for i, file in enumerate(files))
         lines = [json.dumps(row, ensure_ascii=False, default=repr) for row in rows]
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -150,20 +170,23 @@ def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
     return names
 
 
-def _write_asked(prompts: list[Prompt], folder: Path) -> dict[int, dict[str, str]]:
-    """The first picture of each of the first prompts: what its row says of it, by row."""
+def _asked_about(prompts: list[Prompt]) -> dict[int, UInt8[np.ndarray, "3 _ _"]]:
+    """The first picture of each of the first prompts, by row."""
     found = {}
     for i, prompt in enumerate(prompts[:KEPT_PICTURES]):
         for value in prompt.media.values():
             if isinstance(value, Tensor) and value.dim() == 3 and value.shape[0] == 3 and i not in found:
-                folder.mkdir(exist_ok=True)
-                found[i] = {"asked": f"asked/{i:04d}.png"}
-                write_image(value, folder.parent / found[i]["asked"])
+                found[i] = to_uint8(value).numpy()
     return found
 
 
-def _asked(row: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
-    return {"image": read_image(folder / row["asked"])} if row.get("asked") else {}
+def _write_asked(evaluation: Evaluation, folder: Path) -> dict[int, dict[str, str]]:
+    """What a row says of the picture it is about, by row."""
+    pictures = evaluation.asked or _asked_about(evaluation.prompts)
+    for i, picture in pictures.items():
+        folder.mkdir(exist_ok=True)
+        write_image(picture, folder / f"{i:04d}.png")
+    return {i: {"asked": f"asked/{i:04d}.png"} for i in pictures}
 
 
 def _row(evaluation: Evaluation, i: int, file: str | None) -> dict[str, Any]:
@@ -189,9 +212,9 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _load(folder: Path) -> Evaluation:
+def _load(folder: Path, outputs: bool) -> Evaluation:
     try:
-        return _read(folder)
+        return _read(folder, outputs)
     except (MmalignError, MemoryError):
         raise
     except OSError as error:
@@ -200,13 +223,11 @@ def _load(folder: Path) -> Evaluation:
         raise DataError(f"{folder}: not an evaluation as it was written: {error!r}.") from None
 
 
-def _read(folder: Path) -> Evaluation:
+def _read(folder: Path, outputs: bool) -> Evaluation:
     try:
         head = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         sets = {
-            name: SetValue(
-                _value(s["value"]), torch.tensor([_value(v) for v in s["resampled"]]), s["n"], s.get("invalid", 0)
-            )
+            name: SetValue(_value(s["value"]), _floats(s["resampled"]), s["n"], s.get("invalid", 0))
             for name, s in head["sets"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -215,13 +236,16 @@ def _read(folder: Path) -> Evaluation:
     rows = [_parsed(line, folder / "rows.jsonl", i, head["rewards"]) for i, line in enumerate(lines, 1) if line]
     if not rows or len(rows) != head.get("count", len(rows)):  # older ones do not say how many
         raise DataError(f"{folder / 'rows.jsonl'}: holds {len(rows)} of {head.get('count', 'its')} rows.")
+    names = [row["output"] for row in rows if row["output"] is not None]
+    shown = outputs or head["modality"] == "text"
     return Evaluation(
         modality=head["modality"],
-        prompts=[Prompt(row["prompt"], _asked(row, folder), row["meta"]) for row in rows],
-        group=torch.tensor([row["group"] for row in rows]),
+        prompts=[Prompt(row["prompt"], meta=row["meta"]) for row in rows],
+        group=np.array([row["group"] for row in rows], dtype=np.int64),
         scores={name: _scores([row["scores"][name] for row in rows]) for name in head["rewards"]},
         sets=sets,
-        outputs=_read_outputs(folder, [row["output"] for row in rows if row["output"] is not None], head["modality"]),
+        outputs=_read_outputs(folder, names, head["modality"]) if shown else [],
+        asked={i: read_pixels(folder / row["asked"]) for i, row in enumerate(rows) if outputs and row.get("asked")},
         **{key: head[key] for key in ("seed", "rows", "repeats", "seconds", "extra")},
     )
 
@@ -245,13 +269,17 @@ def _parsed(line: str, file: Path, number: int, rewards: list[str]) -> dict[str,
     return row
 
 
-def _scores(cells: list[Mapping[str, Any]]) -> Scores:
+def _scores(cells: list[Mapping[str, Any]]) -> RowScores:
     parts = dict.fromkeys(part for cell in cells for part in cell["parts"])
-    return Scores(
-        value=torch.tensor([_value(cell["value"]) for cell in cells]),
-        status=torch.tensor([Status[cell["status"].upper()] for cell in cells], dtype=torch.int8),
-        parts={part: torch.tensor([_value(cell["parts"].get(part)) for cell in cells]) for part in parts},
+    return RowScores(
+        value=_floats([cell["value"] for cell in cells]),
+        status=np.array([Status[cell["status"].upper()] for cell in cells], dtype=np.int8),
+        parts={part: _floats([cell["parts"].get(part) for cell in cells]) for part in parts},
     )
+
+
+def _floats(numbers: list[float | None]) -> Float[np.ndarray, " N"]:
+    return np.array([_value(number) for number in numbers], dtype=np.float32)
 
 
 def _value(number: float | None) -> float:
@@ -262,7 +290,9 @@ def _read_outputs(folder: Path, names: list[str], modality: Modality) -> Any:
     if modality == "text":
         return names
     if modality == "image":
-        return (read_images([folder / n for n in names]) * 255).round().to(torch.uint8) if names else torch.empty(0)
+        return read_pixels_of([folder / name for name in names]) if names else np.empty(0, dtype=np.uint8)
+    import torch
+
     clips = [read_audio(folder / name) for name in names]
     longest = max((samples.shape[1] for samples, _ in clips), default=0)
     padded = [torch.nn.functional.pad(samples, (0, longest - samples.shape[1])) for samples, _ in clips]

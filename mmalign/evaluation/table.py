@@ -98,15 +98,15 @@ def common_rewards(before: Evaluation, after: Evaluation) -> list[str]:
 def _row(before: Evaluation, after: Evaluation, name: str, role: Role) -> SummaryRow:
     if name in before.sets:
         one, two = before.sets[name], after.sets[name]
-        moved = (two.resampled - one.resampled).double().numpy()
+        moved = (two.resampled - one.resampled).astype(np.float64)
         delta = centred_interval(two.value - one.value, moved, two.n)
-        wins = win_rate(one.resampled.numpy(), two.resampled.numpy())
+        wins = win_rate(one.resampled, two.resampled)
         return SummaryRow(name, role, one.value, two.value, delta.value, (delta.low, delta.high), delta.n, wins)
     one_row, two_row = before.values(name), after.values(name)
-    delta = paired_interval(one_row, two_row, after.group.numpy())
+    delta = paired_interval(one_row, two_row, after.group)
     both = ~np.isnan(one_row + two_row)
     means = [float(side[both].mean()) if both.any() else math.nan for side in (one_row, two_row)]
-    moved = prompt_means(two_row - one_row, after.group.numpy())
+    moved = prompt_means(two_row - one_row, after.group)
     return SummaryRow(
         name, role, means[0], means[1], delta.value, (delta.low, delta.high), delta.n, win_rate(0 * moved, moved)
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,11 +38,14 @@ __all__ = [
     "picture_size",
     "read_image",
     "read_images",
+    "read_pixels",
+    "read_pixels_of",
     "to_pil",
     "to_uint8",
     "write_image",
 ]
 
+T = TypeVar("T")
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 ORIENTATION = 0x0112  # of EXIF; from 5 on the sides are swapped
@@ -59,18 +62,19 @@ def to_uint8(images: Num[Tensor, "*B C H W"]) -> UInt8[Tensor, "*B C H W"]:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def to_pil(image: Num[Tensor, "3 H W"]) -> Image:
+def to_pil(image: Num[Tensor, "3 H W"] | UInt8[np.ndarray, "3 H W"]) -> Image:
     """One picture (float in [0, 1] or uint8) as a PIL image."""
     from PIL import Image
 
     if image.ndim != 3 or image.shape[0] != 3:
         raise MediaError(f"expected one picture (3, H, W), got shape {tuple(image.shape)}.")
-    return Image.fromarray(to_uint8(image).permute(1, 2, 0).contiguous().numpy())
+    pixels = image if isinstance(image, np.ndarray) else to_uint8(image).numpy()
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
     """Any PIL image as (3, H, W) in [0, 1]: upright (EXIF), transparency laid over white, 16-bit grey scaled."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
@@ -81,11 +85,26 @@ def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
             raise MediaError("its pixels are 32-bit numbers of no fixed range; write it with 8 or 16 bits.")
         grey = torch.from_numpy(values.astype(np.float32) / 65535)
         return grey.clamp(0, 1).expand(3, *grey.shape).contiguous()
+    return torch.from_numpy(_opaque(picture)).float() / 255
+
+
+def _opaque(picture: Image) -> UInt8[np.ndarray, "3 H W"]:
+    """8-bit pixels, transparency laid over white."""
+    from PIL import Image
+
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
-    pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1))
+
+
+def _eight_bit(picture: Image) -> UInt8[np.ndarray, "3 H W"]:
+    """What `to_uint8` makes of `from_pil`; without PyTorch where the file has 8 bits."""
+    from PIL import ImageOps
+
+    if picture.mode.startswith(("F", "I")):
+        return to_uint8(from_pil(picture)).numpy()
+    return _opaque(ImageOps.exif_transpose(picture))
 
 
 def decode_image(data: bytes, name: str) -> Float[Tensor, "3 H W"]:
@@ -96,10 +115,14 @@ def decode_image(data: bytes, name: str) -> Float[Tensor, "3 H W"]:
     Raises:
         MediaError: empty, foreign, truncated or corrupt bytes, or more pixels than `bounds.PIXELS`.
     """
+    return _decoded(data, name, from_pil)
+
+
+def _decoded(data: bytes, name: str, made: Callable[[Image], T]) -> T:
     with _opened(data, name) as picture:
         try:
             picture.load()
-            return from_pil(picture)
+            return made(picture)
         except MediaError as error:
             raise MediaError(f"{name}: {error}") from None
         except Exception as error:  # Pillow raises whatever foreign bytes make it stumble over
@@ -167,40 +190,62 @@ def read_image(path: Path | str) -> Float[Tensor, "3 H W"]:
         MediaError: the file is missing, no regular one, unreadable, empty, truncated, too large or not a picture; names
             it and the decoder.
     """
+    return _read(path, from_pil)
+
+
+def _read(path: Path | str, made: Callable[[Image], T]) -> T:
     name = written(path)
     try:
-        return decode_image(read_regular(path, BYTES.most), name)
+        return _decoded(read_regular(path, BYTES.most), name, made)
     except MediaError:
         raise
     except ValueError as error:
         raise MediaError(f"{name}: {error}.") from None
 
 
+def read_pixels(path: Path | str) -> UInt8[np.ndarray, "3 H W"]:
+    """`read_image` for people to look at: 8 bits, and no PyTorch is needed."""
+    return _read(path, _eight_bit)
+
+
 def read_images(paths: Sequence[Path | str]) -> Float[Tensor, "B 3 H W"]:
     """Files of one size as a batch; pictures of different sizes are a MediaError that names two of them."""
     pictures = [read_image(path) for path in paths]
+    _require_one_size(paths, pictures)
+    return torch.stack(pictures)
+
+
+def read_pixels_of(paths: Sequence[Path | str]) -> UInt8[np.ndarray, "B 3 H W"]:
+    """`read_images` for people to look at, as `read_pixels`."""
+    pictures = [read_pixels(path) for path in paths]
+    _require_one_size(paths, pictures)
+    return np.stack(pictures)
+
+
+def _require_one_size(paths: Sequence[Path | str], pictures: Sequence[Any]) -> None:
     if not pictures:
         raise MediaError("a batch needs at least one picture; the list of paths is empty.")
     for path, picture in zip(paths, pictures, strict=True):
         if picture.shape != pictures[0].shape:
             first, other = (f"{p.shape[2]} x {p.shape[1]}" for p in (pictures[0], picture))
             raise MediaError(f"{path} is {other} but {paths[0]} is {first}; a batch needs one size.")
-    return torch.stack(pictures)
 
 
-def write_image(image: Num[Tensor, "3 H W"] | Image, path: Path | str) -> None:
+def write_image(image: Num[Tensor, "3 H W"] | UInt8[np.ndarray, "3 H W"] | Image, path: Path | str) -> None:
     """Write one picture; the suffix of `path` decides the format; the file is whole or absent."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise MediaError(f"{path}: cannot write '{path.suffix}' pictures; use one of {', '.join(sorted(SUFFIXES))}.")
-    picture = to_pil(image) if isinstance(image, Tensor) else image
+    picture = to_pil(image) if isinstance(image, Tensor | np.ndarray) else image
     with write_beside(path) as beside:
         picture.save(beside, format=SUFFIXES[path.suffix.lower()], **_quality(path.suffix))
 
 
-def data_uri(image: Num[Tensor, "3 H W"] | Image, suffix: str = ".png", longest: int = 0) -> str:
+def data_uri(
+    image: Num[Tensor, "3 H W"] | UInt8[np.ndarray, "3 H W"] | Image, suffix: str = ".png", longest: int = 0
+) -> str:
     """The picture inside a string that HTML shows without a file; shrunk to `longest` pixels a side if given."""
-    picture = to_pil(image) if isinstance(image, Tensor) else image.copy()
+    picture = to_pil(image) if isinstance(image, Tensor | np.ndarray) else image.copy()
     if longest and max(picture.size) > longest:
         picture.thumbnail((longest, longest))
     buffer = io.BytesIO()

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.evaluation.samples import save_samples
 from mmalign.evaluation.table import roles_of, summarize, write_summary
 
@@ -32,16 +33,16 @@ def make_evaluation(gain: float, modality: str = "image", rows: int = 6) -> Eval
     status = torch.zeros(rows, dtype=torch.int8)
     value[-1], status[-1] = torch.nan, int(Status.TIMEOUT)
     scores = {
-        "clip": Scores(value, status, parts={"raw": value * 2}),
-        "truth": Scores.of((torch.arange(rows) < gain * rows).float()),
+        "clip": RowScores.of(Scores(value, status, parts={"raw": value * 2})),
+        "truth": RowScores.of(Scores.of((torch.arange(rows) < gain * rows).float())),
     }
-    sets = {"fid": SetValue(gain, gain + torch.randn(50, generator=torch.Generator().manual_seed(0)), rows)}
-    outputs: Any = (torch.linspace(0, 1, rows * 48).reshape(rows, 3, 4, 4) * 255).to(torch.uint8)
+    sets = {"fid": SetValue(gain, gain + np.random.default_rng(0).normal(size=50).astype(np.float32), rows)}
+    outputs: Any = (np.linspace(0, 1, rows * 48).reshape(rows, 3, 4, 4) * 255).astype(np.uint8)
     if modality == "audio":
         outputs = Audio(torch.zeros(rows, 1, 40), 8_000)
     if modality == "text":
         outputs = [f"<b>answer</b> {i}" for i in range(rows)]
-    return Evaluation(modality, asked, torch.arange(rows), scores, sets, outputs, 0, 64, 1)  # type: ignore[arg-type]
+    return Evaluation(modality, asked, np.arange(rows), scores, sets, outputs, 0, 64, 1)  # type: ignore[arg-type]
 
 
 def make_run(path: Path, modality: str = "image", steps: int = 40) -> Path:
@@ -64,9 +65,18 @@ def make_run(path: Path, modality: str = "image", steps: int = 40) -> Path:
         if step % 10 == 0:
             lines.append({"step": step, "eval/clip": 0.4 + 0.01 * step, "eval/truth": 0.25 + 0.01 * step})
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    output = after.outputs.float() / 255 if modality == "image" else after.outputs
+    output = torch.from_numpy(after.outputs).float() / 255 if modality == "image" else after.outputs
+    rollout = Rollout(after.prompts, output, torch.from_numpy(after.group))
+    told = {
+        name: Scores(
+            torch.from_numpy(held.value),
+            torch.from_numpy(held.status),
+            parts={part: torch.from_numpy(values) for part, values in held.parts.items()},
+        )
+        for name, held in after.scores.items()
+    }
     for step in (20, 40):
-        save_samples(path / "samples" / f"step_{step:06d}", Rollout(after.prompts, output, after.group), after.scores)
+        save_samples(path / "samples" / f"step_{step:06d}", rollout, told)
     adapter = path / "checkpoints" / f"step_{steps:06d}" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "pytorch_lora_weights.safetensors").write_bytes(b"")

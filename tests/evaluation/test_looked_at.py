@@ -6,12 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mmalign.core.types import Prompt, Scores, Status
 from mmalign.evaluation.card import card, card_facts, remaking
-from mmalign.evaluation.records import Evaluation
+from mmalign.evaluation.records import Evaluation, RowScores
 from mmalign.evaluation.report.charts import Series, aligned_chart, line_chart, path_chart
 from mmalign.evaluation.report.curves import sections
 from mmalign.evaluation.report.gallery import cards
@@ -97,8 +98,8 @@ def test_why_there_are_no_samples(tmp_path: Path, trainer: str, policy: str, tol
 def measured(status: list[int]) -> Evaluation:
     prompts = [Prompt("Describe <it>.", meta={"references": ["a red star", "one star"], "boxes": [[1, 2]]})] * 4
     value = torch.tensor([0.5 if s == Status.OK else float("nan") for s in status])
-    scores = {"rule": Scores(value, torch.tensor(status))}
-    return Evaluation("text", prompts, torch.arange(4), scores, {}, ["a"] * 4, seed=0, rows=4, repeats=1)
+    scores = {"rule": RowScores.of(Scores(value, torch.tensor(status)))}
+    return Evaluation("text", prompts, np.arange(4), scores, {}, ["a"] * 4, seed=0, rows=4, repeats=1)
 
 
 def test_rows_that_a_rule_is_not_about_are_no_alarm_and_captions_stand_beside_their_references(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def test_what_prompts_are_about_is_shown(tmp_path: Path) -> None:
         found.save(run / "evaluation" / side)
     html, _ = checked(write_report(run))
     assert html.count('<img class="asked"') == 6
-    kept = Evaluation.load(run / "evaluation" / "after").prompts[5].media["image"]
-    torch.testing.assert_close(kept, torch.full((3, 4, 4), 0.5), atol=1 / 255, rtol=0)
+    kept = Evaluation.load(run / "evaluation" / "after").asked[5]
+    np.testing.assert_allclose(kept, np.full((3, 4, 4), 127.5), atol=1)
 
 
 def test_boxes_are_drawn_where_the_answer_and_the_truth_say(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from scipy import stats
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt, Scores, Status
 from mmalign.evaluation.compare import compare, compare_runs, comparison_json, comparison_table, sign_test
-from mmalign.evaluation.records import Evaluation, SetValue
+from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.evaluation.table import (
     SummaryRow,
     evaluation_table,
@@ -34,9 +34,9 @@ def evaluation(values: dict[str, list[float]], repeats: int = 1, sets: dict | No
     scores = {}
     for name, column in values.items():
         value = torch.tensor(column)
-        scores[name] = Scores(value, torch.where(value.isnan(), int(Status.ERROR), 0).to(torch.int8))
+        scores[name] = RowScores.of(Scores(value, torch.where(value.isnan(), int(Status.ERROR), 0).to(torch.int8)))
     asked = [Prompt(f"prompt {i // repeats}") for i in range(n)]
-    group = torch.arange(n) // repeats
+    group = np.arange(n) // repeats
     return Evaluation("text", asked, group, scores, sets or {}, [p.text for p in asked], seed, 64, repeats)
 
 
@@ -70,7 +70,7 @@ def test_rows_pair_what_both_have_and_follow_the_roles() -> None:
 
 
 def test_set_rewards_use_the_resamples_both_share() -> None:
-    noise = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(0)).numpy()
     sets = [{"fad": SetValue(v, v + 5 * noise - 1 + 0.01 * k * noise, 8)} for k, v in enumerate((-3.0, -1.0))]
     before, after = (evaluation({"clip": [0.0] * 8}, sets=s) for s in sets)
     row = summarize(before, after, {})[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
 from mmalign.media.audio import read_audio
-from mmalign.media.image import data_uri, enlarged, read_image, to_pil
+from mmalign.media.image import data_uri, enlarged, read_pixels, to_pil
 from mmalign.media.player import player_uri
 from mmalign.media.spectrogram import spectrogram
 
@@ -95,7 +95,7 @@ def cards(record: RunRecord) -> list[Card]:
         Card(
             shown[0][1].prompts[i].text,
             [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None, draw) for label, e in shown],
-            "" if draw else _asked(shown[0][1].prompts[i]),
+            "" if draw or i not in shown[0][1].asked else _picture(shown[0][1].asked[i]),
             facts(shown[0][1].prompts[i]),
         )
         for i in range(count)
@@ -113,14 +113,11 @@ def facts(prompt: Prompt) -> list[tuple[str, str]]:
     return found
 
 
-def _asked(prompt: Prompt) -> str:
-    return _picture(prompt.media["image"]) if "image" in prompt.media else ""
-
-
-def _boxes(prompt: Prompt, answer: str, draw: Draw | None) -> str:
-    if draw is None or "image" not in prompt.media:
+def _boxes(evaluation: Evaluation, i: int, draw: Draw | None) -> str:
+    if draw is None or i not in evaluation.asked:
         return ""
-    return _picture(prompt.media["image"], partial(draw, prompt, answer))
+    prompt = replace(evaluation.prompts[i], media={"image": evaluation.asked[i]})
+    return _picture(evaluation.asked[i], partial(draw, prompt, evaluation.outputs[i]))
 
 
 def _kept(evaluation: Evaluation) -> int:
@@ -133,9 +130,7 @@ def _side(
     scores = [_score(name, evaluation, i, record, base) for name in evaluation.scores]
     output: Any = evaluation.outputs
     if isinstance(output, list):
-        return Side(
-            label, "text", picture=_boxes(evaluation.prompts[i], output[i], draw), text=output[i], scores=scores
-        )
+        return Side(label, "text", picture=_boxes(evaluation, i, draw), text=output[i], scores=scores)
     if isinstance(output, Audio):
         end = None if output.mask is None else int(output.mask[i].sum())
         clip = _clip(output.samples[i, :, :end], output.rate)
@@ -187,7 +182,7 @@ def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
     sheet = Sheet(int(folder.name.removeprefix("step_")) if folder.name.removeprefix("step_").isdigit() else 0)
     try:
         for picture in sorted(folder.glob("contact_sheet.*")):
-            sheet.picture = data_uri(read_image(picture), ".jpg", longest=1400)
+            sheet.picture = data_uri(read_pixels(picture), ".jpg", longest=1400)
         sheet.clips = [_clip(*read_audio(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
         if not sheet.clips and (folder / "rows.parquet").exists():
             sheet.texts = _scores(folder / "rows.parquet") if sheet.picture else _texts(folder / "rows.parquet")
@@ -198,17 +193,21 @@ def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
 
 
 def _texts(path: Path) -> list[tuple[str, str]]:
-    import pyarrow.parquet
+    table = _columns(path, ["prompt", "output"])
+    return list(zip(table["prompt"][:8], table["output"][:8], strict=True))
 
-    table = pyarrow.parquet.read_table(path, columns=["prompt", "output"]).slice(0, 8).to_pydict()
-    return list(zip(table["prompt"], table["output"], strict=True))
+
+def _columns(path: Path, names: list[str] | None = None) -> dict[str, list[Any]]:
+    """Of one file; `read_table` reads data sets of many, for which it imports pandas."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        return file.read(names).to_pydict()  # type: ignore[no-any-return]
 
 
 def _scores(path: Path) -> list[tuple[str, str]]:
     """Of every picture of a sheet its prompt and its scores, as text that can be read at any size."""
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path).to_pydict()
+    table = _columns(path)
     names = [name for name in table if f"{name}/status" in table]
     return [
         (

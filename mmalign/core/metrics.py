@@ -63,6 +63,8 @@ METRICS: dict[str, str] = {
     "reward/<reward>/error": "The share of rows that the reward failed on.",
     "reward/<reward>/timeout": "The share of rows that the reward did not answer for in time.",
     "reward/<reward>/seconds": "The median seconds of a call of the reward.",
+    "reward/<reward>/sets": "How many sets of embedded rows the objective had scored.",
+    "reward/<reward>/sets_seconds": "The seconds of scoring all of them.",
     "reward/<reward>/seconds_p95": "The 95th percentile of the seconds of a call.",
     "reward/<reward>/cached": "The share of rows that came from the cache.",
     "reward/<reward>/texts_cut": "How many texts the reward's model read only in part.",

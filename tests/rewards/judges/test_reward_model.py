@@ -90,7 +90,7 @@ def test_mmalign_score_takes_it(
 
 
 def test_without_the_means_to_build_a_model_it_says_what_to_call() -> None:
-    from mmalign.rewards import load_reward
+    from mmalign.rewards import rewards
 
-    with pytest.raises(ConfigError, match=r"builds a model of its own; make it with mmalign\.load_reward"):
-        load_reward("reward_model", model="x", std=0.0)
+    with pytest.raises(ValueError, match=r"builds a model of its own; make it with mmalign\.load_reward"):
+        rewards.get("reward_model")(model="x", std=0.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmalign.core.config import load
-from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError, ScoreError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError, ScoreError
 from mmalign.run.build import build
 from mmalign.run.directory import RunDirectory
 from mmalign.run.evaluate import evaluate
@@ -198,8 +198,11 @@ def test_preferences_that_nobody_reads_are_refused(run_file: RunFile, tmp_path: 
         train(load(path, ["objective={name: dpo}"]), out=tmp_path / "run")
 
 
-def test_where_a_run_cannot_be_written_is_said_before_anything_loads(run_file: RunFile, tmp_path: Path) -> None:
-    run = load(run_file(), ["adapter.model=/nowhere"])  # never looked for
+def test_where_a_run_cannot_be_written_is_said_before_anything_loads(
+    run_file: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign.run.build.Parts.load", lambda *_, **__: pytest.fail("weights are loaded"))
+    run = load(run_file())
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ConfigError, match=r"file/run: a run cannot be written here, .*file is not a folder; choose"):
         train(run, out=tmp_path / "file" / "run")
@@ -212,14 +215,14 @@ def test_where_a_run_cannot_be_written_is_said_before_anything_loads(run_file: R
 
 
 def test_two_runs_never_write_to_one_directory(run_file: RunFile, tmp_path: Path) -> None:
-    run, out = load(run_file(), ["adapter.model=/nowhere"]), tmp_path / "run"
+    run, out = load(run_file()), tmp_path / "run"
     with RunDirectory(out).held():
         with pytest.raises(ConfigError, match=r"run: another process is training here; wait for it, or choose another"):
             train(run, out=out)
         assert out.is_dir()
     assert not out.exists()  # nothing was written
-    with pytest.raises(CheckpointError, match="nowhere: no such folder"):
-        train(run, out=out)
+    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+        train(load(run_file(), ["adapter.model=/nowhere"]), out=out)
     assert not out.exists()
 
 

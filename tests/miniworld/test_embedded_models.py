@@ -20,7 +20,7 @@ def provenance(name: str) -> dict:
 
 def test_missing_asset_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setenv("MMALIGN_ASSETS", str(tmp_path))
-    with pytest.raises(AssetMissing, match="train_clip"):
+    with pytest.raises(AssetMissing, match=r"make it with: python -m pipelines\.miniworld clip"):
         asset_path("scenes_clip")
 
 

@@ -7,17 +7,17 @@ runs/<name>/
   checkpoints/step_000100/
   abandoned/1/           what an earlier run left here that ended before its first checkpoint, or what came after the
                          step that a run was resumed from
+  in_use.json            who writes here, as long as somebody does
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +30,7 @@ from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import recover, to_disk, write_beside
 from mmalign.run.command import command
+from mmalign.run.lock import locked
 
 log = logging.getLogger("mmalign")
 PACKAGES = ("mmalign", "torch", "diffusers", "transformers", "peft", "accelerate", "open-clip-torch", "numpy")
@@ -75,31 +76,21 @@ class RunDirectory:
             raise ConfigError(f"{self.path}: a run cannot be written here, {there} {why}; choose another --out.")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside it no other process writes here; a folder in which nothing was written is gone afterwards.
+    def held(self, fresh: bool) -> Iterator[None]:
+        """Inside it no other process writes here; folders that were made for it and stayed empty are gone afterwards.
 
-        What one that was killed had half written is removed, what it was about to replace is there again.
+        What one that was killed had half written is removed, what it was about to replace is there again. A `fresh` run
+        may as well be written elsewhere.
 
         Raises:
-            ConfigError: another process holds it, or it cannot be made.
+            ConfigError: another process writes here, or it cannot be made.
         """
-        with self._written():
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDONLY)
-        try:
-            _lock(handle, self.path)
-            try:
-                with self._written():
-                    for name in recover(self.path):
-                        log.warning(
-                            "%s: %s was being written when an earlier run was killed; tidied up.", self.path, name
-                        )
-                yield
-            finally:
-                with suppress(OSError):  # not empty
-                    self.path.rmdir()
-        finally:
-            os.close(handle)
+        with ExitStack() as stack:
+            with self._written():
+                stack.enter_context(locked(self.path, ", or choose another --out" if fresh else ""))
+                for name in recover(self.path):
+                    log.warning("%s: %s was being written when an earlier run was killed; tidied up.", self.path, name)
+            yield
 
     def start(self, run: RunFile, fresh: bool, step: int = 0) -> None:
         """Write `run.yaml` and `environment.json`; a fresh run refuses a directory that already holds one.
@@ -212,15 +203,6 @@ class RunDirectory:
         """Bring the lines so far to the disk."""
         if self.metrics.exists():
             to_disk(self.metrics)
-
-
-def _lock(handle: int, path: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigError(f"{path}: another process is training here; wait for it, or choose another --out.") from None
-    except OSError:  # a file system that knows no locks
-        return
 
 
 def _step_of(line: str) -> int | None:

@@ -58,15 +58,17 @@ def evaluate(
     parts, questions = examine(read, allow, training=False)
     called = _asked(parts, questions)
     resolved = parts.resolved()  # before loading enters what the checkpoint says
-    parts.prepare()
-    parts.load()
     if directory is None:
+        parts.prepare()
+        parts.load()
         return Evaluated(measure(parts, questions), [], None, called)
     newest = checkpoint.latest(directory.checkpoints)
     own = not (prompts or changes)
     if not own:
         directory = _beside(directory, Path(prompts).stem if prompts else "changed")
-    with interrupting(), directory.held():
+    with interrupting(), directory.held(fresh=False):
+        parts.prepare()
+        parts.load()
         if not own:
             directory.start(resolved, fresh=True)
         return replace(_compare_with_start(parts, newest, directory, questions, own), asked=called)

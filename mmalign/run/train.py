@@ -7,8 +7,8 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def train(
             `session.latest` (the step's numbers) say where it stands.
 
     Raises:
-        ConfigError, CapabilityError, DataError: before any weight is loaded.
+        ConfigError, CapabilityError, DataError: before any weight is loaded; also if another process trains there.
         CheckError, ScoreError, OutOfMemory, CheckpointError: during the run; what was saved stays whole.
         Stopped: Ctrl-C, SIGTERM or SIGHUP; the step was finished and a checkpoint written, unless it came outside the
             steps or twice.
@@ -85,31 +85,48 @@ def train(
     run = read if isinstance(read, RunFile) else read.file
     out = Path(place or Path("runs") / (run.source.stem if run.source else "run"))
     directory = RunDirectory(out.absolute())  # foreign code may change the folder that relative paths start at
-    begin = None if resume is None else checkpoint_to_resume(directory, step)
-    parts, prompts = examine(read, allow, judges=judges)
-    directory.refuse(fresh=begin is None)
-    if begin is not None:
-        check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
-        same_questions(directory.evaluation("before"), prompts)
+    way = resuming(directory.path, allow, own=bool(judges or hooks))
+    directory.refuse(fresh=resume is None)
+    with directory.held(fresh=resume is None) if is_first() else nullcontext():
+        begin = None if resume is None else checkpoint_to_resume(directory, step)
+        parts, prompts = examine(read, allow, judges=judges)
+        if begin is not None:
+            check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
+            same_questions(directory.evaluation("before"), prompts)
+        prepare(parts, prompts)
+        with interrupting(), stopped_with_a_way_on(directory, run.trainer.steps, way):
+            return _trained(parts, directory, prompts, begin, hooks)
+
+
+def prepare(parts: Parts, prompts: Sequence[Any]) -> None:
+    """Load what the rewards need, and say what the run file may not have meant."""
     under_way("loading what the rewards need")
     parts.prepare(judges=bool(prompts))
     if is_first():
         for note in [*notes(parts), *long_texts(parts, prompts)]:
             print(f"note: {note}", file=sys.stderr)
-    way = resuming(directory.path, allow, own=bool(judges or hooks))
-    with interrupting(), directory.held() if is_first() else nullcontext():
-        try:
-            return _trained(parts, directory, prompts, begin, hooks)
-        except KeyboardInterrupt as stopped:
-            message = left(directory, run.trainer.steps, way) if is_first() else ""
-            raise Stopped(getattr(stopped, "number", signal.SIGINT), message) from None
-        except OSError as error:
-            if isinstance(error, MmalignError) or error.errno not in DISK:
-                raise
-            where = error.filename or directory.path
-            raise CheckpointError(
-                f"{where}: could not be written ({error.strerror}). {left(directory, run.trainer.steps, way)}"
-            ) from error
+
+
+@contextmanager
+def stopped_with_a_way_on(directory: RunDirectory, steps: int, way: str) -> Iterator[None]:
+    """Inside it a signal and a full disk end a run of so many steps with what is left, and the `way` to go on.
+
+    Raises:
+        Stopped: instead of KeyboardInterrupt.
+        CheckpointError: instead of a disk's OSError.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        message = left(directory, steps, way) if is_first() else ""
+        raise Stopped(getattr(stopped, "number", signal.SIGINT), message) from None
+    except OSError as error:
+        if isinstance(error, MmalignError) or error.errno not in DISK:
+            raise
+        where = error.filename or directory.path
+        raise CheckpointError(
+            f"{where}: could not be written ({error.strerror}). {left(directory, steps, way)}"
+        ) from error
 
 
 class Stopped(Interrupted):

@@ -216,8 +216,8 @@ def test_where_a_run_cannot_be_written_is_said_before_anything_loads(
 
 def test_two_runs_never_write_to_one_directory(run_file: RunFile, tmp_path: Path) -> None:
     run, out = load(run_file()), tmp_path / "run"
-    with RunDirectory(out).held():
-        with pytest.raises(ConfigError, match=r"run: another process is training here; wait for it, or choose another"):
+    with RunDirectory(out).held(fresh=True):
+        with pytest.raises(ConfigError, match=r"run: this process is already writing here, since .*; wait"):
             train(run, out=out)
         assert out.is_dir()
     assert not out.exists()  # nothing was written

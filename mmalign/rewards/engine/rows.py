@@ -73,18 +73,27 @@ def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
         raise all_faults(faults)
 
 
-def check_data_of(reward: Any, prompt: Prompt) -> None:
-    """`reward.check_data(prompt)` where it has one, of a row that has its columns: for rewards made of others."""
-    traits = RewardTraits.of(reward)
-    if traits.check_data is not None and not missing(prompt, traits.needs, 0):
-        traits.check_data(prompt)
+def data_check(*rewards: Any) -> Callable[[Prompt], None]:
+    """The `check_data` of all these rewards, each asked of rows that have its columns; also for rewards made of others.
+
+    Traits are read here and not for every row, for a data set has many.
+    """
+    checks = [(traits.check_data, traits.needs) for traits in map(RewardTraits.of, rewards)]
+    known = [(check, needs) for check, needs in checks if check is not None]
+
+    def check_data(prompt: Prompt) -> None:
+        for check, needs in known:
+            if not missing(prompt, needs, 0):
+                check(prompt)
+
+    return check_data
 
 
 def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
-    faults = []
+    faults, check_data = [], data_check(reward)
     for row, prompt in enumerate(prompts):
         try:
-            check_data_of(reward, prompt)
+            check_data(prompt)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
             faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")

@@ -6,7 +6,7 @@ reward's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, bisect_calls, describe_error
 from mmalign.rewards.engine.foreign_code import preserve_rng_state, preserve_working_directory
-from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.rows import data_check
 from mmalign.rewards.engine.traits import RewardTraits
 
 
@@ -159,9 +159,10 @@ class Credit:
         """Columns of `Prompt.meta` that the set reward cannot do without."""
         return RewardTraits.of(self.reward).needs
 
-    def check_data(self, prompt: Prompt) -> None:
-        """Raise ValueError where the set reward can never judge a row with these columns."""
-        check_data_of(self.reward, prompt)
+    @property
+    def check_data(self) -> Callable[[Prompt], None]:
+        """Raises ValueError where the set reward can never judge a row with these columns."""
+        return data_check(self.reward)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

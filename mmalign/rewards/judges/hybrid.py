@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from mmalign.rewards.combine.confidence import Confidence
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.call import Guarded
 from mmalign.rewards.engine.contract import merge_at
-from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.rows import data_check
 from mmalign.rewards.models.judge import Make
 
 __all__ = ["Hybrid"]
@@ -96,10 +97,10 @@ class Hybrid:
         """What tells the rule and the model from any others."""
         return " ".join(identity(part.reward) or "-" for part in (self._rule, self._model))
 
-    def check_data(self, prompt: Prompt) -> None:
-        """Raise ValueError where the rule, which may lack its columns, or the model can never score the row."""
-        for part in (self._rule, self._model):
-            check_data_of(part.reward, prompt)
+    @property
+    def check_data(self) -> Callable[[Prompt], None]:
+        """Raises ValueError where the rule, which may lack its columns, or the model can never score the row."""
+        return data_check(self._rule.reward, self._model.reward)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

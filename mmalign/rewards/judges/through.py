@@ -18,7 +18,7 @@ from mmalign.loading.exclusive import alone
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at, without_value
 from mmalign.rewards.engine.loading import prepare
-from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.rows import data_check
 from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
 
@@ -95,9 +95,10 @@ class Through:
         """The columns of `Prompt.meta` that `inner` cannot do without."""
         return RewardTraits.of(self.judge).needs
 
-    def check_data(self, prompt: Prompt) -> None:
-        """Raise ValueError where `inner` can never score the row."""
-        check_data_of(self.judge, prompt)
+    @property
+    def check_data(self) -> Callable[[Prompt], None]:
+        """Raises ValueError where `inner` can never score the row."""
+        return data_check(self.judge)
 
     def fingerprint(self) -> str:
         """Of the generator's weights and configuration (of the Hub, its name), and all that names `inner`."""

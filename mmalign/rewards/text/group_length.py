@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.rows import data_check
 from mmalign.rewards.engine.texts import Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import group_length
 
@@ -54,9 +55,10 @@ class GroupLength:
         """Columns of `Prompt.meta`."""
         return self._verdicts.traits.needs
 
-    def check_data(self, prompt: Prompt) -> None:
-        """As `correct` does."""
-        check_data_of(self._verdicts.reward, prompt)
+    @property
+    def check_data(self) -> Callable[[Prompt], None]:
+        """Raises ValueError where `correct` can never score the row."""
+        return data_check(self._verdicts.reward)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, whole groups of them."""

@@ -7,7 +7,7 @@ import pytest
 
 from mmalign.core.types import Status
 from mmalign.rewards import Guarded, load_reward, rewards
-from mmalign.rewards.engine.rows import check_data_of
+from mmalign.rewards.engine.rows import data_check
 from tests.rewards.asking import told
 
 ROWS = 250  # for each reward; 2,000 pass too
@@ -101,7 +101,7 @@ def test_odd_rows_have_a_status_and_no_row_takes_long(name):
         meta = {column: good if rng.random() < 0.5 else value(rng) for column, good in GOOD.items()}
         row = told((text(rng), meta))
         try:
-            check_data_of(reward, row.prompts[0])
+            data_check(reward)(row.prompts[0])
             readable = True
         except (ValueError, TypeError, KeyError, OverflowError) as why:
             readable = False

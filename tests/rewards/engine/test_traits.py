@@ -7,8 +7,10 @@ from typing import ClassVar
 import pytest
 
 import mmalign
-from mmalign.core.errors import ConfigError
+from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.types import Prompt
 from mmalign.rewards import Guarded, rewards
+from mmalign.rewards.engine.rows import require_columns
 from mmalign.rewards.engine.traits import RewardTraits, trait_faults
 from tests.rewards.doubles import Numbers, troubled
 
@@ -103,3 +105,23 @@ def test_an_old_name_of_a_trait_still_works_and_is_said(caplog):
 @pytest.mark.parametrize("name", rewards.names())
 def test_built_in_rewards_have_no_faulty_trait(name):
     assert trait_faults(rewards.get(name)) == ()
+
+
+def test_the_rows_of_a_data_set_are_checked_with_traits_read_once():
+    reads = []
+
+    class Counted(Numbers):
+        @property
+        def needs(self):
+            reads.append("needs")
+            return ("answer",)
+
+        def check_data(self, prompt):
+            if prompt.meta["answer"] == "odd":
+                raise ValueError("an odd answer")
+
+    prompts = [Prompt("a", meta={"answer": "1"}), Prompt("b")] * 100
+    require_columns({"rewards.a": Counted()}, prompts)
+    assert 0 < len(reads) < 5
+    with pytest.raises(DataError, match=r"row 200 \('c'\): rewards.a: an odd answer"):
+        require_columns({"rewards.a": Counted()}, [*prompts, Prompt("c", meta={"answer": "odd"})])

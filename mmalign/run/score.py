@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from mmalign.media import audio, image
 from mmalign.rewards.engine.contract import describe_error, merge, without_value
 from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.run.rows import Row
+
+if TYPE_CHECKING:
+    from mmalign.rewards.engine.sets import Embedded
 
 Progress = Callable[[int, int], None]
 SAY_SO = 'A row whose output is a text that looks like a name says "kind": "text".'
@@ -94,14 +97,14 @@ def score_rows(
                 group=torch.tensor([numbers[rows[i].group] for i in same]),
             )
             with torch.no_grad():
-                found = _embedded(name, judge, rollout, same, rows, unread) if whole else reward(rollout)
+                found = _embedded(name, judge, rollout) if whole else reward(rollout)
             parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
         progress(done, len(rows))
     names = [] if kind == "text" else [written(row.output) for row in rows]
     heard = {"encoder": told} if (told := named_by(judge)) else {}  # without it the numbers say nothing
     if whole:
-        line = _set_line(_embeddings(name, parts, unread), judge, unread, name)
+        line = _set_line(_whole_set(name, parts, unread), judge, name)
         return [line | heard | ({"outputs": names} if names else {})]
     found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     about = [{"output": name} for name in names] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
@@ -139,27 +142,32 @@ def _output(row: Row, kind: str, folder: Path, unread: dict[int, str], at: int) 
         return None
 
 
-def _embedded(
-    name: str, reward: Any, rollout: Rollout, taken: Sequence[int], rows: Sequence[Row], unread: dict[int, str]
-) -> Tensor:
-    """Embeddings of the rows `taken`; those that have none are NaN, with the reason in `unread`."""
+def _embedded(name: str, reward: Any, rollout: Rollout) -> Embedded:
+    """The embeddings of some rows; the reasons of those that have none name their place."""
     from mmalign.rewards.engine.sets import embed_rows
 
-    found = embed_rows(name, reward, rollout)
-    unread |= {taken[row]: f"{rows[taken[row]].place}: cannot be embedded: {why}" for row, why in found.why.items()}
-    return found.rows
+    embedded = embed_rows(name, reward, rollout)
+    embedded.why = {row: f"{embedded.places[row]}: cannot be embedded: {why}" for row, why in embedded.why.items()}
+    return embedded
 
 
-def _embeddings(name: str, parts: Mapping[int, Tensor], unread: Mapping[int, str]) -> Tensor:
-    """(N, D), not finite in the rows that were not read or embedded."""
-    rows = len({*parts, *unread})
-    whole = [part for i, part in parts.items() if i not in unread]
-    if not whole and parts:
-        raise ScoreError(f"reward '{name}' could embed none of {rows} rows; the first: {unread[min(unread)]}")
-    if not whole:
+def _whole_set(name: str, parts: Mapping[int, Embedded], unread: Mapping[int, str]) -> Embedded:
+    """All rows in their order; an output that could not be read has no embedding either.
+
+    Raises:
+        DataError: none of the outputs can be read.
+        ScoreError: none of them can be embedded, or their embeddings differ in width.
+    """
+    from mmalign.rewards.engine.sets import Embedded
+
+    rows = len(parts) + len(unread)
+    if not parts:
         raise DataError(f"none of the {rows} outputs can be read; the first: {unread[min(unread)]}")
-    blank = torch.full_like(whole[0], torch.nan)
-    return torch.cat([blank if i in unread else parts[i] for i in range(rows)])
+    pieces = [parts[row] if row in parts else Embedded.failed(1, unread[row]) for row in range(rows)]
+    embedded = Embedded.joined(name, pieces)
+    if embedded.is_empty:
+        raise ScoreError(f"reward '{name}' could embed none of {rows} rows; the first: {embedded.why[0]}")
+    return embedded
 
 
 def _row_lines(scores: Scores, about: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -175,42 +183,41 @@ def _row_lines(scores: Scores, about: Sequence[Mapping[str, str]]) -> list[dict[
     ]
 
 
-def _set_line(
-    embedding: Tensor, reward: Any, unread: Mapping[int, str] | None = None, name: str = ""
-) -> dict[str, Any]:
+def _set_line(embedded: Embedded, reward: Any, name: str = "") -> dict[str, Any]:
     """The set's line; a row that could not be embedded has credit null, and `n` counts the others.
 
     A set that has a value but no credit (of one row, say) has credit null everywhere, and `info` says why.
     """
-    sound = embedding.isfinite().flatten(1).all(1)
-    rows = embedding[sound]
+    total, finite = len(embedded.rows), embedded.finite
+    rows = embedded.rows[finite]
     if not len(rows):
-        raise DataError(f"none of the {len(embedding)} outputs can be embedded (their features are not finite).")
+        raise DataError(f"none of the {total} outputs can be embedded (their features are not finite).")
     traits = RewardTraits.of(reward)
     try:
         value, more = reward.score(rows), traits.report(rows) if traits.report is not None else {}
     except MmalignError:
         raise
     except ValueError as error:
-        of = f" ({len(embedding) - len(rows)} more cannot be embedded)" if len(rows) < len(embedding) else ""
+        of = f" ({total - len(rows)} more cannot be embedded)" if len(rows) < total else ""
         raise DataError(f"a set of {len(rows)} outputs{of} cannot be scored: {error}.") from None
     except Exception as error:  # of a reward's own code
         raise ScoreError(f"reward '{name}' cannot score a set of {len(rows)} rows: {describe_error(error)}.") from error
-    credit: list[float | None] = [None] * len(embedding)
+    credit: list[float | None] = [None] * total
     try:
         shares, why = reward.credit(rows), ""
     except ValueError as error:
         shares, why = [float("nan")] * len(rows), f"no credit: {error}"
-    if unread:
-        said = f"{len(unread)} of {len(embedding)} outputs have no embedding; the first: {unread[min(unread)]}"
-        why = f"{why}; {said}" if why else said
-    for row, share in zip(sound.nonzero().flatten().tolist(), shares, strict=True):
+    if embedded.why:
+        first = embedded.why[min(embedded.why)]
+        missing = f"{len(embedded.why)} of {total} outputs have no embedding; the first: {first}"
+        why = f"{why}; {missing}" if why else missing
+    for row, share in zip(finite.nonzero().flatten().tolist(), shares, strict=True):
         credit[row] = _number(share)
     doubts = list(traits.doubts(rows)) if traits.doubts is not None else []
     return {
         "value": _number(value),
         "n": len(rows),
-        **({"failed": len(embedding) - len(rows)} if len(rows) < len(embedding) else {}),
+        **({"failed": total - len(rows)} if len(rows) < total else {}),
         "credit": credit,
         **({"parts": {name: _number(part) for name, part in more.items()}} if more else {}),
         **({"info": told} if (told := "; ".join([why] * bool(why) + doubts)) else {}),

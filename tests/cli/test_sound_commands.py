@@ -69,11 +69,12 @@ def test_bad_sounds_and_folders_are_named(call: Any, tmp_path: Path) -> None:
 
 def test_a_row_that_does_not_embed_leaves_the_set_and_has_no_credit() -> None:
     from mmalign.rewards import load_reward
+    from mmalign.rewards.engine.sets import Embedded
     from mmalign.run.score import _set_line
 
     embedding = torch.randn(5, 4)
     embedding[2] = float("nan")
-    line = _set_line(embedding, load_reward("vendi", encoder={"name": "spectral"}))
+    line = _set_line(Embedded(embedding), load_reward("vendi", encoder={"name": "spectral"}))
     assert line["n"] == 4 and line["credit"][2] is None and line["value"] > 1
 
 
@@ -101,14 +102,15 @@ def test_a_set_too_small_for_credit_has_its_value_and_one_too_small_for_that_is_
 
 def test_a_set_of_which_nothing_embeds_is_refused() -> None:
     from mmalign.rewards import load_reward
+    from mmalign.rewards.engine.sets import Embedded
     from mmalign.run.score import _set_line
 
     vendi, embedding = load_reward("vendi", encoder={"name": "spectral"}), torch.full((5, 4), float("nan"))
     with pytest.raises(DataError, match="none of the 5 outputs can be embedded"):
-        _set_line(embedding, vendi)
+        _set_line(Embedded(embedding), vendi)
     embedding[0] = 0.0
     with pytest.raises(DataError, match=r"a set of 1 outputs \(4 more cannot be embedded\) cannot be scored: row 0"):
-        _set_line(embedding, vendi)
+        _set_line(Embedded(embedding), vendi)
 
 
 def test_reference_files_hold_their_encoder_and_are_refused_by_others(call: Any, tmp_path: Path) -> None:

@@ -194,10 +194,10 @@ class GuardedSet(Guarded):
         start = time.perf_counter()
         with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
             shield = Shield(rollout)
-            found: Embedded = self.reward.embedded(shield.shown)
+            embedded: Embedded = self.reward.embedded(shield.shown)
             shield.check(self.name)
-            embedding = found.required(self.name)
-            scores = self._scores_of(found)
+            embedding = embedded.required(self.name)
+            scores = self._scores_of(embedded)
         self._record(scores, time.perf_counter() - start, cuts=len(cuts))
         return embedding
 
@@ -224,14 +224,9 @@ class GuardedSet(Guarded):
 
         return guarded_swaps
 
-    def _scores_of(self, found: Embedded) -> Scores:
+    def _scores_of(self, embedded: Embedded) -> Scores:
         """For the logs: the value of the set of all finite rows on each of them, ERROR on the others."""
-        rows = found.rows.detach()
-        finite = rows.isfinite().all(1)
-        info = [
-            "" if good else found.why.get(row, "the embedding is not finite")
-            for row, good in enumerate(finite.tolist())
-        ]
+        rows, finite = embedded.rows.detach(), embedded.finite
         try:
             with torch.no_grad():
                 total = float(self.reward.score(rows[finite]))
@@ -239,9 +234,10 @@ class GuardedSet(Guarded):
             raise
         except OF_A_ROW:  # a set of too few rows has no value; who needs it is told why by `score`
             total = math.nan
-        fine, finite = Status.OK if math.isfinite(total) else Status.NOT_APPLICABLE, finite.cpu()
-        status = torch.where(finite, int(fine), int(Status.ERROR)).to(torch.int8)
-        return Scores(torch.full((len(finite),), total).where(finite, torch.nan), status, info=info)
+        of_finite, finite = Status.OK if math.isfinite(total) else Status.NOT_APPLICABLE, finite.cpu()
+        status = torch.where(finite, int(of_finite), int(Status.ERROR)).to(torch.int8)
+        value = torch.full((len(finite),), total).where(finite, torch.nan)
+        return Scores(value, status, info=embedded.reasons())
 
     @contextmanager
     def _scoring(self, sets: int, rows: int) -> Iterator[None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from mmalign.core.errors import ScoreError
 from mmalign.core.protocols import SetReward
@@ -36,9 +36,14 @@ class Embedded:
     places: list[str] = field(default_factory=list)
 
     @classmethod
+    def failed(cls, rows: int, why: str) -> Embedded:
+        """`rows` rows without an embedding, all for one reason."""
+        return cls(torch.full((rows, 1), float("nan")), dict.fromkeys(range(rows), why))
+
+    @classmethod
     def joined(cls, name: str, pieces: Sequence[Embedded]) -> Embedded:
         """One after another. ScoreError where reward `name` gave them different widths."""
-        whole = [piece for piece in pieces if len(piece.why) < len(piece.rows)]
+        whole = [piece for piece in pieces if not piece.is_empty]
         widths = list(dict.fromkeys(piece.rows.shape[1] for piece in whole))
         if len(widths) > 1:
             raise ScoreError(
@@ -46,9 +51,7 @@ class Embedded:
             )
         like = whole[0].rows if whole else pieces[0].rows
         rows = [
-            like.new_full((len(piece.rows), like.shape[1]), float("nan"))
-            if len(piece.why) == len(piece.rows)
-            else piece.rows
+            like.new_full((len(piece.rows), like.shape[1]), float("nan")) if piece.is_empty else piece.rows
             for piece in pieces
         ]
         why: dict[int, str] = {}
@@ -56,13 +59,36 @@ class Embedded:
             why |= {start + row: text for row, text in piece.why.items()}
         return cls(torch.cat(rows), why, [place for piece in pieces for place in piece.places])
 
+    def __getitem__(self, rows: slice) -> Embedded:
+        """Consecutive rows with their reasons and places."""
+        numbers = range(len(self.rows))[rows]
+        why = {place: self.why[row] for place, row in enumerate(numbers) if row in self.why}
+        return Embedded(self.rows[rows], why, self.places[rows])
+
+    @property
+    def is_empty(self) -> bool:
+        """Has no row an embedding?"""
+        return len(self.why) == len(self.rows)
+
+    @property
+    def finite(self) -> Bool[Tensor, " B"]:
+        """Which rows have an embedding without NaN and infinity."""
+        return self.rows.detach().isfinite().all(1)
+
+    def reasons(self) -> list[str]:
+        """Why each row cannot be in a set; "" for one that can."""
+        return [
+            "" if finite else self.why.get(row, "the embedding is not finite")
+            for row, finite in enumerate(self.finite.tolist())
+        ]
+
     def to(self, device: torch.device | str) -> Embedded:
         """Float32 rows on `device`."""
         return Embedded(self.rows.float().to(device), self.why, self.places)
 
     def required(self, name: str) -> Float[Tensor, "B D"]:
         """The rows. ScoreError where reward `name` could embed none of them."""
-        if len(self.rows) and len(self.why) == len(self.rows):
+        if len(self.rows) and self.is_empty:
             raise ScoreError(f"reward '{name}' could embed none of {len(self.rows)} rows; {self.first()}.")
         return self.rows
 
@@ -84,12 +110,9 @@ def embed_rows(name: str, reward: Any, rollout: Rollout, step: int = 0) -> Embed
     def call(part: Rollout) -> Embedded:
         return Embedded(_checked(name, reward.embed(part), len(part)))
 
-    def failed(rows: int, why: str) -> Embedded:
-        return Embedded(torch.full((rows, 1), float("nan")), dict.fromkeys(range(rows), why))
-
     step = step or len(rollout) or 1
     parts = [rollout[start : start + step] for start in range(0, len(rollout), step)] or [rollout]
-    found = Embedded.joined(name, [piece for part in parts for piece in bisect_calls(call, part, failed)])
+    found = Embedded.joined(name, [piece for part in parts for piece in bisect_calls(call, part, Embedded.failed)])
     found.places = places
     return found
 
@@ -166,14 +189,12 @@ class Credit:
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        found = self.embedded(rollout)
-        embedding = found.rows
-        sound = embedding.detach().isfinite().all(1)
+        embedded = self.embedded(rollout)
         if self.over == "batch":
             sets = torch.zeros(len(rollout), dtype=torch.long)
         else:
             sets = torch.unique(rollout.group, return_inverse=True)[1]
-        return self._scored(found, sound, sets.to(embedding.device))
+        return self._scored(embedded, sets.to(embedded.rows.device))
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """Embeddings of B rows, `rows` at a time. ScoreError where none can be embedded."""
@@ -196,15 +217,12 @@ class Credit:
         """How messages call it."""
         return self.name or type(self.reward).__name__
 
-    def _scored(self, found: Embedded, sound: Tensor, sets: Int[Tensor, " B"]) -> Scores:
-        embedding = found.rows
+    def _scored(self, embedded: Embedded, sets: Int[Tensor, " B"]) -> Scores:
+        embedding, finite, info = embedded.rows, embedded.finite, embedded.reasons()
         value = embedding.new_full((len(embedding),), float("nan"), dtype=torch.float32)
         whole, status = value.clone(), torch.full_like(value, int(Status.NOT_APPLICABLE), dtype=torch.int8)
-        info = [
-            "" if good else found.why.get(row, "the embedding is not finite") for row, good in enumerate(sound.tolist())
-        ]
         for number in sets.unique().tolist():
-            index = ((sets == number) & sound).nonzero().flatten()
+            index = ((sets == number) & finite).nonzero().flatten()
             if len(index) < 3:
                 for row in index.tolist():
                     info[row] = f"a set of {len(index)} rows has no credit; it takes 3"
@@ -215,7 +233,7 @@ class Credit:
             share = self.reward.credit(members.detach()).float() + (total - total.detach())
             value, whole = value.index_put((index,), share), whole.index_fill(0, index, float(total.detach()))
             status[index] = int(Status.OK)
-        status[~sound] = int(Status.ERROR)
+        status[~finite] = int(Status.ERROR)
         return Scores(value, status, parts={"set": whole}, info=info if any(info) else None)
 
 

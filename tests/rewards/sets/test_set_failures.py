@@ -13,7 +13,7 @@ from mmalign.core.types import Status
 from mmalign.evaluation import evaluate as evaluation
 from mmalign.objectives._selection import EmbeddedOutputs
 from mmalign.rewards import Credit, Guarded, Mix, Slot
-from mmalign.rewards.engine.sets import embed_rows
+from mmalign.rewards.engine.sets import Embedded, embed_rows
 from mmalign.run.rows import read_rows
 from mmalign.run.score import failed, score_rows
 from tests.rewards.doubles import answers
@@ -186,3 +186,18 @@ def test_every_set_reward_leaves_out_what_its_encoder_raises_on(name, make, monk
     monkeypatch.setattr(type(reward), "embed", lambda self, part: embed(self, part, range(6)))
     with pytest.raises(ScoreError, match=f"reward '{name}' could embed none of 6 rows; the first, row 0: RuntimeErr"):
         embed_rows(name, reward, rollout).required(name)
+
+
+def test_joined_and_cut_embeddings_keep_each_row_with_its_reason():
+    whole = Embedded(torch.tensor([[1.0, 2.0], [3.0, float("inf")], [5.0, 6.0]]), places=["a:1", "a:2", "a:3"])
+    failed = Embedded.failed(1, "ValueError: c")
+    failed.places = ["a:4"]
+    joined = Embedded.joined("spread", [failed, whole])
+    assert joined.reasons() == ["ValueError: c", "", "the embedding is not finite", ""]
+    assert joined.finite.tolist() == [False, True, False, True] and not joined.is_empty
+    assert joined.first() == "the first, a:4: ValueError: c"
+    for row in range(4):
+        one = joined[row : row + 1]
+        assert torch.equal(one.rows.nan_to_num(), joined.rows[row : row + 1].nan_to_num())
+        assert one.reasons() == joined.reasons()[row : row + 1] and one.places == joined.places[row : row + 1]
+    assert joined[:1].is_empty and joined[1:].why == {}

@@ -12,9 +12,8 @@ from typing import Any
 
 from jaxtyping import install_import_hook
 
-import tests.typecheck  # noqa: F401  (the hook names it)
+from tests.typecheck import CHECKED
 
-CHECKED = ["mmalign.core", "mmalign.policies", "mmalign.objectives", "mmalign.rewards"]
 install_import_hook(CHECKED, "tests.typecheck.checked")
 
 import hypothesis  # noqa: E402

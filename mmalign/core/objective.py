@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,7 @@ from mmalign.core.tensor import Tensor
 P = TypeVar("P", contravariant=True)  # the policies that an objective drives
 
 
+@runtime_checkable
 class Objective(Protocol[P]):
     """What to collect, how much each entry weighs, and the loss, for policies of one kind (`needs`).
 

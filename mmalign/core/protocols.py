@@ -39,6 +39,7 @@ def one_alone(value: Any) -> list[Any]:
     return [value]
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """Glue around one pretrained family: tokenizers, encoders, VAEs, checkpoints.
 
@@ -208,6 +209,7 @@ class ScoreAdapter(Adapter, Protocol):
         ...
 
 
+@runtime_checkable
 class Weights(Protocol):
     """What every policy has: the module that is trained, and what kind of outputs it is of."""
 

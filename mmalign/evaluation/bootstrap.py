@@ -89,7 +89,8 @@ def paired_interval(
 def _one_each(values: Float[ndarray, " B"], group: Shaped[ndarray, " B"] | None) -> bool:
     """Are there several values that exist, each of a prompt of its own?"""
     exists = ~np.isnan(values)
-    return bool(exists.sum() > 1) and (group is None or len(np.unique(np.asarray(group)[exists])) == exists.sum())
+    number = int(exists.sum())
+    return number > 1 and (group is None or len(np.unique(np.asarray(group)[exists])) == number)
 
 
 def _resampled_interval(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CheckpointError, DataError, all_faults, shown
@@ -23,6 +23,7 @@ Need = Callable[[Any], tuple[int, str]]  # a row → tokens behind its prompt, a
 Look = Callable[[Any], tuple[int, str, Callable[[int], Prompt | None]]]
 
 
+@runtime_checkable
 class TokenLimits(Protocol):
     """The options of a policy of tokens that say how long its completions may get."""
 

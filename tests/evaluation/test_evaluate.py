@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ class Painter:
         self.module = nn.ModuleDict({"free": nn.Dropout(0.5), "frozen": nn.Dropout(0.5).eval()})
         self.shade = shade
         self.seen: list[tuple[int, bool]] = []
+
+    def reference(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+        raise AssertionError("an evaluation never samples as training does")
 
     def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
         assert not torch.is_grad_enabled()

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from mmalign.evaluation.report.verdict import verdict
 from mmalign.evaluation.run_record import read_run
 from mmalign.evaluation.table import SummaryRow
 from tests.evaluation.runs import make_run
+from tests.typecheck import unchecked
 
 VOID, SHAPES = {"meta", "link", "img"}, {"circle", "line", "polyline"}
 PARTS = ["run.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluation", "samples", "checkpoints"]
@@ -331,11 +333,12 @@ def test_rewards_of_training_are_never_drawn_beside_a_truth_that_was_held_out() 
 
     curves = {"reward/clip": [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)], "eval/clip": [(2.0, 0.5)]}
     ends = [SimpleNamespace(name=name, before=0.0, after=1.0) for name in ("clip", "truth")]
+    on_one_side: Any = unchecked(_on_one_side)
     record = SimpleNamespace(curve=lambda name: curves.get(name, []), summary=ends, metrics=[{"step": 3.0}])
-    told, known, where = _on_one_side(record, "clip", "truth")  # type: ignore[arg-type]
+    told, known, where = on_one_side(record, "clip", "truth")
     assert (told, known, where) == ([(0.0, 0.0), (2.0, 0.5), (3.0, 1.0)], [(0.0, 0.0), (3.0, 1.0)], "")
     record.summary = []
     curves["reward/truth"] = [(1.0, 0.0), (3.0, 1.0)]
-    assert _on_one_side(record, "clip", "truth")[2] == " (training prompts)"  # type: ignore[arg-type]
+    assert on_one_side(record, "clip", "truth")[2] == " (training prompts)"
     del curves["reward/truth"]
-    assert _on_one_side(record, "clip", "truth")[1] == []  # type: ignore[arg-type]
+    assert on_one_side(record, "clip", "truth")[1] == []

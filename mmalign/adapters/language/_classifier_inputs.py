@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 
 
+@runtime_checkable
 class Options(Protocol):
     """The options of a reward model that say how it reads."""
 
@@ -28,6 +29,7 @@ class Options(Protocol):
     cached_prompts: int
 
 
+@runtime_checkable
 class ClassifierInputs(Protocol):
     """How a kind of model reads prompts with outputs."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mmalign.adapters.loading.options import image_size
 from mmalign.core.errors import ConfigError
@@ -38,6 +38,7 @@ class Heard:
     seconds: float | None = None
 
 
+@runtime_checkable
 class Sized(Protocol):
     """An adapter of pictures, by its options."""
 

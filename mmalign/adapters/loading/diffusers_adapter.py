@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ ENCODERS = ("text_encoder", "projection_model", "language_model", "duration_embe
 DECODERS = ("vae", "vocoder")  # from latents to images or sound, in float32
 
 
+@runtime_checkable
 class Autoencoder(Protocol):
     """Between latents and images or sound."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -18,6 +18,7 @@ from mmalign.adapters.loading.turns import Turns
 from mmalign.loading.trained import Base
 
 
+@runtime_checkable
 class Weights(Protocol):
     """The trained part of a network: what an optimizer, a reference and a checkpoint need of it.
 

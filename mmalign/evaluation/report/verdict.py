@@ -19,7 +19,7 @@ def direction(row: SummaryRow) -> str:
 
 def unmoved(row: SummaryRow) -> bool:
     """Did nothing differ in any row? An interval of no width would say that this is certain."""
-    return row.delta == 0 and row.ci[0] == 0 and row.ci[1] == 0
+    return bool(row.delta == 0 and row.ci[0] == 0 and row.ci[1] == 0)
 
 
 def directions(rows: Sequence[SummaryRow], level: float = 0.05) -> list[str]:

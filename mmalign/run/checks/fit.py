@@ -9,14 +9,14 @@ from typing import Any
 from mmalign.core.capabilities import judges_only, members, methods, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import Adapter, AnyPolicy, LatentAdapter, ScoreAdapter, TokenAdapter
+from mmalign.core.protocols import AnyPolicy, LatentAdapter, ScoreAdapter, TokenAdapter
 from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
 
 
 @check_training
-def trains(adapter: Adapter) -> Faults:
+def trains(adapter: object) -> Faults:
     """A frozen adapter trains nothing."""
     if getattr(adapter, "train", "") == "frozen":
         yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")

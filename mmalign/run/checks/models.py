@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import local_path
-from mmalign.core.protocols import Adapter
 from mmalign.loading.pipelines import Origin, over_base
 from mmalign.loading.trained import is_place, local_weights
 from mmalign.run.checks import Faults, check
@@ -15,7 +14,7 @@ LORA = "adapter_config.json"  # of peft
 
 
 @check
-def there(adapter: Adapter) -> Faults:
+def there(adapter: object) -> Faults:
     """What `model` and `start_lora` name as folders of this machine."""
     for option in ("model", "start_lora"):
         value = getattr(adapter, option, None)
@@ -33,7 +32,7 @@ def there(adapter: Adapter) -> Faults:
             yield f"adapter.{option}: {told}"
 
 
-def _alone(adapter: Adapter, model: str) -> str:
+def _alone(adapter: object, model: str) -> str:
     """What was trained of a pipeline without its base, a LoRA where a model is meant; "" for anything else."""
     if hasattr(adapter, "pipeline_name"):
         over_base(Origin(model))

@@ -15,9 +15,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 NOT_CHECKED = {
     "data": "its sequences decode a row when it is indexed, and the checker indexes one of every sequence it is given",
 }
-CHECKED = sorted(
-    f"mmalign.{part.stem}" for part in Path(mmalign.__path__[0]).iterdir() if part.is_dir() and part.stem not in NOT_CHECKED
-)  # folders without code (__pycache__) do no harm
+FOLDERS = {part.name for part in Path(mmalign.__path__[0]).iterdir() if (part / "__init__.py").is_file()}
+CHECKED = [f"mmalign.{name}" for name in sorted(FOLDERS - set(NOT_CHECKED))]
 
 # An int is a float where a float is wanted (PEP 484).
 _strict = beartype(conf=BeartypeConf(is_pep484_tower=True))

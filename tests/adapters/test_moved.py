@@ -18,7 +18,7 @@ from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
 from mmalign.policies.tokens import Tokens
 from mmalign.training.checks import check_start
-from tests.loading.test_complete import WRITERS
+from tests.loading.writers import WRITERS
 
 SHORT = {"stable_audio_3": {"seconds": 0.5}}
 MEDIA = ("image_text", "audio_text")  # asked about a picture or sound: their own tests hold the ratio

@@ -28,9 +28,9 @@ from mmalign.training.loop import train
 from mmalign.training.meter import Meter
 from mmalign.training.session import Session
 from mmalign.training.update import Update
+from tests.objectives.driving import preferences
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_bradley_terry import Valued, rows
-from tests.objectives.test_dpo import preferences
+from tests.objectives.scorers import Valued, rows
 from tests.toys import NearGaussian, NearPoint, prompts
 
 #: Of the table, what these runs do not log: they have no GPU, cache, long texts, time limit or held-out prompts.

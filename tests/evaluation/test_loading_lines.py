@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import mmalign
 from mmalign.evaluation.card import card, card_facts
 from mmalign.evaluation.run_record import read_run
 from tests.adapters.language.tiny_lm import write_tiny_lm
+from tests.evaluation.executed import executed
 from tests.run.conftest import run_file, tiny_model  # noqa: F401  (fixtures)
 
 TEXT = """
@@ -42,15 +40,6 @@ def written(folder: Path, text: str, **options: str) -> Path:
     (folder / "pairs.jsonl").write_text("\n".join(rows) + "\n")
     (folder / "run.yaml").write_text(text.format(model=write_tiny_lm(folder / "model"), **options))
     return mmalign.train(folder / "run.yaml", ["adapter.device=cpu"], out=folder / "run").directory.path
-
-
-def executed(lines: str, folder: Path, then: str = "") -> None:
-    """Run Python lines in a process of their own."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(mmalign.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", f"{lines}\n{then}"], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])

@@ -14,7 +14,7 @@ from mmalign.adapters import load_adapter
 from mmalign.core.checkpoints import write_done
 from mmalign.core.errors import CheckpointError
 from mmalign.loading.pipelines import modules
-from tests.loading.test_complete import WRITERS
+from tests.loading.writers import WRITERS
 
 SHORT = {"stable_audio_3": {"seconds": 0.5}}  # of the families whose tiny model makes no more
 

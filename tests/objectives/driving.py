@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mmalign.core.experience import Experience
-from mmalign.core.types import Rollout, Scores, Status
+from mmalign.core.types import Preference, Prompt, Rollout, Scores, Status
+from tests.objectives.gaussian_policy import GaussianPolicy
 
 
 def alone(total: Tensor) -> Tensor:
@@ -79,3 +80,22 @@ class Fixed:
         value = torch.tensor(self.values, dtype=torch.float64).float()
         status = torch.tensor(self.status or [Status.OK] * len(value), dtype=torch.int8)
         return Scores(value=value, status=status, per_step=self.per_step)
+
+
+def moved(policy: GaussianPolicy, by: float = 0.05) -> GaussianPolicy:
+    """The policy after an update, so that ratios differ from 1."""
+    rng = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for p in policy.module.parameters():
+            p += by * torch.randn(p.shape, generator=rng).to(p)
+    return policy
+
+
+def preferences(count: int = 8, label: float | None = None) -> list[Preference]:
+    """Outputs near (1, -1) beat outputs near the origin."""
+    rng = torch.Generator().manual_seed(2)
+    noise = 0.3 * torch.randn(count, 2, 1, 1, 2, generator=rng)
+    goal = torch.tensor([1.0, -1.0])
+    meta = {} if label is None else {"label": label}
+    asked = [Prompt("x" * (1 + i % 3), meta=meta) for i in range(count)]
+    return [Preference(p, noise[i, 0] + goal, noise[i, 1]) for i, p in enumerate(asked)]

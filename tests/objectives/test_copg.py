@@ -5,9 +5,8 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Preference, Prompt, Status
 from mmalign.objectives import objectives
 from mmalign.objectives.copg import CoPG
-from tests.objectives.driving import Fixed, collect, gradient, learn, outputs, stream
+from tests.objectives.driving import Fixed, collect, gradient, learn, moved, outputs, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_grpo import moved
 from tests.toys import NearPoint, prompts
 
 

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
-from mmalign.core.types import Audio, Preference, Prompt, Status
+from mmalign.core.types import Audio, Prompt, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._pairs import PreferenceOptions, add_reference_terms
 from mmalign.objectives._rollouts import batch_outputs
 from mmalign.objectives.dpo import DPO
-from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs, stream
+from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, moved, outputs, preferences, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_grpo import moved
 from tests.toys import NearPoint, prompts
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -35,16 +34,6 @@ MORE: dict[str, dict[str, Any]] = {
     "without reference": {"reference": False, "margin": 0.5},
     "mismatched": {"loss_type": "kto", "anchor": "mismatched", "desirable": 2.0},
 }
-
-
-def preferences(count: int = 8, label: float | None = None) -> list[Preference]:
-    """Outputs near (1, -1) beat outputs near the origin."""
-    rng = torch.Generator().manual_seed(2)
-    noise = 0.3 * torch.randn(count, 2, 1, 1, 2, generator=rng)
-    goal = torch.tensor([1.0, -1.0])
-    meta = {} if label is None else {"label": label}
-    asked = [Prompt("x" * (1 + i % 3), meta=meta) for i in range(count)]
-    return [Preference(p, noise[i, 0] + goal, noise[i, 1]) for i, p in enumerate(asked)]
 
 
 @pytest.mark.parametrize("noisy", [False, True], ids=["exact", "noisy"])

@@ -8,9 +8,8 @@ from mmalign.core.types import Rollout, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._selection import halves_of_pool, neighbours
 from mmalign.objectives.dragon import DRAGON
-from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs, stream
+from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, moved, outputs, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_grpo import moved
 from tests.toys import NearGaussian, NearPoint, prompts
 
 VARIANTS: dict[str, tuple[Any, dict[str, Any]]] = {

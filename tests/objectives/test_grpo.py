@@ -9,7 +9,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, ScoreError
 from mmalign.core.types import Rollout, Scores, Status, StepDist
 from mmalign.objectives import objectives
 from mmalign.objectives.grpo import GRPO
-from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
+from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, moved, outputs
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.toys import NearPoint, prompts
 
@@ -22,15 +22,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "k2": {"beta": 0.01, "divergence": "k2", "clip": 1.0},
     "k3": {"beta": 0.01, "divergence": "k3", "replay": True},
 }
-
-
-def moved(policy: GaussianPolicy, by: float = 0.05) -> GaussianPolicy:
-    """The policy after an update, so that ratios differ from 1."""
-    rng = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for p in policy.module.parameters():
-            p += by * torch.randn(p.shape, generator=rng).to(p)
-    return policy
 
 
 @pytest.mark.parametrize("variant", ["default", "steps", "mean unit", "guard"])

@@ -12,9 +12,8 @@ from mmalign.objectives import objectives
 from mmalign.objectives._reward_gradients import drop_outward, initial_weights, l2_to_initial, output_gradient
 from mmalign.objectives.r0 import R0
 from mmalign.rewards import Mix
-from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
+from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, moved, outputs
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_grpo import moved
 from tests.toys import NearPoint, prompts
 
 

@@ -8,9 +8,8 @@ from mmalign.core.types import Preference, Prompt, Rollout, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._weights import log_prob_divisors
 from mmalign.objectives.sft import SFT
-from tests.objectives.driving import Fixed, accumulate, alone, collect, gradient, learn, outputs, stream
+from tests.objectives.driving import Fixed, accumulate, alone, collect, gradient, learn, outputs, preferences, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_dpo import preferences
 from tests.toys import NearPoint, prompts
 
 

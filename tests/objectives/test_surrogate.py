@@ -19,9 +19,8 @@ from mmalign.objectives._policy_gradient import (
 from mmalign.objectives.grpo import GRPO
 from mmalign.rewards import Mix
 from mmalign.rewards.combine.weighted_sum import WeightedSum
-from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, outputs
+from tests.objectives.driving import Fixed, accumulate, collect, gradient, learn, moved, outputs
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.objectives.test_grpo import moved
 from tests.toys import NearPoint, prompts
 
 MASK = torch.tensor([[True, True, False], [True, True, True]])

@@ -20,7 +20,7 @@ from mmalign.run.build import examine, training_rows
 from mmalign.run.train import train
 from tests.adapters.language import tiny_lm
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
-from tests.run.test_text_run import GRPO, RULES
+from tests.run.text_runs import GRPO, RULES
 
 SFT = """
 adapter: {{name: causal_lm, model: {model}, lora: {{rank: 4}}}}

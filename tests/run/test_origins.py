@@ -20,7 +20,7 @@ from mmalign.run.load import load_run
 from mmalign.run.notes import notes
 from mmalign.run.train import train
 from tests.adapters.language.tiny_lm import write_tiny_lm
-from tests.evaluation.test_loading_lines import executed
+from tests.evaluation.executed import executed
 
 DPO = """
 adapter: {{name: sd3, model: {model}, train: {train}, lora: {{rank: 2, alpha: 2}}, max_sequence_length: 8}}

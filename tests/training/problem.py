@@ -7,6 +7,7 @@ from typing import Any
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
+from mmalign.core.types import Scores
 from mmalign.data.batches import Batches
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies.flow import Flow
@@ -50,3 +51,16 @@ def save_into(folder: Path, problem: Problem) -> Any:
         checkpoint.save(folder, session, problem.adapter, problem.stateful())
 
     return hook
+
+
+class SomeAlike:
+    """The first half of the groups of four score alike, so that nothing can be learned from them."""
+
+    modalities = frozenset({"image"})
+    range = (-1.0, 1.0)
+    differentiable = False
+
+    def __call__(self, rollout: Any) -> Scores:
+        value = NearPoint()(rollout).value
+        value[: len(value) // 2] = 0.5
+        return Scores.of(value)

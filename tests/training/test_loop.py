@@ -16,7 +16,7 @@ from mmalign.training.checks import check_start, tolerance
 from mmalign.training.loop import accumulate, train
 from mmalign.training.update import Update
 from tests.toys import NearPoint, prompts
-from tests.training.problem import Problem
+from tests.training.problem import Problem, SomeAlike
 
 
 def test_the_loop_improves_the_reward() -> None:
@@ -180,19 +180,6 @@ def test_a_launch_does_not_scale_the_gradient() -> None:
     for problem in (plain, launched):
         train(problem.policy, problem.objective, problem.session)
     assert launched.lines[0][1]["grad/norm"] == plain.lines[0][1]["grad/norm"]
-
-
-class SomeAlike:
-    """The first half of the groups of four score alike, so that nothing can be learned from them."""
-
-    modalities = frozenset({"image"})
-    range = (-1.0, 1.0)
-    differentiable = False
-
-    def __call__(self, rollout: Any) -> Scores:
-        value = NearPoint()(rollout).value
-        value[: len(value) // 2] = 0.5
-        return Scores.of(value)
 
 
 def replayed(problem: Problem) -> list[int]:

@@ -28,8 +28,7 @@ from mmalign.training.loop import accumulate
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 from tests.toys import NearPoint, ToyLatent, prompts
-from tests.training.problem import Problem
-from tests.training.test_loop import SomeAlike
+from tests.training.problem import Problem, SomeAlike
 
 
 def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tensor:

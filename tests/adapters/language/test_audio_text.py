@@ -17,7 +17,7 @@ from mmalign.core.errors import CapabilityError, CheckpointError, DataError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt
 from mmalign.policies.tokens import Tokens
-from tests.adapters.language.test_image_text import MASK, ROWS, TOKENS, judged, plain
+from tests.adapters.language.completions import MASK, ROWS, TOKENS, judged, plain
 from tests.adapters.language.tiny_alm import MODELS, RATE, write_tiny_alm
 from tests.adapters.language.tiny_lm import write_tiny_lm
 

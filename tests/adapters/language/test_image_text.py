@@ -17,6 +17,7 @@ from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, D
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Prompt
 from mmalign.policies.tokens import Tokens
+from tests.adapters.language.completions import MASK, ROWS, TOKENS, judged, plain
 from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.adapters.language.tiny_vlm import MODELS, write_tiny_vlm
 
@@ -33,9 +34,6 @@ PROMPTS = [
     Prompt("red cube a", {"image": picture(2)}),
     Prompt("say", {"first": picture(1), "second": picture(3)}),
 ]
-ROWS = torch.tensor([0, 2, 1, 3, 2, 0])
-TOKENS = torch.tensor([[5, 6, 7, 1], [8, 9, 1, 0], [10, 11, 12, 13], [6, 3, 0, 0], [7, 7, 7, 7], [14, 1, 0, 0]])
-MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]]).bool()
 
 
 @pytest.fixture(scope="module")
@@ -56,30 +54,6 @@ def vlm(folder: Callable[..., Path]) -> Callable[..., Any]:
         return ImageText(**given).load()
 
     return adapter
-
-
-def judged(adapter: Any, prompts: list[Prompt], rows: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Logits before every step, (B, T, V), 0 where masked."""
-    features = adapter.features(adapter.encode(prompts), rows, tokens, mask)
-    logits = adapter.logits(features.flatten(0, 1)).unflatten(0, tokens.shape)
-    return logits.where(mask[..., None], 0.0)
-
-
-@torch.no_grad()
-def plain(adapter: Any, prompts: list[Prompt], rows: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """The same of the model itself, one row at a time, with what the processor gives, no padding and no cache."""
-    model, out = adapter.network.model, []
-    for row, said, live in zip(rows.tolist(), tokens, mask, strict=True):
-        given = adapter.encode([prompts[row]])[0]
-        ids, said = given["input_ids"], said[live]
-        more = {name: value for name, value in given.items() if value.dim() > 1}
-        for name, value in given.items():
-            if value.dim() == 1 and name != "input_ids":
-                more[name] = torch.cat([value, torch.zeros_like(said)])[None]
-        logits = model(input_ids=torch.cat([ids, said])[None], use_cache=False, **more).logits[0]
-        steps = logits[len(ids) - 1 : -1]
-        out.append(torch.nn.functional.pad(steps, (0, 0, 0, len(live) - len(said))))
-    return torch.stack(out)
 
 
 @pytest.mark.parametrize("kind", KINDS)

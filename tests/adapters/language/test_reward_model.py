@@ -5,39 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from mmalign.adapters import load_adapter
 from mmalign.adapters.language._head_options import HeadOptions
 from mmalign.adapters.language._score_heads import IdealPoint, fresh_head
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt
+from tests.adapters.language.reward_models import ASKED, SAID, moved, reward_model, scores
 from tests.adapters.language.tiny_lm import word_tokenizer
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
-
-ASKED = [Prompt("a b c"), Prompt("red"), Prompt("two dogs")]
-SAID = ["good", "bad cube asleep", "a"]
-
-
-def reward_model(folder: Path | str, **options: Any) -> Any:
-    return load_adapter("reward_model", **{"model": str(folder), "device": "cpu", "lora": {"rank": 2}, **options})
-
-
-def scores(adapter: Any, asked: Any = ASKED, said: Any = SAID) -> torch.Tensor:
-    with torch.no_grad():
-        return adapter.score(adapter.read(asked, said))
-
-
-def moved(adapter: Any) -> Any:
-    """After an update."""
-    rng = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for weight in adapter.trainable().values():
-            weight += 0.1 * torch.randn(weight.shape, generator=rng)
-    return adapter
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

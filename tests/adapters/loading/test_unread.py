@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from mmalign.adapters import load_adapter
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt
-from tests.loading.test_complete import WRITERS
+from tests.loading.writers import WRITERS
 
 LATENT = [name for name in WRITERS if name not in ("musicgen", "causal_lm", "image_text", "audio_text")]
 

@@ -14,7 +14,7 @@ import mmalign
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards.engine.cache import identity
-from tests.adapters.language.test_reward_model import ASKED, SAID, moved, reward_model, scores
+from tests.adapters.language.reward_models import ASKED, SAID, moved, reward_model, scores
 
 
 @pytest.fixture(scope="module")

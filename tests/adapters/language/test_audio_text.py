@@ -18,17 +18,11 @@ from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt
 from mmalign.policies.tokens import Tokens
 from tests.adapters.language.completions import MASK, ROWS, TOKENS, judged, plain
+from tests.adapters.language.media import sound
 from tests.adapters.language.tiny_alm import MODELS, RATE, write_tiny_alm
 from tests.adapters.language.tiny_lm import write_tiny_lm
 
 KINDS = list(MODELS)
-
-
-def sound(seed: int, seconds: float = 0.4, rate: int = RATE, channels: int = 1) -> Audio:
-    rng = torch.Generator().manual_seed(seed)
-    time = torch.arange(int(seconds * rate)) / rate
-    wave = 0.4 * torch.sin(6.28 * 300 * (1 + seed) * time) + 0.05 * torch.randn(channels, len(time), generator=rng)
-    return Audio(wave[None], rate)
 
 
 PROMPTS = [

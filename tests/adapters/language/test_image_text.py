@@ -18,14 +18,11 @@ from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Prompt
 from mmalign.policies.tokens import Tokens
 from tests.adapters.language.completions import MASK, ROWS, TOKENS, judged, plain
+from tests.adapters.language.media import picture
 from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.adapters.language.tiny_vlm import MODELS, write_tiny_vlm
 
 KINDS = list(MODELS)
-
-
-def picture(seed: int, height: int = 16, width: int = 16) -> Tensor:
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 PROMPTS = [

@@ -22,6 +22,7 @@ METRICS: dict[str, str] = {
     "ratio/clipped": "The share of trained steps whose ratio is clipped, so that they give no gradient.",
     "kl/old": "The k1 estimate of KL(π_old ‖ π_θ), nats of the joint per trained step: how far the updates moved.",
     "kl/reference": "The KL from the reference by the objective's own estimator, nats of the joint per trained step.",
+    "kl/velocity": "‖v_θ - v_ref‖² in the place of the KL: summed over the latent elements, per trained step.",
     "policy/entropy": "The entropy of the token distribution, nats, mean over trained steps.",
     "advantage/size": "The mean absolute advantage over trained steps.",
     "rows/invalid": "The share of sampled rows that no reward could score.",

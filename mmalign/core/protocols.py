@@ -264,6 +264,15 @@ class StepPolicy(Policy, Protocol):
 
 
 @runtime_checkable
+class VelocityPolicy(StepPolicy, Protocol):
+    """Steps along a flow: its Gaussians' means are linear in the velocity that the network predicts."""
+
+    def mean_slope(self, rollout: Rollout, steps: slice = ...) -> Float[Tensor, "B T"]:
+        """∂mean/∂v of the recorded steps: by how much a step's mean moves where its velocity moves by 1; never 0."""
+        ...
+
+
+@runtime_checkable
 class DensityPolicy(Policy, Protocol):
     """Gives the log-prob of any output: exactly for tokens, by a denoising-error surrogate for diffusion."""
 
@@ -390,6 +399,7 @@ __all__ = [
     "SetReward",
     "StepPolicy",
     "TokenAdapter",
+    "VelocityPolicy",
     "Weights",
     "one_alone",
     "one_process",

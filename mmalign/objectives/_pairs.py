@@ -30,7 +30,7 @@ from mmalign.objectives._rollouts import (
     recompute_side_log_probs,
     side_log_probs,
 )
-from mmalign.objectives._weights import Per, log_prob_divisors, token_counts
+from mmalign.objectives._weights import Per, log_prob_divisors, token_counts, weighted_sum
 
 BetaUnit = Literal["sum", "mean"]
 Anchor = Literal["outputs", "mismatched"]
@@ -265,9 +265,7 @@ def preference_loss(
         own = chosen.sum(1) if pairs.divisor is None else chosen.sum(1) / pairs.divisor.to(chosen)
         value = value - options.winner_weight / options.nats(policy.event_size) * own
     metrics = _metrics(pairs, (chosen, rejected), (up.detach(), down.detach()), policy.event_size)
-    if pairs.weight is None:
-        raise ValueError("the pairs have no weight; set it with `weigh` on the whole minibatch before splitting.")
-    return (pairs.weight * value.where(pairs.mask, 0.0)).sum(), metrics
+    return weighted_sum(pairs, value), metrics
 
 
 def _metrics(

@@ -55,6 +55,12 @@ have the gradient A ∇log π_θ at r = 1.
 | k2 | Δ²/2 | that of KL(p‖q) |
 | k3 | exp(-Δ) - 1 + Δ, never negative | that of KL(q‖p); equal to the above to first order |
 | gaussian | the closed form, for policies with Gaussian steps | exact, no sampling noise |
+| velocity | no KL: ‖v_θ - v_ref‖², for flows; summed over the event, guidance included | exact; all steps weigh alike |
+
+"velocity" is `kl_type: v-based` of Flow-Factory's code, which averages over the event: as a sum beside a gain that is D
+times the published one it keeps a published β. A step's mean is linear in its velocity, so the Gaussian KL is
+(∂mean/∂v)² / (2 std²) times it: |dt|/2 · (σ_t (1 - t)/(2t) + 1/σ_t)² for Flow-GRPO's steps, which weighs short and late
+steps less. It is logged as `kl/velocity`, for it is not in nats.
 
 k3 grows like exp(-Δ): for latents, where Δ easily reaches many nats, take "gaussian". The mean over latent elements
 that diffusion code publishes is this number divided by the event size; Flow-GRPO's code further leaves out the step's
@@ -76,8 +82,14 @@ from mmalign.core.types import StepDist
 Ratios = Float[Tensor, "B T"]
 Surrogate = Literal["clip", "cispo", "sapo", "vespo", "score"]
 RatioLevel = Literal["step", "sequence", "joint"]
-Divergence = Literal["k1", "k2", "k3", "gaussian"]
+Divergence = Literal["k1", "k2", "k3", "gaussian", "velocity"]
 
+METRIC_OF = {"velocity": "kl/velocity"}  # of a divergence that is not in nats; of all others `kl/reference`
+NO_MOMENTS = "guard needs steps with a mean and a std, and this policy's have none; set guard: false."
+NO_VELOCITY = (
+    "divergence 'velocity' compares the velocities of a flow, and this policy's steps have none; "
+    "set divergence: gaussian for diffusion, or k3 for tokens."
+)
 PPO_CLIP = 0.2
 FAR = 20.0  # nats past which a ratio counts as this far: e²⁰ is beyond any bound, and stays finite
 
@@ -121,7 +133,7 @@ def clipped_surrogate(
 def guard_log_ratio(dist: StepDist, old: StepDist, mask: Bool[Tensor, "B T"]) -> Ratios:
     """s Δ + ‖μ - μ_old‖²/2s, the zero-mean form of the log-ratio, in nats × std. Both stds are the schedule's."""
     if dist.mean is None or old.mean is None or old.std is None:
-        raise CapabilityError("guard needs steps with a mean and a std, and this policy's have none; set guard: false.")
+        raise CapabilityError(NO_MOMENTS)
     std = old.std.where(mask, 1.0)
     shift = squared_distance(dist.mean, old.mean)
     return std * (dist.log_prob - old.log_prob) + shift / (2 * std)
@@ -203,14 +215,35 @@ def gaussian(mean: Tensor, std: Float[Tensor, "B T"], ref_mean: Tensor, ref_std:
     return squared_distance(mean, ref_mean) / (2 * ref_std.square()) + spread
 
 
+def velocity(mean: Tensor, ref_mean: Tensor, slope: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """‖v - v_ref‖² of the velocities behind two means (B, T, *event) at one x, summed over the event.
+
+    `slope` is ∂mean/∂v, never 0, as `VelocityPolicy.mean_slope` gives it.
+    """
+    return squared_distance(mean, ref_mean) / slope.square()
+
+
 def squared_distance(mean: Tensor, other: Tensor) -> Float[Tensor, "B T"]:
     """‖mean - other‖² of (B, T, *event), summed over the event dimensions in float32 or better."""
     wide = torch.promote_types(mean.dtype, torch.float32)
     return (mean.to(wide) - other.to(wide)).square().flatten(2).sum(2)
 
 
-def divergence(kind: Divergence, dist: StepDist, ref: StepDist, mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """The chosen estimate at every step, 0 where not `mask`. Raises CapabilityError if "gaussian" has no mean."""
+def divergence(
+    kind: Divergence,
+    dist: StepDist,
+    ref: StepDist,
+    mask: Bool[Tensor, "B T"],
+    slope: Float[Tensor, "B T"] | None = None,
+) -> Float[Tensor, "B T"]:
+    """The chosen estimate at every step, 0 where not `mask`; "velocity" needs the `slope` of the means, see there.
+
+    Raises CapabilityError if "gaussian" has no mean and std, or "velocity" no mean and slope.
+    """
+    if kind == "velocity":
+        if dist.mean is None or ref.mean is None or slope is None:
+            raise CapabilityError(NO_VELOCITY)
+        return velocity(dist.mean, ref.mean, slope).where(mask, 0.0)
     if kind != "gaussian":
         logp, anchor = dist.log_prob.where(mask, 0.0), ref.log_prob.where(mask, 0.0)
         return {"k1": k1, "k2": k2, "k3": k3}[kind](logp, anchor)
@@ -226,6 +259,9 @@ def divergence(kind: Divergence, dist: StepDist, ref: StepDist, mask: Bool[Tenso
 
 __all__ = [
     "FAR",
+    "METRIC_OF",
+    "NO_MOMENTS",
+    "NO_VELOCITY",
     "Divergence",
     "RatioLevel",
     "Ratios",
@@ -247,4 +283,5 @@ __all__ = [
     "squared_distance",
     "surrogate_objective",
     "trust_region",
+    "velocity",
 ]

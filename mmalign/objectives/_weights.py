@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 
+from mmalign.core.experience import Experience
 from mmalign.core.protocols import Mean
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
@@ -41,6 +42,18 @@ def per_step(mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
 def constant(mask: Bool[Tensor, "B T"], mean: Mean, horizon: int = 1) -> Float[Tensor, "B T"]:
     """Every step weighs 1/`horizon` of a sequence, whatever its length (Dr. GRPO, Liu et al. 2025)."""
     return mask.float() / horizon / _positive(mean(mask.any(1).float().sum()))
+
+
+def weight_of(chunk: Experience) -> Tensor:
+    """The weight of every entry of the chunk, of the shape of its mask. Raises ValueError where it has none."""
+    if chunk.weight is None:
+        raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
+    return chunk.weight
+
+
+def weighted_sum(chunk: Experience, value: Tensor) -> Float[Tensor, ""]:
+    """Σ weight × value over the entries of the chunk that count. Raises ValueError where it has no weight."""
+    return (weight_of(chunk) * value.where(chunk.mask, 0.0)).sum()
 
 
 def _positive(count: Tensor) -> Tensor:
@@ -71,4 +84,14 @@ def log_prob_divisors(
     return torch.where(count > 0, total / count.clamp(min=1e-12), 1.0).expand_as(own).clone()
 
 
-__all__ = ["Per", "constant", "log_prob_divisors", "per_row", "per_sequence", "per_step", "token_counts"]
+__all__ = [
+    "Per",
+    "constant",
+    "log_prob_divisors",
+    "per_row",
+    "per_sequence",
+    "per_step",
+    "token_counts",
+    "weight_of",
+    "weighted_sum",
+]

@@ -125,9 +125,7 @@ class BradleyTerry:
         margins = {"margin/mean": lead, "margin/accuracy": pair_accuracy(lead.detach(), chunk.label)}
         scores = {"score/chosen": chosen, "score/rejected": rejected, "score/loss": value}
         metrics = {**masked_means(decided, margins), **masked_means(chunk.mask, scores)}
-        if chunk.weight is None:
-            raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
-        return (chunk.weight * value.where(chunk.mask, 0.0)).sum(), metrics
+        return _weights.weighted_sum(chunk, value), metrics
 
 
 def _scores(policy: ScorePolicy, chosen: Rollout, rejected: Rollout) -> tuple[Tensor, Tensor]:

@@ -51,11 +51,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Bool, Float
 
+from mmalign.core.capabilities import offers
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.experience import Transitions
 from mmalign.core.metrics import Average
 from mmalign.core.options import AtLeastOne, NotNegative, Positive, must, refuse, requires
-from mmalign.core.protocols import Mean, Metrics, StepPolicy, one_process
+from mmalign.core.protocols import Mean, Metrics, StepPolicy, VelocityPolicy, one_process
 from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, StepDist
@@ -86,7 +87,8 @@ class GRPO:
         surrogate, ratio: what a step earns, and whose ratio judges it; see `_policy_gradient.py`.
         ratio_cap: above 1 + clip_high: bounds the ratio of bad steps too (dual clip).
         guard: GRPO-Guard's log-ratio, and its gain per flow time.
-        beta, divergence: weight and estimator of the KL from the reference in the loss, nats of the joint.
+        beta, divergence: weight and estimator of the KL from the reference in the loss, nats of the joint; "velocity"
+            takes the squared distance of a flow's velocities in its place.
         reward_beta, reward_kl: weight and form of the KL inside the reward.
         std, std_floor: what advantages are divided by.
         baseline: what they are measured against: the group's mean, the mean of the others, the greedy answer, nothing.
@@ -170,7 +172,9 @@ class GRPO:
         )
 
     def check(self, setting: Setting) -> Iterator[str]:
-        """Scores that are compared beyond their group must not be on a scale of their group."""
+        """Scores compared beyond their group must not be on a scale of their group; velocities are a flow's."""
+        if self.divergence == "velocity" and setting.policy is not None and not offers(setting.policy, VelocityPolicy):
+            yield f"objective.{pg.NO_VELOCITY}"
         if self._absolute and setting.reward is not None and setting.reward.relative:
             yield (
                 f"combine: '{setting.combine}' puts rewards on a common scale within each group, but objective "
@@ -236,6 +240,8 @@ class GRPO:
                 f"objective.keep_groups: {self.keep_groups} groups of the {len(batch)} prompts that a process samples; "
                 "raise trainer.prompts_per_step, or lower it."
             )
+        if self.divergence == "velocity" and not isinstance(policy, VelocityPolicy):
+            raise CapabilityError(pg.NO_VELOCITY)
         rollout = sample_groups(policy, batch, self.group_size, rng)
         old = self._old(policy, rollout)
         if not old.log_prob.shape[1]:
@@ -279,14 +285,12 @@ class GRPO:
             return StepDist(log_prob=rollout.step_logp)
         old = recompute_steps(policy, rollout, self.reference_rows, moments=self.guard)
         if self.guard and (old.mean is None or old.std is None):
-            raise CapabilityError(
-                "guard needs steps with a mean and a std, and this policy's have none; set guard: false."
-            )
+            raise CapabilityError(pg.NO_MOMENTS)
         return old if self.replay or rollout.step_logp is None else replace(old, log_prob=rollout.step_logp)
 
     def _reference(self, policy: StepPolicy, rollout: Rollout, needed: Tensor, old: Tensor) -> StepDist:
         """What the reference says of the rows that are `needed` (B,); the log-probs of the others are `old`."""
-        moments = self.divergence == "gaussian"
+        moments = self.divergence in ("gaussian", "velocity")
         with policy.reference():
             return recompute_steps_where(policy, rollout, needed, old, self.reference_rows, moments=moments)
 
@@ -353,14 +357,13 @@ class GRPO:
             gain = gain / dist.dt.where(chunk.mask, 1.0)
         metrics = self._metrics(chunk, dist.log_prob, ratio, region)
         if chunk.ref is not None:
-            kl = pg.divergence(self.divergence, dist, chunk.ref, chunk.mask)
+            slope = policy.mean_slope(chunk.rollout, chunk.steps) if isinstance(policy, VelocityPolicy) else None
+            kl = pg.divergence(self.divergence, dist, chunk.ref, chunk.mask, slope)
             gain = gain - self.beta * kl
-            metrics |= masked_means(chunk.mask, {"kl/reference": kl})
+            metrics |= masked_means(chunk.mask, {pg.METRIC_OF.get(self.divergence, "kl/reference"): kl})
         if dist.entropy is not None:
             metrics |= masked_means(chunk.mask, {"policy/entropy": dist.entropy})
-        if chunk.weight is None:
-            raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
-        return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics
+        return -weights.weighted_sum(chunk, gain), metrics
 
     def _metrics(self, chunk: Transitions, log_prob: Ratios, ratio: Ratios, region: Region) -> dict[str, Average]:
         advantage = chunk.advantage.expand_as(ratio)

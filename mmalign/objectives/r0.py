@@ -124,8 +124,7 @@ class R0:
 
     def loss(self, policy: DiffPolicy, chunk: Requests, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × gain).sum() with gain the rewards' linear surrogate, plus this chunk's share of the L2 term."""
-        if chunk.weight is None:
-            raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
+        weight = _weights.weight_of(chunk)
         if self.weight_decay_to_start and self._start is None:
             self._start = initial_weights(policy)  # before `rsample`: visiting the reference may move weights in place
         self._check_sets(chunk)
@@ -133,11 +132,11 @@ class R0:
         gain, metrics = self._reward_gain(rollout)
         if self.guidance_weight and isinstance(policy, GuidedPolicy):
             gain = gain + self.guidance_weight * self._guidance_gain(policy, rollout, chunk, metrics)
-        loss = -(chunk.weight * gain.where(chunk.mask, 0.0)).sum()
+        loss = -_weights.weighted_sum(chunk, gain)
         if self.weight_decay_to_start:
             distance = l2_to_initial(policy.module, self._start or {})
             metrics["weights/distance"] = distance.detach()
-            share = chunk.weight.sum(dtype=torch.float64).to(distance)  # float64: the shares of any split add up alike
+            share = weight.sum(dtype=torch.float64).to(distance)  # float64: the shares of any split add up alike
             loss = loss + self.weight_decay_to_start * share * distance
         return loss, metrics
 

@@ -119,9 +119,7 @@ class SFT:
         tokens = token_counts(chunk.rollout, not chunk.probe).to(log_prob)
         fit = {"fit/target": log_prob / size, "fit/per_token": log_prob / size / tokens}
         metrics = masked_means(chunk.mask, fit)
-        if chunk.weight is None:
-            raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
-        return -(chunk.weight * gain.where(chunk.mask, 0.0)).sum(), metrics
+        return -_weights.weighted_sum(chunk, gain), metrics
 
 
 __all__ = ["SFT"]

@@ -22,12 +22,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float, Int
 
 from mmalign.core.options import NotNegative, one_of, within
 from mmalign.core.protocols import Prediction
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import NoiseLevel
+from mmalign.core.types import NoiseLevel, Rollout
 from mmalign.policies._diffusion import Diffusion
 from mmalign.policies._steps import Step, StepRule, cps, dance, flow_sde, ode
 
@@ -45,6 +46,13 @@ class OdeSteps(StepRule):
     def dt(self) -> Float[Tensor, " K"]:
         """The flow time, > 0, that each step covers."""
         return self.levels.sigma[:-1] - self.levels.sigma[1:]
+
+    @property
+    def mean_slope(self) -> Float[Tensor, " K"]:
+        """∂mean/∂v of each noisy step, below 0: what the mean is at x = 0, v = 1, for it is linear in x and v."""
+        index = torch.arange(self.steps, device=self.levels.sigma.device)
+        zeros = torch.zeros(self.steps, 1, device=index.device, dtype=self.levels.sigma.dtype)
+        return self.noisy(zeros, index, torch.ones_like(zeros), None).mean[:, 0]
 
     def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
         """An Euler step of the ODE."""
@@ -126,6 +134,11 @@ class Flow(Diffusion):
         """The steps of `sde` along K + 1 levels."""
         rule = RULES[self.sde]
         return rule(levels=levels, noise_level=rule.published if self.noise_level is None else self.noise_level)
+
+    def mean_slope(self, rollout: Rollout, steps: slice = slice(None)) -> Float[Tensor, "B T"]:
+        """∂mean/∂v of the recorded steps in `steps`, below 0."""
+        rule = self.rule_over(self.adapter.schedule(self.num_inference_steps).to(self.adapter.device))
+        return rule.mean_slope[rollout.trajectory["step"][:, steps].to(self.adapter.device)]
 
 
 __all__ = ["Flow"]

@@ -97,7 +97,8 @@ def headline(numbers: dict[str, float]) -> list[tuple[str, float]]:
     rewards = [(k, numbers.get(f"{k}/parts/set", numbers[k]) + 0.0) for k in names]
     fitted = next((numbers[k] for k in ("fit/per_token", "fit/target") if k in numbers), None)
     rewards += [] if fitted is None else [("loss", -fitted + 0.0)]
-    rest = [(k, numbers[k]) for k in ("kl/reference", "score/loss", "margin/accuracy", "grad/norm") if k in numbers]
+    others = ("kl/reference", "kl/velocity", "score/loss", "margin/accuracy", "grad/norm")
+    rest = [(k, numbers[k]) for k in others if k in numbers]
     seconds = sum(v for k, v in numbers.items() if k.startswith("time/"))
     return [*rewards[:3], *rest, ("seconds", seconds)]
 

@@ -11,32 +11,18 @@ import pytest
 import torch
 
 from mmalign.adapters import adapters, load_adapter
-from mmalign.adapters.language._media_text import MediaTextAdapter
 from mmalign.core.experience import Experience, Transitions
-from mmalign.core.types import Prompt, Scores
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
 from mmalign.policies.tokens import Tokens
 from mmalign.training.checks import check_start
-from tests.adapters.language.media import picture, sound
+from tests.adapters.asked import Rising, asked_of
 from tests.loading.writers import WRITERS
 
 SHORT = {"stable_audio_3": {"seconds": 0.5}}
 # every family that makes something: one that scores what others made has no ratio
 NAMES = [name for name in adapters.built_in() if not hasattr(adapters.get(name), "score")]
-
-
-class Rising:
-    """A reward by the place in the batch."""
-
-    modalities = frozenset({"text", "image", "audio"})
-    range = (0.0, 1.0)
-    differentiable = False
-
-    def __call__(self, rollout: Any) -> Scores:
-        value = torch.arange(len(rollout)) / len(rollout)
-        return Scores(value=value, status=torch.zeros(len(rollout), dtype=torch.int8))
 
 
 def loaded(name: str, folder: Path, **options: Any) -> Any:
@@ -56,16 +42,6 @@ def move(adapter: Any, scale: float = 0.05) -> None:
     with torch.no_grad():
         for weight in adapter.trainable().values():
             weight.add_(scale * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)))
-
-
-def asked_of(adapter: Any) -> list[Prompt]:
-    """Two prompts, each with a medium of its own where the family reads media."""
-    texts = ("a red circle", "two dogs")
-    if not isinstance(adapter, MediaTextAdapter):
-        return [Prompt(text) for text in texts]
-    kind = adapter.sense.kind
-    medium = {"image": picture, "audio": sound}[kind]
-    return [Prompt(text, {kind: medium(seed)}) for seed, text in enumerate(texts)]
 
 
 def collected(policy: Any) -> Experience:

@@ -19,6 +19,7 @@ from mmalign.objectives.dragon import DRAGON
 from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
 from mmalign.objectives.sft import SFT
+from mmalign.policies.flow import Flow
 from mmalign.policies.scorer import Scorer
 from mmalign.policies.tokens import Tokens
 from mmalign.rewards import Mix, Slot
@@ -31,7 +32,7 @@ from mmalign.training.update import Update
 from tests.objectives.driving import preferences
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.objectives.scorers import Valued, rows
-from tests.toys import NearGaussian, NearPoint, prompts
+from tests.toys import NearGaussian, NearPoint, ToyLatent, prompts
 
 #: Of the table, what these runs do not log: they have no GPU, cache, long texts, time limit or held-out prompts.
 ELSEWHERE = {
@@ -97,6 +98,7 @@ def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Cal
         logged(point(), GRPO(near_and_far(), group_size=4, beta=0.1, keep_groups=2), prompts(6)),
         logged(point(), GRPO(mix(odd=EveryStatus(), near=NearPoint()), group_size=8), prompts(6)),
         logged(point(), GRPO(held, group_size=4), prompts(6)),
+        logged(Flow(ToyLatent()), GRPO(near_and_far(), group_size=4, beta=0.1, divergence="velocity"), prompts(6)),
         logged(Tokens(lm(), max_new_tokens=4), GRPO(mix(long=TextLength()), group_size=4), texts),
         logged(point(), DPO(), preferences()),
         logged(point(), DRAGON(mix(near=NearGaussian())), prompts(6)),

@@ -52,8 +52,9 @@ def test_masked_steps_stay_out() -> None:
     mean = torch.zeros(1, 2, 3)
     dist = StepDist(torch.tensor([[0.0, torch.inf]]), mean, torch.tensor([[1.0, 0.0]]))
     ref = StepDist(torch.tensor([[0.5, torch.nan]]), mean + 1, torch.tensor([[1.0, 0.0]]))
-    for kind in ("k1", "k2", "k3", "gaussian"):
-        got = divergence(kind, dist, ref, mask)  # type: ignore[arg-type]
+    slope = torch.tensor([[0.5, 0.0]])
+    for kind in ("k1", "k2", "k3", "gaussian", "velocity"):
+        got = divergence(kind, dist, ref, mask, slope)  # type: ignore[arg-type]
         assert got.isfinite().all() and got[0, 1] == 0 and got[0, 0] != 0
 
 

@@ -29,6 +29,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         lambda: Flow(ToyLatent(), sde="flow_sde", num_inference_steps=5),
         {"name": "grpo", "guard": True, "clip": 0.1, "clip_unit": "mean", "beta": 0.01, "divergence": "gaussian"},
     ),
+    "grpo in velocities, flow": (
+        lambda: Flow(ToyLatent(), num_inference_steps=5),
+        {"name": "grpo", "group_size": 8, "beta": 1e-3, "divergence": "velocity"},
+    ),
     "grpo, ddpm": (lambda: Ddpm(ToyLatent("epsilon"), num_inference_steps=5), {"name": "grpo", "beta": 0.001}),
     "dpo, flow": (
         lambda: Flow(ToyLatent(), noise_level=0, num_inference_steps=5),

@@ -70,6 +70,14 @@ def test_an_objective_without_the_rewards_it_follows(run_file: RunFile) -> None:
     assert "objective.samples_per_prompt: must be a whole number (got 'x')" in str(caught.value)
 
 
+def test_velocities_are_asked_of_a_flow_alone(run_file: RunFile) -> None:
+    option = "objective={name: grpo, group_size: 4, beta: 0.1, divergence: velocity}"
+    examine(draft(run_file(), [option, "policy={name: flow, num_inference_steps: 4}"]))
+    for policy in ("{name: ddpm, num_inference_steps: 4}", "{name: tokens}"):
+        with pytest.raises((CapabilityError, ConfigError), match=r"objective\.divergence 'velocity' compares the velo"):
+            examine(draft(run_file(), [option, f"policy={policy}"]))
+
+
 @dataclass
 class Documented:
     """An adapter with less than the protocol's members."""

@@ -71,10 +71,11 @@ def scorer(file: RunFile, classes: Mapping[str, type]) -> Faults:
 
 
 @check
-def objective_rules(file: RunFile, objective: Any, reward: Any) -> Faults:
+def objective_rules(file: RunFile, objective: Any, reward: Any, classes: Mapping[str, type]) -> Faults:
     """What the objective itself has against the run around it."""
     if hasattr(objective, "check"):
-        yield from objective.check(Setting(file.objective["name"], file.combine["name"], reward))
+        names = (file.objective["name"], file.combine["name"])
+        yield from objective.check(Setting(*names, reward=reward, policy=classes.get("policy")))
 
 
 @check

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from mmalign.adapters.language._looking import batch_of
 from mmalign.adapters.language.image_text import ImageText

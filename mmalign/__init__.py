@@ -38,6 +38,7 @@ _WHERE = {
     "PackageError": "mmalign.core.errors",
     "ScoreError": "mmalign.core.errors",
     "Adapter": "mmalign.core.protocols",
+    "DataSource": "mmalign.core.protocols",
     "DensityPolicy": "mmalign.core.protocols",
     "DiffPolicy": "mmalign.core.protocols",
     "LatentAdapter": "mmalign.core.protocols",
@@ -77,6 +78,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DataSource",
     "DensityPolicy",
     "DiffPolicy",
     "Diverged",
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
     from mmalign.core.experience import Experience as Experience
     from mmalign.core.objective import Objective as Objective
     from mmalign.core.protocols import Adapter as Adapter
+    from mmalign.core.protocols import DataSource as DataSource
     from mmalign.core.protocols import DensityPolicy as DensityPolicy
     from mmalign.core.protocols import DiffPolicy as DiffPolicy
     from mmalign.core.protocols import LatentAdapter as LatentAdapter

@@ -18,6 +18,23 @@ def methods(protocol: type) -> list[str]:
     return [name for name in members(protocol) if any(callable(vars(cls).get(name)) for cls in protocol.__mro__)]
 
 
+def lacking(component: object, protocol: type) -> list[str]:
+    """The members of `protocol` that a component does not have: methods, `__call__`, and what is annotated.
+
+    They are looked for in its class, among its options and in what it has set; no property is read, for that may load
+    a model. Of an adapter only the data that it has before its weights are asked for.
+    """
+    data = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
+    if "load" in methods(protocol):
+        data &= {"modality", "prediction"}
+    if Weights in protocol.__mro__:
+        data.add("modality")
+    own = {*getattr(component, "__dataclass_fields__", {}), *getattr(component, "__dict__", {})}
+    absent = [name for name in {*methods(protocol), *data} - own if not hasattr(type(component), name)]
+    uncalled = "__call__" in vars(protocol) and not callable(component)
+    return sorted([*absent, *(["__call__"] if uncalled else [])])
+
+
 def offers(policy: object, capability: type) -> bool:
     """Does the policy (a class or an instance) have every method of `capability`?"""
     return all(hasattr(policy, name) for name in members(capability))
@@ -33,4 +50,4 @@ def generates(policy: object) -> TypeGuard[Policy]:
     return hasattr(policy, "generate")
 
 
-__all__ = ["generates", "judges_only", "members", "methods", "offers"]
+__all__ = ["generates", "judges_only", "lacking", "members", "methods", "offers"]

@@ -1,4 +1,5 @@
-"""The parts of a run as protocols: Adapter, Policy (and its capabilities), Reward, SetReward; see also `objective.py`.
+"""The parts of a run as protocols: Adapter, Policy (and its capabilities), Reward, SetReward, DataSource; see also
+`objective.py`.
 
 An adapter is glue around one pretrained family and knows no RL; a policy is maths around an adapter and knows no model
 names; an objective names the capability it drives (`needs`). Nobody inherits: a dataclass with these members is one.
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from mmalign.core.metrics import Average
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Module, Tensor
-from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores, StepDist
+from mmalign.core.types import Modality, NoiseLevel, Preference, Prompt, Rollout, Scores, StepDist
 
 Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
 Inputs = Mapping[str, Tensor]  # what a `TokenAdapter` makes of one prompt, unpadded; `input_ids` (L,) is among it
@@ -376,10 +377,33 @@ class SetReward(Protocol):
         ...
 
 
+@runtime_checkable
+class DataSource(Protocol):
+    """Where prompts or preferences come from. Making one reads nothing; its rows are read when they are asked for.
+
+    Both methods return the same rows whenever they are called. A source may say besides, in `references:
+    tuple[str, ...]`, which of its options name files; a relative one then starts at the run file, whose folder is
+    given to an option called `relative_to`.
+
+    Rows that are expensive to make may be a sequence that makes them when it is indexed. It then answers without
+    making any: `prompts()`, the prompt of each row; `kind`, the modality of what preferences compare; `faults()`, a
+    sentence for each row that cannot be read; `shapes()`, pairs of a row's place and its picture's (height, width).
+    """
+
+    def training_items(self) -> Sequence[Prompt] | Sequence[Preference]:
+        """The rows to train on, at least one; all prompts, or all preferences."""
+        ...
+
+    def held_out_items(self) -> Sequence[Prompt] | Sequence[Preference]:
+        """Rows of the same kind that are never trained on; empty where nothing is held out."""
+        ...
+
+
 __all__ = [
     "Adapter",
     "AnyPolicy",
     "Condition",
+    "DataSource",
     "Decoding",
     "DensityPolicy",
     "DiffPolicy",

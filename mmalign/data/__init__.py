@@ -1,7 +1,8 @@
 """Where prompts and preferences come from: a source is a file of this folder, `data: {name: prompts, path: …}`.
 
-A source is a dataclass with `training_items()` and `held_out_items()`, both sequences of `Prompt` or `Preference`;
-`mmalign.data.batches.Batches` turns the former into an endless, resumable stream.
+A source is a dataclass that follows `mmalign.core.protocols.DataSource`; one that reads a file of rows extends
+`mmalign.data.file_source.FileSource`. `mmalign.data.batches.Batches` turns the rows to train on into an endless,
+resumable stream.
 """
 
 from mmalign.core.registry import Registry

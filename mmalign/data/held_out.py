@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.errors import DataError
+from mmalign.core.protocols import DataSource
 from mmalign.core.rng import stream_seed
-from mmalign.core.types import Prompt
+from mmalign.core.types import Audio, Prompt
 from mmalign.data.lazy_media import LazyMedia
+from mmalign.data.row_kinds import prompts_of
 
 log = logging.getLogger("mmalign")
 
@@ -51,11 +53,9 @@ def warn_of_leaks(training: Sequence[Prompt], held_out: Sequence[Prompt], files:
     return len(shared)
 
 
-def shared_with_training(source: Any, questions: Sequence[Any]) -> tuple[int, int]:
+def shared_with_training(source: DataSource, questions: Sequence[Any]) -> tuple[int, int]:
     """How many units of `questions` (prompts or preferences) the source trains on, and how many there are."""
-    items = source.training_items()
-    training = items.prompts() if hasattr(items, "prompts") else list(items)
-    shared, total = overlap(training, [getattr(item, "prompt", item) for item in questions])
+    shared, total = overlap(prompts_of(source.training_items()), prompts_of(questions))
     return len(shared), total
 
 
@@ -93,14 +93,24 @@ def units(prompts: Sequence[Prompt]) -> list[str]:
 def _names(prompt: Prompt) -> Iterator[tuple[str, Path | None]]:
     """(name, file) of each thing that a prompt is about; of one about nothing, its text."""
     media = prompt.media
-    if not isinstance(media, LazyMedia) or not len(media):
+    if not len(media):
         yield prompt.text, None
+        return
+    if not isinstance(media, LazyMedia):
+        for value in media.values():
+            yield _digest(value), None
         return
     for origin, written in media.origins():
         if isinstance(origin, bytes):
             yield hashlib.sha256(origin).hexdigest(), None
         else:
             yield written, origin
+
+
+def _digest(value: Any) -> str:
+    """The name of a decoded picture or sound: equal for equal samples."""
+    samples = value.samples if isinstance(value, Audio) else value
+    return hashlib.sha256(samples.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _same_bytes(files: dict[Path, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
+from mmalign.data.row_kinds import prompts_of
 from mmalign.data.tables import Table, refuse
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
@@ -174,5 +175,5 @@ def _faults(items: Sequence[Any]) -> list[str]:
         return items.faults()  # type: ignore[no-any-return]
     if not isinstance(items, list | tuple):  # looking at them may decode them
         return []
-    prompts: list[Any] = [getattr(item, "prompt", item) for item in items]
-    return [fault for asked in prompts if isinstance(asked.media, LazyMedia) for fault in asked.media.faults()]
+    media = [prompt.media for prompt in prompts_of(items)]
+    return [fault for lazy in media if isinstance(lazy, LazyMedia) for fault in lazy.faults()]

@@ -12,6 +12,7 @@ import torch
 from mmalign.core.cuts import Cuts, counting_cuts
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.types import Prompt, Rollout, Scores
+from mmalign.data.row_kinds import prompts_of
 from mmalign.media.bounds import PIXELS
 from mmalign.media.image import from_pil
 from mmalign.run.build import held_out
@@ -43,8 +44,7 @@ class Side:
 def known(run: Trained, count: int = 12) -> list[Prompt]:
     """The first held-out prompts; of a run without any, the first it was trained on; none where they cannot be read."""
     try:
-        items: Sequence[Any] = held_out(run.parts) or run.parts.source.training_items()
-        return [getattr(item, "prompt", item) for item in items[:count]]
+        return prompts_of((held_out(run.parts) or run.parts.source.training_items())[:count])
     except (MmalignError, OSError) as error:
         log.warning("there are no prompts to choose from: %s", error)
         return []

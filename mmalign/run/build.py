@@ -12,11 +12,13 @@ from typing import Any, TypeVar, cast
 from mmalign.core.capabilities import judges_only
 from mmalign.core.config import Draft, RunFile, Spec, sections
 from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, shown, together
-from mmalign.core.protocols import Adapter, AnyPolicy
+from mmalign.core.protocols import Adapter, AnyPolicy, DataSource
 from mmalign.core.registry import construct
+from mmalign.data.row_kinds import prompts_of
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
 from mmalign.run.lengths import TokenLimits, asked, reader_of, trained
+from mmalign.run.members import build_whole
 from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
 
@@ -35,7 +37,7 @@ class Parts:
     policy: AnyPolicy
     reward: Any
     objective: Any
-    source: Any
+    source: DataSource
     judges: dict[str, Any]
 
     def load(self, device: str | None = None) -> None:
@@ -184,7 +186,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
 
 def measured_on(questions: Sequence[Any], policy: AnyPolicy) -> list[Any]:
     """Held-out rows as evaluation takes them."""
-    return list(questions) if judges_only(policy) else [getattr(row, "prompt", row) for row in questions]
+    return list(questions) if judges_only(policy) else prompts_of(questions)
 
 
 def inspected(
@@ -289,7 +291,7 @@ class Assembly:
     def _component(self, section: str, **given: Any) -> Any:
         fields = {f.name for f in dataclasses.fields(self.classes[section])} if section in self.classes else set()
         beside = {name: value for name, value in given.items() if name in fields}
-        return REGISTRIES[SECTIONS[section]].build(getattr(self.run, section), section, self.allow, **beside)
+        return build_whole(SECTIONS[section], getattr(self.run, section), section, self.allow, **beside)
 
     def _keep(self, known: dict[str, Any], name: str, make: Callable[[], Any]) -> Any:
         """`known[name] = make()`, unless its section is broken, or has a fault."""
@@ -354,9 +356,7 @@ def build_slot(at: str, spec: Spec, allow: Collection[str] = ()) -> Any:
 
     own = sorted({f.name for f in dataclasses.fields(Slot)} - {"reward"})
     faults = Faults()
-    made = faults.attempt(
-        lambda: REGISTRIES["rewards"].build({k: v for k, v in spec.items() if k not in own}, at, allow)
-    )
+    made = faults.attempt(lambda: build_whole("rewards", {k: v for k, v in spec.items() if k not in own}, at, allow))
     slot = faults.attempt(lambda: construct(Slot, {k: v for k, v in spec.items() if k in own}, at, reward=made))
     faults.found = [
         ConfigError([_or_of_slot(fault, f"{at}.", own) for fault in error.faults])
@@ -381,7 +381,7 @@ def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     if (role := spec.get("role", "judge")) not in MEASURED:
         raise ConfigError(f"evaluation.judges.{name}.role: {shown(role)}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}
-    return REGISTRIES["rewards"].build(options, f"evaluation.judges.{name}", allow)
+    return build_whole("rewards", options, f"evaluation.judges.{name}", allow)
 
 
 def resolve(spec: Spec, component: Any) -> Spec:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmalign.core.errors import MissingExtra
+from mmalign.data.row_kinds import prompts_of
 from mmalign.run.build import Parts
 
 
@@ -21,8 +22,7 @@ def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
     readers = [(place, reward) for place, reward in [*judged, *measured] if hasattr(reward, "known_texts")]
     if not readers:
         return []
-    items = [*parts.source.training_items(), *held_out]
-    prompts = [getattr(item, "prompt", item) for item in items]
+    prompts = [*prompts_of(parts.source.training_items()), *prompts_of(held_out)]
     found = []
     for place, reward in readers:
         texts = reward.known_texts(prompts, parts.policy.modality)

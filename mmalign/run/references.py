@@ -15,10 +15,11 @@ from typing import Any
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import lasting
+from mmalign.core.protocols import DataSource
 from mmalign.loading.trained import named
 
 
-def anchored(run: RunFile, source: Any) -> RunFile:
+def anchored(run: RunFile, source: DataSource) -> RunFile:
     """`run` with an absolute path for everything that only the current folder leads to."""
     own, asked = _own(run, source), run.evaluation.prompts
     return replace(
@@ -34,7 +35,7 @@ def anchored(run: RunFile, source: Any) -> RunFile:
     )
 
 
-def needs_base(run: RunFile, source: Any) -> bool:
+def needs_base(run: RunFile, source: DataSource) -> bool:
     """Does something that the run file names lie beside it?"""
     named = [run.data[key] for key in _own(run, source)] + [run.evaluation.prompts]
     return run.folder is not None and any(name and (run.folder / name).exists() for name in named)
@@ -49,7 +50,7 @@ def newest_taken(run: RunFile) -> list[str]:
     return found
 
 
-def _own(run: RunFile, source: Any) -> Collection[str]:
+def _own(run: RunFile, source: DataSource) -> Collection[str]:
     """The options of the data that name something."""
     return [key for key in getattr(source, "references", ()) if run.data.get(key)]
 

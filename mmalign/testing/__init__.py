@@ -1,4 +1,4 @@
-"""What a component owes, checked: for those who write rewards and adapters outside of mmalign, and for its own.
+"""What a component owes, checked: for those who write components outside of mmalign, and for its own.
 
     from mmalign.testing import check_latent_adapter, check_reward
     check_reward(Brightness(), Rollout.of(["a lamp", "a cave"], images))
@@ -7,6 +7,7 @@ Every check raises one `AssertionError` that lists all that is wrong.
 """
 
 from mmalign.testing.adapters import check_latent_adapter, check_token_adapter
+from mmalign.testing.data_sources import check_data_source
 from mmalign.testing.rewards import check_reward, check_set_reward
 
-__all__ = ["check_latent_adapter", "check_reward", "check_set_reward", "check_token_adapter"]
+__all__ = ["check_data_source", "check_latent_adapter", "check_reward", "check_set_reward", "check_token_adapter"]

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmalign.data.held_out import shared_with_training
 from mmalign.data.sources.preferences import Preferences
 from mmalign.data.sources.prompts import Prompts
+from mmalign.data.sources.scenes import Scenes
 from tests.media import odd
 
 
@@ -78,3 +80,11 @@ def test_only_what_is_really_trained_on_is_an_alarm(tmp_path: Path, caplog: pyte
         (tmp_path / "other" / "51.png").write_bytes((tmp_path / "3.png").read_bytes())
         Prompts(train, image="image", held_out_path=aside).held_out_items()
     assert "1 of 5 held-out pictures of" in caplog.text
+
+
+def test_drawn_pictures_are_told_apart_by_what_they_show() -> None:
+    drawn = Scenes(count=4, held_out=3)
+    asked = {prompt.text for prompt in drawn.training_items()}
+    assert asked == {prompt.text for prompt in drawn.held_out_items()}  # one question about all pictures
+    assert shared_with_training(drawn, drawn.held_out_items()) == (0, 3)
+    assert shared_with_training(drawn, drawn.training_items()[1:]) == (3, 3)

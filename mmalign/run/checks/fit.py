@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mmalign.core.capabilities import judges_only, members, methods, offers
+from mmalign.core.capabilities import judges_only, members, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import AnyPolicy, LatentAdapter, ScoreAdapter, TokenAdapter
+from mmalign.core.protocols import AnyPolicy
 from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
@@ -23,27 +23,12 @@ def trains(adapter: object) -> Faults:
 
 
 @check
-def adapter_members(file: RunFile, classes: Mapping[str, type]) -> Faults:
-    """Every method that is called of an adapter, of its kind too; what is missing would end the run where it is met."""
-    if (kind := classes.get("adapter")) is None:
-        return
-    own = "begin" if hasattr(kind, "begin") else "score" if hasattr(kind, "score") else "predict"
-    protocol = {"begin": TokenAdapter, "score": ScoreAdapter, "predict": LatentAdapter}[own]
-    fields = {f.name for f in dataclasses.fields(kind)}
-    if missing := [name for name in methods(protocol) if not hasattr(kind, name) and name not in fields]:
-        yield CapabilityError(
-            f"adapter '{file.adapter['name']}': lacks {', '.join(missing)} of {protocol.__name__} "
-            "(mmalign.core.protocols); add them."
-        )
-
-
-@check
 def drives(file: RunFile, classes: Mapping[str, type]) -> Faults:
     """By their classes, so that no wrong option of either stands in the way."""
     if not {"objective", "policy"} <= set(classes):
         return
-    needs, policy = classes["objective"].needs, classes["policy"]  # type: ignore[attr-defined]
-    if not offers(policy, needs):
+    needs, policy = getattr(classes["objective"], "needs", None), classes["policy"]
+    if needs is not None and not offers(policy, needs):
         missing = [m for m in members(needs) if not hasattr(policy, m)]
         yield CapabilityError(
             f"objective '{file.objective['name']}' drives a {needs.__name__}; policy '{file.policy['name']}' lacks "
@@ -92,7 +77,7 @@ def modalities(policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[st
 @check
 def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults:
     """Objectives that differentiate through the output need rewards that let it."""
-    if "objective" not in classes or not hasattr(classes["objective"].needs, "rsample") or reward is None:  # type: ignore[attr-defined]
+    if not hasattr(getattr(classes.get("objective"), "needs", None), "rsample") or reward is None:
         return
     if blind := [key for key, slot in reward.slots.items() if not slot.reward.differentiable]:
         yield CapabilityError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmalign.core.config import RunFile
+from mmalign.core.protocols import DataSource
 from mmalign.data.held_out import shared_with_training
 from mmalign.run.checks import check_training
 
@@ -14,7 +15,7 @@ log = logging.getLogger("mmalign")
 
 
 @check_training
-def trained_questions(file: RunFile, source: Any, questions: Sequence[Any]) -> None:
+def trained_questions(file: RunFile, source: DataSource, questions: Sequence[Any]) -> None:
     """Of `evaluation.prompts`; sources say it of their own `held_out_path`."""
     if not file.evaluation.prompts:
         return

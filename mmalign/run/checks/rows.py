@@ -8,36 +8,36 @@ from typing import Any
 from mmalign.core.capabilities import judges_only
 from mmalign.core.config import RunFile
 from mmalign.core.errors import DataError, all_faults
-from mmalign.core.protocols import AnyPolicy
+from mmalign.core.protocols import AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
+from mmalign.data.row_kinds import kind_of_rows, prompts_of
 from mmalign.rewards.engine.rows import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 
 
 @part
-def items(source: Any) -> Sequence[Any]:
+def items(source: DataSource) -> Sequence[Any]:
     """The rows to train on."""
-    return source.training_items()  # type: ignore[no-any-return]
+    return source.training_items()
 
 
 @part
-def questions(file: RunFile, source: Any) -> Sequence[Any]:
+def questions(file: RunFile, source: DataSource) -> Sequence[Any]:
     """What is measured on: the rows of `evaluation.prompts`, or of the data's own held-out part."""
-    asked = file.evaluation
-    found = prompts_like(source, asked.prompts, file.folder) if asked.prompts else source.held_out_items()
-    return found[: asked.count or None]  # type: ignore[no-any-return]
+    named, count = file.evaluation.prompts, file.evaluation.count
+    rows = prompts_like(source, named, file.folder) if named else source.held_out_items()
+    return rows[: count or None]
 
 
 @check_training
 def kinds(file: RunFile, objective: Any, items: Sequence[Any]) -> Faults:
     """Prompts, or preferences."""
-    held = "prompts" if getattr(items, "kind", None) is None else "preferences"
-    if held not in (reads := getattr(objective, "reads", {"prompts"})):
+    if (kind := kind_of_rows(items)) not in (reads := getattr(objective, "reads", {"prompts"})):
         online = getattr(objective, "online", None)
         instead = "" if online is None else f", or set objective.online (now {online})"
         yield DataError(
-            f"data: holds {held}, but objective '{file.objective['name']}' reads {' or '.join(sorted(reads))}; "
+            f"data: holds {kind}, but objective '{file.objective['name']}' reads {' or '.join(sorted(reads))}; "
             f"use data: {{name: {min(reads)}, …}}{instead}."
         )
 
@@ -54,7 +54,7 @@ def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
 
 
 @check_training
-def files(file: RunFile, source: Any, items: Sequence[Any]) -> None:
+def files(file: RunFile, source: DataSource, items: Sequence[Any]) -> None:
     """Of the rows to train on, and of those that are held out."""
     require_files(items, [] if file.evaluation.prompts else source.held_out_items())
 
@@ -70,7 +70,7 @@ def held_out_files(file: RunFile, questions: Sequence[Any]) -> None:
 def columns(policy: AnyPolicy, rewards: Mapping[str, Any], items: Sequence[Any]) -> None:
     """A column that no row at all has; a scorer's run has no rewards."""
     if not judges_only(type(policy)) and any(hasattr(reward, "needs") for reward in rewards.values()):
-        require_columns(rewards, asked(items))
+        require_columns(rewards, prompts_of(items))
 
 
 @check_training
@@ -79,7 +79,7 @@ def facts(objective: Any, items: Sequence[Any]) -> None:
     if not hasattr(objective, "check_data"):
         return
     faults = []
-    for prompt in items.prompts() if hasattr(items, "prompts") else asked(items):  # of preferences nothing is decoded
+    for prompt in prompts_of(items):
         try:
             objective.check_data(prompt)
         except DataError as error:
@@ -94,9 +94,4 @@ def held_out_columns(
 ) -> None:
     """A column that no row at all has."""
     if not judges_only(type(policy)):
-        require_columns({**rewards, **judges}, asked(questions))
-
-
-def asked(rows: Sequence[Any]) -> list[Any]:
-    """The prompts of rows, which may be preferences."""
-    return [getattr(row, "prompt", row) for row in rows]
+        require_columns({**rewards, **judges}, prompts_of(questions))

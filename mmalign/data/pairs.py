@@ -1,0 +1,103 @@
+"""Comparisons in the rows of a table, made when they are indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+from mmalign.core.errors import DataError, MediaError
+from mmalign.core.types import Preference, Prompt
+from mmalign.data import lazy_media
+from mmalign.data.labels import label_of
+from mmalign.data.tables import Table, every
+
+__all__ = ["Pairs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs(Sequence[Preference]):
+    """Some rows of a table as preferences; a row is read, and its pictures and sounds decoded, when it is indexed."""
+
+    table: Table
+    rows: list[int]
+    kind: str  # of outputs: "text", "image" or "audio"
+    columns: tuple[str, str, str]  # of the prompt, the chosen and the rejected output
+    media_columns: Mapping[str, str]  # of what prompts are about, by kind; "" for none
+    label: str  # column with P(chosen is better)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Preference: ...
+    @overload
+    def __getitem__(self, index: slice) -> Pairs: ...
+    def __getitem__(self, index: int | slice) -> Preference | Pairs:
+        if isinstance(index, slice):
+            return self.only(self.rows[index])
+        at = self.rows[index]
+        sides = self.columns[:0:-1] if label_of(self.table, at, self.label) == 0 else self.columns[1:]
+        return Preference(self._prompt(at), *(self._output(at, column) for column in sides))
+
+    def only(self, rows: list[int]) -> Pairs:
+        """The same table with other rows."""
+        return replace(self, rows=rows)
+
+    def prompts(self) -> list[Prompt]:
+        """What was asked in every row; nothing is decoded."""
+        return every(self._prompt, self.rows)
+
+    def faults(self) -> list[str]:
+        """What keeps rows from being read, as far as that shows without opening a file."""
+        return [fault for at in self.rows for fault in self._faults_at(at)]
+
+    def shapes(self) -> Iterator[tuple[str, lazy_media.Shape]]:
+        """Where each compared picture or sound stands, and what its header says; others are in `faults`."""
+        for at in self.rows if self.kind != "text" else ():
+            for column in self.columns[1:]:
+                value, folder, place = self._cell(at, column)
+                with suppress(DataError, MediaError):
+                    yield place, lazy_media.shape_of(self.kind, value, folder, place)
+
+    def _faults_at(self, at: int) -> Iterator[str]:
+        try:
+            label_of(self.table, at, self.label)
+            media = self._prompt(at).media
+            yield from media.faults() if isinstance(media, lazy_media.LazyMedia) else ()
+        except DataError as error:
+            yield str(error)
+        for column in self.columns[1:]:
+            if self.kind != "text":
+                try:
+                    lazy_media.shape_of(self.kind, *self._cell(at, column))
+                except (DataError, MediaError) as error:
+                    yield str(error)
+                continue
+            try:
+                self.table.text(at, column)
+            except DataError as error:
+                yield str(error)
+
+    def _prompt(self, at: int) -> Prompt:
+        meta = {
+            k: v
+            for k, v in self.table.row(at).items()
+            if k not in (*self.columns, *self.media_columns.values(), self.label)
+        }
+        if (label := label_of(self.table, at, self.label)) is not None:
+            meta["label"] = label or 1.0  # of 0 the sides are swapped
+        media = lazy_media.media_of(self.table, at, self.media_columns)
+        return Prompt(self.table.text(at, self.columns[0]), media, meta, self.table.place(at))
+
+    def _output(self, at: int, column: str) -> Any:
+        if self.kind == "text":
+            return self.table.text(at, column)
+        return (lazy_media.picture if self.kind == "image" else lazy_media.sound)(*self._cell(at, column))
+
+    def _cell(self, at: int, column: str) -> tuple[Any, Path, str]:
+        """A cell of a file, the folder where its path starts, and where it stands."""
+        place = f"{self.table.place(at)}, '{column}'"
+        return self.table.row(at).get(column), Path(self.table.file).parent, place

@@ -1,0 +1,47 @@
+"""Has a component the members that a run uses? What is missing would otherwise end the run where it is first met."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mmalign.core.capabilities import lacking
+from mmalign.core.config import Spec
+from mmalign.core.errors import CapabilityError
+from mmalign.core.objective import Objective
+from mmalign.core.protocols import (
+    DataSource,
+    LatentAdapter,
+    Policy,
+    Reward,
+    ScoreAdapter,
+    ScorePolicy,
+    SetReward,
+    TokenAdapter,
+)
+from mmalign.run.registries import REGISTRIES
+
+PROTOCOLS: Mapping[str, tuple[type, ...]] = {  # a component follows one of those of its kind
+    "adapters": (LatentAdapter, TokenAdapter, ScoreAdapter),
+    "policies": (Policy, ScorePolicy),
+    "rewards": (Reward, SetReward),
+    "objectives": (Objective,),
+    "data": (DataSource,),
+}
+
+
+def build_whole(kind: str, spec: Spec, at: str, allow: Collection[str] = (), **parts: Any) -> Any:
+    """The component of `REGISTRIES[kind]` that `spec`, at `at` in the run file, describes; of `parts` those it takes.
+
+    Raises:
+        CapabilityError: it lacks members of its protocol.
+    """
+    component = REGISTRIES[kind].build(spec, at, allow, **parts)
+    absent = {protocol: lacking(component, protocol) for protocol in PROTOCOLS[kind]}
+    nearest = min(absent, key=lambda protocol: len(absent[protocol]) / len(lacking(object(), protocol)))
+    if absent[nearest]:
+        raise CapabilityError(
+            f"{at} '{spec['name']}': lacks {', '.join(absent[nearest])} of {nearest.__name__} "
+            f"({nearest.__module__}); add {'it' if len(absent[nearest]) == 1 else 'them'}."
+        )
+    return component

@@ -143,14 +143,17 @@ def reference(
     import numpy as np
     import torch
 
+    from mmalign.core.reward_protocols import ImageEncoder
     from mmalign.miniworld.grammar import sample_request, sample_scene
     from mmalign.miniworld.scenes import render
-    from mmalign.rewards.encoders import make_encoder
+    from mmalign.rewards.encoders import make_encoder, no_side
     from mmalign.rewards.reference_sets.statistics import save_reference
 
     rng = np.random.default_rng(seed)
     scenes = [render(sample_scene(sample_request(rng, "train"), rng), rng) for _ in range(count)]
     embed = make_encoder(encoder)
+    if not isinstance(embed, ImageEncoder):
+        raise no_side(ImageEncoder, "embeds no pictures")
     with torch.no_grad():
         rows = torch.cat([embed.images([torch.from_numpy(image)]) for image in scenes])
     command = f"mmalign miniworld reference --encoder {encoder} --count {count} --seed {seed}"

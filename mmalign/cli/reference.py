@@ -35,7 +35,8 @@ def reference(
     starting(f"checking what is to be embedded of {exemplars}")
     from mmalign.adapters import adapters
     from mmalign.core.config import override
-    from mmalign.rewards.encoders import described, encoders, make_encoder
+    from mmalign.core.reward_protocols import Encoder, FrameEncoder
+    from mmalign.rewards.encoders import described, encoders, make_encoder, no_side
     from mmalign.rewards.reference_sets.statistics import load_reference, save_reference
     from mmalign.run.latent_encoder import LatentEncoder
 
@@ -44,8 +45,11 @@ def reference(
     named = {"name": encoder, **override({}, options or [])} if encoder in encoders.names() else encoder
     if options and not isinstance(named, dict):
         raise ConfigError(f"--set: options belong to an --encoder; known: {', '.join(encoders.names())}.")
-    made = seen = make_encoder(named)
+    made = make_encoder(named)
+    seen: Encoder = made
     if adapter:
+        if not isinstance(made, FrameEncoder):
+            raise no_side(FrameEncoder, "gives one row per output and no frames")
         given = {"name": adapter, **override({}, adapter_options or [])}
         seen = LatentEncoder(made, adapters.build(given, "--adapter"))
     with progress("embedding", "embedded") as advance:

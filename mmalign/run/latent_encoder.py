@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import LatentAdapter
+from mmalign.core.reward_protocols import FrameEncoder
 from mmalign.core.types import Modality, Rollout
 
 
@@ -17,7 +17,7 @@ from mmalign.core.types import Modality, Rollout
 class LatentEncoder:
     """Gives `encoder` (a `latents`) each sound's latents by `adapter.latents`, as a policy's rollout carries them."""
 
-    encoder: Any
+    encoder: FrameEncoder
     adapter: LatentAdapter
 
     def __post_init__(self) -> None:
@@ -28,15 +28,24 @@ class LatentEncoder:
     @property
     def modalities(self) -> frozenset[Modality]:
         """The encoder's."""
-        return self.encoder.modalities  # type: ignore[no-any-return]
+        return self.encoder.modalities
+
+    @property
+    def differentiable(self) -> bool:
+        """No: latents are computed without gradient."""
+        return False
+
+    def fingerprint(self) -> str:
+        """The encoder's: how a sound came to its latents does not count."""
+        return self.encoder.fingerprint()
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per sound."""
-        return self.encoder.embed(self._with_latents(rollout))  # type: ignore[no-any-return]
+        return self.encoder.embed(self._with_latents(rollout))
 
     def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """The latent frames of each sound."""
-        return self.encoder.frames(self._with_latents(rollout))  # type: ignore[no-any-return]
+        return self.encoder.frames(self._with_latents(rollout))
 
     def _with_latents(self, rollout: Rollout) -> Rollout:
         return replace(rollout, trajectory={"x0": self.adapter.latents(rollout.output).cpu()})

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
+from mmalign.core.capabilities import members, offers
 from mmalign.core.errors import ConfigError
 from mmalign.core.registry import Registry
+from mmalign.core.reward_protocols import Encoder
+from mmalign.core.types import Modality
 
 encoders = Registry("encoder", "mmalign.rewards.encoders")
 
-__all__ = ["described", "encoders", "make_encoder", "named_by"]
+__all__ = ["SeesThroughEncoder", "described", "encoders", "make_encoder", "named_by", "no_side"]
 
 
-def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Any:
+def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Encoder:
     """The encoder of a spec, {name: …, options…}; a plain string is the checkpoint of a `clip` encoder.
 
     Raises:
@@ -28,7 +31,32 @@ def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Any
             "encoder: missing. Name what embeds the outputs, as {name: …, options…}, for the numbers mean nothing "
             f"without it. There is {'; '.join(map(_told, encoders.names()))}."
         )
-    return encoders.build({"name": "clip", "checkpoint": spec} if isinstance(spec, str) else spec, "encoder", allow)
+    named = {"name": "clip", "checkpoint": spec} if isinstance(spec, str) else spec
+    encoder: Encoder = encoders.build(named, "encoder", allow)
+    return encoder
+
+
+def no_side(side: type, why: str) -> ConfigError:
+    """The fault of an encoder that is no `side` (`FrameEncoder`, …): `why`, and the encoders that are one."""
+    (member,) = set(members(side)) - set(members(Encoder))
+    fitting = ", ".join(name for name in encoders.names() if offers(encoders.get(name), side)) or "none"
+    return ConfigError(f"encoder: {why}; encoders with {member}: {fitting}.")
+
+
+class SeesThroughEncoder:
+    """A reward that judges outputs by what an encoder makes of them."""
+
+    _encoder: Encoder
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What the encoder embeds."""
+        return self._encoder.modalities
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient passes through the encoder."""
+        return self._encoder.differentiable
 
 
 def _told(name: str) -> str:
@@ -47,5 +75,4 @@ def described(encoder: Any) -> str:
 
 def named_by(reward: Any) -> str:
     """The encoder of a reward in a few words, "" for one that has none."""
-    encoder = getattr(reward, "_encoder", None)
-    return "" if encoder is None else described(encoder)
+    return described(reward._encoder) if isinstance(reward, SeesThroughEncoder) else ""

@@ -9,14 +9,13 @@ from jaxtyping import Float
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Rollout
-from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
-from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, load_clap
+from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, ReadsClap
 
 __all__ = ["ClapEncoder"]
 
 
 @dataclass
-class ClapEncoder:
+class ClapEncoder(ReadsClap):
     """Sounds through the audio tower (mean over fixed windows), texts through the text tower; options as `clap`'s."""
 
     checkpoint: str
@@ -25,8 +24,6 @@ class ClapEncoder:
     hop: float = 0.0
     modalities = frozenset({"audio", "text"})
     differentiable = True
-    towers = LoadedOnUse(load_clap)
-    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)

@@ -10,14 +10,13 @@ from jaxtyping import Float
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
-from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 
 __all__ = ["ClipEncoder"]
 
 
 @dataclass
-class ClipEncoder:
+class ClipEncoder(ReadsClip):
     """Pictures through the vision tower, texts through the text tower, L2-normalised. Options as reward `clip`'s."""
 
     checkpoint: str = ""
@@ -27,8 +26,6 @@ class ClipEncoder:
     processor: str = ""
     modalities = frozenset({"image", "text"})
     differentiable = True
-    towers = LoadedOnUse(load_towers)
-    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend, self.processor)

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio, Rollout
+from mmalign.rewards.encoders._frames import FrameEncoder
 from mmalign.rewards.models.checkpoint import local_or_hub
 from mmalign.rewards.models.codec import Codec, load_codec
-from mmalign.rewards.models.waves import spread
 
 __all__ = ["LatentsEncoder"]
 
 
 @dataclass
-class LatentsEncoder:
+class LatentsEncoder(FrameEncoder):
     """Mean and standard deviation over time of `rollout.trajectory["x0"]`, (B, C, …) with time on one axis.
 
     Rollouts of flow, ddpm and few_step policies carry x0. Outputs that come without it (files, references) need
@@ -63,10 +63,6 @@ class LatentsEncoder:
         """Load the autoencoder, if there is one."""
         if self.checkpoint:
             _ = self.codec
-
-    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """One row per output."""
-        return spread(self.frames(rollout))
 
     def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """The latent frames of each output, all other axes flattened; none where they are not finite."""

@@ -11,13 +11,14 @@ from torch import Tensor
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Rollout
 from mmalign.media.mel import LogMel
-from mmalign.rewards.models.waves import filled, spread, waves
+from mmalign.rewards.encoders._frames import FrameEncoder
+from mmalign.rewards.models.waves import filled, waves
 
 __all__ = ["SpectralEncoder"]
 
 
 @dataclass
-class SpectralEncoder:
+class SpectralEncoder(FrameEncoder):
     """Mean and standard deviation over time of a log-mel spectrogram and of its steps from frame to frame.
 
     Levels in units of 10 dB above -80 dB (`floor`). The levels tell timbre, register and loudness, the steps onsets and
@@ -40,10 +41,6 @@ class SpectralEncoder:
             raise ConfigError("rate must be at least 4000 Hz, bands at least 1 and hop above 0 and at most 1 second.")
         n_fft = 2 ** round(self.rate * 0.064).bit_length() // 2
         self._mel = LogMel(self.rate, n_fft, round(self.hop * self.rate), self.bands, 40.0, 0.475 * self.rate)
-
-    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """One row per sound, with gradient; NaN for one without a finite sample."""
-        return spread(self.frames(rollout))
 
     def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
         """Levels and steps of each sound's frames, (F, 2 bands)."""

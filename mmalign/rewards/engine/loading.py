@@ -31,11 +31,6 @@ class LoadedOnUse(Generic[T]):
         return self if owner is None else self._load(owner._source)
 
 
-def fingerprint(self: Any) -> str:
-    """Of weights and preprocessing."""
-    return self.towers.fingerprint  # type: ignore[no-any-return]
-
-
 @runtime_checkable
 class Preparable(Protocol):
     """What loads itself before its first use."""

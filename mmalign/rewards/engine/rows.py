@@ -12,6 +12,7 @@ row, never of the run.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -170,6 +171,39 @@ def judge_rows(
         bounds: a value outside them is an ERROR of its row.
     """
     return _each(lambda row, prompt, output: judge(prompt, output), rollout, floor, needs, bounds)
+
+
+class RowRule(ABC):
+    """A reward that judges its rows one by one, by its method `judge`; see `@rule` for one that is a function."""
+
+    @property
+    @abstractmethod
+    def range(self) -> tuple[float, float]:
+        """The least and the largest value; the least is what PARSE_FAIL scores."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns of `Prompt.meta` without which a row is NOT_APPLICABLE."""
+        return ()
+
+    @abstractmethod
+    def judge(self, prompt: Prompt, output: Any) -> Verdict:
+        """The verdict on one output, see `judge_rows`."""
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows, one at a time."""
+        return judge_rows(self.judge, rollout, self.range[0], self.needs)
+
+
+class NeedsColumn:
+    """A reward that needs the one column of `Prompt.meta` that its option `column` names."""
+
+    column: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The column without which a row is NOT_APPLICABLE."""
+        return (self.column,)
 
 
 def read_rows(

@@ -13,6 +13,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.engine.rows import data_check
 from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.parsing import Unreadable, inner, solution_of, words
 
@@ -128,3 +129,19 @@ class Verdicts:
         status: Int[Tensor, " B"] = torch.where(scores.valid, 0, scores.status).to(torch.int8).cpu()
         kept = torch.where(status == 0, value, float("nan"))
         return Scores(kept, status, parts={"correct": scores.value.cpu()}, info=scores.info)
+
+
+class NeedsVerdicts:
+    """A reward that scores right and wrong rows differently: it needs what the reward needs that tells them apart."""
+
+    _verdicts: Verdicts
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns of `Prompt.meta` that `correct` cannot do without."""
+        return self._verdicts.traits.needs
+
+    @property
+    def check_data(self) -> Callable[[Prompt], None]:
+        """Raises ValueError where `correct` can never score the row."""
+        return data_check(self._verdicts.reward)

@@ -9,20 +9,18 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.core.cuts import TextLimit
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.rows import mask_empty_prompts
 from mmalign.rewards.functional import clip_score
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.pictured import captions_of, picture_features
 
 __all__ = ["Clip"]
 
 
 @dataclass
-class Clip:
+class Clip(ReadsClip):
     """Cosine of picture and text in a CLIP-family model; differentiable in the pixels.
 
     Judges pictures against their prompts (an empty one is NOT_APPLICABLE); and texts (captions) against the picture
@@ -53,8 +51,6 @@ class Clip:
     differentiable = True
     deterministic = True
     version = "2"  # empty prompts have no score
-    towers = LoadedOnUse(load_towers)
-    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend, self.processor)
@@ -65,10 +61,6 @@ class Clip:
         if self.score == "cosine":
             return -1.0, 1.0
         return (0.0, 2.5) if self.score == "clip_score" else (-self.towers.scale, self.towers.scale)
-
-    def limit(self) -> TextLimit:
-        """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
         """What it will read that is known before outputs are: the prompts of pictures."""

@@ -10,20 +10,18 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.cuts import TextLimit
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
-from mmalign.rewards.engine.rows import mask_empty_prompts, read_rows
+from mmalign.rewards.engine.rows import NeedsColumn, mask_empty_prompts, read_rows
 from mmalign.rewards.engine.texts import distinct, references_of
 from mmalign.rewards.functional import choice_log_probability
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 
 __all__ = ["ClipRPrecision"]
 
 
 @dataclass
-class ClipRPrecision:
+class ClipRPrecision(NeedsColumn, ReadsClip):
     """P(prompt | picture) among the prompt and wrong texts, by CLIP's own softmax; R-precision with hard negatives.
 
     Cosine grows without end in directions that all texts of a picture share. This is satisfied once the picture cannot
@@ -52,16 +50,9 @@ class ClipRPrecision:
     modalities = frozenset({"image"})
     deterministic = True
     version = "2"  # empty prompts have no score
-    towers = LoadedOnUse(load_towers)
-    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -72,10 +63,6 @@ class ClipRPrecision:
     def differentiable(self) -> bool:
         """All but `hit`."""
         return self.score != "hit"
-
-    def limit(self) -> TextLimit:
-        """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
         """What it will read that is known before outputs are: prompts and their wrong texts."""

@@ -10,22 +10,20 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.core.cuts import TextLimit
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.engine.rows import mask_empty_prompts
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.head import Activation, Head, read_head
 
 __all__ = ["MLPHead"]
 
 
 @dataclass
-class MLPHead:
+class MLPHead(ReadsClip):
     """(head(features) - mean) / std of the L2-normalised CLIP features of a picture; differentiable in the pixels.
 
     | head | layers | options | weights |
@@ -66,7 +64,6 @@ class MLPHead:
     differentiable = True
     deterministic = True
     version = "2"  # empty prompts have no score
-    towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
@@ -82,10 +79,6 @@ class MLPHead:
     def fingerprint(self) -> str:
         """Of weights, preprocessing and head."""
         return f"{self.towers.fingerprint} {self.layers.digest()}"
-
-    def limit(self) -> TextLimit:
-        """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
         """What it will read that is known before outputs are: the prompts, where the head sees them."""

@@ -15,7 +15,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.rows import device_of, modality_of, read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
-from mmalign.rewards.models.judge import Answers, Asking, Judge, Make
+from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template, check_template
 from mmalign.rewards.parsing import LONG, bounded
 from mmalign.rewards.points import GROUPS, POINTS, KeyPoint, make_source
@@ -26,7 +26,7 @@ _FRAME, _FRAME_OF_TEXT = "{question} Answer yes or no.", "Text:\n{output}\n\n{qu
 
 
 @dataclass
-class AlignEvaluator:
+class AlignEvaluator(AsksJudge):
     """The mean over groups of the mean over key points of P(the point holds), in [0, 1].
 
     AlignEvaluator of PromptEnhancer (arXiv 2509.04545), whose model and prompts are not published: its 24 key points in
@@ -76,7 +76,7 @@ class AlignEvaluator:
         if self.frame:
             check_template(self.frame, "frame", ["question"])
         self._source = make_source(self.points)
-        self._judge = Judge(self.make, self.checkpoint, self.judge, "align_evaluator")
+        self._judge: Judge = Judge(self.make, self.checkpoint, self.judge, "align_evaluator")
         self.make = None
 
     @property
@@ -84,19 +84,6 @@ class AlignEvaluator:
         """Columns of `Prompt.meta`."""
         framed = [column for column in Template(self.frame).columns if column != "question"]
         return (*self._source.needs, *framed)
-
-    @property
-    def isolated(self) -> bool:
-        """Whether it runs in a process of its own."""
-        return self.judge.isolated
-
-    def prepare(self) -> None:
-        """Load the judge."""
-        _ = self._judge.words
-
-    def fingerprint(self) -> str:
-        """Of the judge."""
-        return self._judge.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

@@ -13,7 +13,7 @@ from mmalign.core.options import Positive
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.rows import Known, device_of, is_empty, media_of, modality_of, read_rows
 from mmalign.rewards.functional import yes_probability
-from mmalign.rewards.models.judge import Answers, Asking, Judge, Make
+from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -27,7 +27,7 @@ _OF_TEXT = "Request:\n{prompt}\n\nAnswer:\n{output}\n\nDoes the answer do what t
 
 
 @dataclass
-class YesNo:
+class YesNo(AsksJudge):
     """P(yes) / (P(yes) + P(no)) of the first token with which a judge answers a question; in [0, 1].
 
     VQAScore (Lin et al. 2024, arXiv 2404.01291) with both answers, in float32. Judges pictures and sounds against their
@@ -73,26 +73,13 @@ class YesNo:
             faults.append("question: asks the same of every row unless it names {prompt}, {output} or a column.")
         if faults:
             raise ConfigError(faults)
-        self._judge = Judge(self.make, self.checkpoint, self.judge, "yes_no")
+        self._judge: Judge = Judge(self.make, self.checkpoint, self.judge, "yes_no")
         self.make = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
         return self._asked.columns
-
-    @property
-    def isolated(self) -> bool:
-        """Whether it runs in a process of its own."""
-        return self.judge.isolated
-
-    def prepare(self) -> None:
-        """Load the judge."""
-        _ = self._judge.words
-
-    def fingerprint(self) -> str:
-        """Of the judge."""
-        return self._judge.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

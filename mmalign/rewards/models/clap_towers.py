@@ -34,6 +34,7 @@ from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.media.mel import LogMel
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
+from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards.models.clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards.models.kept_texts import KeptTexts
@@ -208,6 +209,21 @@ def text_limit(source: ClapSource) -> TextLimit:
     if source.backend == "laion":
         return load_clap(source).limit  # laion-clap loads both
     return _tokens(source, stamp(source.place)).limit
+
+
+class ReadsClap:
+    """A reward or an encoder over the CLAP model that `_source` names."""
+
+    _source: ClapSource
+    towers = LoadedOnUse(load_clap)
+
+    def fingerprint(self) -> str:
+        """The digest of weights and preprocessing."""
+        return self.towers.fingerprint
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
 
 
 def _beside(source: ClapSource) -> str:

@@ -35,6 +35,7 @@ from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
+from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
 from mmalign.rewards.models.kept_texts import KeptTexts
 from mmalign.rewards.models.open_clip_names import require_known
@@ -189,6 +190,21 @@ def _loaded(source: Source, stamp: Stamp) -> Towers:
 def text_limit(source: Source) -> TextLimit:
     """How much of a text the tower reads; loads its tokenizer only."""
     return _tokens(source, stamp(source.folder)).limit
+
+
+class ReadsClip:
+    """A reward or an encoder over the CLIP-family model that `_source` names."""
+
+    _source: Source
+    towers = LoadedOnUse(load_towers)
+
+    def fingerprint(self) -> str:
+        """The digest of weights and preprocessing."""
+        return self.towers.fingerprint
+
+    def limit(self) -> TextLimit:
+        """How much of a text its model reads; loads the tokenizer only."""
+        return text_limit(self._source)
 
 
 @loaded_once(8)

@@ -6,8 +6,7 @@
 | dac | transformers DacModel | the encoder's output before quantisation |
 | oobleck | diffusers AutoencoderOobleck (Stable Audio's VAE) | the mode of the latent's distribution |
 
-All are differentiable in the samples and take sounds of any length whole. What encoders that are nothing but a codec
-answer alike stands at the end; they take it into their bodies by name (`embed = _codec.embed`).
+All are differentiable in the samples and take sounds of any length whole.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from mmalign.core.device import fastest
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
-from mmalign.core.types import Audio, Rollout
+from mmalign.core.types import Audio
 from mmalign.loading.exclusive import loaded_once, loading
 from mmalign.loading.files import read_json
 from mmalign.loading.folders import network_folder
@@ -33,7 +32,7 @@ from mmalign.loading.networks import open_network
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards.models.placing import settle
-from mmalign.rewards.models.waves import channelled, filled, spread
+from mmalign.rewards.models.waves import channelled, filled
 
 Kind = Literal["encodec", "dac", "oobleck"]
 
@@ -132,37 +131,3 @@ def _oobleck(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tenso
 
 
 _READERS = {"encodec": _encodec, "dac": _dac, "oobleck": _oobleck}
-
-
-@runtime_checkable
-class Coded(Protocol):
-    """An encoder that is a codec: of which kind, and where its weights are."""
-
-    checkpoint: str
-    kind: ClassVar[Kind]
-
-
-@property  # type: ignore[misc]
-def codec(self: Coded) -> Codec:
-    """The model, loaded on first use."""
-    return load_codec(self.kind, self.checkpoint)
-
-
-def prepare(self: Coded) -> None:
-    """Load the model."""
-    load_codec(self.kind, self.checkpoint)
-
-
-def embed(self: Coded, rollout: Rollout) -> Float[Tensor, "B D"]:
-    """One row per sound, with gradient; NaN for one that cannot be embedded."""
-    return spread(frames(self, rollout))
-
-
-def frames(self: Coded, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
-    """The frames of each sound."""
-    return load_codec(self.kind, self.checkpoint).frames(rollout.output)
-
-
-def fingerprint(self: Coded) -> str:
-    """Of weights, rate and channels."""
-    return load_codec(self.kind, self.checkpoint).fingerprint

@@ -223,6 +223,27 @@ class Judge:
                 found.margin[n] = float("nan")
 
 
+class AsksJudge:
+    """What every reward that asks a judge has; `judge` says how it is loaded, `_judge` is None where there is none."""
+
+    judge: Asking
+    _judge: Judge | None
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it runs in a process of its own."""
+        return self.judge.isolated
+
+    def prepare(self) -> None:
+        """Load the judge, if there is one."""
+        if self._judge is not None:
+            _ = self._judge.words
+
+    def fingerprint(self) -> str:
+        """The judge's own; "" without one."""
+        return self._judge.fingerprint() if self._judge is not None else ""
+
+
 def _digests(questions: Sequence[Prompt]) -> list[bytes]:
     """What each question's pictures and sounds are; empty without any."""
     known: dict[int, bytes] = {}

@@ -5,24 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import NeedsColumn
 from mmalign.rewards.points._key_points import KeyPoint, read_key_points
 
 __all__ = ["Column"]
 
 
 @dataclass
-class Column:
+class Column(NeedsColumn):
     """`Prompt.meta[column]`: a list of {point, question, positive?, parent?, weight?}, see `KeyPoint`.
 
     `parent` is the number of an earlier point, or a list of such.
     """
 
     column: str = "key_points"
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
 
     def __call__(self, prompt: Prompt) -> list[KeyPoint]:
         """The prompt's key points."""

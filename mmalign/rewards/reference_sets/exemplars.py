@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,17 +13,19 @@ from jaxtyping import Float
 from mmalign.core.errors import DataError, MediaError, all_faults
 from mmalign.core.gradient import without_gradient
 from mmalign.core.regular import written
+from mmalign.core.reward_protocols import Encoder, FrameEncoder, ImageEncoder, TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.texts import parsed, read_text
 from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.media.folders import media_in, skipped
 from mmalign.media.kinds import NOUNS, READ, Kind
+from mmalign.rewards.encoders import no_side
 
 log = logging.getLogger("mmalign")
 
 
 def embedded_files(
-    folder: Path, encoder: Any, frames: bool = False, progress: Callable[[int, int], None] | None = None
+    folder: Path, encoder: Encoder, frames: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> list[Float[Tensor, "_ D"]]:
     """One row per file of `folder` that the encoder takes, in name order, or with `frames` all of its frames.
 
@@ -56,12 +57,14 @@ def embedded_files(
     return rows
 
 
-def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
+def modality_gap(pairs: Path, encoder: Encoder) -> Float[Tensor, " D"]:
     """mean(sounds) - mean(captions) over a JSONL of {"prompt": caption, "output": sound file beside it}.
 
     Raises:
         DataError: lines that are none of these, all of them named, or fewer than 2 lines.
     """
+    if not isinstance(encoder, TextEncoder):
+        raise no_side(TextEncoder, "embeds no texts")
     captions, sounds, faults = [], [], []
     for number, line in enumerate(read_text(pairs).split("\n"), 1):
         if not line.strip():
@@ -83,18 +86,25 @@ def modality_gap(pairs: Path, encoder: Any) -> Float[Tensor, " D"]:
 
 
 @without_gradient
-def _sound(file: Path, encoder: Any, frames: bool) -> Tensor:
+def _sound(file: Path, encoder: Encoder, frames: bool) -> Tensor:
     from mmalign.media.audio import read_audio
 
     samples, rate = read_audio(file)
     rollout = Rollout([Prompt("")], Audio(samples[None], rate), torch.zeros(1, dtype=torch.long))
-    found: Tensor = encoder.frames(rollout)[0] if frames else encoder.embed(rollout)
-    if not len(found) or not bool(found.isfinite().all()):
+    if not frames:
+        rows = encoder.embed(rollout)
+    elif isinstance(encoder, FrameEncoder):
+        rows = encoder.frames(rollout)[0]
+    else:
+        raise no_side(FrameEncoder, "gives one row per output and no frames")
+    if not len(rows) or not bool(rows.isfinite().all()):
         raise MediaError(f"{file}: cannot be embedded; its features are not finite.")
-    return found
+    return rows
 
 
-def _picture(file: Path, encoder: Any) -> Tensor:
+def _picture(file: Path, encoder: Encoder) -> Tensor:
     from mmalign.media.image import read_image
 
-    return encoder.images([read_image(file)])  # type: ignore[no-any-return]
+    if not isinstance(encoder, ImageEncoder):
+        raise no_side(ImageEncoder, "embeds no pictures")
+    return encoder.images([read_image(file)])

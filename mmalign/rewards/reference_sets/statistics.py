@@ -13,8 +13,10 @@ from jaxtyping import Float
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
+from mmalign.core.reward_protocols import Encoder, TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.texts import text_lines
+from mmalign.rewards.encoders import no_side
 from mmalign.rewards.functional import Gaussian, Moments, gaussian
 from mmalign.rewards.reference_sets.exemplars import embedded_files, modality_gap
 
@@ -55,7 +57,7 @@ class Reference:
 
 
 def load_reference(
-    path: str, encoder: Any, unit: Unit = "row", pairs: str = "", progress: Progress | None = None
+    path: str, encoder: Encoder, unit: Unit = "row", pairs: str = "", progress: Progress | None = None
 ) -> Reference:
     """The reference at `path`, embedded with `encoder`.
 
@@ -90,6 +92,8 @@ def load_reference(
         )
     if unit == "frame":
         raise DataError(f"{place}: texts have no frames; per-song statistics need a folder of sounds.")
+    if not isinstance(encoder, TextEncoder):
+        raise no_side(TextEncoder, "embeds no texts")
     lines = [line for _, line in text_lines(place)]
     rows = encoder.texts(lines) if lines else torch.zeros(0, 1)
     if "audio" in encoder.modalities and pairs != "none" and len(rows) > 1:
@@ -105,7 +109,7 @@ def load_reference(
 def save_reference(
     path: Path | str,
     rows: Float[Tensor, "M D"] | Reference,
-    encoder: Any,
+    encoder: Encoder,
     source: str,
     keep_rows: bool = True,
 ) -> None:
@@ -165,7 +169,7 @@ def _opened(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DataError(f"{place}: cannot be read as reference statistics ({error}).") from None
 
 
-def _read(place: Path, encoder: Any, unit: Unit) -> Reference:
+def _read(place: Path, encoder: Encoder, unit: Unit) -> Reference:
     tensors, facts = _opened(place)
     if missing := {"mean", "cov"} - set(tensors):
         raise DataError(f"{place}: lacks {', '.join(sorted(missing))}; write it with save_reference.")

@@ -13,7 +13,6 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.options import Count
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import (
     frechet_credit,
@@ -26,13 +25,14 @@ from mmalign.rewards.functional import (
 )
 from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
 from mmalign.rewards.reference_sets.statistics import Reference, encoder_of, load_reference
+from mmalign.rewards.sets._encoded import EncodedSet
 from mmalign.rewards.sets._swaps import swapped_sets
 
 __all__ = ["Frechet"]
 
 
 @dataclass
-class Frechet:
+class Frechet(EncodedSet):
     """Minus the Fréchet distance between a set's embeddings and the reference's; one row per output.
 
     Values of different set sizes are not comparable (the bias falls like 1/n); within a run n is fixed. A `pool` takes
@@ -67,16 +67,6 @@ class Frechet:
         self.encoder = self.encoder or encoder_of(self.reference)
         self._encoder = make_encoder(self.encoder)
 
-    @property
-    def modalities(self) -> frozenset[Modality]:
-        """What the encoder embeds."""
-        return self._encoder.modalities  # type: ignore[no-any-return]
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether the encoder is."""
-        return self._encoder.differentiable  # type: ignore[no-any-return]
-
     @cached_property
     def target(self) -> Reference:
         """The reference, embedded on first use."""
@@ -89,10 +79,6 @@ class Frechet:
         if not self.pool:
             return None
         return load_reference(self.pool, self._encoder).require_covariance(f"pool {self.pool}", self.least_rows)
-
-    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """One row per output."""
-        return self._encoder.embed(rollout)  # type: ignore[no-any-return]
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """Minus the distance, at most 0 up to rounding."""

@@ -12,16 +12,16 @@ from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
 from mmalign.core.options import NotNegative, Positive
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 from mmalign.rewards.reference_sets.statistics import encoder_of, load_reference
+from mmalign.rewards.sets._encoded import EncodedSet
 
 __all__ = ["Mmd"]
 
 
 @dataclass
-class Mmd:
+class Mmd(EncodedSet):
     """Minus `scale` times the unbiased MMD² between a set's embeddings and the reference's; unbiased at any set size.
 
     Args:
@@ -43,16 +43,6 @@ class Mmd:
         self.encoder = self.encoder or encoder_of(self.reference)
         self._encoder = make_encoder(self.encoder)
 
-    @property
-    def modalities(self) -> frozenset[Modality]:
-        """What the encoder embeds."""
-        return self._encoder.modalities  # type: ignore[no-any-return]
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether the encoder is."""
-        return self._encoder.differentiable  # type: ignore[no-any-return]
-
     @cached_property
     def target(self) -> tuple[Float[Tensor, "M D"], float]:
         """The reference's rows, embedded on first use, and the bandwidth."""
@@ -67,10 +57,6 @@ class Mmd:
     def within_reference(self) -> float:
         """How alike the reference's rows are: the same for every set, and the largest kernel of all."""
         return self_likeness(*self.target)
-
-    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
-        """One row per output."""
-        return self._encoder.embed(rollout)  # type: ignore[no-any-return]
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """Minus the distance; above 0 where the sets are more alike than two draws of one distribution."""

@@ -9,15 +9,16 @@ from jaxtyping import Float
 
 from mmalign.core.options import NotNegativeOrInfinite
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Rollout
+from mmalign.core.types import Rollout
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.functional import vendi_credit, vendi_score
+from mmalign.rewards.sets._encoded import EncodedSet
 
 __all__ = ["Vendi"]
 
 
 @dataclass
-class Vendi:
+class Vendi(EncodedSet):
     """The Vendi score under cosine similarity, in [1, n]; with `over: group` in its slot, diversity per prompt.
 
     Args:
@@ -33,20 +34,10 @@ class Vendi:
             raise ValueError(f"order must be above 0, got {self.order}")
         self._encoder = make_encoder(self.encoder)
 
-    @property
-    def modalities(self) -> frozenset[Modality]:
-        """What the encoder embeds."""
-        return self._encoder.modalities  # type: ignore[no-any-return]
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether the encoder is."""
-        return self._encoder.differentiable  # type: ignore[no-any-return]
-
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output; NaN, which leaves the set, for one that is embedded as zeros and so has no direction."""
-        found = self._encoder.embed(rollout)
-        return found.masked_fill((found == 0).all(1, keepdim=True), float("nan"))  # type: ignore[no-any-return]
+        embedding = super().embed(rollout)
+        return embedding.masked_fill((embedding == 0).all(1, keepdim=True), float("nan"))
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """The effective number of different rows, 1 to n."""

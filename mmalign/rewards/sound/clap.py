@@ -9,21 +9,19 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.core.cuts import TextLimit
 from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
 from mmalign.rewards.engine.rows import Known, mask_empty_prompts, media_of, read_rows
-from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, load_clap, text_limit
+from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, ReadsClap
 from mmalign.rewards.parsing import LONG, bounded
 
 __all__ = ["Clap"]
 
 
 @dataclass
-class Clap:
+class Clap(ReadsClap):
     """Cosine of sound and text in a CLAP model, in [-1, 1]; differentiable in the samples.
 
     Judges sounds against their prompts (an empty one is NOT_APPLICABLE); and texts (captions) against the sound they
@@ -53,8 +51,6 @@ class Clap:
     differentiable = True
     deterministic = True
     version = "2"  # empty prompts have no score
-    towers = LoadedOnUse(load_clap)
-    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = ClapSource(self.checkpoint, self.backend, self.processor, self.hop)
@@ -69,10 +65,6 @@ class Clap:
         """Of the chosen score; `logit` reads the model's scale."""
         bound = 1.0 if self.score == "cosine" else self.towers.scale
         return -bound, bound
-
-    def limit(self) -> TextLimit:
-        """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
         """What it will read that is known before outputs are: the prompts of sounds."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
+from mmalign.core.reward_protocols import FrameEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores, Status
-from mmalign.rewards.encoders import encoders, make_encoder
+from mmalign.rewards.encoders import SeesThroughEncoder, make_encoder, no_side
 from mmalign.rewards.functional import frechet_distance
 from mmalign.rewards.reference_sets.statistics import Reference, encoder_of, load_reference
 
@@ -21,7 +21,7 @@ __all__ = ["SongFad"]
 
 
 @dataclass
-class SongFad:
+class SongFad(SeesThroughEncoder):
     """Minus the Fréchet distance between the frames of one sound and the frames of all exemplars; at most 0.
 
     DRAGON's instance-to-distribution reward. The distance of few frames is biased like 1/frames, so sounds of different
@@ -40,20 +40,15 @@ class SongFad:
     def __post_init__(self) -> None:
         require_local(self.reference)
         self.encoder = self.encoder or encoder_of(self.reference)
-        self._encoder = make_encoder(self.encoder)
-        if not hasattr(self._encoder, "frames"):
-            fitting = ", ".join(name for name in encoders.names() if hasattr(encoders.get(name), "frames"))
-            raise ConfigError(f"encoder: gives one row per output and no frames; encoders with frames: {fitting}.")
+        encoder = make_encoder(self.encoder)
+        if not isinstance(encoder, FrameEncoder):
+            raise no_side(FrameEncoder, "gives one row per output and no frames")
+        self._encoder: FrameEncoder = encoder
 
     @property
     def modalities(self) -> frozenset[Modality]:
         """Sounds: what has frames."""
         return frozenset({"audio"})
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether the encoder is."""
-        return self._encoder.differentiable  # type: ignore[no-any-return]
 
     @cached_property
     def target(self) -> Reference:

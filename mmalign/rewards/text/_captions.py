@@ -1,17 +1,14 @@
-"""What caption metrics share: the optional libraries, texts cut into words, and members.
-
-A metric takes the members into its body by name (`needs = _captions.needs`).
-"""
+"""What caption metrics share: the optional libraries, texts cut into words, and rules against references."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any
 
 from mmalign.core.errors import MissingExtra
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import judge_rows
+from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import NeedsColumn, RowRule
 from mmalign.rewards.engine.texts import references_of
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -31,44 +28,21 @@ def caption_words(text: str) -> str:
     return " ".join(_PUNCTUATION.sub(" ", text.lower()).split())
 
 
-@runtime_checkable
-class Metric(Protocol):
-    """A judge of one output against the references in a column of `Prompt.meta`."""
+class ReferenceRule(NeedsColumn, RowRule):
+    """A rule of one text against the references in a column, which are read before anything is scored."""
 
-    column: str
-    range: ClassVar[tuple[float, float]]
-
-    def judge(self, prompt: Prompt, output: str) -> float:
-        """The score of one output."""
-        ...
+    def check_data(self, prompt: Prompt) -> None:
+        """Raise ValueError where a row has no reference."""
+        references_of(prompt, self.column)
 
 
-@runtime_checkable
-class SacreMetric(Protocol):
-    """One that sacrebleu computes."""
+class SacreRule(ReferenceRule):
+    """One that sacrebleu computes, in [0, 1]."""
 
-    column: str
     where: Where
     _metric: Any
 
-
-@property  # type: ignore[misc]
-def needs(self: Metric) -> tuple[str, ...]:
-    """Columns of `Prompt.meta`."""
-    return (self.column,)
-
-
-def score(self: Metric, rollout: Rollout) -> Scores:
-    """Score B rows."""
-    return judge_rows(self.judge, rollout, self.range[0], (self.column,))
-
-
-def check_data(self: Metric, prompt: Prompt) -> None:
-    """Raise ValueError where a row has no reference."""
-    references_of(prompt, self.column)
-
-
-def judge(self: SacreMetric, prompt: Prompt, output: str) -> float:
-    """The score of one output, in [0, 1]."""
-    said = bounded(answer_of(output, self.where), LONG)
-    return min(1.0, float(self._metric.sentence_score(said, references_of(prompt, self.column)).score) / 100)
+    def judge(self, prompt: Prompt, output: str) -> float:
+        """The score of one output, in [0, 1]."""
+        answer = bounded(answer_of(output, self.where), LONG)
+        return min(1.0, float(self._metric.sentence_score(answer, references_of(prompt, self.column)).score) / 100)

@@ -7,14 +7,13 @@ from typing import Literal
 
 from mmalign.core.options import AtLeastOne
 from mmalign.rewards.parsing import Where
-from mmalign.rewards.text import _captions
-from mmalign.rewards.text._captions import library
+from mmalign.rewards.text._captions import SacreRule, library
 
 __all__ = ["Bleu"]
 
 
 @dataclass
-class Bleu:
+class Bleu(SacreRule):
     """Sentence BLEU / 100 with exponential smoothing and effective order (Chen & Cherry 2014), in [0, 1].
 
     Args:
@@ -34,11 +33,6 @@ class Bleu:
     range = (0.0, 1.0)
     differentiable = False
     deterministic = True
-
-    needs = _captions.needs
-    check_data = _captions.check_data
-    __call__ = _captions.score
-    judge = _captions.judge
 
     def __post_init__(self) -> None:
         made = library("sacrebleu.metrics", "reward 'bleu'").BLEU

@@ -7,17 +7,17 @@ from typing import Literal
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import NeedsColumn, RowRule
 from mmalign.rewards.engine.texts import references_of
 from mmalign.rewards.functional import bmas
 from mmalign.rewards.models.embedding_table import EmbeddingTable, load_table
 from mmalign.rewards.parsing import LONG, Unreadable, Where, answer_of, bounded
-from mmalign.rewards.text import _captions
 
 __all__ = ["Bmas"]
 
 
 @dataclass
-class Bmas:
+class Bmas(NeedsColumn, RowRule):
     """Bidirectional max-average similarity (`functional.bmas`), in [-1, 1]; of several references the best counts.
 
     It sees neither order nor repetition ("dog bites man" is "man bites dog"): pair it with `repetition`, and watch it
@@ -43,9 +43,6 @@ class Bmas:
     range = (-1.0, 1.0)
     differentiable = False
     deterministic = True
-
-    needs = _captions.needs
-    __call__ = _captions.score
 
     def __post_init__(self) -> None:
         require_local(self.checkpoint)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.rewards.parsing import Where
-from mmalign.rewards.text import _captions
-from mmalign.rewards.text._captions import library
+from mmalign.rewards.text._captions import SacreRule, library
 
 __all__ = ["Chrf"]
 
 
 @dataclass
-class Chrf:
+class Chrf(SacreRule):
     """chrF / 100 (Popović 2015), in [0, 1]; `word_order: 2` makes it chrF++.
 
     Args:
@@ -35,11 +34,6 @@ class Chrf:
     range = (0.0, 1.0)
     differentiable = False
     deterministic = True
-
-    needs = _captions.needs
-    check_data = _captions.check_data
-    __call__ = _captions.score
-    judge = _captions.judge
 
     def __post_init__(self) -> None:
         made = library("sacrebleu.metrics", "reward 'chrf'").CHRF

@@ -16,8 +16,7 @@ from mmalign.core.texts import read_text, text_lines
 from mmalign.core.types import Prompt
 from mmalign.rewards.engine.texts import references_of
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
-from mmalign.rewards.text import _captions
-from mmalign.rewards.text._captions import caption_words, library
+from mmalign.rewards.text._captions import ReferenceRule, caption_words, library
 
 __all__ = ["Cider"]
 
@@ -25,7 +24,7 @@ _MODULE = "pycocoevalcap.cider.cider_scorer"
 
 
 @dataclass
-class Cider:
+class Cider(ReferenceRule):
     """CIDEr-D (Vedantam et al. 2015), in [0, 10]. Words are lower-cased without punctuation; no Java.
 
     Document frequencies come from `corpus` alone: those of a batch would change with it, and of one picture all are 0.
@@ -45,10 +44,6 @@ class Cider:
     range = (0.0, 10.0)
     differentiable = False
     deterministic = True
-
-    needs = _captions.needs
-    check_data = _captions.check_data
-    __call__ = _captions.score
 
     def __post_init__(self) -> None:
         require_local(self.corpus)

@@ -10,9 +10,8 @@ from mmalign.core.files import require_local
 from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.functional import clip_score
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head
 from mmalign.rewards.models.pictured import captions_of, picture_features
 
@@ -20,7 +19,7 @@ __all__ = ["ClipS"]
 
 
 @dataclass
-class ClipS:
+class ClipS(ReadsClip):
     """weight × CLIP-S(caption, picture) + grammar_weight × P(grammatical) (Cho et al. 2022, arXiv 2205.13115).
 
     CLIP-S is 2.5 max(cos, 0). The paper's self-critical form, this value minus that of the greedy caption, is
@@ -54,7 +53,6 @@ class ClipS:
     modalities = frozenset({"text"})
     differentiable = False
     deterministic = True
-    towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.options import Positive
+from mmalign.core.reward_protocols import TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.encoders import SeesThroughEncoder, make_encoder, no_side
 from mmalign.rewards.engine.rows import read_rows
 from mmalign.rewards.engine.texts import distinct, references_of
 from mmalign.rewards.functional import contrastive_similarity
@@ -31,7 +32,7 @@ class Read:
 
 
 @dataclass
-class Contrastive:
+class Contrastive(SeesThroughEncoder):
     """cos(e(answer), e(reference)) - aggregate cos(e(answer), e(negatives)), in [-2, 2]; a reconstruction.
 
     The term added to `sql_execution` in "Bridging the Semantic Gap: Contrastive Rewards for Multilingual Text-to-SQL";
@@ -62,7 +63,10 @@ class Contrastive:
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise ValueError(f"temperature > 0, got {self.temperature}")
-        self._encoder = make_encoder(self.encoder)
+        encoder = make_encoder(self.encoder)
+        if not isinstance(encoder, TextEncoder):
+            raise no_side(TextEncoder, "embeds no texts")
+        self._encoder: TextEncoder = encoder
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -81,7 +85,7 @@ class Contrastive:
 
     def fingerprint(self) -> str:
         """Of the encoder."""
-        return str(self._encoder.fingerprint())
+        return self._encoder.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmalign.core.options import AtLeastOne
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import data_check
-from mmalign.rewards.engine.texts import Unit, Verdicts, lengths_of
+from mmalign.core.types import Rollout, Scores
+from mmalign.rewards.engine.texts import NeedsVerdicts, Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import cosine_length
 
 __all__ = ["CosineLength"]
 
 
 @dataclass
-class CosineLength:
+class CosineLength(NeedsVerdicts):
     """The cosine reward of Yeo et al. 2025 (2502.03373), held at its end beyond the limit (`functional.cosine_length`).
 
     A row for which `correct` has no verdict has none here.
@@ -50,11 +48,6 @@ class CosineLength:
         return min(*self.right, *self.wrong), max(*self.right, *self.wrong)
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return self._verdicts.traits.needs
-
-    @property
     def deterministic(self) -> bool:
         """As `correct` is; tokens are the sampler's."""
         return self.unit != "tokens" and self._verdicts.traits.deterministic
@@ -62,11 +55,6 @@ class CosineLength:
     def fingerprint(self) -> str:
         """Of `correct`."""
         return self._verdicts.fingerprint()
-
-    @property
-    def check_data(self) -> Callable[[Prompt], None]:
-        """Raises ValueError where `correct` can never score the row."""
-        return data_check(self._verdicts.reward)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

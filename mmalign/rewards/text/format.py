@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import Verdict, judge_rows
+from mmalign.core.types import Prompt, Status
+from mmalign.rewards.engine.rows import RowRule, Verdict
 from mmalign.rewards.parsing import Unreadable, answer_of, bounded, framed, inner, json_values
 
 __all__ = ["Format"]
@@ -15,7 +15,7 @@ _SECONDS = 1.0  # for one match of a regular expression
 
 
 @dataclass
-class Format:
+class Format(RowRule):
     """1 where the form is right, else 0. Best used to gate another reward (`combine: gate`), and dropped once learned.
 
     Args:
@@ -52,10 +52,6 @@ class Format:
             self._pattern = regex.compile(self.pattern, regex.DOTALL)
         except regex.error as error:
             raise ValueError(f"pattern is not a regular expression: {error}") from None
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0])
 
     def judge(self, prompt: Prompt, output: str) -> Verdict:
         """The verdict on one output."""

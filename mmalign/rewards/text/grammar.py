@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.loading import LoadedOnUse
 from mmalign.rewards.engine.rows import read_rows
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -16,7 +15,7 @@ __all__ = ["Grammar"]
 
 
 @dataclass
-class Grammar:
+class Grammar(ReadsClip):
     """P(grammatical), in [0, 1], as in "Fine-grained Image Captioning with CLIP Reward" (2205.13115).
 
     The head tells captions from the same with words repeated, removed, inserted, swapped or shuffled: the ways in which
@@ -42,7 +41,6 @@ class Grammar:
     range = (0.0, 1.0)
     differentiable = False
     deterministic = True
-    towers = LoadedOnUse(load_towers)
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)

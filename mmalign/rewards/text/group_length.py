@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mmalign.core.options import NotNegative
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import data_check
-from mmalign.rewards.engine.texts import Unit, Verdicts, lengths_of
+from mmalign.core.types import Rollout, Scores
+from mmalign.rewards.engine.texts import NeedsVerdicts, Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import group_length
 
 __all__ = ["GroupLength"]
 
 
 @dataclass
-class GroupLength:
+class GroupLength(NeedsVerdicts):
     """The generalised length penalty of HARMO (2510.05283), a reconstruction: see `functional.group_length`.
 
     The only rows that pay are wrong ones in a group that also has a right one. Add it to a reward of correctness.
@@ -49,16 +47,6 @@ class GroupLength:
     def range(self) -> tuple[float, float]:
         """From the whole penalty to none."""
         return -self.penalty, 0.0
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return self._verdicts.traits.needs
-
-    @property
-    def check_data(self) -> Callable[[Prompt], None]:
-        """Raises ValueError where `correct` can never score the row."""
-        return data_check(self._verdicts.reward)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, whole groups of them."""

@@ -9,9 +9,9 @@ import torch
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.engine.rows import NeedsColumn, read_rows
 from mmalign.rewards.functional import yes_probability
-from mmalign.rewards.models.judge import Asking, Judge, Make
+from mmalign.rewards.models.judge import Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template, check_template
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.text._instructions import followed, read_instructions
@@ -22,7 +22,7 @@ _QUESTION = "Text:\n{output}\n\nInstruction: {instruction}\n\nDoes the text foll
 
 
 @dataclass
-class InstructionAdherence:
+class InstructionAdherence(NeedsColumn, AsksJudge):
     """The share of a prompt's instructions that its answer follows, in [0, 1]; one aspect of HARMO (2510.05283).
 
     Its own form was out of reach: a reconstruction. Instructions that a rule can check are objects such as
@@ -57,25 +57,6 @@ class InstructionAdherence:
             raise ConfigError("question: shows the judge no answer; name {output} in it.")
         named = Judge(self.make, self.checkpoint, self.judge, "instruction_adherence") if self.checkpoint else None
         self._judge, self.make = named, None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
-    @property
-    def isolated(self) -> bool:
-        """Whether it runs in a process of its own."""
-        return self.judge.isolated
-
-    def prepare(self) -> None:
-        """Load the judge, if there is one."""
-        if self._judge is not None:
-            _ = self._judge.words
-
-    def fingerprint(self) -> str:
-        """Of the judge."""
-        return self._judge.fingerprint() if self._judge is not None else ""
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""

@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from mmalign.core.options import AtLeastOne, NotNegative, Share
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import Verdict, judge_rows, plain_data
+from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import RowRule, Verdict, plain_data
 from mmalign.rewards.functional import match_boxes, valid_boxes
 from mmalign.rewards.functional.matching import Matched, Overlap
 from mmalign.rewards.parsing import FoundBox, Unreadable, Where, Writing, answer_of, boxes_in, normalized
@@ -23,7 +23,7 @@ __all__ = ["Iou"]
 
 
 @dataclass
-class Iou:
+class Iou(RowRule):
     """Σ overlap of matched boxes / max(predicted, true), in [0, 1] (`functional.match_boxes`).
 
     A box is finite, ordered (x1 < x2, y1 < y2) and inside its frame: nothing is swapped or clipped to make it one,
@@ -94,10 +94,6 @@ class Iou:
         if self.seen_size:
             size_in(prompt.meta.get(self.seen_size), self.seen_size)
         self._truth(prompt.meta[self.column], size)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
     def judge(self, prompt: Prompt, output: str) -> Verdict:
         """The value and parts of one answer."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.options import AtLeastOne, Positive
-from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import Verdict, judge_rows
+from mmalign.core.types import Prompt, Status
+from mmalign.rewards.engine.rows import NeedsColumn, RowRule, Verdict
 from mmalign.rewards.engine.texts import from_data, solutions_of
 from mmalign.rewards.parsing import SHORT, Unreadable, Where, answer_of, bounded
 from mmalign.rewards.parsing.formulas import formula
@@ -25,7 +25,7 @@ _KEPT = 4096  # right answers whose reading is remembered
 
 
 @dataclass
-class MathEqual:
+class MathEqual(NeedsColumn, RowRule):
     """1 if the answer equals (one of) the right one(s), else 0: math-verify's judgement, as in TRL's `accuracy_reward`.
 
     1/2 is 0.5 and 50%, x+1 is 1+x, {1, 2} is {2, 1}; decimals are equal to six places. Its rule for per cent is that
@@ -59,19 +59,10 @@ class MathEqual:
         if importlib.util.find_spec("math_verify") is None:
             raise MissingExtra("reward 'math_equal'", "math")
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
     @cached_property
     def process(self) -> LineProcess:
         """Where the library runs; started by the first row."""
         return LineProcess(_WORKER, greets=True)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise ValueError where a right answer of a row is no mathematics."""

@@ -7,20 +7,19 @@ from dataclasses import dataclass
 
 import torch
 
-from mmalign.core.cuts import TextLimit
 from mmalign.core.gradient import without_gradient
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.loading import LoadedOnUse, fingerprint
+from mmalign.rewards.engine.rows import NeedsColumn
 from mmalign.rewards.engine.texts import references_of
 from mmalign.rewards.functional import ref_clip_score
-from mmalign.rewards.models.clip_towers import Backend, Source, load_towers, text_limit
+from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.pictured import Captioned, captions_of, picture_features
 
 __all__ = ["RefClipScore"]
 
 
 @dataclass
-class RefClipScore:
+class RefClipScore(NeedsColumn, ReadsClip):
     """The harmonic mean of CLIP-S and the best cosine with a reference (Hessel et al. 2021, eq. 2), in [0, 10/7].
 
     Only the picture's term is multiplied by 2.5 (`functional.ref_clip_score`). Judges captions against
@@ -45,20 +44,9 @@ class RefClipScore:
     range = (0.0, 10 / 7)
     differentiable = False
     deterministic = True
-    towers = LoadedOnUse(load_towers)
-    fingerprint = fingerprint
 
     def __post_init__(self) -> None:
         self._source = Source(self.checkpoint, self.model, self.pretrained, self.backend)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
-    def limit(self) -> TextLimit:
-        """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
         """What it will read that is known before outputs are: the references."""

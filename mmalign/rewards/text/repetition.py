@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmalign.core.options import AtLeastOne
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import judge_rows
+from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import RowRule
 from mmalign.rewards.functional import repetition_penalty
 from mmalign.rewards.parsing import bounded, words
 
@@ -22,7 +22,7 @@ _CUTS: dict[str, Callable[[str], Sequence[str]]] = {
 
 
 @dataclass
-class Repetition:
+class Repetition(RowRule):
     """max_penalty × (1 - distinct n-grams / n-grams) (Yeo et al. 2025, 2502.03373, C.2), case ignored; 0 below n items.
 
     An output that is empty or has more than a million characters is PARSE_FAIL.
@@ -48,10 +48,6 @@ class Repetition:
     def range(self) -> tuple[float, float]:
         """From the whole penalty to none."""
         return self.max_penalty, 0.0
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0])
 
     def judge(self, prompt: Prompt, output: str) -> float:
         """The penalty of one output."""

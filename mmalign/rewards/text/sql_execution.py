@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmalign.core.files import require_local
 from mmalign.core.options import AtLeastOne, NotNegative, Positive
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import Verdict, judge_rows
+from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import RowRule, Verdict
 from mmalign.rewards.engine.texts import from_data
 from mmalign.rewards.functional import same_table
 from mmalign.rewards.parsing import Unreadable, is_ordered, query
@@ -22,7 +22,7 @@ _PATIENCE = 10  # times the limit for the right query, which is ours
 
 
 @dataclass
-class SqlExecution:
+class SqlExecution(RowRule):
     """1 for the right result, `wrong` for another, `failed` where SQLite refuses or a limit is passed, else PARSE_FAIL.
 
     PARSE_FAIL, -1, is an answer without a query: prose, a syntax error, several statements, or a statement that would
@@ -78,10 +78,6 @@ class SqlExecution:
     def process(self) -> SqlProcess:
         """Where queries run; started by the first."""
         return SqlProcess(self.seconds, self.rows, self.memory)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise ValueError where the right query of a row is none or a database is not there; it is not run yet."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmalign.core.options import NotNegative, Positive
-from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import Verdict, judge_rows
+from mmalign.core.types import Prompt
+from mmalign.rewards.engine.rows import NeedsColumn, RowRule, Verdict
 from mmalign.rewards.engine.texts import from_data
 from mmalign.rewards.functional import tool_format, tool_match
 from mmalign.rewards.functional.tool_match import Credit
@@ -18,7 +18,7 @@ __all__ = ["ToolCall"]
 
 
 @dataclass
-class ToolCall:
+class ToolCall(NeedsColumn, RowRule):
     """match + format_weight × format (Qian et al. 2025, 2504.13958, and its `rlla.py`), by default in [-3, 4].
 
     `match` is scale × (2 × `functional.tool_match` - 1), -scale where the calls cannot be read, and 0 where the right
@@ -59,15 +59,6 @@ class ToolCall:
     def range(self) -> tuple[float, float]:
         """From unreadable to perfect."""
         return -self.scale, self.scale + self.format_weight
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
-        return (self.column,)
-
-    def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
-        return judge_rows(self.judge, rollout, self.range[0], self.needs)
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise ValueError where the right calls of a row cannot be read."""

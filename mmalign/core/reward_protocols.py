@@ -1,0 +1,138 @@
+"""The parts of rewards as protocols: Combination, Encoder and PointSource, beside those of a run in `protocols.py`.
+
+Nobody inherits: a dataclass with these members is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+
+from mmalign.core.protocols import Mean
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
+
+Bounds = tuple[float, float]  # the least and the largest value
+
+
+@runtime_checkable
+class Combination(Protocol):
+    """Makes one value of several rewards. What else it may say of itself is in `CombinationTraits`, with the defaults.
+
+    `parts` are the `Scores` of every trained reward by name, of the same B rows; `weights` their weights; `ranges` what
+    they declare. A row on which any part has no value has none either, unless the combination is about just that.
+    """
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient passes from the parts to the value."""
+        ...
+
+    def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
+        """Combine B rows; `group` is the number of the prompt that each row belongs to."""
+        ...
+
+    def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
+        """The least and the largest value, which may be infinite."""
+        ...
+
+
+@runtime_checkable
+class StatefulCombination(Combination, Protocol):
+    """Learns from the rows that it combines; its state lies in checkpoints."""
+
+    adapting: bool  # whether a call changes the state; off during evaluation
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """What it has learned."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state_dict` gave; raises ValueError where it does not fit."""
+        ...
+
+
+@runtime_checkable
+class Synchronized(Protocol):
+    """Has statistics of the rows of every process."""
+
+    over_ranks: Mean  # averages over processes; the loop sets it
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Embeds outputs, for rewards of sets and of texts. Sides that not all have are protocols of their own."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Outputs it can embed."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches `rollout.output`."""
+        ...
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per output; NaN for one that cannot be embedded."""
+        ...
+
+    def fingerprint(self) -> str:
+        """The digest of weights and preprocessing: embeddings of two encoders compare only where it is the same."""
+        ...
+
+
+@runtime_checkable
+class ImageEncoder(Encoder, Protocol):
+    """Embeds pictures of any sizes, as reference sets need them."""
+
+    def images(self, pictures: Sequence[Float[Tensor, "3 H W"]]) -> Float[Tensor, "N D"]:
+        """One row per picture, no gradient."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Encoder, Protocol):
+    """Embeds texts, in the space of its outputs."""
+
+    def texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
+        """One row per text, no gradient."""
+        ...
+
+
+@runtime_checkable
+class FrameEncoder(Encoder, Protocol):
+    """Embeds sounds as frames over time."""
+
+    def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
+        """The frames of each of B sounds, whose number differs; none for a sound that cannot be embedded."""
+        ...
+
+
+@runtime_checkable
+class PointSource(Protocol):
+    """Says what is asked about the outputs of a prompt; it sees none of them, or they could leave out what is hard."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns of `Prompt.meta` that it reads."""
+        ...
+
+    def __call__(self, prompt: Prompt) -> Sequence[Any] | None:
+        """The prompt's `KeyPoint`s (`mmalign.rewards.points`), None where it has none; ValueError for odd columns."""
+        ...
+
+
+__all__ = [
+    "Bounds",
+    "Combination",
+    "Encoder",
+    "FrameEncoder",
+    "ImageEncoder",
+    "PointSource",
+    "StatefulCombination",
+    "Synchronized",
+    "TextEncoder",
+]

@@ -4,6 +4,7 @@ runs/<name>/
   run.yaml  environment.json  metrics.jsonl  summary.json  report.html  README.md
   samples/step_000050/   contact_sheet.png, rows.parquet
   evaluation/before/, evaluation/after/
+  references/            statistics of what set rewards compare with, as it was when the run began
   checkpoints/step_000100/
   abandoned/1/           what an earlier run left here that ended before its first checkpoint, or what came after the
                          step that a run was resumed from
@@ -51,6 +52,11 @@ class RunDirectory:
     def metrics(self) -> Path:
         """One JSON line per step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def references(self) -> Path:
+        """What its rewards compare with, as it was when the run began."""
+        return self.path / "references"
 
     def evaluation(self, when: str) -> Path:
         """The folder of the evaluation `when` ("before", "after")."""
@@ -102,7 +108,7 @@ class RunDirectory:
         with self._written():
             if fresh and (self.metrics.exists() or numbered(self.checkpoints)):
                 names = ("run.yaml", "environment.json", "metrics.jsonl", "report.html", "README.md")
-                place = self._set_aside([*names, "samples", "evaluation", "checkpoints"])
+                place = self._set_aside([*names, "samples", "evaluation", "checkpoints", "references"])
                 log.warning("%s: a run ended here before its first checkpoint; what it left: %s.", self.path, place)
             if not fresh:
                 self._rewind(step)

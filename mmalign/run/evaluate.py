@@ -13,6 +13,8 @@ from mmalign.core.errors import MmalignError
 from mmalign.core.files import write_folder_beside
 from mmalign.core.signals import interrupting
 from mmalign.data.held_out import shared_with_training
+from mmalign.rewards.reference_sets.kept import KeptReferences
+from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Parts, examine
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure
@@ -63,11 +65,12 @@ def evaluate(
         parts.load()
         return Evaluated(measure(parts, questions), [], None, called)
     newest = checkpoint.latest(directory.checkpoints)
-    own = not (prompts or changes)
+    references, own = KeptReferences(directory.references), not (prompts or changes)
     if not own:
         directory = _beside(directory, Path(prompts).stem if prompts else "changed")
     with interrupting(), directory.held(fresh=False):
-        parts.prepare()
+        with stored_in(references):
+            parts.prepare()
         parts.load()
         if not own:
             directory.start(resolved, fresh=True)

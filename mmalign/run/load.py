@@ -16,6 +16,8 @@ from mmalign.core.errors import CapabilityError, ConfigError, DataError, Mmalign
 from mmalign.core.protocols import Policy
 from mmalign.core.rng import stream
 from mmalign.core.types import Prompt, Rollout, Scores, Status, as_prompts
+from mmalign.rewards.reference_sets.kept import KeptReferences
+from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Assembly, Parts, build, build_judge, build_slot
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measures
@@ -24,11 +26,15 @@ from mmalign.training import checkpoint
 
 @dataclass(frozen=True)
 class Trained:
-    """The parts of a run, its weights those of the checkpoint of `step`, and its rewards and judges by name."""
+    """The parts of a run, its weights those of the checkpoint of `step`, and its rewards and judges by name.
+
+    `references` are what rewards of sets compare with, as it was when the run began.
+    """
 
     parts: Parts
     step: int
     rewards: Mapping[str, Any]
+    references: KeptReferences | None = None
 
     def __repr__(self) -> str:
         return f"Trained(step {self.step} of {self.parts.policy.modality}; scored by {', '.join(self.rewards)})"
@@ -63,7 +69,8 @@ class Trained:
 
     def score(self, rollout: Rollout) -> dict[str, Scores]:
         """What every reward and judge of the run says of B outputs; rewards of sets give each row its credit."""
-        return {name: reward(rollout) for name, reward in self.rewards.items()}
+        with stored_in(self.references):
+            return {name: reward(rollout) for name, reward in self.rewards.items()}
 
 
 class Lost:
@@ -159,4 +166,4 @@ def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequen
         name: reward if isinstance(reward, Guarded) else guard(name, reward, monitor=True)  # of sets, for the credit
         for name, reward in measures(parts).items()
     }
-    return Trained(parts, checkpoint.step_of(newest), {**rewards, **lost})
+    return Trained(parts, checkpoint.step_of(newest), {**rewards, **lost}, KeptReferences(place.references))

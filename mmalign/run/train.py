@@ -19,6 +19,8 @@ from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.rng import Streams
 from mmalign.core.signals import Interrupted, interrupting
 from mmalign.data.batches import Batches
+from mmalign.rewards.reference_sets.kept import KeptReferences
+from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
@@ -93,9 +95,11 @@ def train(
         if begin is not None:
             check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
             same_questions(directory.evaluation("before"), prompts)
-        prepare(parts, prompts)
+        references = KeptReferences(directory.references, read=begin is not None, writes=is_first())
+        with stored_in(references):
+            prepare(parts, prompts)
         with interrupting(), stopped_with_a_way_on(directory, run.trainer.steps, way):
-            return _trained(parts, directory, prompts, begin, hooks)
+            return _trained(parts, directory, prompts, begin, references, hooks)
 
 
 def prepare(parts: Parts, prompts: Sequence[Any]) -> None:
@@ -199,17 +203,25 @@ def left(directory: RunDirectory, steps: int, way: str) -> str:
 
 
 def _trained(
-    parts: Parts, directory: RunDirectory, prompts: list[Any], begin: Path | None, hooks: Sequence[Hook] = ()
+    parts: Parts,
+    directory: RunDirectory,
+    prompts: list[Any],
+    begin: Path | None,
+    references: KeptReferences,
+    hooks: Sequence[Hook] = (),
 ) -> Finished:
     trainer = parts.file.trainer
     session, resolved = start_session(parts, directory)
     if begin is None:
-        _begin(directory, session, resolved)
+        if session.is_main:
+            directory.start(resolved, fresh=True)
+        references.save()
         if prompts:  # never one that another run left here when it was stopped at its start
             under_way(f"measuring the start on {len(prompts)} prompts")
             evaluate_now(parts, prompts, directory.evaluation("before"), session)
     else:
         _resume(parts, directory, session, resolved, prompts, begin)
+        references.save()
     if trainer.tracker != "none":
         config = {"run": directory.path.name, "objective": parts.file.objective["name"]}
         open_tracker(session.accelerator, trainer.tracker, directory.path, config)
@@ -237,11 +249,6 @@ class Agreed:
         """Whether to stop; `number` is the signal's then."""
         self.number = max(self.session.gather(self.asked()))
         return self.number > 0
-
-
-def _begin(directory: RunDirectory, session: Session, resolved: RunFile) -> None:
-    if session.is_main:
-        directory.start(resolved, fresh=True)
 
 
 def _resume(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,10 @@ from mmalign.core.texts import text_lines
 from mmalign.rewards.encoders import no_side
 from mmalign.rewards.functional import Gaussian, Moments, gaussian
 from mmalign.rewards.reference_sets.exemplars import embedded_files, modality_gap
+from mmalign.rewards.reference_sets.source import Source, Unit, store
 
-Unit = Literal["row", "frame"]
+__all__ = ["Reference", "Unit", "encoder_of", "load_reference", "read_reference", "save_reference", "write_reference"]
+
 Progress = Callable[[int, int], None]
 LEAST_SHARE = 4  # of the dimensions: one in so many must be spanned
 
@@ -35,6 +37,11 @@ class Reference:
     gaussian: Gaussian
     rows: Float[Tensor, "M D"] | None = None
     unit: Unit = "row"
+
+    def on_cpu(self, rows: bool) -> Reference:
+        """The same as it is read from a file, with or without its `rows`."""
+        kept = self.rows.detach().float().cpu() if rows and self.rows is not None else None
+        return Reference(self.gaussian.to("cpu"), kept, self.unit)
 
     def require_covariance(self, name: str, least: int = 0) -> Reference:
         """Itself, if its covariance can be told from its rows.
@@ -57,9 +64,14 @@ class Reference:
 
 
 def load_reference(
-    path: str, encoder: Encoder, unit: Unit = "row", pairs: str = "", progress: Progress | None = None
+    path: str,
+    encoder: Encoder,
+    unit: Unit = "row",
+    pairs: str = "",
+    progress: Progress | None = None,
+    rows: bool = True,
 ) -> Reference:
-    """The reference at `path`, embedded with `encoder`.
+    """The reference at `path`, embedded with `encoder`; in a run that goes on, what was there when it began.
 
     A folder: its pictures or, for an encoder of sound, its sounds, in name order and by what the files hold
     (`mmalign/media/kinds.py`); what else lies there is counted in a warning. `.txt`: one text per line, with comments
@@ -76,16 +88,25 @@ def load_reference(
         unit: `frame` fits the Gaussian to all frames of all sounds (per-song FAD) and keeps no rows.
         pairs: see above; for texts only.
         progress: called with (files done, files in all).
+        rows: whether the rows are needed besides their Gaussian.
 
     Raises:
         DataError: nothing there, fewer than 2 items, unusable files, or statistics of another encoder or unit.
         ConfigError: texts for an encoder of sounds without `pairs`.
     """
-    place = require_local(path)
+
+    def made() -> Reference:
+        return _made(require_local(path), encoder, unit, pairs, progress)
+
+    where = store()
+    return made() if where is None else where.get(Source(path, encoder, unit, pairs, rows), made)
+
+
+def _made(place: Path, encoder: Encoder, unit: Unit, pairs: str, progress: Progress | None) -> Reference:
     if place.is_dir():
         return _fitted(embedded_files(place, encoder, unit == "frame", progress), place, unit)
     if place.suffix == ".safetensors":
-        return _read(place, encoder, unit)
+        return read_reference(place, encoder, unit)[0]
     if place.suffix != ".txt":
         raise DataError(
             f"{place}: a reference is a folder of pictures or sounds, a .txt of texts or a .safetensors of statistics."
@@ -114,21 +135,33 @@ def save_reference(
     keep_rows: bool = True,
 ) -> None:
     """Write statistics of embedded rows with their provenance: encoder (fingerprint and options), count and source."""
+    found = rows if isinstance(rows, Reference) else Reference(gaussian(rows), rows)
+    kept = Reference(found.gaussian, found.rows if keep_rows else None, found.unit)
+    write_reference(path, kept, encoder, {"source": source}, root=False)
+
+
+def write_reference(
+    path: Path | str, reference: Reference, encoder: Encoder, facts: Mapping[str, Any], root: bool = True
+) -> None:
+    """Write a reference and `facts` of it; with the covariance's `root` it is read again to the last bit."""
     from safetensors.torch import save_file
 
-    found = rows if isinstance(rows, Reference) else Reference(gaussian(rows), rows)
-    fitted, kept = found.gaussian, found.rows if keep_rows else None
-    tensors = {"mean": fitted.mean, "cov": fitted.cov} | ({} if kept is None else {"rows": kept.float()})
-    facts = {
+    fitted = reference.gaussian
+    tensors = {"mean": fitted.mean, "cov": fitted.cov} | ({"root": fitted.root} if root else {})
+    if reference.rows is not None:
+        tensors["rows"] = reference.rows.float()
+    provenance = {
         "encoder": encoder.fingerprint(),
         "spec": spec_of(encoder),
-        "unit": found.unit,
+        "unit": reference.unit,
         "count": fitted.count,
-        "source": source,
+        **facts,
     }
     with write_beside(path) as beside:
         save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, {"provenance": json.dumps(facts)}
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            beside,
+            {"provenance": json.dumps(provenance)},
         )
 
 
@@ -169,7 +202,12 @@ def _opened(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DataError(f"{place}: cannot be read as reference statistics ({error}).") from None
 
 
-def _read(place: Path, encoder: Encoder, unit: Unit) -> Reference:
+def read_reference(place: Path, encoder: Encoder, unit: Unit) -> tuple[Reference, dict[str, Any]]:
+    """The statistics of `unit`s by `encoder` in a file, and the facts that were written with them.
+
+    Raises:
+        DataError: the file cannot be read, or is of another encoder or unit.
+    """
     tensors, facts = _opened(place)
     if missing := {"mean", "cov"} - set(tensors):
         raise DataError(f"{place}: lacks {', '.join(sorted(missing))}; write it with save_reference.")
@@ -182,5 +220,9 @@ def _read(place: Path, encoder: Encoder, unit: Unit) -> Reference:
         raise DataError(
             f"{place}: holds statistics of {kept}s, this reward compares {unit}s; make them with --unit {unit}."
         )
-    fitted = Gaussian(tensors["mean"], tensors["cov"], int(facts.get("count", 0)))
-    return Reference(fitted, tensors.get("rows"), unit)
+    try:
+        whole = {"root": tensors["root"]} if "root" in tensors else {}
+        fitted = Gaussian(tensors["mean"], tensors["cov"], int(facts.get("count", 0)), **whole)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{place}: cannot be read as reference statistics ({error}).") from None
+    return Reference(fitted, tensors.get("rows"), unit), facts

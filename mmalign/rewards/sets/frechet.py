@@ -70,7 +70,7 @@ class Frechet(EncodedSet):
     @cached_property
     def target(self) -> Reference:
         """The reference, embedded on first use."""
-        found = load_reference(self.reference, self._encoder, pairs=self.pairs)
+        found = load_reference(self.reference, self._encoder, pairs=self.pairs, rows=False)
         return found.require_covariance(f"reference {self.reference}", self.least_rows)
 
     @cached_property
@@ -78,7 +78,8 @@ class Frechet(EncodedSet):
         """The pool, embedded on first use."""
         if not self.pool:
             return None
-        return load_reference(self.pool, self._encoder).require_covariance(f"pool {self.pool}", self.least_rows)
+        found = load_reference(self.pool, self._encoder, rows=False)
+        return found.require_covariance(f"pool {self.pool}", self.least_rows)
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """Minus the distance, at most 0 up to rounding."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from mmalign.core.capabilities import judges_only
 from mmalign.core.config import Draft, RunFile, Spec, sections
@@ -17,7 +17,7 @@ from mmalign.core.registry import construct
 from mmalign.data.row_kinds import prompts_of
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
-from mmalign.run.lengths import TokenLimits, asked, reader_of, trained
+from mmalign.run.lengths import asked, reader_of, trained
 from mmalign.run.members import build_whole
 from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
@@ -162,7 +162,7 @@ def questions_of(parts: Parts, rows: Sequence[Any]) -> Sequence[Any]:
     """The rows to measure on, without those that `trainer.too_long` leaves out."""
     if parts.file.trainer.too_long == "refuse" or (reader := reader_of(parts.adapter)) is None:
         return rows
-    return asked(parts.file, cast(TokenLimits, parts.policy), reader, rows).rows
+    return asked(parts.file, parts.policy, reader, rows).rows
 
 
 def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
@@ -178,7 +178,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
     if reader is None or (known is not None and how == "refuse"):
         return items
-    found = trained(parts.file, cast(TokenLimits, parts.policy), parts.objective, reader, items)
+    found = trained(parts.file, parts.policy, parts.objective, reader, items)
     if known is None:
         found.told(how, "to train on")
     return found.rows if found.long else items

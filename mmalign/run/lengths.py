@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CheckpointError, DataError, all_faults, shown
@@ -76,16 +76,17 @@ def reader_of(adapter: Any, fetch: bool = False) -> Any:
         return None
 
 
-def trained(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
+def trained(file: RunFile, policy: object, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
     """The rows to train on, beside what the objective reads or samples behind their prompts."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, items)
+    limits = cast(TokenLimits, policy)  # what a reader of completions belongs to
     column = getattr(objective, "target", "target")
     offline = getattr(objective, "online", "on") == "off"
 
     def need(row: Any) -> tuple[int, str]:
         if not offline:
-            return policy.max_new_tokens, f"a completion of {policy.max_new_tokens}"
+            return limits.max_new_tokens, f"a completion of {limits.max_new_tokens}"
         if isinstance(row, Preference):
             given = {"chosen": row.chosen, "rejected": row.rejected}
         else:
@@ -97,11 +98,12 @@ def trained(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, ite
     return _measured(file.trainer.too_long, reader, items, need)
 
 
-def asked(file: RunFile, policy: TokenLimits, reader: Any, questions: Sequence[Any]) -> Measured:
+def asked(file: RunFile, policy: object, reader: Any, questions: Sequence[Any]) -> Measured:
     """The rows that are measured on, beside what is generated there."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, questions)
-    steps = policy.eval_max_new_tokens or policy.max_new_tokens
+    limits = cast(TokenLimits, policy)
+    steps = limits.eval_max_new_tokens or limits.max_new_tokens
     return _measured(file.trainer.too_long, reader, questions, lambda row: (steps, f"a completion of {steps}"))
 
 

@@ -13,18 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmalign.core.types import NoiseLevel, Prompt, Rollout, Scores
+from mmalign.core.protocols import Prediction
+from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores
 
 
 class ToyLatent:
     """An MLP generator over latents (1, 1, 2), conditioned on the length of the prompt's text."""
 
-    modality = "image"
-    latent_shape = (1, 1, 2)
+    modality: Modality = "image"
+    latent_shape: tuple[int, ...] = (1, 1, 2)
 
-    def __init__(self, prediction: str = "flow", seed: int = 0, width: int = 32) -> None:
+    def __init__(self, prediction: Prediction = "flow", seed: int = 0, width: int = 32) -> None:
         torch.manual_seed(seed)
-        self.prediction = prediction
+        self.prediction: Prediction = prediction
         self.network = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, 2))
         self.module: nn.Module = self.network  # a launcher may wrap it
         self._start = {k: v.clone() for k, v in self.network.state_dict().items()}

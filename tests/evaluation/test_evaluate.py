@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MediaError, ScoreError
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.core.rng import Noise
+from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.evaluation.evaluate import Share, evaluate, evaluate_shared
 from mmalign.evaluation.records import Evaluation, RowScores
 from tests.toys import prompts
@@ -21,7 +22,7 @@ from tests.toys import prompts
 SIZE = 6
 
 
-def uniform(rng: Sequence[torch.Generator], *shape: int) -> torch.Tensor:
+def uniform(rng: Noise, *shape: int) -> torch.Tensor:
     """Of each row its own."""
     return torch.stack([torch.rand(*shape, generator=one) for one in rng])
 
@@ -29,7 +30,7 @@ def uniform(rng: Sequence[torch.Generator], *shape: int) -> torch.Tensor:
 class Painter:
     """Uniform pictures: noise plus a trainable shade; a dropout layer tells whether evaluation mode was on."""
 
-    modality = "image"
+    modality: Modality = "image"
 
     def __init__(self, shade: float = 0.0) -> None:
         self.module = nn.ModuleDict({"free": nn.Dropout(0.5), "frozen": nn.Dropout(0.5).eval()})
@@ -42,7 +43,7 @@ class Painter:
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
         raise AssertionError("an evaluation never samples as training does")
 
-    def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         assert not torch.is_grad_enabled()
         self.seen.append((len(prompts), self.module["free"].training))
         noise = uniform(rng, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
@@ -50,16 +51,16 @@ class Painter:
 
 
 class Speaker(Painter):
-    modality = "text"
+    modality: Modality = "text"
 
-    def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         return Rollout(list(prompts), [p.text.upper() for p in prompts], torch.arange(len(prompts)))
 
 
 class Singer(Painter):
-    modality = "audio"
+    modality: Modality = "audio"
 
-    def generate(self, prompts: Sequence[Prompt], rng: Sequence[torch.Generator]) -> Rollout:
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         length = 10 * len(prompts)
         samples = uniform(rng, 1, length) - 0.5
         mask = torch.arange(length)[None] < torch.arange(1, len(prompts) + 1)[:, None] * 10

@@ -50,6 +50,9 @@ _WHERE = {
     "SetReward": "mmalign.core.protocols",
     "StepPolicy": "mmalign.core.protocols",
     "TokenAdapter": "mmalign.core.protocols",
+    "Combination": "mmalign.core.reward_protocols",
+    "Encoder": "mmalign.core.reward_protocols",
+    "PointSource": "mmalign.core.reward_protocols",
     "Audio": "mmalign.core.types",
     "Experience": "mmalign.core.experience",
     "NoiseLevel": "mmalign.core.types",
@@ -76,12 +79,14 @@ __all__ = [
     "CapabilityError",
     "CheckError",
     "CheckpointError",
+    "Combination",
     "ConfigError",
     "DataError",
     "DataSource",
     "DensityPolicy",
     "DiffPolicy",
     "Diverged",
+    "Encoder",
     "Evaluated",
     "Experience",
     "Finished",
@@ -94,6 +99,7 @@ __all__ = [
     "Objective",
     "OutOfMemory",
     "PackageError",
+    "PointSource",
     "Policy",
     "Preference",
     "Prompt",
@@ -148,6 +154,9 @@ if TYPE_CHECKING:
     from mmalign.core.protocols import SetReward as SetReward
     from mmalign.core.protocols import StepPolicy as StepPolicy
     from mmalign.core.protocols import TokenAdapter as TokenAdapter
+    from mmalign.core.reward_protocols import Combination as Combination
+    from mmalign.core.reward_protocols import Encoder as Encoder
+    from mmalign.core.reward_protocols import PointSource as PointSource
     from mmalign.core.sentences import errors_as_sentences as errors_as_sentences
     from mmalign.core.types import Audio as Audio
     from mmalign.core.types import NoiseLevel as NoiseLevel

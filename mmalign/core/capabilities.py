@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
+from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import Policy, ScorePolicy, Weights
 
 
@@ -19,20 +21,30 @@ def methods(protocol: type) -> list[str]:
 
 
 def lacking(component: object, protocol: type) -> list[str]:
-    """The members of `protocol` that a component does not have: methods, `__call__`, and what is annotated.
+    """The members of `protocol` that a component does not have: methods, `__call__`, properties and what is annotated.
 
     They are looked for in its class, among its options and in what it has set; no property is read, for that may load
     a model. Of an adapter only the data that it has before its weights are asked for.
     """
     data = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
-    if "load" in methods(protocol):
+    data |= {name for kind in protocol.__mro__ for name, value in vars(kind).items() if isinstance(value, property)}
+    if "load" in methods(protocol) or Weights in protocol.__mro__:
         data &= {"modality", "prediction"}
-    if Weights in protocol.__mro__:
-        data.add("modality")
     own = {*getattr(component, "__dataclass_fields__", {}), *getattr(component, "__dict__", {})}
     absent = [name for name in {*methods(protocol), *data} - own if not hasattr(type(component), name)]
     uncalled = "__call__" in vars(protocol) and not callable(component)
     return sorted([*absent, *(["__call__"] if uncalled else [])])
+
+
+def require_members(component: object, protocols: Sequence[type], what: str) -> None:
+    """Raise CapabilityError, with what the component called `what` lacks, unless it follows one of the protocols."""
+    absent = {protocol: lacking(component, protocol) for protocol in protocols}
+    nearest = min(absent, key=lambda protocol: len(absent[protocol]) / len(lacking(object(), protocol)))
+    if absent[nearest]:
+        raise CapabilityError(
+            f"{what}: lacks {', '.join(absent[nearest])} of {nearest.__name__} ({nearest.__module__}); add "
+            f"{'it' if len(absent[nearest]) == 1 else 'them'}."
+        )
 
 
 def offers(policy: object, capability: type) -> bool:
@@ -50,4 +62,4 @@ def generates(policy: object) -> TypeGuard[Policy]:
     return hasattr(policy, "generate")
 
 
-__all__ = ["generates", "judges_only", "lacking", "members", "methods", "offers"]
+__all__ = ["generates", "judges_only", "lacking", "members", "methods", "offers", "require_members"]

@@ -40,10 +40,8 @@ class Combination(Protocol):
 
 
 @runtime_checkable
-class StatefulCombination(Combination, Protocol):
-    """Learns from the rows that it combines; its state lies in checkpoints."""
-
-    adapting: bool  # whether a call changes the state; off during evaluation
+class Stateful(Protocol):
+    """A combination that learns from the rows that it combines: its state lies in checkpoints."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """What it has learned."""
@@ -55,8 +53,15 @@ class StatefulCombination(Combination, Protocol):
 
 
 @runtime_checkable
+class Adaptive(Protocol):
+    """A combination whose calls change what it has learned."""
+
+    adapting: bool  # whether they do; off during evaluation
+
+
+@runtime_checkable
 class Synchronized(Protocol):
-    """Has statistics of the rows of every process."""
+    """A part with statistics of the rows of every process."""
 
     over_ranks: Mean  # averages over processes; the loop sets it
 
@@ -126,13 +131,14 @@ class PointSource(Protocol):
 
 
 __all__ = [
+    "Adaptive",
     "Bounds",
     "Combination",
     "Encoder",
     "FrameEncoder",
     "ImageEncoder",
     "PointSource",
-    "StatefulCombination",
+    "Stateful",
     "Synchronized",
     "TextEncoder",
 ]

@@ -346,7 +346,7 @@ def mixed(slots: Mapping[str, Any], combine: Spec, failed_share: float, allow: C
     """The mix of built slots."""
     from mmalign.rewards import Mix
 
-    combination = REGISTRIES["combinations"].build(combine, "combine", allow)
+    combination = build_whole("combinations", combine, "combine", allow)
     return Mix(slots=dict(slots), combination=combination, failed_share=failed_share)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mmalign.core.capabilities import lacking
+from mmalign.core.capabilities import require_members
 from mmalign.core.config import Spec
-from mmalign.core.errors import CapabilityError
 from mmalign.core.objective import Objective
 from mmalign.core.protocols import (
     DataSource,
@@ -19,12 +18,14 @@ from mmalign.core.protocols import (
     SetReward,
     TokenAdapter,
 )
+from mmalign.core.reward_protocols import Combination
 from mmalign.run.registries import REGISTRIES
 
 PROTOCOLS: Mapping[str, tuple[type, ...]] = {  # a component follows one of those of its kind
     "adapters": (LatentAdapter, TokenAdapter, ScoreAdapter),
     "policies": (Policy, ScorePolicy),
     "rewards": (Reward, SetReward),
+    "combinations": (Combination,),
     "objectives": (Objective,),
     "data": (DataSource,),
 }
@@ -37,11 +38,5 @@ def build_whole(kind: str, spec: Spec, at: str, allow: Collection[str] = (), **p
         CapabilityError: it lacks members of its protocol.
     """
     component = REGISTRIES[kind].build(spec, at, allow, **parts)
-    absent = {protocol: lacking(component, protocol) for protocol in PROTOCOLS[kind]}
-    nearest = min(absent, key=lambda protocol: len(absent[protocol]) / len(lacking(object(), protocol)))
-    if absent[nearest]:
-        raise CapabilityError(
-            f"{at} '{spec['name']}': lacks {', '.join(absent[nearest])} of {nearest.__name__} "
-            f"({nearest.__module__}); add {'it' if len(absent[nearest]) == 1 else 'them'}."
-        )
+    require_members(component, PROTOCOLS[kind], f"{at} '{spec['name']}'")
     return component

@@ -60,5 +60,5 @@ def random_state_kept(faults: Faults) -> Iterator[None]:
 
     before, numbers = torch.get_rng_state(), numpy.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
     yield
-    same = (numbers == numpy.random.get_state()[1]).all()  # type: ignore[index]  # noqa: NPY002
+    same = bool((numbers == numpy.random.get_state()[1]).all())  # type: ignore[index]  # noqa: NPY002
     faults.require(torch.equal(before, torch.get_rng_state()) and same, "draws from the global random numbers")

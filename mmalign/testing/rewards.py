@@ -71,10 +71,10 @@ def _judges(faults: Faults, reward: Any, rollout: Rollout) -> bool:
 
 
 def _check_scores(faults: Faults, reward: Any, rollout: Rollout) -> None:
-    before = _content(rollout.output)
+    before = content(rollout.output)
     with random_state_kept(faults):
         scores = reward(rollout)
-    faults.require(_equal(before, _content(rollout.output)), "changes the outputs that it is shown")
+    faults.require(equal_content(before, content(rollout.output)), "changes the outputs that it is shown")
     rows = len(rollout.prompts)
     if not faults.require(isinstance(scores, Scores), f"returns {type(scores).__name__}; return Scores"):
         return
@@ -112,10 +112,10 @@ def _check_rows_alone(faults: Faults, reward: Any, rollout: Rollout, value: Tens
 
 
 def _check_set(faults: Faults, reward: Any, rollout: Rollout) -> None:
-    before, rows = _content(rollout.output), len(rollout.prompts)
+    before, rows = content(rollout.output), len(rollout.prompts)
     with random_state_kept(faults):
         embedding = reward.embed(rollout)
-    faults.require(_equal(before, _content(rollout.output)), "changes the outputs that it is shown")
+    faults.require(equal_content(before, content(rollout.output)), "changes the outputs that it is shown")
     if not faults.require(
         embedding.ndim == 2 and len(embedding) == rows,
         f"embeds {rows} rows as {tuple(embedding.shape)}; one vector per row (B, D) is meant",
@@ -158,10 +158,12 @@ def _check_gradient(faults: Faults, reward: Any, rollout: Rollout, value: Any) -
         tensor.requires_grad_(False)
 
 
-def _content(output: Any) -> Any:
+def content(output: Any) -> Any:
+    """A copy of outputs, to see afterwards whether they were changed."""
     tensor = output.samples if isinstance(output, Audio) else output
     return tensor.detach().clone() if isinstance(tensor, Tensor) else list(tensor)
 
 
-def _equal(one: Any, other: Any) -> bool:
+def equal_content(one: Any, other: Any) -> bool:
+    """Are two results of `content` the same?"""
     return torch.equal(one, other) if isinstance(one, Tensor) else one == other

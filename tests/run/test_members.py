@@ -54,6 +54,7 @@ class Compared:
         (f"objective={BARE}", r"objective 'tests.*': lacks collect, loss, needs, weigh of Objective"),
         (f"rewards.own={BARE}", r"rewards\.own 'tests.*': lacks __call__, differentiable, modalities, range of Reward"),
         (f"evaluation.judges.own={BARE}", r"evaluation\.judges\.own 'tests.*': lacks __call__, .* of Reward"),
+        (f"combine={BARE}", r"combine 'tests.*': lacks __call__, bounds, differentiable of Combination .*add them"),
         (f"data={BARE}", r"data 'tests.*': lacks held_out_items, training_items of DataSource"),
         ("data={name: 'tests.run.test_members:Half'}", r"data 'tests.*': lacks held_out_items of DataSource .*add it"),
     ],
@@ -63,7 +64,7 @@ def test_what_is_missing_is_named(run_file: RunFile, change: str, sentence: str)
         examine(draft(run_file(), [change]), allow=["tests.run"])
 
 
-@pytest.mark.parametrize("kind", ["adapters", "policies", "objectives", "data"])
+@pytest.mark.parametrize("kind", ["adapters", "policies", "objectives", "combinations", "data"])
 def test_every_class_of_ours_has_all_its_methods(kind: str) -> None:
     from mmalign.core.capabilities import methods
     from mmalign.run.members import PROTOCOLS

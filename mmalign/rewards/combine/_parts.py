@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 
+from mmalign.core.reward_protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.functional import group_normalize
 
 Scale = Literal["raw", "group_z"]
-Bounds = tuple[float, float]
 
 #: From harmless to worst; the index is the rank.
 _ORDER = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE, Status.TIMEOUT, Status.ERROR)
@@ -80,6 +80,18 @@ def weighted_bounds(ranges: Mapping[str, Bounds], weights: Mapping[str, float]) 
     """Bounds of Σ weight × value."""
     ends = [sorted((_times(weights[n], low), _times(weights[n], high))) for n, (low, high) in ranges.items()]
     return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+
+class RuleAndModel:
+    """A combination of two slots that its options name: a rule, and the model that goes on where the rule ends."""
+
+    rule: str
+    model: str
+
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        """Slots named in the options."""
+        return self.rule, self.model
 
 
 def _times(weight: float, bound: float) -> float:

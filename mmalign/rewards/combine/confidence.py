@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 
+from mmalign.core.reward_protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
-from mmalign.rewards.combine._parts import Bounds, valued, worst_status
+from mmalign.rewards.combine._parts import RuleAndModel, valued, worst_status
 
 __all__ = ["Confidence"]
 
 
 @dataclass
-class Confidence:
+class Confidence(RuleAndModel):
     """c × rule + (1 - c) × model with c the rule's own confidence per row.
 
     A reconstruction of the hybrid reward of HARMO (arXiv 2510.05283).
@@ -33,11 +34,6 @@ class Confidence:
     rule: str
     model: str
     differentiable = True
-
-    @property
-    def mentions(self) -> tuple[str, ...]:
-        """Slots named in the options."""
-        return self.rule, self.model
 
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows."""

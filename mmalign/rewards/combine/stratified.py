@@ -9,16 +9,17 @@ import torch
 from jaxtyping import Int
 
 from mmalign.core.options import Share
+from mmalign.core.reward_protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
-from mmalign.rewards.combine._parts import Bounds, valued, worst_status
+from mmalign.rewards.combine._parts import RuleAndModel, valued, worst_status
 from mmalign.rewards.functional import stratified
 
 __all__ = ["Stratified"]
 
 
 @dataclass
-class Stratified:
+class Stratified(RuleAndModel):
     """Stratified normalisation (HERO, arXiv 2510.07242; from a public note): see `functional.stratified`.
 
     Weights do not matter; slots other than the two are ignored. Rows without a value of either leave the strata.
@@ -40,11 +41,6 @@ class Stratified:
     def __post_init__(self) -> None:
         if not (self.low >= 0 and self.high >= 0 and self.low + self.high < 1):
             raise ValueError(f"low + high must be below 1 for the rule to dominate, got {self.low} and {self.high}")
-
-    @property
-    def mentions(self) -> tuple[str, ...]:
-        """Slots named in the options."""
-        return self.rule, self.model
 
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows."""

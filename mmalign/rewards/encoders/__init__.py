@@ -1,15 +1,15 @@
 """What set rewards embed rows with: one dataclass per file.
 
-An encoder has `modalities`, `differentiable`, `embed(rollout) -> (B, D)`, `fingerprint() -> str`, and, for references,
-`images(list of (3, H, W)) -> (N, D)` or `texts(list of str) -> (N, D)` where it can. Encoders of sound also give
-`frames(rollout) -> B times (F, D)`, F differing from row to row, and 0 for a row without a finite sound.
+Its members are those of `Encoder` (`mmalign.core.reward_protocols`). For references it is an `ImageEncoder` or a
+`TextEncoder` too, where it can; one of sounds that sees them over time is a `FrameEncoder`.
 """
 
 import sys
 from collections.abc import Collection
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from mmalign.core.capabilities import members, offers
+from mmalign.core.capabilities import members, offers, require_members
 from mmalign.core.errors import ConfigError
 from mmalign.core.registry import Registry
 from mmalign.core.reward_protocols import Encoder
@@ -25,6 +25,7 @@ def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Enc
 
     Raises:
         ConfigError: no spec (what embeds is never guessed; the message lists what there is), or a wrong one.
+        CapabilityError: a class that lacks a member of `Encoder`.
     """
     if not spec:
         raise ConfigError(
@@ -33,6 +34,7 @@ def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Enc
         )
     named = {"name": "clip", "checkpoint": spec} if isinstance(spec, str) else spec
     encoder: Encoder = encoders.build(named, "encoder", allow)
+    require_members(encoder, [Encoder], f"encoder '{named['name']}'")
     return encoder
 
 
@@ -66,10 +68,11 @@ def _told(name: str) -> str:
     return f"`{name}` ({', '.join(sorted(kind.modalities))}): {line[:1].lower()}{line[1:]}"
 
 
-def described(encoder: Any) -> str:
+def described(encoder: Encoder) -> str:
     """An encoder in a few words, for what is printed about its numbers: its name, and the weights it reads."""
     name = type(encoder).__module__.rpartition(".")[2]
-    weights = [str(value) for key in ("checkpoint", "model", "space") if (value := getattr(encoder, key, ""))]
+    options: dict[str, Any] = asdict(encoder) if is_dataclass(encoder) and not isinstance(encoder, type) else {}
+    weights = [str(options[key]) for key in ("checkpoint", "model", "space") if options.get(key)]
     return " ".join([name, *weights[:1]])
 
 

@@ -16,6 +16,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Count, Positive, outside, refuse
 from mmalign.core.protocols import Gather, Mean, one_alone, one_process
 from mmalign.core.registry import construct
+from mmalign.core.reward_protocols import Adaptive, Combination, Stateful, Synchronized
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
@@ -24,6 +25,7 @@ from mmalign.rewards.engine.call import Guarded, guard
 from mmalign.rewards.engine.loading import prepare_all
 from mmalign.rewards.engine.metrics import correlation, flat_share
 from mmalign.rewards.engine.sets import Credit, is_set
+from mmalign.rewards.engine.traits import CombinationTraits
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Mix:
     """
 
     slots: dict[str, Any]  # of `Slot`, once built
-    combination: Any = field(default_factory=WeightedSum)
+    combination: Combination = field(default_factory=WeightedSum)
     failed_share: float = 0.5
     cache: ScoreCache | None = None
     _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -102,7 +104,7 @@ class Mix:
         faults = [] if trained else ["rewards: no reward is trained on; name one without `monitor: true`."]
         faults += [
             f"combine: '{name}' is no trained reward.{did_you_mean(name, trained)} Known: {', '.join(trained)}."
-            for name in getattr(self.combination, "mentions", ())
+            for name in self.traits.mentions
             if name not in trained
         ]
         self._guarded: dict[str, Guarded] = {}
@@ -111,10 +113,8 @@ class Mix:
                 self._guarded[name] = self._guard(name, slot)
             except ConfigError as error:
                 faults += error.faults
-        if not faults and hasattr(self.combination, "faults"):
-            trained_slots = {slot.name: slot for slot in self._trained}
-            weights = {name: slot.weight for name, slot in trained_slots.items()}
-            faults += self.combination.faults(Ranges(trained_slots), weights)
+        if not faults and (faults_of := self.traits.faults) is not None:
+            faults += faults_of(Ranges({slot.name: slot for slot in self._trained}), self._weights)
         if faults:
             raise ConfigError(faults)
         if not self.modalities:
@@ -146,6 +146,15 @@ class Mix:
     def _trained(self) -> list[Guarded]:
         return [guarded for guarded in self._guarded.values() if not guarded.monitor]
 
+    @property
+    def _weights(self) -> dict[str, float]:
+        return {slot.name: slot.weight for slot in self._trained}
+
+    @property
+    def traits(self) -> CombinationTraits:
+        """What the combination says of itself."""
+        return CombinationTraits.of(self.combination)
+
     def guarded(self, name: str) -> Guarded:
         """The slot `name` as it is called."""
         return self._guarded[name]
@@ -158,30 +167,29 @@ class Mix:
     @property
     def range(self) -> tuple[float, float]:
         """From the trained slots' ranges and the combination."""
-        trained = {slot.name: slot for slot in self._trained}
-        weights = {name: slot.weight for name, slot in trained.items()}
-        return self.combination.bounds({name: slot.range for name, slot in trained.items()}, weights)  # type: ignore[no-any-return]
+        return self.combination.bounds({slot.name: slot.range for slot in self._trained}, self._weights)
 
     @property
     def differentiable(self) -> bool:
         """Whether gradient reaches the output through every trained slot and the combination."""
-        return bool(self.combination.differentiable) and all(slot.differentiable for slot in self._trained)
+        return self.combination.differentiable and all(slot.differentiable for slot in self._trained)
 
     @property
     def relative(self) -> bool:
         """Does the value of a row depend on the others of its group? Those of two calls then do not compare."""
+        if self.traits.relative is not None:
+            return self.traits.relative
         alone = len(self._trained) == 1 and isinstance(self.combination, WeightedSum)
-        by_scale = getattr(self.combination, "scale", "raw") == "group_z" and not alone
-        return bool(getattr(self.combination, "relative", by_scale))
+        return self.traits.scale == "group_z" and not alone
 
     @property
     def over_ranks(self) -> Mean:
         """Averages over processes, for combinations that learn from all rows; the loop sets it."""
-        return getattr(self.combination, "over_ranks", one_process)
+        return self.combination.over_ranks if isinstance(self.combination, Synchronized) else one_process
 
     @over_ranks.setter
     def over_ranks(self, mean: Mean) -> None:
-        if hasattr(self.combination, "over_ranks"):
+        if isinstance(self.combination, Synchronized):
             self.combination.over_ranks = mean
 
     @property
@@ -201,8 +209,7 @@ class Mix:
         """
         scores = {name: guarded(rollout) for name, guarded in self._guarded.items()}
         trained = {slot.name: scores[slot.name] for slot in self._trained}
-        weights = {slot.name: slot.weight for slot in self._trained}
-        value = self.combination(trained, weights, rollout.group)
+        value = self.combination(trained, self._weights, rollout.group)
         self._valued = (self._valued[0] + len(value), self._valued[1] + int(value.valid.sum()))
         if len(trained) == 1:
             only = next(iter(trained.values()))
@@ -228,15 +235,16 @@ class Mix:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Inside it, stateful combinations keep their state: for evaluation."""
-        adapting = getattr(self.combination, "adapting", None)
+        """Inside it, combinations that learn do not: for evaluation."""
+        if not isinstance(self.combination, Adaptive):
+            yield
+            return
+        before = self.combination.adapting
         try:
-            if adapting is not None:
-                self.combination.adapting = False
+            self.combination.adapting = False
             yield
         finally:
-            if adapting is not None:
-                self.combination.adapting = adapting
+            self.combination.adapting = before
 
     def metrics(self) -> dict[str, Tensor]:
         """Scalars for the logs, since the last call; those of differences within a batch are of the latest batch.
@@ -263,7 +271,7 @@ class Mix:
                 if (r := correlation(values[first], values[second])) is not None:
                     found[f"correlation/{first}/{second}"] = torch.tensor(r)
         self._last, self._valued = {}, (0, 0)
-        return found | (self.combination.metrics() if hasattr(self.combination, "metrics") else {})
+        return found if self.traits.metrics is None else {**found, **self.traits.metrics()}
 
     def prepare(self) -> None:
         """Load what every slot needs, monitors too. Raises MmalignError: every fault at once."""
@@ -281,11 +289,11 @@ class Mix:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a stateful combination has learned; empty for the others."""
-        return dict(self.combination.state_dict()) if hasattr(self.combination, "state_dict") else {}
+        return dict(self.combination.state_dict()) if isinstance(self.combination, Stateful) else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave."""
-        if hasattr(self.combination, "load_state_dict"):
+        if isinstance(self.combination, Stateful):
             self.combination.load_state_dict(state)
         elif state:
             raise ValueError(f"the saved state holds {sorted(state)}, but this combination keeps none")

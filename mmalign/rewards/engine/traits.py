@@ -1,7 +1,8 @@
-"""What a reward may say of itself beyond `Reward` and `SetReward`: every such trait, its default, and what it means.
+"""What a reward may say of itself beyond `Reward` and `SetReward`, and a combination beyond `Combination`: every such
+trait, its default, and what it means.
 
-A trait is an attribute, a property or a method of the reward's class. Engine, run and objectives read them here and
-nowhere by name; `@rule` sets those of the same names.
+A trait is an attribute, a property or a method of the class. Engine, run and objectives read them here and nowhere by
+name; `@rule` sets those of the same names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, get_args
 from jaxtyping import Float
 
 from mmalign.core.errors import ConfigError, shown
+from mmalign.core.reward_protocols import Bounds, Combination
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
 
@@ -72,6 +74,31 @@ class RewardTraits:
         if faults := [fault for name, value in values.items() if (fault := _fault(name, value))]:
             raise ConfigError([f"reward '{type(reward).__name__}': {fault}" for fault in faults])
         return cls(**{**values, "needs": tuple(values["needs"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombinationTraits:
+    """The optional members of a combination. One that learns is `Stateful`, too (`mmalign.core.reward_protocols`).
+
+    Args:
+        mentions: the rewards that its options name.
+        scale: "group_z" where each reward is put on the scale of its prompt's group first.
+        relative: whether the value of a row depends on the others of its group; None: where `scale` is "group_z".
+        faults: `faults(ranges, weights)`: a sentence for everything in them that makes no sense to it.
+        metrics: `metrics()`: numbers for the logs.
+    """
+
+    mentions: tuple[str, ...] = ()
+    scale: str = "raw"
+    relative: bool | None = None
+    faults: Callable[[Mapping[str, Bounds], Mapping[str, float]], list[str]] | None = None
+    metrics: Callable[[], Mapping[str, Tensor]] | None = None
+
+    @classmethod
+    def of(cls, combination: Combination) -> CombinationTraits:
+        """The traits of `combination`, the default of each that it does not have."""
+        values: dict[str, Any] = {f.name: getattr(combination, f.name, f.default) for f in fields(cls)}
+        return cls(**values)
 
 
 TRAITS = tuple(f.name for f in fields(RewardTraits))
@@ -140,4 +167,4 @@ def _fault(name: str, value: Any) -> str:
     return f"{name}: {shown(value, 60)}; must be {wanted}." if wanted else ""
 
 
-__all__ = ["TRAITS", "RewardTraits", "check_traits", "trait_faults"]
+__all__ = ["TRAITS", "CombinationTraits", "RewardTraits", "check_traits", "trait_faults"]

@@ -107,7 +107,7 @@ class AlignEvaluator(AsksJudge):
         frame = Template(self.frame or (_FRAME if said is None else _FRAME_OF_TEXT))
         media: dict[str, Any] = {made: output} if said is None else {}
         texts = [frame.filled(Prompt(prompt.text, meta={**prompt.meta, "question": p.question}), said) for p in points]
-        return [Prompt(text, media) for text in texts], points
+        return [Prompt(text, media) for text in texts], list(points)
 
     def _fill(self, scores: Scores, rows: dict[int, list[KeyPoint]], answers: Answers, written: bool) -> None:
         """Put the answers about each row's points into its score."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -25,6 +25,13 @@ from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
 __all__ = ["Through"]
 
 Make = Callable[..., Any]
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A part whose option `model` names the checkpoint that it is read from."""
+
+    model: Any
 
 
 @dataclass
@@ -102,7 +109,7 @@ class Through:
 
     def fingerprint(self) -> str:
         """Of the generator's weights and configuration (of the Hub, its name), and all that names `inner`."""
-        model = str(getattr(self.adapter, "model", ""))
+        model = str(self.adapter.model) if isinstance(self.adapter, Pretrained) else ""
         folder = local_path(model)
         files = sorted(folder.rglob("*.safetensors")) if folder else []
         parts = (

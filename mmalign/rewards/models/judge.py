@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
 
 import torch
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.gradient import without_gradient
-from mmalign.core.protocols import Inputs
+from mmalign.core.protocols import Inputs, TokenAdapter
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.exclusive import alone
@@ -79,6 +79,14 @@ class Answers:
     too_long: list[bool]
 
 
+@runtime_checkable
+class WritesText(TokenAdapter, Protocol):
+    """An adapter whose tokens are words: what can be a judge."""
+
+    texts: Any  # the tokenizer and the chat template
+    context: int | None  # tokens that it reads at most, where that is known
+
+
 class Judge:
     """Asks the model `checkpoint` (a folder or Hub id); loaded at the first question, shared by equal judges."""
 
@@ -106,14 +114,14 @@ class Judge:
         return "image_text" if said else "causal_lm"
 
     @cached_property
-    def model(self) -> Any:
-        """The loaded adapter, a `TokenAdapter` of text."""
+    def model(self) -> WritesText:
+        """The loaded adapter."""
         with alone():
             if (found := _LOADED.get(self._key)) is None:
                 with preserve_rng_state():
                     found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
                 _LOADED[self._key] = found
-        if not hasattr(found, "texts"):
+        if not isinstance(found, WritesText):
             raise CapabilityError("judge.adapter: a judge answers in words; name image_text, audio_text or causal_lm.")
         return found
 
@@ -193,7 +201,7 @@ class Judge:
             tokens, mask = cut.tokens.to(model.device), cut.mask.to(model.device)
             states = model.features(cut.prefixes, cut.rows.to(model.device), tokens, mask)
             features = states[numbers, cut.lengths.to(model.device)]
-        return model.logits(features).float()  # type: ignore[no-any-return]
+        return model.logits(features).float()
 
     def _cut(self, questions: Sequence[Prompt], inputs: Sequence[Inputs], pictures: Sequence[bytes]) -> Cut | None:
         """The beginnings that questions share; None where none do, or where cut they are longer than the context."""
@@ -260,7 +268,7 @@ def _digests(questions: Sequence[Prompt]) -> list[bytes]:
 
 
 def _digest(value: Any) -> bytes:
-    found = hashlib.blake2b(f"{getattr(value, 'rate', '')} ".encode(), digest_size=16)
+    found = hashlib.blake2b(f"{value.rate if isinstance(value, Audio) else ''} ".encode(), digest_size=16)
     for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
         if part is not None:
             found.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())

@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # one thread per worker: small models gain nothing from more, and workers would fight over cores
 TESTS := OMP_NUM_THREADS=1 python -m pytest -n auto
 
-.PHONY: quickstart test test-all test-newest test-oldest lock check bench gpu models clean
+.PHONY: quickstart test fast coverage test-all test-newest test-oldest lock check bench gpu models clean
 
 # $(call environment,FOLDER,LOCK): exactly what LOCK names, by uv (pinned there too), or by plain pip where uv cannot be had
 define environment
@@ -43,6 +43,13 @@ quickstart: .venv/ready  ## align the embedded text-to-image model and write a r
 
 test: .venv/ready check  ## style, types, imports, then every test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS)
+
+FAST := core media data policies objectives training rewards/functional rewards/parsing rewards/combine docs
+fast: .venv/ready  ## what loads no model: the maths, data and media, in two minutes
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS) -m "not slow" $(addprefix tests/,$(FAST))
+
+coverage: .venv/ready  ## every test, and which lines of the package they ran
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS) --cov=mmalign --cov-report=term:skip-covered --cov-report=json:coverage.json
 
 test-all: .venv-all/ready  ## with every extra: what needs a package that [dev] has not (laion-clap holds numpy below 2)
 	PATH="$(CURDIR)/.venv-all/bin:$$PATH" $(TESTS) -m laion

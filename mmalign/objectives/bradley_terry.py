@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
 
 from mmalign.core.errors import DataError
 from mmalign.core.experience import Comparisons
 from mmalign.core.options import NotNegative, Share, must, refuse
-from mmalign.core.protocols import Mean, Metrics, ScorePolicy
+from mmalign.core.protocols import Metrics, ScorePolicy
 from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.objectives import _weights
+from mmalign.objectives._bases import RowsAlike
 from mmalign.objectives._pairs import finite_number, pairs_of_preferences
 from mmalign.objectives._preferences import Ties, centring, comparison_loss, pair_accuracy, smooth_labels
 from mmalign.objectives._rollouts import masked_means
@@ -42,7 +42,7 @@ YES, NO = ("true", "1", "1.0"), ("", "false", "0", "0.0")
 
 
 @dataclass
-class BradleyTerry:
+class BradleyTerry(RowsAlike):
     """Fit scores to preferences.
 
     Args:
@@ -109,10 +109,6 @@ class BradleyTerry:
                 "0 (swap chosen and rejected where it is negative)."
             )
         return self.margin_scale * lead
-
-    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-        """Every comparison alike."""
-        return _weights.per_row(mask, mean)
 
     def loss(self, policy: ScorePolicy, chunk: Comparisons, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """Σ weight × loss of these comparisons."""

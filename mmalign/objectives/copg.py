@@ -23,35 +23,24 @@ once; `all_pairs` is the paper's sum over a group of k, at k - 1 times the cost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
 
 from mmalign.core.errors import DataError
 from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, NotNegative, refuse, requires
-from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
-from mmalign.core.tensor import Tensor
+from mmalign.core.protocols import DensityPolicy
 from mmalign.core.types import Preference, Prompt
-from mmalign.objectives import _weights
-from mmalign.objectives._pairs import (
-    BetaUnit,
-    PreferenceOptions,
-    add_reference_terms,
-    finite_number,
-    pairs_of_preferences,
-    preference_loss,
-    rows_read,
-    share_skipped,
-)
+from mmalign.objectives._bases import PreferenceObjective
+from mmalign.objectives._pairs import BetaUnit, PreferenceOptions, finite_number, pairs_of_preferences, rows_read
 from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import all_pairs, neighbours, pairs_of_rows
 
 
 @dataclass
-class CoPG:
+class CoPG(PreferenceObjective):
     """Sample (or read) outputs, and make differences of β ρ equal differences of the reward.
 
     Args:
@@ -75,14 +64,10 @@ class CoPG:
     score_columns: tuple[str, str] = ("chosen_score", "rejected_score")
     reference_rows: AtLeastOne = 16
 
-    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
-
-    needs: ClassVar[type] = DensityPolicy
-
     def __post_init__(self) -> None:
         online = self.online != "off"
         refuse(
-            self._options().broken_rules(),
+            self.preference.broken_rules(),
             requires(
                 online,
                 self.reward is not None,
@@ -103,7 +88,7 @@ class CoPG:
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
         """Pairs with the gap of their scores, shared noise and the reference's terms."""
         pairs = self._offline(policy, batch) if self.online == "off" else self._online(policy, batch, rng)
-        return add_reference_terms(policy, pairs, self._options(), rng, self.over_ranks)
+        return self.with_reference(policy, pairs, rng)
 
     def _online(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         rollout = sample_groups(policy, batch, self.group_size, rng)
@@ -130,19 +115,9 @@ class CoPG:
             "score_columns, or set online."
         )
 
-    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-        """Every valid pair alike."""
-        return _weights.per_row(mask, mean)
-
-    def counts(self, experience: Pairs) -> Metrics:
-        """The share of pairs that are skipped."""
-        return share_skipped(experience)
-
-    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
-        """Σ weight × loss of these pairs."""
-        return preference_loss(policy, chunk, self._options())
-
-    def _options(self) -> PreferenceOptions:
+    @property
+    def preference(self) -> PreferenceOptions:
+        """The paper's loss at `beta`."""
         return PreferenceOptions(
             loss_type="copg",
             beta=self.beta,

@@ -41,32 +41,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
 
 from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, refuse, requires
-from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
-from mmalign.core.tensor import Tensor
+from mmalign.core.protocols import DensityPolicy
 from mmalign.core.types import Prompt
-from mmalign.objectives import _weights
-from mmalign.objectives._pairs import (
-    PreferenceOptions,
-    add_reference_terms,
-    pairs_of_preferences,
-    preference_loss,
-    rows_read,
-    share_skipped,
-)
+from mmalign.objectives._bases import PreferenceObjective
+from mmalign.objectives._pairs import PreferenceOptions, pairs_of_preferences, rows_read
 from mmalign.objectives._preferences import LossType
 from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import all_pairs, best_and_worst, pairs_of_rows
 
 
 @dataclass
-class DPO(PreferenceOptions):
+class DPO(PreferenceObjective, PreferenceOptions):
     """Raise chosen over rejected outputs relative to the frozen reference.
 
     Offline (`online: off`) batches are `Preference`s, whose `meta["label"]` may hold a soft label; online they are
@@ -91,10 +82,6 @@ class DPO(PreferenceOptions):
     online: Literal["off", "best_worst", "all_pairs"] = "off"
     group_size: AtLeastOne = 4
 
-    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
-
-    needs: ClassVar[type] = DensityPolicy
-
     def __post_init__(self) -> None:
         online = self.online != "off"
         refuse(
@@ -112,6 +99,11 @@ class DPO(PreferenceOptions):
         )
 
     @property
+    def preference(self) -> PreferenceOptions:
+        """Its own options."""
+        return self
+
+    @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
         return rows_read(self.online)
@@ -122,25 +114,13 @@ class DPO(PreferenceOptions):
             pairs = pairs_of_preferences(policy, batch, "dpo with online: off", "online: best_worst")
         else:
             pairs = self._online(policy, batch, rng)
-        return add_reference_terms(policy, pairs, self, rng, self.over_ranks)
+        return self.with_reference(policy, pairs, rng)
 
     def _online(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         rollout = sample_groups(policy, batch, self.group_size, rng)
         scores = score_rollout(self.reward, rollout)
         ranking = best_and_worst if self.online == "best_worst" else all_pairs
         return pairs_of_rows(rollout, *ranking(scores.value, scores.valid, self.group_size), scores.value)
-
-    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-        """Every valid pair alike."""
-        return _weights.per_row(mask, mean)
-
-    def counts(self, experience: Pairs) -> Metrics:
-        """The share of pairs that are skipped."""
-        return share_skipped(experience)
-
-    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
-        """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""
-        return preference_loss(policy, chunk, self)
 
 
 __all__ = ["DPO"]

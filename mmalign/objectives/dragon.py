@@ -30,26 +30,18 @@ samples are ours. Left out: sets larger than this process's batch (a set is what
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
 
 from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, NotNegative, must, refuse, requires
-from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
+from mmalign.core.protocols import DensityPolicy
 from mmalign.core.setting import Setting
-from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
-from mmalign.objectives import _weights
-from mmalign.objectives._pairs import (
-    BetaUnit,
-    PreferenceOptions,
-    add_reference_terms,
-    preference_loss,
-    share_skipped,
-)
+from mmalign.objectives._bases import PreferenceObjective
+from mmalign.objectives._pairs import BetaUnit, PreferenceOptions
 from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import (
     Accept,
@@ -62,7 +54,7 @@ from mmalign.objectives._selection import (
 
 
 @dataclass
-class DRAGON:
+class DRAGON(PreferenceObjective):
     """Sample, build a better and a worse set, prefer the better one.
 
     Args:
@@ -90,16 +82,12 @@ class DRAGON:
     draws: AtLeastOne = 1
     reference_rows: AtLeastOne = 16
 
-    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
-
-    needs: ClassVar[type] = DensityPolicy
-
     def __post_init__(self) -> None:
         if self.builder == "knockout":  # its name before the first release
             self.builder = "tournament"
         number = self.samples_per_prompt
         refuse(
-            self._options().broken_rules(),
+            self.preference.broken_rules(),
             must(
                 number >= 2 and number % 2 == 0,
                 f"samples_per_prompt: {number} does not make two equal sets; set an even number.",
@@ -131,7 +119,7 @@ class DRAGON:
     def collect(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Pairs:
         """D⁺ and D⁻ row by row, with shared noise and the reference's terms. CapabilityError without a set reward."""
         pairs = self.build(sample_groups(policy, batch, self.samples_per_prompt, rng))
-        return add_reference_terms(policy, pairs, self._options(), rng, self.over_ranks)
+        return self.with_reference(policy, pairs, rng)
 
     def build(self, rollout: Rollout) -> Pairs:
         """D⁺ and D⁻ of outputs, each prompt's `samples_per_prompt` rows one after the other, without densities."""
@@ -161,19 +149,9 @@ class DRAGON:
         ranking = neighbours if self.builder == "pair" else halves_of_pool
         return pairs_of_rows(rollout, *ranking(value, valid), value)
 
-    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-        """Every valid pair alike."""
-        return _weights.per_row(mask, mean)
-
-    def counts(self, experience: Pairs) -> Metrics:
-        """The share of pairs that are skipped."""
-        return share_skipped(experience)
-
-    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
-        """-(weight × gain).sum() of these pairs, with gain = -loss of a pair."""
-        return preference_loss(policy, chunk, self._options())
-
-    def _options(self) -> PreferenceOptions:
+    @property
+    def preference(self) -> PreferenceOptions:
+        """The loss of `head` at `beta`."""
         return PreferenceOptions(
             loss_type="sigmoid" if self.head == "dpo" else "kto",
             beta=self.beta,

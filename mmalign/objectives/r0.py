@@ -32,17 +32,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.experience import Requests
 from mmalign.core.metrics import Average
 from mmalign.core.options import AtLeastOne, NotNegative, must, refuse
-from mmalign.core.protocols import DiffPolicy, GuidedPolicy, Mean, Metrics
+from mmalign.core.protocols import DiffPolicy, GuidedPolicy, Metrics
 from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
+from mmalign.objectives._bases import RowsAlike
 from mmalign.objectives._reward_gradients import (
     cosines,
     drop_outward,
@@ -59,7 +60,7 @@ from mmalign.objectives._selection import is_set
 
 
 @dataclass
-class R0:
+class R0(RowsAlike):
     """Follow the normalised gradients of differentiable rewards through a few-step sampler.
 
     Args:
@@ -117,10 +118,6 @@ class R0:
         draws = policy.draw(prompts, rng)
         device = next(policy.module.parameters()).device
         return Requests(prompts=prompts, mask=torch.ones(len(prompts), dtype=torch.bool, device=device), draws=draws)
-
-    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-        """Every request alike."""
-        return _weights.per_row(mask, mean)
 
     def loss(self, policy: DiffPolicy, chunk: Requests, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × gain).sum() with gain the rewards' linear surrogate, plus this chunk's share of the L2 term."""

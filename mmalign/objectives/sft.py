@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
 
 from mmalign.core.errors import DataError
 from mmalign.core.experience import Demonstrations
@@ -25,6 +24,7 @@ from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Preference, Prompt, Rollout
 from mmalign.objectives import _weights
+from mmalign.objectives._bases import RowsAlike
 from mmalign.objectives._pairs import BetaUnit
 from mmalign.objectives._rollouts import batch_outputs, masked_means, sample_groups, score_rollout
 from mmalign.objectives._selection import best_and_worst
@@ -32,8 +32,10 @@ from mmalign.objectives._weights import Per, log_prob_divisors, token_counts
 
 
 @dataclass
-class SFT:
+class SFT(RowsAlike):
     """Imitate the chosen outputs of preferences, a column of prompts, or the policy's own best.
+
+    Every valid output weighs the same; its length enters by `per`.
 
     Args:
         reward: ranks samples where `online` is best_of_n.
@@ -102,10 +104,6 @@ class SFT:
         scores = score_rollout(self.reward, rollout)
         best, _, _ = best_and_worst(scores.value, scores.valid, self.group_size)
         return rollout[best], scores.valid[best]
-
-    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-        """Every valid output alike (its length enters by `per`)."""
-        return _weights.per_row(mask, mean)
 
     def counts(self, experience: Demonstrations) -> Metrics:
         """The share of prompts without an output to imitate."""

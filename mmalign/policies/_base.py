@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from typing import Literal
 
-from mmalign.core.protocols import Adapter
+from mmalign.core.protocols import Adapter, LatentAdapter
 from mmalign.core.tensor import Module
 from mmalign.core.types import Modality
 
@@ -31,6 +32,17 @@ class AdapterPolicy:
     def reference(self) -> AbstractContextManager[None]:
         """Inside it, the policy computes with the weights it started from."""
         return self.adapter.reference()
+
+
+class LatentPolicy(AdapterPolicy):
+    """A policy around a generator of latents."""
+
+    adapter: LatentAdapter
+
+    @property
+    def event_size(self) -> int:
+        """Latent elements of one output: what one log-prob sums over."""
+        return math.prod(self.adapter.latent_shape)
 
 
 def require_kind(policy: str, wanted: Kind, adapter: object) -> None:

@@ -6,7 +6,7 @@ steps draw, and the options of that noise.
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist
 from mmalign.core.unloaded import Unloaded
-from mmalign.policies._base import AdapterPolicy, require_kind
+from mmalign.policies._base import LatentPolicy, require_kind
 from mmalign.policies._density import LevelDraw, Weighting, draw_probe, surrogate_log_prob
 from mmalign.policies._rollout import encode_outputs
 from mmalign.policies._steps import StepRule
@@ -42,7 +42,7 @@ ALSO_CALLED = {
 
 
 @dataclass
-class Diffusion(AdapterPolicy):
+class Diffusion(LatentPolicy, ABC):
     """A latent generator as a step, density and sampling policy, whatever its steps are.
 
     Args:
@@ -117,22 +117,17 @@ class Diffusion(AdapterPolicy):
             window.fits(self.num_inference_steps)
 
     @property
+    @abstractmethod
     def draws_noise(self) -> bool:
         """Do the steps of `sample` draw noise? Without it samples are deterministic and no step is recorded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rule_over(self, levels: NoiseLevel) -> StepRule:
         """The step rule along a schedule of K + 1 levels."""
-        raise NotImplementedError
 
     def step_rule(self, steps: int | None = None) -> StepRule:
         """The step rule along the adapter's schedule of `steps` steps; None is `num_inference_steps`."""
         return self.rule_over(self.adapter.schedule(steps or self.num_inference_steps).to(self.adapter.device))
-
-    @property
-    def event_size(self) -> int:
-        """Latent elements of one output: what one log-prob sums over."""
-        return math.prod(self.adapter.latent_shape)
 
     def state_dict(self) -> dict[str, int]:
         """How often `sample` was called: where the progressive window stands."""

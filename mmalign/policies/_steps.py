@@ -34,6 +34,7 @@ In both velocity kinds an error of the prediction is an error of ε divided by �
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepRule:
+class StepRule(ABC):
     """How a sampler steps along `levels`, K + 1 from noise to data: step k goes from level k to level k + 1.
 
     `index` (B,) says which step each row is at; `prediction` (B, *event) is the network's.
@@ -64,13 +65,13 @@ class StepRule:
 
     levels: NoiseLevel
 
+    @abstractmethod
     def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
         """The step that draws noise: its Gaussian, and x′ for `noise` (its mean for None)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
         """The deterministic step; std 0."""
-        raise NotImplementedError
 
     @property
     def dt(self) -> Float[Tensor, " K"] | None:

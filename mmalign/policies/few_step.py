@@ -24,7 +24,6 @@ steps with log-probs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -39,7 +38,7 @@ from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, groups
 from mmalign.core.unloaded import Unloaded
-from mmalign.policies._base import AdapterPolicy, require_kind
+from mmalign.policies._base import LatentPolicy, require_kind
 from mmalign.policies._diffusion import ALSO_CALLED
 from mmalign.policies._rollout import Saturation, check_finite, decode_in_range, in_range, micro_batches
 from mmalign.policies._steps import clean_and_noise, like, posterior_std, renoise
@@ -49,7 +48,7 @@ Spread = Literal["resample", "posterior"]
 
 
 @dataclass
-class FewStep(AdapterPolicy):
+class FewStep(LatentPolicy):
     """A K-step reparameterised sampler around an adapter of any prediction.
 
     Args:
@@ -105,11 +104,6 @@ class FewStep(AdapterPolicy):
                 raise ValueError(f"{name} is ({low:g}, {high:g}); it must be (low, high) with 0 <= low <= high <= 1.")
         if self.random_step and self.grad_steps:
             raise ValueError("random_step takes gradient at one step per row, so grad_steps must be 0 with it.")
-
-    @property
-    def event_size(self) -> int:
-        """Latent elements of one output."""
-        return math.prod(self.adapter.latent_shape)
 
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
         """One output per row by the K-step sampler with its random η; the trajectory holds `x0`. No gradient."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmalign.adapters.image._unet_images import UNetImages
 from mmalign.adapters.loading.cut import warn_if_clip_cuts
 from mmalign.core.protocols import Condition
-from mmalign.core.tensor import Tensor
 
 
 @dataclass
@@ -24,10 +23,6 @@ class SD(UNetImages):
     def absent(self) -> tuple[str, ...]:
         """What guards or reads images."""
         return ("safety_checker", "feature_extractor", "image_encoder")
-
-    def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """ε or v (B, C, h, w)."""
-        return self.module(x, times, **condition, return_dict=False)[0]
 
     def encode_text(self, text: str) -> Condition:
         """`encoder_hidden_states` (1, 77, D)."""

@@ -26,7 +26,15 @@ from mmalign.adapters.loading.options import full_precision
 from mmalign.core.tensor import Tensor
 
 
-class LinearHead(torch.nn.Module):
+class OneNumber(torch.nn.Module):
+    """A head whose first number is the score."""
+
+    def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """That number, whoever the user is."""
+        return pooled[:, 0]
+
+
+class LinearHead(OneNumber):
     """One linear layer under the names of the layer it replaces, so that plain transformers reads it."""
 
     def __init__(self, width: int, bias: bool) -> None:
@@ -42,12 +50,8 @@ class LinearHead(torch.nn.Module):
                 features.float(), self.weight.float(), None if self.bias is None else self.bias.float()
             )
 
-    def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """That number."""
-        return pooled[:, 0]
 
-
-class MLP(torch.nn.Module):
+class MLP(OneNumber):
     """Two layers with SiLU between."""
 
     def __init__(self, width: int, hidden: int, out: int) -> None:
@@ -61,10 +65,6 @@ class MLP(torch.nn.Module):
             return torch.nn.functional.linear(
                 torch.nn.functional.silu(x), self.last.weight.float(), self.last.bias.float()
             )
-
-    def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """The one number."""
-        return pooled[:, 0]
 
 
 class IdealPoint(torch.nn.Module):

@@ -32,6 +32,11 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
     return torch.cat(parts)  # type: ignore[arg-type]
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where the weights of `module` lie."""
+    return next(module.parameters()).device
+
+
 @dataclass
 class LatentImages:
     """An `AutoencoderKL` (any with `encode(...).latent_dist` and `decode(...).sample`) between latents and images."""
@@ -51,7 +56,7 @@ class LatentImages:
         """The mode of the encoder's distribution for images in [0, 1], scaled for the generator, float32."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise MediaError(f"images must be (B, 3, H, W) in [0, 1]; got {tuple(images.shape)}.")
-        images = images.to(self._device(), torch.float32)
+        images = images.to(device_of(self.vae), torch.float32)
         with torch.autocast(images.device.type, enabled=False):
             return by_rows(self._latent, images, self.rows)
 
@@ -62,9 +67,6 @@ class LatentImages:
     def _latent(self, images: Tensor) -> Tensor:
         z = self.vae.encode(images * 2 - 1).latent_dist.mode()
         return (z - self._shift(z)) * self._scale(z)  # type: ignore[no-any-return]
-
-    def _device(self) -> torch.device:
-        return next(self.vae.parameters()).device  # type: ignore[no-any-return]
 
     def _scale(self, like: Tensor) -> Tensor | float:
         std = getattr(self.vae.config, "latents_std", None)

@@ -7,7 +7,7 @@ What a family's own file adds:
 | `pipeline_name`, `component`, `lora_targets` | the pipeline class, its trained network, the layers a LoRA goes to |
 | `absent()`, `optional` | components that are not read, or need not be there |
 | `encode_text`, `encode_negative` | how a prompt, and the negative one, becomes a condition |
-| `call_network` | how the trained network is called |
+| `call_network` | how the trained network is called, where it is not with the condition's entries by name |
 | `open_outputs` | the shape of its latents, and the autoencoder between them and its outputs |
 
 Bases between this one and a family say some of it: `ImageAdapter` and `SoundAdapter` what outputs are, `FlowLevels`
@@ -116,9 +116,12 @@ class DiffusersAdapter(PretrainedAdapter):
     def encode_negative(self) -> Condition:
         """The condition that guidance leads away from, with the entries that `encode_text` gives."""
 
-    @abstractmethod
     def call_network(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
-        """What `module` predicts (B, *latent) for latents in its own precision, inside autocast."""
+        """What `module` predicts (B, *latent) for latents in its own precision, inside autocast.
+
+        Conditions enter by their names.
+        """
+        return self.module(x, times, **condition, return_dict=False)[0]  # type: ignore[no-any-return]
 
     @abstractmethod
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
@@ -199,6 +202,21 @@ class DiffusersAdapter(PretrainedAdapter):
     def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
         """The mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
         return self.loaded.autoencoder.latents(output)  # type: ignore[no-any-return]
+
+
+@dataclass
+class NegativeTextAdapter(DiffusersAdapter):
+    """A family whose negative prompt is encoded as any prompt is.
+
+    Args:
+        negative_prompt: what guidance leads away from; most pipelines' own is the empty text.
+    """
+
+    negative_prompt: str = ""
+
+    def encode_negative(self) -> Condition:
+        """The negative prompt, encoded as any text."""
+        return self.encode_text(self.negative_prompt)
 
 
 def configs_of(pipe: Any) -> Configs:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmalign.adapters.loading.start import Start
+from mmalign.adapters.loading.start import StartedWeights
 from mmalign.core.errors import CheckpointError
 from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
@@ -17,7 +16,7 @@ from mmalign.loading.files import check_component
 from mmalign.loading.trained import Base, write_base
 
 
-class FullWeights:
+class FullWeights(StartedWeights):
     """Every parameter of `network`, trained in float32.
 
     Args:
@@ -34,19 +33,10 @@ class FullWeights:
         read: Callable[[Path], dict[str, Tensor]] | None = None,
         only: str = "",
     ) -> None:
-        self._network, self._base, self._read = network, base, read or read_tensors
+        self._base, self._read = base, read or read_tensors
         network.requires_grad_(not only)
         network.get_submodule(only).requires_grad_(True).float()
-        self._start = Start(self.trainable())
-        self.turns = self._start.turns
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Every parameter that trains, by name."""
-        return {name: p for name, p in self._network.named_parameters() if p.requires_grad}
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it the network computes with the weights it started from; see `Start`."""
-        return self._start.swapped_in()
+        super().__init__(network)
 
     def save(self, directory: Path) -> None:
         """Write a folder that the network class's own `from_pretrained` reads: `directory`, or of a part, inside it.

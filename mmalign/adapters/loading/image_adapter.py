@@ -8,27 +8,24 @@ from typing import Any, ClassVar
 
 from mmalign.adapters.loading.decode import LatentImages
 from mmalign.adapters.loading.described import Configs, Frame, sides_of
-from mmalign.adapters.loading.diffusers_adapter import Autoencoder, DiffusersAdapter, configs_of
+from mmalign.adapters.loading.diffusers_adapter import Autoencoder, NegativeTextAdapter, configs_of
 from mmalign.core.options import AtLeastOne
-from mmalign.core.protocols import Condition
 from mmalign.core.types import Modality
 
 
 @dataclass
-class ImageAdapter(DiffusersAdapter):
+class ImageAdapter(NegativeTextAdapter):
     """Text to images; latents are (B, C, h, w).
 
     Args:
         resolution: of the images in pixels, both sides; what the checkpoint was trained at by default.
         height, width: in pixels, where the sides differ.
-        negative_prompt: what guidance leads away from.
         decode_rows: images decoded at once.
     """
 
     resolution: AtLeastOne | None = None
     height: AtLeastOne | None = None
     width: AtLeastOne | None = None
-    negative_prompt: str = ""
 
     modality: ClassVar[Modality] = "image"
     images: ClassVar[type[LatentImages]] = LatentImages
@@ -44,7 +41,3 @@ class ImageAdapter(DiffusersAdapter):
         height, width = self.height, self.width = sides_of(self, frame)
         self.latent_shape = (frame.channels, height // scale, width // scale)
         return self.images(pipe.vae, self.decode_rows, self.gradient_checkpointing)
-
-    def encode_negative(self) -> Condition:
-        """The negative prompt, encoded as any text."""
-        return self.encode_text(self.negative_prompt)

@@ -104,7 +104,7 @@ class LoRAWeights:
 
         self._pipeline.save_lora_weights(
             directory,
-            **{f"{self._component}_lora_layers": self._state()},
+            **{f"{self._component}_lora_layers": lora_state(self._network)},
             **_collate_lora_metadata({self._component: self._network}),
         )
 
@@ -117,14 +117,16 @@ class LoRAWeights:
             raise CheckpointError(f"{file}: no such file; a folder written by save() of a LoRA run is needed.")
         check_safetensors(file)
         state = _stripped(file, self._component)
-        check_fit(file, state, self._state())
+        check_fit(file, state, lora_state(self._network))
         check_scale(file, _saved_scale(file, self._component), self._network)
         set_peft_model_state_dict(self._network, state, adapter_name="default")
 
-    def _state(self) -> dict[str, Tensor]:
-        from peft import get_peft_model_state_dict
 
-        return get_peft_model_state_dict(self._network, adapter_name="default")  # type: ignore[no-any-return]
+def lora_state(network: Any) -> dict[str, Tensor]:
+    """The matrices of the adapter on `network` by the names that peft saves them under."""
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(network, adapter_name="default")  # type: ignore[no-any-return]
 
 
 def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmalign.adapters.loading.lora import LoRA, attach, check_fit, check_scale
-from mmalign.adapters.loading.start import Start
+from mmalign.adapters.loading.lora import LoRA, attach, check_fit, check_scale, lora_state
+from mmalign.adapters.loading.start import StartedWeights, trained_parameters
 from mmalign.core.errors import CheckpointError
-from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
 from mmalign.loading.texts import open_peft_config
@@ -21,8 +19,10 @@ WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 
 
-class PeftWeights:
+class PeftWeights(StartedWeights):
     """The trainable adapter of `network` (any transformers model; a diffusers network for a fresh LoRA).
+
+    Its reference is the adapter that it started from; for a fresh LoRA, the base model.
 
     Args:
         network: its base weights are frozen.
@@ -48,7 +48,6 @@ class PeftWeights:
         task: str | None = None,
         whole: Sequence[str] = (),
     ) -> None:
-        self._network = network
         network.requires_grad_(False)
         if start is None:
             more = {"modules_to_save": list(whole)} if whole else {}
@@ -57,48 +56,40 @@ class PeftWeights:
             _attach_like(network, start)
         config = network.peft_config["default"]
         config.base_model_name_or_path, config.task_type, config.inference_mode = base, task, False
-        for parameter in self.trainable().values():
+        for parameter in trained_parameters(network).values():
             parameter.data = parameter.data.float()
         if start is not None:
-            self.restore(start)
-        self._start = Start(self.trainable())
-        self.turns = self._start.turns
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """The adapter's matrices by their name in the network, float32."""
-        return {name: p for name, p in self._network.named_parameters() if p.requires_grad}
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Inside it the network computes with the adapter it started from (for a fresh LoRA: the base model)."""
-        return self._start.swapped_in()
+            _read_into(network, start)
+        super().__init__(network)
 
     def save(self, directory: Path) -> None:
         """Write `adapter_config.json` and `adapter_model.safetensors`, which `PeftModel.from_pretrained` reads."""
         from safetensors.torch import save_file
 
         directory.mkdir(parents=True, exist_ok=True)
-        state = {PREFIX + name: value.detach().cpu().contiguous() for name, value in self._state().items()}
+        state = lora_state(self._network)
+        state = {PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
         save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
         self._network.peft_config["default"].save_pretrained(directory)
 
     def restore(self, directory: Path) -> None:
         """Load what `save` wrote (or any peft adapter of the same shape); raises CheckpointError on any mismatch."""
-        from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
+        _read_into(self._network, directory)
 
-        file = _weights(directory)
-        state = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
-        check_fit(file, state, self._state())
-        saved = read_json(directory / CONFIG_FILE, "copy the folder again")
-        if saved.get("lora_alpha") and saved.get("r"):
-            root = 0.5 if saved.get("use_rslora") else 1.0
-            check_scale(file, float(saved["lora_alpha"]) / float(saved["r"]) ** root, self._network)
-        set_peft_model_state_dict(self._network, state, adapter_name="default")
 
-    def _state(self) -> dict[str, Tensor]:
-        from peft import get_peft_model_state_dict
+def _read_into(network: Any, directory: Path) -> None:
+    """Give the adapter of `network` the matrices of `directory`; raises CheckpointError on any mismatch."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
 
-        return get_peft_model_state_dict(self._network, adapter_name="default")  # type: ignore[no-any-return]
+    file = _weights(directory)
+    state = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
+    check_fit(file, state, lora_state(network))
+    saved = read_json(directory / CONFIG_FILE, "copy the folder again")
+    if saved.get("lora_alpha") and saved.get("r"):
+        root = 0.5 if saved.get("use_rslora") else 1.0
+        check_scale(file, float(saved["lora_alpha"]) / float(saved["r"]) ** root, network)
+    set_peft_model_state_dict(network, state, adapter_name="default")
 
 
 def linear_endings(network: torch.nn.Module) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The weights that training started from, kept aside and swapped in while the reference computes.
+"""Weights that train, of which those at the start are kept aside and swapped in while the reference computes.
 
 The copy rests on the CPU until it is first needed, then stays on the network's device. Entering swaps storage
 pointers, parameter by parameter: no weight is copied per call, and optimizer state and hooks keep their parameters.
@@ -7,7 +7,8 @@ pointers, parameter by parameter: no weight is copied per call, and optimizer st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 
@@ -43,3 +44,25 @@ class Start:
             self._frozen[name], parameter.data = parameter.data, frozen
         # Autocast keeps low-precision copies by parameter, not by storage: they are stale now.
         torch.clear_autocast_cache()
+
+
+class StartedWeights:
+    """The parameters of `network` that train now; its reference is what they are now."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._start = Start(self.trainable())
+        self.turns = self._start.turns
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Every parameter that trains, by its name in the network, float32."""
+        return trained_parameters(self._network)
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it the network computes with the weights it started from; see `Start`."""
+        return self._start.swapped_in()
+
+
+def trained_parameters(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters of `network` that get a gradient, by name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}

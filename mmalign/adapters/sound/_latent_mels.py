@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.loading.decode import by_rows
+from mmalign.adapters.loading.decode import by_rows, device_of
 from mmalign.adapters.loading.described import Configs, Heard, image_scale
-from mmalign.adapters.sound._latent_sounds import checked_sound
+from mmalign.adapters.sound._latent_sounds import SoundDecoder, checked_sound
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.gradient import without_gradient
 from mmalign.core.tensor import Tensor
@@ -69,7 +69,7 @@ class Mel:
 
 
 @dataclass
-class LatentMels:
+class LatentMels(SoundDecoder):
     """An `AutoencoderKL` over log-mel spectrograms and a `SpeechT5HifiGan`; one channel of sound.
 
     `frames`: of the spectrogram, a multiple of the autoencoder's factor. `samples`: of the sound.
@@ -85,14 +85,8 @@ class LatentMels:
 
     @property
     def rate(self) -> int:
-        """Hz."""
+        """Samples a second, Hz."""
         return int(self.vocoder.config.sampling_rate)
-
-    def decode(self, x: Float[Tensor, "B C t f"]) -> Audio:
-        """Sound (B, 1, samples) in [-1, 1], float32, with gradient to `x`."""
-        with torch.autocast(x.device.type, enabled=False):
-            sound = by_rows(self._sound, x.float(), self.rows, self.recompute)
-        return Audio(sound[..., : self.samples], self.rate)
 
     @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C t f"]:
@@ -103,16 +97,13 @@ class LatentMels:
         Raises:
             MediaError: another rate, several channels, samples that are not finite, or more than are generated.
         """
-        sound = checked_sound(audio, self.rate, 1, self.samples).to(self._device(), torch.float32)
+        sound = checked_sound(audio, self.rate, 1, self.samples).to(device_of(self.vae), torch.float32)
         config = self.vocoder.config
         hop = math.prod(config.upsample_rates)
         sound = torch.nn.functional.pad(sound[:, 0], (0, self.frames * hop - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             seen = self.mel.of(sound, self.rate, hop, config.model_in_dim)[:, None]
             return by_rows(self._latent, seen, self.rows)
-
-    def _device(self) -> torch.device:
-        return next(self.vae.parameters()).device  # type: ignore[no-any-return]
 
     def _sound(self, x: Tensor) -> Tensor:
         seen = self.vae.decode(x / self.vae.config.scaling_factor).sample

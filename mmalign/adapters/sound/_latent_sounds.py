@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +11,42 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.loading.decode import by_rows
+from mmalign.adapters.loading.decode import by_rows, device_of
 from mmalign.core.errors import MediaError
 from mmalign.core.gradient import without_gradient
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 
 
+class SoundDecoder(ABC):
+    """Latents to sound, `rows` rows at once, cut to `samples`; `recompute` makes activations again in backward."""
+
+    samples: int
+    rows: int
+    recompute: bool
+
+    @property
+    @abstractmethod
+    def rate(self) -> int:
+        """Samples a second, Hz."""
+
+    @abstractmethod
+    def _sound(self, x: Tensor) -> Tensor:
+        """Sound (b, channels, S) of a few rows of latents."""
+
+    def _needed(self, x: Tensor) -> Tensor:
+        """The latents that the first `samples` samples depend on."""
+        return x
+
+    def decode(self, x: Float[Tensor, "B C *latent"]) -> Audio:
+        """Sound (B, channels, samples) nominally in [-1, 1], float32, not clamped, with gradient to `x`."""
+        with torch.autocast(x.device.type, enabled=False):
+            sound = by_rows(self._sound, self._needed(x.float()), self.rows, self.recompute)
+        return Audio(sound[..., : self.samples], self.rate)
+
+
 @dataclass
-class LatentSounds:
+class LatentSounds(SoundDecoder):
     """An `AutoencoderOobleck` (Evans et al., 2404.10301) between latents of a fixed length and sound.
 
     `frames`: of the latents. `samples`: of the sound; what latents hold beyond it is neither decoded nor heard.
@@ -32,19 +60,17 @@ class LatentSounds:
 
     @property
     def rate(self) -> int:
-        """Hz."""
+        """Samples a second, Hz."""
         return int(self.vae.config.sampling_rate)
 
-    def decode(self, x: Float[Tensor, "B C frames"]) -> Audio:
-        """Sound (B, channels, samples) nominally in [-1, 1], float32, not clamped, with gradient to `x`."""
-        needed = math.ceil(self.samples / self.vae.hop_length) + reach(self.vae.config.downsampling_ratios)
-        with torch.autocast(x.device.type, enabled=False):
-            sound = by_rows(self._sound, x.float()[..., :needed], self.rows, self.recompute)
-        return Audio(sound[..., : self.samples], self.rate)
+    @property
+    def hop(self) -> int:
+        """Samples of one latent frame."""
+        return int(self.vae.hop_length)
 
     @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C frames"]:
-        """The mode of the encoder's distribution, float32; silence follows where a sound is shorter than the latents.
+        """What the encoder says, float32; silence follows where a sound is shorter than the latents.
 
         What a mask hides is silence too. One channel is heard on both sides; no rate is converted.
 
@@ -52,15 +78,19 @@ class LatentSounds:
             MediaError: another rate, other channels, samples that are not finite, or more of them than are generated.
         """
         sound = checked_sound(audio, self.rate, self.vae.config.audio_channels, self.samples)
-        sound = sound.to(next(self.vae.parameters()).device, torch.float32)
-        sound = torch.nn.functional.pad(sound, (0, self.frames * self.vae.hop_length - sound.shape[2]))
+        sound = sound.to(device_of(self.vae), torch.float32)
+        sound = torch.nn.functional.pad(sound, (0, self.frames * self.hop - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             return by_rows(self._latent, sound, self.rows)
+
+    def _needed(self, x: Tensor) -> Tensor:
+        return x[..., : math.ceil(self.samples / self.hop) + reach(self.vae.config.downsampling_ratios)]
 
     def _sound(self, x: Tensor) -> Tensor:
         return self.vae.decode(x).sample  # type: ignore[no-any-return]
 
     def _latent(self, sound: Tensor) -> Tensor:
+        """The mode of the encoder's distribution."""
         return self.vae.encode(sound).latent_dist.mode()  # type: ignore[no-any-return]
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from mmalign.adapters.loading.cut import warn_if_cut
 from mmalign.adapters.loading.described import Configs, Heard
+from mmalign.adapters.loading.diffusers_adapter import NegativeTextAdapter
 from mmalign.adapters.loading.levels import DiffusionLevels
 from mmalign.adapters.loading.options import default_device
 from mmalign.adapters.loading.sound_adapter import SoundAdapter
@@ -20,7 +21,7 @@ from mmalign.core.tensor import Tensor
 
 
 @dataclass
-class MelAdapter(DiffusionLevels, SoundAdapter):
+class MelAdapter(DiffusionLevels, NegativeTextAdapter, SoundAdapter):
     """Predicts ε or v, as its scheduler says; one channel of sound; latents are (B, C, time, bands).
 
     Sampling levels are DDIM's for the scheduler's config, whichever scheduler that is; x_0 is never clipped. Sounds are
@@ -29,12 +30,10 @@ class MelAdapter(DiffusionLevels, SoundAdapter):
     Args:
         seconds: length of the sounds; what the U-Net was made for by default. Only the latents it needs are computed.
         mel: how the checkpoint's spectrograms were made, for sounds that are given (DPO, SFT).
-        negative_prompt: of guidance; the pipeline's own is the empty text.
     """
 
     seconds: Positive | None = None
     mel: Mel = field(default_factory=Mel)
-    negative_prompt: str = ""
 
     component: ClassVar[str] = "unet"
     optional: ClassVar[tuple[str, ...]] = ("feature_extractor",)  # it ranks sounds, which nobody asks for here
@@ -54,10 +53,6 @@ class MelAdapter(DiffusionLevels, SoundAdapter):
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
         """ε or v (B, C, time, bands); conditions enter by their names (without states it attends to x)."""
         return self.module(x, times, **{"encoder_hidden_states": None, **condition}, return_dict=False)[0]
-
-    def encode_negative(self) -> Condition:
-        """The negative prompt, encoded as any text."""
-        return self.encode_text(self.negative_prompt)
 
 
 @dataclass

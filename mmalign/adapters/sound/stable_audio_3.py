@@ -14,6 +14,7 @@ import torch
 
 from mmalign.adapters.loading.cut import warn_if_cut
 from mmalign.adapters.loading.described import Configs, Heard
+from mmalign.adapters.loading.diffusers_adapter import NegativeTextAdapter
 from mmalign.adapters.loading.levels import FlowLevels
 from mmalign.adapters.loading.options import default_device
 from mmalign.adapters.loading.sound_adapter import SoundAdapter
@@ -21,13 +22,12 @@ from mmalign.adapters.sound._same_sounds import SameSounds
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition
-from mmalign.core.tensor import Tensor
 
 TOKENS = 256  # that the published models read, whatever their tokenizer would
 
 
 @dataclass
-class StableAudio3(FlowLevels, SoundAdapter):
+class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
     """`LatentAdapter` around `StableAudio3Pipeline`; predicts the velocity at times in (0, 1).
 
     The distilled checkpoints sample in 8 ping-pong steps without guidance, the base ones in about 100 Euler steps with.
@@ -35,12 +35,10 @@ class StableAudio3(FlowLevels, SoundAdapter):
     Args:
         seconds: length of the sounds; the network is told it, and only the latents it needs are computed.
         logsnr: log-SNR of the sampling levels at noise and at data, the pipeline's own.
-        negative_prompt: of guidance; the pipeline's own is the empty text.
     """
 
     seconds: Positive = 10.0
     logsnr: tuple[float, float] = (-6.2, 2.0)
-    negative_prompt: str = ""
 
     pipeline_name: ClassVar[str] = "StableAudio3Pipeline"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_qkv", "to_q", "to_kv", "to_out")
@@ -77,10 +75,6 @@ class StableAudio3(FlowLevels, SoundAdapter):
         """What mixes a sound to be filled in into each block; none is given here."""
         return [f"transformer_blocks.{i}.to_local_embed." for i in range(len(network.transformer_blocks))]
 
-    def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """The velocity (B, C, frames)."""
-        return self.module(x, times, **condition, return_dict=False)[0]
-
     def sigmas(self, num_inference_steps: int) -> list[float]:
         """Even in log-SNR but for the first, which is noise, and the last, which is data."""
         low, high = self.logsnr
@@ -98,10 +92,6 @@ class StableAudio3(FlowLevels, SoundAdapter):
         length = pipe.encode_duration(self.seconds, device, 1, 1)
         context, seen = pipe.prepare_cross_attention(states, mask, length)
         return {"encoder_hidden_states": context, "encoder_attention_mask": seen, "global_hidden_states": length}
-
-    def encode_negative(self) -> Condition:
-        """The negative prompt, encoded as any text."""
-        return self.encode_text(self.negative_prompt)
 
 
 __all__ = ["StableAudio3"]

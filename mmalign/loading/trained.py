@@ -6,12 +6,15 @@
 | a checkpoint of it | its weights |
 | weights of one component, with `base.json` | that component, and everything else of the base that the file names |
 
-Any other folder is itself.
+Any other folder is itself. A base that lies in or beside the run's directory is written down by the way to it, too, so
+that both may be moved or copied together.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +28,7 @@ _WHOLE = ("model_index.json", "config.json")  # at the top of what loads by itse
 _LORA = ("pytorch_lora_weights.safetensors", "adapter_config.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
     """The model whose `component` a run trained whole: a Hub id or a folder, with `revision` and `variant` of files."""
 
@@ -53,8 +56,8 @@ def weights_in(folder: Path) -> Path:
 
 def local_weights(model: str) -> Path | None:
     """`weights_in` of the existing folder that `model` names; None where it names none here (a Hub id, a file)."""
-    found = local_path(model)
-    return weights_in(found) if found is not None and found.is_dir() else None
+    folder = local_path(model)
+    return weights_in(folder) if folder is not None and folder.is_dir() else None
 
 
 def is_place(model: str) -> bool:
@@ -64,13 +67,46 @@ def is_place(model: str) -> bool:
 
 def named(model: str) -> str:
     """`model`, or of a run or its checkpoint the folder of weights that this is today."""
-    found = local_weights(model)
-    return model if found is None or found == local_path(model) else str(found.absolute())
+    weights = local_weights(model)
+    return model if weights is None or weights == local_path(model) else str(weights.absolute())
+
+
+def way_to(base: str, folder: Path) -> str | None:
+    """The relative path from `folder` (of weights) to the local folder `base`, in or beside the directory of its run.
+
+    None for a Hub id, and for a folder that lies elsewhere.
+    """
+    place = local_path(base)
+    if place is None or not place.is_dir() or base.startswith("assets/"):
+        return None
+    start, end = folder.resolve(), place.resolve()
+    run = next((path.parent for path in start.parents if path.name == "checkpoints"), start)
+    return os.path.relpath(end, start) if end.is_relative_to(run.parent) else None
+
+
+def place_of_base(file: Path, key: str, base: str, way: str | None) -> str:
+    """Where the model `base`, the `key` of `file`, lies now: there, or at the end of the `way` from the file's folder.
+
+    Raises:
+        CheckpointError: it is written as a path, and at neither place.
+    """
+    place = lasting(base, file.parent)
+    if local_path(place) is not None or not is_place(place):
+        return place
+    near = (file.parent / way).resolve() if way else None
+    if near is None or not near.is_dir():
+        raise CheckpointError(
+            f'{file}: the base model {base} is not there; write as its "{key}" where it lies now (here is only what '
+            "was trained, the rest is the base's)."
+        )
+    warnings.warn(f"{file}: the base model is no longer {base}; {near} is taken, which lies as it did.", stacklevel=2)
+    return str(near)
 
 
 def write_base(folder: Path, base: Base) -> None:
     """Write `folder/base.json`."""
-    (folder / BASE).write_text(json.dumps(asdict(base), indent=1) + "\n", encoding="utf-8")
+    entries = {**asdict(base), "relative": way_to(base.model, folder)}
+    (folder / BASE).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def read_base(folder: Path) -> Base | None:
@@ -83,22 +119,17 @@ def read_base(folder: Path) -> Base | None:
     file = folder / BASE
     if not file.is_file():
         return None
-    found = read_json(file, "copy the folder again")
-    files = {name: found.get(name) for name in ("revision", "variant")}
-    wrong = [name for name in ("model", "component") if not isinstance(found.get(name), str) or not found[name]]
-    wrong += [name for name, value in files.items() if value is not None and not isinstance(value, str)]
-    if wrong:
-        raise CheckpointError(f"{file}: has no usable {' and '.join(wrong)}; copy the folder again.")
-    base = Base(found["model"], found["component"], **files)
-    if Path(base.component).name != base.component or not (folder / base.component).is_dir():
-        raise CheckpointError(f"{file}: names the component {base.component!r}, which is no folder beside it.")
-    place = lasting(base.model, folder)
-    if local_path(place) is None and is_place(place):
-        raise CheckpointError(
-            f'{file}: the base model {base.model} is not there; write as its "model" where it lies now (the '
-            f"{base.component} alone was trained, the rest is the base's)."
-        )
-    return Base(place, base.component, base.revision, base.variant)
+    entries = read_json(file, "copy the folder again")
+    files = {name: entries.get(name) for name in ("revision", "variant", "relative")}
+    unusable = [name for name in ("model", "component") if not isinstance(entries.get(name), str) or not entries[name]]
+    unusable += [name for name, value in files.items() if value is not None and not isinstance(value, str)]
+    if unusable:
+        raise CheckpointError(f"{file}: has no usable {' and '.join(unusable)}; copy the folder again.")
+    component = entries["component"]
+    if Path(component).name != component or not (folder / component).is_dir():
+        raise CheckpointError(f"{file}: names the component {component!r}, which is no folder beside it.")
+    place = place_of_base(file, "model", entries["model"], files.pop("relative"))
+    return Base(model=place, component=component, **files)
 
 
 def refuse_alone(folder: Path) -> None:
@@ -113,7 +144,8 @@ def refuse_alone(folder: Path) -> None:
         )
     parts = sorted(file.parent.name for file in folder.glob("*/config.json"))
     if len(parts) == 1:
-        told = json.dumps({"model": "folder or Hub id of the base", "component": parts[0]})
+        entries = json.dumps({"model": "folder or Hub id of the base", "component": parts[0]})
         raise CheckpointError(
-            f"{folder}: holds the {parts[0]} of a pipeline and does not say of which; write {told} to {folder / BASE}."
+            f"{folder}: holds the {parts[0]} of a pipeline and does not say of which; write {entries} to "
+            f"{folder / BASE}."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmalign.adapters import load_adapter
 from mmalign.core.checkpoints import write_done
 from mmalign.core.errors import CheckpointError
 from mmalign.loading.pipelines import modules
+from mmalign.loading.trained import way_to
 from tests.loading.writers import WRITERS
 
 SHORT = {"stable_audio_3": {"seconds": 0.5}}  # of the families whose tiny model makes no more
@@ -108,6 +110,42 @@ def test_a_base_that_moved_is_a_sentence_with_the_file_to_change(name: str, tmp_
     (folder / "base.json").write_text(json.dumps({**told, "model": "owner/no-such-base"}))
     with pytest.raises(CheckpointError, match=r"base.json: its base model: owner/no-such-base: not a local folder"):
         loaded(name, folder)
+
+
+@pytest.mark.parametrize("name", ["sd3", "musicgen"])
+@pytest.mark.parametrize("inside", [True, False])  # the base in the run's own directory, or beside it
+def test_a_run_and_its_base_may_be_moved_together(name: str, inside: bool, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    with torch.random.fork_rng():
+        base = WRITERS[name](before / "run" / "base" if inside else before / "base")
+    first = moved(loaded(name, base))
+    left(first, before / "run")
+    wanted = tensors(first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert loaded(name, before / "run")  # nothing to say where all is where it was
+    before.rename(after)
+    now = after / base.relative_to(before)
+    with pytest.warns(UserWarning, match=rf"base.json: the base model is no longer {base}; {now} is taken, which lies"):
+        again = loaded(name, after / "run")
+    assert all(torch.equal(value, wanted[key]) for key, value in tensors(again).items())
+    left(again, after / "next")  # what goes on from there names the base by its new place
+    told = json.loads((after / "next" / "checkpoints" / "step_000002" / "adapter" / "base.json").read_text())
+    assert told["model"] == str(now)
+    now.rename(tmp_path / "away")
+    with pytest.raises(
+        CheckpointError, match=r"base.json: the base model /.*/base is not there; write as its \"model\""
+    ):
+        loaded(name, after / "run")
+
+
+def test_a_base_elsewhere_has_no_relative_way(tmp_path: Path) -> None:
+    for place, way in (("runs/base", "../../../../base"), ("runs/one/base", "../../../base"), ("models/base", None)):
+        (tmp_path / place).mkdir(parents=True)
+        assert (
+            way_to(str(tmp_path / place), tmp_path / "runs" / "one" / "checkpoints" / "step_000002" / "adapter") == way
+        )
+    assert way_to("owner/base", tmp_path) is None and way_to("assets/scenes_sd3", tmp_path) is None
 
 
 def test_what_base_json_says_is_looked_at(tmp_path: Path) -> None:

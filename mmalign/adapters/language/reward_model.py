@@ -18,7 +18,7 @@ from mmalign.adapters.language._reader import PairReader, reading_folder
 from mmalign.adapters.loading.frozen import FrozenWeights
 from mmalign.adapters.loading.full import FullWeights
 from mmalign.adapters.loading.options import mixed_precision, torch_dtype
-from mmalign.adapters.loading.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings
+from mmalign.adapters.loading.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings, named_base
 from mmalign.adapters.loading.texts import Chat
 from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
 from mmalign.adapters.loading.weights import Weights
@@ -30,9 +30,11 @@ from mmalign.core.types import Modality, Prompt
 from mmalign.loading.exclusive import loading
 from mmalign.loading.folders import network_folder, peft_folder
 from mmalign.loading.texts import open_config, open_processor, open_tokenizer
-from mmalign.loading.trained import local_weights, named
+from mmalign.loading.trained import local_weights, named, way_to
 
 RECALLED = ("head", "judges", "chat", "system", "chat_options")  # what a saved reward model knows of itself
+
+WAY = "relative_base"  # of a saved LoRA: the way to its base
 
 
 @dataclass
@@ -107,7 +109,7 @@ class RewardModel(TransformersAdapter):
             return None
         own = local_weights(self.model)
         if own is not None and (own / CONFIG_FILE).exists():
-            found = reading_folder(base_of(own), None, fetch)
+            found = reading_folder(_base_of(own), None, fetch)
         else:
             found = reading_folder(str(own or self.model), self.revision, fetch)
         config = open_config(found)
@@ -137,8 +139,11 @@ class RewardModel(TransformersAdapter):
     def save(self, directory: Path) -> None:
         """Write what `model` takes, see there."""
         super().save(directory)
-        write_facts(directory, **{name: getattr(self, name) for name in RECALLED})
-        if not isinstance(self.weights, PeftWeights):
+        recalled = {name: getattr(self, name) for name in RECALLED}
+        if isinstance(self.weights, PeftWeights):
+            write_facts(directory, **recalled, **{WAY: way_to(named_base(directory), directory)})
+        else:
+            write_facts(directory, **recalled)
             self.preprocessor.save_pretrained(directory)
 
     def _folders(self) -> tuple[Path, Path | None]:
@@ -150,14 +155,14 @@ class RewardModel(TransformersAdapter):
             return network_folder(str(folder)), None
         if self.train == "full":
             raise ConfigError(f"model: {folder} is a LoRA, which train: full would not keep; set train: lora or head.")
-        return network_folder(base_of(folder)), peft_folder(str(folder))
+        return network_folder(_base_of(folder)), peft_folder(str(folder))
 
     def _trained(self, model: Any, place: str, lora: Path | None) -> Weights:
         if lora is None and self.train == "frozen":
             return FrozenWeights()
         if lora is None and self.train != "lora":
             return FullWeights(model, read=partial(self._weights_of, place), only="" if self.train == "full" else place)
-        base = named(self.model) if lora is None else base_of(lora)
+        base = named(self.model) if lora is None else _base_of(lora)
         targets = language_layers(model) if sees(model.config) else linear_endings(model.base_model)
         weights = PeftWeights(model, self.lora, targets, start=lora, base=base, task="SEQ_CLS", whole=[place])
         for name, parameter in weights.trainable().items():
@@ -188,6 +193,11 @@ class RewardModel(TransformersAdapter):
                 setattr(self, name, known)
             elif name in ("head", "judges") and getattr(self, name) != known:
                 raise ConfigError(f"{name}: {self.model} was saved with {known}; leave the option out.")
+
+
+def _base_of(folder: Path) -> str:
+    """The model that the LoRA in `folder` goes on, found by the way to it where both were moved."""
+    return base_of(folder, read_facts(folder).get(WAY))
 
 
 __all__ = ["RewardModel"]

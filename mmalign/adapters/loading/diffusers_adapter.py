@@ -161,7 +161,12 @@ class DiffusersAdapter(PretrainedAdapter):
     def _make_trainable(self, pipe: Any) -> Any:
         """The pipeline's network, of which `weights` train; on the CPU, so that draws are the same everywhere."""
         network, origin = getattr(pipe, self.component), over_base(self._origin())
-        base = Base(lasting(origin.model), self.component, origin.revision, origin.variant)
+        base = Base(
+            model=lasting(origin.model),
+            component=self.component,
+            revision=origin.revision,
+            variant=origin.variant,
+        )
         start = lasting(named(self.model))
         self.weights = make_trainable(self.train, pipe, base, self.lora, self.lora_targets, start)
         unread = tuple(self.unread(network))

@@ -14,9 +14,11 @@ from mmalign.core.errors import CheckpointError
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
 from mmalign.loading.texts import open_peft_config
+from mmalign.loading.trained import place_of_base
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+BASE_KEY = "base_model_name_or_path"
 
 
 class PeftWeights(StartedWeights):
@@ -107,11 +109,20 @@ def language_layers(model: Any) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" if prefix else name for name in names)
 
 
-def base_of(folder: Path) -> str:
+def base_of(folder: Path, way: str | None = None) -> str:
+    """The model that the adapter in `folder` says it belongs to, or what lies at the end of the `way` from there.
+
+    Raises:
+        CheckpointError: it does not say, or names a folder that is at neither place.
+    """
+    return place_of_base(folder / CONFIG_FILE, BASE_KEY, named_base(folder), way)
+
+
+def named_base(folder: Path) -> str:
     """The model that the adapter in `folder` says it belongs to; CheckpointError if it does not say."""
-    base = read_json(folder / CONFIG_FILE, "copy the folder again").get("base_model_name_or_path")
+    base = read_json(folder / CONFIG_FILE, "copy the folder again").get(BASE_KEY)
     if not base:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: names no base_model_name_or_path; write the base model there.")
+        raise CheckpointError(f"{folder / CONFIG_FILE}: names no {BASE_KEY}; write the base model there.")
     return str(base)
 
 

@@ -139,7 +139,8 @@ class MusicGen(TransformersAdapter):
         found = local_weights(self.model)
         base = read_base(found) if found is not None else None
         if found is None or base is None:
-            return network_folder(self.model, self.revision), Base(lasting(self.model), "decoder", self.revision), None
+            own = Base(model=lasting(self.model), component="decoder", revision=self.revision)
+            return network_folder(self.model, self.revision), own, None
         try:
             folder = network_folder(base.model, base.revision)
         except CheckpointError as error:

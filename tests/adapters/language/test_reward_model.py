@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,25 @@ def test_a_lora_is_plain_peft_with_its_head(lm_folder: Callable[..., Path], tmp_
         torch.testing.assert_close(scores(further), scores(adapter), atol=1e-6, rtol=0)
     with pytest.raises(ConfigError, match="is a LoRA, which train: full would not keep; set train: lora or head"):
         reward_model(tmp_path, train="full")
+
+
+def test_a_lora_may_be_moved_with_its_base(lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(lm_folder("llama"), before / "base")
+    adapter = moved(reward_model(before / "base"))
+    adapter.save(before / "lora")
+    before.rename(after)
+    with pytest.warns(
+        UserWarning, match=r"adapter_config.json: the base model is no longer .*before/base; .*after/base"
+    ):
+        again = reward_model(after / "lora")
+    torch.testing.assert_close(scores(again), scores(adapter), atol=1e-6, rtol=0)
+    (after / "base").rename(tmp_path / "away")
+    with pytest.raises(
+        CheckpointError, match=r"before/base is not there; write as its \"base_model_name_or_path\" where"
+    ):
+        reward_model(after / "lora")
+    adapter.save(after / "lora")  # a base that is gone ends no run
 
 
 @pytest.mark.parametrize("kind", ["mlp2", "ideal_point"])

@@ -141,9 +141,9 @@ class RewardModel(TransformersAdapter):
         super().save(directory)
         recalled = {name: getattr(self, name) for name in RECALLED}
         if isinstance(self.weights, PeftWeights):
-            write_facts(directory, **recalled, **{WAY: way_to(named_base(directory), directory)})
-        else:
-            write_facts(directory, **recalled)
+            recalled[WAY] = way_to(named_base(directory), directory)
+        write_facts(directory, **recalled)
+        if not isinstance(self.weights, PeftWeights):
             self.preprocessor.save_pretrained(directory)
 
     def _folders(self) -> tuple[Path, Path | None]:

@@ -70,9 +70,8 @@ class Registry:
         home = Path(importlib.import_module(self.package).__path__[0])
         for folder in self.families or ("",):
             inside = f"{self.package}.{folder}" if folder else self.package
-            for module in pkgutil.iter_modules([str(home / folder)]):
-                if not module.name.startswith("_") and not module.ispkg:
-                    yield module.name, f"{inside}.{module.name}"
+            for name in _modules_in(home / folder, (home / folder).stat().st_mtime_ns):
+                yield name, f"{inside}.{name}"
 
     def plugins(self) -> dict[str, list[EntryPoint]]:
         """What installed distributions offer by name; more than one of a name is a clash."""
@@ -177,6 +176,20 @@ class Registry:
         raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
 
 
+@lru_cache(maxsize=64)
+def _modules_in(folder: Path, changed: int) -> tuple[str, ...]:
+    """The public modules that lie in `folder`, listed anew once its time of change is another."""
+    found = pkgutil.iter_modules([str(folder)])
+    return tuple(module.name for module in found if not module.name.startswith("_") and not module.ispkg)
+
+
+@lru_cache(maxsize=512)
+def _validator(component: Any) -> Any:
+    """What makes a component of its options; made once for a class, since pydantic takes 10 ms for it."""
+    component.__pydantic_config__ = ConfigDict(**_MARK)  # type: ignore[attr-defined, typeddict-item]
+    return TypeAdapter(component)
+
+
 def registry_of(plural: str) -> Registry:
     """The registry of mmalign's own package `plural` (adapters, policies, rewards): for parts made of other parts.
 
@@ -237,9 +250,9 @@ def attempted(component: type[T], options: Mapping[str, Any], at: str, **given: 
     """`component(**options, **given)` and [], or None and everything that is wrong with the options."""
     if clash := sorted(set(options) & set(given)):
         return None, [f"{at}.{key}: is set by mmalign itself; remove it." for key in clash]
-    component.__pydantic_config__ = ConfigDict(**_MARK)  # type: ignore[attr-defined, typeddict-item]
+    make = _validator(component)  # type: ignore[arg-type]  # mypy does not know that classes are hashable
     try:
-        return TypeAdapter(component).validate_python({**options, **given}), []
+        return make.validate_python({**options, **given}), []
     except ValidationError as error:
         faults = explained(error.errors(), options, at, component, given)
         return None, faults + _of_the_others(component, options, at, given, {str(f["loc"][:1]) for f in error.errors()})
@@ -262,7 +275,7 @@ def _of_the_others(
         return []
     rest = {name: value for name, value in options.items() if name not in names}
     try:
-        TypeAdapter(component).validate_python({**rest, **given})
+        _validator(component).validate_python({**rest, **given})  # type: ignore[arg-type]
     except ValidationError as error:
         own = [fault for fault in error.errors() if not fault["loc"]]
         return [

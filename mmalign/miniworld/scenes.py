@@ -113,12 +113,29 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     Returns:
         ``(3, 64, 64)`` float32 in [0, 1].
     """
+    return painted(scene, shaded(scene, rng))
+
+
+class Shades(NamedTuple):
+    """What a picture of a scene has besides the scene: red, green and blue of the background and of every thing."""
+
+    background: tuple[float, ...]
+    things: tuple[tuple[float, ...], ...]
+
+
+def shaded(scene: Scene, rng: np.random.Generator) -> Shades:
+    """Draw the shades of a picture; nothing is painted."""
     background = rng.uniform(0.80, 0.96) + rng.uniform(-0.02, 0.02, size=3)
+    things = [np.clip(np.array(PALETTE[t.color]) + rng.uniform(-0.04, 0.04, size=3), 0, 1) for t in scene.things]
+    return Shades(tuple(background.tolist()), tuple(tuple(color.tolist()) for color in things))
+
+
+def painted(scene: Scene, shades: Shades) -> np.ndarray:
+    """The picture of a scene in its shades, ``(3, 64, 64)`` float32 in [0, 1]."""
     image = np.empty((3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
-    image[:] = background[:, None, None]
-    for thing in scene.things:
-        color = np.clip(np.array(PALETTE[thing.color]) + rng.uniform(-0.04, 0.04, size=3), 0, 1)
-        _paint(image, thing, color.astype(np.float32))
+    image[:] = np.array(shades.background)[:, None, None]
+    for thing, color in zip(scene.things, shades.things, strict=True):
+        _paint(image, thing, np.array(color, dtype=np.float32))
     return image
 
 

@@ -124,3 +124,29 @@ def test_components_lie_in_families_and_their_helpers_do_not() -> None:
     assert rewards.family("clip") == "image" and rewards.family("clap") == "sound" and rewards.family("dpo") == ""
     assert rewards.get("clip").__module__ == "mmalign.rewards.image.clip"
     assert {"guarded", "clip_towers", "statistics"}.isdisjoint(rewards.names())
+
+
+def test_a_file_that_is_added_later_is_listed_wherever_the_process_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "growing"
+    home.mkdir()
+    (home / "__init__.py").write_text("")
+    (home / "first.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = Registry("thing", "growing")
+    assert registry.names() == ["first"]
+    monkeypatch.chdir(home)
+    (home / "second.py").write_text("")
+    assert registry.names() == ["first", "second"]
+
+
+def test_a_class_that_is_defined_again_has_its_own_options() -> None:
+    def defined(default: float) -> type:
+        @dataclass
+        class Again:
+            low: float = default
+
+        return Again
+
+    assert [construct(defined(low), {}, "here").low for low in (0.25, 0.5)] == [0.25, 0.5]

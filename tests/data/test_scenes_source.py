@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from mmalign.core.types import groups
 from mmalign.data.sources.scenes import Scenes
+from mmalign.miniworld import scenes
 from mmalign.miniworld.compositions import unseen_compositions
 from mmalign.miniworld.language import parse
 
@@ -21,3 +23,14 @@ def test_compositions_of_held_out_pictures(compositions: str) -> None:
 def test_another_word_is_refused() -> None:
     with pytest.raises(ValueError, match="compositions is 'new'; there is unseen, seen"):
         Scenes("caption", compositions="new")  # type: ignore[arg-type]
+
+
+def test_nothing_is_painted_until_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    painted: list[object] = []
+    real = scenes.painted
+    monkeypatch.setattr(scenes, "painted", lambda *given: painted.append(given) or real(*given))
+    items = Scenes("boxes", count=5, held_out=3).training_items()
+    assert len(items) == 5 and all(list(item.media) == ["image"] and item.meta["boxes"] for item in items)
+    assert not painted
+    assert torch.equal(items[2].media["image"], items[2].media["image"]) and len(painted) == 2
+    assert groups([items[0], items[1], items[0]]).tolist() == [0, 1, 0]

@@ -193,10 +193,14 @@ def garbled(text: str, rng: random.Random) -> str:
     return "".join(lines)
 
 
-def case(number: int, seed: int, files: dict[str, Path]) -> str:
-    """The text of one mutated run file."""
+def ready() -> list[Any]:
+    """What the ready run files hold."""
+    return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in configs().values()]
+
+
+def case(number: int, seed: int, runs: list[Any]) -> str:
+    """The text of one of `runs`, mutated; they stay as they are."""
     rng = random.Random(f"{seed}-{number}")
-    runs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files.values()]
     run = rng.choice(runs)
     if rng.random() < 0.3:
         return garbled(yaml.safe_dump(run, sort_keys=False, allow_unicode=True), rng)
@@ -264,9 +268,10 @@ def main() -> int:
     os.environ["HF_HUB_OFFLINE"] = "1"
     counts: Counter[int] = Counter()
     bad = 0
+    runs = ready()
     with beside() as folder:
         for number in [asked.only] if asked.only is not None else range(asked.cases):
-            text = case(number, asked.seed, configs())
+            text = case(number, asked.seed, runs)
             ended = outcome(text, folder)
             counts[ended.code] += 1
             if asked.only is not None:

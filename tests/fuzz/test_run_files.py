@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mmalign.cli.listing import configs
-from tests.fuzz.run_files import beside, case, outcome
+from tests.fuzz.run_files import beside, case, outcome, ready
 
 CASES = 100
 
 
 def test_a_run_file_with_a_fault_is_refused_by_a_sentence() -> None:
+    runs = ready()
     with beside() as folder:
-        ended = {number: outcome(case(number, 7, configs()), folder) for number in range(CASES)}
+        ended = {number: outcome(case(number, 7, runs), folder) for number in range(CASES)}
     assert not {number: each.wrong for number, each in ended.items() if each.wrong}
     assert {each.code for each in ended.values()} == {0, 2}  # some are still right

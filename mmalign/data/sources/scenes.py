@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from mmalign.core.options import AtLeastOne, Count
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 
 if TYPE_CHECKING:
     from mmalign.miniworld.language import Request
-    from mmalign.miniworld.scenes import Scene
+    from mmalign.miniworld.scenes import Scene, Shades
 
 __all__ = ["Scenes"]
 
@@ -76,14 +77,34 @@ class Scenes:
 
     def _drawn(self, split: str, count: int, rng: np.random.Generator) -> list[Prompt]:
         from mmalign.miniworld.descriptions import sample_described
-        from mmalign.miniworld.scenes import render
+        from mmalign.miniworld.scenes import shaded
 
         prompts = []
         for _ in range(count):
             scene, told = sample_described(rng, split)
             text, meta = _asked(self.skill, scene, told, rng, split)
-            prompts.append(Prompt(text, {"image": torch.from_numpy(render(scene, rng))}, meta))
+            prompts.append(Prompt(text, Drawing(scene, shaded(scene, rng)), meta))
         return prompts
+
+
+class Drawing(Mapping[str, Tensor]):
+    """`Prompt.media` of a drawn scene: "image" (3, 64, 64), painted at each look."""
+
+    def __init__(self, scene: Scene, shades: Shades) -> None:
+        self.source = (scene, shades)
+
+    def __getitem__(self, key: str) -> Tensor:
+        from mmalign.miniworld.scenes import painted
+
+        if key != "image":
+            raise KeyError(key)
+        return torch.from_numpy(painted(*self.source))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["image"])
+
+    def __len__(self) -> int:
+        return 1
 
 
 def _asked(

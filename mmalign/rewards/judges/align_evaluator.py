@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Positive
@@ -93,11 +94,12 @@ class AlignEvaluator(AsksJudge):
                 "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
             )
             raise CapabilityError(f"frame: {wrong}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
-        asked, scores = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
-        if asked:
-            answers = self._judge([question for questions, _ in asked.values() for question in questions])
-            self._fill(scores, {row: points for row, (_, points) in asked.items()}, answers, made == "text")
-        return scores.to(device_of(rollout.output))
+        asked, read = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
+        if not asked:
+            return read.to(device_of(rollout.output))
+        answers = self._judge([question for questions, _ in asked.values() for question in questions])
+        table = PointTable.of({row: points for row, (_, points) in asked.items()}, len(rollout))
+        return self._scored(read, table, answers, made == "text").to(device_of(rollout.output))
 
     def _asked(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
         """The questions about one output, and what they are about."""
@@ -109,68 +111,92 @@ class AlignEvaluator(AsksJudge):
         texts = [frame.filled(Prompt(prompt.text, meta={**prompt.meta, "question": p.question}), said) for p in points]
         return [Prompt(text, media) for text in texts], list(points)
 
-    def _fill(self, scores: Scores, rows: dict[int, list[KeyPoint]], answers: Answers, written: bool) -> None:
-        """Put the answers about each row's points into its score."""
-        points = [point for row in rows.values() for point in row]
-        row = torch.tensor([number for number, held in rows.items() for _ in held])
-        yes = self._held(points, answers)
-        gates = [gated(part, [p.parents for p in held]) for part, held in _split(yes, rows)]
-        value, group = torch.cat(gates), torch.tensor([list(GROUPS).index(point.group) for point in points])
-        weight = torch.tensor([point.weight for point in points])
+    def _scored(self, read: Scores, table: PointTable, answers: Answers, written: bool) -> Scores:
+        """The scores of all rows, from how they were read and the answers about their points."""
+        yes = self._probability(table.points, answers)
+        value = table.gated(yes)
         share = torch.tensor([self.shares.get(name, 1.0) for name in GROUPS])
-        found = key_point_scores(value, row, group, weight, share, len(scores))
-        sure = group_means((2 * yes - 1).abs(), row, torch.zeros_like(row), torch.ones_like(weight), (len(scores), 1))
-        scores.confidence = sure[:, 0].nan_to_num(nan=0.0)
-        mass = group_means(answers.mass, row, torch.zeros_like(row), torch.ones_like(weight), (len(scores), 1))
-        scores.parts |= found | self._details(points, value, row, group, weight, len(scores)) | {"mass": mass[:, 0]}
-        self._status(scores, found[self.reading], row, answers, written)
+        readings = key_point_scores(value, table.row, table.group, table.weight, share, table.rows)
+        status = self._status(read.status, readings[self.reading], table, answers, written)
+        floor = torch.where(status == Status.PARSE_FAIL, self.range[0], float("nan"))
+        reasons = list(read.info or [""] * table.rows)
+        for row, why in zip(table.row.tolist(), answers.why, strict=True):
+            reasons[row] = reasons[row] or why
+        return Scores(
+            value=torch.where(status == Status.OK, readings[self.reading], floor),
+            status=status,
+            confidence=table.mean((2 * yes - 1).abs()).nan_to_num(nan=0.0),
+            parts=readings | table.details(value) | {"mass": table.mean(answers.mass)},
+            info=reasons if any(reasons) else None,
+        )
 
-    def _held(self, points: Sequence[KeyPoint], answers: Answers) -> Tensor:
+    def _probability(self, points: Sequence[KeyPoint], answers: Answers) -> Float[Tensor, " P"]:
         """P(each point holds) before its gate: temperature and polarity."""
         heat = torch.tensor([self.temperatures.get(point.point, self.temperature) for point in points])
         yes = yes_probability(answers.margin, heat)
         return torch.where(torch.tensor([point.positive for point in points]), yes, 1 - yes)
 
-    def _details(
-        self, points: Sequence[KeyPoint], value: Tensor, row: Tensor, group: Tensor, weight: Tensor, rows: int
-    ) -> dict[str, Tensor]:
-        """The parts that are logged: groups, key points, and what stayed unanswered."""
-        means = group_means(value, row, group, weight, (rows, len(GROUPS)))
-        names = list(dict.fromkeys(point.point for point in points))
-        number = torch.tensor([names.index(point.point) for point in points])
-        single = group_means(value, row, number, weight, (rows, len(names)))
-        silent = group_means(value.isnan().float(), row, torch.zeros_like(row), torch.ones_like(weight), (rows, 1))
-        present = [(i, name) for i, name in enumerate(GROUPS) if bool((group == i).any())]
+    def _status(
+        self, read: Tensor, value: Float[Tensor, " B"], table: PointTable, answers: Answers, written: bool
+    ) -> Int[Tensor, " B"]:
+        """Rows without any answer are an ERROR; texts that the policy wrote too long for the judge are PARSE_FAIL."""
+        status = read.clone()
+        if written:
+            status[table.row[torch.tensor(answers.too_long)]] = int(Status.PARSE_FAIL)
+        return torch.where(value.isnan() & (status == Status.OK), int(Status.ERROR), status).to(torch.int8)
+
+
+@dataclass(frozen=True)
+class PointTable:
+    """The P key points of all rows that are asked about, one after the other, with the row of each, of B."""
+
+    points: list[KeyPoint]
+    row: Int[Tensor, " P"]
+    rows: int
+
+    @classmethod
+    def of(cls, points: Mapping[int, Sequence[KeyPoint]], rows: int) -> PointTable:
+        """From the points of some of `rows` rows, by row number."""
+        numbers = [row for row, own in points.items() for _ in own]
+        return cls([point for own in points.values() for point in own], torch.tensor(numbers), rows)
+
+    @property
+    def group(self) -> Int[Tensor, " P"]:
+        """The number of each point's group in `GROUPS`."""
+        return torch.tensor([list(GROUPS).index(point.group) for point in self.points])
+
+    @property
+    def weight(self) -> Float[Tensor, " P"]:
+        """The weight of each point in its group."""
+        return torch.tensor([point.weight for point in self.points])
+
+    def gated(self, yes: Float[Tensor, " P"]) -> Float[Tensor, " P"]:
+        """Each point's probability times those of its parents in its row."""
+        lengths = torch.unique_consecutive(self.row, return_counts=True)[1].tolist()
+        parents = iter([point.parents for point in self.points])
+        return torch.cat([gated(own, [next(parents) for _ in own]) for own in yes.split(lengths)])
+
+    def mean(self, value: Float[Tensor, " P"]) -> Float[Tensor, " B"]:
+        """The plain mean over each row's points, without those that are NaN."""
+        return group_means(value, self.row, torch.zeros_like(self.row), torch.ones(len(value)), (self.rows, 1))[:, 0]
+
+    def details(self, value: Float[Tensor, " P"]) -> dict[str, Float[Tensor, " B"]]:
+        """The weighted means of groups and of key points that occur, and the share that stayed unanswered."""
+        groups = group_means(value, self.row, self.group, self.weight, (self.rows, len(GROUPS)))
+        names = list(dict.fromkeys(point.point for point in self.points))
+        number = torch.tensor([names.index(point.point) for point in self.points])
+        single = group_means(value, self.row, number, self.weight, (self.rows, len(names)))
         return (
-            {name: means[:, i] for i, name in present}
+            {name: groups[:, i] for i, name in enumerate(GROUPS) if bool((self.group == i).any())}
             | {name: single[:, i] for i, name in enumerate(names)}
-            | {"unanswered": silent[:, 0]}
+            | {"unanswered": self.mean(value.isnan().float())}
         )
 
-    def _status(self, scores: Scores, value: Tensor, row: Tensor, answers: Answers, written: bool) -> None:
-        info = scores.info or [""] * len(scores)
-        for place, number in enumerate(row.tolist()):
-            info[number] = info[number] or answers.why[place]
-            if answers.too_long[place] and written:  # by the policy
-                scores.status[number] = int(Status.PARSE_FAIL)
-        asked = row.unique()
-        silent = value.isnan() & (scores.status == Status.OK)
-        scores.status[silent] = int(Status.ERROR)
-        fine = asked[scores.status[asked] == Status.OK]
-        scores.value[fine] = value[fine]
-        scores.value[silent] = float("nan")
-        scores.value[scores.status == Status.PARSE_FAIL] = self.range[0]
-        scores.info = info if any(info) else None
 
-
-def _split(values: Tensor, rows: dict[int, list[KeyPoint]]) -> list[tuple[Tensor, list[KeyPoint]]]:
-    return list(zip(values.split([len(held) for held in rows.values()]), rows.values(), strict=True))
-
-
-def _odd(given: dict[str, float], known: dict[str, Any], option: str, what: str) -> list[str]:
+def _odd(options: dict[str, float], known: dict[str, Any], option: str, what: str) -> list[str]:
     faults = [
         f"{option}.{name}: no {what} is called so.{did_you_mean(name, known)} Known: {', '.join(known)}."
-        for name in given
+        for name in options
         if name not in known
     ]
-    return faults + [f"{option}.{name}: {v} must be above 0." for name, v in given.items() if v <= 0]
+    return faults + [f"{option}.{name}: {v} must be above 0." for name, v in options.items() if v <= 0]

@@ -341,7 +341,8 @@ def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bo
 
     def judge(questions: list[Prompt]) -> Answers:
         texts = [q.text.removesuffix(" Answer yes or no.") for q in questions]
-        true = [answer(parse_question(t), read_scene(q.media["image"])) for t, q in zip(texts, questions, strict=True)]
+        scenes = [read_scene(question.media["image"].numpy()) for question in questions]
+        true = [answer(parse_question(text), scene) for text, scene in zip(texts, scenes, strict=True)]
         margin = torch.tensor([20.0 if yes else -20.0 for yes in true])
         return Answers(margin, torch.ones(len(true)), [""] * len(true), [False] * len(true))
 

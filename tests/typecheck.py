@@ -1,12 +1,13 @@
 """The run-time type checker of the tests: every annotated call in mmalign, but in the folders of `NOT_CHECKED`."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
+from jaxtyping import config
 
 import mmalign
 
@@ -36,6 +37,11 @@ def checked(function: F) -> F:
         return function
 
 
-def unchecked(function: F) -> F:
-    """`function` as users call it: for tests of what it says itself about values of another type."""
-    return inspect.unwrap(function)
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Inside it nothing is compared, as for users: to test what a function says itself of a value of another type."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)

@@ -333,12 +333,12 @@ def test_rewards_of_training_are_never_drawn_beside_a_truth_that_was_held_out() 
 
     curves = {"reward/clip": [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)], "eval/clip": [(2.0, 0.5)]}
     ends = [SimpleNamespace(name=name, before=0.0, after=1.0) for name in ("clip", "truth")]
-    on_one_side: Any = unchecked(_on_one_side)
-    record = SimpleNamespace(curve=lambda name: curves.get(name, []), summary=ends, metrics=[{"step": 3.0}])
-    told, known, where = on_one_side(record, "clip", "truth")
-    assert (told, known, where) == ([(0.0, 0.0), (2.0, 0.5), (3.0, 1.0)], [(0.0, 0.0), (3.0, 1.0)], "")
-    record.summary = []
-    curves["reward/truth"] = [(1.0, 0.0), (3.0, 1.0)]
-    assert on_one_side(record, "clip", "truth")[2] == " (training prompts)"
-    del curves["reward/truth"]
-    assert on_one_side(record, "clip", "truth")[1] == []
+    record: Any = SimpleNamespace(curve=lambda name: curves.get(name, []), summary=ends, metrics=[{"step": 3.0}])
+    with unchecked():  # the record is only what is read of it
+        told, known, where = _on_one_side(record, "clip", "truth")
+        assert (told, known, where) == ([(0.0, 0.0), (2.0, 0.5), (3.0, 1.0)], [(0.0, 0.0), (3.0, 1.0)], "")
+        record.summary = []
+        curves["reward/truth"] = [(1.0, 0.0), (3.0, 1.0)]
+        assert _on_one_side(record, "clip", "truth")[2] == " (training prompts)"
+        del curves["reward/truth"]
+        assert _on_one_side(record, "clip", "truth")[1] == []

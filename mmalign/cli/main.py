@@ -22,13 +22,14 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
-def tell_version(asked: bool) -> None:
-    """Print the version and stop, if `asked`."""
+def tell_version(asked: bool) -> bool:
+    """Print the version and stop, if `asked`; else it is the option's value."""
     if asked:
         from importlib.metadata import version
 
         typer.echo(f"mmalign {version('mmalign')}")
         raise typer.Exit
+    return asked
 
 
 def options(

@@ -87,4 +87,6 @@ def _sound(samples: Float[Tensor, "C S"], rate: int) -> Sound | None:
         return None
     wave = samples.detach().float().cpu().nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)
     # integers: gradio would even out the loudness of floats
-    return (rate, (wave * 32767).round().to(torch.int16).T.numpy()), to_pil(spectrogram(samples, rate, width=640))
+    return (rate, (wave * 32767).round().to(torch.int16).T.numpy()), to_pil(
+        spectrogram(samples.detach().cpu().numpy(), rate, width=640)
+    )

@@ -69,6 +69,7 @@ class Evaluation:
     """A policy's outputs on B rows (prompts x repeats) and what each reward says of them, without PyTorch.
 
     `outputs` holds the first K rows only (every row for text): uint8 pictures (K, 3, H, W), `Audio`, or strings.
+    `files` are those of the outputs, of one that was loaded; of sounds, for pictures of them, they are enough.
     `asked` are the pictures that the first prompts are about, uint8 (3, H, W) by row, of one that was loaded; its
     prompts have no media. Two evaluations with equal prompts, seed and repeats were generated from the same noise.
     """
@@ -85,6 +86,7 @@ class Evaluation:
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
     asked: dict[int, UInt8[np.ndarray, "3 _ _"]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
     def names(self) -> list[str]:
         """Every reward, row rewards first."""
@@ -116,13 +118,15 @@ class Evaluation:
         _save(self, folder)
 
     @classmethod
-    def load(cls, folder: Path | str, outputs: bool = True) -> Evaluation:
+    def load(cls, folder: Path | str, outputs: bool = True, sounds: bool = True) -> Evaluation:
         """What `save` wrote; without `outputs` and pictures asked about, only its numbers and texts.
+
+        Without `sounds`, outputs that are sounds stay in their `files`.
 
         Raises:
             DataError: a file is missing or not what was written; names it, with the line.
         """
-        return _load(Path(folder), outputs)
+        return _load(Path(folder), outputs, sounds)
 
     def invalid(self, name: str) -> int:
         """Rows without a score, or that a set reward could not embed."""
@@ -212,9 +216,9 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _load(folder: Path, outputs: bool) -> Evaluation:
+def _load(folder: Path, outputs: bool, sounds: bool) -> Evaluation:
     try:
-        return _read(folder, outputs)
+        return _read(folder, outputs, sounds)
     except (MmalignError, MemoryError):
         raise
     except OSError as error:
@@ -223,7 +227,7 @@ def _load(folder: Path, outputs: bool) -> Evaluation:
         raise DataError(f"{folder}: not an evaluation as it was written: {error!r}.") from None
 
 
-def _read(folder: Path, outputs: bool) -> Evaluation:
+def _read(folder: Path, outputs: bool, sounds: bool) -> Evaluation:
     try:
         head = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         sets = {
@@ -237,7 +241,7 @@ def _read(folder: Path, outputs: bool) -> Evaluation:
     if not rows or len(rows) != head.get("count", len(rows)):  # older ones do not say how many
         raise DataError(f"{folder / 'rows.jsonl'}: holds {len(rows)} of {head.get('count', 'its')} rows.")
     names = [row["output"] for row in rows if row["output"] is not None]
-    shown = outputs or head["modality"] == "text"
+    shown = head["modality"] == "text" or (outputs and (sounds or head["modality"] != "audio"))
     return Evaluation(
         modality=head["modality"],
         prompts=[Prompt(row["prompt"], meta=row["meta"]) for row in rows],
@@ -246,6 +250,7 @@ def _read(folder: Path, outputs: bool) -> Evaluation:
         sets=sets,
         outputs=_read_outputs(folder, names, head["modality"]) if shown else [],
         asked={i: read_pixels(folder / row["asked"]) for i, row in enumerate(rows) if outputs and row.get("asked")},
+        files=[] if head["modality"] == "text" else [folder / name for name in names],
         **{key: head[key] for key in ("seed", "rows", "repeats", "seconds", "extra")},
     )
 

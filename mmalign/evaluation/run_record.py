@@ -70,8 +70,8 @@ def read_run(directory: Path | str) -> RunRecord:
     record.metrics = _attempt(record, "metrics.jsonl", lambda file: _lines(file, record.missing), [])
     record.summary = _attempt(record, "summary.json", read_summary, [])
     record.seconds = read_seconds(path / "summary.json")
-    record.before = _attempt(record, "evaluation/before", Evaluation.load, None)
-    record.after = _attempt(record, "evaluation/after", Evaluation.load, None)
+    record.before = _attempt(record, "evaluation/before", _evaluation, None)
+    record.after = _attempt(record, "evaluation/after", _evaluation, None)
     record.samples = sorted(p for p in (path / "samples").glob("step_*") if p.is_dir())
     if not record.samples and (reason := _no_samples(record)):
         record.missing.append(reason)
@@ -104,6 +104,11 @@ def _attempt(record: RunRecord, name: str, read: Callable[[Path], T], otherwise:
     if not again or path.exists():
         record.missing.append(reason)
     return otherwise
+
+
+def _evaluation(folder: Path) -> Evaluation:
+    """An evaluation whose sounds are read when they are shown."""
+    return Evaluation.load(folder, sounds=False)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

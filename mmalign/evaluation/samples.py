@@ -50,7 +50,7 @@ def _write(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> list
             sound = output.samples[i, :, :end]
             write_audio(sound, output.rate, folder / name)
             if sound.numel():
-                write_image(spectrogram(sound, output.rate), (folder / name).with_suffix(".png"))
+                write_image(spectrogram(sound.detach().cpu().numpy(), output.rate), (folder / name).with_suffix(".png"))
         return names
     captions = [
         "\n".join([prompt.text, *(f"{name} {number(found.value[i].item())}" for name, found in scores.items())])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 
@@ -18,14 +19,29 @@ from mmalign.media.bounds import BYTES, SAMPLES
 from mmalign.media.containers import unread
 from mmalign.media.kinds import SOUNDS
 
-__all__ = ["SUFFIXES", "SoundShape", "decode_audio", "read_audio", "sound_shape", "write_audio"]
+__all__ = [
+    "SUFFIXES",
+    "SoundShape",
+    "decode_audio",
+    "decode_samples",
+    "read_audio",
+    "read_samples",
+    "sound_shape",
+    "write_audio",
+]
 
 CONVERT = "ffmpeg -i FILE out.flac"
 SUFFIXES = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 
 
 def decode_audio(data: bytes, name: str) -> tuple[Float[Tensor, "C S"], int]:
-    """The sound in `data` and its rate; `name` says in errors where the bytes came from.
+    """The sound in `data` as a tensor, and its rate; see `decode_samples`."""
+    samples, rate = decode_samples(data, name)
+    return torch.from_numpy(samples), rate
+
+
+def decode_samples(data: bytes, name: str) -> tuple[Float[np.ndarray, "C S"], int]:
+    """The sound in `data`, float32, and its rate; `name` says in errors where the bytes came from.
 
     The bytes decide the format (one of `kinds.SOUNDS`), not the name. Any rate, bit depth and number of channels; one
     sample is a sound.
@@ -45,10 +61,9 @@ def decode_audio(data: bytes, name: str) -> tuple[Float[Tensor, "C S"], int]:
         raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
     if fault := unread(data, promised, len(samples)):
         raise MediaError(f"{name}: the file {fault}; copy or make it again, or convert it: {CONVERT}.")
-    found = torch.from_numpy(samples.T.copy())
-    if bad := int((~found.isfinite()).sum()):
-        raise MediaError(f"{name}: {bad} of its {found.numel()} samples are not finite.")
-    return found, int(rate)
+    if bad := int((~np.isfinite(samples)).sum()):
+        raise MediaError(f"{name}: {bad} of its {samples.size} samples are not finite.")
+    return samples.T.copy(), int(rate)
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,12 @@ def _reason(error: Exception) -> str:
 
 
 def read_audio(path: Path | str) -> tuple[Float[Tensor, "C S"], int]:
+    """A sound file as a tensor (C, S) in [-1, 1], and Hz; see `read_samples`."""
+    samples, rate = read_samples(path)
+    return torch.from_numpy(samples), rate
+
+
+def read_samples(path: Path | str) -> tuple[Float[np.ndarray, "C S"], int]:
     """A sound file (WAV, FLAC, OGG with Vorbis or Opus, MP3, AIFF, AU, CAF, W64) as samples (C, S) in [-1, 1], and Hz.
 
     Raises:
@@ -117,7 +138,7 @@ def read_audio(path: Path | str) -> tuple[Float[Tensor, "C S"], int]:
     """
     name = written(path)
     try:
-        return decode_audio(read_regular(path, BYTES.most), name)
+        return decode_samples(read_regular(path, BYTES.most), name)
     except MediaError:
         raise
     except ValueError as error:

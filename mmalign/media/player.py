@@ -6,11 +6,10 @@ import base64
 import io
 from math import gcd
 
-import torch
+import numpy as np
 from jaxtyping import Float
 
 from mmalign.core.errors import MediaError
-from mmalign.core.tensor import Tensor
 
 __all__ = ["player_uri"]
 
@@ -18,7 +17,7 @@ RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000) 
 QUALITY = 0.7  # of 0 (best) to 1 (smallest): about 85 kbit/s of stereo
 
 
-def player_uri(samples: Float[Tensor, "C S"], rate: int) -> str:
+def player_uri(samples: Float[np.ndarray, "C S"], rate: int) -> str:
     """A data URI of the sound (in [-1, 1], clipped to it) for listening, not for measuring.
 
     Rates that MP3 does not have become the next higher one (48 kHz at most); more than two channels become their mean.
@@ -30,12 +29,11 @@ def player_uri(samples: Float[Tensor, "C S"], rate: int) -> str:
 
     if samples.ndim != 2:
         raise MediaError(f"expected sound (C, S), got shape {tuple(samples.shape)}.")
-    if torch.isnan(samples).any():
+    if np.isnan(samples).any():
         raise MediaError(f"sound of shape {tuple(samples.shape)} contains NaN; the generator or decoder diverged.")
-    sound = samples.detach().float().cpu()
-    sound = sound if len(sound) <= 2 else sound.mean(0, keepdim=True)
+    sound = samples if len(samples) <= 2 else samples.mean(0, keepdims=True)
     played = next((each for each in RATES if each >= rate), RATES[-1])
-    values = sound.T.numpy()
+    values = sound.T
     if played != rate:
         from scipy.signal import resample_poly
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mmalign.cli import _later
 from mmalign.cli._later import import_later
 from mmalign.cli.listing import configs
 from mmalign.run.registries import REGISTRIES
+from tests.evaluation.runs import make_run
 
 HEAVY = (
     "torch.nn",
@@ -26,11 +28,11 @@ HEAVY = (
     "accelerate",
     "scipy",
 )
-CODE = f"""
+CODE = """
 import contextlib, io, sys, traceback
 from mmalign.cli import _later
 from mmalign.cli.main import main
-wanted, execute = [], _later._execute
+wanted, execute, heavy = [], _later._execute, sys.argv[1:]
 def told(module):
     wanted.extend(traceback.format_stack()[-14:-3])
     execute(module)
@@ -44,7 +46,7 @@ for line in sys.stdin.read().splitlines():
             code = stop.code
     if code not in (None, 0, 2) or (code == 2 and "broken" not in line):
         print(line, "ended with", code, said.getvalue())
-    if loaded := [name for name in {HEAVY!r} if name in sys.modules]:
+    if loaded := [name for name in heavy if name in sys.modules]:
         print(line, "imported", *loaded, *wanted)
         break
 """
@@ -62,7 +64,23 @@ def test_showing_checking_and_refusing_import_no_package_that_takes_seconds(tmp_
         *(f"show {kind}/{name}" for kind, registry in REGISTRIES.items() for name in registry.built_in()),
         *(f"show {name}" for name in configs() if name != "text_to_audio/stable_audio_dragon"),  # needs a folder
     ]
-    command = [sys.executable, "-c", CODE]
+    require_light(lines, HEAVY)
+
+
+def test_looking_at_runs_imports_no_package_that_takes_seconds(tmp_path: Path) -> None:
+    """Runs of pictures, sounds and texts; intervals need scipy's special functions."""
+    runs = {
+        modality: [make_run(tmp_path / f"{modality}_{name}", modality) for name in "ab"]
+        for modality in ("image", "audio", "text")
+    }
+    lines = [line for one, other in runs.values() for line in (f"report {one}", f"compare {one} {other}")]
+    require_light(lines, [name for name in HEAVY if name != "scipy"])
+    assert all((one / "report.html").stat().st_size > 10_000 for one, _ in runs.values())
+
+
+def require_light(lines: Sequence[str], heavy: Sequence[str]) -> None:
+    """Run each line as a command, one after the other in one process, which imports none of `heavy`."""
+    command = [sys.executable, "-c", CODE, *heavy]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, input="\n".join(lines), capture_output=True, text=True, check=False, env=environment, timeout=280

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 from pathlib import Path
@@ -19,6 +20,7 @@ from mmalign.demo.shown import answered, drawn, pictures, sounds, written
 from mmalign.evaluation.report.boxes import drawing
 from mmalign.media.image import to_pil
 from mmalign.run.load import Trained
+from tests.typecheck import unchecked
 
 ASKED = "a picture of 3 things"
 CHOICE = [Prompt("a cat", meta={"answer": "3"}), Prompt("where?", {"image": torch.zeros(3, 4, 4)}, {"boxes": [1]})]
@@ -42,9 +44,9 @@ def test_prompts_to_choose_from_are_held_out_ones(run: Trained, caplog: pytest.L
     def gone() -> Any:
         raise DataError("prompts.txt: no such file.")
 
-    source = SimpleNamespace(held_out_items=gone)
-    parts = SimpleNamespace(file=run.parts.file, source=source, policy=run.parts.policy)
-    assert known(Trained(parts, 4, {})) == [] and "prompts.txt: no such file" in caplog.text  # type: ignore[arg-type]
+    source: Any = SimpleNamespace(training_items=gone, held_out_items=gone)
+    parts = dataclasses.replace(run.parts, source=source)
+    assert known(Trained(parts, 4, {})) == [] and "prompts.txt: no such file" in caplog.text
 
 
 def test_a_known_prompt_keeps_its_facts_until_it_is_changed() -> None:
@@ -161,7 +163,7 @@ def test_what_is_not_read_to_its_end_is_said_on_the_page(run: Trained, monkeypat
     assert answer(run, Prompt(ASKED), 1, 0)[0].cut == []
 
 
-def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown(run: Trained) -> None:
+def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown() -> None:
     class Through:
         def made(self, prompts: Any, texts: Any) -> Any:
             return Rollout.of(list(texts), torch.rand(len(texts), 3, 4, 4))
@@ -171,11 +173,14 @@ def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown(run: Trained) ->
     parts = SimpleNamespace(reward=SimpleNamespace(slots=slots), policy=policy)
     from mmalign.demo.asking import _made
 
-    assert _made(SimpleNamespace(parts=parts), Rollout.of(["a"] * 2, ["x", "y"])).shape == (2, 3, 4, 4)  # type: ignore[arg-type]
-    assert _made(SimpleNamespace(parts=parts), Rollout.of(["a"], torch.zeros(1, 3, 4, 4))) is None  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(parts=parts)
+    with unchecked():  # the run is only what is read of it
+        made = _made(run, Rollout.of(["a"] * 2, ["x", "y"]))
+        assert made is not None and made.shape == (2, 3, 4, 4)
+        assert _made(run, Rollout.of(["a"], torch.zeros(1, 3, 4, 4))) is None
 
 
-def test_a_page_of_sounds_pairs_them_and_one_update_is_one() -> None:
+def test_a_page_of_sounds_pairs_them_and_one_update_is_one(run: Trained) -> None:
     pytest.importorskip("gradio")
     import gradio
 
@@ -186,6 +191,6 @@ def test_a_page_of_sounds_pairs_them_and_one_update_is_one() -> None:
     labels = [block.label for block in blocks.blocks.values() if isinstance(block, gradio.Audio)]
     assert labels[:4] == ["1: Start", "1: Learned, step 1", "2: Start", "2: Learned, step 1"]
     assert [len(side) for side in sides] == [2 * 8, 2 * 8]
-    file = SimpleNamespace(objective={"name": "grpo"}, adapter={"name": "sd3", "model": "/home/me/base"})
-    told = _heading(SimpleNamespace(step=1, parts=SimpleNamespace(file=file, policy=None)), "a_[run]")  # type: ignore[arg-type]
+    file = dataclasses.replace(run.parts.file, adapter={"name": "sd3", "model": "/home/me/base"})
+    told = _heading(dataclasses.replace(run, step=1, parts=dataclasses.replace(run.parts, file=file)), "a_[run]")
     assert "1 update;" in told and r"a\_\[run\]" in told and "grpo on sd3 (base)" in told

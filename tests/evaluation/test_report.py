@@ -7,7 +7,6 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +33,9 @@ from mmalign.evaluation.report.charts import (
 )
 from mmalign.evaluation.report.curves import against_truth, sections, time_shares
 from mmalign.evaluation.report.verdict import verdict
-from mmalign.evaluation.run_record import read_run
+from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import SummaryRow
 from tests.evaluation.runs import make_run
-from tests.typecheck import unchecked
 
 VOID, SHAPES = {"meta", "link", "img"}, {"circle", "line", "polyline"}
 PARTS = ["run.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluation", "samples", "checkpoints"]
@@ -327,18 +325,20 @@ def test_verdicts(truth: SummaryRow, tone: str, says: str) -> None:
 
 
 def test_rewards_of_training_are_never_drawn_beside_a_truth_that_was_held_out() -> None:
-    from types import SimpleNamespace
-
     from mmalign.evaluation.report.curves import _on_one_side
 
-    curves = {"reward/clip": [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)], "eval/clip": [(2.0, 0.5)]}
-    ends = [SimpleNamespace(name=name, before=0.0, after=1.0) for name in ("clip", "truth")]
-    record: Any = SimpleNamespace(curve=lambda name: curves.get(name, []), summary=ends, metrics=[{"step": 3.0}])
-    with unchecked():  # the record is only what is read of it
-        told, known, where = _on_one_side(record, "clip", "truth")
-        assert (told, known, where) == ([(0.0, 0.0), (2.0, 0.5), (3.0, 1.0)], [(0.0, 0.0), (3.0, 1.0)], "")
-        record.summary = []
-        curves["reward/truth"] = [(1.0, 0.0), (3.0, 1.0)]
-        assert _on_one_side(record, "clip", "truth")[2] == " (training prompts)"
-        del curves["reward/truth"]
-        assert _on_one_side(record, "clip", "truth")[1] == []
+    record = RunRecord(Path())
+    record.metrics = [{"step": step, "reward/clip": step / 10} for step in (1.0, 2.0, 3.0)]
+    record.metrics[1]["eval/clip"] = 0.5
+    record.summary = [
+        SummaryRow(name, "trained", before=0.0, after=1.0, delta=1.0, ci=(0.5, 1.5), n=8) for name in ("clip", "truth")
+    ]
+    told, known, where = _on_one_side(record, "clip", "truth")
+    assert (told, known, where) == ([(0.0, 0.0), (2.0, 0.5), (3.0, 1.0)], [(0.0, 0.0), (3.0, 1.0)], "")
+    record.summary = []
+    for step, value in ((0, 0.0), (2, 1.0)):
+        record.metrics[step]["reward/truth"] = value
+    assert _on_one_side(record, "clip", "truth")[2] == " (training prompts)"
+    for line in record.metrics:
+        line.pop("reward/truth", None)
+    assert _on_one_side(record, "clip", "truth")[1] == []

@@ -8,13 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Float
+
 from mmalign.core.errors import MmalignError
-from mmalign.core.types import Audio, Prompt, Status
+from mmalign.core.types import Prompt, Status
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number
-from mmalign.media.audio import read_audio
+from mmalign.media.audio import read_samples
 from mmalign.media.image import data_uri, enlarged, read_pixels, to_pil
 from mmalign.media.player import player_uri
 from mmalign.media.spectrogram import spectrogram
@@ -121,20 +124,19 @@ def _boxes(evaluation: Evaluation, i: int, draw: Draw | None) -> str:
 
 
 def _kept(evaluation: Evaluation) -> int:
-    return len(evaluation.outputs)
+    return len(evaluation.files if evaluation.modality == "audio" else evaluation.outputs)
 
 
 def _side(
     label: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None, draw: Draw | None
 ) -> Side:
     scores = [_score(name, evaluation, i, record, base) for name in evaluation.scores]
+    if evaluation.modality == "audio":
+        clip = _kept_clip(evaluation.files[i], record)
+        return Side(label, "audio", uri=clip.uri, picture=clip.picture, scores=scores)
     output: Any = evaluation.outputs
     if isinstance(output, list):
         return Side(label, "text", picture=_boxes(evaluation, i, draw), text=output[i], scores=scores)
-    if isinstance(output, Audio):
-        end = None if output.mask is None else int(output.mask[i].sum())
-        clip = _clip(output.samples[i, :, :end], output.rate)
-        return Side(label, "audio", uri=clip.uri, picture=clip.picture, scores=scores)
     return Side(label, "image", uri=_picture(output[i]), scores=scores)
 
 
@@ -154,8 +156,17 @@ def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: E
     return Score(name, number(value), ("yes" if value == 1 else "no") if ticks else "", trend)
 
 
-def _clip(samples: Any, rate: int) -> Clip:
-    picture = data_uri(spectrogram(samples, rate), ".jpg") if samples.numel() else ""
+def _kept_clip(file: Path, record: RunRecord) -> Clip:
+    """The sound in a file; of one that cannot be read only a sentence, in what the run misses."""
+    try:
+        return _clip(*read_samples(file))
+    except (MmalignError, OSError) as error:
+        record.missing.append(f"{file.relative_to(record.path)} could not be read: {error}")
+        return Clip("", "")
+
+
+def _clip(samples: Float[np.ndarray, "C S"], rate: int) -> Clip:
+    picture = data_uri(spectrogram(samples, rate), ".jpg") if samples.size else ""
     return Clip(player_uri(samples, rate), picture)
 
 
@@ -183,7 +194,7 @@ def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
     try:
         for picture in sorted(folder.glob("contact_sheet.*")):
             sheet.picture = data_uri(read_pixels(picture), ".jpg", longest=1400)
-        sheet.clips = [_clip(*read_audio(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
+        sheet.clips = [_clip(*read_samples(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
         if not sheet.clips and (folder / "rows.parquet").exists():
             sheet.texts = _scores(folder / "rows.parquet") if sheet.picture else _texts(folder / "rows.parquet")
     except (MmalignError, OSError, ValueError) as error:

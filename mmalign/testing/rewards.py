@@ -42,7 +42,8 @@ def check_set_reward(reward: Any, rollout: Rollout) -> None:
 
     Checked: the members of `SetReward`; one embedding per row, the same whatever rows are beside it; a score without
     gradient that does not depend on the order; the outputs and the global random numbers left alone; influence
-    (`credit`) with one value per row and mean 0; gradient exactly where `differentiable` says so.
+    (`credit`) with one value per row and mean 0, which follows its row in another order; gradient exactly where
+    `differentiable` says so.
 
     Raises:
         AssertionError: everything that does not hold.
@@ -104,7 +105,7 @@ def _check_rows_alone(faults: Faults, reward: Any, rollout: Rollout, value: Tens
         torch.allclose(alone, value, atol=_CLOSE, equal_nan=True),
         f"a row's score depends on the rows beside it: {value.tolist()} together, {alone.tolist()} alone",
     )
-    order = torch.arange(len(value)).flip(0)
+    order = _interleaved(len(value))
     turned = reward(rollout[order]).value.detach()
     faults.require(
         torch.allclose(turned, value[order], atol=_CLOSE, equal_nan=True), "another order of rows gives other scores"
@@ -131,6 +132,9 @@ def _check_set(faults: Faults, reward: Any, rollout: Rollout) -> None:
     )
     influence = reward.credit(embedding)
     if faults.require(influence.shape == (rows,), f"credit is {tuple(influence.shape)} for {rows} rows"):
+        order = _interleaved(rows)
+        turned = torch.allclose(reward.credit(embedding[order]), influence[order], atol=_CLOSE)
+        faults.require(turned, "another order of rows gives other influences")
         spread = influence.abs().max().clamp(min=1e-12)
         faults.require(influence.mean().abs() <= 1e-5 * spread, "the influences of a set have a mean other than 0")
 
@@ -138,7 +142,10 @@ def _check_set(faults: Faults, reward: Any, rollout: Rollout) -> None:
 def _check_gradient(faults: Faults, reward: Any, rollout: Rollout, value: Any) -> None:
     tensor = rollout.output.samples if isinstance(rollout.output, Audio) else rollout.output
     if not isinstance(tensor, Tensor):
-        faults.require(not reward.differentiable, "texts carry no gradient; differentiable must be False")
+        only_texts = set(reward.modalities) == {"text"}
+        faults.require(
+            not (reward.differentiable and only_texts), "texts carry no gradient; differentiable must be False"
+        )
         return
     tensor.requires_grad_()
     try:
@@ -156,6 +163,11 @@ def _check_gradient(faults: Faults, reward: Any, rollout: Rollout, value: Any) -
             )
     finally:
         tensor.requires_grad_(False)
+
+
+def _interleaved(rows: int) -> Tensor:
+    """An order in which neighbours, and so the rows of a group, are apart: the odd rows, then the even ones."""
+    return torch.cat([torch.arange(1, rows, 2), torch.arange(0, rows, 2)])
 
 
 def content(output: Any) -> Any:

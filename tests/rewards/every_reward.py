@@ -68,7 +68,7 @@ def make(
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
         "yes_no": judge,
     }
-    return lambda name: rewards.build({"name": name, **options.get(name, {})}, name)
+    return lambda name, **more: rewards.build({"name": name, **options.get(name, {}), **more}, name)
 
 
 def scenes(per_prompt=2):

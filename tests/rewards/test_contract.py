@@ -1,17 +1,22 @@
 """What every built-in reward owes, whatever it measures: tried on each one that the registry lists."""
 
+import dataclasses
 import importlib
 import sqlite3
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 import pytest
 import torch
 
+from mmalign.core.errors import MmalignError
 from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, functional, load_reward, rewards
 from mmalign.rewards.engine.cache import identity
-from tests.rewards.every_reward import NAMES, SETS, TEXTS, judged, plain, scenes, value_of
+from mmalign.rewards.engine.traits import RewardTraits
+from mmalign.testing import check_reward, check_set_reward
+from tests.rewards.every_reward import NAMES, SETS, TEXTS, judged, scenes
 from tests.rewards.sounds import tones
 
 
@@ -28,48 +33,10 @@ def test_every_reward_speaks_the_protocol(name, make):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_finite_value_per_row_within_the_range(name, make):
+def test_every_reward_of_pictures_and_sounds_owes_nothing(name, make):
+    """What `mmalign.testing` asks of a reward from elsewhere; that every row is scored is asked below."""
     reward = make(name)
-    rollout = judged(reward)
-    before = plain(rollout.output).clone()
-    state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    value = value_of(reward, rollout)
-    assert value.shape == (6,) and value.isfinite().all()
-    assert torch.equal(before, plain(rollout.output)), "the input was changed"
-    assert torch.equal(state, torch.get_rng_state()), "global random numbers were drawn"
-    assert (numbers == np.random.get_state()[1]).all()  # noqa: NPY002
-    if name not in SETS:
-        low, high = reward.range
-        assert (value >= low).all() and (value <= high).all()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_permuting_rows_permutes_values(name, make):
-    reward = make(name)
-    rollout = judged(reward)
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    assert torch.allclose(value_of(reward, rollout)[order], value_of(reward, rollout[order]), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
-def test_a_row_scores_the_same_in_any_batch(name, make):
-    reward = make(name)
-    rollout = judged(reward)
-    alone = torch.cat([value_of(reward, rollout[i : i + 1]) for i in range(len(rollout))])
-    assert torch.allclose(value_of(reward, rollout), alone, atol=1e-5)
-    assert torch.equal(value_of(reward, rollout), value_of(reward, rollout)), "not deterministic"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_gradient_reaches_the_output_exactly_where_declared(name, make):
-    reward = make(name)
-    rollout = judged(reward)
-    output = plain(rollout.output).requires_grad_()
-    value = reward.score(reward.embed(rollout)) if name in SETS else reward(rollout).value.sum()
-    assert value.requires_grad == reward.differentiable
-    if reward.differentiable:
-        value.backward()
-        assert output.grad.isfinite().all() and output.grad.abs().sum() > 0
+    (check_set_reward if name in SETS else check_reward)(reward, judged(reward))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -82,12 +49,46 @@ def test_sets_ignore_order_and_their_credit_has_mean_zero(name, make):
     assert torch.allclose(embedding, torch.cat([reward.embed(rollout[:4]), reward.embed(rollout[4:])]), atol=1e-5)
 
 
+#: Options of no plain type, and another value of them.
+ELSE = {"song_fad": {"encoder": {"name": "spectral", "bands": 8}}}
+
+
+def other_values(hint, value):
+    """Values of an option's type that are not its own, likely ones first."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(kind) in (Union, UnionType):
+        return [other for each in get_args(kind) for other in other_values(each, value)]
+    if get_origin(kind) is Literal:
+        return [other for other in get_args(kind) if other != value]
+    if kind is bool:
+        return [not value]
+    if kind in (int, float) and (value is None or isinstance(value, int | float)):
+        return [kind(other) for other in (1, 0.5, 2, 0, -1, 4) if kind(other) != value]
+    return ["other"] if kind is str else []
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SETS])
 def test_built_in_rewards_can_be_cached_and_tell_their_options_apart(name, make):
-    if name not in SETS and not getattr(make(name), "deterministic", False):
+    """Each option that can be given another value gives another identity, however it was checked."""
+    reward = make(name)
+    if not RewardTraits.of(reward).deterministic:
         pytest.skip("says itself that equal rows may score differently")
-    who = identity(make(name))
+    who = identity(reward)
     assert who is not None and who == identity(make(name))
+    hints = get_type_hints(type(reward), include_extras=True)
+    options = [f.name for f in dataclasses.fields(reward) if f.init and f.name not in ("make", "checkpoint", "head")]
+    candidates = {option: other_values(hints[option], getattr(reward, option)) for option in options}
+    tried = {}
+    for option in options:
+        for value in [ELSE[name][option]] if option in ELSE.get(name, {}) else candidates[option]:
+            try:
+                other = make(name, **{option: value})
+                tried[option] = identity(other) if RewardTraits.of(other).deterministic else f"varies with {value!r}"
+                break
+            except MmalignError:  # not a value that it takes
+                continue
+    assert tried or not any(candidates.values()), "none of its options was tried"
+    assert who not in tried.values() and None not in tried.values(), tried
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -175,10 +176,10 @@ def test_texts_are_scored_with_every_row_accounted_for(name, make, asked_about):
         for row in (~carries).nonzero().flatten().tolist():
             assert found.status[row] == Status.NOT_APPLICABLE or found.info[row], "a failure without its reason"
         order = torch.tensor([3, 0, 5, 1, 4, 2])
-        if not getattr(reward, "whole", False):
-            turned = guarded(rollout[order])
-            assert torch.equal(turned.status, found.status[order])
-            assert torch.allclose(turned.value, found.value[order], atol=1e-5, equal_nan=True)
+        turned = guarded(rollout[order])
+        assert torch.equal(turned.status, found.status[order])
+        assert torch.allclose(turned.value, found.value[order], atol=1e-5, equal_nan=True)
+        check_reward(reward, rollout[:4])
     finally:
         guarded.close()
 

@@ -12,8 +12,8 @@ from typing import Any
 from annotated_types import Ge, Gt, Le, Lt
 
 from mmalign.core.errors import shown
+from mmalign.run.defaults import GIVEN
 
-GIVEN = ("adapter", "reward", "relative_to", "make")  # what mmalign sets itself
 _ARGS = re.compile(r"^Args:\n((?: {4}.*\n?|\n)*)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}

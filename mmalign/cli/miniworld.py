@@ -162,7 +162,7 @@ def reference(
 
 
 @world.command("train", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def train() -> None:
+def scripts_of_training() -> None:
     """Say how the bundled models are trained anew: their scripts lie in the source checkout."""
     raise ConfigError(
         "the bundled models are trained by scripts of the source checkout: python -m pipelines.miniworld NAME --out "

@@ -13,10 +13,10 @@ from mmalign.core.pace import starting
 
 def register(app: typer.Typer) -> None:
     """Add `train`."""
-    app.command("train")(train)
+    app.command("train")(train_command)
 
 
-def train(
+def train_command(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[RUN.yaml] [KEY.PATH=VALUE]…")] = None,
     out: Annotated[Path | None, typer.Option(help="run directory; runs/<file name> by default")] = None,
     resume: Annotated[
@@ -35,8 +35,7 @@ def train(
     from mmalign.run.build import examine, training_rows
     from mmalign.run.launch import is_first
     from mmalign.run.notes import notes
-    from mmalign.run.train import refuse_both, resume_point
-    from mmalign.run.train import train as run
+    from mmalign.run.train import refuse_both, resume_point, train
 
     refuse_both(out, resume)
     words = list(arguments or [])
@@ -52,7 +51,7 @@ def train(
             typer.echo(f"# note: {note}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
-    finished = run(path, words, out=out, resume=resume, allow=allow or ())
+    finished = train(path, words, out=out, resume=resume, allow=allow or ())
     if is_first():
         print_rows(finished.rows)
         report = finished.directory.path / "report.html"

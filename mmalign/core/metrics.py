@@ -1,7 +1,8 @@
 """The names of the numbers that a run logs, with a sentence each, and averages that any split leaves as they are.
 
 A metric is an entry of a plain dict under a key of `METRICS`; `<…>` in a key stands for a name that the run file gives
-(or a part of a reward, a phase of a step). They go to `metrics.jsonl` and the trackers, one line a step.
+(or a part of a reward, a phase of a step). They go to `metrics.jsonl` and the trackers; what
+is measured beside a step stands in lines of its own.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ METRICS: dict[str, str] = {
     "correlation/<reward>/<reward>": "Pearson's correlation of two rewards over the rows of the step.",
     "multiplier/<reward>": "The Lagrange multiplier of a reward that is held at a threshold.",
     # the machine, and held-out prompts
-    "time/<phase>": "Seconds of a phase of the step, of the slowest process.",
+    "time/<phase>": "Seconds of a phase of the step (collect, check, update), of the slowest process.",
+    "time/evaluate": "Seconds of the evaluation after the step, in the main process; no phase contains them.",
+    "time/preview": "Seconds of the samples that were made after the step, in the main process.",
+    "time/save": "Seconds of the checkpoint that was written after the step, in the main process.",
+    "time/hooks": "Seconds of hooks of one's own after the step, in the main process.",
     "memory/peak_gib": "The most GPU memory allocated so far, GiB, of the fullest process.",
     "eval/<measure>": "The mean of a measure on held-out prompts.",
 }

@@ -17,13 +17,13 @@ from mmalign.core.registry import construct
 from mmalign.data.row_kinds import prompts_of
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
+from mmalign.run.defaults import slot_options, with_defaults
 from mmalign.run.lengths import asked, reader_of, trained
 from mmalign.run.members import build_whole
 from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
 
 T = TypeVar("T")
-GIVEN = ("adapter", "reward", "relative_to", "make")  # fields that the run sets, never the file
 MEASURED = ("judge", "verifier")  # roles of rewards that are not trained on
 SECTIONS = {"adapter": "adapters", "policy": "policies", "objective": "objectives", "data": "data"}
 
@@ -77,23 +77,23 @@ class Parts:
     def filled(self) -> RunFile:
         """The run file with every default filled in, and its paths as they were written."""
         rewards = {
-            name: {**resolve(spec, slot.reward), **slot_options(slot)}
+            name: {**with_defaults(spec, slot.reward), **slot_options(slot)}
             for (name, spec), slot in zip(self.file.rewards.items(), self.slots(), strict=True)
         }
         judges = {
-            name: resolve(spec, self.judges[name]) | {k: v for k, v in spec.items() if k == "role"}
+            name: with_defaults(spec, self.judges[name]) | {k: v for k, v in spec.items() if k == "role"}
             for name, spec in self.file.evaluation.judges.items()
         }
         folder = self.file.folder
         return replace(
             self.file,
             base=str(folder.absolute()) if folder else "",
-            adapter=resolve(self.file.adapter, self.adapter),
-            policy=resolve(self.file.policy, self.policy),
+            adapter=with_defaults(self.file.adapter, self.adapter),
+            policy=with_defaults(self.file.policy, self.policy),
             rewards=rewards,
-            objective=resolve(self.file.objective, self.objective),
-            data=resolve(self.file.data, self.source),
-            combine=resolve(self.file.combine, getattr(self.reward, "combination", None)),
+            objective=with_defaults(self.file.objective, self.objective),
+            data=with_defaults(self.file.data, self.source),
+            combine=with_defaults(self.file.combine, getattr(self.reward, "combination", None)),
             evaluation=replace(self.file.evaluation, judges=judges),
         )
 
@@ -382,31 +382,3 @@ def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
         raise ConfigError(f"evaluation.judges.{name}.role: {shown(role)}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}
     return build_whole("rewards", options, f"evaluation.judges.{name}", allow)
-
-
-def resolve(spec: Spec, component: Any) -> Spec:
-    """`spec` with the component's own defaults filled in, as plain data."""
-    if component is None:
-        return dict(spec)
-    options = {
-        f.name: plain(getattr(component, f.name))
-        for f in dataclasses.fields(component)
-        if f.init and f.name not in GIVEN and not f.name.startswith("_")
-    }
-    return {"name": spec["name"], **options}
-
-
-def slot_options(slot: Any) -> Spec:
-    """The options of a reward's slot (weight, monitor, …)."""
-    return {f.name: plain(getattr(slot, f.name)) for f in dataclasses.fields(slot) if f.init and f.name != "reward"}
-
-
-def plain(value: Any) -> Any:
-    """YAML-safe data."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

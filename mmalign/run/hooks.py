@@ -19,10 +19,11 @@ from mmalign.core.files import write_folder_beside
 from mmalign.core.pace import Pace
 from mmalign.core.protocols import AnyPolicy
 from mmalign.core.rng import stream
+from mmalign.evaluation.records import Evaluation
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
-from mmalign.run.trackers import log_numbers, log_samples
 from mmalign.training import checkpoint
+from mmalign.training.loop import Hook
 from mmalign.training.memory import evaluating
 from mmalign.training.session import Session
 
@@ -104,52 +105,61 @@ def headline(numbers: dict[str, float]) -> list[tuple[str, float]]:
 
 
 @dataclass
+class Timed:
+    """A hook of one's own, whose seconds are logged as `time/hooks`."""
+
+    hook: Hook
+
+    def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
+        """Call it."""
+        with session.timed_apart("hooks"):
+            self.hook(session, policy, experience)
+
+
+@dataclass
 class Preview:
     """The same prompts with the same noise every time, as a sheet of pictures and a table of rows."""
 
     parts: Parts
-    directory: RunDirectory
     prompts: Sequence[Any]
     every: int
 
     def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
-        """Write `samples/step_<n>/` when due."""
+        """Make samples when due."""
         if not (self.prompts and session.is_main and due(session.step, self.every) and generates(policy)):
             return
-        from mmalign.evaluation.samples import save_samples
-
         showing = evaluating(len(self.prompts), len(self.prompts))
         noise = [stream(self.parts.file.evaluation.seed, "preview", row) for row in range(len(self.prompts))]
-        with session.timed("preview"), session.update_rule.averaged(), showing:
+        with session.timed_apart("preview"), session.update_rule.averaged(), showing:
             rollout = policy.generate(list(self.prompts), noise)
             scores = {name: reward(rollout) for name, reward in measures(self.parts).items() if callable(reward)}
-        with write_folder_beside(self.directory.samples(session.step)) as folder:
-            save_samples(folder, rollout, scores)
-        if session.accelerator is not None:
-            log_samples(session.accelerator, rollout, scores, session.step)
+            session.sink.samples(session.step, rollout, scores)
 
 
 @dataclass
 class Evaluate:
-    """Held-out scores along the way, as `eval/<reward>` in the metrics; all processes take part."""
+    """Held-out scores along the way, as `eval/<reward>` in the metrics; all processes take part.
+
+    After the last step it is left to the run's end, which measures the result.
+    """
 
     parts: Parts
-    directory: RunDirectory
     prompts: Sequence[Any]
     every: int
 
     def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
         """Measure when due."""
-        if not (self.prompts and due(session.step, self.every)):
+        if not (self.prompts and due(session.step, self.every)) or session.step == session.trainer.steps:
             return
-        with session.timed("evaluate"), session.update_rule.averaged():
+        with session.timed_apart("evaluate"), session.update_rule.averaged():
             found = measure(self.parts, self.prompts, session)
-        if found is None:
-            return
-        numbers = {f"eval/{name}": value for name, value in found.means().items()}
-        self.directory.append_metrics(session.step, numbers)
-        if session.accelerator is not None:
-            log_numbers(session.accelerator, numbers, session.step)
+            log_means(session, found)
+
+
+def log_means(session: Session, evaluation: Evaluation | None) -> None:
+    """Log `eval/<measure>` of this step; None, where another process has the result, logs nothing."""
+    if evaluation is not None:
+        session.log({f"eval/{name}": value for name, value in evaluation.means().items()})
 
 
 #: Without `trainer.save_every`: seconds between checkpoints, and how many times what writing one took.
@@ -185,9 +195,10 @@ class Save:
         if self._saved == session.step:
             return
         start = time.monotonic()
-        if session.is_main:
-            self.directory.sync_metrics()
-        checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
+        with session.timed_apart("save"):
+            if session.is_main:
+                self.directory.sync_metrics()
+            checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
         self._saved, self._since = session.step, time.monotonic()
         self._wait = max(SAVE_SECONDS, SAVE_SHARE * (self._since - start))
 

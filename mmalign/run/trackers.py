@@ -23,15 +23,8 @@ def open_tracker(accelerator: Any, name: str, directory: Path, config: Mapping[s
         accelerator.init_trackers("mmalign", config=dict(config), init_kwargs={name: {"name": run}})
 
 
-def log_numbers(accelerator: Any, numbers: Mapping[str, float], step: int) -> None:
-    """Curves' points of one step; a tracker that cannot be written ends no training."""
-    accelerator.log(dict(numbers), step=step)
-
-
-def log_samples(accelerator: Any, rollout: Rollout, scores: Mapping[str, Scores], step: int) -> None:
-    """Show the first outputs with their prompts and scores; every process may call it, the main one writes."""
-    if not accelerator.is_main_process:
-        return
+def show_samples(accelerator: Any, rollout: Rollout, scores: Mapping[str, Scores], step: int) -> None:
+    """Show the first outputs with their prompts and scores in every open tracker; the main process calls it."""
     captions = [_caption(rollout, scores, row) for row in range(min(SHOWN, len(rollout)))]
     for tracker in accelerator.trackers:
         show = _SHOWN.get(tracker.name)
@@ -90,4 +83,4 @@ def _sounds(audio: Audio) -> list[Tensor]:
 
 _SHOWN = {"tensorboard": _on_tensorboard, "wandb": _on_wandb, "trackio": _on_trackio}
 
-__all__ = ["log_numbers", "log_samples", "open_tracker"]
+__all__ = ["open_tracker", "show_samples"]

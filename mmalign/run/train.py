@@ -24,14 +24,14 @@ from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
-from mmalign.run.hooks import Announce, Evaluate, Preview, Save, evaluate_now, say
+from mmalign.run.hooks import Announce, Evaluate, Preview, Save, Timed, evaluate_now, log_means, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
 from mmalign.run.long_texts import long_texts
 from mmalign.run.notes import notes
-from mmalign.run.trackers import log_numbers, open_tracker
+from mmalign.run.sink import RunSink
+from mmalign.run.trackers import open_tracker
 from mmalign.training import checkpoint
-from mmalign.training.loop import Hook
-from mmalign.training.loop import train as run_loop
+from mmalign.training.loop import Hook, training_loop
 from mmalign.training.session import Session
 from mmalign.training.stopping import stop_on_signal
 from mmalign.training.update import Update
@@ -97,12 +97,12 @@ def train(
             same_questions(directory.evaluation("before"), prompts)
         references = KeptReferences(directory.references, read=begin is not None, writes=is_first())
         with stored_in(references):
-            prepare(parts, prompts)
+            prepare_rewards(parts, prompts)
         with interrupting(), stopped_with_a_way_on(directory, run.trainer.steps, way):
             return _trained(parts, directory, prompts, begin, references, hooks)
 
 
-def prepare(parts: Parts, prompts: Sequence[Any]) -> None:
+def prepare_rewards(parts: Parts, prompts: Sequence[Any]) -> None:
     """Load what the rewards need, and say what the run file may not have meant."""
     under_way("loading what the rewards need")
     parts.prepare(judges=bool(prompts))
@@ -225,12 +225,14 @@ def _trained(
     if trainer.tracker != "none":
         config = {"run": directory.path.name, "objective": parts.file.objective["name"]}
         open_tracker(session.accelerator, trainer.tracker, directory.path, config)
-    preview = Preview(parts, directory, prompts[:16], trainer.preview_every)
-    evaluate = Evaluate(parts, directory, prompts, trainer.evaluate_every)
+    preview = Preview(parts, prompts[:16], trainer.preview_every)
+    evaluate = Evaluate(parts, prompts, trainer.evaluate_every)
     save = Save(parts, directory, trainer.save_every)
     with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as asked:
         stop = Agreed(session, asked)
-        run_loop(parts.policy, parts.objective, session, [announce, *hooks, preview, evaluate, save], stop)
+        training_loop(
+            parts.policy, parts.objective, session, [announce, *map(Timed, hooks), preview, evaluate, save], stop
+        )
         if stop.number:
             save.now(session)
     if number := stop.number or asked():
@@ -319,23 +321,12 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
         batches=batches,
         streams=Streams(trainer.seed, accelerator.process_index),
         accelerator=accelerator,
-        record=recorder(directory, accelerator),
+        sink=RunSink(directory, accelerator),
     )
     session.meet()  # one may have had more to download
     if accelerator.num_processes > 1:
         parts.adapter.wrap(accelerator.prepare_model)
     return session, resolved
-
-
-def recorder(directory: RunDirectory, accelerator: Any) -> Callable[[int, dict[str, float]], None]:
-    """Writes each step's numbers to metrics.jsonl (main process) and to the trackers, if any."""
-
-    def record(step: int, numbers: dict[str, float]) -> None:
-        if accelerator.is_main_process:
-            directory.append_metrics(step, numbers)
-        accelerator.log(numbers, step=step)
-
-    return record
 
 
 def same_questions(before: Path, prompts: Sequence[Any]) -> str:
@@ -368,8 +359,8 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
         under_way(f"measuring what was learned on {len(prompts)} prompts")
         with session.update_rule.averaged():
             found = evaluate_now(parts, prompts, directory.evaluation("after"), session)
+        log_means(session, found)
         if found is not None:
-            log_numbers(session.accelerator, {f"eval/{k}": v for k, v in found.means().items()}, session.step)
             rows = summarise(parts, directory, session.seconds)
     session.accelerator.end_training()
     if session.is_main:

@@ -23,7 +23,7 @@ from mmalign.training.session import Session
 Hook = Callable[[Session, Any, Experience], None]  # called after each step with the policy and what it learned from
 
 
-def train(
+def training_loop(
     policy: AnyPolicy,
     objective: Objective[Any],
     session: Session,
@@ -50,6 +50,7 @@ def train(
         for hook in hooks:
             with placed(session):
                 hook(session, policy, experience)
+        session.finish_hooks()
         if stop():
             return
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -16,12 +16,46 @@ from mmalign.core.experience import Experience
 from mmalign.core.objective import Objective
 from mmalign.core.rng import Streams
 from mmalign.core.tensor import Tensor
+from mmalign.core.types import Rollout, Scores
 from mmalign.training.idle import Idle
 from mmalign.training.meter import Meter, merged
 from mmalign.training.patience import Patient
 from mmalign.training.update import Update
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where a run's numbers and samples go. Every process calls it; the main one writes."""
+
+    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Take numbers of a step, by names of `mmalign.core.metrics`; of one step they may come in parts."""
+        ...
+
+    def samples(self, step: int, rollout: Rollout, scores: Mapping[str, Scores]) -> None:
+        """Take held-out outputs with their scores."""
+        ...
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Forget numbers."""
+
+    def samples(self, step: int, rollout: Rollout, scores: Mapping[str, Scores]) -> None:
+        """Forget samples."""
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds inside to `seconds[name]`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass
@@ -34,7 +68,7 @@ class Session:
         update: optimizer, schedule and average of the trained weights.
         batches: an iterator of batches with `state_dict`/`load_state_dict`.
         streams: the run's named random generators.
-        record: where each step's numbers go, `record(step, numbers)`.
+        sink: where numbers and samples go.
         proven: how often the policy was seen to agree with itself, once before and once after an update moved it.
     """
 
@@ -43,7 +77,7 @@ class Session:
     batches: Any
     streams: Streams
     accelerator: Any = None
-    record: Callable[[int, dict[str, float]], None] = lambda step, numbers: None
+    sink: Sink = field(default_factory=lambda: Nowhere())
     step: int = 0
     started_at: int = 0
     seconds_before: float = 0.0
@@ -142,15 +176,23 @@ class Session:
             self.update_rule.forget()
             self.meter.add({"update/skipped": 1.0})
 
-    @contextmanager
-    def timed(self, station: str) -> Iterator[None]:
-        """Add the seconds inside to `time/<station>` of this step."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            name = f"time/{station}"
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+    def timed(self, phase: str) -> AbstractContextManager[None]:
+        """Add the seconds inside to `time/<phase>` of this step."""
+        return timed(self._seconds, f"time/{phase}")
+
+    def timed_apart(self, what: str) -> AbstractContextManager[None]:
+        """Add the seconds inside to `time/<what>`, which is logged after the hooks and is no part of any step."""
+        return timed(self._seconds_apart, f"time/{what}")
+
+    def finish_hooks(self) -> None:
+        """Log the seconds of what was timed apart."""
+        if self._seconds_apart:
+            self.log(dict(self._seconds_apart))
+            self._seconds_apart.clear()
+
+    def log(self, numbers: Mapping[str, float]) -> None:
+        """Hand numbers of the step that was taken last to the sink."""
+        self.sink.numbers(self.step, numbers)
 
     def finish_step(self, objective: Objective[Any], experience: Experience) -> None:
         """Count the step and record its numbers.
@@ -172,7 +214,7 @@ class Session:
         self.step += 1
         self.update_rule.count = self.step * self.trainer.minibatches  # also where there were fewer rows than that
         self.latest = {name: float(value) for name, value in numbers.items()}
-        self.record(self.step, self.latest)
+        self.log(self.latest)
         last = self.step >= self.trainer.steps and self.started_at == 0
         self._idle.stop_if_hopeless(getattr(objective, "reward", None), last)
 
@@ -192,6 +234,7 @@ class Session:
     def __post_init__(self) -> None:
         self._idle = Idle(self.trainer.stop_on_idle_steps, self.update_rule.scaler.is_enabled())
         self._seconds: dict[str, float] = {}
+        self._seconds_apart: dict[str, float] = {}
         self._opened = time.perf_counter()
 
     @property

@@ -19,7 +19,7 @@ from mmalign.objectives.r0 import R0
 from mmalign.policies.few_step import FewStep
 from mmalign.policies.flow import Flow
 from mmalign.rewards import Mix, load_reward
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 
@@ -76,7 +76,7 @@ def one_step(policy: Any, objective: Any, session: Session) -> Callable[[], None
 
     def step() -> None:
         session.trainer.steps = session.step + 1
-        train(policy, objective, session)
+        training_loop(policy, objective, session)
 
     step()  # the first two steps also carry the start-up checks
     step()

@@ -25,7 +25,7 @@ from mmalign.policies.tokens import Tokens
 from mmalign.rewards import Mix, Slot
 from mmalign.rewards.combine import combinations
 from mmalign.run.hooks import headline
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from mmalign.training.meter import Meter
 from mmalign.training.session import Session
 from mmalign.training.update import Update
@@ -33,6 +33,7 @@ from tests.objectives.driving import preferences
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.objectives.scorers import Valued, rows
 from tests.toys import NearGaussian, NearPoint, ToyLatent, prompts
+from tests.training.problem import Lines
 
 #: Of the table, what these runs do not log: they have no GPU, cache, long texts, time limit or held-out prompts.
 ELSEWHERE = {
@@ -40,6 +41,10 @@ ELSEWHERE = {
     "reward/<reward>/cached",
     "reward/<reward>/texts_cut",
     "eval/<measure>",
+    "time/evaluate",
+    "time/preview",
+    "time/save",
+    "time/hooks",
 }
 
 
@@ -68,17 +73,17 @@ class TextLength:
 
 def logged(policy: Any, objective: Any, items: Sequence[Any], steps: int = 2, **options: Any) -> list[dict[str, float]]:
     """The lines of a short run by the training loop itself."""
-    lines: list[dict[str, float]] = []
+    lines: list[tuple[int, dict[str, float]]] = []
     trainer = Trainer(**{"steps": steps, "prompts_per_step": 4, "lr": 1e-2, "seed": 0, **options})
     session = Session(
         trainer=trainer,
         update_rule=Update(list(policy.module.parameters()), trainer),
         batches=Batches(items, trainer.prompts_per_step, 0),
         streams=Streams(0),
-        record=lambda step, numbers: lines.append(dict(numbers)),
+        sink=Lines(lines),
     )
-    train(policy, objective, session)
-    return lines
+    training_loop(policy, objective, session)
+    return [numbers for _, numbers in lines]
 
 
 def mix(combine: dict[str, Any] | None = None, **rewards: Any) -> Mix:

@@ -221,7 +221,7 @@ class Outcome:
 
 def outcome(text: str, folder: Path) -> Outcome:
     """What `mmalign train FILE --dry-run` does with the text."""
-    from mmalign.cli.train import train
+    from mmalign.cli.train import train_command
     from mmalign.core.sentences import errors_as_sentences
 
     path = folder / "run.yaml"
@@ -231,7 +231,7 @@ def outcome(text: str, folder: Path) -> Outcome:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             with errors_as_sentences():
-                train([str(path)], dry_run=True)
+                train_command([str(path)], dry_run=True)
         except SystemExit as stop:
             code = int(stop.code or 0)
         except Exception as error:

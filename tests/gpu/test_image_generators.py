@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmalign.training.checks import check_start, tolerance
-from mmalign.training.loop import accumulate, train
+from mmalign.training.loop import accumulate, training_loop
 from tests.gpu.problem import PROMPTS, grpo_session, loaded
 from tests.gpu.real_sizes import WRITERS
 
@@ -37,7 +37,7 @@ def test_ratio_one_kl_zero_and_a_finite_step(
         "event_size": policy.event_size,
     }
     before = [p.detach().clone() for p in adapter.trainable().values()]
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     assert torch.isfinite(torch.tensor(session.latest["grad/norm"]))
     assert any(not torch.equal(a, b) for a, b in zip(before, adapter.trainable().values(), strict=True))
 
@@ -68,12 +68,12 @@ def test_update_memory_is_flat_in_the_trained_steps(
 def test_throughput(name: str, real_size: Callable[[str], Path], report: dict[str, Any]) -> None:
     adapter, policy = loaded(name, real_size(name), "bf16")
     objective, session = grpo_session(adapter)
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     start = time.perf_counter()
     session.trainer.steps = 3
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     torch.cuda.synchronize()
     seconds = (time.perf_counter() - start) / 2
     report[f"{name}/bf16/grpo_step"] = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmalign.training.checks import check_start, tolerance
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from tests.gpu.problem import speaking, text_session
 from tests.gpu.real_texts import WRITERS
 
@@ -34,12 +34,12 @@ def test_ratio_one_throughput_and_memory(name: str, real_size: Callable[[str], P
     rollout = policy.sample(rows, torch.Generator().manual_seed(1))
     torch.cuda.synchronize()
     written, sampling = int(rollout.mask.sum()), time.perf_counter() - start
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     start = time.perf_counter()
     session.trainer.steps = 3
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     torch.cuda.synchronize()
     seconds = (time.perf_counter() - start) / 2
     report[f"{name}/bf16/grpo_step"] = {

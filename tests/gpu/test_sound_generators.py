@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmalign.training.checks import check_start, tolerance
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from tests.gpu.problem import PROMPTS, sound_session, sounding
 from tests.gpu.real_sounds import WRITERS
 
@@ -41,14 +41,14 @@ def test_throughput_of_a_step(
     adapter, policy = sounding(name, real_size(name), "bf16", eta, SECONDS)
     objective, session = sound_session(adapter, kind)
     before = [p.detach().clone() for p in adapter.trainable().values()]
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     assert torch.isfinite(torch.tensor(session.latest["grad/norm"]))
     assert any(not torch.equal(a, b) for a, b in zip(before, adapter.trainable().values(), strict=True))
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     start = time.perf_counter()
     session.trainer.steps = 3
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     torch.cuda.synchronize()
     seconds = (time.perf_counter() - start) / 2
     report[f"{name}/bf16/{kind}_step"] = {

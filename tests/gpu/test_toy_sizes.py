@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from tests.gpu import real_sounds, real_texts
 from tests.gpu.problem import grpo_session, loaded, sound_session, sounding, speaking, text_session
 from tests.gpu.real_sizes import TOY, WRITERS
@@ -21,14 +21,14 @@ def test_every_family_writes_loads_and_takes_a_step(name: str, tmp_path: Path) -
     adapter, policy = loaded(name, folder, "fp32", device="cpu", resolution=32)
     objective, session = grpo_session(adapter)
     before = [p.detach().clone() for p in adapter.trainable().values()]
-    train(policy, objective, session)  # its start-up checks prove ratio 1 and KL 0
+    training_loop(policy, objective, session)  # its start-up checks prove ratio 1 and KL 0
     assert torch.isfinite(torch.tensor(session.latest["grad/norm"])) and session.latest["update/skipped"] == 0
     assert any(not torch.equal(a, b) for a, b in zip(before, adapter.trainable().values(), strict=True))
 
 
 def _moves(policy: Any, objective: Any, session: Any, adapter: Any) -> None:
     before = [p.detach().clone() for p in adapter.trainable().values()]
-    train(policy, objective, session)
+    training_loop(policy, objective, session)
     assert torch.isfinite(torch.tensor(session.latest["grad/norm"])) and session.latest["update/skipped"] == 0
     assert any(not torch.equal(a, b) for a, b in zip(before, adapter.trainable().values(), strict=True))
 

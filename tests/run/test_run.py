@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -263,9 +264,11 @@ def test_curves_also_go_to_the_tracker(run_file: RunFile, tmp_path: Path, monkey
     assert [event.step for event in events.Scalars("grad/norm")] == [1, 2]
     assert Path(written).parent.name == "run"  # its name is what curves are shown under
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    measured = next(line for line in lines if "eval/small" in line)
-    assert events.Scalars("eval/small")[0].value == pytest.approx(measured["eval/small"])
-    assert [event.step for event in events.Scalars("eval/crisp")] == [1, 2, 2]  # along the way, and of the result
+    for name in ("eval/small", "eval/crisp", "grad/norm", "time/save", "time/evaluate"):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        assert [event.step for event in events.Scalars(name)] == [step for step, _ in points]
+        assert [event.value for event in events.Scalars(name)] == pytest.approx([value for _, value in points])
+    assert [event.step for event in events.Scalars("eval/crisp")] == [1, 2]  # along the way, and of the result
     shown = events.Images("samples/images")
     assert [picture.step for picture in shown] == [2]
     assert "a picture of" in events.Tensors("samples/prompts/text_summary")[0].tensor_proto.string_val[0].decode()
@@ -316,3 +319,24 @@ def test_a_run_that_learned_nothing_is_no_success(run_file: RunFile, tmp_path: P
     with pytest.raises(ScoreError, match=r"3 steps: no output could be scored.* its last 24 rows: 24 not_applicable"):
         train(load(run_file(), changes), out=tmp_path / "out", allow=["tests.run.outside"])
     assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_slow_hook_is_no_part_of_the_step_it_follows(run_file: RunFile, tmp_path: Path) -> None:
+    """So are evaluations, samples and checkpoints."""
+    asleep = 1.5
+    file = load(run_file(), ["trainer.steps=3", "trainer.evaluate_every=2", "trainer.preview_every=2"])
+    train(file, out=tmp_path / "run", hooks=[lambda *_: time.sleep(asleep)])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "lr" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    beside = [{name for name in line if name.startswith("time/")} for line in lines if "time/hooks" in line]
+    assert beside == [
+        {"time/hooks"},
+        {"time/hooks", "time/preview", "time/evaluate", "time/save"},
+        {"time/hooks", "time/save"},
+    ]
+    for line in steps:
+        assert {name for name in line if name.startswith("time/")} <= {"time/collect", "time/check", "time/update"}
+    assert all(asleep <= line["time/hooks"] for line in lines if "time/hooks" in line)
+    assert min(sum(v for k, v in line.items() if k.startswith("time/")) for line in steps) < asleep
+    assert [line["step"] for line in lines if "eval/small" in line] == [2, 3]  # along the way, and of the result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,19 @@ from mmalign.core.types import Scores
 from mmalign.data.batches import Batches
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies.flow import Flow
-from mmalign.training.session import Session
+from mmalign.training.session import Nowhere, Session
 from mmalign.training.update import Update
 from tests.toys import NearPoint, ToyLatent, prompts
+
+
+@dataclass
+class Lines(Nowhere):
+    """Collects numbers."""
+
+    lines: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+
+    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.lines.append((step, dict(numbers)))
 
 
 class Problem:
@@ -30,7 +42,7 @@ class Problem:
             update_rule=Update(list(self.adapter.module.parameters()), trainer),
             batches=Batches(prompts(7), trainer.prompts_per_step, seed, rank, world),
             streams=Streams(seed, rank),
-            record=lambda step, numbers: self.lines.append((step, numbers)),
+            sink=Lines(self.lines),
         )
 
     def stateful(self) -> dict[str, Any]:

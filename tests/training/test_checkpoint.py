@@ -14,7 +14,7 @@ from mmalign.objectives.grpo import GRPO
 from mmalign.rewards import Mix
 from mmalign.rewards.combine.lagrangian import Lagrangian
 from mmalign.training import checkpoint
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from tests.toys import NearPoint
 from tests.training.problem import Problem, save_into
 
@@ -22,15 +22,15 @@ from tests.training.problem import Problem, save_into
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9, "minibatches": 2, "weight_decay": 0.1}])
 def test_resume_equals_the_uninterrupted_run(tmp_path: Path, options: dict[str, Any]) -> None:
     whole = Problem(**options)
-    train(whole.policy, whole.objective, whole.session)
+    training_loop(whole.policy, whole.objective, whole.session)
 
     first = Problem(**{**options, "steps": 3})
-    train(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
+    training_loop(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
     torch.manual_seed(123)  # resume must not lean on global random state
     second = Problem(**options)
     checkpoint.load(checkpoint.latest(tmp_path), second.session, {"policy": second.policy})
     assert second.session.step == 3
-    train(second.policy, second.objective, second.session)
+    training_loop(second.policy, second.objective, second.session)
 
     for name, value in whole.weights().items():
         assert torch.equal(second.weights()[name], value), name
@@ -50,15 +50,15 @@ def held_at_threshold() -> GRPO:
 
 def test_multipliers_resume_exactly(tmp_path: Path) -> None:
     whole = Problem(objective=held_at_threshold())
-    train(whole.policy, whole.objective, whole.session)
+    training_loop(whole.policy, whole.objective, whole.session)
 
     first = Problem(objective=held_at_threshold(), steps=3)
-    train(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
+    training_loop(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
     halfway = first.objective.reward.combination.multipliers["held"]
     second = Problem(objective=held_at_threshold())
     checkpoint.load(checkpoint.latest(tmp_path), second.session, second.stateful())
     assert second.objective.reward.combination.multipliers["held"] == halfway > 0
-    train(second.policy, second.objective, second.session)
+    training_loop(second.policy, second.objective, second.session)
 
     assert [n["multiplier/held"] for _, n in second.lines] == [n["multiplier/held"] for _, n in whole.lines[3:]]
     assert second.lines[-1][1]["multiplier/held"] != pytest.approx(halfway)
@@ -67,7 +67,7 @@ def test_multipliers_resume_exactly(tmp_path: Path) -> None:
 
 def trained(tmp_path: Path, steps: int = 3) -> Problem:
     problem = Problem(steps=steps)
-    train(problem.policy, problem.objective, problem.session, [save_into(tmp_path, problem)])
+    training_loop(problem.policy, problem.objective, problem.session, [save_into(tmp_path, problem)])
     return problem
 
 

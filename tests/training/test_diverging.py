@@ -22,7 +22,7 @@ from mmalign.policies.scorer import Scorer
 from mmalign.policies.tokens import Tokens
 from mmalign.rewards import rule
 from mmalign.training.diverging import LossWatch
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 from tests.toys import NearPoint, ToyLatent
@@ -47,7 +47,7 @@ def test_samples_of_a_language_model(lm: Lm) -> None:
     adapter = lm("llama")
     items = [Prompt("say"), Prompt("a red cube")]
     with pytest.raises(Diverged, match=rf"^step 2 of 8: the logits of \d of 8 completions are not finite.*{ADVICE}"):
-        train(Tokens(adapter, max_new_tokens=4), GRPO(long(), group_size=4), session_of(adapter, items))
+        training_loop(Tokens(adapter, max_new_tokens=4), GRPO(long(), group_size=4), session_of(adapter, items))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -64,7 +64,7 @@ def test_imitation_by_one(lm: Lm) -> None:
     adapter = lm("llama")
     items = [Prompt("say", meta={"target": "a b"}), Prompt("a", meta={"target": "c"})]
     with pytest.raises(Diverged, match=rf"the loss of 3 updates in a row is not finite \(nan\): the model.*{ADVICE}"):
-        train(Tokens(adapter), SFT(), session_of(adapter, items))
+        training_loop(Tokens(adapter), SFT(), session_of(adapter, items))
 
 
 @pytest.mark.parametrize("kind", ["flow", "ddpm", "few_step"])
@@ -77,7 +77,7 @@ def test_generators_of_latents(kind: str) -> None:
         problem.adapter.prediction = "epsilon"
         problem.policy = Ddpm(problem.adapter, num_inference_steps=3)  # type: ignore[assignment]
     with pytest.raises(Diverged, match=rf"^step \d of 6: the (latents|loss) of .*not finite.*: the model.*{ADVICE}"):
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
 
 
 def test_scores_of_a_reward_model() -> None:

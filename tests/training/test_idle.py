@@ -9,7 +9,7 @@ from mmalign.objectives.grpo import GRPO
 from mmalign.rewards import Mix, Slot
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.training.idle import FEW, Idle
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from tests.toys import NearPoint
 from tests.training.problem import Problem
 
@@ -34,7 +34,7 @@ class Silent:
 def run(reward, **options):
     problem = Problem(objective=GRPO(reward=reward, group_size=4), **options)
     try:
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
     finally:
         problem.taken = problem.session.step
     return problem
@@ -44,7 +44,7 @@ def ended(reward, **options):
     """The step it ended after, and what it said."""
     problem = Problem(objective=GRPO(reward=reward, group_size=4), **options)
     with pytest.raises(ScoreError) as caught:
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
     return problem.session.step, str(caught.value)
 
 

@@ -13,7 +13,7 @@ from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
 from mmalign.policies.few_step import FewStep
 from mmalign.training.checks import check_start, tolerance
-from mmalign.training.loop import accumulate, train
+from mmalign.training.loop import accumulate, training_loop
 from mmalign.training.update import Update
 from tests.toys import NearPoint, prompts
 from tests.training.problem import Problem, SomeAlike
@@ -22,7 +22,7 @@ from tests.training.problem import Problem, SomeAlike
 def test_the_loop_improves_the_reward() -> None:
     problem = Problem(steps=60, prompts_per_step=4)
     before = NearPoint()(problem.policy.generate(prompts(4) * 16, torch.Generator().manual_seed(5))).value.mean()
-    train(problem.policy, problem.objective, problem.session)
+    training_loop(problem.policy, problem.objective, problem.session)
     after = NearPoint()(problem.policy.generate(prompts(4) * 16, torch.Generator().manual_seed(5))).value.mean()
     assert after > before + 0.5
     steps = [step for step, _ in problem.lines]
@@ -33,8 +33,8 @@ def test_the_loop_improves_the_reward() -> None:
 @pytest.mark.parametrize(("rows", "spans"), [(0, 0), (5, 0), (1, 1), (16, 2), (7, 3)])
 def test_any_split_gives_the_same_weights(rows: int, spans: int) -> None:
     whole, parts = Problem(steps=1), Problem(steps=1, micro_batch_size=rows, steps_per_pass=spans)
-    train(whole.policy, whole.objective, whole.session)
-    train(parts.policy, parts.objective, parts.session)
+    training_loop(whole.policy, whole.objective, whole.session)
+    training_loop(parts.policy, parts.objective, parts.session)
     assert parts.lines[0][1]["grad/norm"] == pytest.approx(whole.lines[0][1]["grad/norm"], rel=1e-5)
     for name, value in whole.weights().items():
         assert torch.allclose(parts.weights()[name], value, atol=1e-5), name
@@ -42,7 +42,7 @@ def test_any_split_gives_the_same_weights(rows: int, spans: int) -> None:
 
 def test_minibatches_update_more_than_once_and_leave_the_start() -> None:
     problem = Problem(steps=1, minibatches=2)
-    train(problem.policy, problem.objective, problem.session)
+    training_loop(problem.policy, problem.objective, problem.session)
     assert problem.session.update_rule.count == 2
 
 
@@ -61,10 +61,10 @@ class AllFail:
 
 def test_a_step_without_valid_rows_moves_nothing_not_even_by_momentum() -> None:
     problem = Problem(steps=2)
-    train(problem.policy, problem.objective, problem.session)
+    training_loop(problem.policy, problem.objective, problem.session)
     trained = problem.weights()
     problem.session.trainer.steps = 4
-    train(problem.policy, GRPO(reward=AllFail(), group_size=4), problem.session)
+    training_loop(problem.policy, GRPO(reward=AllFail(), group_size=4), problem.session)
     assert all(torch.equal(value, trained[name]) for name, value in problem.weights().items())
     assert problem.lines[-1][1]["update/skipped"] == 1
 
@@ -120,7 +120,7 @@ def test_noise_in_what_is_trained_is_seen_once_it_shows() -> None:
 
     problem.adapter.predict = predict  # type: ignore[method-assign]
     with pytest.raises(CheckError, match=r"ratio: the replayed log-prob differs .* after the first update: give roll"):
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
     assert problem.session.step == 1 and added.abs().sum() > 0
 
 
@@ -138,7 +138,7 @@ class EqualAtFirst(NearPoint):
 def test_the_policy_is_seen_to_agree_with_itself_before_and_after_its_first_update() -> None:
     for reward, seen in ((NearPoint(), [True, True, False, False]), (EqualAtFirst(), [True, False, True, False])):
         problem = Problem(steps=4, objective=GRPO(reward=reward, group_size=4))
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
         assert ["time/check" in line for _, line in problem.lines] == seen
 
 
@@ -162,7 +162,7 @@ def test_what_no_ratio_is_taken_of_is_asked_twice(kind: str) -> None:
 
 def test_the_schedule_ends_with_the_run_though_there_are_fewer_rows_than_minibatches() -> None:
     problem = Problem(steps=4, minibatches=64, lr_end=0.0, warmup=0)
-    train(problem.policy, problem.objective, problem.session)
+    training_loop(problem.policy, problem.objective, problem.session)
     assert problem.session.update_rule.count == 4 * 64
 
 
@@ -178,7 +178,7 @@ def test_a_launch_does_not_scale_the_gradient() -> None:
     plain, launched = Problem(steps=1), Problem(steps=1)
     launched.session.accelerator = Dividing()
     for problem in (plain, launched):
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
     assert launched.lines[0][1]["grad/norm"] == plain.lines[0][1]["grad/norm"]
 
 

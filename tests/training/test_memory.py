@@ -9,7 +9,7 @@ import torch
 
 from mmalign.core.errors import MmalignError, OutOfMemory
 from mmalign.core.types import Scores
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from mmalign.training.memory import evaluating, is_out_of_memory
 from tests.training.problem import Problem
 
@@ -42,7 +42,7 @@ def test_while_collecting() -> None:
     problem.objective.reward = Greedy()
     problem.policy.rows = 8
     with pytest.raises(OutOfMemory) as caught:
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
     told = str(caught.value)
     assert told.startswith("out of memory in phase 'collect' (3 prompts x 4 outputs, latents (1, 1, 2)): lower ")
     assert "policy.rows (now 8), objective.reference_rows, a large reward's call_rows, or trainer.prompts_per" in told
@@ -61,7 +61,7 @@ def test_while_updating() -> None:
 
     problem.objective.loss = hungry
     with pytest.raises(OutOfMemory) as caught:
-        train(problem.policy, problem.objective, problem.session)
+        training_loop(problem.policy, problem.objective, problem.session)
     told = str(caught.value)
     assert told.startswith("out of memory in phase 'update' (5 of 16 rows x 2 of 3 steps at once, latents (1, 1, 2); ")
     assert "output (16, 1, 1, 2)" in told and "x (16, 3, 1, 1, 2)" in told

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from mmalign.core.signals import Interrupted, exit_code, interrupting
-from mmalign.training.loop import train
+from mmalign.training.loop import training_loop
 from mmalign.training.stopping import stop_on_signal
 from tests.training.problem import Problem
 
@@ -75,9 +75,9 @@ def test_threads_and_other_handlers_are_left_alone() -> None:
 def test_the_loop_ends_with_the_step_that_was_running() -> None:
     problem, seen = Problem(steps=6), []
     hook = lambda session, policy, experience: seen.append(session.step)  # noqa: E731
-    train(problem.policy, problem.objective, problem.session, [hook], lambda: problem.session.step == 2)
+    training_loop(problem.policy, problem.objective, problem.session, [hook], lambda: problem.session.step == 2)
     assert seen == [1, 2] and problem.session.step == 2
-    train(problem.policy, problem.objective, problem.session)
+    training_loop(problem.policy, problem.objective, problem.session)
     whole = Problem(steps=6)
-    train(whole.policy, whole.objective, whole.session)
+    training_loop(whole.policy, whole.objective, whole.session)
     assert all(value.equal(whole.weights()[name]) for name, value in problem.weights().items())

@@ -260,7 +260,7 @@ def test_grpo_raises_what_it_is_rewarded_for(make):
     from mmalign.core.types import Scores
     from mmalign.data.batches import Batches
     from mmalign.objectives.grpo import GRPO
-    from mmalign.training.loop import train
+    from mmalign.training.loop import training_loop
     from mmalign.training.session import Session
     from mmalign.training.update import Update
 
@@ -284,7 +284,7 @@ def test_grpo_raises_what_it_is_rewarded_for(make):
     trainer = Trainer(steps=12, prompts_per_step=2, micro_batch_size=16, lr=3e-2)
     rule = Update(list(adapter.trainable().values()), trainer)
     session = Session(trainer, rule, Batches(PROMPTS[:2], 2, 0), Streams(0))
-    train(policy, GRPO(reward=Mix({"even": Even()}), group_size=16), session)
+    training_loop(policy, GRPO(reward=Mix({"even": Even()}), group_size=16), session)
     assert sum(heard[-3:]) > 1.15 * sum(heard[:3])
 
 

@@ -62,10 +62,11 @@ def show(
     from mmalign.run.build import build
     from mmalign.run.references import needs_base
 
+    kind, _, own = (name, " ", of_kind) if of_kind else name.rpartition("/")
     if of_kind:
-        typer.echo(_component_of(name, of_kind))
-        return
-    if not Path(name).is_file() and name not in configs() and (described := _components(name)):
+        _require_component(kind, own)
+    is_run = not of_kind and (Path(name).is_file() or name in configs())
+    if not is_run and (described := _described(kind, own)):
         typer.echo("\n\n".join(described))
         return
     path = find_config(name)
@@ -76,27 +77,27 @@ def show(
     typer.echo(dump(run if needs_base(run, parts.source) else replace(run, base="")), nl=False)
 
 
-def _component_of(kind: str, name: str) -> str:
-    """What the component `name` of a `kind`, in the singular or the plural, is and takes."""
+def _described(kind: str, name: str) -> list[str]:
+    """What the component `name` is and takes: of a `kind`, in the singular or plural; of each that has one if it is "".
+
+    Empty where there is none.
+    """
     from mmalign.cli._describe import describe
+    from mmalign.run.registries import REGISTRIES
+
+    own = {plural: each for plural, each in REGISTRIES.items() if kind in ("", plural, each.kind)}
+    return [describe(plural, name, each.get(name)) for plural, each in own.items() if name in each.names()]
+
+
+def _require_component(kind: str, name: str) -> None:
+    """Raise ConfigError: there is no such kind, or none of it is called `name`."""
     from mmalign.run.registries import REGISTRIES
 
     plurals = {registry.kind: plural for plural, registry in REGISTRIES.items()}
-    plural = plurals.get(kind, kind)
-    if plural not in REGISTRIES:
+    if (plural := plurals.get(kind, kind)) not in REGISTRIES:
         near = did_you_mean(kind, [*plurals, *REGISTRIES])
         raise ConfigError(f"no kind of component is called '{kind}'.{near} Known: {', '.join(plurals)}.")
-    return describe(plural, name, REGISTRIES[plural].get(name))
-
-
-def _components(name: str) -> list[str]:
-    """What a component is and takes, for each kind ("rewards", or "rewards/clip" for that kind alone) that has one."""
-    from mmalign.cli._describe import describe
-    from mmalign.run.registries import REGISTRIES
-
-    only, _, own = name.rpartition("/")
-    kinds = [kind for kind in REGISTRIES if only in ("", kind) and own in REGISTRIES[kind].names()]
-    return [describe(kind, own, REGISTRIES[kind].get(own)) for kind in kinds]
+    REGISTRIES[plural].get(name)
 
 
 def configs_root() -> Path:

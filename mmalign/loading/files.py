@@ -170,12 +170,3 @@ def check_safetensors(file: Path) -> None:
         raise CheckpointError(
             f"{file}: truncated or damaged ({size:,} bytes; {error}). Delete it and copy or download it again."
         ) from error
-
-
-def safetensors_keys(file: Path) -> list[str]:
-    """The names of the tensors in a whole file, of which only the header is read."""
-    from safetensors import safe_open
-
-    check_safetensors(file)
-    with safe_open(file, framework="pt") as tensors:
-        return list(tensors.keys())

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SUFFIXES",
-    "before_after_sheet",
     "contact_sheet",
     "data_uri",
     "decode_image",
@@ -293,54 +292,6 @@ def contact_sheet(
         pen.rectangle((x - 1, y - 1, x + width, y + height), outline=LINE)
         for line, words in enumerate(text):
             pen.text((x, y + height + 4 + 17 * line), words, fill=INK, font=font)
-    return sheet
-
-
-def before_after_sheet(
-    before: Num[Tensor, "B 3 H W"],
-    after: Num[Tensor, "B 3 H W"],
-    prompts: Sequence[str],
-    scores: tuple[Sequence[str], Sequence[str]] | None = None,
-    columns: int = 4,
-    scale: int = 0,
-) -> Image:
-    """One block per prompt: the prompt, then the picture before and after side by side, each above its scores.
-
-    Args:
-        before, after: equal prompts (and noise) row by row, in [0, 1] or uint8.
-        prompts: B texts, wrapped to the width of a block.
-        scores: B texts for the pictures before, B for those after; may hold line breaks.
-        columns: blocks a row.
-        scale: pixels drawn per pixel; 0: at least 160 pixels wide.
-    """
-    from PIL import Image, ImageDraw
-
-    blank = [""] * len(prompts)
-    notes = scores or (blank, blank)
-    if len({len(before), len(after), len(prompts), len(notes[0]), len(notes[1])}) != 1:
-        raise MediaError(f"{len(before)} pictures before, {len(after)} after, {len(prompts)} prompts: not one each.")
-    pairs = [[_enlarge(image, scale) for image in pair] for pair in zip(to_uint8(before), to_uint8(after), strict=True)]
-    width, height = pairs[0][0].size
-    font, small, gap = _font(14), _font(12), 6
-    titles = [_wrapped(prompt, font, 2 * width + gap) for prompt in prompts]
-    under = [[_wrapped(note, small, width) for note in (*pair,)] for pair in zip(*notes, strict=True)]
-    head = 18 * max(map(len, titles)) + 6
-    foot = 18 + 16 * max(len(text) for pair in under for text in pair) + 10
-    block, tall = 2 * width + gap + 24, head + height + foot
-    columns = min(columns, len(pairs))
-    sheet = Image.new("RGB", (columns * block + 24, -(-len(pairs) // columns) * tall + 24), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    for i, pair in enumerate(pairs):
-        left, top = 24 + i % columns * block, 16 + i // columns * tall
-        for line, words in enumerate(titles[i]):
-            pen.text((left, top + 18 * line), words, fill=INK, font=font)
-        for side, label in enumerate(("before", "after")):
-            x, y = left + side * (width + gap), top + head
-            sheet.paste(pair[side], (x, y))
-            pen.rectangle((x - 1, y - 1, x + width, y + height), outline=LINE)
-            pen.text((x, y + height + 3), label, fill=FAINT, font=small)
-            for line, words in enumerate(under[i][side]):
-                pen.text((x, y + height + 18 + 16 * line), words, fill=INK, font=small)
     return sheet
 
 

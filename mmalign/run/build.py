@@ -327,21 +327,6 @@ def required(option: dataclasses.Field[Any]) -> bool:
     return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
-def build_reward(
-    specs: Mapping[str, Spec], combine: Spec, failed_share: float = 0.5, allow: Collection[str] = ()
-) -> Any:
-    """The run's one reward: named slots and how they combine; None without slots."""
-    if not specs:
-        return None
-    faults = Faults()
-    slots = {
-        name: faults.attempt(lambda n=name, s=spec: build_slot(f"rewards.{n}", s, allow))  # type: ignore[misc]
-        for name, spec in specs.items()
-    }
-    faults.stop_if_any()
-    return mixed(slots, combine, failed_share, allow)
-
-
 def mixed(slots: Mapping[str, Any], combine: Spec, failed_share: float, allow: Collection[str]) -> Any:
     """The mix of built slots."""
     from mmalign.rewards import Mix

@@ -133,12 +133,3 @@ def test_contact_sheet_places_every_picture_and_writes_captions() -> None:
     assert (np.asarray(captioned)[12 + 162 : 12 + 180] < 100).any(), "no ink below the first row"
     with pytest.raises(MediaError, match="3 pictures and 1 captions"):
         media.contact_sheet(images, ["one"])
-
-
-def test_before_after_sheet_puts_the_pair_side_by_side() -> None:
-    before, after = torch.zeros(3, 3, 8, 8), torch.full((3, 3, 8, 8), 0.5)
-    sheet = np.asarray(media.before_after_sheet(before, after, ["p"] * 3, (["s 0"] * 3, ["s 1"] * 3), columns=2))
-    row = sheet[80]
-    assert (row[30 : 24 + 160] == 0).all() and (row[24 + 170 : 24 + 300] == 128).all()
-    with pytest.raises(MediaError, match="3 pictures before, 2 after, 3 prompts"):
-        media.before_after_sheet(before, after[:2], ["p"] * 3)

@@ -1,4 +1,4 @@
-"""The README's table: one run file, several seeds, one committed JSON.
+"""The table of docs/results.md: one run file, several seeds, one committed JSON.
 
     python -m pipelines.results configs/scenes/grpo_verifier.yaml --seeds 0 1 2
     python -m pipelines.results mine.yaml trainer.steps=200    # one of your own, kept among the runs
@@ -145,7 +145,7 @@ def keep(path: Path, result: dict[str, Any]) -> None:
 
 
 def reported(result: dict[str, Any], stem: str, shown: str = "") -> str:
-    """One line of the README's table: what was trained on, what others and the truth say, how to get the same.
+    """One line of the table of results: what was trained on, what others and the truth say, how to get the same.
 
     `shown` is what leads to the JSON; by default the committed one.
     """

@@ -1,4 +1,4 @@
-"""Every target of the table is a run file that builds, and the README shows what is committed."""
+"""Every target of the table is a run file that builds, and the page of results shows what is committed."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_a_target_is_a_run_file(name: str) -> None:
 
 def test_the_readme_shows_the_committed_targets() -> None:
     assert not missing(table()), (
-        "print the table with `python -m pipelines.music_rewards --table` and put it into README.md"
+        "print the table with `python -m pipelines.music_rewards --table` and put it into docs/results.md"
     )
 
 

@@ -1,4 +1,4 @@
-"""The README's table is what the committed results say, and a picture is drawn of what was measured on the way."""
+"""The table of results is what the committed results say, and a picture is drawn of what was measured on the way."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def runs() -> list[dict[str, Any]]:
 
 
 def test_the_readme_shows_the_committed_results() -> None:
-    assert not missing(table()), "print the table with `python -m pipelines.results` and put it into README.md"
+    assert not missing(table()), "print the table with `python -m pipelines.results` and put it into docs/results.md"
 
 
 def test_every_mean_is_that_of_its_seeds() -> None:

@@ -34,6 +34,7 @@ _WHERE = {
     "MediaError": "mmalign.core.errors",
     "MissingExtra": "mmalign.core.errors",
     "MmalignError": "mmalign.core.errors",
+    "MmalignWarning": "mmalign.core.errors",
     "OutOfMemory": "mmalign.core.errors",
     "PackageError": "mmalign.core.errors",
     "ScoreError": "mmalign.core.errors",
@@ -95,6 +96,7 @@ __all__ = [
     "MediaError",
     "MissingExtra",
     "MmalignError",
+    "MmalignWarning",
     "NoiseLevel",
     "Objective",
     "OutOfMemory",
@@ -137,6 +139,7 @@ if TYPE_CHECKING:
     from mmalign.core.errors import MediaError as MediaError
     from mmalign.core.errors import MissingExtra as MissingExtra
     from mmalign.core.errors import MmalignError as MmalignError
+    from mmalign.core.errors import MmalignWarning as MmalignWarning
     from mmalign.core.errors import OutOfMemory as OutOfMemory
     from mmalign.core.errors import PackageError as PackageError
     from mmalign.core.errors import ScoreError as ScoreError

@@ -22,14 +22,14 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
 
 
-def tell_version(asked: bool) -> bool:
-    """Print the version and stop, if `asked`; else it is the option's value."""
-    if asked:
+def tell_version(wanted: bool) -> bool:
+    """Print the version and stop, if it is `wanted`; else it is the option's value."""
+    if wanted:
         from importlib.metadata import version
 
         typer.echo(f"mmalign {version('mmalign')}")
         raise typer.Exit
-    return asked
+    return wanted
 
 
 def options(

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from mmalign.core.errors import MmalignWarning
+
 _OPEN: ContextVar[tuple[Cuts, ...]] = ContextVar("cuts", default=())
 _SAID: set[tuple[str, int]] = set()
 _LOCK = threading.Lock()
@@ -80,6 +82,7 @@ def note_cut(reader: str, text: str, tokens: int, room: int, advice: str = "shor
         warnings.warn(
             f"{reader}: the last {tokens - room} of {tokens} tokens of '{shown(text)}' are cut; {advice}. Others that "
             "are cut are counted, not listed.",
+            MmalignWarning,
             stacklevel=3,
         )
 

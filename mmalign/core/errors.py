@@ -29,6 +29,10 @@ class MmalignError(Exception):
     """Base of all errors raised on purpose; the command line prints it without a traceback, exit 2."""
 
 
+class MmalignWarning(UserWarning):
+    """What is cut, left out or taken instead without an error: said once, in a sentence."""
+
+
 class ConfigError(MmalignError, ValueError):
     """A run file that cannot be built; the message lists every fault and its place."""
 

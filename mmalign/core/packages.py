@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
-from mmalign.core.errors import PackageError
+from mmalign.core.errors import MmalignWarning, PackageError
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def leave_out_broken() -> None:
                 del sys.modules[module]
             sys.modules[name] = None  # type: ignore[assignment]
             _forget(f"is_{name}_available")
-            warnings.warn(f"left out, only sounds need it: {sentence}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"left out, only sounds need it: {sentence}", MmalignWarning, stacklevel=2)
 
 
 def _forget(answer: str) -> None:

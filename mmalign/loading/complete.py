@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mmalign.core.errors import CheckpointError
+from mmalign.core.errors import CheckpointError, MmalignWarning
 
 _COUNTERS = r"num_batches_tracked$"  # of batch normalisation in training; evaluation does not read it
 
@@ -56,6 +56,7 @@ def check_complete(
     if over:
         warnings.warn(
             f"{folder}: {len(over)} tensors of parts that {kind} does not have are left out, the first is '{over[0]}'.",
+            MmalignWarning,
             stacklevel=3,
         )
 

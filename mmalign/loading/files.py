@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.errors import CheckpointError
+from mmalign.core.errors import CheckpointError, MmalignWarning
 
 LONGEST_CONFIG = 16 << 20  # bytes of a configuration
 LONGEST_TABLE = 512 << 20  # bytes of a vocabulary or a list of shards; the largest published ones have about 40 MB
@@ -76,6 +76,7 @@ def _refuse_code(file: Path) -> None:
         )
     warnings.warn(
         f"{file}: names code of its own (auto_map: {_shown(code)}), which is not run; transformers' class is used.",
+        MmalignWarning,
         stacklevel=2,
     )
 

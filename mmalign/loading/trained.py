@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmalign.core.checkpoints import DONE, fault_of, latest, numbered
-from mmalign.core.errors import CheckpointError
+from mmalign.core.errors import CheckpointError, MmalignWarning
 from mmalign.core.files import lasting, local_path
 from mmalign.loading.files import read_json
 
@@ -99,7 +99,11 @@ def place_of_base(file: Path, key: str, base: str, way: str | None) -> str:
             f'{file}: the base model {base} is not there; write as its "{key}" where it lies now (here is only what '
             "was trained, the rest is the base's)."
         )
-    warnings.warn(f"{file}: the base model is no longer {base}; {near} is taken, which lies as it did.", stacklevel=2)
+    warnings.warn(
+        f"{file}: the base model is no longer {base}; {near} is taken, which lies as it did.",
+        MmalignWarning,
+        stacklevel=2,
+    )
     return str(near)
 
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmalign.core.capabilities import members
 
@@ -19,8 +18,8 @@ class Faults:
         self.name = name
         self.sentences: list[str] = []
 
-    def require(self, holds: bool | Tensor, sentence: str) -> bool:
-        """Add `sentence` unless `holds`; returns whether it did."""
+    def require(self, holds: object, sentence: str) -> bool:
+        """Add `sentence` unless `holds`, a truth value of any kind; returns whether it did."""
         if not bool(holds):
             self.sentences.append(sentence)
         return bool(holds)

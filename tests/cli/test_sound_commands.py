@@ -12,6 +12,7 @@ import torch
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.media.audio import write_audio
 from tests.rewards.sounds import RATE, tones, write_tones
+from tests.typecheck import unchecked
 
 
 def test_a_folder_of_sounds_is_scored_as_a_set(call: Any, tmp_path: Path) -> None:
@@ -162,11 +163,12 @@ def test_latents_come_from_any_generators_own_autoencoder(tmp_path: Path) -> Non
     folder = tmp_path / "songs"
     for row in range(3):
         write_audio(tones(3).output.samples[row], RATE, folder / f"{row}.wav")
-    found = load_reference(str(folder), LatentEncoder(encoder, Halves()))
-    assert found.rows is not None and found.rows.shape == (3, 8)
-    assert load_reference(str(folder), LatentEncoder(encoder, Halves()), "frame").gaussian.count == 300
-    with pytest.raises(CapabilityError, match="--adapter: a object turns no sound into latents"):
-        LatentEncoder(encoder, type("object", (), {"modality": "image"})())
+    with unchecked():  # a generator is only what is asked of it
+        found = load_reference(str(folder), LatentEncoder(encoder, Halves()))
+        assert found.rows is not None and found.rows.shape == (3, 8)
+        assert load_reference(str(folder), LatentEncoder(encoder, Halves()), "frame").gaussian.count == 300
+        with pytest.raises(CapabilityError, match="--adapter: a object turns no sound into latents"):
+            LatentEncoder(encoder, type("object", (), {"modality": "image"})())
 
 
 def test_references_are_sounds_by_content_and_what_is_skipped_is_counted(

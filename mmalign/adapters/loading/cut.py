@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from mmalign.core.cuts import count_cut, shown
+from mmalign.core.errors import MmalignWarning
 
 
 def warn_if_cut(
@@ -19,6 +20,7 @@ def warn_if_cut(
         count_cut(family, text)
         warnings.warn(
             f"{family}: the last {tokens - room} of {tokens} tokens of the prompt '{shown(text)}' are cut; {advice}.",
+            MmalignWarning,
             stacklevel=2,
         )
 

@@ -27,7 +27,7 @@ from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, c
 from mmalign.adapters.sound._delays import Delays
 from mmalign.adapters.sound._latent_sounds import checked_sound
 from mmalign.core.cuts import shown
-from mmalign.core.errors import CheckpointError, ConfigError, DataError
+from mmalign.core.errors import CheckpointError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import lasting
 from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, NotNegative
@@ -252,6 +252,7 @@ class MusicGen(TransformersAdapter):
             warnings.warn(
                 f"musicgen: the prompt '{shown(text)}' has {ids.shape[1]} tokens, more than the {longest} that its T5 "
                 "was made for; it is read whole, but shorten it.",
+                MmalignWarning,
                 stacklevel=2,
             )
         model = self.network.model

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.errors import CapabilityError, ConfigError, MmalignWarning, did_you_mean
 from mmalign.core.options import Count, Positive, outside, refuse
 from mmalign.core.protocols import Gather, Mean, one_alone, one_process
 from mmalign.core.registry import construct
@@ -230,6 +230,7 @@ class Mix:
                 f"rewards.{crediting[0]} credits single steps, which combine: {type(self.combination).__name__} of "
                 f"{len(self._trained)} rewards does not keep: whole outputs are credited. A weighted_sum keeps them "
                 "where it is of one reward, or raw and all credit steps.",
+                MmalignWarning,
                 stacklevel=3,
             )
 

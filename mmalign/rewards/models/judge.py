@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import torch
 from jaxtyping import Float
 
-from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.core.errors import CapabilityError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import local_path
 from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs, TokenAdapter
@@ -130,7 +130,7 @@ class Judge:
         """The tokens that mean yes and no; warns where one is in doubt."""
         found = answer_words(self.model.texts.tokenizer, self.asking.yes, self.asking.no)
         for doubt in found.doubts:
-            warnings.warn(f"judge {self.checkpoint}: {doubt}.", stacklevel=2)
+            warnings.warn(f"judge {self.checkpoint}: {doubt}.", MmalignWarning, stacklevel=2)
         return found
 
     def fingerprint(self) -> str:

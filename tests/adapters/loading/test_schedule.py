@@ -198,7 +198,7 @@ def test_flow_levels_do_not_depend_on_what_a_pipeline_did_to_its_scheduler():
 def test_given_sigmas_are_shifted_like_the_pipelines_that_pass_them():
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     sigmas = np.linspace(1, 1 / 4, 4)
-    levels = flow_schedule(scheduler, 4, mu=0.8, sigmas=sigmas)
+    levels = flow_schedule(scheduler, 4, mu=0.8, sigmas=sigmas.tolist())
     expected = math.exp(0.8) / (math.exp(0.8) + (1 / sigmas - 1))
     np.testing.assert_allclose(levels.sigma[:-1].numpy(), expected, rtol=1e-6)
 

@@ -140,9 +140,10 @@ def read(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = read()
+    wanted: Objective = given.objective or "dragon"
     with errors_as_sentences():
         if given.resume:
             tell(resumed(given))
         else:
-            wanted = (given.config or CONFIG, given.target, given.objective or "dragon", given.pairs)
-            tell(main(*wanted, given.changes, given.out or OUT))
+            config, out = given.config or CONFIG, given.out or OUT
+            tell(main(config, given.target, wanted, given.pairs, given.changes, out))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mmalign
 from pipelines._command_line import change, given
@@ -47,7 +47,7 @@ def main(
     started = started_from(latest(taught / "checkpoints") / "adapter", align, told["align"])
     aligned = stage(load(align, [*told["align"], *started]), out / "align")
     writers = {"imitated": mmalign.load_run(out / "imitate"), "aligned": mmalign.load_run(out / "align")}  # as saved
-    requests = writers["aligned"].parts.source.held_out_items()[:8]
+    requests = cast("Sequence[Prompt]", writers["aligned"].parts.source.held_out_items()[:8])
     album(requests, writers).save(out / "rewrites.png")
     print(f"run directory  {aligned}\npictures       {out / 'rewrites.png'}")
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mmalign import errors_as_sentences
 from mmalign.core.checkout import commit
 from mmalign.core.config import load
+from mmalign.core.protocols import Policy
 from mmalign.core.rng import stream
 from mmalign.core.types import Rollout
 from mmalign.objectives.dragon import DRAGON
@@ -75,7 +76,7 @@ def measured(chosen: Rollout, by: dict[str, Any]) -> dict[str, float]:
 def table_of(parts: Parts, seed: int, count: int, by: dict[str, Any]) -> dict[str, dict[str, float]]:
     """All choices from the same clips; without a choice, the first of each two."""
     prompts = [prompt for prompt in held_out(parts)[:count] for _ in range(2)]
-    both = parts.policy.sample(prompts, stream(seed, "set_selection"))
+    both = cast(Policy, parts.policy).sample(prompts, stream(seed, "set_selection"))
     chosen = {name: objective.build(both).chosen for name, objective in choices(by).items()}
     return {name: measured(rows, by) for name, rows in {"no choice": both[::2], **chosen}.items()}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +17,21 @@ from mmalign.core.protocols import Prediction
 from mmalign.core.types import Modality, NoiseLevel, Prompt, Rollout, Scores
 
 
-class ToyLatent:
-    """An MLP generator over latents (1, 1, 2), conditioned on the length of the prompt's text."""
+class ToyAdapter:
+    """What adapters of every kind have, around a network in memory."""
 
     modality: Modality = "image"
-    latent_shape: tuple[int, ...] = (1, 1, 2)
 
-    def __init__(self, prediction: Prediction = "flow", seed: int = 0, width: int = 32) -> None:
-        torch.manual_seed(seed)
-        self.prediction: Prediction = prediction
-        self.network = nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, 2))
-        self.module: nn.Module = self.network  # a launcher may wrap it
-        self._start = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.module: nn.Module = network  # a launcher may wrap it
+        self._start = {k: v.clone() for k, v in network.state_dict().items()}
 
     @property
     def device(self) -> torch.device:
-        return next(self.module.parameters()).device
+        return next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
 
-    def load(self, device: torch.device | str | None = None) -> ToyLatent:
+    def load(self, device: torch.device | str | None = None) -> Self:
         return self
 
     def wrap(self, prepare: Callable[[nn.Module], nn.Module]) -> None:
@@ -63,6 +59,19 @@ class ToyLatent:
         from safetensors.torch import load_file
 
         self.module.load_state_dict(load_file(directory / "toy.safetensors"))
+
+
+class ToyLatent(ToyAdapter):
+    """An MLP generator over latents (1, 1, 2), conditioned on the length of the prompt's text."""
+
+    latent_shape: tuple[int, ...] = (1, 1, 2)
+    network: nn.Sequential
+
+    def __init__(self, prediction: Prediction = "flow", seed: int = 0, width: int = 32) -> None:
+        torch.manual_seed(seed)
+        super().__init__(nn.Sequential(nn.Linear(4, width), nn.SiLU(), nn.Linear(width, 2)))
+        self.prediction: Prediction = prediction
+        self.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
 
     def encode(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         return {"text": torch.tensor([[float(len(p.text) % 3)] for p in prompts], device=self.device)}

@@ -20,14 +20,22 @@ def methods(protocol: type) -> list[str]:
     return [name for name in members(protocol) if any(callable(vars(cls).get(name)) for cls in protocol.__mro__)]
 
 
+def data_members(protocol: type) -> set[str]:
+    """What is read of a part that follows `protocol`: its annotated attributes and its properties."""
+    annotated = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
+    properties = {
+        name for kind in protocol.__mro__ for name, value in vars(kind).items() if isinstance(value, property)
+    }
+    return annotated | properties
+
+
 def lacking(component: object, protocol: type) -> list[str]:
-    """The members of `protocol` that a component does not have: methods, `__call__`, properties and what is annotated.
+    """The members of `protocol` that a component does not have: methods, `__call__`, and data.
 
     They are looked for in its class, among its options and in what it has set; no property is read, for that may load
     a model. Of an adapter only the data that it has before its weights are asked for.
     """
-    data = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
-    data |= {name for kind in protocol.__mro__ for name, value in vars(kind).items() if isinstance(value, property)}
+    data = data_members(protocol)
     if "load" in methods(protocol) or Weights in protocol.__mro__:
         data &= {"modality", "prediction"}
     own = {*getattr(component, "__dataclass_fields__", {}), *getattr(component, "__dict__", {})}
@@ -62,4 +70,4 @@ def generates(policy: object) -> TypeGuard[Policy]:
     return hasattr(policy, "generate")
 
 
-__all__ = ["generates", "judges_only", "lacking", "members", "methods", "offers", "require_members"]
+__all__ = ["data_members", "generates", "judges_only", "lacking", "members", "methods", "offers", "require_members"]

@@ -31,7 +31,10 @@ class Objective(Protocol[P]):
       every step of an output in one pass?
     """
 
-    needs: type  # the policy capability that it drives: the protocol P
+    @property
+    def needs(self) -> type:
+        """The policy capability that it drives: the protocol P."""
+        ...
 
     def collect(self, policy: P, batch: Sequence[Any], rng: torch.Generator) -> Experience:
         """Sample, score and credit one batch of prompts or preferences; called without gradient."""

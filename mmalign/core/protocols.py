@@ -48,11 +48,15 @@ class Adapter(Protocol):
     says (`prediction`) are there.
     """
 
-    modality: Modality
     module: Module  # the trainable part: what DDP wraps and the optimizer sees
 
     @property
-    def device(self) -> torch.device:
+    def modality(self) -> Modality:
+        """Of the outputs."""
+        ...
+
+    @property
+    def device(self) -> torch.device | str:
         """Where the trainable part lives."""
         ...
 
@@ -88,8 +92,15 @@ class Adapter(Protocol):
 class LatentAdapter(Adapter, Protocol):
     """A diffusion or flow generator: x_t = α x_0 + σ ε, with (α, σ) and the network's own time in a `NoiseLevel`."""
 
-    prediction: Prediction
-    latent_shape: tuple[int, ...]  # of one row, e.g. (C, H, W); packing into tokens stays inside `predict`
+    @property
+    def prediction(self) -> Prediction:
+        """What the network predicts."""
+        ...
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of one row, e.g. (C, H, W); packing into tokens stays inside `predict`."""
+        ...
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """Conditions for B prompts (no gradient; encoded once per distinct prompt and cached)."""
@@ -128,7 +139,10 @@ class LatentAdapter(Adapter, Protocol):
 class Decoding(Protocol):
     """The state of decoding: the cache of A unfinished completions, and the features of their next step."""
 
-    features: Float[Tensor, "A D"]  # for `TokenAdapter.logits`
+    @property
+    def features(self) -> Float[Tensor, "A D"]:
+        """For `TokenAdapter.logits`."""
+        ...
 
     def advance(self, tokens: Int[Tensor, " A *event"]) -> None:
         """Append one step to every row; `features` are then those of the step after it."""
@@ -149,10 +163,25 @@ class TokenAdapter(Adapter, Protocol):
     its images, its sound) is paid once however many rows share it. Networks run without dropout.
     """
 
-    event_shape: tuple[int, ...]  # () for text, (K,) for codebooks
-    vocabulary: int  # V: entries of one softmax
-    stop_ids: tuple[int, ...]  # any of them ends a completion and belongs to it; () if only its length does
-    pad_id: int  # fills what is masked; never read
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one step: () for text, (K,) for codebooks."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """V: the entries of one softmax."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Any of them ends a completion and belongs to it; () if only its length ends it."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """It fills what is masked, and is never read."""
+        ...
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """Model inputs of each prompt: tokenised and processed once per distinct prompt, and kept; no gradient."""
@@ -348,9 +377,20 @@ AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
 class Reward(Protocol):
     """A score per row."""
 
-    modalities: frozenset[Modality]  # outputs it can judge
-    range: tuple[float, float]  # declared; the floor is what a PARSE_FAIL scores
-    differentiable: bool  # gradient reaches `rollout.output`
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The kinds of outputs it can judge."""
+        ...
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The declared lowest and highest score; the lowest is what a PARSE_FAIL scores."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches `rollout.output`."""
+        ...
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows; never raises for a bad row (that is a status), never touches global random state."""
@@ -361,8 +401,15 @@ class Reward(Protocol):
 class SetReward(Protocol):
     """A score of a set. Rows are embedded once; any subset is then cheap to score."""
 
-    modalities: frozenset[Modality]
-    differentiable: bool
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The kinds of outputs it can judge."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches `rollout.output`."""
+        ...
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One embedding per row."""

@@ -67,7 +67,7 @@ def sample_trajectories(
         start = _prefix(process, [prompts[i] for i in heads], start, range(first), rows)[group.to(start.device)]
     parts = []
     for part in micro_batches(len(prompts), rows):
-        record = _Record(plan.recorded[part], shape, adapter.device, store)
+        record = _Record(plan.recorded[part], shape, torch.device(adapter.device), store)
         fresh = {k: noise[part, i].to(adapter.device) for i, k in enumerate(plan.noisy)}
         x0 = _walk(process, prompts[part], start[part], range(first, process.rule.steps), fresh, record)
         parts.append(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmalign.core.capabilities import members
+from mmalign.core.capabilities import data_members, members
 
 
 class Faults:
@@ -44,8 +44,7 @@ class Faults:
 
 def has_members(faults: Faults, component: Any, protocol: type) -> bool:
     """Whether `component` has every method and attribute of `protocol`; a fault names what it lacks."""
-    names = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
-    missing = sorted(name for name in names.union(members(protocol)) if not hasattr(component, name))
+    missing = sorted(name for name in data_members(protocol).union(members(protocol)) if not hasattr(component, name))
     calls = "__call__" not in vars(protocol) or callable(component)
     return faults.require(
         calls and not missing, f"lacks {', '.join([*missing, *([] if calls else ['__call__'])])} of {protocol.__name__}"
@@ -55,9 +54,16 @@ def has_members(faults: Faults, component: Any, protocol: type) -> bool:
 @contextmanager
 def random_state_kept(faults: Faults) -> Iterator[None]:
     """Inside it, drawing from the global random numbers of torch or NumPy is a fault."""
+    before, numbers = torch.get_rng_state(), _state_of_numpy()
+    yield
+    same = torch.equal(before, torch.get_rng_state()) and numbers == _state_of_numpy()
+    faults.require(same, "draws from the global random numbers")
+
+
+def _state_of_numpy() -> tuple[bytes, int, int, float]:
+    """The words of the global generator, the place in them, and the normal number that it holds back."""
     import numpy
 
-    before, numbers = torch.get_rng_state(), numpy.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
-    yield
-    same = bool((numbers == numpy.random.get_state()[1]).all())  # type: ignore[index]  # noqa: NPY002
-    faults.require(torch.equal(before, torch.get_rng_state()) and same, "draws from the global random numbers")
+    state = numpy.random.get_state(legacy=False)  # noqa: NPY002
+    words = state["state"]
+    return words["key"].tobytes(), words["pos"], state["has_gauss"], state["gauss"]

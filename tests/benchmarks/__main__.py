@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmalign.core.files import write_beside
 from mmalign.run.directory import environment
 from tests.benchmarks import group_size, overhead, set_rewards, shield, span_memory, trl_peer
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[], Any]] = {
     "overhead": overhead.measure,
     "group_size": group_size.measure,
     "span_memory": span_memory.measure,

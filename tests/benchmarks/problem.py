@@ -120,7 +120,7 @@ class Bare:
             for _ in range(STEPS):
                 x = x - 0.1 * self.predict(x, condition)
             self.judge(prompts, self.adapter.decode(x).clamp(0, 1))
-        self.update(sum(self.predict(x, condition).square().mean() for _ in range(TRAINED)))
+        self.update(torch.stack([self.predict(x, condition).square().mean() for _ in range(TRAINED)]).sum())
 
     def dpo(self) -> None:
         """K predictions, decode, judge; the reference and the policy on both sides of every pair."""
@@ -134,7 +134,7 @@ class Bare:
             with self.adapter.reference():
                 for _ in range(2):
                     self.predict(x[:PROMPTS], few)
-        self.update(sum(self.predict(x[:PROMPTS], few).square().mean() for _ in range(2)))
+        self.update(torch.stack([self.predict(x[:PROMPTS], few).square().mean() for _ in range(2)]).sum())
 
     def r0(self) -> None:
         """Four predictions with gradient, decode, judge, and back through all of it."""

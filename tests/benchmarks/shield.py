@@ -40,7 +40,8 @@ def _case(reward: Callable[[Rollout], Any], rollout: Rollout, repeats: int) -> d
         with torch.no_grad():
             reward(rollout)
 
-    watch(), call()
+    watch()
+    call()
     watched, called = (
         statistics.median(side) for side in zip(*((seconds(watch), seconds(call)) for _ in range(repeats)), strict=True)
     )

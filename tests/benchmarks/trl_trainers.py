@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from tests.benchmarks import language
 
 #: Equal precision, no logging, no files; AdamW of torch as mmalign has it, no recomputation of layers.
-_SAME = {
+_SAME: dict[str, Any] = {
     "use_cpu": True,
     "bf16": False,
     "fp16": False,

@@ -55,7 +55,7 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path) -> N
     for n in range(40):
         write_image(torch.full((3, 4, 4), n / 40), tmp_path / f"{n}.png")
         write_audio(torch.zeros(1, 80 + n), 8_000, tmp_path / f"{n}.wav")
-    row = {"answer": "3", "references": ["a cat"], "chosen": "good", "rejected": "bad"}
+    row: dict[str, Any] = {"answer": "3", "references": ["a cat"], "chosen": "good", "rejected": "bad"}
     row |= {"boxes": [[0, 0, 2, 3]], "size": [4, 4], "seen_size": [28, 28]}
     row |= {"prompt_points": ["Counting"], "prompt_points_des": ["three cats"]}
     about = [{"prompt": f"{n} cats?", "image": f"{n}.png", "audio": f"{n}.wav"} for n in range(40)]

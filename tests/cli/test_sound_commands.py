@@ -39,7 +39,9 @@ def test_rows_and_folders_of_sounds_get_one_line_each(call: Any, tmp_path: Path)
     (songs / "1.txt").write_text("a red circle")
     code, out, err = call("score", songs, "--reward", "clipping")
     assert code == 0, err
-    named = [{"output": name, "value": 0.0, "status": "ok", "parts": {}} for name in ("0.wav", "1.flac", "2.wav")]
+    named: list[dict[str, Any]] = [
+        {"output": name, "value": 0.0, "status": "ok", "parts": {}} for name in ("0.wav", "1.flac", "2.wav")
+    ]
     assert [json.loads(line) for line in out.splitlines()] == named
     from mmalign.run.rows import read_rows
 
@@ -159,16 +161,18 @@ def test_latents_come_from_any_generators_own_autoencoder(tmp_path: Path) -> Non
         def latents(self, output: Any) -> torch.Tensor:
             return output.samples[..., :400].mean(1).reshape(len(output), 4, 100)
 
-    encoder = make_encoder({"name": "latents", "space": "halves"})
+    encoder: Any = make_encoder({"name": "latents", "space": "halves"})
+    halves: Any = Halves()
     folder = tmp_path / "songs"
     for row in range(3):
         write_audio(tones(3).output.samples[row], RATE, folder / f"{row}.wav")
+    silent: Any = type("object", (), {"modality": "image"})()
     with unchecked():  # a generator is only what is asked of it
-        found = load_reference(str(folder), LatentEncoder(encoder, Halves()))
+        found = load_reference(str(folder), LatentEncoder(encoder, halves))
         assert found.rows is not None and found.rows.shape == (3, 8)
-        assert load_reference(str(folder), LatentEncoder(encoder, Halves()), "frame").gaussian.count == 300
+        assert load_reference(str(folder), LatentEncoder(encoder, halves), "frame").gaussian.count == 300
         with pytest.raises(CapabilityError, match="--adapter: a object turns no sound into latents"):
-            LatentEncoder(encoder, type("object", (), {"modality": "image"})())
+            LatentEncoder(encoder, silent)
 
 
 def test_references_are_sounds_by_content_and_what_is_skipped_is_counted(
@@ -179,7 +183,7 @@ def test_references_are_sounds_by_content_and_what_is_skipped_is_counted(
     songs = tmp_path / "songs"
     (songs / "more").mkdir(parents=True)
     for name, kind in (("a.opus", "OGG"), ("b.oga", "OGG"), ("c.aiff", "AIFF"), ("d.dat", "FLAC")):
-        more = {"subtype": "OPUS"} if name == "a.opus" else {}
+        more: dict[str, Any] = {"subtype": "OPUS"} if name == "a.opus" else {}
         (songs / name).write_bytes(odd.sound(kind, 2, 48_000, **more))
     for name in ("cover.jpg", ".hidden"):
         (songs / name).write_bytes(odd.picture(kind="JPEG"))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -89,7 +89,7 @@ def require_light(lines: Sequence[str], heavy: Sequence[str]) -> None:
 
 
 @pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A package with a submodule, which says when it is loaded."""
     package = tmp_path / "a_slow_package"
     package.mkdir()

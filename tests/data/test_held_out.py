@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def pictures(folder: Path, count: int, first: int = 0) -> list[str]:
     return names
 
 
-def table(path: Path, rows: list[dict[str, object]]) -> str:
+def table(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 

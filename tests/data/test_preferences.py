@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -165,7 +166,7 @@ def test_labels_say_which_side_was_preferred(tmp_path: Path, caplog: pytest.LogC
         for i, label in enumerate((1.0, 0.0, 0.5))
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "p.parquet")
-    named = {"prompt": "caption", "chosen": "jpg_0", "rejected": "jpg_1"}
+    named: dict[str, Any] = {"prompt": "caption", "chosen": "jpg_0", "rejected": "jpg_1"}
     with pytest.raises(DataError, match=r"'label_0' says whether 'jpg_0' was preferred; set data\.label: label_0"):
         Preferences(str(tmp_path / "p.parquet"), **named).training_items()
     pairs = Preferences(str(tmp_path / "p.parquet"), **named, label="label_0").training_items()

@@ -1,5 +1,7 @@
 """Held-out pictures are never those of training, and show unseen compositions or only seen ones, as asked."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -28,7 +30,12 @@ def test_another_word_is_refused() -> None:
 def test_nothing_is_painted_until_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     painted: list[object] = []
     real = scenes.painted
-    monkeypatch.setattr(scenes, "painted", lambda *given: painted.append(given) or real(*given))
+
+    def noted(*given: Any) -> Any:
+        painted.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(scenes, "painted", noted)
     items = Scenes("boxes", count=5, held_out=3).training_items()
     assert len(items) == 5 and all(list(item.media) == ["image"] and item.meta["boxes"] for item in items)
     assert not painted

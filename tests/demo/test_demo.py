@@ -88,7 +88,8 @@ def test_where_there_is_no_number_the_table_says_why() -> None:
 def test_one_output_needs_no_columns_of_its_own() -> None:
     alone = Scores(torch.tensor([math.nan]), torch.tensor([Status.NOT_APPLICABLE]), parts={"set": torch.zeros(1)})
     failed = Scores(torch.tensor([0.0]), torch.tensor([Status.PARSE_FAIL]))
-    headers, rows, reasons = table(*[_side(1, fad=alone, format=failed)] * 2, {})
+    side = _side(1, fad=alone, format=failed)
+    headers, rows, reasons = table(side, side, {})
     assert headers == ["reward", "role", "start", "learned"]
     assert rows[0][::2] == ["fad", "does not apply"] and rows[1][2] == "0.000 (unreadable)"
     assert reasons == ["fad: a set has at least 3 outputs."]
@@ -155,7 +156,8 @@ def test_the_page_answers_and_says_what_cannot_be_asked(run: Trained) -> None:
 
 def test_what_is_not_read_to_its_end_is_said_on_the_page(run: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the same text is asked again, whose embedding is kept."""
-    monkeypatch.setattr(run.parts.adapter.loaded.pipeline.tokenizer, "model_max_length", 12)
+    adapter: Any = run.parts.adapter
+    monkeypatch.setattr(adapter.loaded.pipeline.tokenizer, "model_max_length", 12)
     long = "a picture of 3 things " * 20
     for _ in range(2):
         before, after = answer(run, Prompt(long), 1, 0)

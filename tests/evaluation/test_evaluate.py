@@ -24,6 +24,7 @@ SIZE = 6
 
 def uniform(rng: Noise, *shape: int) -> torch.Tensor:
     """Of each row its own."""
+    assert not isinstance(rng, torch.Generator)
     return torch.stack([torch.rand(*shape, generator=one) for one in rng])
 
 
@@ -68,7 +69,7 @@ class Singer(Painter):
 
 
 class Brightness:
-    modalities = frozenset({"image"})
+    modalities: frozenset[Modality] = frozenset({"image"})
     range = (0.0, 1.0)
     differentiable = True
 
@@ -91,7 +92,7 @@ class Fussy(Brightness):
 
 
 class Length(Brightness):
-    modalities = frozenset({"text", "audio"})
+    modalities: frozenset[Modality] = frozenset({"text", "audio"})
 
     def __call__(self, rollout: Rollout) -> Scores:
         return Scores.of(torch.tensor([float(len(p.text)) for p in rollout.prompts]))
@@ -100,7 +101,7 @@ class Length(Brightness):
 class Spread:
     """A set reward: the standard deviation of brightness."""
 
-    modalities = frozenset({"image"})
+    modalities: frozenset[Modality] = frozenset({"image"})
     differentiable = True
 
     def embed(self, rollout: Rollout) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.core.errors import DataError
-from mmalign.core.types import Preference, Prompt, Status
+from mmalign.core.protocols import Inputs
+from mmalign.core.types import Modality, Preference, Prompt, Status
 from mmalign.data.lazy_media import LazyMedia
 from mmalign.evaluation.judging import judge
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
 from mmalign.evaluation.records import Evaluation
 from mmalign.policies.scorer import Scorer
+from tests.toys import ToyAdapter
 
 
-class Numerals:
+class Numerals(ToyAdapter):
     """Answers are their own scores."""
 
-    modality = "text"
-    module = nn.Identity()
-    device = torch.device("cpu")
+    modality: Modality = "text"
 
-    def read(self, prompts: Any, outputs: list[str]) -> list[dict[str, Tensor]]:
+    def read(self, prompts: Any, outputs: Any) -> list[Inputs]:
         return [{"value": torch.tensor(float(output))} for output in outputs]
 
-    def score(self, inputs: list[dict[str, Tensor]]) -> Tensor:
+    def score(self, inputs: Sequence[Inputs]) -> Tensor:
         return torch.stack([row["value"] for row in inputs])
 
 
@@ -39,7 +40,7 @@ def row(text: str, chosen: Any, rejected: Any, **meta: Any) -> Prompt:
 
 
 def judged(*items: Any, rows: int = 3) -> Evaluation:
-    return judge(Scorer(Numerals()), items, rows=rows)
+    return judge(Scorer(Numerals(nn.Identity())), items, rows=rows)
 
 
 def test_best_of_four_as_published() -> None:
@@ -143,12 +144,12 @@ def test_rows_that_cannot_be_judged_are_named(items: list[Any], message: str) ->
 
 def test_pictures_of_several_sizes_are_judged_one_by_one() -> None:
     class Bright(Numerals):
-        modality = "image"
+        modality: Modality = "image"
 
-        def read(self, prompts: Any, outputs: Tensor) -> list[dict[str, Tensor]]:
+        def read(self, prompts: Any, outputs: Any) -> list[Inputs]:
             return [{"value": picture.mean()} for picture in outputs]
 
     pairs = [Preference(Prompt("light"), torch.full((3, 4 + i, 4), 0.9), torch.full((3, 4, 4), 0.1)) for i in range(3)]
-    found = judge(Scorer(Bright()), pairs)
+    found = judge(Scorer(Bright(nn.Identity())), pairs)
     assert found.means()["accuracy"] == 1.0 and found.modality == "image" and len(found.outputs) == 0
-    assert judge(Scorer(Bright()), pairs[:1]).outputs.shape == (1, 3, 4, 4)
+    assert judge(Scorer(Bright(nn.Identity())), pairs[:1]).outputs.shape == (1, 3, 4, 4)

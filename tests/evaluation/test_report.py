@@ -229,7 +229,8 @@ def test_truth_is_drawn_from_before_to_after(run: Path) -> None:
 
 def coordinates(svg: str, kind: str) -> list[list[tuple[float, float]]]:
     found = re.findall(rf'<polyline class="{kind}[^"]*" points="([^"]+)"', svg)
-    return [[tuple(map(float, pair.split(","))) for pair in points.split()] for points in found]
+    lines = [[pair.split(",") for pair in points.split()] for points in found]
+    return [[(float(x), float(y)) for x, y in line] for line in lines]
 
 
 def test_aligned_series_start_together_and_keep_their_own_axes() -> None:

@@ -41,9 +41,9 @@ def evaluation(values: dict[str, list[float]], repeats: int = 1, sets: dict | No
 
 
 def printed(table: object, width: int = 160) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(table)
-    return console.file.getvalue()
+    written = io.StringIO()
+    Console(file=written, width=width).print(table)
+    return written.getvalue()
 
 
 NAN = math.nan

@@ -24,7 +24,9 @@ UNREAD = {"audio_tokenizer", "audio_token_detokenizer"}  # components that the a
 
 
 def loaded(name: str, folder: Path) -> Any:
-    more = {"seconds": 0.5} if folder.exists() and name == "stable_audio_3" and "tunes" not in str(folder) else {}
+    more: dict[str, Any] = (
+        {"seconds": 0.5} if folder.exists() and name == "stable_audio_3" and "tunes" not in str(folder) else {}
+    )
     return load_adapter(name, model=str(folder), device="cpu", train="frozen", **more)
 
 

@@ -18,7 +18,9 @@ from mmalign.loading.pipelines import modules
 from mmalign.loading.trained import way_to
 from tests.loading.writers import WRITERS
 
-SHORT = {"stable_audio_3": {"seconds": 0.5}}  # of the families whose tiny model makes no more
+SHORT: dict[str, dict[str, Any]] = {
+    "stable_audio_3": {"seconds": 0.5}
+}  # of the families whose tiny model makes no more
 
 
 def loaded(name: str, model: Path | str, train: str = "full", **options: Any) -> Any:

@@ -1,5 +1,7 @@
 """The log-mel front end against the extractors it replaces, and its gradient against finite differences."""
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from mmalign.core.errors import MediaError
 from mmalign.media.mel import LogMel
 
-HTS = {"rate": 48_000, "n_fft": 1024, "hop": 480, "bands": 64, "low": 50.0, "high": 14_000.0}
+HTS: dict[str, Any] = {"rate": 48_000, "n_fft": 1024, "hop": 480, "bands": 64, "low": 50.0, "high": 14_000.0}
 
 
 def music(seconds: float = 1.0, rate: int = 48_000) -> torch.Tensor:
@@ -21,7 +23,7 @@ def music(seconds: float = 1.0, rate: int = 48_000) -> torch.Tensor:
 
 @pytest.mark.parametrize("truncation, scale", [("rand_trunc", "slaney"), ("fusion", "htk")])
 @pytest.mark.parametrize("seconds", [1.0, 0.3])
-def test_equal_to_clap_feature_extractor(truncation: str, scale: str, seconds: float) -> None:
+def test_equal_to_clap_feature_extractor(truncation: str, scale: Literal["slaney", "htk"], seconds: float) -> None:
     from transformers import ClapFeatureExtractor
 
     from mmalign.rewards.models.waves import windows

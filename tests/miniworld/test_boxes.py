@@ -16,8 +16,8 @@ def taught(loose: float, scenes: int) -> list[tuple[Box, set[Box]]]:
     for _ in range(scenes):
         scene, _ = sample_described(rng, "train")
         numbers = [int(number) for number in re.findall(r"\d+", find(scene, rng, loose).answer)]
-        boxes = [tuple(numbers[i : i + 4]) for i in range(0, len(numbers), 4)]
-        found += [(box, {box_of(thing) for thing in scene.things}) for box in boxes]
+        exact = {box_of(thing) for thing in scene.things}
+        found += [((x0, y0, x1, y1), exact) for x0, y0, x1, y1 in zip(*[iter(numbers)] * 4, strict=True)]
     return found
 
 

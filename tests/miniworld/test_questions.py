@@ -92,7 +92,9 @@ def test_things_are_asked_for_by_number() -> None:
 
 
 def test_drawn_questions_are_balanced_and_name_nothing_unseen() -> None:
-    rng, answers, tests = np.random.default_rng(2), Counter(), Counter()
+    rng = np.random.default_rng(2)
+    answers: Counter[object] = Counter()
+    tests: Counter[object] = Counter()
     for _ in range(150):
         request = sample_request(rng, "train")
         scene = sample_scene(request, rng, seen_only=True)

@@ -87,7 +87,7 @@ def moved(policy: GaussianPolicy, by: float = 0.05) -> GaussianPolicy:
     rng = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for p in policy.module.parameters():
-            p += by * torch.randn(p.shape, generator=rng).to(p)
+            p.add_(by * torch.randn(p.shape, generator=rng).to(p))
     return policy
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmalign.core.rng import randn
-from mmalign.core.types import Prompt, Rollout, StepDist
+from mmalign.core.rng import Noise, randn
+from mmalign.core.types import Modality, Prompt, Rollout, StepDist
 
 
 class Steps(nn.Module):
@@ -30,7 +30,7 @@ class Steps(nn.Module):
 
 
 class GaussianPolicy:
-    modality = "image"
+    modality: Modality = "image"
     event_size = 2
 
     def __init__(self, steps: int = 3, seed: int = 0, noisy: bool = False, double: bool = False) -> None:
@@ -58,12 +58,16 @@ class GaussianPolicy:
         return torch.arange(self.steps) < length[:, None]
 
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+        return self.outputs(prompts, rng)
+
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
+        return self.outputs(prompts, rng)
+
+    def outputs(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
         with torch.no_grad():
             rollout = self.rsample(prompts, self.draw(prompts, rng))
             rollout.step_logp = self.step_dist(rollout).log_prob
         return rollout
-
-    generate = sample
 
     def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
         mean, std = self.means(rollout.prompts)[:, steps], self.std[steps]
@@ -91,7 +95,7 @@ class GaussianPolicy:
         terms = -0.5 * gap.square().sum(-1) / variance[:, None] - variance.log()[:, None] - math.log(2 * math.pi)
         return terms / terms.shape[1]
 
-    def draw(self, prompts: Sequence[Prompt], rng: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, prompts: Sequence[Prompt], rng: Noise) -> dict[str, Tensor]:
         return {"noise": randn((len(prompts), self.steps, 2), rng).to(self.dtype)}
 
     def rsample(self, prompts: Sequence[Prompt], draws: dict[str, Tensor]) -> Rollout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.protocols import Inputs
 from mmalign.core.types import Audio, Preference, Prompt
 from mmalign.objectives._preferences import Ties, centring, comparison_loss, log_tie, log_win
 from mmalign.objectives._rollouts import batch_outputs
@@ -20,6 +22,7 @@ from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.policies.scorer import Scorer
 from tests.objectives.driving import alone, stream
 from tests.objectives.scorers import Valued, rows
+from tests.toys import ToyAdapter
 
 LEAD = torch.linspace(-3, 3, 13, dtype=torch.float64)
 
@@ -129,12 +132,12 @@ def test_the_gradient_does_not_depend_on_the_split() -> None:
     objective = BradleyTerry(centre=0.05, label_smoothing=0.1)
     batch = rows({}, {"margin": 1.0}, {}, {"tie": True})
     loss, _, policy = loss_of(objective, batch)
-    whole = torch.autograd.grad(loss, policy.module.weight)[0]
+    whole = torch.autograd.grad(loss, policy.module.get_parameter("weight"))[0]
     found = objective.collect(policy, batch, stream(0))
     found = replace(found, weight=objective.weigh(found.mask, alone))
     parts = [objective.loss(policy, chunk, stream(0))[0] for chunk, _ in found.chunks(3, 1)]
     assert len(parts) == 2
-    split = torch.autograd.grad(sum(parts), policy.module.weight)[0]
+    split = torch.autograd.grad(torch.stack(parts).sum(), policy.module.get_parameter("weight"))[0]
     torch.testing.assert_close(split, whole, rtol=1e-6, atol=0)
 
 
@@ -152,7 +155,7 @@ def test_the_loss_is_trls() -> None:
     def model(**_: Any) -> SimpleNamespace:
         return SimpleNamespace(logits=policy.adapter.score(inputs)[:, None])
 
-    peer = SimpleNamespace(
+    peer: Any = SimpleNamespace(
         model=SimpleNamespace(training=True),
         args=SimpleNamespace(center_rewards_coefficient=0.01),
         accelerator=accelerator(),
@@ -163,7 +166,7 @@ def test_the_loss_is_trls() -> None:
     given = {"margin": margins, "attention_mask": torch.ones(8, 3)}
     theirs = RewardTrainer.compute_loss(peer, model, given)
     assert float(loss) == pytest.approx(float(theirs), abs=1e-7)
-    mine, other = (torch.autograd.grad(value, policy.module.weight)[0] for value in (loss, theirs))
+    mine, other = (torch.autograd.grad(value, policy.module.get_parameter("weight"))[0] for value in (loss, theirs))
     torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-8)
 
 
@@ -180,24 +183,20 @@ def test_faults_are_said() -> None:
         BradleyTerry().collect(policy, [Prompt("a")], stream(0))
     with pytest.raises(DataError, match="2 prompts but 1 outputs"):
         policy.observe([Prompt("a"), Prompt("b")], ["x"])
+    linear: Any = nn.Linear(1, 1)
     with pytest.raises(ValueError, match=r"needs an adapter that makes scores, and this one \(Linear\) makes latents"):
-        Scorer(nn.Linear(1, 1))
+        Scorer(linear)
 
 
 def test_sides_of_two_sizes_are_scored_apart() -> None:
-    class Bright:
-        modality = "image"
-
-        def __init__(self) -> None:
-            self.module, self.device = nn.Linear(1, 1), torch.device("cpu")
-
-        def read(self, prompts: Any, outputs: Tensor) -> list[dict[str, Tensor]]:
+    class Bright(ToyAdapter):
+        def read(self, prompts: Any, outputs: Any) -> list[Inputs]:
             return [{"value": picture.mean()[None]} for picture in outputs]
 
-        def score(self, inputs: list[dict[str, Tensor]]) -> Tensor:
+        def score(self, inputs: Sequence[Inputs]) -> Tensor:
             return self.module(torch.stack([row["value"] for row in inputs]))[:, 0]
 
-    policy = Scorer(Bright())
+    policy = Scorer(Bright(nn.Linear(1, 1)))
     even = [Preference(Prompt("a"), torch.full((3, 8, 8), 0.1 * i), torch.full((3, 8, 8), 0.5)) for i in range(3)]
     uneven = [replace(row, rejected=torch.full((3, 6, 5), 0.5)) for row in even]
     (one, _, _), (other, _, _) = (loss_of(BradleyTerry(), rows, policy) for rows in (even, uneven))

@@ -45,7 +45,7 @@ def test_a_set_reward_keeps_the_spread_that_a_row_reward_destroys() -> None:
 
         @property
         def std(self) -> torch.Tensor:
-            return self.module.log_std.exp()[None] if hasattr(self, "module") else torch.ones(1)
+            return self.module.get_parameter("log_std").exp()[None] if hasattr(self, "module") else torch.ones(1)
 
         @std.setter
         def std(self, value: torch.Tensor) -> None:

@@ -78,7 +78,7 @@ def test_first_gradient_is_the_policy_gradient() -> None:
     advantage = ((reward - reward.mean(1, keepdim=True)) / reward.std(1, correction=0, keepdim=True)).reshape(-1)
     logp = policy.step_log_prob(experience.rollout)
     mask = policy.counts(experience.rollout.prompts)
-    loss = -sum((advantage[i] * logp[i][mask[i]]).mean() for i in range(12)) / 12
+    loss = -torch.stack([(advantage[i] * logp[i][mask[i]]).mean() for i in range(12)]).mean()
     want = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(policy.module.parameters()))])
     assert torch.allclose(got, want, rtol=1e-6)
 

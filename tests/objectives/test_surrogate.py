@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.rng import Noise
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.objectives._advantages import rows_of_groups_that_train, subtract_kl, whiten
 from mmalign.objectives._policy_gradient import (
@@ -154,8 +156,13 @@ def test_whitening_covers_every_process() -> None:
     """Two halves, each told the mean over both of its sums, are whitened as one batch."""
     x, valid = torch.randn(6, 1), torch.ones(6, 1, dtype=torch.bool)
     log: list[list[torch.Tensor]] = [[], []]
+
+    def noted(sums: torch.Tensor, part: int) -> torch.Tensor:
+        log[part].append(sums)
+        return sums
+
     for part in (0, 1):
-        whiten(x[3 * part : 3 * part + 3], valid[:3], over_ranks=lambda t, p=part: log[p].append(t) or t)
+        whiten(x[3 * part : 3 * part + 3], valid[:3], over_ranks=partial(noted, part=part))
     first = (log[0][0] + log[1][0]) / 2
     centre = first[0] / first[2]
     squares = (x.double() - centre).square().sum() / 2
@@ -176,7 +183,7 @@ def test_kl_in_the_reward_by_hand() -> None:
 
 def test_self_critical_training_measures_against_the_greedy_answer() -> None:
     class Greedy(GaussianPolicy):
-        def generate(self, batch: Any, rng: torch.Generator) -> Rollout:
+        def generate(self, batch: Any, rng: Noise) -> Rollout:
             return super().sample(batch, torch.Generator().manual_seed(5))
 
     def reward(rollout: Rollout) -> Scores:
@@ -198,7 +205,7 @@ def test_self_critical_training_measures_against_the_greedy_answer() -> None:
 
 def test_scoring_the_greedy_answer_teaches_the_combination_nothing() -> None:
     class Greedy(GaussianPolicy):
-        def generate(self, batch: Any, rng: torch.Generator) -> Rollout:
+        def generate(self, batch: Any, rng: Noise) -> Rollout:
             return super().sample(batch, torch.Generator().manual_seed(5))
 
     sum_of_both = WeightedSum(scale="running")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.sft import SFT
 from mmalign.policies.tokens import Tokens
 from tests.objectives.driving import alone, stream
-from tests.objectives.trl_peer import FusedHead, accelerator, peer, plain_log_probs, sequences
+from tests.objectives.trl_peer import FusedHead, peer, plain_log_probs, sequences
 
 pytest.importorskip("trl")
 
@@ -156,7 +155,7 @@ def test_rloo(stand: Stand) -> None:
 
 
 BETA = 0.4
-NORMAL = {"length_normalised": True}
+NORMAL: dict[str, Any] = {"length_normalised": True}
 PAIR_LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "sigmoid": ({}, {}, 1.0),
     "hinge": ({"loss_type": "hinge"}, {}, 1.0),
@@ -258,6 +257,11 @@ REFERENCE_FREE: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 }
 
 
+def halves(values: Tensor) -> list[Any]:
+    """The chosen ones, and the rejected ones."""
+    return [*values.chunk(2)]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [*REFERENCE_FREE, "orpo"])
 def test_losses_without_a_reference(stand: Stand, name: str) -> None:
@@ -270,19 +274,17 @@ def test_losses_without_a_reference(stand: Stand, name: str) -> None:
     )
     total, count = said.sum(1), given["completion_mask"].sum(1)
     if name == "orpo":
-        losses = ORPOTrainer.odds_ratio_loss(
-            SimpleNamespace(beta=BETA, accelerator=accelerator()), *(total / count).chunk(2)
-        )[0]
+        losses = ORPOTrainer.odds_ratio_loss(peer(stand.model, beta=BETA), *halves(total / count))[0]
         objective = DPO(
             loss_type="orpo", reference=False, beta=BETA, winner_weight=1.0, winner_per="batch_token", **NORMAL
-        )  # type: ignore[arg-type]
+        )
         own = said[: len(PAIRS)].sum() / count[: len(PAIRS)].sum()
         stand.compare(ours(stand, objective), -own - losses.mean())
         return
     options, theirs, scale = REFERENCE_FREE[name]
     trainer = peer(stand.model, loss_type=name, beta=BETA, **theirs)
     scores = total / count if name in ("ipo", "simpo") else total
-    want = CPOTrainer.cpo_loss(trainer, *scores.chunk(2))[0].mean()
+    want = CPOTrainer.cpo_loss(trainer, *halves(scores))[0].mean()
     stand.compare(ours(stand, DPO(beta=BETA, reference=False, **options)), scale * want)
 
 

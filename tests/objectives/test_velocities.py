@@ -46,7 +46,8 @@ class Exact(DoubleLatent):
 
 def in_double(policy: Flow, rollout: Rollout) -> Rollout:
     """From now on `policy` computes in float64, with the recorded latents of `rollout`."""
-    policy.adapter.exact = True  # type: ignore[union-attr]
+    adapter: Any = policy.adapter
+    adapter.exact = True
     doubled = {k: v.double() if v.is_floating_point() else v for k, v in rollout.trajectory.items()}
     return replace(rollout, trajectory=doubled)
 

@@ -17,15 +17,15 @@ def plain_log_probs(model: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tens
     return logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0], logits
 
 
-def accelerator() -> SimpleNamespace:
+def accelerator() -> Any:
     """One process."""
     same = {name: (lambda value, **_: value) for name in ("gather", "gather_for_metrics", "reduce", "unwrap_model")}
     return SimpleNamespace(device=torch.device("cpu"), num_processes=1, **same)
 
 
-def peer(model: Any, **settings: Any) -> SimpleNamespace:
+def peer(model: Any, **settings: Any) -> Any:
     """What TRL's losses read of their trainer, with its defaults."""
-    args = {
+    args: dict[str, Any] = {
         "delta": None,
         "use_bias_correction_kl": False,
         "sapo_temperature_pos": 1.0,
@@ -38,7 +38,7 @@ def peer(model: Any, **settings: Any) -> SimpleNamespace:
         "discopop_tau": 0.05,
     }
     given = {name: settings.pop(name) for name in [*settings] if name in args}
-    defaults = {
+    defaults: dict[str, Any] = {
         "args": SimpleNamespace(**args | given),
         "model": SimpleNamespace(training=False),
         "accelerator": accelerator(),
@@ -81,7 +81,7 @@ class FusedHead:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **_: Any) -> SimpleNamespace:
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **more: Any) -> SimpleNamespace:
         said, _ = plain_log_probs(self.model, input_ids, attention_mask)
         said = said.where(labels[:, 1:] != -100, 0.0)
         zero = torch.zeros_like(said).detach()

@@ -1,6 +1,8 @@
 """The prompt rewriter: its second stage starts from what the first saved, and its album shows what both saved."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,12 @@ def test_any_name_of_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
 def test_the_album_shows_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     sheet = image.contact_sheet
-    monkeypatch.setattr(image, "contact_sheet", lambda *a, **k: told.extend(a[1]) or sheet(*a, **k))
+
+    def noted(pictures: Any, captions: Sequence[str], *more: Any, **options: Any) -> Any:
+        told.extend(captions)
+        return sheet(pictures, captions, *more, **options)
+
+    monkeypatch.setattr(image, "contact_sheet", noted)
     far = ["trainer.lr=1", "trainer.ema=0.999999", "objective.group_size=4", THROUGH]  # the average stays at the start
     changes = [*SMALL, *(f"align.{change}" for change in far)]
     main(changes=changes, out=tmp_path)

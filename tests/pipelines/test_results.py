@@ -27,7 +27,12 @@ def runs() -> list[dict[str, Any]]:
         row | {"name": "judge", "role": "judge", "before": 0.5, "after": 0.6, "delta": 0.1},
         row | {"name": "truth", "role": "verifier", "before": 0.2, "after": 0.5, "delta": 0.3},
     ]
-    first = {"seed": 0, "rows": rows, "seconds": 1.0, "curve": [{"step": 5, "clip": 0.5, "truth": 0.25}]}
+    first: dict[str, Any] = {
+        "seed": 0,
+        "rows": rows,
+        "seconds": 1.0,
+        "curve": [{"step": 5, "clip": 0.5, "truth": 0.25}],
+    }
     second = copy.deepcopy(first)
     second["seed"], second["rows"][2]["after"], second["rows"][2]["delta"] = 1, 0.3, 0.1
     return [first, second]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from mmalign.core.types import Prompt
+from mmalign.core.protocols import Inputs
+from mmalign.core.types import Modality, Prompt
 
 V, K, FILL = 5, 2, 5
 
@@ -20,8 +21,8 @@ V, K, FILL = 5, 2, 5
 class Frames:
     """A `TokenAdapter` with event shape (2,); features are the last frame and the prompt, one-hot."""
 
-    modality = "text"
-    event_shape = (K,)
+    modality: Modality = "text"
+    event_shape: tuple[int, ...] = (K,)
     vocabulary = V
     stop_ids: tuple[int, ...] = ()
     pad_id = 0
@@ -32,7 +33,7 @@ class Frames:
         self.module: nn.Module = nn.Linear(3 + K * (V + 1), K * V)
         self.prompts_forwarded = 0
 
-    def load(self, device: Any = None) -> Frames:
+    def load(self, device: Any = None) -> Self:
         return self
 
     def wrap(self, prepare: Any) -> None:
@@ -51,7 +52,7 @@ class Frames:
     def restore(self, directory: Any) -> None:
         raise NotImplementedError
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
+    def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         return [{"input_ids": torch.tensor([len(p.text) % 3])} for p in prompts]
 
     def features(self, inputs: Any, rows: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

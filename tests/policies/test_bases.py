@@ -26,6 +26,6 @@ def test_a_subclass_that_lacks_a_member_cannot_be_built(base: Any) -> None:
         kind = type("Partial", (base,), {**present, "name": "partial", "predictions": ("flow",), "other": "ddpm"})
         with pytest.raises(TypeError, match=rf"abstract method '?{lacking}"):
             kind(**options)
-    whole = type("Whole", (base,), dict.fromkeys(names, property(lambda self: False)) | {"name": "whole"})
+    whole: Any = type("Whole", (base,), dict.fromkeys(names, property(lambda self: False)) | {"name": "whole"})
     whole.predictions, whole.other = ("flow",), "ddpm"
     whole(**options)  # with all of them it can

@@ -1,13 +1,15 @@
 """The surrogate density against numpy in float64 and against the relations between its weightings."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mmalign.core.errors import CapabilityError, DataError
+from mmalign.core.protocols import Prediction
 from mmalign.core.types import NoiseLevel, Rollout
 from mmalign.policies._density import bound_weight, constant_weight
 from mmalign.policies.ddpm import Ddpm
@@ -16,14 +18,14 @@ from tests.policies.worlds import CountingLatent, DoubleLatent, descend, generat
 from tests.toys import ToyLatent, prompts
 
 
-def policy(prediction: str, adapter: Any = None, **options: Any) -> Any:
+def policy(prediction: Prediction, adapter: Any = None, **options: Any) -> Any:
     cls = Flow if prediction == "flow" else Ddpm
     return cls(adapter or ToyLatent(prediction), num_inference_steps=5, **options)
 
 
 def network(adapter: ToyLatent, x: np.ndarray, time: np.ndarray, text: np.ndarray) -> np.ndarray:
     """The toy's MLP, written again in numpy."""
-    first, last = (adapter.module[i] for i in (0, 2))
+    first, last = (cast(nn.Linear, adapter.network[i]) for i in (0, 2))
     weights = [p.detach().double().numpy() for p in (first.weight, first.bias, last.weight, last.bias)]
     hidden = np.concatenate([x, time[:, None], text], 1) @ weights[0].T + weights[1]
     return hidden / (1 + np.exp(-hidden)) @ weights[2].T + weights[3]
@@ -63,7 +65,9 @@ def numpy_terms(made: Any, rollout: Rollout, probe: dict[str, torch.Tensor], wei
 @pytest.mark.parametrize("weighting", ["const_v", "const_eps", "elbo"])
 @pytest.mark.parametrize("levels", ["uniform", "logit_normal"])
 @pytest.mark.parametrize("rows", [0, 5])
-def test_terms_are_those_of_an_independent_computation(prediction: str, weighting: str, levels: str, rows: int) -> None:
+def test_terms_are_those_of_an_independent_computation(
+    prediction: Prediction, weighting: str, levels: str, rows: int
+) -> None:
     made = policy(prediction, weighting=weighting, density_levels=levels, rows=rows)
     rollout = made.observe(grouped(), torch.rand(12, 1, 1, 2))
     probe = made.probe(rollout, generator(), draws=3)
@@ -130,7 +134,7 @@ def test_the_bound_does_not_depend_on_the_schedule_or_on_the_distribution_of_lev
 
 
 @pytest.mark.parametrize("prediction", ["flow", "epsilon", "v"])
-def test_the_reference_and_the_untrained_policy_agree_and_a_better_model_is_likelier(prediction: str) -> None:
+def test_the_reference_and_the_untrained_policy_agree_and_a_better_model_is_likelier(prediction: Prediction) -> None:
     made = policy(prediction)
     rollout = made.sample(grouped(), generator())
     probe = made.probe(rollout, generator(1), draws=2)
@@ -144,7 +148,7 @@ def test_the_reference_and_the_untrained_policy_agree_and_a_better_model_is_like
 
 
 @pytest.mark.parametrize("prediction", ["flow", "epsilon", "v"])
-def test_gradients_are_those_of_finite_differences(prediction: str) -> None:
+def test_gradients_are_those_of_finite_differences(prediction: Prediction) -> None:
     adapter = DoubleLatent(prediction, width=4)
     made = policy(prediction, adapter)
     rollout = made.observe(prompts(2), torch.rand(2, 1, 1, 2))

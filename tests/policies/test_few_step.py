@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmalign.core.protocols import Prediction
 from mmalign.policies.few_step import FewStep
 from mmalign.policies.flow import Flow
 from tests.policies.worlds import CountingLatent, DoubleLatent, descend, generator, gradient, grouped, slope
@@ -15,7 +16,7 @@ from tests.toys import NearPoint, ToyLatent, prompts
 KINDS = ["flow", "epsilon", "v"]
 
 
-def policy(prediction: str = "flow", adapter: Any = None, **options: Any) -> FewStep:
+def policy(prediction: Prediction = "flow", adapter: Any = None, **options: Any) -> FewStep:
     return FewStep(adapter or ToyLatent(prediction), **options)
 
 
@@ -29,7 +30,7 @@ def double(draws: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("prediction", KINDS)
 @pytest.mark.parametrize("options", [{}, {"random_step": True}, {"grad_steps": 1, "guidance_scale": 2.0}], ids=str)
-def test_any_split_of_the_rows_gives_the_same_outputs(prediction: str, options: dict[str, Any]) -> None:
+def test_any_split_of_the_rows_gives_the_same_outputs(prediction: Prediction, options: dict[str, Any]) -> None:
     made = policy(prediction, **options)
     draws = made.draw(grouped(), generator())
     whole = made.rsample(grouped(), draws)
@@ -50,7 +51,7 @@ def test_any_split_of_the_rows_gives_the_same_outputs(prediction: str, options: 
         ("v", "resample", False),
     ],
 )
-def test_gradients_are_those_of_finite_differences(prediction: str, spread: Any, checkpoint: bool) -> None:
+def test_gradients_are_those_of_finite_differences(prediction: Prediction, spread: Any, checkpoint: bool) -> None:
     adapter = DoubleLatent(prediction, width=4)
     made = policy(prediction, adapter, spread=spread, checkpoint=checkpoint, num_inference_steps=3)
     draws = double(made.draw(prompts(2), generator()))
@@ -62,7 +63,7 @@ def test_gradients_are_those_of_finite_differences(prediction: str, spread: Any,
 
 
 @pytest.mark.parametrize("prediction", KINDS)
-def test_truncated_gradients_flow_through_the_last_steps_only(prediction: str) -> None:
+def test_truncated_gradients_flow_through_the_last_steps_only(prediction: Prediction) -> None:
     """With x before the last n steps held fixed, finite differences of the remaining steps agree."""
     adapter = DoubleLatent(prediction, width=4)
     whole = policy(prediction, adapter)
@@ -115,7 +116,7 @@ def states(made: FewStep, draws: dict[str, Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("prediction", KINDS)
-def test_r0_plus_ends_at_a_random_step_and_its_gradient_goes_through_that_step_alone(prediction: str) -> None:
+def test_r0_plus_ends_at_a_random_step_and_its_gradient_goes_through_that_step_alone(prediction: Prediction) -> None:
     adapter = DoubleLatent(prediction, width=4)
     made = policy(prediction, adapter, random_step=True)
     draws = double(made.draw(prompts(4), generator(2)))
@@ -162,7 +163,7 @@ def test_draws_cover_their_ranges_and_every_step() -> None:
 
 
 @pytest.mark.parametrize("prediction", KINDS)
-def test_sample_follows_its_draws_and_generate_is_the_deterministic_sampler(prediction: str) -> None:
+def test_sample_follows_its_draws_and_generate_is_the_deterministic_sampler(prediction: Prediction) -> None:
     made = policy(prediction, rows=5)
     sampled = made.sample(grouped(), generator(4))
     draws = made.draw(grouped(), generator(4))
@@ -198,18 +199,19 @@ def test_an_r0_plus_policy_samples_by_the_whole_path() -> None:
 )
 def test_saturated_pixels_keep_their_gradient_unless_clamped(saturation: Any, in_range: bool, alive: bool) -> None:
     adapter = ToyLatent()
+    last: Any = adapter.network[2]
     with torch.no_grad():
-        adapter.module[2].weight.mul_(0)
-        adapter.module[2].bias.copy_(torch.tensor([5.0, -5.0]))  # every output is far outside [0, 1]
+        last.weight.mul_(0)
+        last.bias.copy_(torch.tensor([5.0, -5.0]))  # every output is far outside [0, 1]
     made = policy(adapter=adapter, saturation=saturation, num_inference_steps=1)
     output = made.rsample(prompts(4), {**made.draw(prompts(4), generator()), "noise": torch.zeros(4, 1, 1, 2)}).output
     assert bool(((output >= 0) & (output <= 1)).all()) == in_range
-    grad = torch.autograd.grad(output.sum(), adapter.module[2].bias)[0]
+    grad = torch.autograd.grad(output.sum(), last.bias)[0]
     assert bool(grad.abs().sum() > 0) == alive
 
 
 @pytest.mark.parametrize("prediction", KINDS)
-def test_the_guidance_direction_is_the_references_clean_difference(prediction: str) -> None:
+def test_the_guidance_direction_is_the_references_clean_difference(prediction: Prediction) -> None:
     adapter = ToyLatent(prediction)
     made = policy(prediction, adapter)
     asked = prompts(4)
@@ -235,7 +237,7 @@ def test_the_guidance_direction_is_the_references_clean_difference(prediction: s
 
 
 @pytest.mark.parametrize("prediction", KINDS)
-def test_a_scaled_guidance_leads_to_what_the_guided_reference_would_make(prediction: str) -> None:
+def test_a_scaled_guidance_leads_to_what_the_guided_reference_would_make(prediction: Prediction) -> None:
     adapter, asked, x0 = ToyLatent(prediction), prompts(4), torch.randn(4, 1, 1, 2)
     made = policy(prediction, adapter, guide_scale=3.0)
     draws = made.draw(asked, generator())
@@ -253,14 +255,15 @@ def test_a_scaled_guidance_leads_to_what_the_guided_reference_would_make(predict
 
 @pytest.mark.parametrize("options", [{}, {"random_step": True}, {"grad_steps": 1}], ids=str)
 def test_following_the_rewards_gradient_raises_it(options: dict[str, Any]) -> None:
-    made, reward = policy(saturation="off", **options), NearPoint()
+    adapter, reward = ToyLatent(), NearPoint()
+    made = policy(adapter=adapter, saturation="off", **options)
     before = made.generate(grouped(), generator(9)).trajectory["x0"]
     rng = generator()
 
     def loss() -> Tensor:
         return -reward(made.rsample(grouped(), made.draw(grouped(), rng))).value.mean()
 
-    descend(made.adapter, loss, steps=60, rate=0.15)
+    descend(adapter, loss, steps=60, rate=0.15)
     after = made.generate(grouped(), generator(9)).trajectory["x0"]
     far = [(x.flatten(1) - reward.target).square().sum(1).mean().item() for x in (before, after)]
     assert far[1] < 0.25 * far[0]

@@ -39,6 +39,6 @@ def test_a_detached_unconditional_branch_gives_no_gradient() -> None:
         3 * adapter.predict(x, times, condition),
         guided(adapter, condition, 3.0)(x, times),
     ):
-        grads.append(torch.autograd.grad(value.sum(), adapter.module[0].weight)[0])
+        grads.append(torch.autograd.grad(value.sum(), adapter.network.get_parameter("0.weight"))[0])
     torch.testing.assert_close(grads[0], grads[1])
     assert not torch.allclose(grads[0], grads[2])

@@ -9,7 +9,7 @@ import torch
 from mmalign.core.capabilities import offers
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import one_of
-from mmalign.core.protocols import DensityPolicy, DiffPolicy, StepPolicy
+from mmalign.core.protocols import DensityPolicy, DiffPolicy, Prediction, StepPolicy
 from mmalign.core.types import NoiseLevel
 from mmalign.policies import policies
 from mmalign.policies.ddpm import Ddpm
@@ -53,7 +53,7 @@ def test_unknown_words_are_answered_with_the_known_ones() -> None:
     ],
 )
 def test_bad_options_are_refused_with_a_sentence(
-    cls: Any, prediction: str, options: dict[str, Any], message: str
+    cls: Any, prediction: Prediction, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         cls(ToyLatent(prediction), **options)
@@ -98,10 +98,13 @@ class Unloaded:
     prediction = "flow"
 
 
+UNLOADED: Any = Unloaded()
+
+
 def test_policies_are_built_and_checked_before_any_weight_is_loaded() -> None:
-    assert Flow(Unloaded()).window == "all"
+    assert Flow(UNLOADED).window == "all"
     with pytest.raises(ValueError, match="window_size is 10 but only 9 steps can carry noise"):
-        Flow(Unloaded(), window="first", window_size=10)
+        Flow(UNLOADED, window="first", window_size=10)
     assert Flow(None).adapter is None  # the fault of an adapter that could not be built is reported as its own
 
 

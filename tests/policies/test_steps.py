@@ -4,6 +4,7 @@ Every step is affine in x for Gaussian data, so means and variances are propagat
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from mmalign.core.protocols import Prediction
 from mmalign.policies._steps import (
     clean_and_noise,
     cps,
@@ -32,7 +34,8 @@ def row(value: float) -> Tensor:
 
 def point() -> tuple[Tensor, Tensor, Tensor]:
     rng = np.random.default_rng(0)
-    return tuple(torch.from_numpy(rng.normal(size=(1, 3, 2))) for _ in range(3))
+    x, y, z = (torch.from_numpy(rng.normal(size=(1, 3, 2))) for _ in range(3))
+    return x, y, z
 
 
 def test_flow_sde_is_flow_grpos_formula() -> None:
@@ -104,11 +107,12 @@ def marginal(kind: str, steps: int, mean: float, std: float, stop: int) -> tuple
     for k in range(stop):
         t, t_next = grid[k].expand(2), grid[k + 1].expand(2)
         v = velocity(probe, t[:, None], mean, std)
+        at = (probe, t, t_next, v)
         step = {
-            "ode": lambda a=(probe, t, t_next, v): ode(*a),
-            "flow_sde": lambda a=(probe, t, t_next, v): flow_sde(*a, None, 0.7, grid[1]),
-            "dance": lambda a=(probe, t, t_next, v): dance(*a, None, 0.3),
-            "cps": lambda a=(probe, t, t_next, v): cps(*a, None, 0.8),
+            "ode": partial(ode, *at),
+            "flow_sde": partial(flow_sde, *at, None, 0.7, grid[1]),
+            "dance": partial(dance, *at, None, 0.3),
+            "cps": partial(cps, *at, None, 0.8),
         }[kind]()
         offset, gain = step.mean[0].item(), (step.mean[1] - step.mean[0]).item()
         m, var = gain * m + offset, gain**2 * var + step.std[0].item() ** 2
@@ -166,7 +170,7 @@ def test_ddim_is_diffusers_step_by_step(prediction: str, eta: float) -> None:
         steps_offset=1,
     )
     scheduler.set_timesteps(20)
-    kind = "epsilon" if prediction == "epsilon" else "v"
+    kind: Prediction = "epsilon" if prediction == "epsilon" else "v"
     table = scheduler.alphas_cumprod.double()
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4).double()
@@ -194,7 +198,7 @@ def test_posterior_std_is_full_resampling_from_pure_noise_and_nothing_at_the_sam
 
 
 @pytest.mark.parametrize("kind", ["flow", "epsilon", "v"])
-def test_predictions_convert_both_ways(kind: str) -> None:
+def test_predictions_convert_both_ways(kind: Prediction) -> None:
     clean, noise, _ = point()
     alpha, sigma = (row(0.4), row(0.6)) if kind == "flow" else (row(0.8), row(0.6))
     x = alpha * clean + sigma * noise
@@ -203,7 +207,7 @@ def test_predictions_convert_both_ways(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flow", "v"])
-def test_an_error_of_velocity_is_an_error_of_noise_over_alpha(kind: str) -> None:
+def test_an_error_of_velocity_is_an_error_of_noise_over_alpha(kind: Prediction) -> None:
     clean, noise, error = point()
     alpha, sigma = (row(0.4), row(0.6)) if kind == "flow" else (row(0.8), row(0.6))
     x = alpha * clean + sigma * noise

@@ -59,7 +59,9 @@ def test_sides_judged_together_are_the_sides_judged_apart(lm: Lm, rows: int) -> 
     if not rows:
         assert paid < sum(ids.numel() for ids in forwarded)  # five distinct prompts were forwarded once, not twice
     gradients = [
-        torch.autograd.grad(sum(t.sum() for t in terms), [*policy.adapter.trainable().values()], allow_unused=True)
+        torch.autograd.grad(
+            torch.stack([t.sum() for t in terms]).sum(), [*policy.adapter.trainable().values()], allow_unused=True
+        )
         for terms in (policy.log_probs(sides, {}), [policy.log_prob(side, {}) for side in sides])
     ]
     for a, b in zip(*gradients, strict=True):
@@ -97,14 +99,15 @@ def gradient(policy: Tokens, rollout: Rollout, weight: Tensor, steps: slice = sl
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_gradient_is_that_of_transformers_and_of_any_split(kind: str, lm: Lm) -> None:
-    policy = Tokens(lm(kind, train="full"))
+    adapter = lm(kind, train="full")
+    policy = Tokens(adapter)
     rollout = observed(policy)
     weight = torch.randn(rollout.mask.shape) * rollout.mask
     total = torch.zeros(())
     for i, prompt in enumerate(rollout.prompts):
         ids = rollout.trajectory["tokens"][i][rollout.mask[i]]
         start = policy.adapter.encode([prompt])[0]["input_ids"]
-        logits = policy.adapter.network.model(torch.cat([start, ids])[None]).logits[0, len(start) - 1 : -1]
+        logits = adapter.network.model(torch.cat([start, ids])[None]).logits[0, len(start) - 1 : -1]
         total = total + (logits.log_softmax(-1).gather(1, ids[:, None])[:, 0] * weight[i, : len(ids)]).sum()
     total.backward()
     parameters = policy.adapter.trainable().values()
@@ -119,7 +122,7 @@ def test_the_gradient_is_that_of_transformers_and_of_any_split(kind: str, lm: Lm
     }
     for name, way in ways.items():
         assert (way() - wanted).norm() <= 1e-5 * wanted.norm(), name
-    policy.adapter.share_prompts = False
+    adapter.share_prompts = False
     assert (gradient(policy, rollout, weight) - wanted).norm() <= 1e-5 * wanted.norm()
 
 
@@ -173,10 +176,16 @@ def test_a_part_without_live_steps_still_has_a_gradient_of_zero(lm: Lm) -> None:
 
 def test_logits_of_a_batch_never_exist_at_once(lm: Lm, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = lm()
-    policy, sizes = Tokens(adapter), []
+    policy = Tokens(adapter)
+    sizes: list[int] = []
     whole = policy.step_dist(observed(policy)).log_prob
     logits = adapter.network.head
-    monkeypatch.setattr(adapter.network, "head", lambda hidden: sizes.append(len(hidden)) or logits(hidden))
+
+    def noted(hidden: Tensor) -> Tensor:
+        sizes.append(len(hidden))
+        return logits(hidden)
+
+    monkeypatch.setattr(adapter.network, "head", noted)
     monkeypatch.setattr(_tokens_density, "LOGITS_AT_ONCE", 4 * adapter.vocabulary)
     dist = policy.step_dist(observed(policy))
     assert max(sizes) == 4 and sum(sizes) == int(observed(policy).mask.sum())  # and of live positions alone

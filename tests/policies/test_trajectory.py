@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.protocols import Prediction
 from mmalign.core.rng import randn
 from mmalign.core.rows import join
 from mmalign.core.types import Prompt, Rollout
@@ -14,7 +15,7 @@ from mmalign.policies.flow import Flow
 from tests.policies.worlds import CountingLatent, DoubleLatent, generator, gradient, grouped, jolt, slope
 from tests.toys import ToyLatent, prompts
 
-SAMPLERS: dict[str, tuple[Any, str, dict[str, Any]]] = {
+SAMPLERS: dict[str, tuple[Any, Prediction, dict[str, Any]]] = {
     "flow_sde": (Flow, "flow", {"sde": "flow_sde"}),
     "cps": (Flow, "flow", {"sde": "cps"}),
     "dance": (Flow, "flow", {"sde": "dance"}),
@@ -193,7 +194,7 @@ def test_generate_is_repeatable_takes_its_own_steps_and_guidance_and_leaves_the_
 
 
 def test_the_progressive_window_resumes_where_it_stood() -> None:
-    options = {"window": "progressive", "window_size": 2, "window_every": 2}
+    options: dict[str, Any] = {"window": "progressive", "window_size": 2, "window_every": 2}
     through, stopped = policy(**options), policy(**options)
     seen = [through.sample(prompts(1), generator()).trajectory["step"][0].tolist() for _ in range(8)]
     assert seen == [[0, 1], [0, 1], [1, 2], [1, 2], [2, 3], [2, 3], [3, 4], [3, 4]]

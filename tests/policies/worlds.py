@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.core.protocols import Prediction
 from mmalign.core.types import Prompt
 from tests.toys import ToyLatent
 
@@ -14,7 +15,7 @@ from tests.toys import ToyLatent
 class CountingLatent(ToyLatent):
     """A toy that notes the number of rows of every forward."""
 
-    def __init__(self, prediction: str = "flow", **more: Any) -> None:
+    def __init__(self, prediction: Prediction = "flow", **more: Any) -> None:
         super().__init__(prediction, **more)
         self.forwards: list[int] = []
 
@@ -26,7 +27,7 @@ class CountingLatent(ToyLatent):
 class DoubleLatent(ToyLatent):
     """A toy whose weights are float64, and its arithmetic where x is, for finite differences."""
 
-    def __init__(self, prediction: str = "flow", **more: Any) -> None:
+    def __init__(self, prediction: Prediction = "flow", **more: Any) -> None:
         super().__init__(prediction, **more)
         self.module = self.module.double()
 

@@ -123,9 +123,17 @@ def test_of_two_rewards_with_one_reference_it_is_made_once(tmp_path: Path, monke
     place = "mmalign.rewards.reference_sets.statistics.embedded_files"
     from mmalign.rewards.reference_sets.exemplars import embedded_files
 
-    monkeypatch.setattr(place, lambda *given: made.append(given) or embedded_files(*given))
+    def noted(*given: Any) -> Any:
+        made.append(given)
+        return embedded_files(*given)
+
+    monkeypatch.setattr(place, noted)
     exemplars = str(write_tones(tmp_path / "exemplars"))
-    options = {"reference": exemplars, "encoder": {"name": "spectral", "rate": 4000, "bands": 8}, "least_rows": 5}
+    options: dict[str, Any] = {
+        "reference": exemplars,
+        "encoder": {"name": "spectral", "rate": 4000, "bands": 8},
+        "least_rows": 5,
+    }
     one, two, alone = (load_reward("fad", **options).reward for _ in range(3))
     store = KeptReferences(tmp_path / "references", read=False)
     with stored_in(store):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,8 @@ def test_a_run_is_sampled_by_a_seed_and_its_start_beside_it(
     assert not torch.equal(after.output, before.output)
 
     untouched = mmalign.load_adapter(**run.parts.file.adapter)
-    run.parts.policy.adapter = untouched
+    policy: Any = run.parts.policy
+    policy.adapter = untouched
     assert torch.equal(run.generate(ASKED, seed=7).output, before.output)
 
 

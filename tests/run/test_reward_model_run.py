@@ -105,7 +105,7 @@ def test_preferences_become_a_model_and_the_model_a_reward(write: Callable[..., 
     curve = numbers(tuned, "reward/liked")
     assert sum(curve[-3:]) / 3 > sum(curve[:3]) / 3 + 1.0
     prompts = load_prompts(tmp_path / "prompts.txt")
-    policy = mmalign.train(write(GRPO, reward=run), ["trainer.steps=1"], out=tmp_path / "one").parts.policy
+    policy: Any = mmalign.train(write(GRPO, reward=run), ["trainer.steps=1"], out=tmp_path / "one").parts.policy
     policy.adapter.restore(tuned / "checkpoints" / "step_000012" / "adapter")
     said = " ".join(policy.generate(prompts * 4, torch.Generator().manual_seed(0)).output).split()
     assert said.count("good") > 4 * said.count("bad") + 10  # what people liked, found by way of the model alone

@@ -73,7 +73,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 def test_pictures_are_held_to_the_runs_size(tmp_path: Path) -> None:
     items = pairs(tmp_path, [odd.picture(size=size) for size in ((64, 64), (65, 65), (64, 32))], ".png")
-    assert described(scenes()).native == (64, 64)
+    frame = described(scenes())
+    assert isinstance(frame, Frame) and frame.native == (64, 64)
     with pytest.raises(DataError) as caught:
         alike(scenes(), items)
     told = str(caught.value).split("\n")
@@ -108,11 +109,12 @@ def test_the_configuration_tells_what_loading_finds(name: str, tiny: Callable[[s
 def test_a_size_that_is_not_made_is_told_before_loading(name: str, tiny: Callable[[str], str]) -> None:
     told = described(adapters.get(name)(model=tiny(name)))
     assert told is not None and list(size(adapters.get(name)(model=tiny(name)))) == []
+    assert isinstance(told, Frame)
     odd_side = told.native[0] + 1
     said = list(size(adapters.get(name)(model=tiny(name), height=odd_side)))
-    assert [f"adapter.height: {odd_side} is not a positive multiple of {told.multiple}" in each for each in said] == [
-        True
-    ]
+    assert [
+        f"adapter.height: {odd_side} is not a positive multiple of {told.multiple}" in str(each) for each in said
+    ] == [True]
 
 
 @pytest.mark.parametrize("name", SOUNDS)
@@ -197,7 +199,7 @@ def test_more_than_twenty_are_counted(tmp_path: Path) -> None:
         ({"seconds": 4}, r"a sound of 4 s, but the run makes 3 s; raise adapter\.seconds, or cut it"),
     ],
 )
-def test_sounds_are_held_to_the_runs_rate_channels_and_length(tmp_path: Path, make: dict[str, int], said: str) -> None:
+def test_sounds_are_held_to_the_runs_rate_channels_and_length(tmp_path: Path, make: dict[str, Any], said: str) -> None:
     items = pairs(tmp_path, [odd.sound(), odd.sound(**make)], ".wav")
     with pytest.raises(DataError, match=rf"p\.jsonl:2, 'chosen': {said}"):
         alike(SimpleNamespace(model="", seconds=3.0), items)

@@ -60,9 +60,10 @@ def test_grpo_raises_the_share_of_a_word(write: Callable[..., Path], tmp_path: P
     from peft import AutoPeftModelForCausalLM
 
     model = AutoPeftModelForCausalLM.from_pretrained(run / "checkpoints" / "step_000014" / "adapter")
-    ids = finished.parts.adapter.encode(finished.parts.source.training_items()[:1])[0]["input_ids"]
+    adapter: Any = finished.parts.adapter
+    ids = adapter.encode(finished.parts.source.training_items()[:1])[0]["input_ids"]
     made = model.generate(ids[None], do_sample=True, max_new_tokens=10, num_return_sequences=32)[:, len(ids) :]
-    texts = finished.parts.adapter.texts.tokenizer.batch_decode(made, skip_special_tokens=True)
+    texts = adapter.texts.tokenizer.batch_decode(made, skip_special_tokens=True)
     words = " ".join(texts).split()
     assert words.count("good") / len(words) > 0.5
     again = evaluate(run, allow=RULES)
@@ -141,7 +142,8 @@ trainer: {{steps: 30, prompts_per_step: 4, lr: 1.0e-2}}
     curve = numbers(finished.directory.path, "fit/target")
     assert curve[0] < -2 and sum(curve[-3:]) / 3 > -0.3
     prompts = finished.parts.source.training_items()
-    said = finished.parts.policy.generate(prompts, torch.Generator()).output
+    policy: Any = finished.parts.policy
+    said = policy.generate(prompts, torch.Generator()).output
     assert said == [row["caption"] for row in rows]
 
 

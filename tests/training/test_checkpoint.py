@@ -164,9 +164,14 @@ def test_checkpoints_are_in_the_order_of_numbers_and_copies_are_somebody_s_own(t
 
 def test_older_ones_go_only_when_the_new_one_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = trained(tmp_path, steps=2)
-    there = []
+    there: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (there.append(len(checkpoint.complete(tmp_path))), fsync(handle)))
+
+    def noted(handle: int) -> None:
+        there.append(len(checkpoint.complete(tmp_path)))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
     problem.session.step = 9
     checkpoint.save(tmp_path, problem.session, problem.adapter)
     assert there[-1] == 3 and set(there) == {2, 3}  # the last thing to reach it is the folder with the new name

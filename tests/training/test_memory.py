@@ -50,16 +50,17 @@ def test_while_collecting() -> None:
     assert isinstance(caught.value, MmalignError) and isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_while_updating() -> None:
+def test_while_updating(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem(micro_batch_size=5, steps_per_pass=2)
-    problem.adapter.gradient_checkpointing = False
+    adapter: Any = problem.adapter
+    adapter.gradient_checkpointing = False
     loss = problem.objective.loss
 
     def hungry(policy: Any, chunk: Any, rng: Any) -> Any:
         torch.empty(TOO_MUCH)
         return loss(policy, chunk, rng)
 
-    problem.objective.loss = hungry
+    monkeypatch.setattr(problem.objective, "loss", hungry)
     with pytest.raises(OutOfMemory) as caught:
         training_loop(problem.policy, problem.objective, problem.session)
     told = str(caught.value)

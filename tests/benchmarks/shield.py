@@ -1,4 +1,4 @@
-"""What watching over a rollout costs a call of a reward: `mmalign/rewards/engine/shield.py` against the bare call.
+"""What watching over a rollout costs a call of a reward: `foreign_code.Shield` against the bare call.
 
 16 outputs of 4 prompts, with the trajectory of 10 steps beside pictures. The CLIP is a ViT-B/32 with weights drawn at
 random; the embedded one, the rule over pixels and the rule over texts are the cheapest rewards there are.
@@ -14,7 +14,7 @@ import torch
 
 from mmalign import load_reward
 from mmalign.core.types import Prompt, Rollout
-from mmalign.rewards.engine.shield import Shield
+from mmalign.rewards.engine.foreign_code import Shield
 from tests.benchmarks.overhead import seconds
 
 PROMPTS, EACH, STEPS = 4, 4, 10

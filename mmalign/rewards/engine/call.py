@@ -19,13 +19,12 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Rollout, Scores, Status
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
 from mmalign.rewards.engine.contract import OF_A_ROW, bisect_failures, enforce_contract, merge, merge_at
-from mmalign.rewards.engine.foreign_code import foreign_call
+from mmalign.rewards.engine.foreign_code import Shield, foreign_call
 from mmalign.rewards.engine.loading import prepare
 from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
 from mmalign.rewards.engine.process import RowProcess
 from mmalign.rewards.engine.rows import device_of, modality_of
 from mmalign.rewards.engine.sets import Credit, Embedded, is_set, scoring_a_set
-from mmalign.rewards.engine.shield import Shield
 from mmalign.rewards.engine.traits import RewardTraits, check_traits
 
 _DEFAULT_TIMEOUT = 60.0

@@ -1,17 +1,11 @@
 """Judging row by row: what a judge of one prompt and one output returns or raises becomes a value and a status.
 
-Facts that rewards need about a prompt are columns of the data, found in `Prompt.meta`. A reward says in `needs` which
-columns it cannot do without. A run whose data has such a column nowhere is stopped before anything is loaded; a single
-row without it is NOT_APPLICABLE, so that rewards of different tasks can share a data set. A reward that can tell from a
-row's columns alone that it will never be able to score the row has `check_data(prompt)`, which raises a ValueError that
-names the column and what it should hold: then the run is stopped too, for such a row is a fault of the data and not of
-the policy. Pictures and sounds that a prompt is about are decoded here; one that cannot be read is the failure of its
-row, never of the run.
+Pictures and sounds that a prompt is about are decoded here; one that cannot be read is the failure of its row, never of
+the run.
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,87 +13,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from mmalign.core.errors import CapabilityError, DataError, MediaError, ScoreError, all_faults, did_you_mean
+from mmalign.core.errors import CapabilityError, DataError, MediaError, ScoreError
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
+from mmalign.rewards.engine.columns import missing
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, describe_error, inside
-from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.parsing import Unreadable
-
-
-def plain_data(value: Any, column: str) -> Any:
-    """A column's lists and objects, also where a table holds them as JSON text, as CSV files must.
-
-    Raises:
-        ValueError: a text that is no JSON.
-    """
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"Prompt.meta['{column}'] is a text that is no JSON ({str(error)[:60]}): {value[:60]!r}"
-        ) from None
-
-
-def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:
-    """A sentence if a column is not there (or None), else ""."""
-    absent = [column for column in needs if prompt.meta.get(column) is None]
-    if not absent:
-        return ""
-    held = ", ".join(map(str, prompt.meta)) or "nothing"
-    return f"row {row} ('{prompt.text[:40]}'): Prompt.meta has no '{absent[0]}'; it holds {held}"
-
-
-def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
-    """Stop where no prompt at all has a column that a reward needs, or a reward cannot read what a row's columns hold.
-
-    Args:
-        rewards: by their place in the run file, for the message.
-        prompts: all that will be scored.
-
-    Raises:
-        DataError: every such column and row at once.
-    """
-    held = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
-    faults = [
-        f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
-        f"{did_you_mean(column, held)} Columns found: {', '.join(sorted(held)) or 'none'}."
-        for place, reward in rewards.items()
-        for column in RewardTraits.of(reward).needs
-        if column not in held
-    ]
-    faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
-    if faults and prompts:
-        raise all_faults(faults)
-
-
-def data_check(*rewards: Any) -> Callable[[Prompt], None]:
-    """The `check_data` of all these rewards, each asked of rows that have its columns; also for rewards made of others.
-
-    Traits are read here and not for every row, for a data set has many.
-    """
-    checks = [(traits.check_data, traits.needs) for traits in map(RewardTraits.of, rewards)]
-    known = [(check, needs) for check, needs in checks if check is not None]
-
-    def check_data(prompt: Prompt) -> None:
-        for check, needs in known:
-            if not missing(prompt, needs, 0):
-                check(prompt)
-
-    return check_data
-
-
-def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
-    faults, check_data = [], data_check(reward)
-    for row, prompt in enumerate(prompts):
-        try:
-            check_data(prompt)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
-            faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")
-    return faults
-
 
 Known = dict[int, Mapping[str, Any]]
 
@@ -193,17 +111,6 @@ class RowRule(ABC):
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, one at a time."""
         return judge_rows(self.judge, rollout, self.range[0], self.needs)
-
-
-class NeedsColumn:
-    """A reward that needs the one column of `Prompt.meta` that its option `column` names."""
-
-    column: str
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The column without which a row is NOT_APPLICABLE."""
-        return (self.column,)
 
 
 def read_rows(

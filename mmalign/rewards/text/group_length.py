@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards.engine.texts import NeedsVerdicts, Unit, Verdicts, lengths_of
 from mmalign.rewards.functional import group_length
+from mmalign.rewards.text._lengths import NeedsVerdicts, Unit, Verdicts, lengths_of
 
 __all__ = ["GroupLength"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from mmalign.core.options import NotNegative, PositiveOrInfinite
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards.engine.texts import Unit, lengths_of
 from mmalign.rewards.functional import length_window
+from mmalign.rewards.text._lengths import Unit, lengths_of
 
 __all__ = ["Length"]
 

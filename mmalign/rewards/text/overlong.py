@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.types import Rollout, Scores
-from mmalign.rewards.engine.texts import Unit, lengths_of
 from mmalign.rewards.functional import soft_overlong
+from mmalign.rewards.text._lengths import Unit, lengths_of
 
 __all__ = ["Overlong"]
 

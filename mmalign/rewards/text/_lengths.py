@@ -1,9 +1,8 @@
-"""What rewards of texts share: lengths in a unit, references from a column, a reward that tells right from wrong."""
+"""What rewards of lengths share: lengths in a unit, and a reward that tells right from wrong."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,9 +12,9 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.rows import data_check
+from mmalign.rewards.engine.columns import data_check
 from mmalign.rewards.engine.traits import RewardTraits
-from mmalign.rewards.parsing import Unreadable, inner, solution_of, words
+from mmalign.rewards.parsing import Unreadable, inner, words
 
 T = TypeVar("T")
 Unit = Literal["tokens", "words", "characters"]
@@ -42,60 +41,6 @@ def _inside(text: str, tag: str) -> str:
     try:
         return inner(text, tag)
     except Unreadable:
-        return ""
-
-
-def references_of(prompt: Prompt, column: str) -> list[str]:
-    """The texts in a column: one, or several that are equally right; switches are yes or no, 5.0 is 5.
-
-    Raises:
-        ValueError: it holds none, or something that has no text (null, NaN, an object).
-    """
-    value = prompt.meta[column]
-    found = [_said(v) for v in (value if isinstance(value, list | tuple) else [value])]
-    if not found or not all(text.strip() for text in found):
-        raise ValueError(f"Prompt.meta['{column}'] holds no text: {str(value)[:60]!r}")
-    return found
-
-
-def solutions_of(prompt: Prompt, column: str) -> list[str]:
-    """The right answers in a column, out of worked solutions too (`parsing.solution_of`). ValueError as above."""
-    return [from_data(column, lambda text=text: solution_of(text)) for text in references_of(prompt, column)]  # type: ignore[misc]
-
-
-def distinct(each: Sequence[Sequence[str]]) -> tuple[list[str], Bool[Tensor, "B N"]]:
-    """All texts of all rows once each, and which of them are in which row."""
-    texts = sorted({text for row in each for text in row})
-    place = {text: j for j, text in enumerate(texts)}
-    present = torch.zeros(len(each), len(texts), dtype=torch.bool)
-    for i, row in enumerate(each):
-        present[i, [place[text] for text in row]] = True
-    return texts, present
-
-
-def from_data(column: str, read: Callable[[], T]) -> T:
-    """`read()` of a column's text; what cannot be read there is the data's fault, not the output's: a ValueError."""
-    try:
-        return read()
-    except Unreadable as error:
-        raise ValueError(f"Prompt.meta['{column}']: {error}") from None
-
-
-def _said(value: Any) -> str:
-    """A value as text, "" where it has none. Tables make floats of whole numbers where a row has no value."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return (
-            ""
-            if not math.isfinite(value)
-            else f"{value:.0f}"
-            if value.is_integer() and abs(value) < 1e15
-            else repr(value)
-        )
-    try:
-        return str(value) if isinstance(value, str | int) else ""
-    except ValueError:  # a whole number of more digits than Python writes out
         return ""
 
 

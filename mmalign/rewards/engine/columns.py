@@ -1,0 +1,166 @@
+"""Columns of the data, found in `Prompt.meta`: what rewards need of them, and how their values are read.
+
+A reward says in `needs` which columns it cannot do without. A run whose data has such a column nowhere is stopped
+before anything is loaded; a single row without it is NOT_APPLICABLE, so that rewards of different tasks can share a
+data set. A reward that can tell from a row's columns alone that it will never be able to score the row has
+`check_data(prompt)`, which raises a ValueError that names the column and what it should hold: then the run is stopped
+too, for such a row is a fault of the data and not of the policy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool
+
+from mmalign.core.errors import all_faults, did_you_mean
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import Prompt
+from mmalign.rewards.engine.traits import RewardTraits
+from mmalign.rewards.parsing import Unreadable, solution_of
+
+T = TypeVar("T")
+
+
+def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:
+    """A sentence if a column is not there (or None), else ""."""
+    absent = [column for column in needs if prompt.meta.get(column) is None]
+    if not absent:
+        return ""
+    held = ", ".join(map(str, prompt.meta)) or "nothing"
+    return f"row {row} ('{prompt.text[:40]}'): Prompt.meta has no '{absent[0]}'; it holds {held}"
+
+
+def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
+    """Stop where no prompt at all has a column that a reward needs, or a reward cannot read what a row's columns hold.
+
+    Args:
+        rewards: by their place in the run file, for the message.
+        prompts: all that will be scored.
+
+    Raises:
+        DataError: every such column and row at once.
+    """
+    held = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
+    faults = [
+        f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
+        f"{did_you_mean(column, held)} Columns found: {', '.join(sorted(held)) or 'none'}."
+        for place, reward in rewards.items()
+        for column in RewardTraits.of(reward).needs
+        if column not in held
+    ]
+    faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
+    if faults and prompts:
+        raise all_faults(faults)
+
+
+def data_check(*rewards: Any) -> Callable[[Prompt], None]:
+    """The `check_data` of all these rewards, each asked of rows that have its columns; also for rewards made of others.
+
+    Traits are read here and not for every row, for a data set has many.
+    """
+    checks = [(traits.check_data, traits.needs) for traits in map(RewardTraits.of, rewards)]
+    known = [(check, needs) for check, needs in checks if check is not None]
+
+    def check_data(prompt: Prompt) -> None:
+        for check, needs in known:
+            if not missing(prompt, needs, 0):
+                check(prompt)
+
+    return check_data
+
+
+def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
+    faults, check_data = [], data_check(reward)
+    for row, prompt in enumerate(prompts):
+        try:
+            check_data(prompt)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
+            faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")
+    return faults
+
+
+class NeedsColumn:
+    """A reward that needs the one column of `Prompt.meta` that its option `column` names."""
+
+    column: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The column without which a row is NOT_APPLICABLE."""
+        return (self.column,)
+
+
+def plain_data(value: Any, column: str) -> Any:
+    """A column's lists and objects, also where a table holds them as JSON text, as CSV files must.
+
+    Raises:
+        ValueError: a text that is no JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Prompt.meta['{column}'] is a text that is no JSON ({str(error)[:60]}): {value[:60]!r}"
+        ) from None
+
+
+def references_of(prompt: Prompt, column: str) -> list[str]:
+    """The texts in a column: one, or several that are equally right; switches are yes or no, 5.0 is 5.
+
+    Raises:
+        ValueError: it holds none, or something that has no text (null, NaN, an object).
+    """
+    value = prompt.meta[column]
+    found = [_as_text(v) for v in (value if isinstance(value, list | tuple) else [value])]
+    if not found or not all(text.strip() for text in found):
+        raise ValueError(f"Prompt.meta['{column}'] holds no text: {str(value)[:60]!r}")
+    return found
+
+
+def solutions_of(prompt: Prompt, column: str) -> list[str]:
+    """The right answers in a column, out of worked solutions too (`parsing.solution_of`). ValueError as above."""
+    return [from_data(column, lambda text=text: solution_of(text)) for text in references_of(prompt, column)]  # type: ignore[misc]
+
+
+def distinct(each: Sequence[Sequence[str]]) -> tuple[list[str], Bool[Tensor, "B N"]]:
+    """All texts of all rows once each, and which of them are in which row."""
+    texts = sorted({text for row in each for text in row})
+    place = {text: j for j, text in enumerate(texts)}
+    present = torch.zeros(len(each), len(texts), dtype=torch.bool)
+    for i, row in enumerate(each):
+        present[i, [place[text] for text in row]] = True
+    return texts, present
+
+
+def from_data(column: str, read: Callable[[], T]) -> T:
+    """`read()` of a column's text; what cannot be read there is the data's fault, not the output's: a ValueError."""
+    try:
+        return read()
+    except Unreadable as error:
+        raise ValueError(f"Prompt.meta['{column}']: {error}") from None
+
+
+def _as_text(value: Any) -> str:
+    """A value as text, "" where it has none. Tables make floats of whole numbers where a row has no value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return (
+            ""
+            if not math.isfinite(value)
+            else f"{value:.0f}"
+            if value.is_integer() and abs(value) < 1e15
+            else repr(value)
+        )
+    try:
+        return str(value) if isinstance(value, str | int) else ""
+    except ValueError:  # a whole number of more digits than Python writes out
+        return ""

@@ -69,9 +69,11 @@ def check_encoder(encoder: Any, rollout: Rollout) -> None:
                 same = torch.allclose(embedding, alone, atol=_CLOSE, equal_nan=True)
                 faults.require(same, "an embedding depends on the rows beside it")
         with faults.stage("the fingerprint"):
-            found = encoder.fingerprint()
-            faults.require(isinstance(found, str), f"the fingerprint is {type(found).__name__}; a text is meant")
-            faults.require(found == encoder.fingerprint(), "the fingerprint is another when it is asked again")
+            fingerprint = encoder.fingerprint()
+            faults.require(
+                isinstance(fingerprint, str), f"the fingerprint is {type(fingerprint).__name__}; a text is meant"
+            )
+            faults.require(fingerprint == encoder.fingerprint(), "the fingerprint is another when it is asked again")
     faults.report()
 
 

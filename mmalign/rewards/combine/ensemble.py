@@ -82,10 +82,10 @@ class Ensemble:
             mean = values.where(there, torch.full_like(values, float("inf"))).amin(0)
         elif self.how == "mean_minus_std":
             mean = mean - self.caution * std
-        found = valued(mean, self._status(parts, there), confidence.detach() * there.any(0))
+        scores = valued(mean, self._status(parts, there), confidence.detach() * there.any(0))
         if len(parts) == 1 and self.scale == "raw" and self.how != "vote":
-            found.per_step = step_credit(parts, dict.fromkeys(parts, 1.0))  # of one member each of them is its value
-        return found
+            scores.per_step = step_credit(parts, dict.fromkeys(parts, 1.0))  # of one member each of them is its value
+        return scores
 
     def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
         """Weights that are not above 0: judges of one thing have no say against it."""
@@ -103,5 +103,5 @@ class Ensemble:
         status = worst_status(parts)
         judged = there.any(0)
         failed = torch.stack([part.status.to(status.device) == Status.PARSE_FAIL for part in parts.values()]).any(0)
-        found = torch.where(failed, int(Status.PARSE_FAIL), int(Status.OK)).to(status)
-        return torch.where(judged, found, status)
+        status_of_valued = torch.where(failed, int(Status.PARSE_FAIL), int(Status.OK)).to(status)
+        return torch.where(judged, status_of_valued, status)

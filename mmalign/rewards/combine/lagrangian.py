@@ -103,9 +103,9 @@ class Lagrangian:
 
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows under the present λ, then move λ."""
-        held = self.multipliers
+        multipliers = self.multipliers
         values = stacked(parts, self.scale, group)
-        scaled = {name: weights[name] * held.get(name, 1.0) for name in parts}
+        scaled = {name: weights[name] * multipliers.get(name, 1.0) for name in parts}
         scores = valued((weight_column(parts, scaled, values) * values).sum(0), worst_status(parts))
         scores.per_step = step_credit(parts, scaled) if self.scale == "raw" else None
         if self.adapting:

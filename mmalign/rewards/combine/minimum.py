@@ -39,10 +39,10 @@ class Minimum:
     def __call__(self, parts: Mapping[str, Scores], weights: Mapping[str, float], group: Int[Tensor, " B"]) -> Scores:
         """Combine B rows."""
         values = stacked(parts, self.scale, group)
-        found = valued((weight_column(parts, weights, values) * values).amin(0), worst_status(parts))
+        scores = valued((weight_column(parts, weights, values) * values).amin(0), worst_status(parts))
         if len(parts) == 1 and self.scale == "raw":
-            found.per_step = step_credit(parts, weights)
-        return found
+            scores.per_step = step_credit(parts, weights)
+        return scores
 
     def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
         """Weights of 0, whose reward would stand as a constant 0 among the others."""

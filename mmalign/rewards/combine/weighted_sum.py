@@ -56,9 +56,9 @@ class WeightedSum:
             values = torch.stack([self._running(n, row) for n, row in zip(parts, values, strict=True)])
         weight = weight_column(parts, weights, values)
         if self.missing == "propagate":
-            found = valued((weight * values).sum(0), worst_status(parts))
-            found.per_step = self._steps(parts, weights, alone)
-            return found
+            scores = valued((weight * values).sum(0), worst_status(parts))
+            scores.per_step = self._steps(parts, weights, alone)
+            return scores
         there = ~values.isnan()
         share = (weight.abs() * there).sum(0)
         total = (weight * values.where(there, torch.zeros_like(values))).sum(0)
@@ -66,9 +66,9 @@ class WeightedSum:
         status = worst_status(parts)
         failed = torch.stack([part.status.to(status.device) == Status.PARSE_FAIL for part in parts.values()]).any(0)
         kind = torch.where(failed, int(Status.PARSE_FAIL), int(Status.OK)).to(status)
-        found = valued(value, torch.where(share > 0, kind, status))
-        found.per_step = self._steps(parts, weights, True) if alone else None
-        return found
+        scores = valued(value, torch.where(share > 0, kind, status))
+        scores.per_step = self._steps(parts, weights, True) if alone else None
+        return scores
 
     def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
         """Weights that are all 0."""

@@ -46,25 +46,25 @@ class ScoreCache:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID"
             )
-            held = {name: kind for _, name, kind, *_ in self._db.execute("PRAGMA table_info(scores)")}
-            if held != {"key": "BLOB", "row": "TEXT"}:
-                raise sqlite3.DatabaseError(f"its table 'scores' has the columns {', '.join(held) or 'of no table'}")
+            columns = {name: kind for _, name, kind, *_ in self._db.execute("PRAGMA table_info(scores)")}
+            if columns != {"key": "BLOB", "row": "TEXT"}:
+                raise sqlite3.DatabaseError(f"its table 'scores' has the columns {', '.join(columns) or 'of no table'}")
         except (sqlite3.Error, OSError) as error:
             raise self._unusable(error) from None
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Scores]:
         """The rows that are there, each as scores of one row."""
-        found = {}
+        rows = {}
         for start in range(0, len(keys), 500):
             some = keys[start : start + 500]
             marks = ",".join("?" * len(some))
             query = f"SELECT key, row FROM scores WHERE key IN ({marks})"  # only question marks are formatted in
             for key, text in self._rows(query, some):
                 try:
-                    found[key] = _decoded(text)
+                    rows[key] = _decoded(text)
                 except (ValueError, KeyError, TypeError, AttributeError, RuntimeError):
                     continue  # of another version, or damaged: scored again, and written over
-        return found
+        return rows
 
     def _rows(self, query: str, keys: Sequence[bytes]) -> list[tuple[bytes, str]]:
         try:
@@ -76,8 +76,8 @@ class ScoreCache:
         """Keep every row that has an answer, in one transaction."""
         if scores.per_step is not None:
             return
-        kept = [i for i, status in enumerate(scores.status.tolist()) if status in _KEPT]
-        rows = [(keys[i], _encoded(scores, i)) for i in kept]
+        answered = [i for i, status in enumerate(scores.status.tolist()) if status in _KEPT]
+        rows = [(keys[i], _encoded(scores, i)) for i in answered]
         try:
             with self._db:
                 self._db.execute("BEGIN")

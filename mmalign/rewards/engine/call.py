@@ -141,9 +141,9 @@ class Guarded:
         if self.cache is None or who is None or self.traits.batch_dependent:
             return self._fresh(rollout), 0
         keys = row_keys(who, rollout)
-        found = self.cache.read(keys)
-        missing = torch.tensor([i for i, key in enumerate(keys) if key not in found], dtype=torch.long)
-        pieces = [(torch.tensor([i]), found[key]) for i, key in enumerate(keys) if key in found]
+        cached = self.cache.read(keys)
+        missing = torch.tensor([i for i, key in enumerate(keys) if key not in cached], dtype=torch.long)
+        pieces = [(torch.tensor([i]), cached[key]) for i, key in enumerate(keys) if key in cached]
         if len(missing):
             fresh = self._fresh(rollout[missing])
             self.cache.write([keys[i] for i in missing.tolist()], fresh)
@@ -267,9 +267,9 @@ def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:
 
 
 def _require_modality(name: str, modalities: frozenset[Modality], output: Any) -> None:
-    found = modality_of(output)
-    if found not in modalities:
-        raise CapabilityError(f"reward '{name}' judges {', '.join(sorted(modalities))}; these outputs are {found}.")
+    modality = modality_of(output)
+    if modality not in modalities:
+        raise CapabilityError(f"reward '{name}' judges {', '.join(sorted(modalities))}; these outputs are {modality}.")
 
 
 def _carries_gradient(output: Any) -> bool:

@@ -31,8 +31,8 @@ def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:
     absent = [column for column in needs if prompt.meta.get(column) is None]
     if not absent:
         return ""
-    held = ", ".join(map(str, prompt.meta)) or "nothing"
-    return f"row {row} ('{prompt.text[:40]}'): Prompt.meta has no '{absent[0]}'; it holds {held}"
+    present = ", ".join(map(str, prompt.meta)) or "nothing"
+    return f"row {row} ('{prompt.text[:40]}'): Prompt.meta has no '{absent[0]}'; it holds {present}"
 
 
 def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
@@ -45,13 +45,13 @@ def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
     Raises:
         DataError: every such column and row at once.
     """
-    held = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
+    columns = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
     faults = [
         f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
-        f"{did_you_mean(column, held)} Columns found: {', '.join(sorted(held)) or 'none'}."
+        f"{did_you_mean(column, columns)} Columns found: {', '.join(sorted(columns)) or 'none'}."
         for place, reward in rewards.items()
         for column in RewardTraits.of(reward).needs
-        if column not in held
+        if column not in columns
     ]
     faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
     if faults and prompts:
@@ -119,10 +119,10 @@ def references_of(prompt: Prompt, column: str) -> list[str]:
         ValueError: it holds none, or something that has no text (null, NaN, an object).
     """
     value = prompt.meta[column]
-    found = [_as_text(v) for v in (value if isinstance(value, list | tuple) else [value])]
-    if not found or not all(text.strip() for text in found):
+    texts = [_as_text(v) for v in (value if isinstance(value, list | tuple) else [value])]
+    if not texts or not all(text.strip() for text in texts):
         raise ValueError(f"Prompt.meta['{column}'] holds no text: {str(value)[:60]!r}")
-    return found
+    return texts
 
 
 def solutions_of(prompt: Prompt, column: str) -> list[str]:

@@ -54,7 +54,7 @@ def enforce_contract(scores: Any, rows: int, bounds: tuple[float, float], name: 
     info = scores.info
     if bool(broken.any()):
         info = [
-            text if bad else told for text, bad, told in zip(why, broken.tolist(), info or [""] * rows, strict=True)
+            text if bad else reason for text, bad, reason in zip(why, broken.tolist(), info or [""] * rows, strict=True)
         ]
     status = torch.where(broken, int(Status.ERROR), scores.status).to(torch.int8)
     value = torch.where(status == Status.OK, value, float("nan"))
@@ -87,8 +87,8 @@ def _shapes(scores: Any, rows: int, name: str) -> None:
             raise ScoreError(f"reward '{name}' returned {field} of complex numbers ({tensor.dtype}); return real ones.")
     for field, tensor in fields.items():
         if tensor is not None and tuple(tensor.shape) != (rows,):
-            found = tuple(tensor.shape)
-            raise ScoreError(f"reward '{name}' returned {field} of shape {found} for {rows} rows; return ({rows},).")
+            shape = tuple(tensor.shape)
+            raise ScoreError(f"reward '{name}' returned {field} of shape {shape} for {rows} rows; return ({rows},).")
     for field, item in (("per_step", scores.per_step), ("info", scores.info)):
         if item is not None and len(item) != rows:
             raise ScoreError(f"reward '{name}' returned {len(item)} entries of {field} for {rows} rows.")
@@ -162,8 +162,8 @@ def _part(piece: Scores, name: str) -> Tensor:
 def _joined(pieces: Sequence[Scores], field: Callable[[Scores], Tensor | None], fill: float) -> Tensor | None:
     if all(field(p) is None for p in pieces):
         return None
-    found = [field(p) for p in pieces]
-    return torch.cat([torch.full_like(p.value, fill) if v is None else v for p, v in zip(pieces, found, strict=True)])
+    values = [field(p) for p in pieces]
+    return torch.cat([torch.full_like(p.value, fill) if v is None else v for p, v in zip(pieces, values, strict=True)])
 
 
 def _steps(piece: Scores, steps: int) -> Tensor:

@@ -162,7 +162,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Mapping):
-        return {key: _copy(held) for key, held in value.items()}
+        return {key: _copy(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_copy(held) for held in value]
+        return [_copy(inner) for inner in value]
     return value

@@ -67,17 +67,20 @@ def prepare_all(rewards: Mapping[str, Any]) -> None:
     Raises:
         MmalignError: the one fault, or a ConfigError of all.
     """
-    found: dict[str, MmalignError] = {}
+    faults: dict[str, MmalignError] = {}
     for place, reward in rewards.items():
         try:
             prepare(reward, place)
         except MmalignError as error:
-            found[place] = error
-    if len(found) == 1:
-        raise next(iter(found.values()))
-    if found:
+            faults[place] = error
+    if len(faults) == 1:
+        raise next(iter(faults.values()))
+    if faults:
         raise ConfigError(
-            [said if (said := str(e)).startswith(place) else f"{place}: {said}" for place, e in found.items()]
+            [
+                sentence if (sentence := str(e)).startswith(place) else f"{place}: {sentence}"
+                for place, e in faults.items()
+            ]
         )
 
 
@@ -100,6 +103,6 @@ def _made_on_use(kind: type) -> list[str]:
     return [
         name
         for base in kind.__mro__
-        for name, held in vars(base).items()
-        if isinstance(held, LoadedOnUse | cached_property)
+        for name, member in vars(base).items()
+        if isinstance(member, LoadedOnUse | cached_property)
     ]

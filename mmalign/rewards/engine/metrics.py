@@ -76,26 +76,26 @@ class MetricAccumulator:
         if not self._statuses:
             return {}
         values, rows = torch.cat(self._values), len(self._statuses)
-        found: dict[str, float] = {}
+        numbers: dict[str, float] = {}
         if len(values):
-            found = {"mean": float(values.mean()), "std": float(values.std(correction=0))}
-            found |= {"min": float(values.min()), "max": float(values.max())}
+            numbers = {"mean": float(values.mean()), "std": float(values.std(correction=0))}
+            numbers |= {"min": float(values.min()), "max": float(values.max())}
         for status in Status:
             if (count := self._statuses.count(int(status))) or status in (Status.OK, Status.ERROR):
-                found[status.label] = count / rows
+                numbers[status.label] = count / rows
         seconds = torch.tensor(self._seconds)
-        found |= {"seconds": float(seconds.quantile(0.5)), "seconds_p95": float(seconds.quantile(0.95))}
+        numbers |= {"seconds": float(seconds.quantile(0.5)), "seconds_p95": float(seconds.quantile(0.95))}
         if self._hits:
-            found["cached"] = self._hits / rows
+            numbers["cached"] = self._hits / rows
         if self._cut:
-            found["texts_cut"] = float(self._cut)
+            numbers["texts_cut"] = float(self._cut)
         if self._sets:
-            found |= {"sets": float(self._sets), "sets_seconds": self._set_seconds}
+            numbers |= {"sets": float(self._sets), "sets_seconds": self._set_seconds}
         for name, pieces in self._parts.items():
             part = torch.cat(pieces)
             if len(present := part[~part.isnan()]):
-                found[f"parts/{name}"] = float(present.mean())
-        return {name: torch.tensor(value) for name, value in found.items()}
+                numbers[f"parts/{name}"] = float(present.mean())
+        return {name: torch.tensor(value) for name, value in numbers.items()}
 
 
 def flat_share(value: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> float:
@@ -165,10 +165,10 @@ class FailureLimit:
     def told(self) -> str:
         """What the latest rows came to: every status counted with its latest reason, and the values' span."""
         counts = Counter(status for status, _ in self._recent)
-        said = [f"{count} {status.label}" + self._because(status) for status, count in counts.most_common()]
+        states = [f"{count} {status.label}" + self._because(status) for status, count in counts.most_common()]
         values = [value for _, value in self._recent if math.isfinite(value)]
         span = f"; values from {min(values):.4g} to {max(values):.4g}" if values else ""
-        return f"reward '{self.name}', its last {len(self._recent)} rows: {', '.join(said) or 'none'}{span}."
+        return f"reward '{self.name}', its last {len(self._recent)} rows: {', '.join(states) or 'none'}{span}."
 
     def _because(self, status: Status) -> str:
         return f" ({self._why[status]})" if status in self._why and status is not Status.OK else ""

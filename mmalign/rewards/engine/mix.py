@@ -214,13 +214,11 @@ class Mix:
         if len(trained) == 1:
             only = next(iter(trained.values()))
             value.confidence = only.confidence if value.confidence is None else value.confidence
-        self._say_dropped([name for name, found in trained.items() if found.per_step is not None], value)
-        value.parts = {name: found.value.detach() for name, found in scores.items()}
-        value.parts |= {
-            f"{name}/{part}": v.detach() for name, found in scores.items() for part, v in found.parts.items()
-        }
+        self._say_dropped([name for name, own in trained.items() if own.per_step is not None], value)
+        value.parts = {name: own.value.detach() for name, own in scores.items()}
+        value.parts |= {f"{name}/{part}": v.detach() for name, own in scores.items() for part, v in own.parts.items()}
         value.info = _told(scores)
-        self._last = {name: found.value.detach() for name, found in scores.items()} | {"group": rollout.group}
+        self._last = {name: own.value.detach() for name, own in scores.items()} | {"group": rollout.group}
         return value
 
     def _say_dropped(self, crediting: list[str], value: Scores) -> None:
@@ -258,21 +256,21 @@ class Mix:
 
     def shared_metrics(self, gather: Gather) -> dict[str, Tensor]:
         """The same of the rows of every process; all call it."""
-        found: dict[str, Tensor] = {}
+        logged: dict[str, Tensor] = {}
         for name, guarded in self._guarded.items():
             numbers = guarded.shared_metrics(gather)
             if "mean" in numbers:
-                found[f"reward/{name}"] = numbers.pop("mean")
-            found |= {f"reward/{name}/{key}": value for key, value in numbers.items()}
+                logged[f"reward/{name}"] = numbers.pop("mean")
+            logged |= {f"reward/{name}/{key}": value for key, value in numbers.items()}
         values = _side_by_side(gather({name: value.cpu() for name, value in self._last.items()}))
         if values:
             group = values.pop("group")
-            found |= {f"reward/{n}/flat_groups": torch.tensor(flat_share(v, group)) for n, v in values.items()}
+            logged |= {f"reward/{n}/flat_groups": torch.tensor(flat_share(v, group)) for n, v in values.items()}
             for first, second in pairs_of(values, 2):
                 if (r := correlation(values[first], values[second])) is not None:
-                    found[f"correlation/{first}/{second}"] = torch.tensor(r)
+                    logged[f"correlation/{first}/{second}"] = torch.tensor(r)
         self._last, self._valued = {}, (0, 0)
-        return found if self.traits.metrics is None else {**found, **self.traits.metrics()}
+        return logged if self.traits.metrics is None else {**logged, **self.traits.metrics()}
 
     def prepare(self) -> None:
         """Load what every slot needs, monitors too. Raises MmalignError: every fault at once."""
@@ -307,18 +305,18 @@ class Mix:
 
 def _side_by_side(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The batches of several processes as one; their groups are different ones."""
-    held = [batch for batch in batches if batch]
-    if not held:
+    filled = [batch for batch in batches if batch]
+    if not filled:
         return {}
-    first = torch.tensor([0, *(int(batch["group"].max()) + 1 for batch in held)]).cumsum(0).tolist()
-    moved = [{**batch, "group": batch["group"] + start} for batch, start in zip(held, first, strict=False)]
-    return {name: torch.cat([batch[name] for batch in moved]) for name in held[0]}
+    first = torch.tensor([0, *(int(batch["group"].max()) + 1 for batch in filled)]).cumsum(0).tolist()
+    moved = [{**batch, "group": batch["group"] + start} for batch, start in zip(filled, first, strict=False)]
+    return {name: torch.cat([batch[name] for batch in moved]) for name in filled[0]}
 
 
 def _told(scores: Mapping[str, Scores]) -> list[str] | None:
     rows = len(next(iter(scores.values())))
-    told = [
-        "; ".join(f"{name}: {found.info[row]}" for name, found in scores.items() if found.info and found.info[row])
+    reasons = [
+        "; ".join(f"{name}: {own.info[row]}" for name, own in scores.items() if own.info and own.info[row])
         for row in range(rows)
     ]
-    return told if any(told) else None
+    return reasons if any(reasons) else None

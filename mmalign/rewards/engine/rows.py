@@ -55,12 +55,12 @@ def mask_empty_prompts(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
     if not any(empty):
         return scores
     gone = torch.tensor(empty, device=scores.status.device) & (scores.status == int(Status.OK))
-    said = zip(scores.info or [""] * len(scores), gone.tolist(), strict=True)
+    reasons = zip(scores.info or [""] * len(scores), gone.tolist(), strict=True)
     return replace(
         scores,
         value=scores.value.masked_fill(gone, float("nan")),
         status=scores.status.masked_fill(gone, int(Status.NOT_APPLICABLE)),
-        info=[WHY if none else info for info, none in said],
+        info=[WHY if none else info for info, none in reasons],
     )
 
 
@@ -143,8 +143,8 @@ def _each(
     rows = []
     for row, (prompt, output) in enumerate(zip(rollout.prompts, single_outputs(rollout.output), strict=True)):
         why = missing(prompt, needs, row)
-        found = (_NAN, Status.NOT_APPLICABLE, why, {}) if why else _judged(judge, row, prompt, _own(output))
-        rows.append(_within(found, bounds))
+        verdict = (_NAN, Status.NOT_APPLICABLE, why, {}) if why else _judged(judge, row, prompt, _own(output))
+        rows.append(_within(verdict, bounds))
     values = [floor if status is Status.PARSE_FAIL else value for value, status, _, _ in rows]
     names = list(dict.fromkeys(name for *_, parts in rows for name in parts))
     info = [why for _, _, why, _ in rows]
@@ -158,12 +158,12 @@ def _each(
 
 def _judged(judge: Callable[[int, Prompt, Any], Verdict], row: int, prompt: Prompt, output: Any) -> Found:
     try:
-        found = judge(row, prompt, output)
-        if found is None:
+        verdict = judge(row, prompt, output)
+        if verdict is None:
             return _NAN, Status.NOT_APPLICABLE, "", {}
-        if isinstance(found, Status):
-            return _NAN, found, "", {}
-        value, parts = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
+        if isinstance(verdict, Status):
+            return _NAN, verdict, "", {}
+        value, parts = verdict if isinstance(verdict, tuple) and len(verdict) == 2 else (verdict, {})
         value, parts = _number(value), {str(name): _number(part) for name, part in dict(parts).items()}
     except NOT_ABOUT_A_ROW:
         raise

@@ -94,7 +94,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> Callable[[Prompt, Any]
         return lambda prompt, output: output
     if name == "prompt":
         return (lambda prompt, output: prompt.text) if hint is str else (lambda prompt, output: prompt)
-    return lambda prompt, output: default if (held := prompt.meta.get(name)) is None else held
+    return lambda prompt, output: default if (cell := prompt.meta.get(name)) is None else cell
 
 
 def _option(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:

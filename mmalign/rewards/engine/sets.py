@@ -112,9 +112,9 @@ def embed_rows(name: str, reward: Any, rollout: Rollout, step: int = 0) -> Embed
 
     step = step or len(rollout) or 1
     parts = [rollout[start : start + step] for start in range(0, len(rollout), step)] or [rollout]
-    found = Embedded.joined(name, [piece for part in parts for piece in bisect_calls(call, part, Embedded.failed)])
-    found.places = places
-    return found
+    embedded = Embedded.joined(name, [piece for part in parts for piece in bisect_calls(call, part, Embedded.failed)])
+    embedded.places = places
+    return embedded
 
 
 def _checked(name: str, found: Any, rows: int) -> Tensor:

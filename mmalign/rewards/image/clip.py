@@ -85,10 +85,10 @@ class Clip(ReadsClip):
         return clip_score(cosine) if self.score == "clip_score" else self.towers.scale * cosine
 
     def _captions(self, rollout: Rollout) -> Scores:
-        found, scores = captions_of(rollout, self.range[0])
-        if found:
+        captioned, scores = captions_of(rollout, self.range[0])
+        if captioned:
             towers = self.towers
-            image = picture_features(towers, [row.picture for row in found.values()], getattr(torch, self.dtype))
-            texts = towers.texts([self.prefix + row.caption for row in found.values()], image.device)
-            scores.value[list(found)] = self._scored((image * texts).sum(1)).cpu()
+            image = picture_features(towers, [row.picture for row in captioned.values()], getattr(torch, self.dtype))
+            texts = towers.texts([self.prefix + row.caption for row in captioned.values()], image.device)
+            scores.value[list(captioned)] = self._scored((image * texts).sum(1)).cpu()
         return scores

@@ -66,31 +66,31 @@ class ClipRPrecision(NeedsColumn, ReadsClip):
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
         """What it will read that is known before outputs are: prompts and their wrong texts."""
-        wrong = [
+        negatives = [
             text for prompt in prompts if self.column in prompt.meta for text in references_of(prompt, self.column)
         ]
-        return [*(prompt.text for prompt in prompts), *wrong]
+        return [*(prompt.text for prompt in prompts), *negatives]
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         towers, images = self.towers, rollout.output
         texts = [prompt.text for prompt in rollout.prompts]
         # Of the prompts alone: the pictures stay where they are.
-        wrong, scores = read_rows(self._wrong_texts, Rollout.of(rollout.prompts, texts), math.nan, self.needs)
-        others, present = distinct([wrong.get(row, []) for row in range(len(texts))])
+        negatives, scores = read_rows(self._wrong_texts, Rollout.of(rollout.prompts, texts), math.nan, self.needs)
+        others, present = distinct([negatives.get(row, []) for row in range(len(texts))])
         seen = towers.images(images, getattr(torch, self.dtype))
         likeness = seen @ towers.texts(others, images.device).T if others else seen[:, :0]
         own = (seen * towers.texts(texts, images.device)).sum(1)
         value = self._scored(own, likeness, present.to(images.device))
         status = scores.status.to(images.device)
-        found = Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
-        return mask_empty_prompts(found, rollout.prompts)
+        scores_of_all = Scores(value.where(status == int(Status.OK), math.nan), status, info=scores.info)
+        return mask_empty_prompts(scores_of_all, rollout.prompts)
 
     def _wrong_texts(self, prompt: Prompt, text: str) -> list[str]:
-        wrong = references_of(prompt, self.column)
-        if text in wrong:
+        negatives = references_of(prompt, self.column)
+        if text in negatives:
             raise ValueError(f"Prompt.meta['{self.column}'] holds the prompt itself: {text[:60]!r}")
-        return wrong
+        return negatives
 
     def _scored(
         self, own: Float[Tensor, " B"], others: Float[Tensor, "B N"], present: Bool[Tensor, "B N"]

@@ -92,8 +92,8 @@ class MLPHead(ReadsClip):
                 f"head: {self.head} takes {self.layers.width} features, but the CLIP model gives {features.shape[1]} "
                 f"(features: {self.features})."
             )
-        found = Scores.of((self.layers(features) - self.mean) / self.std)
-        return found if self.features == "image" else mask_empty_prompts(found, rollout.prompts)
+        scores = Scores.of((self.layers(features) - self.mean) / self.std)
+        return scores if self.features == "image" else mask_empty_prompts(scores, rollout.prompts)
 
     def _features(self, rollout: Rollout) -> Float[Tensor, "B F"]:
         picture = self.towers.images(rollout.output)

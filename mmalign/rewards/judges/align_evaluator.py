@@ -90,10 +90,10 @@ class AlignEvaluator(AsksJudge):
         """Score B rows."""
         made = modality_of(rollout.output)
         if self.frame and (made == "text") != ("output" in Template(self.frame).names):
-            wrong = (
+            fault = (
                 "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
             )
-            raise CapabilityError(f"frame: {wrong}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
+            raise CapabilityError(f"frame: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
         asked, read = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
         if not asked:
             return read.to(device_of(rollout.output))

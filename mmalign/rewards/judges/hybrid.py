@@ -109,27 +109,27 @@ class Hybrid:
         own = torch.ones(len(rule)) if rule.confidence is None else rule.confidence
         rule.confidence = torch.where(rule.status == Status.NOT_APPLICABLE, torch.zeros_like(own), self.trust * own)
         model = self._heard(rollout, rule)
-        found = Confidence("rule", "model")({"rule": rule, "model": model}, {}, rollout.group.cpu())
+        combined = Confidence("rule", "model")({"rule": rule, "model": model}, {}, rollout.group.cpu())
         malformed = rule.status == Status.PARSE_FAIL
-        found.status[malformed] = int(Status.PARSE_FAIL)
-        found.value[malformed] = self.range[0]
-        found.parts = {"rule": rule.value, "model": model.value, "trust": rule.confidence}
-        found.info = _told({"rule": rule, "model": model})
-        return found
+        combined.status[malformed] = int(Status.PARSE_FAIL)
+        combined.value[malformed] = self.range[0]
+        combined.parts = {"rule": rule.value, "model": model.value, "trust": rule.confidence}
+        combined.info = _told({"rule": rule, "model": model})
+        return combined
 
     def _heard(self, rollout: Rollout, rule: Scores) -> Scores:
         """The model's scores on the common scale of the rows where the rule is not sure; NaN of the others."""
         judged = (rule.status == Status.OK) | (rule.status == Status.NOT_APPLICABLE)  # else its status is the row's
         sure = ~judged | (rule.confidence == 1)
         silent = Scores(torch.full((len(rule),), float("nan")), torch.zeros(len(rule), dtype=torch.int8))
-        asked = torch.ones_like(sure) if self.batch_dependent else ~sure
-        if not asked.any():
+        needed = torch.ones_like(sure) if self.batch_dependent else ~sure
+        if not needed.any():
             return silent
-        rows, others = asked.nonzero().flatten(), (~asked).nonzero().flatten()
-        heard = self._model(rollout[rows]).to("cpu")
-        low = torch.sigmoid((heard.value - self.middle) / self.spread)
-        heard.value = _from_range(heard.value, self._model.range) if self.scale == "range" else low
-        return merge_at([(rows, heard), *([(others, silent[others])] if len(others) else [])], len(rule), "cpu")
+        rows, others = needed.nonzero().flatten(), (~needed).nonzero().flatten()
+        scores = self._model(rollout[rows]).to("cpu")
+        low = torch.sigmoid((scores.value - self.middle) / self.spread)
+        scores.value = _from_range(scores.value, self._model.range) if self.scale == "range" else low
+        return merge_at([(rows, scores), *([(others, silent[others])] if len(others) else [])], len(rule), "cpu")
 
 
 def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
@@ -139,8 +139,8 @@ def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tenso
 
 def _told(parts: dict[str, Scores]) -> list[str] | None:
     rows = len(next(iter(parts.values())))
-    told = [
+    reasons = [
         "; ".join(f"{n}: {s.info[i]}" for n, s in parts.items() if s.info and s.info[i])
         for i in torch.arange(rows).tolist()
     ]
-    return told if any(told) else None
+    return reasons if any(reasons) else None

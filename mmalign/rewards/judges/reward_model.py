@@ -114,7 +114,7 @@ class RewardModel:
             for start in range(0, len(rows), self.rows):
                 part = rows[start : start + self.rows]
                 value[part] = (adapter.score([read[i] for i in part]).float().cpu() - self.mean) / self.std
-        status = torch.tensor([int(Status.ERROR if told else Status.OK) for told in why], dtype=torch.int8)
+        status = torch.tensor([int(Status.ERROR if reason else Status.OK) for reason in why], dtype=torch.int8)
         return Scores(value, status, info=why if any(why) else None)
 
     def _asked(self, prompt: Prompt) -> Prompt:

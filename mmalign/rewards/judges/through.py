@@ -147,11 +147,11 @@ class Through:
     def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
         """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""
         self._load()
-        asked = [Prompt(text) for text in texts for _ in range(self.images)]
+        shown = [Prompt(text) for text in texts for _ in range(self.images)]
         judged = [prompt for prompt in prompts for _ in range(self.images)]
         noise = [stream(self.seed, "through", p.text, i % self.images) for i, p in enumerate(judged)]
         with torch.no_grad():
-            output = self.policy.generate(asked, noise).output
+            output = self.policy.generate(shown, noise).output
         order: dict[str, int] = {}
         group = torch.tensor([order.setdefault(p.text, len(order)) for p in judged])
         return Rollout(prompts=judged, output=output, group=group)
@@ -163,12 +163,12 @@ class Through:
         def each(values: torch.Tensor) -> torch.Tensor:
             return values.detach().float().view(len(rollout), self.images)
 
-        told = [scores.info[i : i + self.images] for i in range(0, len(scores), self.images)] if scores.info else []
+        reasons = [scores.info[i : i + self.images] for i in range(0, len(scores), self.images)] if scores.info else []
         return Scores(
             value=each(scores.value).mean(dim=1),
             # The worst of OK < not applicable < parse failure < error < time-out.
             status=scores.status.view(len(rollout), self.images).amax(dim=1),
             confidence=None if scores.confidence is None else each(scores.confidence).mean(dim=1),
             parts={name: each(part).nanmean(dim=1) for name, part in scores.parts.items()},
-            info=[next(filter(None, texts), "") for texts in told] or None,
+            info=[next(filter(None, texts), "") for texts in reasons] or None,
         )

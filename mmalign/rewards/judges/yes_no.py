@@ -94,24 +94,26 @@ class YesNo(AsksJudge):
         def ask(prompt: Prompt, output: Any) -> Prompt | None:
             return self._about(prompt, {made: output}) if made != "text" else self._about_text(prompt, output, known)
 
-        asked, scores = read_rows(ask, rollout, self.range[0], self.needs)
-        if asked:
-            self._fill(scores, list(asked), self._judge(list(asked.values())), made == "text")
+        questions, scores = read_rows(ask, rollout, self.range[0], self.needs)
+        if questions:
+            self._fill(scores, list(questions), self._judge(list(questions.values())), made == "text")
         return scores.to(device_of(rollout.output))
 
     def _about(self, prompt: Prompt, media: Mapping[str, Any], said: str | None = None) -> Prompt | None:
         """The question about one output, shown in `media` or said; None if it is about an empty prompt."""
         sense = "audio" if any(isinstance(value, Audio) for value in media.values()) else "image"
         usual = _OF[sense] % ("prompt" if said is None else "output") if media else _OF_TEXT
-        asked = self._asked if self.question else Template(usual)
-        if "prompt" in asked.names and is_empty(prompt) and (said is None or not media):  # a picture may ask on its own
+        template = self._asked if self.question else Template(usual)
+        if (
+            "prompt" in template.names and is_empty(prompt) and (said is None or not media)
+        ):  # a picture may ask on its own
             return None
-        return Prompt(asked.filled(prompt, said), media)
+        return Prompt(template.filled(prompt, said), media)
 
     def _about_text(self, prompt: Prompt, output: str, known: Known) -> Prompt | None:
-        said = bounded(answer_of(output, self.where), LONG)
+        text = bounded(answer_of(output, self.where), LONG)
         media: Mapping[str, Any] = {} if self.media == "ignored" else media_of(prompt, known)
-        return None if self.media == "required" and not media else self._about(prompt, media, said)
+        return None if self.media == "required" and not media else self._about(prompt, media, text)
 
     def _fill(self, scores: Scores, rows: list[int], answers: Answers, written: bool) -> None:
         """Put the answers of the rows that were asked about into their scores."""

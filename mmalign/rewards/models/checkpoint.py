@@ -52,8 +52,8 @@ def weights_digest(name: str, files: Iterable[Path], preprocessing: str, beside:
     files = tuple(files)
     digest = hashlib.sha256(f"{name} {preprocessing}".encode() if not files else b"")
     for file in files:
-        found = file.stat()
-        digest.update(_read_once(file, found.st_mtime_ns, found.st_size))
+        stat = file.stat()
+        digest.update(_read_once(file, stat.st_mtime_ns, stat.st_size))
     digest.update(beside.encode())
     return f"{digest.hexdigest()[:16]}-{preprocessing}"
 

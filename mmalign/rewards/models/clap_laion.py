@@ -51,13 +51,13 @@ def read_original(file: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            found: Any = load_file(file)
+            content: Any = load_file(file)
         except (SafetensorError, OSError) as error:
             raise DataError(f"{file}: damaged ({error}); copy or download it again.") from None
     else:
-        found = read_pickled(file)
+        content = read_pickled(file)
     try:
-        tensors, _ = tensors_of(found)
+        tensors, _ = tensors_of(content)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     state = {key.removeprefix("module."): value for key, value in tensors.items()}
@@ -68,7 +68,7 @@ def read_original(file: Path) -> dict[str, Tensor]:
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict in ClapModel's names."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if _UNUSED.search(key):
             continue
@@ -76,10 +76,10 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(pattern, name, key)
         if ".self.qkv." in key:
             parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
-            found |= {key.replace("qkv", part): rows.clone() for part, rows in parts}
+            tensors |= {key.replace("qkv", part): rows.clone() for part, rows in parts}
         else:
-            found[key] = value
-    return found
+            tensors[key] = value
+    return tensors
 
 
 def as_clap_model(state: Mapping[str, Tensor]) -> Any:
@@ -88,11 +88,11 @@ def as_clap_model(state: Mapping[str, Tensor]) -> Any:
         from transformers import ClapModel
 
         model = ClapModel(_config(state))
-    given = renamed(state)
+    tensors = renamed(state)
     wanted = {key for key in model.state_dict() if not _UNUSED.search(key)}
-    if odd := sorted(wanted ^ set(given)):
+    if odd := sorted(wanted ^ set(tensors)):
         raise DataError(f"the weights are no CLAP that ClapModel knows: {len(odd)} names differ, first {odd[0]}.")
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict(tensors, strict=False)
     return model
 
 
@@ -169,7 +169,7 @@ def packaged(file: Path) -> tuple[Any, Callable[[Tensor], Tensor], Callable[[lis
 
     def encode_texts(texts: list[str], device: torch.device) -> Tensor:
         # One text alone comes back without its batch axis, so a second goes along.
-        found = module.get_text_embedding([*texts, ""], use_tensor=True)
-        return torch.as_tensor(found)[: len(texts)].to(device)
+        features = module.get_text_embedding([*texts, ""], use_tensor=True)
+        return torch.as_tensor(features)[: len(texts)].to(device)
 
     return module, encode_waves, encode_texts

@@ -180,8 +180,8 @@ def _transformers(source: ClapSource) -> ClapTowers:
         return model.get_audio_features(features, is_longer=longer).pooler_output  # type: ignore[no-any-return]
 
     def encode_texts(texts: list[str], device: torch.device) -> Tensor:
-        given = {name: value.to(device) for name, value in tokens(texts).items()}
-        return model.get_text_features(**given).pooler_output  # type: ignore[no-any-return]
+        inputs = {name: value.to(device) for name, value in tokens(texts).items()}
+        return model.get_text_features(**inputs).pooler_output  # type: ignore[no-any-return]
 
     towers = ClapTowers(
         module=model,
@@ -249,9 +249,9 @@ def _tokens(source: ClapSource, stamp: Stamp) -> _ClapTokens:
         given = tokenizer(texts, padding=True, truncation=True, max_length=room, return_tensors="pt")
         return {name: given[name] for name in ("input_ids", "attention_mask")}
 
-    found = _ClapTokens(f"CLAP {source.checkpoint}", made, lambda text: whole_length(tokenizer, text), room)
-    found.probes = probes_for(tokenizer)
-    return found
+    reader = _ClapTokens(f"CLAP {source.checkpoint}", made, lambda text: whole_length(tokenizer, text), room)
+    reader.probes = probes_for(tokenizer)
+    return reader
 
 
 def _laion(source: ClapSource) -> ClapTowers:

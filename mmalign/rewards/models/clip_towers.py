@@ -85,11 +85,11 @@ class Source:
         """The local file of weights that `pretrained` names, if it is one; DataError if it is none of safetensors."""
         if not self.model or not (Path(self.pretrained).suffix or "/" in self.pretrained):
             return None
-        found = require_local(self.pretrained)
-        if found.suffix != ".safetensors" or not found.is_file():
-            how = f": {conversion(found)}" if found.is_file() else ""
-            raise DataError(f"{found}: no .safetensors file; pickled weights are converted once{how}.")
-        return found
+        path = require_local(self.pretrained)
+        if path.suffix != ".safetensors" or not path.is_file():
+            how = f": {conversion(path)}" if path.is_file() else ""
+            raise DataError(f"{path}: no .safetensors file; pickled weights are converted once{how}.")
+        return path
 
     @property
     def place(self) -> Path | None:

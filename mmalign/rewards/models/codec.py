@@ -55,15 +55,15 @@ class Codec:
         """The frames of every row, float32, with gradient; none for a row without a finite sound."""
         device = settle(self.module, audio.samples.device)
         rows = [self._long_enough(row) for row in channelled(audio.to(device), self.rate, self.channels)]
-        found: dict[int, Tensor] = {}
+        by_row: dict[int, Tensor] = {}
         for length in {row.shape[1] for row in rows if row.shape[1]}:
             alike = [i for i, row in enumerate(rows) if row.shape[1] == length]
             frames = self.encode(torch.stack([rows[i] for i in alike])).float().transpose(1, 2)
-            found |= dict(zip(alike, frames, strict=True))
-        for i in set(range(len(rows))) - set(found):  # as wide as the others
+            by_row |= dict(zip(alike, frames, strict=True))
+        for i in set(range(len(rows))) - set(by_row):  # as wide as the others
             with torch.no_grad():
-                found[i] = self.encode(rows[i].new_zeros(1, self.channels, self.least))[0].T[:0]
-        return [found[i].to(audio.samples.device) for i in range(len(rows))]
+                by_row[i] = self.encode(rows[i].new_zeros(1, self.channels, self.least))[0].T[:0]
+        return [by_row[i].to(audio.samples.device) for i in range(len(rows))]
 
     def _long_enough(self, row: Tensor) -> Tensor:
         if not 0 < row.shape[1] < self.least:
@@ -118,9 +118,9 @@ def _dac(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], 
 def _oobleck(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tensor], Tensor], int, int, int]:
     place = folder or network_folder(checkpoint, inside="vae")
     config = read_json(place / "config.json", "an autoencoder's folder has it")
-    if (found := config.get("_class_name")) != "AutoencoderOobleck":
+    if (kind := config.get("_class_name")) != "AutoencoderOobleck":
         raise DataError(
-            f"{checkpoint}: its autoencoder is {found}, which does not take waveforms. Name `space` instead of "
+            f"{checkpoint}: its autoencoder is {kind}, which does not take waveforms. Name `space` instead of "
             "`checkpoint`, and make the reference through the generator: mmalign reference FOLDER --adapter …."
         )
     with loading():

@@ -49,8 +49,8 @@ class EmbeddingTable:
     def rows(self, text: str) -> Float[Tensor, "N D"]:
         """One row per token; special tokens, punctuation and blanks are left out."""
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        kept = [i for i in ids if i < len(self.matrix) and self._says(i)]
-        return self.matrix[torch.tensor(kept, dtype=torch.long)]
+        known = [i for i in ids if i < len(self.matrix) and self._says(i)]
+        return self.matrix[torch.tensor(known, dtype=torch.long)]
 
     def _says(self, token: int) -> bool:
         return any(unicodedata.category(c)[0] in "LNS" for c in self.tokenizer.decode([token]))
@@ -81,14 +81,14 @@ def load_table(checkpoint: str, tensor: str = "") -> EmbeddingTable:
 def _matrix(folder: Path, tensor: str) -> Tensor:
     from safetensors import safe_open
 
-    held: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            held |= dict.fromkeys(file.keys(), path)
-    found = [name for name in held if (name == tensor if tensor else name.endswith(NAMES))]
-    if len(found) != 1:
-        what = f"no tensor '{tensor}'" if tensor else f"{len(found)} tensors that could be token embeddings"
-        two = ", ".join(json.dumps(name) for name in (found or list(held))[:8]) or "no safetensors"
+            files |= dict.fromkeys(file.keys(), path)
+    names = [name for name in files if (name == tensor if tensor else name.endswith(NAMES))]
+    if len(names) != 1:
+        what = f"no tensor '{tensor}'" if tensor else f"{len(names)} tensors that could be token embeddings"
+        two = ", ".join(json.dumps(name) for name in (names or list(files))[:8]) or "no safetensors"
         raise DataError(f"{folder}: {what}; name one with `tensor`. It holds {two}.")
-    with safe_open(held[found[0]], "pt") as file:
-        return file.get_tensor(found[0])
+    with safe_open(files[names[0]], "pt") as file:
+        return file.get_tensor(names[0])

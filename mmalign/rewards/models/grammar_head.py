@@ -56,10 +56,10 @@ class GrammarHead:
 
     def digest(self) -> str:
         """Names the weights."""
-        found = hashlib.sha256()
+        total = hashlib.sha256()
         for part in (part for layer in self.layers for part in layer):
-            found.update(part.contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+            total.update(part.contiguous().numpy().tobytes())
+        return total.hexdigest()[:16]
 
 
 def load_grammar_head(head: str) -> GrammarHead:

@@ -42,10 +42,10 @@ class Head:
 
     def digest(self) -> str:
         """Names the weights and the activation."""
-        found = hashlib.sha256(self.activation.encode())
+        total = hashlib.sha256(self.activation.encode())
         for part in (part for layer in self.layers for part in layer):
-            found.update(part.contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+            total.update(part.contiguous().numpy().tobytes())
+        return total.hexdigest()[:16]
 
 
 def read_head(head: str, activation: Activation = "none") -> Head:

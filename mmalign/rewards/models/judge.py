@@ -108,30 +108,30 @@ class Judge:
         files = [folder / f"{part}_config.json" for part in ("preprocessor", "processor")]
         for file in files:
             check_size(file)
-        said = " ".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
-        if "feature_extractor" in said and "image_processor" not in said:
+        configs = " ".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+        if "feature_extractor" in configs and "image_processor" not in configs:
             return "audio_text"
-        return "image_text" if said else "causal_lm"
+        return "image_text" if configs else "causal_lm"
 
     @cached_property
     def model(self) -> WritesText:
         """The loaded adapter."""
         with alone():
-            if (found := _LOADED.get(self._key)) is None:
+            if (adapter := _LOADED.get(self._key)) is None:
                 with preserve_rng_state():
-                    found = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
-                _LOADED[self._key] = found
-        if not isinstance(found, WritesText):
+                    adapter = replace(self._adapter).load()  # the unloaded one stays: it can go to another process
+                _LOADED[self._key] = adapter
+        if not isinstance(adapter, WritesText):
             raise CapabilityError("judge.adapter: a judge answers in words; name image_text, audio_text or causal_lm.")
-        return found
+        return adapter
 
     @cached_property
     def words(self) -> AnswerWords:
         """The tokens that mean yes and no; warns where one is in doubt."""
-        found = answer_words(self.model.texts.tokenizer, self.asking.yes, self.asking.no)
-        for doubt in found.doubts:
+        words = answer_words(self.model.texts.tokenizer, self.asking.yes, self.asking.no)
+        for doubt in words.doubts:
             warnings.warn(f"judge {self.checkpoint}: {doubt}.", MmalignWarning, stacklevel=2)
-        return found
+        return words
 
     def fingerprint(self) -> str:
         """Of weights, tokenizer, template and processor; of a Hub model, its name."""
@@ -156,12 +156,12 @@ class Judge:
 
     def _asked(self, questions: Sequence[Prompt], pictures: Sequence[bytes]) -> Answers:
         margin, mass = (torch.full((len(questions),), float("nan")) for _ in range(2))
-        found = Answers(margin, mass, [""] * len(questions), [False] * len(questions))
+        answers = Answers(margin, mass, [""] * len(questions), [False] * len(questions))
         for start in range(0, len(questions), self.asking.rows):
             inputs = {
                 n: made
                 for n in range(start, min(start + self.asking.rows, len(questions)))
-                if (made := self._read(questions[n], n, found)) is not None
+                if (made := self._read(questions[n], n, answers)) is not None
             }
             if not inputs:
                 continue
@@ -169,8 +169,8 @@ class Judge:
             logits = self._logits([questions[n] for n in rows], list(inputs.values()), [pictures[n] for n in rows])
             some, sure = yes_no_margin(logits, self.words.yes, self.words.no)
             margin[rows], mass[rows] = some.cpu(), sure.cpu()
-            self._doubted(rows, logits, found)
-        return found
+            self._doubted(rows, logits, answers)
+        return answers
 
     def _read(self, question: Prompt, n: int, found: Answers) -> Inputs | None:
         """The model's inputs, or None with the reason noted."""
@@ -223,10 +223,10 @@ class Judge:
         """Take back answers in which yes and no together are unlikely."""
         for place, n in enumerate(rows):
             if float(found.mass[n]) < self.asking.least_mass:
-                said = self.model.texts.tokenizer.decode([int(logits[place].argmax())])
+                beginning = self.model.texts.tokenizer.decode([int(logits[place].argmax())])
                 found.why[n] = (
                     f"the judge gives {self.asking.yes} and {self.asking.no} together {float(found.mass[n]):.2f} of "
-                    f"its probability (least_mass {self.asking.least_mass:g}); it would begin with {said!r}"
+                    f"its probability (least_mass {self.asking.least_mass:g}); it would begin with {beginning!r}"
                 )
                 found.margin[n] = float("nan")
 
@@ -268,8 +268,8 @@ def _digests(questions: Sequence[Prompt]) -> list[bytes]:
 
 
 def _digest(value: Any) -> bytes:
-    found = hashlib.blake2b(f"{value.rate if isinstance(value, Audio) else ''} ".encode(), digest_size=16)
+    total = hashlib.blake2b(f"{value.rate if isinstance(value, Audio) else ''} ".encode(), digest_size=16)
     for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
         if part is not None:
-            found.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())
-    return found.digest()
+            total.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())
+    return total.digest()

@@ -38,17 +38,17 @@ class KeptTexts:
         """Unit features, float32, on `device`."""
         device, distinct = torch.device(device), list(dict.fromkeys(texts))
         with self._lock:
-            found = {text: self._rows[text] for text in distinct if text in self._rows}
-        fresh = {text: self._row(text, device) for text in distinct if text not in found}
+            rows_of = {text: self._rows[text] for text in distinct if text in self._rows}
+        fresh = {text: self._row(text, device) for text in distinct if text not in rows_of}
         with self._lock:
             self._rows.update(fresh)
             while len(self._rows) > _KEPT:
                 self._rows.popitem(last=False)
-        found |= fresh
+        rows_of |= fresh
         if self.limit is not None:
             for text in distinct:
                 self.limit.note(text)
-        return torch.stack([found[text].to(device) for text in texts])
+        return torch.stack([rows_of[text].to(device) for text in texts])
 
     def _row(self, text: str, device: torch.device) -> Tensor:
         with torch.autocast(device.type, enabled=False):

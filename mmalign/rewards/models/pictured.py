@@ -38,10 +38,10 @@ def captions_of(
     def read(prompt: Prompt, caption: str) -> Captioned | None:
         if "image" not in list(prompt.media):  # `in` alone would decode a file
             return None
-        said = bounded(caption, LONG)
+        text = bounded(caption, LONG)
         picture = media_of(prompt, known)["image"]
         picture = picture if picture.dim() == 3 else picture.reshape(picture.shape[-3:])
-        return Captioned(said, picture, references(prompt))
+        return Captioned(text, picture, references(prompt))
 
     return read_rows(read, rollout, floor, needs)
 

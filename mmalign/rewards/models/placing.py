@@ -10,8 +10,8 @@ def settle(module: torch.nn.Module, inputs: torch.device) -> torch.device:
 
     It follows its inputs to an accelerator and never leaves one for the CPU, where captions and files are.
     """
-    held = next(module.parameters()).device
-    if held == inputs or (inputs.type == "cpu" and held.type != "cpu"):
-        return held
+    place = next(module.parameters()).device
+    if place == inputs or (inputs.type == "cpu" and place.type != "cpu"):
+        return place
     module.to(inputs)
     return inputs

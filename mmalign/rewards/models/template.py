@@ -34,10 +34,10 @@ class Template:
 
     def filled(self, prompt: Prompt, output: str | None = None) -> str:
         """The text for one row. ValueError where it names {output} and the output is no text."""
-        said = {"prompt": prompt.text, "output": output, **{name: prompt.meta.get(name) for name in self.columns}}
+        values = {"prompt": prompt.text, "output": output, **{name: prompt.meta.get(name) for name in self.columns}}
         if output is None and "output" in self.names:
             raise ValueError("the question names {output}, which is no text here; it is shown to the judge instead")
-        return _PLACE.sub(lambda found: str(said[found[1]]), self.text)
+        return _PLACE.sub(lambda found: str(values[found[1]]), self.text)
 
 
 def check_template(text: str, option: str, wanted: Collection[str]) -> Template:

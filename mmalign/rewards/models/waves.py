@@ -21,8 +21,8 @@ def sounding(audio: Audio, row: int) -> Float[Tensor, "C S"]:
     samples = audio.samples[row]
     if audio.mask is None:
         return samples
-    heard = audio.mask[row].nonzero()
-    return samples[:, : int(heard[-1]) + 1 if len(heard) else 0]
+    audible = audio.mask[row].nonzero()
+    return samples[:, : int(audible[-1]) + 1 if len(audible) else 0]
 
 
 def channelled(audio: Audio, rate: int, channels: int) -> list[Float[Tensor, "_ _"]]:
@@ -82,8 +82,8 @@ def by_rows(
     if not len(every):  # an encoder says how wide its rows are only by an example
         with torch.no_grad():
             return [encode(every.new_zeros(1, every.shape[1]))[:0] for _ in pieces]
-    found = torch.cat([encode(part) for part in every.split(at_once)])
-    return list(found.split([len(piece) for piece in pieces]))
+    features = torch.cat([encode(part) for part in every.split(at_once)])
+    return list(features.split([len(piece) for piece in pieces]))
 
 
 def means(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B D"]:

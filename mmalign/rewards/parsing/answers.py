@@ -36,15 +36,15 @@ def answer_of(text: str, where: Where = "auto") -> str:
     Raises:
         Unreadable: the part is missing, doubled or empty, the thinking never ends, or the output does not.
     """
-    said = behind_thinking(bounded(text))
-    if where == "answer" or (where == "auto" and ("<answer>" in said or "</answer>" in said)):
-        said = inner(said, "answer")
-        said = _boxed(said) if _BOX.search(said) else said
-    elif where == "boxed" or (where == "auto" and _BOX.search(said)):
-        said = _boxed(said)
+    answer = behind_thinking(bounded(text))
+    if where == "answer" or (where == "auto" and ("<answer>" in answer or "</answer>" in answer)):
+        answer = inner(answer, "answer")
+        answer = _boxed(answer) if _BOX.search(answer) else answer
+    elif where == "boxed" or (where == "auto" and _BOX.search(answer)):
+        answer = _boxed(answer)
     elif where == "hashes":
-        said = _behind_hashes(said)
-    return bounded(said)
+        answer = _behind_hashes(answer)
+    return bounded(answer)
 
 
 def solution_of(text: str) -> str:
@@ -53,10 +53,10 @@ def solution_of(text: str) -> str:
     Raises:
         Unreadable: nothing is there.
     """
-    said = bounded(text)
-    if _HASHES.match(_last_line(said)):
-        return bounded(_behind_hashes(said))
-    return bounded(_boxed(said)) if _BOX.search(said) else said
+    solution = bounded(text)
+    if _HASHES.match(_last_line(solution)):
+        return bounded(_behind_hashes(solution))
+    return bounded(_boxed(solution)) if _BOX.search(solution) else solution
 
 
 def behind_thinking(text: str) -> str:
@@ -68,9 +68,9 @@ def behind_thinking(text: str) -> str:
 
 
 def _behind_hashes(text: str) -> str:
-    if (found := _HASHES.match(_last_line(text))) is None:
+    if (match := _HASHES.match(_last_line(text))) is None:
         raise Unreadable("the last line does not begin with ####")
-    return found[1]
+    return match[1]
 
 
 def _last_line(text: str) -> str:

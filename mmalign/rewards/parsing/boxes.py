@@ -105,7 +105,7 @@ def _float(value: Any) -> float:
 
 
 def _tags(text: str) -> list[FoundBox]:
-    found, label, at = [], None, 0
+    boxes, label, at = [], None, 0
     while (start := _SPECIAL.search(text, at)) is not None:
         kind = start[1]
         end = text.find(_END[kind], start.end())
@@ -119,8 +119,8 @@ def _tags(text: str) -> list[FoundBox]:
         if not parts or len(parts) % 4 or not all(_PLAIN.fullmatch(part) for part in parts):
             raise Unreadable(f"{start[0]} holds no box: {inside.strip()[:60]}")
         numbers = [_float(part) for part in parts]
-        found += [FoundBox(_four(numbers[i : i + 4]), label) for i in range(0, len(numbers), 4)]
-    return _some(found, "tags")
+        boxes += [FoundBox(_four(numbers[i : i + 4]), label) for i in range(0, len(numbers), 4)]
+    return _some(boxes, "tags")
 
 
 def _loc(text: str) -> list[FoundBox]:
@@ -129,23 +129,23 @@ def _loc(text: str) -> list[FoundBox]:
     steps = [(int(m[1]), m.end()) for m in _LOC.finditer(text)]
     if not steps or len(steps) % 4:
         raise Unreadable(f"a box is four <loc…> tokens, found {len(steps)}")
-    found = []
+    boxes = []
     for i in range(0, len(steps), 4):
         y1, x1, y2, x2 = (step / _LOC_STEPS for step, _ in steps[i : i + 4])
         label = text[steps[i + 3][1] :].partition("<")[0].strip(" ;\n") or None
-        found.append(FoundBox((x1, y1, x2, y2), label, unit=True))
-    return found
+        boxes.append(FoundBox((x1, y1, x2, y2), label, unit=True))
+    return boxes
 
 
 def _bins(text: str) -> list[FoundBox]:
-    found = []
+    boxes = []
     for run in _BIN.finditer(text):
         at = [(int(number) + 0.5) / _BINS for number in re.findall(r"\d+", run[2])]
         if len(at) % 4:
             raise Unreadable(f"a box is four <loc_…> tokens, found {len(at)}")
         label = run[1].strip(" ;,\n") or None
-        found += [FoundBox(_four(at[i : i + 4]), label, unit=True) for i in range(0, len(at), 4)]
-    return _some(found, "loc")
+        boxes += [FoundBox(_four(at[i : i + 4]), label, unit=True) for i in range(0, len(at), 4)]
+    return _some(boxes, "loc")
 
 
 def _brackets(text: str) -> list[FoundBox]:

@@ -42,14 +42,14 @@ def calls_of(value: Any) -> list[dict[str, Any]] | None:
         Unreadable: it holds neither.
     """
     if isinstance(value, str):
-        said = bounded(value, LONG)
-        if START in said:
-            return tool_calls(said)
-        if "<response>" in said or "<think>" in said:
+        text = bounded(value, LONG)
+        if START in text:
+            return tool_calls(text)
+        if "<response>" in text or "<think>" in text:
             return None
-        if said.startswith("["):
-            return calls_of(_json(said))
-        return _calls_in(said)
+        if text.startswith("["):
+            return calls_of(_json(text))
+        return _calls_in(text)
     if isinstance(value, Mapping):
         return [_call(value)]
     if not isinstance(value, Sequence):
@@ -58,7 +58,7 @@ def calls_of(value: Any) -> list[dict[str, Any]] | None:
 
 
 def _calls_in(block: str, tools: Collection[str] | None = None) -> list[dict[str, Any]]:
-    found, at = [], 0
+    calls, at = [], 0
     while at < len(block):
         try:
             value, end = _DECODER.raw_decode(block, at)
@@ -67,8 +67,8 @@ def _calls_in(block: str, tools: Collection[str] | None = None) -> list[dict[str
         at = _BLANKS.match(block, end).end()  # type: ignore[union-attr]
         if at < len(block) and "\n" not in block[end:at]:
             raise Unreadable("a call begins on a line of its own")
-        found.append(_call(value, tools))
-    return found
+        calls.append(_call(value, tools))
+    return calls
 
 
 def _json(text: str) -> Any:

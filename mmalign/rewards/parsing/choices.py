@@ -32,20 +32,20 @@ def choice(text: str, options: int, texts: Sequence[str] = ()) -> str:
     Raises:
         Unreadable: no option, or several.
     """
-    letters, said = LETTERS[:options], unwrapped(bounded(text, SHORT))
-    same = _same(said, letters, texts)
+    letters, answer = LETTERS[:options], unwrapped(bounded(text, SHORT))
+    same = _same(answer, letters, texts)
     if len(same) == 1:
         return same[0]
-    alone = normalized(said).strip("()[]{}（）【】*_\"'` ").upper()
+    alone = normalized(answer).strip("()[]{}（）【】*_\"'` ").upper()
     if len(alone) == 1 and alone in letters:
         return alone
-    if (led := _LED.fullmatch(said)) is not None and led[1].upper() in letters:
+    if (led := _LED.fullmatch(answer)) is not None and led[1].upper() in letters:
         named = {led[1].upper(), *_same(led[2], letters, texts)[:1]}
     else:
-        named = _named(said, letters)
+        named = _named(answer, letters)
     if len(named) != 1:
-        found = " and ".join(sorted(named)) or "none"
-        raise Unreadable(f"the answer must name one option of {letters[:1]}–{letters[-1:]}; it names {found}")
+        letters_named = " and ".join(sorted(named)) or "none"
+        raise Unreadable(f"the answer must name one option of {letters[:1]}–{letters[-1:]}; it names {letters_named}")
     return named.pop()
 
 

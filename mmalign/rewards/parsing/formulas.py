@@ -30,13 +30,13 @@ def formula(text: str) -> str:
         Unreadable: words (a parser of formulas makes products of their letters, and "act" of "cat"), braces that do not
             match, or nothing.
     """
-    said = unwrapped(bounded(text, SHORT))
+    answer = unwrapped(bounded(text, SHORT))
     try:
-        found = quantity(said)
+        found = quantity(answer)
     except Unreadable:
-        return _latex(said)
+        return _latex(answer)
     value = found.value * 100 if found.percent else found.value
-    return _written(value, decimal="." in said or "e" in said.lower()) + ("\\%" if found.percent else "")
+    return _written(value, decimal="." in answer or "e" in answer.lower()) + ("\\%" if found.percent else "")
 
 
 def _latex(said: str) -> str:

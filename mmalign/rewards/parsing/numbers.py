@@ -70,29 +70,29 @@ def quantity(text: str) -> Quantity:
     Raises:
         Unreadable: no number, more than a number, or one that is not understood.
     """
-    said = _simple(unwrapped(bounded(text, SHORT))).strip().removesuffix(".")
-    if said[:1] + said[-1:] in ("()", "[]", "{}"):
-        said = said[1:-1].strip()
-    if (found := _QUANTITY.fullmatch(said)) is None:
+    answer = _simple(unwrapped(bounded(text, SHORT))).strip().removesuffix(".")
+    if answer[:1] + answer[-1:] in ("()", "[]", "{}"):
+        answer = answer[1:-1].strip()
+    if (match := _QUANTITY.fullmatch(answer)) is None:
         raise Unreadable(f"'{text.strip()[:60]}' is not a number")
-    return _read(found)
+    return _read(match)
 
 
 def last_quantity(text: str) -> Quantity:
     """The last quantity in prose: refused where the last digits of the text are a part of something else."""
-    said = _simple(bounded(text, SHORT))
-    every = deque(_QUANTITY.finditer(said), maxlen=1)
+    answer = _simple(bounded(text, SHORT))
+    every = deque(_QUANTITY.finditer(answer), maxlen=1)
     if not every:
         raise Unreadable("no number in the answer")
-    found = every[0]
-    start, rest = found.start(), said[found.end() :]
+    last = every[0]
+    start, rest = last.start(), answer[last.end() :]
     # A sign of currency may follow letters (US$5).
-    before = "" if (found["before"] and not found["sign"]) or found["before_"] else said[max(0, start - 20) : start]
-    signed = found["sign"] and _SIGN_OF_ANOTHER.search(before)
+    before = "" if (last["before"] and not last["sign"]) or last["before_"] else answer[max(0, start - 20) : start]
+    signed = last["sign"] and _SIGN_OF_ANOTHER.search(before)
     if signed or _PART_BEFORE.search(before) or _PART_AFTER.match(rest) or any(c.isdigit() for c in rest):
-        around = said[max(0, start - 20) : found.end() + 20].strip()
+        around = answer[max(0, start - 20) : last.end() + 20].strip()
         raise Unreadable(f"the last number stands in '{around[:60]}', which is not understood")
-    return _read(found)
+    return _read(last)
 
 
 def number(text: str) -> float:

@@ -20,18 +20,18 @@ def query(text: str) -> str:
     Raises:
         Unreadable: several code blocks, an endless one, or something that does not begin as a query does.
     """
-    said = bounded(answer_of(text), LONG)
-    if "```" in said:
-        if said.count("```") != 2:
-            raise Unreadable(f"expected one code block, found {said.count('```')} fences")
-        begin = _FENCE.search(said)
+    answer = bounded(answer_of(text), LONG)
+    if "```" in answer:
+        if answer.count("```") != 2:
+            raise Unreadable(f"expected one code block, found {answer.count('```')} fences")
+        begin = _FENCE.search(answer)
         if begin is None:
             raise Unreadable("the code block is not SQL")
-        said = said[begin.end() :].partition("```")[0]
-    said = bounded(said).removesuffix(";").strip()
-    if _START.match(said, _first_word(said)) is None:
-        raise Unreadable(f"a query begins with SELECT, WITH or VALUES, this with '{said[:40]}'")
-    return said
+        answer = answer[begin.end() :].partition("```")[0]
+    answer = bounded(answer).removesuffix(";").strip()
+    if _START.match(answer, _first_word(answer)) is None:
+        raise Unreadable(f"a query begins with SELECT, WITH or VALUES, this with '{answer[:40]}'")
+    return answer
 
 
 def is_ordered(sql: str) -> bool:

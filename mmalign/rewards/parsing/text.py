@@ -59,10 +59,10 @@ def normalized(text: str) -> str:
     apart = _AFTER_DIGIT.sub(" ", scripts_apart(bounded(text, SHORT))).replace("⟮", "").replace("⟯", "")
     folded = unicodedata.normalize("NFKC", apart).translate(DASHES).casefold()
     visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-    said = " ".join(visible.split()).rstrip(CLOSING)
-    bare = said.lstrip(CLOSING)
+    plain = " ".join(visible.split()).rstrip(CLOSING)
+    bare = plain.lstrip(CLOSING)
     # The point of ".5" belongs to the number.
-    return f".{bare}" if bare[:1].isdigit() and said.removesuffix(bare).endswith(".") else bare
+    return f".{bare}" if bare[:1].isdigit() and plain.removesuffix(bare).endswith(".") else bare
 
 
 def words(text: str) -> list[str]:

@@ -35,15 +35,15 @@ def embedded_files(
         DataError: no such files, or files that cannot be decoded or embedded, all of them named.
     """
     kind: Kind = "audio" if "audio" in encoder.modalities else "image"
-    found = media_in(folder)
-    files = found.of(kind)
-    others = [*found.others, *(written(file.name) for file, of in found.kinds.items() if of != kind)]
-    said = skipped(sorted(others), len(others) + len(files), f"no {NOUNS[kind]}s")
+    listing = media_in(folder)
+    files = listing.of(kind)
+    others = [*listing.others, *(written(file.name) for file, of in listing.kinds.items() if of != kind)]
+    notice = skipped(sorted(others), len(others) + len(files), f"no {NOUNS[kind]}s")
     if not files:
         why = f"no {NOUNS[kind]}s in it (read are {', '.join(READ[kind])})"
-        raise DataError(f"{written(folder)}: {'; '.join(filter(None, (why, said)))}.")
-    if said:
-        log.warning("%s: %s", written(folder), said)
+        raise DataError(f"{written(folder)}: {'; '.join(filter(None, (why, notice)))}.")
+    if notice:
+        log.warning("%s: %s", written(folder), notice)
     rows, faults = [], []
     for done, file in enumerate(files, 1):
         try:
@@ -81,8 +81,8 @@ def modality_gap(pairs: Path, encoder: Encoder) -> Float[Tensor, " D"]:
         raise all_faults(faults)
     if len(captions) < 2:
         raise DataError(f"{pairs}: the gap is a mean over pairs; give at least 2, found {len(captions)}.")
-    heard = torch.cat(sounds).mean(0)
-    return heard - encoder.texts(captions).mean(0).to(heard)
+    mean = torch.cat(sounds).mean(0)
+    return mean - encoder.texts(captions).mean(0).to(mean)
 
 
 @without_gradient

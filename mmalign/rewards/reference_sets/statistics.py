@@ -40,8 +40,8 @@ class Reference:
 
     def on_cpu(self, rows: bool) -> Reference:
         """The same as it is read from a file, with or without its `rows`."""
-        kept = self.rows.detach().float().cpu() if rows and self.rows is not None else None
-        return Reference(self.gaussian.to("cpu"), kept, self.unit)
+        plain = self.rows.detach().float().cpu() if rows and self.rows is not None else None
+        return Reference(self.gaussian.to("cpu"), plain, self.unit)
 
     def require_covariance(self, name: str, least: int = 0) -> Reference:
         """Itself, if its covariance can be told from its rows.
@@ -135,9 +135,9 @@ def save_reference(
     keep_rows: bool = True,
 ) -> None:
     """Write statistics of embedded rows with their provenance: encoder (fingerprint and options), count and source."""
-    found = rows if isinstance(rows, Reference) else Reference(gaussian(rows), rows)
-    kept = Reference(found.gaussian, found.rows if keep_rows else None, found.unit)
-    write_reference(path, kept, encoder, {"source": source}, root=False)
+    whole = rows if isinstance(rows, Reference) else Reference(gaussian(rows), rows)
+    written = Reference(whole.gaussian, whole.rows if keep_rows else None, whole.unit)
+    write_reference(path, written, encoder, {"source": source}, root=False)
 
 
 def write_reference(
@@ -216,9 +216,9 @@ def read_reference(place: Path, encoder: Encoder, unit: Unit) -> tuple[Reference
             f"{place}: made with encoder {facts.get('encoder', 'unknown')}, but this run's is {encoder.fingerprint()}; "
             "distances between different embeddings mean nothing. Make the statistics again."
         )
-    if (kept := facts.get("unit", "row")) != unit:
+    if (own := facts.get("unit", "row")) != unit:
         raise DataError(
-            f"{place}: holds statistics of {kept}s, this reward compares {unit}s; make them with --unit {unit}."
+            f"{place}: holds statistics of {own}s, this reward compares {unit}s; make them with --unit {unit}."
         )
     try:
         whole = {"root": tensors["root"]} if "root" in tensors else {}

@@ -72,14 +72,14 @@ class Aesthetics:
         audio = rollout.output
         sounds = [sounding(audio, row).detach().float().cpu() for row in range(len(audio))]
         usable = [i for i, sound in enumerate(sounds) if sound.numel() and bool(sound.isfinite().all())]
-        found = torch.full((len(sounds), len(AXES)), float("nan"))
+        axes = torch.full((len(sounds), len(AXES)), float("nan"))
         if usable:
             batch = [{"path": sounds[i], "sample_rate": audio.rate} for i in usable]
-            found[usable] = torch.tensor([_axes(row) for row in self.predictor.forward(batch)])
+            axes[usable] = torch.tensor([_axes(row) for row in self.predictor.forward(batch)])
         status = torch.full((len(sounds),), int(Status.ERROR), dtype=torch.int8)
         status[usable] = int(Status.OK)
-        value = found.mean(1) if self.axis == "mean" else found[:, AXES.index(self.axis)]
-        parts: dict[str, Tensor] = {name: found[:, i] for i, name in enumerate(AXES)}
+        value = axes.mean(1) if self.axis == "mean" else axes[:, AXES.index(self.axis)]
+        parts: dict[str, Tensor] = {name: axes[:, i] for i, name in enumerate(AXES)}
         info = ["" if i in usable else "the sound is empty or not finite" for i, _ in enumerate(sounds)]
         return Scores(value, status, parts=parts, info=info if any(info) else None).to(audio.samples.device)
 

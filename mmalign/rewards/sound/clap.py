@@ -73,8 +73,8 @@ class Clap(ReadsClap):
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         if isinstance(rollout.output, Audio):
-            found = self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
-            return mask_empty_prompts(found, rollout.prompts)
+            scores = self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
+            return mask_empty_prompts(scores, rollout.prompts)
         return self._captions(rollout)
 
     def _agreement(self, audio: Audio, texts: list[str]) -> Scores:
@@ -101,16 +101,18 @@ class Clap(ReadsClap):
             sound = sounds.setdefault((id(media), rate), _sound_of(media["audio"], rate))
             return None if sound is None else (bounded(caption, LONG), sound)
 
-        said, scores = read_rows(read, rollout, self.range[0])
-        if said:
-            rows, towers = list(said), self.towers
-            different = {id(sound): sound for _, sound in said.values()}  # captions of one sound hear it once
-            heard = {key: towers.sounds(sound.to(towers.device))[0] for key, sound in different.items()}
-            words = towers.texts([self.prefix + caption for caption, _ in said.values()])
-            found = self._scored((torch.stack([heard[id(sound)] for _, sound in said.values()]) * words).sum(1))
-            scores.value[rows], scores.status[rows] = found.value.cpu(), found.status.cpu()
-            if found.info:
-                told = dict(zip(rows, found.info, strict=True))
+        captions, scores = read_rows(read, rollout, self.range[0])
+        if captions:
+            rows, towers = list(captions), self.towers
+            different = {id(sound): sound for _, sound in captions.values()}  # captions of one sound hear it once
+            features = {key: towers.sounds(sound.to(towers.device))[0] for key, sound in different.items()}
+            words = towers.texts([self.prefix + caption for caption, _ in captions.values()])
+            agreement = self._scored(
+                (torch.stack([features[id(sound)] for _, sound in captions.values()]) * words).sum(1)
+            )
+            scores.value[rows], scores.status[rows] = agreement.value.cpu(), agreement.status.cpu()
+            if agreement.info:
+                told = dict(zip(rows, agreement.info, strict=True))
                 scores.info = [told.get(row) or why for row, why in enumerate(scores.info or [""] * len(scores))]
         return scores
 

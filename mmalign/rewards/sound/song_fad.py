@@ -69,8 +69,8 @@ class SongFad(SeesThroughEncoder):
             self._value(f) if s is Status.OK else f.new_tensor(float("nan"))
             for f, s in zip(frames, status, strict=True)
         ]
-        told = {Status.OK: "", Status.NOT_APPLICABLE: "fewer than 2 frames", Status.ERROR: "the sound is not finite"}
-        info = [told[s] for s in status]
+        reasons = {Status.OK: "", Status.NOT_APPLICABLE: "fewer than 2 frames", Status.ERROR: "the sound is not finite"}
+        info = [reasons[s] for s in status]
         states = torch.tensor([int(s) for s in status], dtype=torch.int8, device=frames[0].device)
         return Scores(torch.stack(values), states, info=info if any(info) else None)
 

@@ -20,13 +20,13 @@ _STEPS = {"unit": 1.0, "per_mille": 1000.0}
 def corners(values: Float[Tensor, "N 4"], layout: Layout) -> Float[Tensor, "N 4"]:
     """Boxes as (x1, y1, x2, y2); neither swapped nor clipped."""
     a, b, c, d = values.unbind(1)
-    found = {
+    layouts = {
         "xyxy": (a, b, c, d),
         "yxyx": (b, a, d, c),
         "xywh": (a, b, a + c, b + d),
         "cxcywh": (a - c / 2, b - d / 2, a + c / 2, b + d / 2),
     }[layout]
-    return torch.stack(found, 1)
+    return torch.stack(layouts, 1)
 
 
 def extent(frame: Frame, size: Size | None) -> Size | None:

@@ -72,8 +72,8 @@ class Verdicts:
     def after(self, scores: Scores, value: Float[Tensor, " B"]) -> Scores:
         """`value` where there was a verdict (a malformed answer is wrong, which is one), else the verdict's status."""
         status: Int[Tensor, " B"] = torch.where(scores.valid, 0, scores.status).to(torch.int8).cpu()
-        kept = torch.where(status == 0, value, float("nan"))
-        return Scores(kept, status, parts={"correct": scores.value.cpu()}, info=scores.info)
+        valued = torch.where(status == 0, value, float("nan"))
+        return Scores(valued, status, parts={"correct": scores.value.cpu()}, info=scores.info)
 
 
 class NeedsVerdicts:

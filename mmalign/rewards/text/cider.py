@@ -51,10 +51,10 @@ class Cider(ReferenceRule):
 
     def judge(self, prompt: Prompt, output: str) -> float:
         """The score of one caption."""
-        said = caption_words(bounded(answer_of(output, self.where), LONG))
+        caption = caption_words(bounded(answer_of(output, self.where), LONG))
         references = [caption_words(text) for text in references_of(prompt, self.column)]
         frequency, pictures = self.statistics
-        scorer = library(_MODULE, "reward 'cider'").CiderScorer(said, references, sigma=self.sigma)
+        scorer = library(_MODULE, "reward 'cider'").CiderScorer(caption, references, sigma=self.sigma)
         scorer.document_frequency = frequency
         # The scorer takes the corpus' size from its own list, and scores as many pictures as it has captions for: one.
         scorer.crefs = scorer.crefs + [[]] * (pictures - 1)
@@ -65,10 +65,10 @@ class Cider(ReferenceRule):
         """In how many pictures each n-gram occurs, and how many there are."""
         cook = library(_MODULE, "reward 'cider'").precook
         pictures = self._pictures()
-        found: Counter[tuple[str, ...]] = Counter()
+        frequency: Counter[tuple[str, ...]] = Counter()
         for references in pictures:
-            found.update({ngram for text in references for ngram in cook(caption_words(text))})
-        return found, len(pictures)
+            frequency.update({ngram for text in references for ngram in cook(caption_words(text))})
+        return frequency, len(pictures)
 
     def fingerprint(self) -> str:
         """Of the corpus."""

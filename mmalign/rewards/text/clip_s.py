@@ -79,12 +79,12 @@ class ClipS(ReadsClip):
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B captions."""
-        found, scores = captions_of(rollout, self.range[0])
-        if not found:
+        captioned, scores = captions_of(rollout, self.range[0])
+        if not captioned:
             return scores
-        rows, towers = list(found), self.towers
-        captions = [row.caption for row in found.values()]
-        image = picture_features(towers, [row.picture for row in found.values()])
+        rows, towers = list(captioned), self.towers
+        captions = [row.caption for row in captioned.values()]
+        image = picture_features(towers, [row.picture for row in captioned.values()])
         cosine = (image * towers.texts([self.prefix + text for text in captions], image.device)).sum(1)
         parts = {"clip_s": (clip_score(cosine) if self.clipped else 2.5 * cosine).cpu()}
         scores.value[rows] = self.weight * parts["clip_s"]

@@ -119,5 +119,5 @@ class Contrastive(SeesThroughEncoder):
 
 def _of_others(rows: list[Read], group: list[int], row: int) -> list[str]:
     """The first references of the rows of other groups, without the row's own."""
-    found = {other.right[0] for other, number in zip(rows, group, strict=True) if number != group[row]}
-    return sorted(found - set(rows[row].right))
+    others = {other.right[0] for other, number in zip(rows, group, strict=True) if number != group[row]}
+    return sorted(others - set(rows[row].right))

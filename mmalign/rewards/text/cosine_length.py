@@ -60,6 +60,6 @@ class CosineLength(NeedsVerdicts):
         """Score B rows."""
         lengths = lengths_of(rollout, self.unit)
         right, scores = self._verdicts(rollout)
-        found = self._verdicts.after(scores, cosine_length(lengths, right, self.limit, self.right, self.wrong))
-        found.parts["length"] = lengths
-        return found
+        result = self._verdicts.after(scores, cosine_length(lengths, right, self.limit, self.right, self.wrong))
+        result.parts["length"] = lengths
+        return result

@@ -57,9 +57,9 @@ class Grammar(ReadsClip):
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B texts."""
-        said, scores = read_rows(self._read, rollout, self.range[0])
-        if said:
-            scores.value[list(said)] = self.layers.of(self.towers, list(said.values())).cpu()
+        texts, scores = read_rows(self._read, rollout, self.range[0])
+        if texts:
+            scores.value[list(texts)] = self.layers.of(self.towers, list(texts.values())).cpu()
         return scores
 
     def _read(self, prompt: Prompt, output: str) -> str:

@@ -57,6 +57,6 @@ class GroupLength(NeedsVerdicts):
         value = lengths.new_zeros(len(lengths))
         # Rows without a verdict are no one's measure.
         value[valid] = group_length(lengths[valid], right[valid], group[valid], self.penalty, self.tolerance, self.form)
-        found = self._verdicts.after(scores, value)
-        found.parts["length"] = lengths
-        return found
+        result = self._verdicts.after(scores, value)
+        result.parts["length"] = lengths
+        return result

@@ -64,14 +64,14 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         read, scores = read_rows(self._read, rollout, self.range[0], self.needs)
         for name in ("rules", "judged", "all"):
             scores.parts[name] = torch.full((len(scores),), float("nan"))
-        asked = [(row, question) for row, (_, questions) in read.items() for question in questions]
-        heard = self._heard(scores, asked)
-        for row, (kept, _) in read.items():
+        questions_by_row = [(row, question) for row, (_, questions) in read.items() for question in questions]
+        judged = self._heard(scores, questions_by_row)
+        for row, (checked, _) in read.items():
             if scores.status[row] != Status.OK:
                 continue
-            values = torch.tensor([*map(float, kept), *heard.get(row, [])])
-            found = {"rules": values[: len(kept)], "judged": values[len(kept) :]}
-            for name, part in found.items():
+            values = torch.tensor([*map(float, checked), *judged.get(row, [])])
+            parts = {"rules": values[: len(checked)], "judged": values[len(checked) :]}
+            for name, part in parts.items():
                 scores.parts[name][row] = part.mean() if len(part) else float("nan")
             scores.parts["all"][row] = values.prod()
             scores.value[row] = values.prod() if self.strict else values.mean()
@@ -82,18 +82,20 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         self._instructions(prompt)
 
     def _instructions(self, prompt: Prompt) -> tuple[list[tuple[str, Any]], list[str]]:
-        checks, said = read_instructions(prompt.meta[self.column], f"Prompt.meta['{self.column}']")
-        if said and self._judge is None:
-            raise ValueError(f"Prompt.meta['{self.column}']: {said[0][:60]!r} is in words; name a judge as checkpoint")
-        return checks, said
+        checks, sentences = read_instructions(prompt.meta[self.column], f"Prompt.meta['{self.column}']")
+        if sentences and self._judge is None:
+            raise ValueError(
+                f"Prompt.meta['{self.column}']: {sentences[0][:60]!r} is in words; name a judge as checkpoint"
+            )
+        return checks, sentences
 
     def _read(self, prompt: Prompt, output: str) -> tuple[list[bool], list[Prompt]] | None:
         """What the rules say of one answer, and what the judge is to be asked about it."""
-        checks, said = self._instructions(prompt)
-        if not checks and not said:
+        checks, sentences = self._instructions(prompt)
+        if not checks and not sentences:
             return None
         answer = bounded(answer_of(output, self.where), LONG)
-        questions = [self._filled(prompt, text, answer) for text in said]
+        questions = [self._filled(prompt, text, answer) for text in sentences]
         return followed(answer, checks), questions
 
     def _filled(self, prompt: Prompt, instruction: str, answer: str) -> Prompt:
@@ -102,17 +104,17 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
 
     def _heard(self, scores: Scores, asked: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
         """P(followed) of the instructions in words by row; rows whose judge fell silent get their status here."""
-        found: dict[int, list[float]] = {}
+        probabilities: dict[int, list[float]] = {}
         if not asked or self._judge is None:
-            return found
+            return probabilities
         answers = self._judge([question for _, question in asked])
         info = scores.info or [""] * len(scores)
-        told = zip(asked, yes_probability(answers.margin).tolist(), answers.why, answers.too_long, strict=True)
-        for (row, _), value, why, too_long in told:
-            found.setdefault(row, []).append(value)
+        replies = zip(asked, yes_probability(answers.margin).tolist(), answers.why, answers.too_long, strict=True)
+        for (row, _), value, why, too_long in replies:
+            probabilities.setdefault(row, []).append(value)
             if why:
                 info[row] = info[row] or why
                 scores.status[row] = int(Status.PARSE_FAIL if too_long else Status.ERROR)
                 scores.value[row] = self.range[0] if too_long else float("nan")
         scores.info = info if any(info) else None
-        return found
+        return probabilities

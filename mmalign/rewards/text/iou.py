@@ -101,16 +101,16 @@ class Iou(RowRule):
         size = size_in(prompt.meta.get(self.size), self.size)
         seen = size_in(prompt.meta.get(self.seen_size), self.seen_size) if self.seen_size else size
         truth, names = self._truth(prompt.meta[self.column], size)
-        found = boxes_in(answer_of(output, self.where), self.writing)
-        if len(found) > self.most:
-            raise Unreadable(f"the answer has {len(found)} boxes; at most {self.most} are read")
+        boxes = boxes_in(answer_of(output, self.where), self.writing)
+        if len(boxes) > self.most:
+            raise Unreadable(f"the answer has {len(boxes)} boxes; at most {self.most} are read")
         # Where nothing says how large the picture is, the answer's own frame is the common one.
         common = size or extent(self.frame, None) or extent(self.truth_frame, None)
-        predicted = self._predicted(found, seen, common)
+        predicted = self._predicted(boxes, seen, common)
         truth = _moved(truth, extent(self.truth_frame, size), common)
         valid = predicted.isfinite().all(1)
-        given = [box.label for box, sound in zip(found, valid.tolist(), strict=True) if sound]
-        same = _same_labels(given, names) if self.labels else None
+        labels = [box.label for box, sound in zip(boxes, valid.tolist(), strict=True) if sound]
+        same = _same_labels(labels, names) if self.labels else None
         matched = match_boxes(predicted[valid], truth, self.kind, self.threshold, same)
         return _scored(matched, len(predicted), len(truth), int(valid.sum()))
 
@@ -127,8 +127,8 @@ class Iou(RowRule):
         seen = size_in(prompt.meta.get(self.seen_size), self.seen_size) if self.seen_size else size
         truth, _ = self._truth(prompt.meta[self.column], size)
         try:
-            found = boxes_in(answer_of(output, self.where), self.writing)[: self.most]
-            predicted = self._predicted(found, seen, (1.0, 1.0))
+            boxes = boxes_in(answer_of(output, self.where), self.writing)[: self.most]
+            predicted = self._predicted(boxes, seen, (1.0, 1.0))
         except Unreadable:
             predicted = truth[:0]
         return _moved(truth, extent(self.truth_frame, size), (1.0, 1.0)), predicted[predicted.isfinite().all(1)]

@@ -77,20 +77,20 @@ class MathEqual(NeedsColumn, RowRule):
     def judge(self, prompt: Prompt, output: str) -> Verdict:
         """The verdict on one output."""
         right = self._right(prompt)
-        said, prose = answer_of(output, self.where), False
+        answer, prose = answer_of(output, self.where), False
         try:
-            said = formula(said)
+            answer = formula(answer)
         except Unreadable:
-            said, prose = bounded(said, SHORT), True
-        found = self._asked(right, said, prose)
-        if found is None or found.get("fault") == "limit":
+            answer, prose = bounded(answer, SHORT), True
+        reply = self._asked(right, answer, prose)
+        if reply is None or reply.get("fault") == "limit":
             self.check_data(prompt)  # the right answer may be what takes so long
             return Status.TIMEOUT
-        if found.get("fault") == "gold":
-            raise ValueError(f"Prompt.meta['{self.column}'], '{right[found['which']][:60]}', {found['why']}")
-        if "fault" in found:
-            raise Unreadable(f"{found['why']}: '{said[-60:]}'")
-        return float(found["equal"])
+        if reply.get("fault") == "gold":
+            raise ValueError(f"Prompt.meta['{self.column}'], '{right[reply['which']][:60]}', {reply['why']}")
+        if "fault" in reply:
+            raise Unreadable(f"{reply['why']}: '{answer[-60:]}'")
+        return float(reply["equal"])
 
     def _right(self, prompt: Prompt) -> list[str]:
         if isinstance(prompt.meta[self.column], bool):
@@ -98,10 +98,10 @@ class MathEqual(NeedsColumn, RowRule):
         return [from_data(self.column, lambda text=text: formula(text)) for text in solutions_of(prompt, self.column)]  # type: ignore[misc]
 
     def _fault(self, text: str) -> str:
-        found = self._asked([text], None, False)
-        if found is None or found.get("fault") == "limit":
+        reply = self._asked([text], None, False)
+        if reply is None or reply.get("fault") == "limit":
             return f"takes more than {self.seconds:g} s or {self.memory} MiB"
-        return str(found.get("why", ""))
+        return str(reply.get("why", ""))
 
     def _asked(self, gold: list[str], said: str | None, prose: bool) -> dict[str, Any] | None:
         limits = {"seconds": self.seconds, "memory": self.memory}

@@ -55,17 +55,17 @@ class RefClipScore(NeedsColumn, ReadsClip):
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B captions."""
-        found, scores = captions_of(rollout, self.range[0], self.needs, lambda p: references_of(p, self.column))
-        if found:
-            scores.value[list(found)] = self._values(list(found.values())).cpu()
+        captioned, scores = captions_of(rollout, self.range[0], self.needs, lambda p: references_of(p, self.column))
+        if captioned:
+            scores.value[list(captioned)] = self._values(list(captioned.values())).cpu()
         return scores
 
     def _values(self, rows: list[Captioned]) -> torch.Tensor:
         towers = self.towers
         image = picture_features(towers, [row.picture for row in rows])
-        said = towers.texts([self.prefix + row.caption for row in rows], image.device)
+        captions = towers.texts([self.prefix + row.caption for row in rows], image.device)
         likeness = torch.full((len(rows), max(len(row.references) for row in rows)), float("nan"), device=image.device)
         for place, row in enumerate(rows):
             written = towers.texts([self.prefix + text for text in row.references], image.device)
-            likeness[place, : len(written)] = written @ said[place]
-        return ref_clip_score((image * said).sum(1), likeness)
+            likeness[place, : len(written)] = written @ captions[place]
+        return ref_clip_score((image * captions).sum(1), likeness)

@@ -97,27 +97,27 @@ class SqlExecution(RowRule):
 
     def judge(self, prompt: Prompt, output: str) -> Verdict:
         """The value and parts of one answer."""
-        asked = query(output)
+        written = query(output)
         right, databases = self._facts(prompt)
         wanted = [self._right(file, right) for file in databases]
         matches = 1.0
         for file, truth in zip(databases, wanted, strict=True):
-            found = self.process.run(file, asked)
-            if found.fault == "unreadable":
-                raise Unreadable(found.why)
-            if found.fault:
+            result = self.process.run(file, written)
+            if result.fault == "unreadable":
+                raise Unreadable(result.why)
+            if result.fault:
                 return self.failed, {"executes": 0.0, "matches": 0.0}
-            matches *= float(self._same(found.rows, truth.rows, is_ordered(right)))
+            matches *= float(self._same(result.rows, truth.rows, is_ordered(right)))
         return 1.0 if matches else self.wrong, {"executes": 1.0, "matches": matches}
 
     def _same(self, found: Sequence[Sequence[object]], truth: Sequence[Sequence[object]], ordered: bool) -> bool:
         return same_table(found, truth, ordered, self.free_columns, self.tolerance)
 
     def _right(self, file: Path, sql: str) -> Result:
-        found = self.process.remembered(file, sql, _PATIENCE * self.seconds)
-        if found.fault:
-            raise ValueError(f"Prompt.meta['{self.column}'] does not run on {file}: {found.why}")
-        return found
+        result = self.process.remembered(file, sql, _PATIENCE * self.seconds)
+        if result.fault:
+            raise ValueError(f"Prompt.meta['{self.column}'] does not run on {file}: {result.why}")
+        return result
 
     def _file(self, name: str) -> Path:
         base = require_local(self.folder) if self.folder else Path()

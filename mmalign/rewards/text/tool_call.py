@@ -69,13 +69,13 @@ class ToolCall(NeedsColumn, RowRule):
         right = self._right(prompt)
         shaped = tool_format(output, bool(right), self._responds(prompt))
         # Thinking that never ends costs the format; what it calls is read nonetheless, as in ToolRL.
-        said = output.rpartition("</think>")[2]
+        answer = output.rpartition("</think>")[2]
         if not right:
-            match = self.spurious if START in said else 0.0
+            match = self.spurious if START in answer else 0.0
             return match + self.format_weight * shaped, {"match": match, "format": shaped}
         try:
-            found = tool_calls(bounded(said), {call["name"] for call in right})
-            match = self.scale * (2 * tool_match(found, right, self.credit, self.optimal) - 1)
+            calls = tool_calls(bounded(answer), {call["name"] for call in right})
+            match = self.scale * (2 * tool_match(calls, right, self.credit, self.optimal) - 1)
         except Unreadable:
             if not shaped or not self.format_weight:
                 raise

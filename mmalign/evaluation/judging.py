@@ -32,12 +32,12 @@ from mmalign.core.errors import DataError
 from mmalign.core.protocols import ScorePolicy
 from mmalign.core.rng import stream_seed
 from mmalign.core.types import Preference, Prompt, Scores, Status, groups
-from mmalign.evaluation.evaluate import SET_RESAMPLES, evaluating
+from mmalign.evaluation.evaluate import SET_RESAMPLES, Share, evaluating
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
 from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.media.image import to_uint8
 
-__all__ = ["judge"]
+__all__ = ["judge", "judge_shared"]
 
 TIES = "Ties"
 
@@ -93,12 +93,32 @@ def judge(
     Raises:
         DataError: no rows; a row without its columns; a "tied" row without its "ref" row.
     """
+    evaluation = judge_shared(policy, items, Share(), seed=seed, rows=rows, keep=keep)
+    assert evaluation is not None, "the only process is the first"
+    return evaluation
+
+
+def judge_shared(
+    policy: ScorePolicy,
+    items: Sequence[Preference | Prompt],
+    share: Share,
+    *,
+    seed: int = 0,
+    rows: int = 64,
+    keep: int = 16,
+) -> Evaluation | None:
+    """`judge` by several processes, the calls dealt out in turn; the first returns it, the others None.
+
+    The calls are those of one process, so the scores are too. Every process meets the faults of the rows.
+    """
     start = time.perf_counter()
     if not items:
         raise DataError("there are no comparisons to judge; set data.held_out, data.held_out_path or --prompts.")
     ranked = [_read(number, item) for number, item in enumerate(items)]
-    _score(policy, ranked, rows)
+    _score(policy, ranked, rows, share)
     scores = _rules(ranked)
+    if share.rank:
+        return None
     return Evaluation(
         modality=policy.modality,
         prompts=[Prompt(row.prompt.text, row.prompt.media, _facts(row)) for row in ranked],
@@ -129,14 +149,19 @@ def _read(number: int, item: Preference | Prompt) -> Ranked:
     return Ranked(item, sides["chosen"], sides["rejected"], [])  # type: ignore[arg-type]
 
 
-def _score(policy: ScorePolicy, ranked: Sequence[Ranked], rows: int) -> None:
-    """Fill in every row's scores."""
-    asked = [(row, output) for row in ranked for output in (*row.chosen, *row.rejected)]
+def _score(policy: ScorePolicy, ranked: Sequence[Ranked], rows: int, share: Share) -> None:
+    """Fill in every row's scores, in every process."""
+    pairs = [(row, output) for row in ranked for output in (*row.chosen, *row.rejected)]
+    own: list[tuple[int, list[float]]] = []
     with torch.no_grad(), evaluating(getattr(policy, "module", None)):
-        for first in range(0, len(asked), rows):
-            part = asked[first : first + rows]
-            for (row, _), value in zip(part, _scored(policy, part), strict=True):
-                row.scores.append(value)
+        for first in range(0, len(pairs), rows)[share.rank :: share.processes]:
+            own.append((first, _scored(policy, pairs[first : first + rows])))
+            if share.progress:
+                share.progress(min(len(pairs), len(own) * share.processes * rows), len(pairs))
+    calls = sorted(call for part in share.gather(own) for call in part)
+    scores = [score for _, call in calls for score in call]
+    for (row, _), score in zip(pairs, scores, strict=True):
+        row.scores.append(score)
 
 
 def _scored(policy: ScorePolicy, part: Sequence[tuple[Ranked, Any]]) -> list[float]:

@@ -219,7 +219,7 @@ def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None
     With a session all its processes take part; the main one gets the result, the others None.
     """
     from mmalign.evaluation.evaluate import Share, evaluate_shared
-    from mmalign.evaluation.judging import judge
+    from mmalign.evaluation.judging import judge_shared
 
     wanted, share = parts.file.evaluation, Share(progress=Pace())
     if session is not None and session.processes > 1:
@@ -228,7 +228,7 @@ def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None
     with torch.no_grad(), evaluating(len(prompts), wanted.rows):
         policy = parts.policy
         if judges_only(policy):
-            return judge(policy, list(prompts), seed=wanted.seed, rows=wanted.rows) if share.rank == 0 else None
+            return judge_shared(policy, list(prompts), share, seed=wanted.seed, rows=wanted.rows)
         assert generates(policy)
         return evaluate_shared(policy, list(prompts), measures(parts), share, seed=wanted.seed, rows=wanted.rows)
 

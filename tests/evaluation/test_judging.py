@@ -16,7 +16,8 @@ from mmalign.core.errors import DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.types import Modality, Preference, Prompt, Status
 from mmalign.data.lazy_media import LazyMedia
-from mmalign.evaluation.judging import judge
+from mmalign.evaluation.evaluate import Share
+from mmalign.evaluation.judging import judge, judge_shared
 from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
 from mmalign.evaluation.records import Evaluation
 from mmalign.policies.scorer import Scorer
@@ -153,3 +154,37 @@ def test_pictures_of_several_sizes_are_judged_one_by_one() -> None:
     found = judge(Scorer(Bright(nn.Identity())), pairs)
     assert found.means()["accuracy"] == 1.0 and found.modality == "image" and len(found.outputs) == 0
     assert judge(Scorer(Bright(nn.Identity())), pairs[:1]).outputs.shape == (1, 3, 4, 4)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_share_the_calls_and_find_what_one_does(processes: int) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    class Counting(Numerals):
+        def __init__(self) -> None:
+            super().__init__(nn.Identity())
+            self.calls: list[int] = []
+
+        def score(self, inputs: Any) -> Tensor:
+            self.calls.append(len(inputs))
+            return super().score(inputs)
+
+    models, parts, together = [Counting() for _ in range(processes)], {}, Barrier(processes)
+
+    def measured(rank: int) -> Evaluation | None:
+        def gather(value: Any) -> list[Any]:
+            parts[rank] = value
+            together.wait(60)
+            return [parts[each] for each in range(processes)]
+
+        return judge_shared(Scorer(models[rank]), ROWS, Share(rank, processes, gather), rows=3)
+
+    with ThreadPoolExecutor(processes) as pool:
+        found = list(pool.map(measured, range(processes)))
+    alone = judge(Scorer(one := Counting()), ROWS, rows=3)
+    assert found[0] is not None and found[1:] == [None] * (processes - 1)
+    assert found[0].means() == alone.means() and found[0].outputs == alone.outputs
+    assert all(np.array_equal(found[0].values(n), alone.values(n), equal_nan=True) for n in alone.scores)
+    dealt = [model.calls for model in models]
+    assert dealt == [one.calls[rank::processes] for rank in range(processes)] and all(dealt)

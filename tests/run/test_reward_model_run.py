@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,3 +160,19 @@ def test_what_does_not_fit_is_said_before_anything_loads(write: Callable[..., Pa
 
 
 LENGTH = "rewards={a: {name: length}}"
+
+
+@pytest.mark.timeout(900)  # starts Python three times
+def test_two_processes_measure_what_one_does(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write()
+    changes = ["trainer.steps=1", "trainer.prompts_per_step=8", "evaluation.rows=5"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for launcher, name in (([sys.executable], "one"), (torchrun, "two")):
+        command = [*launcher, "-m", "mmalign", "train", str(path), *changes, "--out", str(tmp_path / name)]
+        ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "training in 2 processes" in ended.stdout
+    one, two = ((tmp_path / name / "evaluation" / "before" / "rows.jsonl").read_text() for name in ("one", "two"))
+    assert one == two and one.count("\n") > 5
+    after = [numbers(tmp_path / name, "eval/accuracy") for name in ("one", "two")]
+    assert len(after[0]) == 1 and after[0] == pytest.approx(after[1])

@@ -11,6 +11,6 @@ __all__ = ["EncodecEncoder"]
 
 @dataclass
 class EncodecEncoder(CodecEncoder):
-    """Mean and standard deviation over time of the frames before quantisation; `checkpoint`: that of a EncodecModel."""
+    """Mean and standard deviation over time of the frames before quantisation; `checkpoint`: an EncodecModel's."""
 
     kind = "encodec"

@@ -30,7 +30,7 @@ class Clap(ReadsClap):
     not finite or cannot be read is an ERROR of its row.
 
     Any rate, number of channels and length: mixed to one channel, resampled, cut into fixed windows whose features are
-    averaged (`_clap_towers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
+    averaged (`ClapTowers`). Scores of different checkpoints do not compare: always name the checkpoint with a score.
 
     Args:
         checkpoint: a transformers folder or Hub id, or a file of laion-clap's original weights.

@@ -23,7 +23,7 @@ class Grammar(ReadsClip):
     head was trained. A text longer than the tower's context is judged by its beginning. An empty one is PARSE_FAIL.
 
     Args:
-        head: safetensors, see `_grammar_head`; trained on the text tower of this very model.
+        head: safetensors, see `models/grammar_head.py`; trained on the text tower of this very model.
         checkpoint: the CLIP model, as reward `clip`'s.
         model: an architecture of open_clip's list, instead of `checkpoint`.
         pretrained: its weights' tag.

@@ -60,7 +60,7 @@ class Experience(Rows):
         return ((self[i : i + rows], i == starts[-1]) for i in starts)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Transitions(Experience):
     """Scored rollouts, for objectives that replay the policy's own steps.
 
@@ -97,7 +97,7 @@ class Transitions(Experience):
             )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Pairs(Experience):
     """Chosen and rejected outputs for the same prompts, with the noise both share.
 
@@ -121,7 +121,7 @@ class Pairs(Experience):
     weight: Float[Tensor, " B"] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Comparisons(Experience):
     """Judged pairs of outputs to fit a score to.
 
@@ -138,7 +138,7 @@ class Comparisons(Experience):
     weight: Float[Tensor, " B"] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Demonstrations(Experience):
     """Outputs to imitate, with the noise they are judged under; `divisor` (B,) divides each one's log-prob."""
 
@@ -149,7 +149,7 @@ class Demonstrations(Experience):
     weight: Float[Tensor, " B"] | None = None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Requests(Experience):
     """Prompts to answer during the loss, with their noise drawn beforehand (`draws`, every entry (B, ...))."""
 

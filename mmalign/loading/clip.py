@@ -28,8 +28,8 @@ def open_clip_folder(checkpoint: str) -> Path:
     name = checkpoint.removeprefix("hf-hub:")
 
     def download() -> Path:
-        found = downloaded(name, None, OPEN_CLIP)
-        return found if any(found.glob("*.safetensors")) else downloaded(name, None, NETWORK)
+        folder = downloaded(name, None, OPEN_CLIP)
+        return folder if any(folder.glob("*.safetensors")) else downloaded(name, None, NETWORK)
 
     folder = model_folder(name, wanted, advice, download)
     read_json(folder / CONFIG, "an open_clip folder has it")
@@ -96,5 +96,5 @@ def _check_towers(config: dict[str, Any], named: Path | str) -> None:
 
 def _first(error: Exception) -> str:
     """What `load_state_dict` says of missing and unexpected keys goes over many lines; the first few tell."""
-    told = " ".join(str(error).split())
-    return told if len(told) <= 400 else f"{told[:400]}…"
+    sentence = " ".join(str(error).split())
+    return sentence if len(sentence) <= 400 else f"{sentence[:400]}…"

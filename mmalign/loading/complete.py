@@ -41,12 +41,12 @@ def check_complete(
             "fuse_lora() and then unload_lora_weights(), and save it again."
         )
     faults = [f"{len(missing)} tensors of {kind} are missing, the first is '{missing[0]}'"] if missing else []
-    wrong = sorted(report["mismatched_keys"])
-    if wrong:
-        name, held, wanted = wrong[0]
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, shape, wanted = mismatched[0]
         faults.append(
-            f"{len(wrong)} tensors have another shape than {kind}'s, the first is '{name}': {tuple(held)} instead of "
-            f"{tuple(wanted)}"
+            f"{len(mismatched)} tensors have another shape than {kind}'s, the first is '{name}': {tuple(shape)} "
+            f"instead of {tuple(wanted)}"
         )
     foreign = [key for key in over if not heads or _inside(key, network)]
     if foreign:

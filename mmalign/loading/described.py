@@ -20,16 +20,20 @@ def component_config(model: str, component: str, revision: str | None = None, ge
     `get`: of a Hub id, nothing of it; what is "kept" on this machine; or the file, "fetch"ed if it is not.
     """
     try:
-        origin = over_base(Origin(model, revision)) if component else Origin(named(model), revision)
+        origin = (
+            over_base(Origin(model=model, revision=revision))
+            if component
+            else Origin(model=named(model), revision=revision)
+        )
         folder = origin.folder_of(component) if component else local_path(origin.model)
         if folder is not None:
-            found: Path | None = folder / "config.json"
+            path: Path | None = folder / "config.json"
         elif get == "here" or is_place(origin.model):
             return {}
         else:
             file = f"{component}/config.json" if component else "config.json"
-            found = _hub_file(origin.model, file, origin.revision, get == "fetch")
-        return read_json(found, "copy it again") if found is not None else {}
+            path = _hub_file(origin.model, file, origin.revision, get == "fetch")
+        return read_json(path, "copy it again") if path is not None else {}
     except CheckpointError:
         return {}
 
@@ -38,8 +42,8 @@ def _hub_file(model: str, file: str, revision: str | None, fetch: bool) -> Path 
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     try:
-        if isinstance(kept := try_to_load_from_cache(model, file, revision=revision), str):
-            return Path(kept)
+        if isinstance(cached := try_to_load_from_cache(model, file, revision=revision), str):
+            return Path(cached)
         return Path(hf_hub_download(model, file, revision=revision)) if fetch else None
     except Exception:  # the Hub client raises many unrelated kinds; loading meets them again, and tells
         return None

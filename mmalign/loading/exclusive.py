@@ -53,14 +53,14 @@ def loaded_once(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """
 
     def decorate(load: Callable[P, T]) -> Callable[P, T]:
-        kept: OrderedDict[Any, T] = OrderedDict()
+        cache: OrderedDict[Any, T] = OrderedDict()
         guard = threading.Lock()  # of `kept`; never held while loading
 
         def found(key: Any) -> T | None:
             with guard:
-                if key in kept:
-                    kept.move_to_end(key)
-                return kept.get(key)
+                if key in cache:
+                    cache.move_to_end(key)
+                return cache.get(key)
 
         @wraps(load)
         def once(*args: P.args, **options: P.kwargs) -> T:
@@ -72,14 +72,14 @@ def loaded_once(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
                     return known
                 made = load(*args, **options)
                 with guard:
-                    kept[key] = made
-                    while len(kept) > most:
-                        kept.popitem(last=False)
+                    cache[key] = made
+                    while len(cache) > most:
+                        cache.popitem(last=False)
                 return made
 
         def cache_clear() -> None:
             with guard:
-                kept.clear()
+                cache.clear()
 
         once.cache_clear = cache_clear  # type: ignore[attr-defined]
         return once

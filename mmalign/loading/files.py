@@ -25,14 +25,14 @@ def read_json(file: Path, advice: str) -> dict[str, Any]:
     """The object in a JSON file of a bounded size; CheckpointError, with `advice`, where there is none."""
     check_size(file)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{file}: missing; {advice}.") from None
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); {advice}.") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file}: holds a {type(found).__name__}, not an object; {advice}.")
-    return found
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{file}: holds a {type(entries).__name__}, not an object; {advice}.")
+    return entries
 
 
 def check_size(file: Path) -> None:
@@ -60,16 +60,16 @@ def check_folder(folder: Path) -> None:
 
 def _refuse_code(file: Path) -> None:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); copy it again.") from error
-    for place, value in _entries(found):
+    for place, value in _entries(entries):
         if place.rpartition(".")[2] == "trust_remote_code" and value:
             raise CheckpointError(f"{file}: {place} asks to run code of a checkpoint, which is never run; remove it.")
-    code = found.get("auto_map") if isinstance(found, dict) else None
+    code = entries.get("auto_map") if isinstance(entries, dict) else None
     if not code:
         return
-    if not _known(found):
+    if not _known(entries):
         raise CheckpointError(
             f"{file}: needs code that comes with the checkpoint (auto_map: {_shown(code)}), which is never run; use a "
             "checkpoint whose classes transformers has itself."
@@ -97,13 +97,13 @@ def _known(config: dict[str, Any]) -> bool:
 
 
 def _shown(code: Any) -> str:
-    told = ", ".join(str(value) for value in code.values()) if isinstance(code, dict) else str(code)
-    return told if len(told) <= 80 else f"{told[:80]}…"
+    code_names = ", ".join(str(value) for value in code.values()) if isinstance(code, dict) else str(code)
+    return code_names if len(code_names) <= 80 else f"{code_names[:80]}…"
 
 
-def _entries(found: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def _entries(entry: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Every (dotted place, value) of nested objects and lists."""
-    waiting = [(place, found)]
+    waiting = [(place, entry)]
     while waiting:
         here, value = waiting.pop()
         pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -22,10 +22,10 @@ def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Pa
 
     CheckpointError says what was `wanted`.
     """
-    if (found := local_path(model)) is not None:
-        if found.is_dir():
-            return weights_in(found)
-        raise CheckpointError(f"{found}: is a file; {wanted} or a Hub id is needed. {advice}")
+    if (folder := local_path(model)) is not None:
+        if folder.is_dir():
+            return weights_in(folder)
+        raise CheckpointError(f"{folder}: is a file; {wanted} or a Hub id is needed. {advice}")
     if is_place(model):
         kind = wanted.partition(" (")[0].partition(" ")[2]  # without its article
         raise CheckpointError(f"{model}: no such folder; give an existing {kind} or a Hub id (owner/name).")
@@ -46,38 +46,38 @@ def network_folder(model: str, revision: str | None = None, inside: str = "") ->
         CheckpointError: there is none, a file is missing or damaged, or it needs code of its own.
     """
     patterns = [f"{inside}/{pattern}" for pattern in NETWORK] if inside else NETWORK
-    found = model_folder(
+    folder = model_folder(
         model,
         "a model folder (with config.json)",
         "save_pretrained(folder) of transformers makes one.",
         lambda: downloaded(model, revision, patterns) / inside,
     )
-    if not (found / "config.json").exists():
+    if not (folder / "config.json").exists():
         hint = "a model folder has it"
-        if (found / "adapter_config.json").exists():
-            base = read_json(found / "adapter_config.json", "copy it again").get("base_model_name_or_path")
-            hint = f"it is a LoRA: set start_lora to {found}, and model to its base{f', {base}' if base else ''}"
-        raise CheckpointError(f"{found / 'config.json'}: missing; {hint}.")
-    check_component(found)
-    return found
+        if (folder / "adapter_config.json").exists():
+            base = read_json(folder / "adapter_config.json", "copy it again").get("base_model_name_or_path")
+            hint = f"it is a LoRA: set start_lora to {folder}, and model to its base{f', {base}' if base else ''}"
+        raise CheckpointError(f"{folder / 'config.json'}: missing; {hint}.")
+    check_component(folder)
+    return folder
 
 
 def reader_folder(model: str, revision: str | None = None) -> Path:
     """The folder of a tokenizer or processor, which may have no weights; CheckpointError where it needs own code."""
     advice = "save_pretrained(folder) of transformers makes one."
     wanted = "a folder (with a tokenizer or processor)"
-    found = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER))
-    check_folder(found)
-    return found
+    folder = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER))
+    check_folder(folder)
+    return folder
 
 
 def peft_folder(adapter: str, revision: str | None = None) -> Path:
     """The local folder of a peft adapter."""
     advice = "save_pretrained(folder) of peft makes one."
     wanted = "an adapter folder (with adapter_config.json)"
-    found = model_folder(adapter, wanted, advice, lambda: downloaded(adapter, revision, PEFT))
-    check_folder(found)
-    return found
+    folder = model_folder(adapter, wanted, advice, lambda: downloaded(adapter, revision, PEFT))
+    check_folder(folder)
+    return folder
 
 
 def downloaded(name: str, revision: str | None, patterns: Sequence[str], *, local: bool = False) -> Path:

@@ -21,7 +21,7 @@ from mmalign.loading.trained import BASE, local_weights, read_base, refuse_alone
 _LIBRARIES = ("diffusers", "transformers")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """Where a pipeline comes from.
 
@@ -36,8 +36,8 @@ class Origin:
 
     def folder_of(self, component: str) -> Path | None:
         """Where a component lies, if it lies on this machine under the name of a folder."""
-        found = local_path(self.model)
-        return self.parts.get(component, found / component if found is not None else None)
+        folder = local_path(self.model)
+        return self.parts.get(component, folder / component if folder is not None else None)
 
 
 def open_pipeline(
@@ -47,7 +47,7 @@ def open_pipeline(
     *,
     absent: Collection[str] = (),
     optional: Collection[str] = (),
-    fitting: Callable[[str], str] = lambda found: "",
+    fitting: Callable[[str], str] = lambda pipeline_class: "",
 ) -> Any:
     """Build the diffusers pipeline class named `pipeline`, frozen and in evaluation mode, on the CPU.
 
@@ -103,7 +103,7 @@ def over_base(origin: Origin) -> Origin:
         refuse_alone(folder)
         return replace(origin, model=str(folder))
     parts = {base.component: folder / base.component, **origin.parts}
-    return Origin(base.model, base.revision, base.variant, parts)
+    return Origin(model=base.model, revision=base.revision, variant=base.variant, parts=parts)
 
 
 def _looked_at(
@@ -113,15 +113,15 @@ def _looked_at(
 
     What is taken from elsewhere is neither downloaded nor looked at in the pipeline's own folder.
     """
-    found = over_base(origin)
-    given = {*absent, *found.parts}
-    for part in found.parts.values():
+    taken_from = over_base(origin)
+    given = {*absent, *taken_from.parts}
+    for part in taken_from.parts.values():
         check_component(part)
     try:
-        folder = checkpoint_folder(kind, found.model, found.revision, found.variant, given)
-        return found, folder, check_checkpoint(folder, kind.__name__, found.variant, given, fitting)
+        folder = checkpoint_folder(kind, taken_from.model, taken_from.revision, taken_from.variant, given)
+        return taken_from, folder, check_checkpoint(folder, kind.__name__, taken_from.variant, given, fitting)
     except CheckpointError as error:
-        if not (trained := [part for name, part in found.parts.items() if name not in origin.parts]):
+        if not (trained := [part for name, part in taken_from.parts.items() if name not in origin.parts]):
             raise
         raise CheckpointError(f"{trained[0].parent / BASE}: its base model: {error}") from error
 
@@ -150,7 +150,7 @@ def check_checkpoint(
     pipeline: str,
     variant: str | None = None,
     absent: Collection[str] = (),
-    fitting: Callable[[str], str] = lambda found: "",
+    fitting: Callable[[str], str] = lambda own_class: "",
 ) -> dict[str, tuple[str, str]]:
     """The (library, class) of each component that `folder` lists.
 
@@ -159,8 +159,10 @@ def check_checkpoint(
     """
     check_folder(folder)
     index = read_json(folder / "model_index.json", "a pipeline folder has it at its top: give that folder")
-    if (found := index.get("_class_name")) != pipeline:
-        raise CheckpointError(f"{folder}: holds a {found}, this adapter drives {pipeline}.{fitting(str(found))}")
+    if (own_class := index.get("_class_name")) != pipeline:
+        raise CheckpointError(
+            f"{folder}: holds a {own_class}, this adapter drives {pipeline}.{fitting(str(own_class))}"
+        )
     listed = {
         name: (str(entry[0]), str(entry[1]))
         for name, entry in index.items()

@@ -208,7 +208,7 @@ def k3(logp: Float[Tensor, "B T"], ref: Float[Tensor, "B T"]) -> Float[Tensor, "
     return (ref - logp).expm1() + (logp - ref)
 
 
-def gaussian(mean: Tensor, std: Float[Tensor, "B T"], ref_mean: Tensor, ref_std: Tensor) -> Float[Tensor, "B T"]:
+def gaussian_kl(mean: Tensor, std: Float[Tensor, "B T"], ref_mean: Tensor, ref_std: Tensor) -> Float[Tensor, "B T"]:
     """KL(N(mean, std²) ‖ N(ref_mean, ref_std²)) of (B, T, *event), summed over the event dimensions."""
     dims, ratio = mean[0, 0].numel(), std / ref_std
     spread = dims * ((ratio.square() - 1) / 2 - ratio.log())
@@ -253,7 +253,7 @@ def divergence(
             "set divergence: k3 (or k1, k2)."
         )
     # Unused steps may be deterministic (std 0); their value is dropped, so any finite std will do.
-    value = gaussian(dist.mean, dist.std.where(mask, 1.0), ref.mean, ref.std.where(mask, 1.0))
+    value = gaussian_kl(dist.mean, dist.std.where(mask, 1.0), ref.mean, ref.std.where(mask, 1.0))
     return value.where(mask, 0.0)
 
 
@@ -271,7 +271,7 @@ __all__ = [
     "divergence",
     "finite_exp",
     "gamma_weight",
-    "gaussian",
+    "gaussian_kl",
     "guard_log_ratio",
     "importance_log_ratio",
     "k1",

@@ -28,9 +28,9 @@ Ranking = tuple[Int[Tensor, " P"], Int[Tensor, " P"], Bool[Tensor, " P"]]  # bet
 
 def best_and_worst(value: Float[Tensor, " B"], valid: Bool[Tensor, " B"], size: int) -> Ranking:
     """Row numbers of the best and the worst valid output of each group of `size` rows, and whether they differ."""
-    table, fine = value.reshape(-1, size), valid.reshape(-1, size)
+    table, is_valid = value.reshape(-1, size), valid.reshape(-1, size)
     first = torch.arange(len(table), device=value.device) * size
-    best, worst = table.masked_fill(~fine, -torch.inf).argmax(1), table.masked_fill(~fine, torch.inf).argmin(1)
+    best, worst = table.masked_fill(~is_valid, -torch.inf).argmax(1), table.masked_fill(~is_valid, torch.inf).argmin(1)
     return _ordered(value, valid, first + best, first + worst)
 
 
@@ -56,8 +56,8 @@ def halves_of_pool(value: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Ran
     order = value.masked_fill(~valid, -torch.inf).argsort(descending=True, stable=True)
     place = torch.arange(len(value) // 2, device=value.device)
     last = valid.sum() - 1 - place
-    better, worse, fine = _ordered(value, valid, order[place], order[last.clamp(min=0)])
-    return better, worse, fine & (place < last)
+    better, worse, mask = _ordered(value, valid, order[place], order[last.clamp(min=0)])
+    return better, worse, mask & (place < last)
 
 
 def pairs_of_rows(rollout: Rollout, better: Tensor, worse: Tensor, mask: Tensor, value: Float[Tensor, " B"]) -> Pairs:

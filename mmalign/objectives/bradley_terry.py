@@ -82,7 +82,9 @@ class BradleyTerry(RowsAlike):
         tie = torch.tensor([self._tied(*row) for row in rows], device=device)
         margin = torch.tensor([self._margin(*row) for row in rows], device=device)
         label = torch.ones(len(batch), device=device) if pairs.label is None else pairs.label
-        return Comparisons(pairs.chosen, pairs.rejected, pairs.mask, label, tie, margin)
+        return Comparisons(
+            chosen=pairs.chosen, rejected=pairs.rejected, mask=pairs.mask, label=label, tie=tie, margin=margin
+        )
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise DataError where a row's columns cannot be read; asked of every row before anything is loaded."""

@@ -249,8 +249,7 @@ class GRPO:
         steps = torch.ones_like(old.log_prob, dtype=torch.bool) if rollout.mask is None else rollout.mask
         scores = score_rollout(self.reward, rollout)
         finished = advantages.not_truncated(rollout, steps.device)
-        every_row = torch.ones_like(steps[:, 0])
-        ref = self._reference(policy, rollout, every_row, old.log_prob) if self.reward_beta else None
+        ref = self._reference(policy, rollout, torch.ones_like(steps[:, 0]), old.log_prob) if self.reward_beta else None
         value, valid = advantages.values_and_mask(scores, steps)
         if ref is not None:
             kl_cost = self.reward_beta * (old.log_prob - ref.log_prob)
@@ -275,8 +274,7 @@ class GRPO:
         if self.keep_groups is not None:
             experience = experience[advantages.rows_of_groups_that_train(trained, self.group_size, self.keep_groups)]
         if self.beta and experience.ref is None:
-            needed = experience.mask.any(1)
-            ref = self._reference(policy, experience.rollout, needed, experience.old.log_prob)
+            ref = self._reference(policy, experience.rollout, experience.mask.any(1), experience.old.log_prob)
             experience = replace(experience, ref=ref)
         return experience
 
@@ -357,7 +355,9 @@ class GRPO:
             gain = gain / dist.dt.where(chunk.mask, 1.0)
         metrics = self._metrics(chunk, dist.log_prob, ratio, region)
         if chunk.ref is not None:
-            slope = policy.mean_slope(chunk.rollout, chunk.steps) if isinstance(policy, VelocityPolicy) else None
+            slope = None
+            if self.divergence == "velocity" and isinstance(policy, VelocityPolicy):
+                slope = policy.mean_slope(chunk.rollout, chunk.steps)
             kl = pg.divergence(self.divergence, dist, chunk.ref, chunk.mask, slope)
             gain = gain - self.beta * kl
             metrics |= masked_means(chunk.mask, {pg.METRIC_OF.get(self.divergence, "kl/reference"): kl})

@@ -162,8 +162,8 @@ def renoise(
     noise: Float[Tensor, " B *event"] | None,
 ) -> Step:
     """x′ = α′ x0 + √(σ′² − std²) ε + std z (DDIM eq. 12): `std` of the level's noise is fresh; 0 ≤ std ≤ σ′."""
-    kept = (sigma_next.square() - std.square()).clamp(min=0).sqrt()
-    return _step(like(alpha_next, clean) * clean + like(kept, clean) * epsilon, std, noise)
+    remaining = (sigma_next.square() - std.square()).clamp(min=0).sqrt()
+    return _step(like(alpha_next, clean) * clean + like(remaining, clean) * epsilon, std, noise)
 
 
 def posterior_std(

@@ -202,7 +202,9 @@ class _Record:
     def rollout(self, prompts: list[Prompt], group: Tensor, x0: Tensor, output: Any) -> Rollout:
         """The micro-batch as a rollout; without recorded steps its trajectory is `x0` alone."""
         if self.steps.shape[1] == 0:
-            return Rollout(prompts, output, group, {"x0": x0})
+            return Rollout(prompts=prompts, output=output, group=group, trajectory={"x0": x0})
         trajectory = {"x0": x0, "x": self.x, "next": self.next, "step": self.steps.to(self.x.device)}
         mask = torch.ones_like(self.log_prob, dtype=torch.bool)
-        return Rollout(prompts, output, group, trajectory, self.log_prob, mask)
+        return Rollout(
+            prompts=prompts, output=output, group=group, trajectory=trajectory, step_logp=self.log_prob, mask=mask
+        )

@@ -189,7 +189,7 @@ class FewStep(LatentPolicy):
             parts.append(self._clean(self.adapter.encode(prompts[part]), noise, levels, scale))
         x0 = torch.cat(parts)
         output = decode_in_range(self.adapter, x0, self.rows)
-        return Rollout(list(prompts), output, groups(prompts).to(x0.device), {"x0": x0})
+        return Rollout(prompts=list(prompts), output=output, group=groups(prompts).to(x0.device), trajectory={"x0": x0})
 
     def _clean(self, condition: Condition, draws: Probe, levels: NoiseLevel, scale: float) -> Tensor:
         """The last step's clean prediction; the last `grad_steps` steps carry gradient."""

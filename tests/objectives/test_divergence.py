@@ -4,7 +4,7 @@ from torch.distributions import Normal, kl_divergence
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import StepDist
-from mmalign.objectives._policy_gradient import divergence, gaussian, k1, k2, k3
+from mmalign.objectives._policy_gradient import divergence, gaussian_kl, k1, k2, k3
 
 
 def test_gaussian_is_torch_distributions() -> None:
@@ -12,13 +12,13 @@ def test_gaussian_is_torch_distributions() -> None:
     mean, other = torch.randn(3, 2, 4, 5, dtype=torch.float64), torch.randn(3, 2, 4, 5, dtype=torch.float64)
     std, wide = torch.rand(3, 2, dtype=torch.float64) + 0.1, torch.rand(3, 2, dtype=torch.float64) + 0.1
     there = kl_divergence(Normal(mean, std[..., None, None]), Normal(other, wide[..., None, None])).flatten(2).sum(2)
-    assert torch.allclose(gaussian(mean, std, other, wide), there, rtol=1e-12)
-    assert gaussian(mean, std, mean, std).abs().max() == 0
+    assert torch.allclose(gaussian_kl(mean, std, other, wide), there, rtol=1e-12)
+    assert gaussian_kl(mean, std, mean, std).abs().max() == 0
 
 
 def test_low_precision_is_lifted() -> None:
     mean = torch.full((1, 1, 4096), 1.0, dtype=torch.bfloat16)
-    got = gaussian(mean, torch.ones(1, 1), torch.zeros_like(mean), torch.ones(1, 1))
+    got = gaussian_kl(mean, torch.ones(1, 1), torch.zeros_like(mean), torch.ones(1, 1))
     assert got.item() == 2048.0 and got.dtype == torch.float32
 
 

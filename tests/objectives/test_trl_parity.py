@@ -79,7 +79,9 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Stand:
     old = recompute_steps(policy, rollout, 16, moments=False)
     shifted(policy, 2)
     scores = Scores.of(torch.zeros(8), parts={"dropped": torch.zeros(8), "live": torch.ones(8)})
-    return Stand(policy, Transitions(rollout, advantage, rollout.mask, old, ref, scores=scores))
+    return Stand(
+        policy, Transitions(rollout=rollout, advantage=advantage, mask=rollout.mask, old=old, ref=ref, scores=scores)
+    )
 
 
 def left_padded(policy: Any, rows: list[Prompt]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import VelocityPolicy
 from mmalign.core.setting import Setting
 from mmalign.core.types import NoiseLevel, Rollout
-from mmalign.objectives._policy_gradient import gaussian, velocity
+from mmalign.objectives._policy_gradient import gaussian_kl, velocity
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.few_step import FewStep
@@ -122,7 +122,7 @@ def test_for_flow_grpos_steps_the_gaussian_kl_is_a_multiple_of_it() -> None:
         with made.reference():
             ref = made.step_dist(rollout)
     assert now.mean is not None and now.std is not None and ref.mean is not None and ref.std is not None
-    kl, gap = gaussian(now.mean, now.std, ref.mean, ref.std), velocity(now.mean, ref.mean, made.mean_slope(rollout))
+    kl, gap = gaussian_kl(now.mean, now.std, ref.mean, ref.std), velocity(now.mean, ref.mean, made.mean_slope(rollout))
     t = made.adapter.schedule(6).sigma  # type: ignore[union-attr]
     sigma = 0.7 * (t[1:-1] / (1 - t[1:-1])).sqrt()
     factor = (t[1:-1] - t[2:]) / 2 * (sigma * (1 - t[1:-1]) / (2 * t[1:-1]) + 1 / sigma).square()

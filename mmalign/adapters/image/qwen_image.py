@@ -89,13 +89,13 @@ class QwenImage(PackedImages):
         embeds, mask = self.loaded.pipeline.encode_prompt(
             prompt=[text], device=self.device, max_sequence_length=self.longest
         )
-        known, kept = embeds.shape[1], self.max_sequence_length
-        warn_if_cut(self.name, text, self._count(text), kept)
+        length, room = embeds.shape[1], self.max_sequence_length
+        warn_if_cut(self.name, text, self._count(text), room)
         mask = torch.ones(embeds.shape[:2], device=embeds.device) if mask is None else mask
-        missing = max(0, kept - known)
+        missing = max(0, room - length)
         return {
-            "encoder_hidden_states": torch.nn.functional.pad(embeds[:, :kept], (0, 0, 0, missing)),
-            "encoder_hidden_states_mask": torch.nn.functional.pad(mask[:, :kept].bool(), (0, missing)),
+            "encoder_hidden_states": torch.nn.functional.pad(embeds[:, :room], (0, 0, 0, missing)),
+            "encoder_hidden_states_mask": torch.nn.functional.pad(mask[:, :room].bool(), (0, missing)),
         }
 
     def _count(self, text: str) -> int:

@@ -50,9 +50,9 @@ def open_classifier(
         model.requires_grad_(False).eval()
         place, last = _last_layer(model, folder)
         own = fresh_head(head, last.in_features, last.bias is not None)
-    found = _tensors(folder, place) if saved else {}
-    if found:
-        _fill(own, found, folder)
+    saved_head = _tensors(folder, place) if saved else {}
+    if saved_head:
+        _fill(own, saved_head, folder)
     model.set_submodule(place, own.requires_grad_(False).eval())
     return model, place
 
@@ -119,14 +119,14 @@ def _grafted(kind: Any, folder: Path, config: Any, dtype: torch.dtype, attention
 def _last_layer(model: Any, folder: Path) -> tuple[str, torch.nn.Linear]:
     """The name of the classifier's last layer, and the layer."""
     inside = f"{model.base_model_prefix}."
-    found = [
+    linear = [
         (name, layer)
         for name, layer in model.named_modules()
         if isinstance(layer, torch.nn.Linear) and layer.out_features == 1 and not name.startswith(inside)
     ]
-    if not found:
+    if not linear:
         raise CheckpointError(f"{folder}: {type(model).__name__} has no linear layer with one output to score with.")
-    return found[-1]
+    return linear[-1]
 
 
 def _tensors(folder: Path, place: str) -> dict[str, Tensor]:

@@ -56,15 +56,15 @@ class TextInputs:
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
         """`input_ids` (L,), and token types where the model has them."""
-        found = self.found(prompt, output)
-        _check_length(len(found["input_ids"]), self.context)
-        return {name: value for name, value in found.items() if name in self.takes}
+        inputs = self.found(prompt, output)
+        _check_length(len(inputs["input_ids"]), self.context)
+        return {name: value for name, value in inputs.items() if name in self.takes}
 
     def found(self, prompt: Prompt, output: str) -> Inputs:
         """The same, however long it is."""
         if prompt.media:
-            held = ", ".join(prompt.media)
-            raise CapabilityError(f"a prompt carries media ({held}), and this reward model reads text only.")
+            media = ", ".join(prompt.media)
+            raise CapabilityError(f"a prompt carries media ({media}), and this reward model reads text only.")
         if self.pairs and not self.texts.chat:
             made = self.texts.tokenizer(prompt.text, output)
             return {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
@@ -104,11 +104,11 @@ class MediaInputs:
     def row(self, prompt: Prompt, output: Any) -> Inputs:
         """What the processor makes of it."""
         if self.judges == "image":
-            found = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))
+            inputs = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))
         else:
-            found = self.looking.inputs(prompt, output)
-        _check_length(len(found["input_ids"]), self.context)
-        return found
+            inputs = self.looking.inputs(prompt, output)
+        _check_length(len(inputs["input_ids"]), self.context)
+        return inputs
 
     def words(self, prompt: Prompt, output: str) -> int:
         """Tokens of the prompt and a text, what its media come to not counted; nothing is decoded."""

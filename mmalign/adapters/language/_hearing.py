@@ -43,7 +43,7 @@ def _given(sounds: list[Any], processor: Any, options: Mapping[str, Any]) -> dic
     return {"audio": sounds, "audio_kwargs": {**(options.get("audio_kwargs") or {}), **rate}}
 
 
-SOUNDS = Sense("audio", "sound", _sound, _given)
+SOUNDS = Sense(kind="audio", one="sound", read=_sound, given=_given)
 
 
 def around_sounds(processor: Any) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sense:
     """What a prompt's media are (`one` of them in words) and how they reach a processor (`kind` in its templates).
 
@@ -121,24 +121,28 @@ class Looking:
         if media:
             options |= self.sense.given(media, self.processor, options)
         try:
-            made = self.processor(text=[text], return_tensors="pt", **options)
+            processed = self.processor(text=[text], return_tensors="pt", **options)
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise DataError(f"the processor refused a prompt with {len(media)} {self.sense.one}s: {error}") from error
-        length = made["input_ids"].shape[1]
+        length = processed["input_ids"].shape[1]
         if not length:
             raise DataError("a prompt is an empty text, and this processor has no start token to stand for it.")
-        found = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "attention_mask"}
-        along = {name for name, value in found.items() if value.shape == (1, length) and name.endswith("_ids")}
-        kept = length - self._appended  # what the tokenizer puts behind every text ends no prompt to be continued
-        found = {name: value[0, :kept] if name in along else value for name, value in found.items()}
-        return found if answer is None or self.chat else self._followed(found, along, answer)
+        inputs = {
+            name: value for name, value in processed.items() if isinstance(value, Tensor) and name != "attention_mask"
+        }
+        along = {name for name, value in inputs.items() if value.shape == (1, length) and name.endswith("_ids")}
+        end = length - self._appended  # what the tokenizer puts behind every text ends no prompt to be continued
+        inputs = {name: value[0, :end] if name in along else value for name, value in inputs.items()}
+        return inputs if answer is None or self.chat else self._followed(inputs, along, answer)
 
-    def _followed(self, found: Inputs, along: Collection[str], answer: str) -> Inputs:
+    def _followed(self, inputs: Inputs, along: Collection[str], answer: str) -> Inputs:
         """The prompt's inputs with the answer's tokens, and the one that ends it, behind; text is of type 0."""
         words = self.processor.tokenizer
-        said = torch.tensor(self.ending.ended(words(answer, add_special_tokens=False)["input_ids"]), dtype=torch.long)
-        longer = {name: torch.nn.functional.pad(found[name], (0, len(said))) for name in along}
-        return {**found, **longer, "input_ids": torch.cat([found["input_ids"], said])}
+        answer_ids = torch.tensor(
+            self.ending.ended(words(answer, add_special_tokens=False)["input_ids"]), dtype=torch.long
+        )
+        longer = {name: torch.nn.functional.pad(inputs[name], (0, len(answer_ids))) for name in along}
+        return {**inputs, **longer, "input_ids": torch.cat([inputs["input_ids"], answer_ids])}
 
     def _of(self, kind: str) -> Mapping[str, Any]:
         return self.options.get(kind) or {}
@@ -162,9 +166,11 @@ class Looking:
     def _written(self, text: str, count: int, answer: str | None = None) -> str:
         """The prompt's text with a place for each of its media."""
         if self.chat:
-            said = [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
-            asked = [{"type": self.sense.kind}] * count + [{"type": "text", "text": text}]
-            messages = [*said, {"role": "user", "content": asked}]
+            system_turn = (
+                [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
+            )
+            content = [{"type": self.sense.kind}] * count + [{"type": "text", "text": text}]
+            messages = [*system_turn, {"role": "user", "content": content}]
             if answer is not None:
                 messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
             return templated(self.processor, messages, add_generation_prompt=answer is None, **self.chat_options)
@@ -194,7 +200,7 @@ def _picture(name: str, value: Any, processor: Any) -> Any:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
-PICTURES = Sense("image", "picture", _picture, lambda pictures, *_: {"images": [pictures]})
+PICTURES = Sense(kind="image", one="picture", read=_picture, given=lambda pictures, *_: {"images": [pictures]})
 
 
 def _digest(media: Mapping[str, Any]) -> bytes:
@@ -208,7 +214,7 @@ def _digest(media: Mapping[str, Any]) -> bytes:
     return digest.digest()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batch:
     """Left-padded prompts: `along` (U, L) by name, `pictures` of all of them by name, and their positions.
 
@@ -240,12 +246,12 @@ def batch_of(inputs: Sequence[Inputs], pad_id: int, model: Any, names: Collectio
     last = positions.amax(0) if positions.dim() == 3 else positions
     following = last.where(mask, -1).amax(1) + 1
     return Batch(
-        ids.to(device),
-        mask.to(device),
-        {name: value.to(device) for name, value in along.items() if name in names},
-        {name: value.to(device) for name, value in pictures.items() if name in names},
-        positions.to(device),
-        following.to(device),
+        ids=ids.to(device),
+        mask=mask.to(device),
+        along={name: value.to(device) for name, value in along.items() if name in names},
+        pictures={name: value.to(device) for name, value in pictures.items() if name in names},
+        positions=positions.to(device),
+        following=following.to(device),
     )
 
 

@@ -23,6 +23,7 @@ from mmalign.adapters.loading.prefix import Prefix, check_room
 from mmalign.adapters.loading.prefix import positions as steps_of
 from mmalign.adapters.loading.text_adapter import TextAdapter
 from mmalign.adapters.loading.texts import Texts, stop_tokens
+from mmalign.adapters.loading.together import with_towers
 from mmalign.adapters.loading.transformers_adapter import accepted
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
@@ -113,7 +114,7 @@ class MediaTextAdapter(TextAdapter):
         batch = self._batch(inputs, rows, steps)
         more = batch.along | batch.pictures
         hidden, cache = self._call(batch.ids, batch.mask, batch.positions, None, True, more)
-        return Prefix(hidden[:, -1], cache, batch.mask, batch.following)
+        return Prefix(last=hidden[:, -1], cache=cache, mask=batch.mask, following=batch.following)
 
     def forward_whole(
         self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
@@ -148,7 +149,8 @@ class MediaTextAdapter(TextAdapter):
             hidden, cache = self.module(
                 input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=keep, **more
             )
-        return hidden, cache
+        together = self.module is not self.network  # wrapped by a launcher
+        return with_towers(hidden, self.network.model) if together else hidden, cache
 
     def _batch(self, inputs: Sequence[Inputs], rows: Tensor, steps: Tensor) -> Batch:
         """Left-padded prompts, each of which `steps` (B,) more tokens of its `rows` fit behind."""

@@ -75,10 +75,10 @@ def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
         from huggingface_hub import try_to_load_from_cache
 
         try:
-            found = try_to_load_from_cache(model, "config.json", revision=revision)
+            config = try_to_load_from_cache(model, "config.json", revision=revision)
         except ValueError as error:
             raise CheckpointError(f"{shown(model, 80)}: no folder, and no Hub id ({error})") from None
-        if not isinstance(found, str):
+        if not isinstance(config, str):
             raise CheckpointError(f"{model} is not on this machine")
     wanted, advice = "a model folder (with config.json)", "save_pretrained(folder) of transformers makes one."
     folder = model_folder(model, wanted, advice, lambda: downloaded(model, revision, READER, local=not fetch))

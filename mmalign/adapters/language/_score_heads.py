@@ -110,8 +110,8 @@ class ScoringNetwork(torch.nn.Module):
         """One score per row."""
         pooled = self.model(**inputs).logits
         head = self.model.get_submodule(self.place)
-        kept = getattr(head, "modules_to_save", None)  # of a LoRA: the trained copy that answered
-        head = head if kept is None else kept["default"]
+        trained = getattr(head, "modules_to_save", None)  # of a LoRA: the trained copy that answered
+        head = head if trained is None else trained["default"]
         with full_precision(pooled.device):
             return head.read(pooled.float(), user)  # type: ignore[no-any-return, operator]
 

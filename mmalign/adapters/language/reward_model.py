@@ -20,8 +20,9 @@ from mmalign.adapters.loading.full import FullWeights
 from mmalign.adapters.loading.options import mixed_precision, torch_dtype
 from mmalign.adapters.loading.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings, named_base
 from mmalign.adapters.loading.texts import Chat
+from mmalign.adapters.loading.together import with_towers
 from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
-from mmalign.adapters.loading.weights import Weights
+from mmalign.adapters.loading.weights import TrainedWeights
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
@@ -109,17 +110,17 @@ class RewardModel(TransformersAdapter):
             return None
         own = local_weights(self.model)
         if own is not None and (own / CONFIG_FILE).exists():
-            found = reading_folder(_base_of(own), None, fetch)
+            folder = reading_folder(_base_of(own), None, fetch)
         else:
-            found = reading_folder(str(own or self.model), self.revision, fetch)
-        config = open_config(found)
+            folder = reading_folder(str(own or self.model), self.revision, fetch)
+        config = open_config(folder)
         config.num_labels = 1
         with loading(), torch.device("meta"):  # its class alone tells how it reads; no weight is made
             model = classifier_class(config)(config)
         if sees(config):
-            pictured = MediaInputs(self, model, processor := open_processor(found))
+            pictured = MediaInputs(self, model, processor := open_processor(folder))
             return PairReader(processor.tokenizer, pictured.words, pictured.context)
-        written = TextInputs(self, model, tokenizer := open_tokenizer(found))
+        written = TextInputs(self, model, tokenizer := open_tokenizer(folder))
         return PairReader(
             tokenizer, lambda prompt, output: len(written.found(prompt, output)["input_ids"]), written.context
         )
@@ -134,7 +135,9 @@ class RewardModel(TransformersAdapter):
         user = torch.stack([row["user"] for row in inputs]).to(self.device)
         batch = self.inputs.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], self.device)
         with checkpointed(self.network), mixed_precision(user.device, self.dtype):
-            return self.module(user, batch)  # type: ignore[no-any-return]
+            scores = self.module(user, batch)
+        pictured = isinstance(self.inputs, MediaInputs) and self.module is not self.network  # wrapped by a launcher
+        return with_towers(scores, self.network.model) if pictured else scores
 
     def save(self, directory: Path) -> None:
         """Write what `model` takes, see there."""
@@ -157,7 +160,7 @@ class RewardModel(TransformersAdapter):
             raise ConfigError(f"model: {folder} is a LoRA, which train: full would not keep; set train: lora or head.")
         return network_folder(_base_of(folder)), peft_folder(str(folder))
 
-    def _trained(self, model: Any, place: str, lora: Path | None) -> Weights:
+    def _trained(self, model: Any, place: str, lora: Path | None) -> TrainedWeights:
         if lora is None and self.train == "frozen":
             return FrozenWeights()
         if lora is None and self.train != "lora":
@@ -170,9 +173,9 @@ class RewardModel(TransformersAdapter):
         return FrozenWeights() if self.train == "frozen" else weights
 
     def _weights_of(self, place: str, folder: Path) -> dict[str, Tensor]:
-        model, found = open_classifier(folder, self.head, torch.float32, self.attention)
-        if found != place:
-            raise CheckpointError(f"{folder}: its head is called {found}, this model's is {place}.")
+        model, own_place = open_classifier(folder, self.head, torch.float32, self.attention)
+        if own_place != place:
+            raise CheckpointError(f"{folder}: its head is called {own_place}, this model's is {place}.")
         return {name: p.detach() for name, p in model.named_parameters()}
 
     def _user(self, prompt: Prompt) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.loading.options import Dtype, Train, check_positive, default_device, not_loaded
-from mmalign.adapters.loading.weights import Weights
+from mmalign.adapters.loading.weights import TrainedWeights
 from mmalign.core.options import AtLeastOne
 from mmalign.core.tensor import Device, Module
 
@@ -43,7 +43,7 @@ class PretrainedAdapter(ABC):
     revision: str | None = None
 
     module: Module = field(init=False, repr=False, compare=False)
-    weights: Weights = field(init=False, repr=False, compare=False)
+    weights: TrainedWeights = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(self)

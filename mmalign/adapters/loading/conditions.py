@@ -21,7 +21,7 @@ from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Module
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Conditions:
     """A least-recently-used cache, on the CPU, of what `encode_text` makes of one text: tensors of shape (1, ...).
 
@@ -47,11 +47,11 @@ class Conditions:
         """Conditions for B texts on `device`, every entry (B, ...)."""
         distinct = list(dict.fromkeys(texts))
         with self._lock:
-            found = self._look_up(distinct)
+            conditions = self._look_up(distinct)
         rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
         return {
-            name: torch.cat([found[text][name] for text in distinct]).to(self.device).index_select(0, rows)
-            for name in found[distinct[0]]
+            name: torch.cat([conditions[text][name] for text in distinct]).to(self.device).index_select(0, rows)
+            for name in conditions[distinct[0]]
         }
 
     def unconditional(self, rows: int) -> Condition:
@@ -64,24 +64,24 @@ class Conditions:
         return {name: value.expand(rows, *value.shape[1:]) for name, value in negative.items()}
 
     def _look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
-        found = {text: self._kept[text] for text in distinct if text in self._kept}
-        fresh = [text for text in distinct if text not in found]
-        for text in found:  # kept ones are as short as they were
+        conditions = {text: self._kept[text] for text in distinct if text in self._kept}
+        fresh = [text for text in distinct if text not in conditions]
+        for text in conditions:  # kept ones are as short as they were
             for reader in self._cut.get(text, ()):
                 count_cut(reader, text)
-        self.hits, self.misses = self.hits + len(found), self.misses + len(fresh)
+        self.hits, self.misses = self.hits + len(conditions), self.misses + len(fresh)
         if fresh:
             with self._encoding():
                 for text in fresh:
                     with counting_cuts() as cuts:
-                        found[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
+                        conditions[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
                     self._cut[text] = [reader for reader, _ in cuts.texts]
         for text in distinct:
-            self._kept[text] = found[text]
+            self._kept[text] = conditions[text]
             self._kept.move_to_end(text)
         while len(self._kept) > self.capacity:
             self._cut.pop(self._kept.popitem(last=False)[0], None)
-        return found
+        return conditions
 
     @contextmanager
     def _encoding(self) -> Iterator[None]:

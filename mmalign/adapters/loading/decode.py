@@ -32,7 +32,7 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
     return torch.cat(parts)  # type: ignore[arg-type]
 
 
-def device_of(module: torch.nn.Module) -> torch.device:
+def device_of_weights(module: torch.nn.Module) -> torch.device:
     """Where the weights of `module` lie."""
     return next(module.parameters()).device
 
@@ -56,7 +56,7 @@ class LatentImages:
         """The mode of the encoder's distribution for images in [0, 1], scaled for the generator, float32."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise MediaError(f"images must be (B, 3, H, W) in [0, 1]; got {tuple(images.shape)}.")
-        images = images.to(device_of(self.vae), torch.float32)
+        images = images.to(device_of_weights(self.vae), torch.float32)
         with torch.autocast(images.device.type, enabled=False):
             return by_rows(self._latent, images, self.rows)
 

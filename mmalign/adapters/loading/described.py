@@ -48,13 +48,13 @@ class Sized(Protocol):
     width: int | None
 
 
-def sides_of(adapter: Sized, found: Frame) -> tuple[int, int]:
+def sides_of(adapter: Sized, frame: Frame) -> tuple[int, int]:
     """(height, width) in pixels that the adapter makes of a checkpoint; ConfigError where that makes no such size."""
-    height, width = image_size(adapter.resolution, adapter.height, adapter.width, found.native, found.multiple)
-    if 0 < found.largest < max(height, width):
+    height, width = image_size(adapter.resolution, adapter.height, adapter.width, frame.native, frame.multiple)
+    if 0 < frame.largest < max(height, width):
         raise ConfigError(
-            f"adapter.resolution: {height} x {width} pixels, but {adapter.model} has positions for {found.largest} a "
-            f"side and was trained at {found.native[0]} x {found.native[1]}; leave resolution, height and width out."
+            f"adapter.resolution: {height} x {width} pixels, but {adapter.model} has positions for {frame.largest} a "
+            f"side and was trained at {frame.native[0]} x {frame.native[1]}; leave resolution, height and width out."
         )
     return height, width
 

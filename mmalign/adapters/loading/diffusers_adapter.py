@@ -154,7 +154,12 @@ class DiffusersAdapter(PretrainedAdapter):
             part.to(device)
         encoders = [part for name, part in parts.items() if name.startswith(ENCODERS)]
         conditions = Conditions(
-            self.encode_text, self.encode_negative, encoders, device, self.offload_text_encoder, self.cached_prompts
+            encode_text=self.encode_text,
+            encode_negative=self.encode_negative,
+            encoders=encoders,
+            device=device,
+            offload=self.offload_text_encoder,
+            capacity=self.cached_prompts,
         )
         self.loaded = Loaded(pipe, conditions, autoencoder)
 
@@ -181,7 +186,7 @@ class DiffusersAdapter(PretrainedAdapter):
         return network
 
     def _origin(self) -> Origin:
-        return Origin(self.model, self.revision, self.variant)
+        return Origin(model=self.model, revision=self.revision, variant=self.variant)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """Conditions of B prompts, each entry (B, ...), see the family's `encode_text`; kept once they are made."""

@@ -68,11 +68,11 @@ def ending(tokenizer: Any, stops: Sequence[int], write: Write | None = None) -> 
 def _behind(tokenizer: Any, stops: Sequence[int], write: Write) -> tuple[int, ...]:
     """What the template writes behind an answer, up to what stops there; () if nothing of that does."""
     try:
-        _, found, tail = write(ANSWER).rpartition(ANSWER)
+        _, marker, tail = write(ANSWER).rpartition(ANSWER)
     except Exception as error:  # templates raise what they like
         log.warning("the chat template writes no answered conversation (%s): given texts end with eos_token.", error)
         return ()
-    if not found:
+    if not marker:
         log.warning(
             "the chat template changes answers; what it puts behind them is not known: given texts end with eos_token."
         )

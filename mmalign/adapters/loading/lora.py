@@ -70,8 +70,8 @@ class LoRA:
 
     def placed(self, usual: Sequence[str]) -> list[str]:
         """The name endings of the layers it goes to, of which the family's choice is `usual`."""
-        given = self.target_modules
-        return list(usual if given is None or isinstance(given, str) else given)
+        endings = self.target_modules
+        return list(usual if endings is None or isinstance(endings, str) else endings)
 
 
 class LoRAWeights:
@@ -188,9 +188,9 @@ def _saved_scale(file: Path, component: str) -> float | None:
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
-        told = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
-    alpha, rank = (told.get(f"{component}.{name}") for name in ("lora_alpha", "r"))
-    root = 0.5 if told.get(f"{component}.use_rslora") else 1.0
+        metadata = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+    alpha, rank = (metadata.get(f"{component}.{name}") for name in ("lora_alpha", "r"))
+    root = 0.5 if metadata.get(f"{component}.use_rslora") else 1.0
     return float(alpha) / float(rank) ** root if alpha and rank else None
 
 

@@ -19,7 +19,7 @@ from mmalign.core.tensor import Tensor
 Run = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Prefix:
     """Forwarded left-padded prompts: their last hidden state, the cache behind it, and where each goes on."""
 
@@ -28,18 +28,18 @@ class Prefix:
     mask: Bool[Tensor, "B L"]
     following: Int[Tensor, " B"]  # the position of the next token
 
-    def select(self, rows: Int[Tensor, " K"]) -> Prefix:
+    def take_rows_(self, rows: Int[Tensor, " K"]) -> Prefix:
         """The prefix of these rows, with gradient; the cache is changed in place."""
         if len(rows) == len(self.last) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):
             return self
         self.cache.batch_select_indices(rows)
-        return Prefix(self.last[rows], self.cache, self.mask[rows], self.following[rows])
+        return Prefix(last=self.last[rows], cache=self.cache, mask=self.mask[rows], following=self.following[rows])
 
 
 def forward_prompts(run: Run, ids: Int[Tensor, "U L"], mask: Bool[Tensor, "U L"]) -> Prefix:
     """One forward of left-padded prompts; a cache is made."""
     hidden, cache = run(ids, mask, positions(mask), None)
-    return Prefix(hidden[:, -1], cache, mask, mask.sum(1))
+    return Prefix(last=hidden[:, -1], cache=cache, mask=mask, following=mask.sum(1))
 
 
 def positions(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
@@ -81,14 +81,14 @@ class Steps:
 
     def advance(self, tokens: Int[Tensor, " A"]) -> None:
         """Append one token to every row."""
-        held = self._prefix
-        mask = torch.cat([held.mask, held.mask.new_ones(len(tokens), 1)], 1)
-        hidden, cache = self._run(tokens[:, None], mask, held.following[:, None], held.cache)
-        self._prefix = Prefix(hidden[:, -1], cache, mask, held.following + 1)
+        prefix = self._prefix
+        mask = torch.cat([prefix.mask, prefix.mask.new_ones(len(tokens), 1)], 1)
+        hidden, cache = self._run(tokens[:, None], mask, prefix.following[:, None], prefix.cache)
+        self._prefix = Prefix(last=hidden[:, -1], cache=cache, mask=mask, following=prefix.following + 1)
 
     def keep(self, rows: Int[Tensor, " K"]) -> None:
         """Go on with these rows only."""
-        self._prefix = self._prefix.select(rows)
+        self._prefix = self._prefix.take_rows_(rows)
 
 
 def check_room(lengths: Sequence[int], steps: Sequence[int], context: int | None) -> None:

@@ -117,9 +117,9 @@ def ddim_schedule(scheduler: Any, num_inference_steps: int, device: torch.device
         )
     before = int(times[-1]) - train_steps // num_inference_steps
     end = fresh.alphas_cumprod[before] if before >= 0 else fresh.final_alpha_cumprod
-    kept = torch.cat([fresh.alphas_cumprod[times], end.reshape(1)]).to(device)
+    alpha_bar = torch.cat([fresh.alphas_cumprod[times], end.reshape(1)]).to(device)
     at = torch.cat([times.float(), torch.zeros(1)]).to(device)
-    return NoiseLevel(times=at, alpha=kept.sqrt(), sigma=(1 - kept).sqrt())
+    return NoiseLevel(times=at, alpha=alpha_bar.sqrt(), sigma=(1 - alpha_bar).sqrt())
 
 
 def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
@@ -128,8 +128,8 @@ def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
     fresh = _fresh_ddim(scheduler)
     train_steps = fresh.config.num_train_timesteps
     index = (u * train_steps).long().clamp(0, train_steps - 1)
-    kept = fresh.alphas_cumprod.to(u.device)[index]
-    return NoiseLevel(times=index.float(), alpha=kept.sqrt(), sigma=(1 - kept).sqrt())
+    alpha_bar = fresh.alphas_cumprod.to(u.device)[index]
+    return NoiseLevel(times=index.float(), alpha=alpha_bar.sqrt(), sigma=(1 - alpha_bar).sqrt())
 
 
 def ddim_prediction(scheduler: Any) -> Prediction:

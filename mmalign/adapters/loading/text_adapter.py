@@ -22,7 +22,7 @@ from mmalign.adapters.loading.peft import PeftWeights
 from mmalign.adapters.loading.prefix import Prefix, Steps, continued
 from mmalign.adapters.loading.texts import Chat, Texts
 from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
-from mmalign.adapters.loading.weights import Weights
+from mmalign.adapters.loading.weights import TrainedWeights
 from mmalign.core.errors import ConfigError
 from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs
@@ -92,7 +92,7 @@ class TextAdapter(TransformersAdapter):
         self.network = self.module = Network(model.to(device)).eval()  # what a LoRA added included
         self.preprocessor = preprocessor
 
-    def _trained(self, model: Any, targets: Sequence[str]) -> Weights:
+    def _trained(self, model: Any, targets: Sequence[str]) -> TrainedWeights:
         if self.train == "frozen":
             return FrozenWeights()
         if self.train == "full":
@@ -139,7 +139,7 @@ class TextAdapter(TransformersAdapter):
     ) -> Float[Tensor, "B T D"]:
         """The hidden state before each step, with gradient."""
         if self.share_prompts and not (self.gradient_checkpointing and torch.is_grad_enabled()):
-            prefix = self.forward_prompts(inputs, rows, mask.sum(1)).select(rows)
+            prefix = self.forward_prompts(inputs, rows, mask.sum(1)).take_rows_(rows)
             return continued(self.call_network, prefix, tokens, mask)
         with checkpointed(self.network):
             return self.forward_whole(inputs, rows, tokens, mask)
@@ -147,7 +147,7 @@ class TextAdapter(TransformersAdapter):
     @without_gradient
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> Steps:
         """Forward every prompt once and stand before the first step of B rows."""
-        prefix = self.forward_prompts(inputs, rows, torch.full_like(rows, steps)).select(rows)
+        prefix = self.forward_prompts(inputs, rows, torch.full_like(rows, steps)).take_rows_(rows)
         return Steps(self.call_network, prefix)
 
     def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:

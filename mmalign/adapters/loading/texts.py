@@ -103,10 +103,10 @@ class Texts:
         return self._written("Hello", {"role": "assistant", "content": answer})
 
     def _written(self, text: str, *answers: Mapping[str, str]) -> str:
-        asked = [{"role": "system", "content": self.system}] if self.system else []
+        system_turn = [{"role": "system", "content": self.system}] if self.system else []
         return templated(
             self.tokenizer,
-            [*asked, {"role": "user", "content": text}, *answers],
+            [*system_turn, {"role": "user", "content": text}, *answers],
             add_generation_prompt=not answers,
             **self.chat_options,
         )
@@ -123,7 +123,7 @@ class Texts:
         """The texts of completions, without what ends them."""
         texts = []
         for row, live in zip(tokens.tolist(), mask.tolist(), strict=True):
-            ids = [i for i, kept in zip(row, live, strict=True) if kept]
+            ids = [i for i, is_live in zip(row, live, strict=True) if is_live]
             texts.append(self.tokenizer.decode(self.ending.cut(ids), skip_special_tokens=not self.keep_special_tokens))
         return texts
 
@@ -163,7 +163,7 @@ def stop_tokens(tokenizer: Any, *configs: Any, more: Collection[str] = ()) -> tu
     Chat models name several and not all in one place. Raises ConfigError for a text in `more` that is not one token.
     """
     named = [tokenizer.eos_token_id, *(getattr(config, "eos_token_id", None) for config in configs)]
-    found = [i for entry in named for i in (entry if isinstance(entry, list | tuple) else [entry]) if i is not None]
+    ids_found = [i for entry in named for i in (entry if isinstance(entry, list | tuple) else [entry]) if i is not None]
     faults = []
     for text in more:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -173,7 +173,7 @@ def stop_tokens(tokenizer: Any, *configs: Any, more: Collection[str] = ()) -> tu
                 f"stop: {text!r} is {len(ids)} tokens of this tokenizer; each entry must be one."
                 f"{did_you_mean(text, special)} Its special tokens: {', '.join(special)}."
             )
-        found += ids
+        ids_found += ids
     if faults:
         raise ConfigError(faults)
-    return tuple(dict.fromkeys(int(i) for i in found))
+    return tuple(dict.fromkeys(int(i) for i in ids_found))

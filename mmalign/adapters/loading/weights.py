@@ -19,7 +19,7 @@ from mmalign.loading.trained import Base
 
 
 @runtime_checkable
-class Weights(Protocol):
+class TrainedWeights(Protocol):
     """The trained part of a network: what an optimizer, a reference and a checkpoint need of it.
 
     `turns` keeps the threads that compute with it apart from one that stands at the start.
@@ -44,7 +44,9 @@ class Weights(Protocol):
         ...
 
 
-def make_trainable(train: Train, pipe: Any, base: Base, lora: LoRA, targets: Sequence[str], start: str = "") -> Weights:
+def make_trainable(
+    train: Train, pipe: Any, base: Base, lora: LoRA, targets: Sequence[str], start: str = ""
+) -> TrainedWeights:
     """Make a component of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
 
     `base` names it, and what else there is, `start` what a LoRA is added to. A LoRA is saved as diffusers loads it, or

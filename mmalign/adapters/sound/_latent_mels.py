@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.loading.decode import by_rows, device_of
+from mmalign.adapters.loading.decode import by_rows, device_of_weights
 from mmalign.adapters.loading.described import Configs, Heard, image_scale
 from mmalign.adapters.sound._latent_sounds import SoundDecoder, checked_sound
 from mmalign.core.errors import CapabilityError, ConfigError
@@ -68,7 +68,7 @@ class Mel:
         return amplitudes.clamp_min(self.floor).log()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LatentMels(SoundDecoder):
     """An `AutoencoderKL` over log-mel spectrograms and a `SpeechT5HifiGan`; one channel of sound.
 
@@ -97,7 +97,7 @@ class LatentMels(SoundDecoder):
         Raises:
             MediaError: another rate, several channels, samples that are not finite, or more than are generated.
         """
-        sound = checked_sound(audio, self.rate, 1, self.samples).to(device_of(self.vae), torch.float32)
+        sound = checked_sound(audio, self.rate, 1, self.samples).to(device_of_weights(self.vae), torch.float32)
         config = self.vocoder.config
         hop = math.prod(config.upsample_rates)
         sound = torch.nn.functional.pad(sound[:, 0], (0, self.frames * hop - sound.shape[2]))
@@ -135,7 +135,15 @@ def mel_sounds(pipe: Any, model: str, seconds: float | None, mel: Mel, rows: int
     if seconds < step * scale:
         raise ConfigError(f"seconds: {seconds:g} is shorter than one latent of this model ({step * scale:g} s).")
     frames = math.ceil(int(seconds / step) / scale) * scale
-    return LatentMels(vae, pipe.vocoder, frames, int(seconds * config.sampling_rate), mel, rows, recompute)
+    return LatentMels(
+        vae=vae,
+        vocoder=pipe.vocoder,
+        frames=frames,
+        samples=int(seconds * config.sampling_rate),
+        mel=mel,
+        rows=rows,
+        recompute=recompute,
+    )
 
 
 def mel_heard(configs: Configs) -> Heard:

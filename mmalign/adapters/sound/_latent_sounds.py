@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.loading.decode import by_rows, device_of
+from mmalign.adapters.loading.decode import by_rows, device_of_weights
 from mmalign.core.errors import MediaError
 from mmalign.core.gradient import without_gradient
 from mmalign.core.tensor import Tensor
@@ -45,7 +45,7 @@ class SoundDecoder(ABC):
         return Audio(sound[..., : self.samples], self.rate)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LatentSounds(SoundDecoder):
     """An `AutoencoderOobleck` (Evans et al., 2404.10301) between latents of a fixed length and sound.
 
@@ -78,7 +78,7 @@ class LatentSounds(SoundDecoder):
             MediaError: another rate, other channels, samples that are not finite, or more of them than are generated.
         """
         sound = checked_sound(audio, self.rate, self.vae.config.audio_channels, self.samples)
-        sound = sound.to(device_of(self.vae), torch.float32)
+        sound = sound.to(device_of_weights(self.vae), torch.float32)
         sound = torch.nn.functional.pad(sound, (0, self.frames * self.hop - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
             return by_rows(self._latent, sound, self.rows)
@@ -100,11 +100,11 @@ def checked_sound(audio: Audio, rate: int, channels: int, samples: int) -> Tenso
     Raises:
         MediaError: another rate, other channels, more than `samples`, or samples that are not finite.
     """
-    _, found, length = audio.samples.shape
+    _, own_channels, length = audio.samples.shape
     if audio.rate != rate:
         raise MediaError(f"sound at {audio.rate} Hz; this model's is at {rate} Hz: resample it first.")
-    if found not in (1, channels):
-        raise MediaError(f"sound of {found} channels; this model's has {channels}: mix or repeat them first.")
+    if own_channels not in (1, channels):
+        raise MediaError(f"sound of {own_channels} channels; this model's has {channels}: mix or repeat them first.")
     if length > samples:
         raise MediaError(
             f"sound of {length / rate:g} s; this adapter makes {samples / rate:g} s: raise seconds, or cut it."

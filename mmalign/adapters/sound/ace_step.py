@@ -71,7 +71,9 @@ class AceStep(FlowLevels, SoundAdapter):
         if samples < 1:
             raise ConfigError(f"seconds: {self.seconds:g} is less than a sample of this model ({pipe.sample_rate} Hz).")
         self.latent_shape = (frames, pipe.transformer.config.audio_acoustic_hidden_dim)
-        return LatentSounds(pipe.vae, frames, samples, self.decode_rows, self.gradient_checkpointing)
+        return LatentSounds(
+            vae=pipe.vae, frames=frames, samples=samples, rows=self.decode_rows, recompute=self.gradient_checkpointing
+        )
 
     def load_parts(self, device: torch.device) -> None:
         """Load, and keep what the network reads beside the latents: silence, and that all of it is to be made."""
@@ -130,8 +132,10 @@ class AceStep(FlowLevels, SoundAdapter):
         for what, part, room in zip(("", "'s lyrics"), written, rooms.values(), strict=True):
             warn_if_cut(f"{self.name}{what}", part, len(pipe.tokenizer(part).input_ids), room, "shorten it")
         states = pipe.encode_prompt(caption, lyrics, device, self.language, self.seconds, **rooms)
-        heard = pipe.condition_encoder.silence_latent[:, : math.ceil(REFERENCE_SECONDS * pipe.latents_per_second)]
-        packed, mask = pipe.condition_encoder(*states, heard.to(states[0].dtype), torch.zeros(1, device=device).long())
+        silence = pipe.condition_encoder.silence_latent[:, : math.ceil(REFERENCE_SECONDS * pipe.latents_per_second)]
+        packed, mask = pipe.condition_encoder(
+            *states, silence.to(states[0].dtype), torch.zeros(1, device=device).long()
+        )
         return self._padded(packed[:, : int(mask.sum())])
 
     def encode_negative(self) -> Condition:

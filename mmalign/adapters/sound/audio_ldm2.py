@@ -85,8 +85,8 @@ def written_on(model: Any, states: Float[Tensor, "B L D"], mask: Int[Tensor, "B 
     configs = (model.config, getattr(model, "generation_config", None))
     count = next((n for c in configs if (n := getattr(c, "max_new_tokens", None))), NEW_STATES)
     for _ in range(count):
-        said = model(inputs_embeds=states, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        states = torch.cat([states, said.hidden_states[-1][:, -1:]], 1)
+        output = model(inputs_embeds=states, attention_mask=mask, output_hidden_states=True, use_cache=False)
+        states = torch.cat([states, output.hidden_states[-1][:, -1:]], 1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
     return states[:, start:]
 

@@ -136,17 +136,17 @@ class MusicGen(TransformersAdapter):
 
     def _folders(self) -> tuple[Path, Base, Path | None]:
         """Of the whole model, what it is called, and of a decoder that a run trained, which takes its own's place."""
-        found = local_weights(self.model)
-        base = read_base(found) if found is not None else None
-        if found is None or base is None:
+        weights = local_weights(self.model)
+        base = read_base(weights) if weights is not None else None
+        if weights is None or base is None:
             own = Base(model=lasting(self.model), component="decoder", revision=self.revision)
             return network_folder(self.model, self.revision), own, None
         try:
             folder = network_folder(base.model, base.revision)
         except CheckpointError as error:
-            raise CheckpointError(f"{found / BASE}: its base model: {error}") from error
-        check_component(found / base.component)
-        return folder, base, found / base.component
+            raise CheckpointError(f"{weights / BASE}: its base model: {error}") from error
+        check_component(weights / base.component)
+        return folder, base, weights / base.component
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """`input_ids` (L,) and T5's `states` (L, D) of each prompt, on the CPU."""

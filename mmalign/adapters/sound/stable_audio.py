@@ -67,7 +67,9 @@ class StableAudio(SoundAdapter):
         longest = pipe.transformer.config.sample_size
         frames = longest if self.whole else math.ceil(samples / pipe.vae.hop_length)
         self.latent_shape = (pipe.transformer.config.in_channels, frames)
-        return LatentSounds(pipe.vae, frames, samples, self.decode_rows, self.gradient_checkpointing)
+        return LatentSounds(
+            vae=pipe.vae, frames=frames, samples=samples, rows=self.decode_rows, recompute=self.gradient_checkpointing
+        )
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
         """v (B, C, frames)."""
@@ -119,14 +121,14 @@ def _check_installed() -> None:
 
 def _checked_seconds(seconds: float | None, pipe: Any) -> float:
     """`seconds`, or the model's longest; ConfigError where it makes none of that length."""
-    vae, told = pipe.vae, pipe.projection_model.config
+    vae, lengths = pipe.vae, pipe.projection_model.config
     longest = pipe.transformer.config.sample_size * vae.hop_length / vae.config.sampling_rate
     if seconds is None:
-        return min(longest, float(told.max_value))
-    if not max(told.min_value, 1 / vae.config.sampling_rate) <= seconds <= min(longest, told.max_value):
+        return min(longest, float(lengths.max_value))
+    if not max(lengths.min_value, 1 / vae.config.sampling_rate) <= seconds <= min(longest, lengths.max_value):
         raise ConfigError(
-            f"seconds: {seconds:g} is not a length this model makes; use more than {told.min_value:g} and at most "
-            f"{min(longest, float(told.max_value)):g}."
+            f"seconds: {seconds:g} is not a length this model makes; use more than {lengths.min_value:g} and at most "
+            f"{min(longest, float(lengths.max_value)):g}."
         )
     return float(seconds)
 

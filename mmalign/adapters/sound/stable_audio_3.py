@@ -69,7 +69,9 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
                 f"up is {(frames // patch + 1) * patch * vae.downsampling_ratio / vae.config.sampling_rate:g}."
             )
         self.latent_shape = (vae.config.latent_dim, frames)
-        return SameSounds(vae, frames, samples, self.decode_rows, self.gradient_checkpointing)
+        return SameSounds(
+            vae=vae, frames=frames, samples=samples, rows=self.decode_rows, recompute=self.gradient_checkpointing
+        )
 
     def unread(self, network: Any) -> list[str]:
         """What mixes a sound to be filled in into each block; none is given here."""

@@ -35,7 +35,7 @@ def there(adapter: object) -> Faults:
 def _alone(adapter: object, model: str) -> str:
     """What was trained of a pipeline without its base, a LoRA where a model is meant; "" for anything else."""
     if hasattr(adapter, "pipeline_name"):
-        over_base(Origin(model))
+        over_base(Origin(model=model))
     folder = local_weights(model)
     if folder is None or not hasattr(adapter, "start_lora") or not _is_lora(folder):
         return ""

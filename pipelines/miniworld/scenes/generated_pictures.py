@@ -25,7 +25,7 @@ def generated_pictures(file: Path, split: str, n: int, seed: int = 0) -> tuple[n
         from pipelines.miniworld.scenes.train_generator import generate
 
         pipeline = open_pipeline(
-            "StableDiffusion3Pipeline", Origin(str(asset_path("scenes_sd3"))), {"default": torch.float32}
+            "StableDiffusion3Pipeline", Origin(model=str(asset_path("scenes_sd3"))), {"default": torch.float32}
         )
         captions = [request.text for request in distinct_requests(split, n, seed)]
         images = [np.round(generate(pipeline, captions, *setting) * 255).astype(np.uint8) for setting in _SETTINGS]

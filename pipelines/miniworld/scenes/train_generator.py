@@ -300,7 +300,7 @@ def main(
 
     torch.manual_seed(seed)
     kind, whole = "StableDiffusion3Pipeline", {"default": torch.float32}
-    pipeline = open_pipeline(kind, Origin(str(start)), whole) if start else build_pipeline(autoencoder)
+    pipeline = open_pipeline(kind, Origin(model=str(start)), whole) if start else build_pipeline(autoencoder)
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
         part.train().requires_grad_(True)
     provenance = train(pipeline, out, steps, seed, examples, stop_at)

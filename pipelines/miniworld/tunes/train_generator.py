@@ -250,7 +250,7 @@ def main(
     kind, whole = "StableAudio3Pipeline", {"default": torch.float32}
     torch.manual_seed(seed)
     if start:
-        pipeline = open_pipeline(kind, Origin(str(start), parts={"vae": autoencoder}), whole)
+        pipeline = open_pipeline(kind, Origin(model=str(start), parts={"vae": autoencoder}), whole)
     else:
         pipeline = build_pipeline(autoencoder)
     for part in (pipeline.transformer, pipeline.text_encoder, pipeline.duration_embedder):
@@ -260,7 +260,7 @@ def main(
     if start:
         provenance["earlier"] = json.loads((start / "provenance.json").read_text(encoding="utf-8"))
     save(pipeline, out, provenance)
-    rounded = open_pipeline(kind, Origin(str(out)), whole)
+    rounded = open_pipeline(kind, Origin(model=str(out)), whole)
     save(rounded, out, provenance | {"metrics": final_metrics(rounded)})
 
 

@@ -66,7 +66,12 @@ def test_unconditional_and_conditional_rows_concatenate(name, make):
 @given(st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6), max_size=6), st.integers(1, 4))
 def test_any_order_and_capacity_gives_each_row_its_own_condition(calls, capacity):
     kept = Conditions(
-        lambda text: {"code": torch.tensor([[float(ord(text))]])}, dict, [], torch.device("cpu"), False, capacity
+        encode_text=lambda text: {"code": torch.tensor([[float(ord(text))]])},
+        encode_negative=dict,
+        encoders=[],
+        device=torch.device("cpu"),
+        offload=False,
+        capacity=capacity,
     )
     for texts in calls:
         assert kept(texts)["code"].flatten().tolist() == [float(ord(text)) for text in texts]
@@ -77,7 +82,11 @@ def test_any_order_and_capacity_gives_each_row_its_own_condition(calls, capacity
 def test_the_least_recently_used_text_leaves_first():
     seen = []
     kept = Conditions(
-        lambda text: seen.append(text) or {"x": torch.zeros(1, 1)}, dict, [], torch.device("cpu"), capacity=2
+        encode_text=lambda text: seen.append(text) or {"x": torch.zeros(1, 1)},
+        encode_negative=dict,
+        encoders=[],
+        device=torch.device("cpu"),
+        capacity=2,
     )
     for text in ["a", "b", "a", "c", "a", "b"]:
         kept([text])
@@ -91,7 +100,9 @@ def test_offloaded_encoders_come_back_even_when_encoding_fails():
     def fail(text):
         raise RuntimeError(text)
 
-    kept = Conditions(fail, dict, [encoder], torch.device("cpu", 0), offload=True)
+    kept = Conditions(
+        encode_text=fail, encode_negative=dict, encoders=[encoder], device=torch.device("cpu", 0), offload=True
+    )
     with pytest.raises(RuntimeError, match=r"boom"):
         kept(["boom"])
     assert moves == ["cpu:0", "cpu"]

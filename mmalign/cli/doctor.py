@@ -72,8 +72,8 @@ def _extras() -> Iterable[Finding]:
     from mmalign.core.packages import extras
 
     for extra, missing in extras().items():
-        found = "installed" if not missing else f"without {', '.join(missing)}: pip install 'mmalign[{extra}]'"
-        yield {"check": f"extra '{extra}' (optional)", "state": "ok" if not missing else "optional", "found": found}
+        status = "installed" if not missing else f"without {', '.join(missing)}: pip install 'mmalign[{extra}]'"
+        yield {"check": f"extra '{extra}' (optional)", "state": "ok" if not missing else "optional", "found": status}
 
 
 def _finding(check: str, good: bool, found: str) -> Finding:
@@ -84,8 +84,8 @@ def _attempt(name: str, check: Callable[[], str], needed: bool) -> Finding:
     try:
         return _finding(name, True, check())
     except Exception as error:  # whatever the import or the probe raises is the finding
-        found = f"{type(error).__name__}: {error}"
-        return {"check": name, "state": "missing" if needed else "optional", "found": found}
+        outcome = f"{type(error).__name__}: {error}"
+        return {"check": name, "state": "missing" if needed else "optional", "found": outcome}
 
 
 def _python() -> str:
@@ -125,12 +125,12 @@ def _device() -> str:
 def _embedded() -> str:
     from mmalign.core.files import assets_root
 
-    found = sorted(p.parent.name for p in assets_root().glob("*/provenance.json"))
-    if not found:
+    names = sorted(p.parent.name for p in assets_root().glob("*/provenance.json"))
+    if not names:
         raise FileNotFoundError(
             f"none under {assets_root()}; make them with `python -m pipelines.miniworld` in a source checkout"
         )
-    return ", ".join(found)
+    return ", ".join(names)
 
 
 def _disk() -> str:

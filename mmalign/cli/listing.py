@@ -72,8 +72,8 @@ def show(
     path = find_config(name)
     parts = build(load(path))
     run = parts.filled()
-    if said := head_comment(path):
-        typer.echo(said)
+    if comment := head_comment(path):
+        typer.echo(comment)
     typer.echo(dump(run if needs_base(run, parts.source) else replace(run, base="")), nl=False)
 
 

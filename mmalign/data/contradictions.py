@@ -30,18 +30,20 @@ def warn_of_contradictions(
     """
     order = (*columns[1:], columns[0], *about)
     compared = {at: [_key(table.row(at).get(column)) for column in order] for at in rows}
-    compared = {at: [b, a, *asked] if at in swapped else [a, b, *asked] for at, (a, b, *asked) in compared.items()}
+    compared = {
+        at: [b, a, *question] if at in swapped else [a, b, *question] for at, (a, b, *question) in compared.items()
+    }
     ties = [at for at, (chosen, rejected, *_) in compared.items() if chosen == rejected]
-    said = {tuple(parts) for parts in compared.values()}
-    both = [at for at, (a, b, *asked) in compared.items() if a != b and (b, a, *asked) in said]
-    for found, what in (
+    comparisons = {tuple(parts) for parts in compared.values()}
+    both = [at for at, (a, b, *question) in compared.items() if a != b and (b, a, *question) in comparisons]
+    for places, what in (
         (ties, f"hold the same in '{columns[1]}' and '{columns[2]}'"),
         (both, "stand in both directions"),
     ):
-        if found:
+        if places:
             log.warning(
                 "%s: %d of %d comparisons %s (the first: %s). They are trained on as they are.",
-                table.file, len(found), len(rows), what, table.place(found[0]),
+                table.file, len(places), len(rows), what, table.place(places[0]),
             )  # fmt: skip
 
 

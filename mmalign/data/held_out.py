@@ -38,8 +38,8 @@ def split(prompts: Sequence[Prompt], share: float, file: str) -> tuple[list[int]
             "least one."
         )
     aside = set(distinct[:count])
-    kept = [i for i, name in enumerate(of) if name not in aside]
-    return kept, [i for i, name in enumerate(of) if name in aside]
+    training = [i for i, name in enumerate(of) if name not in aside]
+    return training, [i for i, name in enumerate(of) if name in aside]
 
 
 def warn_of_leaks(training: Sequence[Prompt], held_out: Sequence[Prompt], files: tuple[str, str]) -> int:
@@ -62,8 +62,8 @@ def shared_with_training(source: DataSource, questions: Sequence[Any]) -> tuple[
 def overlap(training: Sequence[Prompt], held_out: Sequence[Prompt]) -> tuple[list[str], int]:
     """The units of `held_out` that `training` shares, and how many units it has."""
     of = units([*training, *held_out])
-    trained, asked = set(of[: len(training)]), list(dict.fromkeys(of[len(training) :]))
-    return [name for name in asked if name in trained], len(asked)
+    trained, distinct = set(of[: len(training)]), list(dict.fromkeys(of[len(training) :]))
+    return [name for name in distinct if name in trained], len(distinct)
 
 
 def units(prompts: Sequence[Prompt]) -> list[str]:

@@ -29,15 +29,15 @@ def require_label(table: Table, label: str, chosen: str) -> None:
 
 def label_of(table: Table, at: int, label: str) -> float | None:
     """P(chosen is better) of a row, None where it does not say; DataError for all else than a number in [0, 1]."""
-    found = table.row(at).get(label)
-    if not label or (found in (None, "") and label == OWN):
+    cell = table.row(at).get(label)
+    if not label or (cell in (None, "") and label == OWN):
         return None
     try:
-        value = float(found) if isinstance(found, str | int | float) and not isinstance(found, bool) else math.nan
+        value = float(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else math.nan
     except (ValueError, OverflowError):
         value = math.nan
     if not 0 <= value <= 1:
-        raise DataError(f"{table.place(at)}: '{label}' is {shown(found)}; expected P(chosen is better) in [0, 1].")
+        raise DataError(f"{table.place(at)}: '{label}' is {shown(cell)}; expected P(chosen is better) in [0, 1].")
     return value
 
 
@@ -45,13 +45,13 @@ def verdicts(table: Table, rows: Sequence[int], label: str, sides: tuple[str, st
     """The rows in which the second of `sides` was preferred; says how many those are, and how many ties."""
     if label not in table.columns:
         return set()
-    found = {}
+    labels = {}
     for at in rows:
         try:
-            found[at] = label_of(table, at, label)
+            labels[at] = label_of(table, at, label)
         except DataError:  # told with all other faults of the rows
             continue
-    swapped, ties = {at for at, value in found.items() if value == 0}, sum(value == 0.5 for value in found.values())
+    swapped, ties = {at for at, value in labels.items() if value == 0}, sum(value == 0.5 for value in labels.values())
     if swapped or ties:
         log.warning(
             "%s: by '%s', '%s' was preferred in %d of %d comparisons, which are swapped, and %d are ties, trained on "

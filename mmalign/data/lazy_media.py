@@ -48,8 +48,8 @@ def sound(value: Any, folder: Path, place: str) -> Audio:
 
 def _bytes_of(value: Any) -> bytes | None:
     """The bytes that a cell holds itself, as Parquet files have them: bare, or beside their path."""
-    held = value.get("bytes") if isinstance(value, Mapping) else value
-    return bytes(held) if isinstance(held, bytes | bytearray | memoryview) else None
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    return bytes(content) if isinstance(content, bytes | bytearray | memoryview) else None
 
 
 def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
@@ -129,7 +129,7 @@ class LazyMedia(Mapping[str, Any]):
 
     def faults(self) -> list[str]:
         """What keeps its files from being read, as far as headers show."""
-        return [found for _, found in self.shapes() if isinstance(found, str)]
+        return [header for _, header in self.shapes() if isinstance(header, str)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._cells)
@@ -166,8 +166,8 @@ def require_files(*sides: Sequence[Any]) -> None:
     Raises:
         DataError: up to 20 faults, each with its file and line.
     """
-    found = [fault for side in sides for fault in _faults(side)]
-    refuse(list(dict.fromkeys(found)))
+    faults = [fault for side in sides for fault in _faults(side)]
+    refuse(list(dict.fromkeys(faults)))
 
 
 def _faults(items: Sequence[Any]) -> list[str]:

@@ -61,8 +61,8 @@ class Table:
                     f"The row: {shown(row)}"
                 )
             return value
-        found = "missing" if column not in row else f"{shown(value)}, not a text" if value else f"empty ({value!r})"
-        raise DataError(f"{self.place(index)}: '{column}' is {found}. The row: {shown(row)}")
+        fault = "missing" if column not in row else f"{shown(value)}, not a text" if value else f"empty ({value!r})"
+        raise DataError(f"{self.place(index)}: '{column}' is {fault}. The row: {shown(row)}")
 
 
 def refuse(faults: Sequence[str]) -> None:
@@ -130,8 +130,8 @@ def _filled(table: Table) -> Table:
 
 def _read_txt(path: Path) -> Table:
     """One prompt a line, as `text_lines` reads them."""
-    kept = text_lines(path)
-    return Table(str(path), [{"prompt": line} for _, line in kept], ["prompt"], [i for i, _ in kept])
+    numbered = text_lines(path)
+    return Table(str(path), [{"prompt": line} for _, line in numbered], ["prompt"], [i for i, _ in numbered])
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -201,10 +201,10 @@ READERS: dict[str, Callable[[Path], Table]] = {
 
 def _refuse_a_tree(folder: Path) -> None:
     """The library searches all of a folder, many times: one that holds a whole disk would never be read."""
-    found = 0
+    count = 0
     for _, folders, files in os.walk(folder):
-        found += len(folders) + len(files)
-        if found > MOST_FILES:
+        count += len(folders) + len(files)
+        if count > MOST_FILES:
             raise DataError(f"{folder}: holds more than {MOST_FILES:,} files; name the folder of the data set itself.")
 
 

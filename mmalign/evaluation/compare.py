@@ -81,12 +81,12 @@ def compare_runs(a: Path | str, b: Path | str) -> tuple[list[Comparison], tuple[
     ours, theirs = (
         [(folder, Evaluation.load(folder, outputs=False)) for folder in evaluation_folders(Path(run))] for run in (a, b)
     )
-    asked = [[prompt.text for prompt in found.prompts] for _, found in theirs]
-    for folder, found in ours:
-        texts = [prompt.text for prompt in found.prompts]
-        if texts in asked:
-            other, same = theirs[asked.index(texts)]
-            return compare(found, same), (folder, other)
+    questions = [[prompt.text for prompt in evaluation.prompts] for _, evaluation in theirs]
+    for folder, evaluation in ours:
+        texts = [prompt.text for prompt in evaluation.prompts]
+        if texts in questions:
+            other, same = theirs[questions.index(texts)]
+            return compare(evaluation, same), (folder, other)
     raise DataError(
         f"{a} and {b}: no two of their evaluations ({len(ours)} and {len(theirs)}) asked the same prompts. Run "
         "`mmalign evaluate DIR --prompts FILE` on both with one file, then compare them again."

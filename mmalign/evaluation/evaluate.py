@@ -207,8 +207,8 @@ def _set_value(name: str, reward: SetReward, embedding: Tensor, group: Tensor, s
 
     draws = resampled_rows(group.numpy(), SET_RESAMPLES, stream_seed(seed, "bootstrap"))
     resampled = torch.stack([score(torch.from_numpy(rows)) for rows in draws])
-    kept = int(sound.sum())
-    return SetValue(float(score(torch.arange(len(sound)))), resampled.numpy(), kept, len(sound) - kept)
+    embedded = int(sound.sum())
+    return SetValue(float(score(torch.arange(len(sound)))), resampled.numpy(), embedded, len(sound) - embedded)
 
 
 def _kept(output: Any, room: int) -> Any:

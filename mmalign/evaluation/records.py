@@ -100,15 +100,15 @@ class Evaluation:
     def interval(self, name: str) -> Interval:
         """The reward's mean (or set value) with its 95 % interval, resampling prompts."""
         if name in self.sets:
-            found = self.sets[name]
-            return centred_interval(found.value, found.resampled.astype(np.float64), found.n)
+            value = self.sets[name]
+            return centred_interval(value.value, value.resampled.astype(np.float64), value.n)
         return mean_interval(self.values(name), self.group)
 
     def means(self) -> dict[str, float]:
         """Every reward's mean over the rows that have a score (or its set value), NaN if none has."""
         rows = {name: self.values(name) for name in self.scores}
         means = {n: float(v[~np.isnan(v)].mean()) if (~np.isnan(v)).any() else math.nan for n, v in rows.items()}
-        return means | {name: found.value for name, found in self.sets.items()}
+        return means | {name: each.value for name, each in self.sets.items()}
 
     def save(self, folder: Path | str) -> None:
         """Write this as `folder`, replacing what was there; whole or not at all.
@@ -153,8 +153,8 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         }
         (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")
         files += [None] * (len(evaluation.prompts) - len(files))
-        asked = _write_asked(evaluation, beside / "asked")
-        rows = (_row(evaluation, i, file) | asked.get(i, {}) for i, file in enumerate(files))
+        pictures = _write_asked(evaluation, beside / "asked")
+        rows = (_row(evaluation, i, file) | pictures.get(i, {}) for i, file in enumerate(files))
         lines = [json.dumps(row, ensure_ascii=False, default=repr) for row in rows]
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -176,12 +176,12 @@ def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
 
 def _asked_about(prompts: list[Prompt]) -> dict[int, UInt8[np.ndarray, "3 _ _"]]:
     """The first picture of each of the first prompts, by row."""
-    found = {}
+    pictures = {}
     for i, prompt in enumerate(prompts[:KEPT_PICTURES]):
         for value in prompt.media.values():
-            if isinstance(value, Tensor) and value.dim() == 3 and value.shape[0] == 3 and i not in found:
-                found[i] = to_uint8(value).numpy()
-    return found
+            if isinstance(value, Tensor) and value.dim() == 3 and value.shape[0] == 3 and i not in pictures:
+                pictures[i] = to_uint8(value).numpy()
+    return pictures
 
 
 def _write_asked(evaluation: Evaluation, folder: Path) -> dict[int, dict[str, str]]:

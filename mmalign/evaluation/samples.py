@@ -31,10 +31,10 @@ def save_samples(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -
         "group": rollout.group.tolist(),
         "output": _write(folder, rollout, scores),
     }
-    for name, found in scores.items():
-        columns[name] = _nullable(found.value.tolist())
-        columns[f"{name}/status"] = [Status(int(status)).label for status in found.status]
-        columns |= {f"{name}/{part}": _nullable(value.tolist()) for part, value in found.parts.items()}
+    for name, judged in scores.items():
+        columns[name] = _nullable(judged.value.tolist())
+        columns[f"{name}/status"] = [Status(int(status)).label for status in judged.status]
+        columns |= {f"{name}/{part}": _nullable(value.tolist()) for part, value in judged.parts.items()}
     pyarrow.parquet.write_table(pyarrow.table(columns), folder / "rows.parquet")
 
 
@@ -53,7 +53,7 @@ def _write(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> list
                 write_image(spectrogram(sound.detach().cpu().numpy(), output.rate), (folder / name).with_suffix(".png"))
         return names
     captions = [
-        "\n".join([prompt.text, *(f"{name} {number(found.value[i].item())}" for name, found in scores.items())])
+        "\n".join([prompt.text, *(f"{name} {number(judged.value[i].item())}" for name, judged in scores.items())])
         for i, prompt in enumerate(rollout.prompts)
     ]
     write_image(contact_sheet(output, captions), folder / "contact_sheet.png")

@@ -191,10 +191,12 @@ def evaluation_table(evaluation: Evaluation, asked: str = "Held-out prompts") ->
     for column in ("value", "95 % interval", "n", "no score"):
         table.add_column(column, justify="right")
     for name in evaluation.names():
-        found: Interval = evaluation.interval(name)
+        interval: Interval = evaluation.interval(name)
         missing = evaluation.invalid(name)
-        span = f"{number(found.low)} to {number(found.high)}"
-        table.add_row(escape(name), number(found.value), span, str(found.n), f"[red]{missing}[/]" if missing else "0")
+        span = f"{number(interval.low)} to {number(interval.high)}"
+        table.add_row(
+            escape(name), number(interval.value), span, str(interval.n), f"[red]{missing}[/]" if missing else "0"
+        )
     return table
 
 

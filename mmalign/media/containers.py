@@ -101,9 +101,9 @@ def _sound_chunk(data: bytes) -> tuple[int, int]:
 
 def _chunk_fault(data: bytes, start: int, size: int) -> str:
     """Of the samples' bytes: cut off, or followed by more of them."""
-    held = len(data) - start
-    if size > held + 1:
-        return f"is truncated: {size - held} bytes are missing at its end"
+    available = len(data) - start
+    if size > available + 1:
+        return f"is truncated: {size - available} bytes are missing at its end"
     end, layout = start + size, LAYOUTS.get(data[:4])
     if layout is not None:
         end += -end % layout.fill
@@ -177,10 +177,10 @@ def _frames(data: bytes) -> Iterator[_Frame]:
             size = data[at + 6] << 21 | data[at + 7] << 14 | data[at + 8] << 7 | data[at + 9]
             at += 10 + size + (10 if data[at + 5] & 16 else 0)
             continue
-        found = _frame(data, at)
-        if found and (found.end >= len(data) or _frame(data, found.end) or data.startswith(TAGS, found.end)):
-            yield found
-            at = found.end
+        frame = _frame(data, at)
+        if frame and (frame.end >= len(data) or _frame(data, frame.end) or data.startswith(TAGS, frame.end)):
+            yield frame
+            at = frame.end
         else:
             at = _next_start(data, at + 1)
 

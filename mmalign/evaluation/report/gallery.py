@@ -107,13 +107,13 @@ def cards(record: RunRecord) -> list[Card]:
 
 def facts(prompt: Prompt) -> list[tuple[str, str]]:
     """What a text is held against, as far as it can be read: words and numbers of the row, and short lists of them."""
-    found = []
+    shown = []
     for name, value in prompt.meta.items():
         each = value if isinstance(value, list) else [value]
         if each and all(isinstance(one, str | int | float) for one in each) and len(each) <= MOST_REFERENCES:
             text = " / ".join(map(str, each))
-            found.append((name, text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"))
-    return found
+            shown.append((name, text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"))
+    return shown
 
 
 def _boxes(evaluation: Evaluation, i: int, draw: Draw | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,5 +30,5 @@ def asked_of(adapter: Any) -> list[Prompt]:
     if not isinstance(adapter, MediaTextAdapter):
         return [Prompt(text) for text in texts]
     kind = adapter.sense.kind
-    medium = {"image": picture, "audio": sound}[kind]
-    return [Prompt(text, {kind: medium(seed)}) for seed, text in enumerate(texts)]
+    media: dict[str, Callable[[int], Any]] = {"image": picture, "audio": sound}
+    return [Prompt(text, {kind: media[kind](seed)}) for seed, text in enumerate(texts)]

@@ -36,7 +36,7 @@ class Family:
     """
 
     adapter: type
-    pipeline: type
+    pipeline: type[Any]
     folder: Path
     call: Callable[..., Tensor]
     options: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -42,7 +44,7 @@ def test_a_negative_prompt_is_the_pipelines_negative_prompt(name, make, pipeline
 def test_it_is_a_latent_adapter_whose_facts_are_readable_before_loading(name, make, checkpoint):
     adapter = make(name)
     assert isinstance(adapter, LatentAdapter)
-    family = type(adapter)
+    family: Any = type(adapter)
     assert family.modality == "image"
     unloaded = family(model=str(checkpoint(name)))
     with pytest.raises(AttributeError, match=rf"{family.__name__}.module is not there yet: call load\(\) first"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def families(tmp_path_factory):
     with torch.random.fork_rng():
         folders = {name: write_sana(root / name, solver=name == "solver") for name in ("solver", "euler")}
     # The decoder's attention rounds to float32 even in a double decoder: smaller steps drown in that.
-    step = {"decoder_step": 1e-4}
+    step: dict[str, Any] = {"decoder_step": 1e-4}
     return {name: Family(Sana, SanaPipeline, folder, call, options, **step) for name, folder in folders.items()}
 
 

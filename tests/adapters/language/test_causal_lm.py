@@ -65,7 +65,7 @@ def test_every_family_gives_transformers_logits_with_its_head_apart(kind: str, l
     from transformers import AutoModelForCausalLM
 
     adapter = lm(kind)
-    assert isinstance(adapter, TokenAdapter) and adapter.network.split
+    assert adapter.network.split
     assert adapter.vocabulary == len(adapter.texts.tokenizer)
     model = AutoModelForCausalLM.from_pretrained(lm_folder(kind), dtype=torch.float32).eval()
     wanted = plain(model, adapter)
@@ -73,6 +73,7 @@ def test_every_family_gives_transformers_logits_with_its_head_apart(kind: str, l
         for share in (True, False):
             adapter.share_prompts = share
             assert (logits(adapter) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+        assert isinstance(adapter, TokenAdapter)
         decoding = adapter.begin(adapter.encode(PROMPTS), ROWS, 5)
         assert isinstance(decoding, Decoding)
         tokens, _ = adapter.tokenize(OUTPUTS)

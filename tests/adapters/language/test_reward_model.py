@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_a_lora_may_be_moved_with_its_base(lm_folder: Callable[..., Path], tmp_p
 def test_other_heads_come_back_as_they_were(
     kind: str, train: str, lm_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    head = {"kind": kind, "width": 6} | ({"users": ["ann", "bo"]} if kind == "ideal_point" else {})
+    head: dict[str, Any] = {"kind": kind, "width": 6} | ({"users": ["ann", "bo"]} if kind == "ideal_point" else {})
     adapter = moved(reward_model(lm_folder("llama"), train=train, head=head))
     asked = [Prompt(p.text, meta={"user": user}) for p, user in zip(ASKED, ("ann", "bo", "who"), strict=True)]
     found = scores(adapter, asked)
@@ -117,8 +118,9 @@ def test_ideal_points_hold_opposite_tastes_that_one_score_cannot() -> None:
     user = torch.randint(0, 4, (700,), generator=rng)
     likes = (one[:, 0] > other[:, 0]) ^ (user % 2 == 1)  # users 0 and 2 want much of feature 0, 1 and 3 little
     found = {}
-    for kind, users in (("ideal_point", ["a", "b", "c", "d"]), ("mlp2", [])):
-        head = fresh_head(HeadOptions(kind=kind, width=4, users=users), 8, False)
+    heads = (HeadOptions("ideal_point", width=4, users=["a", "b", "c", "d"]), HeadOptions("mlp2", width=4))
+    for options in heads:
+        head: Any = fresh_head(options, 8, False)
         update = torch.optim.Adam(head.parameters(), lr=0.03)
         for _ in range(100):
             lead = head.read(head(one[:500]), user[:500]) - head.read(head(other[:500]), user[:500])
@@ -127,7 +129,7 @@ def test_ideal_points_hold_opposite_tastes_that_one_score_cannot() -> None:
             loss.backward()
             update.step()
         lead = head.read(head(one[500:]), user[500:]) - head.read(head(other[500:]), user[500:])
-        found[kind] = float(((lead > 0) == likes[500:]).float().mean())
+        found[options.kind] = float(((lead > 0) == likes[500:]).float().mean())
     assert found["ideal_point"] > 0.88 and found["mlp2"] < 0.65
     far = IdealPoint(8, 4, 2, 1)
     assert (far.read(far(one[:5]), torch.zeros(5, dtype=torch.long)) <= 0).all()

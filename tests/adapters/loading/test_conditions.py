@@ -17,7 +17,12 @@ FAMILIES = ["sd", "sdxl", "sd3"]
 def counted(conditions):
     """Count the texts that reach the encoders."""
     calls, encode = [], conditions.encode_text
-    conditions.encode_text = lambda text: calls.append(text) or encode(text)
+
+    def noted(text):
+        calls.append(text)
+        return encode(text)
+
+    conditions.encode_text = noted
     return calls
 
 
@@ -81,21 +86,20 @@ def test_any_order_and_capacity_gives_each_row_its_own_condition(calls, capacity
 
 def test_the_least_recently_used_text_leaves_first():
     seen = []
-    kept = Conditions(
-        encode_text=lambda text: seen.append(text) or {"x": torch.zeros(1, 1)},
-        encode_negative=dict,
-        encoders=[],
-        device=torch.device("cpu"),
-        capacity=2,
-    )
+
+    def noted(text):
+        seen.append(text)
+        return {"x": torch.zeros(1, 1)}
+
+    kept = Conditions(encode_text=noted, encode_negative=dict, encoders=[], device=torch.device("cpu"), capacity=2)
     for text in ["a", "b", "a", "c", "a", "b"]:
         kept([text])
     assert seen == ["a", "b", "c", "b"]
 
 
-def test_offloaded_encoders_come_back_even_when_encoding_fails():
+def test_offloaded_encoders_come_back_even_when_encoding_fails(monkeypatch):
     encoder, moves = torch.nn.Linear(1, 1), []
-    encoder.to = lambda device: moves.append(str(device))
+    monkeypatch.setattr(encoder, "to", lambda device: moves.append(str(device)))
 
     def fail(text):
         raise RuntimeError(text)

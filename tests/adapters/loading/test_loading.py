@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_models_that_are_nowhere_say_where_was_looked(tmp_path):
 
 
 def test_parts_that_are_left_out_are_not_downloaded(checkpoint):
-    asked = {}
+    asked: dict[str, Any] = {}
 
     class Hub:
         @staticmethod

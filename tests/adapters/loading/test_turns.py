@@ -71,8 +71,13 @@ def test_a_forward_that_fails_gives_up_its_turn() -> None:
     turns.watch(module)
     with pytest.raises(RuntimeError):
         module(torch.ones(3))
-    done = []
-    thread = threading.Thread(target=lambda: [done.append(True) for _ in [0] if turns.exclusive().__enter__()])
+    done: list[bool] = []
+
+    def enter():
+        if turns.exclusive().__enter__():
+            done.append(True)
+
+    thread = threading.Thread(target=enter)
     thread.start()
     thread.join(5)
     assert done

@@ -23,7 +23,7 @@ LATENT = [name for name in adapters.built_in() if hasattr(adapters.get(name), "s
 
 
 def loaded(name: str, folder: Path, **options: Any) -> Any:
-    more = {"seconds": 0.5} if name == "stable_audio_3" else {}
+    more: dict[str, Any] = {"seconds": 0.5} if name == "stable_audio_3" else {}
     return load_adapter(name, model=str(folder), device="cpu", **more, **options)
 
 

@@ -145,13 +145,13 @@ def test_contract(check, family, tmp_path):
 @pytest.mark.parametrize("scale", [1.0, SCALE])
 def test_latents_and_sound_are_the_pipelines(family, ready, scale):
     adapter, pipe = ready
-    assert isinstance(adapter, LatentAdapter)
     start = start_of(adapter)
     expected = family.call(pipe, TEXTS, start, STEPS, scale, "latent")
     ours = sample(adapter, TEXTS, start, STEPS, scale)
     assert (ours - expected).abs().max() <= 1e-4 and (ours - start).abs().max() > 0.1
     sound, heard = adapter.decode(ours), family.call(pipe, TEXTS, start, STEPS, scale, "pt")
     assert sound.rate == RATE == adapter.rate and sound.samples.shape == (2, 1, int(SECONDS * RATE))
+    assert isinstance(adapter, LatentAdapter)
     assert (sound.samples[:, 0] - heard).abs().max() <= 1e-4 and heard.abs().max() > 1e-3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def make(folder):
     def adapter(stereo=False, **options):
-        given = {"device": "cpu", "lora": LoRA(rank=2, alpha=4)} | options
+        given: dict[str, Any] = {"device": "cpu", "lora": LoRA(rank=2, alpha=4)} | options
         return MusicGen(str(folder[stereo]), **given).load()
 
     return adapter

@@ -103,9 +103,12 @@ def test_a_prediction_brings_nothing_from_the_host(family, monkeypatch):
     from diffusers.models import embeddings
 
     adapter, made, asked = family.make(), embeddings.get_1d_rotary_pos_embed, []
-    monkeypatch.setattr(
-        embeddings, "get_1d_rotary_pos_embed", lambda width, at, **how: asked.append(at) or made(width, at, **how)
-    )
+
+    def noted(width, at, **how):
+        asked.append(at)
+        return made(width, at, **how)
+
+    monkeypatch.setattr(embeddings, "get_1d_rotary_pos_embed", noted)
     condition = adapter.encode([Prompt("a red circle")])
     adapter.predict(torch.zeros(1, *adapter.latent_shape), torch.full((1,), 0.5), condition)
     assert len(asked) == 1 and isinstance(asked[0], torch.Tensor) and asked[0].device == adapter.device

@@ -75,13 +75,13 @@ def test_contract(check, family, tmp_path):
 @pytest.mark.parametrize("scale", [1.0, SCALE])
 def test_latents_and_sound_are_the_pipelines(family, scale):
     adapter, pipe = family.make(), family.plain()
-    assert isinstance(adapter, LatentAdapter)
     start = start_of(adapter)
     expected = call(pipe, TEXTS, start, STEPS, scale, "latent")
     ours = sample(adapter, TEXTS, start, STEPS, scale)
     assert (ours - expected).abs().max() <= 1e-4 and (ours - start).abs().max() > 0.1
     sound, heard = adapter.decode(ours), call(pipe, TEXTS, start, STEPS, scale, "pt")
     assert sound.rate == RATE == adapter.rate and sound.samples.shape == heard.shape == (2, 2, int(SECONDS * RATE))
+    assert isinstance(adapter, LatentAdapter)
     assert (sound.samples.clamp(-1, 1) - heard).abs().max() <= 1e-4
     assert (sound.samples[:, 0] - sound.samples[:, 1]).abs().max() > 1e-3
 

@@ -429,7 +429,7 @@ def test_no_process_outlives_a_killed_run(tmp_path):
     judging = int(run.stdout.readline())
     os.kill(judging, 0)
     run.kill()
-    run.wait()
+    run.communicate()
     for _ in range(100):
         try:
             os.kill(judging, 0)

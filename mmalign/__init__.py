@@ -51,9 +51,9 @@ _WHERE = {
     "SetReward": "mmalign.core.protocols",
     "StepPolicy": "mmalign.core.protocols",
     "TokenAdapter": "mmalign.core.protocols",
-    "Combination": "mmalign.core.reward_protocols",
-    "Encoder": "mmalign.core.reward_protocols",
-    "PointSource": "mmalign.core.reward_protocols",
+    "Combination": "mmalign.core.protocols",
+    "Encoder": "mmalign.core.protocols",
+    "PointSource": "mmalign.core.protocols",
     "Audio": "mmalign.core.types",
     "Experience": "mmalign.core.experience",
     "NoiseLevel": "mmalign.core.types",
@@ -146,10 +146,13 @@ if TYPE_CHECKING:
     from mmalign.core.experience import Experience as Experience
     from mmalign.core.objective import Objective as Objective
     from mmalign.core.protocols import Adapter as Adapter
+    from mmalign.core.protocols import Combination as Combination
     from mmalign.core.protocols import DataSource as DataSource
     from mmalign.core.protocols import DensityPolicy as DensityPolicy
     from mmalign.core.protocols import DiffPolicy as DiffPolicy
+    from mmalign.core.protocols import Encoder as Encoder
     from mmalign.core.protocols import LatentAdapter as LatentAdapter
+    from mmalign.core.protocols import PointSource as PointSource
     from mmalign.core.protocols import Policy as Policy
     from mmalign.core.protocols import Reward as Reward
     from mmalign.core.protocols import ScoreAdapter as ScoreAdapter
@@ -157,9 +160,6 @@ if TYPE_CHECKING:
     from mmalign.core.protocols import SetReward as SetReward
     from mmalign.core.protocols import StepPolicy as StepPolicy
     from mmalign.core.protocols import TokenAdapter as TokenAdapter
-    from mmalign.core.reward_protocols import Combination as Combination
-    from mmalign.core.reward_protocols import Encoder as Encoder
-    from mmalign.core.reward_protocols import PointSource as PointSource
     from mmalign.core.sentences import errors_as_sentences as errors_as_sentences
     from mmalign.core.types import Audio as Audio
     from mmalign.core.types import NoiseLevel as NoiseLevel

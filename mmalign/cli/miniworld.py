@@ -143,7 +143,7 @@ def reference(
     import numpy as np
     import torch
 
-    from mmalign.core.reward_protocols import ImageEncoder
+    from mmalign.core.protocols import ImageEncoder
     from mmalign.miniworld.grammar import sample_request, sample_scene
     from mmalign.miniworld.scenes import render
     from mmalign.rewards.encoders import make_encoder, no_side

@@ -35,7 +35,7 @@ def reference(
     starting(f"checking what is to be embedded of {exemplars}")
     from mmalign.adapters import adapters
     from mmalign.core.config import override
-    from mmalign.core.reward_protocols import Encoder, FrameEncoder
+    from mmalign.core.protocols import Encoder, FrameEncoder
     from mmalign.rewards.encoders import described, encoders, make_encoder, no_side
     from mmalign.rewards.reference_sets.statistics import load_reference, save_reference
     from mmalign.run.latent_encoder import LatentEncoder

@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import LatentAdapter
-from mmalign.core.reward_protocols import FrameEncoder
+from mmalign.core.protocols import FrameEncoder, LatentAdapter
 from mmalign.core.types import Modality, Rollout
 
 

@@ -9,6 +9,7 @@ from mmalign.core.capabilities import require_members
 from mmalign.core.config import Spec
 from mmalign.core.objective import Objective
 from mmalign.core.protocols import (
+    Combination,
     DataSource,
     LatentAdapter,
     Policy,
@@ -18,7 +19,6 @@ from mmalign.core.protocols import (
     SetReward,
     TokenAdapter,
 )
-from mmalign.core.reward_protocols import Combination
 from mmalign.run.registries import REGISTRIES
 
 PROTOCOLS: Mapping[str, tuple[type, ...]] = {  # a component follows one of those of its kind

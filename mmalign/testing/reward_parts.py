@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmalign.core.reward_protocols import Adaptive, Combination, Encoder, PointSource, Stateful
+from mmalign.core.protocols import Adaptive, Combination, Encoder, PointSource, Stateful
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.traits import CombinationTraits
 from mmalign.rewards.points import KeyPoint

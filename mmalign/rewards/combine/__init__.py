@@ -1,6 +1,6 @@
 """How several rewards become one value: one dataclass per file, called on the parts, their weights and the groups.
 
-Its members are those of `Combination` (`mmalign.core.reward_protocols`); what else it may say of itself is in
+Its members are those of `Combination` (`mmalign.core.protocols`); what else it may say of itself is in
 `CombinationTraits` (`mmalign/rewards/engine/traits.py`). Where the value is linear in its parts it hands on their
 `per_step` credit on the value's own scale; elsewhere that credit ends here. One that learns is `Stateful`, and
 `Adaptive`, so that evaluation can keep it as it is; where it is `Synchronized` its state follows the rows of every

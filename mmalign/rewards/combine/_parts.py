@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 
-from mmalign.core.reward_protocols import Bounds
+from mmalign.core.protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.functional import group_normalize

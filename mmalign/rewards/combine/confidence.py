@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 
-from mmalign.core.reward_protocols import Bounds
+from mmalign.core.protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import RuleAndModel, valued, worst_status

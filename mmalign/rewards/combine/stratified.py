@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 
 from mmalign.core.options import Share
-from mmalign.core.reward_protocols import Bounds
+from mmalign.core.protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import RuleAndModel, valued, worst_status

@@ -1,6 +1,6 @@
 """What set rewards embed rows with: one dataclass per file.
 
-Its members are those of `Encoder` (`mmalign.core.reward_protocols`). For references it is an `ImageEncoder` or a
+Its members are those of `Encoder` (`mmalign.core.protocols`). For references it is an `ImageEncoder` or a
 `TextEncoder` too, where it can; one of sounds that sees them over time is a `FrameEncoder`.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from mmalign.core.capabilities import members, offers, require_members
 from mmalign.core.errors import ConfigError
+from mmalign.core.protocols import Encoder
 from mmalign.core.registry import Registry
-from mmalign.core.reward_protocols import Encoder
 from mmalign.core.types import Modality
 
 encoders = Registry("encoder", "mmalign.rewards.encoders")

@@ -14,9 +14,8 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignWarning, did_you_mean
 from mmalign.core.options import Count, Positive, outside, refuse
-from mmalign.core.protocols import Gather, Mean, one_alone, one_process
+from mmalign.core.protocols import Adaptive, Combination, Gather, Mean, Stateful, Synchronized, one_alone, one_process
 from mmalign.core.registry import construct
-from mmalign.core.reward_protocols import Adaptive, Combination, Stateful, Synchronized
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum

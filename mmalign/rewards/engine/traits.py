@@ -18,7 +18,7 @@ from typing import Any, get_args
 from jaxtyping import Float
 
 from mmalign.core.errors import ConfigError, shown
-from mmalign.core.reward_protocols import Bounds, Combination
+from mmalign.core.protocols import Bounds, Combination
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
 
@@ -78,7 +78,7 @@ class RewardTraits:
 
 @dataclass(frozen=True, kw_only=True)
 class CombinationTraits:
-    """The optional members of a combination. One that learns is `Stateful`, too (`mmalign.core.reward_protocols`).
+    """The optional members of a combination. One that learns is `Stateful`, too (`mmalign.core.protocols`).
 
     Args:
         mentions: the rewards that its options name.

@@ -1,6 +1,6 @@
 """Where the key points of a prompt come from: one dataclass per file.
 
-Its members are those of `PointSource` (`mmalign.core.reward_protocols`). It reads the prompt and never an output: what
+Its members are those of `PointSource` (`mmalign.core.protocols`). It reads the prompt and never an output: what
 is asked is fixed per prompt, else a rewriter could delete what is hard.
 """
 
@@ -8,8 +8,8 @@ from collections.abc import Collection
 from typing import Any
 
 from mmalign.core.capabilities import require_members
+from mmalign.core.protocols import PointSource
 from mmalign.core.registry import Registry
-from mmalign.core.reward_protocols import PointSource
 from mmalign.rewards.points._key_points import GROUPS, POINTS, KeyPoint
 
 point_sources = Registry("point_source", "mmalign.rewards.points")

@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from mmalign.core.errors import DataError, MediaError, all_faults
 from mmalign.core.gradient import without_gradient
+from mmalign.core.protocols import Encoder, FrameEncoder, ImageEncoder, TextEncoder
 from mmalign.core.regular import written
-from mmalign.core.reward_protocols import Encoder, FrameEncoder, ImageEncoder, TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.texts import parsed, read_text
 from mmalign.core.types import Audio, Prompt, Rollout

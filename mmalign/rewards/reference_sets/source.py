@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from mmalign.core.files import lasting, require_local
-from mmalign.core.reward_protocols import Encoder
+from mmalign.core.protocols import Encoder
 from mmalign.media.folders import media_in
 from mmalign.media.kinds import Kind
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local, write_beside
-from mmalign.core.reward_protocols import Encoder, TextEncoder
+from mmalign.core.protocols import Encoder, TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.texts import text_lines
 from mmalign.rewards.encoders import no_side

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmalign.core.files import require_local
-from mmalign.core.reward_protocols import FrameEncoder
+from mmalign.core.protocols import FrameEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Rollout, Scores, Status
 from mmalign.rewards.encoders import SeesThroughEncoder, make_encoder, no_side

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.options import Positive
-from mmalign.core.reward_protocols import TextEncoder
+from mmalign.core.protocols import TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards.encoders import SeesThroughEncoder, make_encoder, no_side

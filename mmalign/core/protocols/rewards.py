@@ -1,7 +1,4 @@
-"""The parts of rewards as protocols: Combination, Encoder and PointSource, beside those of a run in `protocols.py`.
-
-Nobody inherits: a dataclass with these members is one.
-"""
+"""What gives values: rewards of rows and of sets, how several become one, what they see and ask with."""
 
 from __future__ import annotations
 
@@ -10,11 +7,62 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 
-from mmalign.core.protocols import Mean
+from mmalign.core.protocols.values import Mean
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 
 Bounds = tuple[float, float]  # the least and the largest value
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A score per row."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The kinds of outputs it can judge."""
+        ...
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The declared lowest and highest score; the lowest is what a PARSE_FAIL scores."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches `rollout.output`."""
+        ...
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows; never raises for a bad row (that is a status), never touches global random state."""
+        ...
+
+
+@runtime_checkable
+class SetReward(Protocol):
+    """A score of a set. Rows are embedded once; any subset is then cheap to score."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The kinds of outputs it can judge."""
+        ...
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradient reaches `rollout.output`."""
+        ...
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One embedding per row."""
+        ...
+
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """The set's value; higher is better."""
+        ...
+
+    def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """Each row's contribution to `score` (closed-form influence, mean 0); higher is better."""
+        ...
 
 
 @runtime_checkable
@@ -138,6 +186,8 @@ __all__ = [
     "FrameEncoder",
     "ImageEncoder",
     "PointSource",
+    "Reward",
+    "SetReward",
     "Stateful",
     "Synchronized",
     "TextEncoder",

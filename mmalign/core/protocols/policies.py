@@ -1,0 +1,165 @@
+"""A policy: maths around an adapter, which knows no model names. What an objective drives is a capability (`needs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from jaxtyping import Float
+
+from mmalign.core.protocols.values import (
+    Probe,
+)
+from mmalign.core.rng import Noise
+from mmalign.core.tensor import Module, Tensor
+from mmalign.core.types import Modality, Prompt, Rollout, StepDist
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """What every policy has: the module that is trained, and what kind of outputs it is of."""
+
+    @property
+    def modality(self) -> Modality:
+        """Of the outputs."""
+        ...
+
+    @property
+    def module(self) -> Module:
+        """The trainable part."""
+        ...
+
+
+@runtime_checkable
+class Policy(Weights, Protocol):
+    """A conditional distribution over outputs; names follow torch.distributions."""
+
+    def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
+        """One output per prompt row, no gradient; rows of equal prompts form one group."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
+        """One output per prompt row by the deployment sampler (deterministic ODE / DDIM for diffusion), no gradient.
+
+        Evaluation and previews use it; equal `rng` states give equal noise before and after training. With one
+        generator per row, an output does not depend on the rows beside it.
+        """
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, the policy is the frozen one it started from."""
+        ...
+
+
+@runtime_checkable
+class StepPolicy(Policy, Protocol):
+    """Replays its own steps: tokens, flow SDE, DDPM."""
+
+    @property
+    def event_size(self) -> int:
+        """Dimensions one step's log-prob sums over (1 for tokens)."""
+        ...
+
+    def step_dist(self, rollout: Rollout, steps: slice = ...) -> StepDist:
+        """The distribution of the recorded steps under the current weights, with gradient."""
+        ...
+
+    def step_log_prob(self, rollout: Rollout, steps: slice = ...) -> Float[Tensor, "B T"]:
+        """`step_dist(...).log_prob`."""
+        ...
+
+
+@runtime_checkable
+class VelocityPolicy(StepPolicy, Protocol):
+    """Steps along a flow: its Gaussians' means are linear in the velocity that the network predicts."""
+
+    def mean_slope(self, rollout: Rollout, steps: slice = ...) -> Float[Tensor, "B T"]:
+        """∂mean/∂v of the recorded steps: by how much a step's mean moves where its velocity moves by 1; never 0."""
+        ...
+
+
+@runtime_checkable
+class DensityPolicy(Policy, Protocol):
+    """Gives the log-prob of any output: exactly for tokens, by a denoising-error surrogate for diffusion."""
+
+    @property
+    def event_size(self) -> int:
+        """Dimensions one term of `log_prob` sums over (1 for tokens)."""
+        ...
+
+    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+        """Given outputs (images, audio, strings) as a rollout that `log_prob` accepts."""
+        ...
+
+    def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
+        """The noise and times that policy, reference and both sides of a pair share; {} for tokens."""
+        ...
+
+    def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
+        """Terms summing over T to (an estimate of) log p up to a constant; T = draws for diffusion; with gradient."""
+        ...
+
+
+@runtime_checkable
+class JointDensityPolicy(DensityPolicy, Protocol):
+    """Gives the log-probs of several outputs of the same prompts in one pass, which pays for the prompts once."""
+
+    def log_probs(self, rollouts: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
+        """`log_prob` of each of the rollouts, whose rows answer the same prompts."""
+        ...
+
+
+@runtime_checkable
+class DiffPolicy(Policy, Protocol):
+    """Lets gradient flow from the output to the weights (few-step generators)."""
+
+    def draw(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Probe:
+        """All the noise `rsample` will use, so that any split of the rows gives the same outputs."""
+        ...
+
+    def rsample(self, prompts: Sequence[Prompt], draws: Probe) -> Rollout:
+        """Outputs that carry gradient; `trajectory["x0"]` holds the final latents, with gradient."""
+        ...
+
+
+@runtime_checkable
+class GuidedPolicy(DiffPolicy, Protocol):
+    """Knows the direction in which its frozen reference's guidance would move an output."""
+
+    def guidance_direction(
+        self, x0: Float[Tensor, " B *latent"], prompts: Sequence[Prompt], draws: Probe
+    ) -> Float[Tensor, " B *latent"]:
+        """The reference's prediction of x₀ with the prompt minus that without, at a noised x₀; no gradient."""
+        ...
+
+
+@runtime_checkable
+class ScorePolicy(Weights, Protocol):
+    """Generates nothing and scores every output: what is fitted to preferences and becomes a reward."""
+
+    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+        """Given outputs (images, strings) as a rollout that `score` accepts."""
+        ...
+
+    def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
+        """The score of every row, float32, higher is better; with gradient."""
+        ...
+
+
+AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
+
+
+__all__ = [
+    "AnyPolicy",
+    "DensityPolicy",
+    "DiffPolicy",
+    "GuidedPolicy",
+    "JointDensityPolicy",
+    "Policy",
+    "ScorePolicy",
+    "StepPolicy",
+    "VelocityPolicy",
+    "Weights",
+]

@@ -1,0 +1,40 @@
+"""What the parts of a run hand to one another: conditions, inputs, shared noise, metrics, averages over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from mmalign.core.metrics import Average
+from mmalign.core.tensor import Tensor
+
+Condition = dict[str, Tensor]  # what `encode` makes of prompts: every entry (B, ...)
+Inputs = Mapping[str, Tensor]  # what a `TokenAdapter` makes of one prompt, unpadded; `input_ids` (L,) is among it
+Probe = dict[str, Tensor]  # a shared sample of noise and times, drawn once: every entry (B, ...)
+Metrics = Mapping[str, Average | Tensor]  # by the names of `core.metrics.METRICS`; detached
+Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
+Gather = Callable[[Any], list[Any]]  # what every rank holds, in their order
+Prediction = Literal["flow", "epsilon", "v"]
+
+
+def one_process(total: Tensor) -> Tensor:
+    """The `Mean` of a process that has no others beside it."""
+    return total
+
+
+def one_alone(value: Any) -> list[Any]:
+    """The `Gather` of a process that has no others beside it."""
+    return [value]
+
+
+__all__ = [
+    "Condition",
+    "Gather",
+    "Inputs",
+    "Mean",
+    "Metrics",
+    "Prediction",
+    "Probe",
+    "one_alone",
+    "one_process",
+]

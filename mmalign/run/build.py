@@ -55,15 +55,15 @@ class Parts:
         from mmalign.rewards.engine.traits import RewardTraits
 
         slots = self.reward.slots if self.reward is not None else {}
-        found = {f"rewards.{name}": self.reward.guarded(name) for name in slots}
+        components = {f"rewards.{name}": self.reward.guarded(name) for name in slots}
         measured = self.judges if judges else {}
         with ExitStack() as stack:
             for name, judge in measured.items():
                 alone = Guarded(name, judge, monitor=True) if RewardTraits.of(judge).isolated else judge
-                found[f"evaluation.judges.{name}"] = alone
+                components[f"evaluation.judges.{name}"] = alone
                 if alone is not judge:
                     stack.callback(alone.close)
-            prepare_all(found)
+            prepare_all(components)
 
     def stateful(self) -> dict[str, Any]:
         """What a checkpoint must hold besides weights: parts with a state of their own."""
@@ -147,8 +147,8 @@ def examine(
         ConfigError: every fault at once, each with its place.
         CapabilityError, DataError, MissingExtra: where all faults are of that kind.
     """
-    parts, found = inspected(run, allow, [], training, judges)
-    return parts, measured_on(questions_of(parts, found.part("questions")), parts.policy)
+    parts, inspection = inspected(run, allow, [], training, judges)
+    return parts, measured_on(questions_of(parts, inspection.part("questions")), parts.policy)
 
 
 def held_out(parts: Parts) -> list[Any]:
@@ -178,10 +178,10 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
     if reader is None or (known is not None and how == "refuse"):
         return items
-    found = trained(parts.file, parts.policy, parts.objective, reader, items)
+    selection = trained(parts.file, parts.policy, parts.objective, reader, items)
     if known is None:
-        found.told(how, "to train on")
-    return found.rows if found.long else items
+        selection.told(how, "to train on")
+    return selection.rows if selection.long else items
 
 
 def measured_on(questions: Sequence[Any], policy: AnyPolicy) -> list[Any]:
@@ -198,14 +198,14 @@ def inspected(
 ) -> tuple[Parts, Inspection]:
     """The parts of a run, and what the checks of `stages` (all, if it is empty) made of it; raises what they found."""
     draft = run if isinstance(run, Draft) else Draft(run)
-    found = Assembly(draft, allow).made()
-    add_judges(found, own or {})
-    found.run(stages, training)
-    if found.faults:
-        raise told(found, draft.file.source)
-    judges = {name.removeprefix("evaluation.judges."): judge for name, judge in found.known["judges"].items()}
-    named = {f.name: found.known[f.name] for f in dataclasses.fields(Parts)}
-    return Parts(**{**named, "judges": judges}), found
+    inspection = Assembly(draft, allow).made()
+    add_judges(inspection, own or {})
+    inspection.run(stages, training)
+    if inspection.faults:
+        raise told(inspection, draft.file.source)
+    judges = {name.removeprefix("evaluation.judges."): judge for name, judge in inspection.known["judges"].items()}
+    named = {f.name: inspection.known[f.name] for f in dataclasses.fields(Parts)}
+    return Parts(**{**named, "judges": judges}), inspection
 
 
 def add_judges(found: Inspection, own: Mapping[str, Any]) -> None:
@@ -222,7 +222,7 @@ def add_judges(found: Inspection, own: Mapping[str, Any]) -> None:
 
 
 def told(found: Inspection, source: Path | None) -> MmalignError:
-    """What was found as one error: the run file before each of its faults, and at the end what could not be judged."""
+    """One error of all faults, each behind the name of the run file, and at the end what could not be judged."""
     error = together(found.faults)
     if isinstance(error, ConfigError):
         named = [f"{source}: {fault}" if source and _of_file(fault) else fault for fault in error.faults]
@@ -280,17 +280,17 @@ class Assembly:
 
     def _classes(self) -> dict[str, type[Any]]:
         """What the names of sections resolve to; a name that is none is told when it is built."""
-        found = {}
+        classes = {}
         for section, kind in SECTIONS.items():
             try:
-                found[section] = REGISTRIES[kind].get(getattr(self.run, section).get("name", ""), self.allow)
+                classes[section] = REGISTRIES[kind].get(getattr(self.run, section).get("name", ""), self.allow)
             except MmalignError:
                 continue
-        return found
+        return classes
 
-    def _component(self, section: str, **given: Any) -> Any:
+    def _component(self, section: str, **arguments: Any) -> Any:
         fields = {f.name for f in dataclasses.fields(self.classes[section])} if section in self.classes else set()
-        beside = {name: value for name, value in given.items() if name in fields}
+        beside = {name: value for name, value in arguments.items() if name in fields}
         return build_whole(SECTIONS[section], getattr(self.run, section), section, self.allow, **beside)
 
     def _keep(self, known: dict[str, Any], name: str, make: Callable[[], Any]) -> Any:
@@ -355,8 +355,8 @@ def build_slot(at: str, spec: Spec, allow: Collection[str] = ()) -> Any:
 
 def _or_of_slot(fault: str, at: str, own: Sequence[str]) -> str:
     """An option that the reward does not know may be a misspelt one of its slot."""
-    key, _, said = fault.removeprefix(at).partition(": ")
-    if "." in key or not said.startswith("unknown option."):
+    key, _, sentence = fault.removeprefix(at).partition(": ")
+    if "." in key or not sentence.startswith("unknown option."):
         return fault
     return f"{fault} Of every reward: {', '.join(own)}.{did_you_mean(key, own)}"
 

@@ -121,8 +121,8 @@ class RunDirectory:
         later = [path for path in numbered(self.checkpoints) if step_of(path) > step]
         if later:
             later += [path for path in numbered(self.path / "samples") if step_of(path) > step]
-            told = ("summary.json", "report.html", "README.md", "evaluation/after")
-            place = self._set_aside([*(str(path.relative_to(self.path)) for path in later), *told])
+            reports = ("summary.json", "report.html", "README.md", "evaluation/after")
+            place = self._set_aside([*(str(path.relative_to(self.path)) for path in later), *reports])
             log.warning("%s: what came after step %d is now in %s.", self.path, step, place)
         self.rewind_metrics(step)
 
@@ -142,18 +142,18 @@ class RunDirectory:
         first = {} if fresh else self.environment()
         if not first:
             return now
-        kept = {name: value for name, value in first.items() if name not in ("resumed", "finished")}
+        original = {name: value for name, value in first.items() if name not in ("resumed", "finished")}
         changed = {name: value for name, value in now.items() if value != first.get(name)}
         before = first.get("resumed")
-        return kept | {"resumed": [*(before if isinstance(before, list) else []), {"step": step, **changed}]}
+        return original | {"resumed": [*(before if isinstance(before, list) else []), {"step": step, **changed}]}
 
     def environment(self) -> dict[str, Any]:
         """What `environment.json` says; {} where it is missing or damaged."""
         try:
-            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            content = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def finished(self, step: int) -> None:
         """Note that summary, card and report are those of the weights after `step`."""
@@ -202,8 +202,10 @@ class RunDirectory:
         if broken := sum(number is None for number in steps[:-1]):  # the last one may have been cut off by a crash
             log.warning("%s: %d lines cannot be read and are dropped.", self.metrics, broken)
         with write_beside(self.metrics) as beside:
-            kept = [line for line, number in zip(lines, steps, strict=True) if number is not None and number <= step]
-            beside.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            remaining = [
+                line for line, number in zip(lines, steps, strict=True) if number is not None and number <= step
+            ]
+            beside.write_text("".join(line + "\n" for line in remaining), encoding="utf-8")
 
     def sync_metrics(self) -> None:
         """Bring the lines so far to the disk."""

@@ -55,8 +55,8 @@ def evaluate(
     directory = RunDirectory(Path(run)) if not isinstance(run, RunFile) and Path(run).is_dir() else None
     read = Draft(run) if isinstance(run, RunFile) else draft(directory.path / "run.yaml" if directory else run, changes)
     if prompts:
-        asked = replace(read.file.evaluation, prompts=str(Path(prompts).absolute()))
-        read = replace(read, file=replace(read.file, evaluation=asked))
+        section = replace(read.file.evaluation, prompts=str(Path(prompts).absolute()))
+        read = replace(read, file=replace(read.file, evaluation=section))
     parts, questions = examine(read, allow, training=False)
     called = _asked(parts, questions)
     resolved = parts.resolved()  # before loading enters what the checkpoint says
@@ -102,11 +102,11 @@ def _compare_with_start(
     from mmalign.evaluation.table import read_seconds
 
     start = time.perf_counter()
-    found = {"before": measure(parts, prompts)}
+    evaluations = {"before": measure(parts, prompts)}
     parts.adapter.restore(newest / "adapter")
-    found["after"] = measure(parts, prompts)
+    evaluations["after"] = measure(parts, prompts)
     with write_folder_beside(directory.path / "evaluation") as beside:  # both or none
-        for when, evaluation in found.items():
+        for when, evaluation in evaluations.items():
             evaluation.save(beside / when)
             (beside / when / "done").write_text(f"{checkpoint.step_of(newest)}\n", encoding="utf-8")
     rows = summarise(parts, directory, read_seconds(directory.path / "summary.json") or time.perf_counter() - start)
@@ -114,4 +114,4 @@ def _compare_with_start(
         tell(directory, checkpoint.step_of(newest))
     else:
         write_report(directory.path)
-    return Evaluated(found["after"], rows, directory)
+    return Evaluated(evaluations["after"], rows, directory)

@@ -152,8 +152,8 @@ class Evaluate:
         if not (self.prompts and due(session.step, self.every)) or session.step == session.trainer.steps:
             return
         with session.timed_apart("evaluate"), session.update_rule.averaged():
-            found = measure(self.parts, self.prompts, session)
-            log_means(session, found)
+            evaluation = measure(self.parts, self.prompts, session)
+            log_means(session, evaluation)
 
 
 def log_means(session: Session, evaluation: Evaluation | None) -> None:
@@ -235,10 +235,10 @@ def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None
 
 def evaluate_now(parts: Parts, prompts: Sequence[Any], folder: Path, session: Session) -> Any:
     """Evaluate and keep the result under `folder` (all processes take part, the main one writes)."""
-    found = measure(parts, prompts, session)
-    if found is None:
+    evaluation = measure(parts, prompts, session)
+    if evaluation is None:
         return None
     with write_folder_beside(folder) as beside:
-        found.save(beside)
+        evaluation.save(beside)
         (beside / "done").write_text(f"{session.step}\n", encoding="utf-8")
-    return found
+    return evaluation

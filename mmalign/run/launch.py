@@ -33,10 +33,10 @@ def check_environment(environment: Mapping[str, str] | None = None) -> None:
 
     A precision of the launcher's is named and left aside: the run file says what computes in which.
     """
-    found = os.environ if environment is None else environment
-    if (asked := found.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
-        log.warning("launch: mixed_precision %s is not followed; adapter.dtype in the run file decides.", asked)
-    named = [name for key, name in SHARDED.items() if found.get(key, "false").lower() in ("true", "1", "yes")]
+    variables = os.environ if environment is None else environment
+    if (precision := variables.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        log.warning("launch: mixed_precision %s is not followed; adapter.dtype in the run file decides.", precision)
+    named = [name for key, name in SHARDED.items() if variables.get(key, "false").lower() in ("true", "1", "yes")]
     if named:
         raise ConfigError(f"launch: {' and '.join(named)} is configured, which mmalign does not support: {_ADVICE}.")
 
@@ -55,12 +55,12 @@ def check_accelerator(accelerator: Any) -> None:
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
         raise ConfigError(f"launch: {kind.value} is configured, which mmalign does not support: {_ADVICE}.")
-    asked, made = (_asked(SIZES, 1), _asked(RANKS, 0)), (accelerator.num_processes, accelerator.process_index)
-    if asked != made:
+    expected, made = (_asked(SIZES, 1), _asked(RANKS, 0)), (accelerator.num_processes, accelerator.process_index)
+    if expected != made:
         raise ConfigError(
-            f"launch: the environment speaks of process {asked[1]} of {asked[0]} (WORLD_SIZE, RANK), but accelerate "
-            f"made process {made[1]} of {made[0]}: each would train the whole. Start with `accelerate launch` or "
-            "`torchrun`, or, for one process, unset WORLD_SIZE and RANK."
+            f"launch: the environment speaks of process {expected[1]} of {expected[0]} (WORLD_SIZE, RANK), but "
+            f"accelerate made process {made[1]} of {made[0]}: each would train the whole. Start with "
+            "`accelerate launch` or `torchrun`, or, for one process, unset WORLD_SIZE and RANK."
         )
 
 
@@ -88,8 +88,8 @@ def is_first() -> bool:
 
 def _asked(names: Sequence[str], otherwise: int) -> int:
     """The number that the first of these variables holds."""
-    told = next((os.environ[name] for name in names if os.environ.get(name)), str(otherwise))
+    text = next((os.environ[name] for name in names if os.environ.get(name)), str(otherwise))
     try:
-        return int(told)
+        return int(text)
     except ValueError:
-        raise ConfigError(f"launch: {' or '.join(names)} is {told!r} in the environment, which is no number.") from None
+        raise ConfigError(f"launch: {' or '.join(names)} is {text!r} in the environment, which is no number.") from None

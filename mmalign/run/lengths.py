@@ -1,4 +1,4 @@
-"""Do the run's texts fit its language model? Asked of every row before the model is loaded, by its tokenizer alone.
+"""Do the run's texts fit its language model? Every row is measured before the model is loaded, by its tokenizer.
 
 What does not fit is refused with its file and line, or, by `trainer.too_long`, left out (`skip`), or its prompt loses
 its first words (`cut`, which leaves the template whole; a target is never cut: its end would be learned mid-sentence).
@@ -77,7 +77,7 @@ def reader_of(adapter: Any, fetch: bool = False) -> Any:
 
 
 def trained(file: RunFile, policy: object, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
-    """The rows to train on, beside what the objective reads or samples behind their prompts."""
+    """Measure the rows to train on, with what the objective reads or samples after their prompts."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, items)
     limits = cast(TokenLimits, policy)  # what a reader of completions belongs to
@@ -88,10 +88,10 @@ def trained(file: RunFile, policy: object, objective: Any, reader: Any, items: S
         if not offline:
             return limits.max_new_tokens, f"a completion of {limits.max_new_tokens}"
         if isinstance(row, Preference):
-            given = {"chosen": row.chosen, "rejected": row.rejected}
+            texts = {"chosen": row.chosen, "rejected": row.rejected}
         else:
-            given = {column: row.meta.get(column)}
-        lengths = {name: _target(reader, name, text, row) for name, text in given.items()}
+            texts = {column: row.meta.get(column)}
+        lengths = {name: _target(reader, name, text, row) for name, text in texts.items()}
         name = max(lengths, key=lengths.__getitem__)
         return lengths[name], f"'{name}' of {lengths[name]}"
 
@@ -99,7 +99,7 @@ def trained(file: RunFile, policy: object, objective: Any, reader: Any, items: S
 
 
 def asked(file: RunFile, policy: object, reader: Any, questions: Sequence[Any]) -> Measured:
-    """The rows that are measured on, beside what is generated there."""
+    """Measure the rows of evaluation, with what is generated after their prompts."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, questions)
     limits = cast(TokenLimits, policy)
@@ -108,13 +108,13 @@ def asked(file: RunFile, policy: object, reader: Any, questions: Sequence[Any]) 
 
 
 def _target(reader: Any, column: str, value: Any, row: Any) -> int:
-    """Tokens of a given text. DataError where it is missing or none."""
+    """Count the tokens of a given text; raise DataError where it is missing or no text."""
     if isinstance(value, str):
         return int(reader.target(value))
     if value is None:
-        held = ", ".join(getattr(row, "meta", {})) or "none"
+        columns = ", ".join(getattr(row, "meta", {})) or "none"
         raise DataError(
-            f"no '{column}' to imitate; its other columns: {held}. Name one in objective.target, or set "
+            f"no '{column}' to imitate; its other columns: {columns}. Name one in objective.target, or set "
             "objective.online."
         )
     raise DataError(f"'{column}' is {value!r} ({type(value).__name__}), not a text; put it in quotes in the file.")
@@ -137,12 +137,12 @@ def _judged(how: str, reader: Any, items: Sequence[Any]) -> Measured:
 
 
 def _outputs(row: Any) -> Iterator[tuple[str, str]]:
-    """The texts that are judged, by their column. DataError where one is none."""
+    """Yield the texts that are judged, each with its column; raise DataError where one is no text."""
     for name in ("chosen", "rejected"):
-        given = getattr(row, name) if isinstance(row, Preference) else row.meta.get(name)
-        texts = given if isinstance(given, list | tuple) else [given]
+        value = getattr(row, name) if isinstance(row, Preference) else row.meta.get(name)
+        texts = value if isinstance(value, list | tuple) else [value]
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"'{name}' is {shown(given, 60)}; expected a text or a list of texts.")
+            raise DataError(f"'{name}' is {shown(value, 60)}; expected a text or a list of texts.")
         yield from ((name, text) for text in texts)
 
 
@@ -157,9 +157,9 @@ def _measured(how: str, reader: Any, items: Sequence[Any], need: Need) -> Measur
 
 
 def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) -> Measured:
-    found = Measured(context)
+    selection = Measured(context)
     if getattr(items, "kind", None) not in (None, "text"):  # told elsewhere, and looking would decode them
-        return found
+        return selection
     for number in range(len(items)):
         place = f"row {number} of the data"
         try:
@@ -168,18 +168,18 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
             place = prompt.place or place
             length, what, shorten = look(row)
         except DataError as error:
-            said = str(error)
-            found.faults.append(said if place in said else f"{place}: {said}")
+            message = str(error)
+            selection.faults.append(message if place in message else f"{place}: {message}")
             continue
         over = length - context if context is not None else 0
         if over <= 0:
-            found.rows.append(row)
+            selection.rows.append(row)
             continue
-        found.long.append(f"{place}: {what} {over} more than the model's context.")
+        selection.long.append(f"{place}: {what} {over} more than the model's context.")
         if how == "cut" and (shorter := shorten(over)) is not None:
-            found.cut += 1
-            found.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference) else shorter)
-    return found
+            selection.cut += 1
+            selection.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference) else shorter)
+    return selection
 
 
 __all__ = ["Measured", "TokenLimits", "asked", "reader_of", "trained"]

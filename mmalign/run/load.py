@@ -52,12 +52,12 @@ class Trained:
         """
         from mmalign.evaluation.evaluate import evaluating
 
-        asked = as_prompts(prompts)
-        if not asked:
+        batch = as_prompts(prompts)
+        if not batch:
             raise DataError("there are no prompts; give at least one.")
-        noise = [stream(seed, "generate", row) for row in range(len(asked))]
+        noise = [stream(seed, "generate", row) for row in range(len(batch))]
         with torch.no_grad(), evaluating(self._policy.module):
-            return self._policy.generate(asked, noise)
+            return self._policy.generate(batch, noise)
 
     def start(self) -> AbstractContextManager[None]:
         """Inside it, `generate` is what the run began with, in this thread; others wait until it is left."""
@@ -82,7 +82,7 @@ class Lost:
         self.why = why
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """No score for B rows, as an error of ours."""
+        """Give B rows no score, as an error of ours."""
         rows = len(rollout)
         status = torch.full((rows,), int(Status.ERROR), dtype=torch.int8)
         return Scores(torch.full((rows,), torch.nan), status, info=[self.why] * rows)
@@ -102,16 +102,16 @@ def opened(run: RunFile, allow: Collection[str]) -> tuple[Parts, dict[str, Lost]
         }
         if not lost:
             raise
-    kept = {name: spec for name, spec in run.rewards.items() if name not in lost}
+    remaining = {name: spec for name, spec in run.rewards.items() if name not in lost}
     judges = {name: spec for name, spec in run.evaluation.judges.items() if name not in lost}
-    rest = replace(run, rewards=kept, evaluation=replace(run.evaluation, judges=judges))
-    found = Assembly(Draft(rest), allow).made()
-    if not {"adapter", "policy", "source"} <= found.known.keys():
-        raise together(found.faults)
+    rest = replace(run, rewards=remaining, evaluation=replace(run.evaluation, judges=judges))
+    inspection = Assembly(Draft(rest), allow).made()
+    if not {"adapter", "policy", "source"} <= inspection.known.keys():
+        raise together(inspection.faults)
     made: dict[str, Any] = {
-        name: found.known.get(name) for name in ("adapter", "policy", "reward", "objective", "source")
+        name: inspection.known.get(name) for name in ("adapter", "policy", "reward", "objective", "source")
     }
-    own = {place.removeprefix("evaluation.judges."): judge for place, judge in found.known["judges"].items()}
+    own = {place.removeprefix("evaluation.judges."): judge for place, judge in inspection.known["judges"].items()}
     return Parts(file=run, judges=own, **made), lost
 
 

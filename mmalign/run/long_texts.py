@@ -23,13 +23,13 @@ def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
     if not readers:
         return []
     prompts = [*prompts_of(parts.source.training_items()), *prompts_of(held_out)]
-    found = []
+    sentences = []
     for place, reward in readers:
         texts = reward.known_texts(prompts, parts.policy.modality)
         try:
-            told = reward.limit().summary(texts) if texts else None
+            sentence = reward.limit().summary(texts) if texts else None
         except (OSError, ValueError, MissingExtra):
             continue
-        if told is not None:
-            found.append(f"{place}: {told}")
-    return found
+        if sentence is not None:
+            sentences.append(f"{place}: {sentence}")
+    return sentences

@@ -21,7 +21,7 @@ from mmalign.loading.trained import named
 
 def anchored(run: RunFile, source: DataSource) -> RunFile:
     """`run` with an absolute path for everything that only the current folder leads to."""
-    own, asked = _own(run, source), run.evaluation.prompts
+    own, prompts = _own(run, source), run.evaluation.prompts
     return replace(
         run,
         adapter=_anchored(run.adapter),
@@ -29,7 +29,7 @@ def anchored(run: RunFile, source: DataSource) -> RunFile:
         data={key: lasting(value, run.folder) if key in own else value for key, value in run.data.items()},
         evaluation=replace(
             run.evaluation,
-            prompts=lasting(asked, run.folder) if asked else "",
+            prompts=lasting(prompts, run.folder) if prompts else "",
             judges=_anchored(run.evaluation.judges),
         ),
     )
@@ -43,11 +43,11 @@ def needs_base(run: RunFile, source: DataSource) -> bool:
 
 def newest_taken(run: RunFile) -> list[str]:
     """A sentence for each run directory of which the adapter takes the newest checkpoint."""
-    found = []
+    sentences = []
     for key, value in run.adapter.items():
         if key != "name" and isinstance(value, str) and (taken := _weights(value)) != value:
-            found.append(f"adapter.{key}: {value} is what a run left; its weights are taken from {taken}.")
-    return found
+            sentences.append(f"adapter.{key}: {value} is what a run left; its weights are taken from {taken}.")
+    return sentences
 
 
 def _own(run: RunFile, source: DataSource) -> Collection[str]:
@@ -69,7 +69,7 @@ def _anchored(value: Any) -> Any:
 
 
 def _weights(value: str) -> str:
-    """Of a run the weights that are taken today: what it learns afterwards is not what this run was made with."""
+    """The weights that are taken of a run today: what it learns afterwards is not what this run was made with."""
     try:
         return named(value)
     except CheckpointError:  # told by what loads it

@@ -64,8 +64,8 @@ def read_rows(file: Path) -> list[Row]:
         except DataError as error:
             faults.append(str(error))
             continue
-        if found := list(_faults(raw, place)):
-            faults += found
+        if row_faults := list(_faults(raw, place)):
+            faults += row_faults
         else:
             rows.append(_row(raw, file.parent, place))
     if faults:
@@ -99,11 +99,11 @@ def _kind(output: str, folder: Path) -> str:
 
 
 def _folder_rows(folder: Path) -> list[Row]:
-    found = media_in(folder)
-    if not found.kinds:
-        raise DataError(f"{written(folder)}: no pictures or sounds in it{_beside(found)}.")
+    media = media_in(folder)
+    if not media.kinds:
+        raise DataError(f"{written(folder)}: no pictures or sounds in it{_beside(media)}.")
     rows, faults = [], []
-    for file, kind in found.kinds.items():
+    for file, kind in media.kinds.items():
         beside = file.with_suffix(".txt")
         try:
             text = read_text(beside).strip() if beside.is_file() else ""
@@ -117,9 +117,9 @@ def _folder_rows(folder: Path) -> list[Row]:
     return rows
 
 
-def _beside(found: Media) -> str:
-    said = skipped(found.others, len(found.others), "no picture and no sound")
-    return f"; {said}" if said else ""
+def _beside(media: Media) -> str:
+    sentence = skipped(media.others, len(media.others), "no picture and no sound")
+    return f"; {sentence}" if sentence else ""
 
 
 def left_out(folder: Path) -> str:
@@ -127,10 +127,10 @@ def left_out(folder: Path) -> str:
 
     Hidden ones are not named.
     """
-    found = media_in(folder)
-    texts = {written(file.with_suffix(".txt").name) for file in found.kinds}
-    others = [name for name in found.others if name not in texts]
-    return skipped(others, len(others) + len(found.kinds), "no picture, no sound and no text of one")
+    media = media_in(folder)
+    texts = {written(file.with_suffix(".txt").name) for file in media.kinds}
+    others = [name for name in media.others if name not in texts]
+    return skipped(others, len(others) + len(media.kinds), "no picture, no sound and no text of one")
 
 
 def _faults(raw: Any, place: str) -> Iterator[str]:
@@ -143,8 +143,8 @@ def _faults(raw: Any, place: str) -> Iterator[str]:
     for key, value in raw.items():
         if key not in FIELDS:
             yield f"{place}: unknown field {shown(key)}; a row has {', '.join(FIELDS)}."
-        elif said := _fault_of(value, FIELDS[key], key):
-            yield f"{place}: field '{key}' {said}"
+        elif fault := _fault_of(value, FIELDS[key], key):
+            yield f"{place}: field '{key}' {fault}"
     if isinstance(raw.get("kind"), str) and raw["kind"] not in KINDS:
         yield f"{place}: field 'kind' is {shown(raw['kind'])}; there is {', '.join(KINDS)}."
 

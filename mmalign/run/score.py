@@ -89,7 +89,7 @@ def score_rows(
     done = 0
     for start in range(0, len(rows), batch):
         taken = list(range(start, min(start + batch, len(rows))))
-        outputs = {i: found for i in taken if (found := _output(rows[i], kind, folder, unread, i)) is not None}
+        outputs = {i: result for i in taken if (result := _output(rows[i], kind, folder, unread, i)) is not None}
         for same in _alike(outputs):
             rollout = Rollout(
                 prompts=[rows[i].prompt for i in same],
@@ -97,18 +97,18 @@ def score_rows(
                 group=torch.tensor([numbers[rows[i].group] for i in same]),
             )
             with torch.no_grad():
-                found = _embedded(name, judge, rollout) if whole else reward(rollout)
-            parts |= {i: found[k : k + 1] for k, i in enumerate(same)}
+                result = _embedded(name, judge, rollout) if whole else reward(rollout)
+            parts |= {i: result[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
         progress(done, len(rows))
     names = [] if kind == "text" else [written(row.output) for row in rows]
-    heard = {"encoder": told} if (told := named_by(judge)) else {}  # without it the numbers say nothing
+    encoder = {"encoder": label} if (label := named_by(judge)) else {}  # without it the numbers say nothing
     if whole:
         line = _set_line(_whole_set(name, parts, unread), judge, name)
-        return [line | heard | ({"outputs": names} if names else {})]
-    found = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
+        return [line | encoder | ({"outputs": names} if names else {})]
+    result = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     about = [{"output": name} for name in names] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
-    return [line | heard for line in _row_lines(merge(found, "cpu"), about)]
+    return [line | encoder for line in _row_lines(merge(result, "cpu"), about)]
 
 
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -220,7 +220,7 @@ def _set_line(embedded: Embedded, reward: Any, name: str = "") -> dict[str, Any]
         **({"failed": total - len(rows)} if len(rows) < total else {}),
         "credit": credit,
         **({"parts": {name: _number(part) for name, part in more.items()}} if more else {}),
-        **({"info": told} if (told := "; ".join([why] * bool(why) + doubts)) else {}),
+        **({"info": info} if (info := "; ".join([why] * bool(why) + doubts)) else {}),
     }
 
 

@@ -33,8 +33,8 @@ def show_samples(accelerator: Any, rollout: Rollout, scores: Mapping[str, Scores
 
 
 def _caption(rollout: Rollout, scores: Mapping[str, Scores], row: int) -> str:
-    told = [f"{name} {number(found.value[row].item())}" for name, found in scores.items()]
-    return "  ".join([rollout.prompts[row].text, *told])
+    values = [f"{name} {number(score.value[row].item())}" for name, score in scores.items()]
+    return "  ".join([rollout.prompts[row].text, *values])
 
 
 def _on_tensorboard(writer: Any, output: Any, captions: list[str], step: int) -> None:

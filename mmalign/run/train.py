@@ -49,8 +49,8 @@ class Finished:
     rows: Sequence[Any]
 
     def __repr__(self) -> str:
-        told = "; ".join(f"{row.name} {row.before:.4g} → {row.after:.4g}" for row in self.rows)
-        return f"Finished({self.directory.path}{f': {told}' if told else ''})"
+        changes = "; ".join(f"{row.name} {row.before:.4g} → {row.after:.4g}" for row in self.rows)
+        return f"Finished({self.directory.path}{f': {changes}' if changes else ''})"
 
 
 def train(
@@ -194,10 +194,10 @@ def resuming(folder: Path, allow: Collection[str], own: bool) -> str:
 
 def left(directory: RunDirectory, steps: int, way: str) -> str:
     """What a run of so many steps that was stopped has left, and the `way` that goes on from there."""
-    if not (found := checkpoint.complete(directory.checkpoints)):
+    if not (checkpoints := checkpoint.complete(directory.checkpoints)):
         place = shlex.quote(str(directory.path))
         return f"stopped before the first checkpoint; the same command starts again in {place}."
-    if (step := checkpoint.step_of(found[-1])) < steps:
+    if (step := checkpoint.step_of(checkpoints[-1])) < steps:
         return f"stopped; {way} goes on after step {step} of {steps}."
     return f"stopped after the last step; {way} measures and reports what was learned."
 
@@ -228,14 +228,14 @@ def _trained(
     preview = Preview(parts, prompts[:16], trainer.preview_every)
     evaluate = Evaluate(parts, prompts, trainer.evaluate_every)
     save = Save(parts, directory, trainer.save_every)
-    with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as asked:
-        stop = Agreed(session, asked)
+    with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as request:
+        stop = Agreed(session, request)
         training_loop(
             parts.policy, parts.objective, session, [announce, *map(Timed, hooks), preview, evaluate, save], stop
         )
         if stop.number:
             save.now(session)
-    if number := stop.number or asked():
+    if number := stop.number or request():
         session.accelerator.end_training()
         raise Interrupted(number)
     return finish(parts, directory, session, prompts)
@@ -358,9 +358,9 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
     if prompts:
         under_way(f"measuring what was learned on {len(prompts)} prompts")
         with session.update_rule.averaged():
-            found = evaluate_now(parts, prompts, directory.evaluation("after"), session)
-        log_means(session, found)
-        if found is not None:
+            evaluation = evaluate_now(parts, prompts, directory.evaluation("after"), session)
+        log_means(session, evaluation)
+        if evaluation is not None:
             rows = summarise(parts, directory, session.seconds)
     session.accelerator.end_training()
     if session.is_main:

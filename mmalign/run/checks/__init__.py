@@ -90,7 +90,7 @@ class Inspection:
     def run(self, only: Collection[str] = (), training: bool = True) -> None:
         """All checks, or those of the stages `only`; what they find goes to `faults` and `unjudged`."""
         for stage in [name for name in stages() if not only or name in only]:
-            for each in [found for found in CHECKS if found.stage == stage and (training or not found.training)]:
+            for each in [entry for entry in CHECKS if entry.stage == stage and (training or not entry.training)]:
                 self._look(each)
 
     def part(self, name: str) -> Any:
@@ -117,10 +117,10 @@ class Inspection:
             self.unjudged[each.stage] = self.unjudged.get(each.stage, 0) + 1
             return
         try:
-            found = list(each.look(**parts) or ())
+            faults = list(each.look(**parts) or ())
         except MmalignError as error:
-            found = [error]
-        for fault in found:
+            faults = [error]
+        for fault in faults:
             self._add(ConfigError(fault) if isinstance(fault, str) else fault)
 
     def _add(self, fault: MmalignError) -> None:

@@ -24,7 +24,7 @@ def trains(adapter: object) -> Faults:
 
 @check
 def drives(file: RunFile, classes: Mapping[str, type]) -> Faults:
-    """By their classes, so that no wrong option of either stands in the way."""
+    """The policy can do what the objective needs; classes are compared, so that no wrong option stands in the way."""
     if not {"objective", "policy"} <= set(classes):
         return
     needs, policy = getattr(classes["objective"], "needs", None), classes["policy"]
@@ -48,8 +48,8 @@ def scorer(file: RunFile, classes: Mapping[str, type]) -> Faults:
     if "policy" not in classes or not judges_only(classes["policy"]):
         return
     name = file.policy["name"]
-    asked = [f"rewards.{key}" for key in file.rewards] + [f"evaluation.judges.{key}" for key in file.evaluation.judges]
-    for place in asked:
+    places = [f"rewards.{key}" for key in file.rewards] + [f"evaluation.judges.{key}" for key in file.evaluation.judges]
+    for place in places:
         yield f"{place}: judges what a policy makes, and policy '{name}' makes nothing; remove it."
     if file.trainer.preview_every:
         yield f"trainer.preview_every: policy '{name}' makes nothing to show; use evaluate_every."
@@ -65,7 +65,7 @@ def objective_rules(file: RunFile, objective: Any, reward: Any, classes: Mapping
 
 @check
 def modalities(policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
-    """By kind of output."""
+    """Every reward and judge can judge the kind of output that the policy makes."""
     if judges_only(type(policy)):
         return
     for place, reward in {**rewards, **judges}.items():
@@ -88,7 +88,7 @@ def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults
 
 @check
 def negative_prompt(adapter: Any, policy: AnyPolicy) -> Faults:
-    """A negative prompt that no guidance reads."""
+    """Refuse a negative prompt that no guidance reads."""
     usual = {f.name: f.default for f in dataclasses.fields(adapter)} if dataclasses.is_dataclass(adapter) else {}
     if "negative_prompt" not in usual or adapter.negative_prompt == usual["negative_prompt"]:
         return

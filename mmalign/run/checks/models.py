@@ -15,7 +15,7 @@ LORA = "adapter_config.json"  # of peft
 
 @check
 def there(adapter: object) -> Faults:
-    """What `model` and `start_lora` name as folders of this machine."""
+    """The folders of this machine that `model` and `start_lora` name exist, and hold what is meant."""
     for option in ("model", "start_lora"):
         value = getattr(adapter, option, None)
         if not isinstance(value, str) or not value:
@@ -25,15 +25,15 @@ def there(adapter: object) -> Faults:
                 yield f"adapter.{option}: {value}: no such folder."
             continue
         try:
-            told = _alone(adapter, value) if option == "model" else _no_lora(value)
+            fault = _alone(adapter, value) if option == "model" else _no_lora(value)
         except CheckpointError as error:
-            told = str(error)
-        if told:
-            yield f"adapter.{option}: {told}"
+            fault = str(error)
+        if fault:
+            yield f"adapter.{option}: {fault}"
 
 
 def _alone(adapter: object, model: str) -> str:
-    """What was trained of a pipeline without its base, a LoRA where a model is meant; "" for anything else."""
+    """The fault of a folder with a trained part and no base, or a LoRA where a model is meant; "" for any other."""
     if hasattr(adapter, "pipeline_name"):
         over_base(Origin(model=model))
     folder = local_weights(model)

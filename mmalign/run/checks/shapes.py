@@ -19,7 +19,7 @@ from mmalign.run.checks import Faults, check, check_training
 
 @check
 def size(adapter: Any) -> Faults:
-    """Of what is made: one that the checkpoint makes, as far as its own folder tells."""
+    """The size of what is made is one that the checkpoint makes, as far as its own folder tells."""
     if isinstance(frame := described(adapter), Frame):
         try:
             sides_of(adapter, frame)
@@ -29,7 +29,7 @@ def size(adapter: Any) -> Faults:
 
 @check_training
 def alike(adapter: Any, items: Sequence[Any]) -> None:
-    """Every row that differs, the first twenty named."""
+    """Raise DataError for the rows that differ, with the places of the first twenty."""
     _hold(adapter, items, "kept")
 
 
@@ -45,16 +45,16 @@ def fetched(adapter: Any, items: Sequence[Any]) -> None:
 
 def described(adapter: Any, get: Get = "here") -> Frame | Heard | None:
     """What the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
-    said = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
+    describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
     model, revision = getattr(adapter, "model", None), getattr(adapter, "revision", None)
-    if said is None or not isinstance(model, str) or not model:
+    if describe is None or not isinstance(model, str) or not model:
         return None
 
     def config(component: str) -> Mapping[str, Any]:
         return component_config(model, component, revision, get)
 
     try:
-        return said(config)  # type: ignore[no-any-return]
+        return describe(config)  # type: ignore[no-any-return]
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
         return None  # a file that is missing, or damaged: loading tells
 
@@ -62,40 +62,40 @@ def described(adapter: Any, get: Get = "here") -> Frame | Heard | None:
 def _hold(adapter: Any, items: Sequence[Any], get: Get) -> None:
     if not hasattr(items, "shapes"):
         return
-    found = list(items.shapes())
-    if not found:
+    shapes = list(items.shapes())
+    if not shapes:
         return
     makes = described(adapter, get)
-    if isinstance(found[0][1], SoundShape):
-        faults = _sounds(adapter, makes if isinstance(makes, Heard) else None, found)
+    if isinstance(shapes[0][1], SoundShape):
+        faults = _sounds(adapter, makes if isinstance(makes, Heard) else None, shapes)
     else:
-        faults = _pictures(adapter, makes if isinstance(makes, Frame) else None, found)
+        faults = _pictures(adapter, makes if isinstance(makes, Frame) else None, shapes)
     if faults:
         raise all_faults(faults)
 
 
-def _pictures(adapter: Any, makes: Frame | None, found: Sequence[tuple[str, Any]]) -> list[str]:
+def _pictures(adapter: Any, makes: Frame | None, shapes: Sequence[tuple[str, Any]]) -> list[str]:
     native = makes.native if makes else (None, None)
     sides = [getattr(adapter, side, None) or getattr(adapter, "resolution", None) for side in ("height", "width")]
     wanted, why = tuple(side or own for side, own in zip(sides, native, strict=True)), "the run makes"
     if None in wanted:
-        wanted, why = Counter(shape for _, shape in found).most_common(1)[0][0], "most others are"
+        wanted, why = Counter(shape for _, shape in shapes).most_common(1)[0][0], "most others are"
     return [
         f"{place}: a picture of {shape[1]} x {shape[0]} (width x height), but {why} {wanted[1]} x {wanted[0]}."
-        for place, shape in found
+        for place, shape in shapes
         if shape != wanted
     ]
 
 
-def _sounds(adapter: Any, makes: Heard | None, found: Sequence[tuple[str, SoundShape]]) -> list[str]:
+def _sounds(adapter: Any, makes: Heard | None, shapes: Sequence[tuple[str, SoundShape]]) -> list[str]:
     if makes is not None:
         rate, channels, why = makes.rate, makes.channels, "the run's are"
     else:
-        rate, why = Counter(shape.rate for _, shape in found).most_common(1)[0][0], "most others are"
-        channels = max(Counter(shape.channels for _, shape in found).most_common(1)[0][0], 1)
+        rate, why = Counter(shape.rate for _, shape in shapes).most_common(1)[0][0], "most others are"
+        channels = max(Counter(shape.channels for _, shape in shapes).most_common(1)[0][0], 1)
     seconds = getattr(adapter, "seconds", None) or (makes.seconds if makes else None)
     faults = []
-    for place, shape in found:
+    for place, shape in shapes:
         if shape.rate != rate:
             faults.append(f"{place}: a sound at {shape.rate} Hz, but {why} at {rate} Hz; resample it.")
         elif shape.channels not in (1, channels):
@@ -105,8 +105,8 @@ def _sounds(adapter: Any, makes: Heard | None, found: Sequence[tuple[str, SoundS
                 f"{place}: a sound of {shape.samples / rate:g} s, but the run makes {seconds:g} s; raise "
                 "adapter.seconds, or cut it."
             )
-    counts = {shape.channels for _, shape in found if shape.channels in (1, channels)}
+    counts = {shape.channels for _, shape in shapes if shape.channels in (1, channels)}
     if len(counts) > 1 and not faults:
-        place = next(place for place, shape in found if shape.channels != found[0][1].channels)
-        faults.append(f"{place}: a sound of other channels than {found[0][0]}; mix or repeat them to one number.")
+        place = next(place for place, shape in shapes if shape.channels != shapes[0][1].channels)
+        faults.append(f"{place}: a sound of other channels than {shapes[0][0]}; mix or repeat them to one number.")
     return faults

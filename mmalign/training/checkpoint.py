@@ -75,10 +75,10 @@ def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None
         raise _damaged(path, f"cannot be read ({error})") from error
     _check_plain(path, plain)
     expected = {f"{i}.weight": tuple(p.shape) for i, p in enumerate(session.update_rule.parameters)}
-    found = {name: tuple(value.shape) for name, value in tensors.items() if name.endswith(".weight")}
-    if expected != found:
+    actual = {name: tuple(value.shape) for name, value in tensors.items() if name.endswith(".weight")}
+    if expected != actual:
         raise CheckpointError(
-            f"{path}: holds {len(found)} trained tensors, the run has {len(expected)}, or their shapes differ; "
+            f"{path}: holds {len(actual)} trained tensors, the run has {len(expected)}, or their shapes differ; "
             "resume with the run file that wrote it."
         )
     try:
@@ -106,15 +106,15 @@ def _check_plain(path: Path, plain: Any) -> None:
             f"{path}: its state is of version {version}, and this mmalign reads up to {VERSION}; resume with the "
             "mmalign that wrote it, or a newer one."
         )
-    wrong = [name for name, kind in _KEYS.items() if version is None or not isinstance(plain.get(name), kind)]
-    if wrong:
-        raise _damaged(path, f"state/state.json has no usable {', '.join(wrong)}")
+    unusable = [name for name, kind in _KEYS.items() if version is None or not isinstance(plain.get(name), kind)]
+    if unusable:
+        raise _damaged(path, f"state/state.json has no usable {', '.join(unusable)}")
     if plain["step"] != step_of(path):
         raise _damaged(path, f"state/state.json is of step {plain['step']}")
 
 
 def _damaged(path: Path, what: str) -> CheckpointError:
-    """With the way on: the next older checkpoint, if there is one."""
+    """The error of a damaged checkpoint, with the way on: the next older checkpoint, if there is one."""
     older = [other for other in complete(path.parent) if step_of(other) < step_of(path)]
     run = path.parent.parent
     way = f"resume from an earlier one with --resume {run}@{step_of(older[-1])}" if older else "start the run again"
@@ -164,9 +164,9 @@ def _unfold(value: Any) -> Any:
 
 
 def _unwritable(path: Path, folder: Path, error: Exception) -> CheckpointError:
-    kept = [p.name for p in complete(folder)]
-    safe = f"still whole: {', '.join(kept)}" if kept else "no earlier checkpoint exists"
-    way = "free some space and resume" if kept else "free some space and start again"
+    checkpoints = [p.name for p in complete(folder)]
+    safe = f"still whole: {', '.join(checkpoints)}" if checkpoints else "no earlier checkpoint exists"
+    way = "free some space and resume" if checkpoints else "free some space and start again"
     return CheckpointError(f"{path}: could not be written ({error}); {safe}: {way}.")
 
 

@@ -62,16 +62,16 @@ def _steps(count: int) -> str:
 
 
 def _why(reason: str, reward: Any) -> str:
-    told = f" {reward.told()}" if hasattr(reward, "told") else ""
+    sentence = f" {reward.told()}" if hasattr(reward, "told") else ""
     if reason == "unscored":
-        return f"no output could be scored.{told} Mend the reward, its options or the data."
+        return f"no output could be scored.{sentence} Mend the reward, its options or the data."
     if reason == "endless":
         return (
             "the gradient was not finite, and such an update is not made. Look for an option that is not finite or far "
-            f"too large (trainer.lr, objective), or for scores that are.{told}"
+            f"too large (trainer.lr, objective), or for scores that are.{sentence}"
         )
     return (
-        f"within every group all outputs scored the same, or were masked, so that there is nothing to prefer.{told} "
-        "Choose prompts or a reward that tell outputs apart, or larger groups; trainer.stop_on_idle_steps says how "
-        "many such steps in a row are borne (0: all)."
+        "within every group all outputs scored the same, or were masked, so that there is nothing to prefer."
+        f"{sentence} Choose prompts or a reward that tell outputs apart, or larger groups; trainer.stop_on_idle_steps "
+        "says how many such steps in a row are borne (0: all)."
     )

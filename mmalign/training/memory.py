@@ -45,7 +45,7 @@ def explained(phase: str, tell: Callable[[], tuple[str, str]]) -> Iterator[None]
 
 
 def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any]) -> AbstractContextManager[None]:
-    """Around `objective.collect`: sampling, scoring, reference."""
+    """Explain a failed allocation in `objective.collect`: sampling, scoring, reference."""
 
     def tell() -> tuple[str, str]:
         size = getattr(objective, "group_size", getattr(objective, "samples_per_prompt", 1))
@@ -63,7 +63,7 @@ def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any
 def updating(
     policy: AnyPolicy, experience: Experience, trainer: Trainer, phase: str = "update"
 ) -> AbstractContextManager[None]:
-    """Around the forward-backward passes of one minibatch."""
+    """Explain a failed allocation in the forward-backward passes of one minibatch."""
 
     def tell() -> tuple[str, str]:
         mask, count = experience.mask, len(experience)
@@ -71,18 +71,18 @@ def updating(
         at_once = 0 if trainer.steps_per_pass == "auto" else trainer.steps_per_pass
         rows, steps = min(trainer.micro_batch_size or count, count), min(at_once or length, length)
         work = f"{rows} of {count} rows x {steps} of {length} steps at once{_latents(policy)}"
-        held = ", ".join(dict.fromkeys(_shapes(experience)))
+        shapes = ", ".join(dict.fromkeys(_shapes(experience)))
         advice = (
             f"lower trainer.micro_batch_size (now {trainer.micro_batch_size or 'all'}) "
             f"or trainer.steps_per_pass (now {at_once or 'all'})"
         )
-        return f"{work}; {held}" if held else work, advice + _switch(policy, "gradient_checkpointing")
+        return f"{work}; {shapes}" if shapes else work, advice + _switch(policy, "gradient_checkpointing")
 
     return explained(phase, tell)
 
 
 def evaluating(prompts: int, rows: int) -> AbstractContextManager[None]:
-    """Around an evaluation or a preview of `prompts` prompts, `rows` at once."""
+    """Explain a failed allocation in an evaluation or a preview of `prompts` prompts, `rows` at once."""
     return explained(
         "evaluate",
         lambda: (f"{prompts} prompts, {rows} at once", f"lower evaluation.rows (now {rows}) or policy.rows"),

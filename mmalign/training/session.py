@@ -143,7 +143,7 @@ class Session:
     def random_states(self) -> dict[str, Tensor]:
         """The states of every process's streams, by name, behind "rank/" where that is not 0; all processes call it."""
         every = self.gather(self.streams.state_dict())
-        return {f"{rank}/{name}" if rank else name: v for rank, held in enumerate(every) for name, v in held.items()}
+        return {f"{rank}/{name}" if rank else name: v for rank, state in enumerate(every) for name, v in state.items()}
 
     def spread(self, objective: Objective[Any]) -> None:
         """Let the statistics of the objective and its reward cover the rows of every process."""

@@ -25,18 +25,18 @@ def stop_on_signal(processes: int = 1, speak: bool = True) -> Iterator[Callable[
             within a second is one request.
         speak: say on standard error that it was heard.
     """
-    asked, at = 0, 0.0
+    request, at = 0, 0.0
 
     def ask(number: int, frame: Any) -> None:
-        nonlocal asked, at
-        if asked and processes > 1 and time.monotonic() - at < _ECHO:
+        nonlocal request, at
+        if request and processes > 1 and time.monotonic() - at < _ECHO:
             return
-        if asked:
+        if request:
             raise Interrupted(number)
-        asked, at = number, time.monotonic()
+        request, at = number, time.monotonic()
         if speak:
             with suppress(OSError):
                 os.write(2, _SAID)  # not print: it may be what was interrupted
 
     with handled(ask):
-        yield lambda: asked
+        yield lambda: request

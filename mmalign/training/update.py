@@ -106,8 +106,8 @@ class Update:
                 }
                 self.optimizer.state[parameter] = on_device
             if self.average is not None:
-                kept = tensors.get(f"{i}.average", tensors[f"{i}.weight"])
-                self.average[i] = kept.clone().to(parameter.device)
+                average = tensors.get(f"{i}.average", tensors[f"{i}.weight"])
+                self.average[i] = average.clone().to(parameter.device)
 
     def _track_average(self) -> None:
         if self.average is not None:

@@ -37,8 +37,8 @@ def numbered(folder: Path) -> list[Path]:
     """The folders `step_<number>` in `folder`, in order; `step_best` or `step_000003_backup` are somebody's own."""
     if not folder.is_dir():
         return []
-    found = {int(m[1]): p for p in folder.iterdir() if (m := _NAME.fullmatch(p.name)) and p.is_dir()}
-    return [path for step, path in sorted(found.items()) if path == folder_of(folder, step)]
+    folders = {int(m[1]): p for p in folder.iterdir() if (m := _NAME.fullmatch(p.name)) and p.is_dir()}
+    return [path for step, path in sorted(folders.items()) if path == folder_of(folder, step)]
 
 
 def complete(folder: Path) -> list[Path]:
@@ -119,8 +119,8 @@ def _unreadable(file: Path) -> str | None:
         from safetensors import safe_open
 
         try:
-            with safe_open(file, framework="numpy") as held:
-                held.keys()
+            with safe_open(file, framework="numpy") as tensors:
+                tensors.keys()
         except Exception as error:  # safetensors has its own type
             return f"is damaged: {error}"
     return None

@@ -288,14 +288,14 @@ def _named(raw: Any, at: str, example: str, faults: list[str], broken: set[str])
         faults.append(f"{at}: write a mapping of named rewards, e.g. {example} (got {shown(raw)}).")
         broken.add(at)
         return {}
-    found = {}
+    specs = {}
     for name, spec in raw.items():
         if fault := _spec_fault(spec, f"{at}.{name}", "{name: clip}"):
             faults.append(fault)
             broken.add(f"{at}.{name}")
         else:
-            found[str(name)] = dict(spec)
-    return found
+            specs[str(name)] = dict(spec)
+    return specs
 
 
 def _typed(kind: type[T], raw: Any, at: str, faults: list[str]) -> T:
@@ -303,9 +303,11 @@ def _typed(kind: type[T], raw: Any, at: str, faults: list[str]) -> T:
     if raw is not None and not isinstance(raw, dict):
         faults.append(f"{at}: write a mapping (got {shown(raw)}).")
         return kind()
-    made, found = attempted(kind, raw or {}, at)
-    faults += found
-    right = {key: value for key, value in (raw or {}).items() if not any(f.startswith(f"{at}.{key}") for f in found)}
+    made, section_faults = attempted(kind, raw or {}, at)
+    faults += section_faults
+    right = {
+        key: value for key, value in (raw or {}).items() if not any(f.startswith(f"{at}.{key}") for f in section_faults)
+    }
     return made or attempted(kind, right, at)[0] or kind()
 
 

@@ -53,7 +53,7 @@ class TextLimit:
         lengths = [(text, tokens) for text in distinct if (tokens := self.count(text)) > self.room]
         if not lengths:
             return None
-        longest, tokens = max(lengths, key=lambda found: found[1])
+        longest, tokens = max(lengths, key=lambda pair: pair[1])
         return (
             f"{self.reader} reads {self.room} tokens of a text, and {len(lengths)} of {len(distinct)} different "
             f"prompts are longer: their ends are not seen. The longest has {tokens}: '{shown(longest)}'. "
@@ -63,11 +63,11 @@ class TextLimit:
 
 @contextmanager
 def counting_cuts() -> Iterator[Cuts]:
-    """Inside it, texts that are read in part are counted in what it gives; in this thread."""
-    found = Cuts()
-    token = _OPEN.set((*_OPEN.get(), found))
+    """Inside it, texts that are read in part in this thread are counted in what it gives."""
+    cuts = Cuts()
+    token = _OPEN.set((*_OPEN.get(), cuts))
     try:
-        yield found
+        yield cuts
     finally:
         _OPEN.reset(token)
 

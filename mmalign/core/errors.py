@@ -87,10 +87,10 @@ class MissingExtra(MmalignError, ImportError):
 def installed(package: str) -> bool:
     """Can `package` be imported? A mere folder of that name, as trackers leave beside a run, is no package."""
     try:
-        found = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return False
-    return found is not None and found.origin is not None
+    return spec is not None and spec.origin is not None
 
 
 class _Brief(reprlib.Repr):

@@ -48,24 +48,24 @@ def explained(
     given: Collection[str] = (),
 ) -> list[str]:
     """Pydantic's faults of `options` as sentences, one for each place; options in `given` are not the run file's."""
-    found: dict[str, list[str]] = {}
+    sentences: dict[str, list[str]] = {}
     inputs: dict[str, str] = {}
     for fault in faults:
         location = _written(fault, options)
         place = ".".join([at, *(str(key)[:80] for key in location)] if at else [str(key)[:80] for key in location])
         if fault["type"] in _UNKNOWN:
-            found[place] = [unknown(location, component, given)]
+            sentences[place] = [unknown(location, component, given)]
         elif fault["type"] in ("missing", "missing_argument"):
-            found[place] = ["missing."]
+            sentences[place] = ["missing."]
         elif not location or isinstance(fault.get("ctx", {}).get("error"), Exception):
             for text in _raised(fault, component):
-                found.setdefault(f"{place}.{text[0]}" if text[0] else place, []).append(text[1])
+                sentences.setdefault(f"{place}.{text[0]}" if text[0] else place, []).append(text[1])
         else:
-            found.setdefault(place, []).append(_words(fault))
+            sentences.setdefault(place, []).append(_words(fault))
             inputs[place] = _got(fault)
     return [
         text if place and text.startswith(f"{place}.") else f"{place}: {text}"  # a part of a part says its own place
-        for place, texts in found.items()
+        for place, texts in sentences.items()
         for text in ([" or ".join(dict.fromkeys(texts)) + inputs[place]] if place in inputs else texts)
     ]
 
@@ -73,22 +73,22 @@ def explained(
 def _written(fault: Mapping[str, Any], options: Mapping[str, Any]) -> list[Any]:
     """Where a fault is, without the names of types that pydantic puts into it where several would do."""
     *above, last = fault["loc"] or [None]
-    held: Any = options
-    found = []
+    node: Any = options
+    keys = []
     for key in above:
-        if (isinstance(held, Mapping) and key in held) or (isinstance(held, list) and isinstance(key, int)):
-            found.append(key)
-            held = held[key]
+        if (isinstance(node, Mapping) and key in node) or (isinstance(node, list) and isinstance(key, int)):
+            keys.append(key)
+            node = node[key]
     absent = fault["type"] in (*_UNKNOWN, "missing", "missing_argument")
-    inside = (isinstance(held, Mapping) and last in held) or (isinstance(held, list | tuple) and isinstance(last, int))
-    return [*found, last] if last is not None and (absent or inside) else found
+    inside = (isinstance(node, Mapping) and last in node) or (isinstance(node, list | tuple) and isinstance(last, int))
+    return [*keys, last] if last is not None and (absent or inside) else keys
 
 
 def unknown(location: Sequence[Any], component: type[Any], given: Collection[str]) -> str:
     """What to say of an option that the dataclass has not: what it is called here, or all that there are."""
     owner, key = owner_at(component, location[:-1]), str(location[-1])
-    if said := getattr(owner, "also_called", {}).get(key):
-        return f"unknown option; here it is {said}."
+    if local_name := getattr(owner, "also_called", {}).get(key):
+        return f"unknown option; here it is {local_name}."
     known = [name for name in option_names(owner) if name not in given]
     return f"unknown option.{did_you_mean(key, known)} Known: {', '.join(known) or 'none'}."
 
@@ -122,7 +122,7 @@ def _got(fault: Mapping[str, Any]) -> str:
 
 
 def _nearest(fault: Mapping[str, Any]) -> str:
-    """Of the words that an option may be, the one that was meant."""
+    """Suggest which of the words that an option may be was meant; "" if none is near."""
     if fault["type"] != "literal_error":
         return ""
     known = [word for word in str(fault["ctx"]["expected"]).split("'") if word.strip(", ") not in ("", "or")]
@@ -132,13 +132,13 @@ def _nearest(fault: Mapping[str, Any]) -> str:
 
 def owner_at(component: type[Any], location: Sequence[Any]) -> type[Any]:
     """The dataclass that `location` leads to from `component`."""
-    found = component
+    owner = component
     for key in location:
-        hint = typing.get_type_hints(found).get(str(key)) if dataclasses.is_dataclass(found) else None
+        hint = typing.get_type_hints(owner).get(str(key)) if dataclasses.is_dataclass(owner) else None
         nested = [t for t in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(t)]
         if nested:
-            found = nested[0]  # type: ignore[assignment]
-    return found
+            owner = nested[0]  # type: ignore[assignment]
+    return owner
 
 
 def option_names(component: type[Any]) -> list[str]:

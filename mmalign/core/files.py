@@ -105,8 +105,8 @@ def recover(folder: Path) -> list[str]:
     A folder that was about to be replaced is back under its name, what was half written is removed. Returns the names
     of what was removed or put back.
     """
-    found = [(path, match) for path in _unfinished(folder) if (match := _UNFINISHED.fullmatch(path.name))]
-    for path, match in found:
+    leftovers = [(path, match) for path in _unfinished(folder) if (match := _UNFINISHED.fullmatch(path.name))]
+    for path, match in leftovers:
         place = path.with_name(match["name"])
         if match["kind"] == "old" and not place.exists():
             path.rename(place)
@@ -114,17 +114,17 @@ def recover(folder: Path) -> list[str]:
             shutil.rmtree(path)
         else:
             path.unlink()
-    return [match["name"] for _, match in found]
+    return [match["name"] for _, match in leftovers]
 
 
 def _unfinished(folder: Path) -> list[Path]:
-    """The outermost ones in `folder`, at any depth."""
-    found = []
+    """The outermost unfinished files and folders in `folder`, at any depth."""
+    paths = []
     for place, folders, files in os.walk(folder):
         mine = [name for name in (*folders, *files) if _UNFINISHED.fullmatch(name)]
-        found += [Path(place) / name for name in mine]
+        paths += [Path(place) / name for name in mine]
         folders[:] = [name for name in folders if name not in mine]
-    return found
+    return paths
 
 
 def _name_beside(path: Path, kind: str) -> Path:
@@ -158,11 +158,11 @@ def require_local(reference: str, relative_to: Path | None = None) -> Path:
 
 def lasting(reference: str, relative_to: Path | None = None) -> str:
     """`reference` as it means the same from every folder: absolute where only the current one leads to it."""
-    if Path(reference).is_absolute() or (found := local_path(reference, relative_to)) is None:
+    if Path(reference).is_absolute() or (path := local_path(reference, relative_to)) is None:
         return reference
     elsewhere = [*_beside(reference, relative_to), *_embedded(reference)]
-    same = any(place.exists() and place.samefile(found) for place in elsewhere)
-    return reference if same else str(found.absolute())
+    same = any(place.exists() and place.samefile(path) for place in elsewhere)
+    return reference if same else str(path.absolute())
 
 
 def _places(reference: str, relative_to: Path | None) -> list[Path]:

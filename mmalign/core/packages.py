@@ -46,7 +46,7 @@ def installed(package: str) -> str | None:
 
 
 def mismatches() -> dict[str, str]:
-    """By package that cannot load beside what is installed: both versions, and the command that mends it."""
+    """The packages that cannot load beside what is installed, with both versions and the command that mends it."""
     faults = {}
     for rule in (*RULES, *_pinned_by("torchvision")):
         have, other = installed(rule.package), installed(rule.other)
@@ -117,21 +117,21 @@ def outside_ranges() -> list[str]:
     """The packages whose installed version mmalign was not tested with, by the ranges of its own metadata."""
     from packaging.requirements import Requirement
 
-    found = []
+    faults = []
     for text in requires("mmalign") or []:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
         have = installed(wanted.name)
         if have is None:
-            found.append(f"{wanted.name} is not installed ({wanted.specifier})")
+            faults.append(f"{wanted.name} is not installed ({wanted.specifier})")
         elif not wanted.specifier.contains(have, prereleases=True):
-            found.append(f"{wanted.name} {have} is outside {wanted.specifier}")
-    return found
+            faults.append(f"{wanted.name} {have} is outside {wanted.specifier}")
+    return faults
 
 
 def extras() -> dict[str, list[str]]:
-    """By extra of mmalign's metadata (without those that bundle others): its packages that are not installed."""
+    """The packages that are not installed, by extra of mmalign's metadata (without those that bundle others)."""
     from importlib.metadata import metadata
 
     from packaging.requirements import Requirement
@@ -158,13 +158,13 @@ def transformers_wants_peft() -> str:
     if spec is None or spec.origin is None or have is None:
         return ""
     asks = Path(spec.origin).parent / "integrations" / "peft.py"
-    found = (
+    minimum = (
         re.search(r'^MIN_PEFT_VERSION = "([\d.]+)"', asks.read_text(encoding="utf-8"), re.M) if asks.is_file() else None
     )
-    if found is None or _within(have, f">={found[1]}"):
+    if minimum is None or _within(have, f">={minimum[1]}"):
         return ""
     return (
-        f"transformers {installed('transformers')} attaches LoRAs by itself only with peft {found[1]} or newer, here "
+        f"transformers {installed('transformers')} attaches LoRAs by itself only with peft {minimum[1]} or newer, here "
         f"is {have}; mmalign and PeftModel.from_pretrained do not need that"
     )
 

@@ -75,17 +75,17 @@ class Registry:
 
     def plugins(self) -> dict[str, list[EntryPoint]]:
         """What installed distributions offer by name; more than one of a name is a clash."""
-        found: dict[str, list[EntryPoint]] = {}
+        points: dict[str, list[EntryPoint]] = {}
         for group in dict.fromkeys([self.group, f"mmalign.{self.kind}s"]):
             for point in _entry_points(tuple(sys.path)):
                 if point.group != group:
                     continue
                 if group != self.group:
                     _warn_of_old(group, self.group, origin(point))
-                known = found.setdefault(point.name, [])
+                known = points.setdefault(point.name, [])
                 if all((point.value, origin(point)) != (each.value, origin(each)) for each in known):
                     known.append(point)
-        return found
+        return points
 
     def clash(self, name: str) -> str:
         """A sentence if more than one component is called `name`, else ""."""
@@ -118,8 +118,8 @@ class Registry:
         """What a name that is none was meant for, and all that there are."""
         names, bare = self.names(), _bare(name)
         if bare in self.elsewhere:
-            said = self.elsewhere[bare]
-            return f" {said[:1].upper()}{said[1:]}"
+            hint = self.elsewhere[bare]
+            return f" {hint[:1].upper()}{hint[1:]}"
         same = [each for each in names if _bare(each) == bare]
         near = f" Did you mean '{same[0]}'?" if same else did_you_mean(name, names)
         return f"{near} Known: {', '.join(names)}."
@@ -151,7 +151,7 @@ class Registry:
             raise ConfigError(f"'{name}' is outside mmalign; run files may name it only with --allow {module}.")
         try:
             allow_here(module)
-            found = getattr(importlib.import_module(module), attribute)
+            component = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
                 raise ConfigError(
@@ -165,13 +165,13 @@ class Registry:
             raise ConfigError(f"'{name}': module '{module}' has no '{attribute}'.") from None
         except (ValueError, TypeError) as error:
             raise ConfigError(f"'{name}': write it as module:Class ({error}).") from None
-        return self._checked(found, name)
+        return self._checked(component, name)
 
-    def _checked(self, found: Any, name: str) -> type[Any]:
+    def _checked(self, component: Any, name: str) -> type[Any]:
         """A component from elsewhere, if run files can give it options."""
-        if isinstance(found, type) and dataclasses.is_dataclass(found):
-            return found
-        is_a = "class" if isinstance(found, type) else type(found).__name__
+        if isinstance(component, type) and dataclasses.is_dataclass(component):
+            return component
+        is_a = "class" if isinstance(component, type) else type(component).__name__
         rule = "decorate it with @mmalign.rule or " if self.kind == "reward" and is_a != "class" else ""
         raise ConfigError(f"'{name}': is a {is_a}, not a dataclass; {rule}make it a dataclass.")
 
@@ -179,8 +179,8 @@ class Registry:
 @lru_cache(maxsize=64)
 def _modules_in(folder: Path, changed: int) -> tuple[str, ...]:
     """The public modules that lie in `folder`, listed anew once its time of change is another."""
-    found = pkgutil.iter_modules([str(folder)])
-    return tuple(module.name for module in found if not module.name.startswith("_") and not module.ispkg)
+    modules = pkgutil.iter_modules([str(folder)])
+    return tuple(module.name for module in modules if not module.name.startswith("_") and not module.ispkg)
 
 
 @lru_cache(maxsize=512)
@@ -195,9 +195,9 @@ def registry_of(plural: str) -> Registry:
 
     It is looked up when it is needed, for packages of one layer do not import each other.
     """
-    found = getattr(importlib.import_module(f"mmalign.{plural}"), plural)
-    assert isinstance(found, Registry), f"mmalign.{plural} has no registry of that name"
-    return found
+    registry = getattr(importlib.import_module(f"mmalign.{plural}"), plural)
+    assert isinstance(registry, Registry), f"mmalign.{plural} has no registry of that name"
+    return registry
 
 
 def _bare(name: str) -> str:
@@ -209,8 +209,8 @@ def _bare(name: str) -> str:
 def _entry_points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """The entry points of mmalign's groups, read once for a `path`: it opens the files of every distribution."""
     first: dict[str, Distribution] = {}
-    for found in distributions():  # of two distributions of one name, Python imports the first on the path
-        first.setdefault(found.name, found)
+    for distribution in distributions():  # of two distributions of one name, Python imports the first on the path
+        first.setdefault(distribution.name, distribution)
     return tuple(point for each in first.values() for point in each.entry_points if point.group.startswith("mmalign."))
 
 
@@ -234,7 +234,7 @@ def loaded(point: EntryPoint) -> Any:
 
 @lru_cache(maxsize=64)
 def _warn_of_old(group: str, now: str, owner: str) -> None:
-    """Once for each distribution."""
+    """Warn of a plugin in the old group, once for each distribution."""
     log.warning("%s: its entry points stand under '%s'; the group is called '%s' now.", owner, group, now)
 
 
@@ -263,15 +263,15 @@ def _names(sentence: str, option: str) -> bool:
 
 
 def _of_the_others(
-    component: type[Any], options: Mapping[str, Any], at: str, given: Mapping[str, Any], wrong: set[str]
+    component: type[Any], options: Mapping[str, Any], at: str, given: Mapping[str, Any], bad_keys: set[str]
 ) -> list[str]:
-    """What the component itself says of its options where those that are `wrong` by their types stand at defaults.
+    """What the component itself says of its options where those in `bad_keys` stand at defaults.
 
     Pydantic asks it only once all types are right. A fault that names one of the wrong options may come of its default
     and is left out.
     """
-    names = [name for name in options if str((name,)) in wrong]
-    if not names or str(()) in wrong:
+    names = [name for name in options if str((name,)) in bad_keys]
+    if not names or str(()) in bad_keys:
         return []
     rest = {name: value for name, value in options.items() if name not in names}
     try:
@@ -279,7 +279,9 @@ def _of_the_others(
     except ValidationError as error:
         own = [fault for fault in error.errors() if not fault["loc"]]
         return [
-            said for said in explained(own, rest, at, component, given) if not any(_names(said, name) for name in names)
+            sentence
+            for sentence in explained(own, rest, at, component, given)
+            if not any(_names(sentence, name) for name in names)
         ]
     except MmalignError as error:  # a missing package, parts that do not fit: beside the wrong types, not instead
         return [f"{at}: {error}"]

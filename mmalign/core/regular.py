@@ -19,16 +19,16 @@ def unreadable(path: Path | str, most: int | None = None) -> str:
     Nothing is opened: a device or a pipe, which may never end, is told from a file by its kind.
     """
     try:
-        found = Path(path).stat()
+        file_stat = Path(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL, or half of a surrogate pair, in the name
         return f"cannot be read ({getattr(error, 'strerror', None) or 'no name of a file'})"
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(file_stat.st_mode):
         return "is a folder, not a file"
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(file_stat.st_mode):
         return "is not a file (a device, a pipe or a socket)"
-    if most is not None and found.st_size > most:
-        return f"holds {found.st_size:,} bytes; at most {most:,} are read"
-    return "" if found.st_size else "is empty (0 bytes)"
+    if most is not None and file_stat.st_size > most:
+        return f"holds {file_stat.st_size:,} bytes; at most {most:,} are read"
+    return "" if file_stat.st_size else "is empty (0 bytes)"
 
 
 def read_regular(path: Path | str, most: int | None = None) -> bytes:

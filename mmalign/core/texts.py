@@ -26,12 +26,12 @@ def parsed(line: str, place: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
-        said = f"{error.msg} at column {error.colno}"
+        reason = f"{error.msg} at column {error.colno}"
     except RecursionError:
-        said = "its brackets are nested too deeply"
+        reason = "its brackets are nested too deeply"
     except ValueError as error:  # a whole number of thousands of digits
-        said = str(error).partition(";")[0]
-    raise DataError(f"{place}: not valid JSON: {said}. The line: {shown(line)}")
+        reason = str(error).partition(";")[0]
+    raise DataError(f"{place}: not valid JSON: {reason}. The line: {shown(line)}")
 
 
 def half_character(text: str) -> str:
@@ -45,5 +45,5 @@ def text_lines(path: Path) -> list[tuple[int, str]]:
     Blank lines and lines that begin with # are comments (write \\# for a literal #).
     """
     lines = [(i, line.strip()) for i, line in enumerate(read_text(path).split("\n"), 1)]
-    kept = [(i, line) for i, line in lines if line and not line.startswith("#")]
-    return [(i, line[1:] if line.startswith("\\#") else line) for i, line in kept]
+    texts = [(i, line) for i, line in lines if line and not line.startswith("#")]
+    return [(i, line[1:] if line.startswith("\\#") else line) for i, line in texts]

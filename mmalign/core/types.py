@@ -89,10 +89,10 @@ class Rollout(Rows):
             ValueError: another number of prompts than of outputs.
         """
         _require_output(output)
-        asked = as_prompts(prompts)
-        if len(asked) != len(output):
-            raise ValueError(f"{len(asked)} prompts for {len(output)} outputs; give one for each.")
-        return cls(asked, output, groups(asked))
+        batch = as_prompts(prompts)
+        if len(batch) != len(output):
+            raise ValueError(f"{len(batch)} prompts for {len(output)} outputs; give one for each.")
+        return cls(batch, output, groups(batch))
 
 
 def _require_output(output: Any) -> None:
@@ -118,7 +118,7 @@ def _require_output(output: Any) -> None:
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """Texts as prompts; prompts as they are.
+    """Turn texts into prompts, and leave prompts as they are.
 
     Raises:
         DataError: one prompt where a list of them is meant: a text would count as its letters.
@@ -211,7 +211,7 @@ class Scores(Rows):
 
     @classmethod
     def of(cls, value: Float[Tensor, " B"], **more: Any) -> Scores:
-        """All rows OK."""
+        """Scores whose rows are all OK."""
         return cls(value=value, status=torch.zeros(len(value), dtype=torch.int8, device=value.device), **more)
 
     @property

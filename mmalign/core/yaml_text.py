@@ -47,8 +47,8 @@ class _Loader(yaml.SafeLoader):
         if named and id(node) not in self._sizes:
             raise NotYAML("an alias stands inside of what it names", mark)
         if id(node) not in self._sizes:
-            held = node.value if isinstance(node, yaml.CollectionNode) else []
-            inside = [each for pair in held for each in (pair if isinstance(pair, tuple) else (pair,))]
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            inside = [each for pair in children for each in (pair if isinstance(pair, tuple) else (pair,))]
             self._sizes[id(node)] = 1 + sum(self._sizes[id(each)] for each in inside)
         if self._sizes[id(node)] > MOST_VALUES:
             raise NotYAML(f"there are more than {MOST_VALUES:,} values in it, with aliases written in full", mark)
@@ -106,10 +106,10 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path) -> Any:
     """The file's content; ConfigError with line and column if it is not YAML."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        file_stat = path.stat()
+        if not stat.S_ISREG(file_stat.st_mode):
             raise ConfigError(f"{path}: is no file that could hold a run.")
-        if found.st_size > MOST_BYTES:
+        if file_stat.st_size > MOST_BYTES:
             raise ConfigError(f"{path}: is longer than {MOST_BYTES:,} bytes, which no run file is.")
         return parse_yaml(path.read_text(encoding="utf-8"))
     except NotYAML as error:

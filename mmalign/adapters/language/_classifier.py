@@ -133,14 +133,14 @@ def _tensors(folder: Path, place: str) -> dict[str, Tensor]:
     """The saved tensors of the head, in the precision they were saved in."""
     from safetensors import safe_open
 
-    found = {}
+    head = {}
     for file in sorted(folder.glob("*.safetensors")):
         check_safetensors(file)
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
                 if name.startswith(f"{place}."):
-                    found[name.removeprefix(f"{place}.")] = tensors.get_tensor(name)
-    return found
+                    head[name.removeprefix(f"{place}.")] = tensors.get_tensor(name)
+    return head
 
 
 def _fill(head: torch.nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:

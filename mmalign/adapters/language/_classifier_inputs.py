@@ -61,7 +61,7 @@ class TextInputs:
         return {name: value for name, value in inputs.items() if name in self.takes}
 
     def found(self, prompt: Prompt, output: str) -> Inputs:
-        """The same, however long it is."""
+        """The same as `row`, however long it is."""
         if prompt.media:
             media = ", ".join(prompt.media)
             raise CapabilityError(f"a prompt carries media ({media}), and this reward model reads text only.")
@@ -71,12 +71,12 @@ class TextInputs:
         return {"input_ids": torch.tensor(self.texts.answered_ids(prompt.text, output))}
 
     def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
-        """Right-padded: encoders look at the first token, decoders do not look ahead."""
+        """Pad on the right: encoders look at the first token, decoders do not look ahead."""
         ids, mask = padded([row["input_ids"].tolist() for row in rows], self.pad_id, "right")
-        given = {"input_ids": ids, "attention_mask": mask.long()}
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if "token_type_ids" in rows[0]:
-            given["token_type_ids"] = padded([row["token_type_ids"].tolist() for row in rows], 0, "right")[0]
-        return {name: value.to(device) for name, value in given.items()} | _no_cache(self.takes)
+            inputs["token_type_ids"] = padded([row["token_type_ids"].tolist() for row in rows], 0, "right")[0]
+        return {name: value.to(device) for name, value in inputs.items()} | _no_cache(self.takes)
 
 
 class MediaInputs:
@@ -102,7 +102,7 @@ class MediaInputs:
         self.context = context_of(model, words)
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
-        """What the processor makes of it."""
+        """What the processor makes of the prompt with its output."""
         if self.judges == "image":
             inputs = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))
         else:
@@ -117,15 +117,15 @@ class MediaInputs:
         return self.looking.words(prompt) + len(self.texts.completion_ids(output))
 
     def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
-        """Left-padded, with the positions that the model gives pictures."""
+        """Pad on the left, with the positions that the model gives pictures."""
         made = batch_of(rows, self.pad_id, self.backbone, self.takes, device)
         places = {"position_ids": made.positions} if "position_ids" in self.takes else {}
-        given = {"input_ids": made.ids, "attention_mask": made.mask.long(), **places, **made.along, **made.pictures}
-        return given | _no_cache(self.outer)
+        inputs = {"input_ids": made.ids, "attention_mask": made.mask.long(), **places, **made.along, **made.pictures}
+        return inputs | _no_cache(self.outer)
 
 
 def context_of(model: Any, tokenizer: Any) -> int | None:
-    """Tokens that fit; None if nothing says so."""
+    """How many tokens fit; None if nothing says so."""
     known = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
     return min((int(n) for n in known if n is not None and 0 < n < 10**9), default=None)
 

@@ -55,10 +55,10 @@ def flow_schedule(
     """
     _check_steps(num_inference_steps)
     fresh = _fresh_flow(scheduler)
-    given: dict[str, Any] = (
+    arguments: dict[str, Any] = (
         {"sigmas": list(sigmas)} if sigmas is not None else {"num_inference_steps": num_inference_steps}
     )
-    fresh.set_timesteps(**given, mu=mu)
+    fresh.set_timesteps(**arguments, mu=mu)
     levels = fresh.sigmas.to(device, torch.float32)
     times = torch.cat([fresh.timesteps.to(device, torch.float32), levels.new_zeros(1)])
     return NoiseLevel(times=times, alpha=1 - levels, sigma=levels)
@@ -146,7 +146,7 @@ def ddim_prediction(scheduler: Any) -> Prediction:
 
 
 def check_cosine(scheduler: Any) -> None:
-    """CapabilityError unless `scheduler` is a `CosineDPMSolverMultistepScheduler` of v over unit data."""
+    """Raise CapabilityError unless `scheduler` is a `CosineDPMSolverMultistepScheduler` of v over unit data."""
     from diffusers import CosineDPMSolverMultistepScheduler
 
     if not isinstance(scheduler, CosineDPMSolverMultistepScheduler):
@@ -216,7 +216,7 @@ def _ratio_schedule(scheduler: Any, num_inference_steps: int, device: torch.devi
 
 
 def _check_diffusion(scheduler: Any) -> None:
-    """CapabilityError unless the scheduler's levels follow from betas, as its network was trained with."""
+    """Raise CapabilityError unless the scheduler's levels follow from betas, as its network was trained with."""
     name, known = type(scheduler).__name__, (*BY_KEPT, *BY_RATIO)
     if name not in known:
         raise CapabilityError(

@@ -54,10 +54,10 @@ def checkpointed(network: Module) -> Iterator[None]:
 def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., Any], *inputs: Any) -> Any:
     """`recompute(run, *inputs)`, with the layer out of training mode while it computes, then and in backward."""
 
-    def still(*given: Any) -> Any:
+    def still(*arguments: Any) -> Any:
         mode, layer.training = layer.training, False
         try:
-            return run(*given)
+            return run(*arguments)
         finally:
             layer.training = mode
 

@@ -37,8 +37,8 @@ class SameSounds(LatentSounds):
 
 
 def _for_every_row(
-    attention: Any, given: tuple[Any, ...], named: dict[str, Any]
+    attention: Any, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Give a mask (tokens, tokens) its two axes for rows and heads."""
     mask = named.get("attn_mask")
-    return given, named if mask is None or mask.ndim != 2 else {**named, "attn_mask": mask[None, None]}
+    return arguments, named if mask is None or mask.ndim != 2 else {**named, "attn_mask": mask[None, None]}

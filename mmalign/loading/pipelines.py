@@ -114,12 +114,12 @@ def _looked_at(
     What is taken from elsewhere is neither downloaded nor looked at in the pipeline's own folder.
     """
     taken_from = over_base(origin)
-    given = {*absent, *taken_from.parts}
+    elsewhere = {*absent, *taken_from.parts}
     for part in taken_from.parts.values():
         check_component(part)
     try:
-        folder = checkpoint_folder(kind, taken_from.model, taken_from.revision, taken_from.variant, given)
-        return taken_from, folder, check_checkpoint(folder, kind.__name__, taken_from.variant, given, fitting)
+        folder = checkpoint_folder(kind, taken_from.model, taken_from.revision, taken_from.variant, elsewhere)
+        return taken_from, folder, check_checkpoint(folder, kind.__name__, taken_from.variant, elsewhere, fitting)
     except CheckpointError as error:
         if not (trained := [part for name, part in taken_from.parts.items() if name not in origin.parts]):
             raise

@@ -61,10 +61,10 @@ def mean_interval(
     get Wilson's interval; fewer than `FEW` prompts get Student's.
     """
     values = np.asarray(values, dtype=np.float64)
-    kept = values[~np.isnan(values)]
-    if _one_each(values, group) and are_rates(kept):
-        low, high = rate_interval(int(kept.sum()), len(kept), level)
-        return Interval(float(kept.mean()), low, high, len(kept))
+    valid = values[~np.isnan(values)]
+    if _one_each(values, group) and are_rates(valid):
+        low, high = rate_interval(int(valid.sum()), len(valid), level)
+        return Interval(float(valid.mean()), low, high, len(valid))
     return _resampled_interval(values, group, level, resamples, seed)
 
 
@@ -99,9 +99,9 @@ def _resampled_interval(
     exists = ~np.isnan(values)
     if not exists.any():
         return Interval(np.nan, np.nan, np.nan, 0)
-    kept = values[exists]
-    sums, sizes = _by_prompt(kept, None if group is None else np.asarray(group)[exists])
-    return Interval(float(kept.mean()), *_mean_bounds(sums, sizes, level, resamples, seed), int(exists.sum()))
+    valid = values[exists]
+    sums, sizes = _by_prompt(valid, None if group is None else np.asarray(group)[exists])
+    return Interval(float(valid.mean()), *_mean_bounds(sums, sizes, level, resamples, seed), int(exists.sum()))
 
 
 def _by_prompt(

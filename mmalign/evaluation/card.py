@@ -123,21 +123,21 @@ def card_facts(record: RunRecord) -> CardFacts:
 def _earlier(base: str) -> tuple[str, Trained | None]:
     """The model that `base` is, or the one whose component `base` is, and that component as it lies here."""
     folder = local_path(base)
-    told = read_object(folder / BASE) if folder is not None else {}
-    if folder is None or not {"model", "component"} <= told.keys():
+    facts = read_object(folder / BASE) if folder is not None else {}
+    if folder is None or not {"model", "component"} <= facts.keys():
         return base, None
-    part = folder / str(told["component"])
+    part = folder / str(facts["component"])
     config = read_object(part / "config.json")
     kind = config.get("_class_name") or next(iter(config.get("architectures") or []), "")
-    return str(told["model"]), Trained(part.name, str(kind), (str(part.absolute()), ""))
+    return str(facts["model"]), Trained(part.name, str(kind), (str(part.absolute()), ""))
 
 
 def _places(record: RunRecord, base: str) -> tuple[tuple[Place, Place], tuple[Place, Place]]:
     """Base and run directory as a reader of the card names them, and as they lie on this machine."""
     about = "" if is_hub_id(base) else f"the folder of the base model; {ASSETS}" if base.startswith("assets/") else ""
     named = (plain_name(base), about or ("" if is_hub_id(base) else "the folder of the base model"))
-    found = local_path(base)
-    lies = str(found.absolute()) if found is not None else base
+    folder = local_path(base)
+    lies = str(folder.absolute()) if folder is not None else base
     return (named, (".", "the folder of this file")), ((lies, ""), (str(record.path.absolute()), ""))
 
 
@@ -160,11 +160,11 @@ def _load(facts: CardFacts) -> str:
 def escaped(text: str) -> str:
     """A name as Markdown shows it, within a line and a cell: nothing in it is markup."""
     line = " ".join(str(text).split())
-    return re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>|~#$]", lambda found: f"\\{found.group()}", line)
+    return re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>|~#$]", lambda match: f"\\{match.group()}", line)
 
 
 def code(text: str) -> str:
-    """A name as code."""
+    """A name as Markdown shows code, within a line and a cell."""
     line = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
     return f"`{line}`"
 

@@ -63,9 +63,9 @@ def evaluate(
         ScoreError: a reward that answered with another number of rows; a reward's own exception says where it happened.
     """
     alone = Share(progress=progress)
-    found = evaluate_shared(policy, prompts, rewards, alone, seed=seed, rows=rows, repeats=repeats, keep=keep)
-    assert found is not None, "the only process is the first"
-    return found
+    evaluation = evaluate_shared(policy, prompts, rewards, alone, seed=seed, rows=rows, repeats=repeats, keep=keep)
+    assert evaluation is not None, "the only process is the first"
+    return evaluation
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,18 @@ def evaluate_shared(
     chunks = sorted((one for part in share.gather(mine) for one in part), key=lambda one: int(one[0]))
     if share.rank:
         return None
-    found = {name: [judged[name] for _, judged, _ in chunks] for name in rewards}
+    by_reward = {name: [judged[name] for _, judged, _ in chunks] for name in rewards}
     group = torch.arange(len(groups)).repeat_interleave(repeats)
     sets = {name: reward for name, reward in rewards.items() if isinstance(reward, SetReward)}
     return Evaluation(
         modality=policy.modality,
         prompts=[p for p in groups for _ in range(repeats)],
         group=group.numpy(),
-        scores={name: RowScores.of(_joined(found[name])) for name in rewards if name not in sets},
-        sets={name: _set_value(name, reward, _rows(name, found[name]), group, seed) for name, reward in sets.items()},
-        outputs=_stacked([kept for _, _, kept in chunks if kept is not None]),
+        scores={name: RowScores.of(_joined(by_reward[name])) for name in rewards if name not in sets},
+        sets={
+            name: _set_value(name, reward, _rows(name, by_reward[name]), group, seed) for name, reward in sets.items()
+        },
+        outputs=_stacked([outputs for _, _, outputs in chunks if outputs is not None]),
         seed=seed,
         rows=rows,
         repeats=repeats,
@@ -187,10 +189,12 @@ def _joined(chunks: list[Scores]) -> Scores:
 
 def _rows(name: str, chunks: list[Embedded]) -> Tensor:
     """All embeddings; rows that have none are said. ScoreError where no row at all has one."""
-    found = Embedded.joined(name, chunks)
-    rows = found.required(name)
-    if found.why:
-        log.warning("reward '%s' could not embed %d of %d rows; %s.", name, len(found.why), len(rows), found.first())
+    embeddings = Embedded.joined(name, chunks)
+    rows = embeddings.required(name)
+    if embeddings.why:
+        log.warning(
+            "reward '%s' could not embed %d of %d rows; %s.", name, len(embeddings.why), len(rows), embeddings.first()
+        )
     return rows
 
 
@@ -221,18 +225,18 @@ def _kept(output: Any, room: int) -> Any:
     return part.to("cpu") if isinstance(part, Audio) else to_uint8(part).numpy()
 
 
-def _stacked(kept: list[Any]) -> Any:
+def _stacked(chunks: list[Any]) -> Any:
     """One batch; sound of different lengths is padded and masked."""
-    if not kept or not isinstance(kept[0], Audio):
-        return [text for part in kept for text in part] if kept and isinstance(kept[0], list) else _cat(kept)
-    longest = max(part.samples.shape[2] for part in kept)
-    masks = [torch.ones(len(p), p.samples.shape[2], dtype=torch.bool) if p.mask is None else p.mask for p in kept]
+    if not chunks or not isinstance(chunks[0], Audio):
+        return [text for part in chunks for text in part] if chunks and isinstance(chunks[0], list) else _cat(chunks)
+    longest = max(part.samples.shape[2] for part in chunks)
+    masks = [torch.ones(len(p), p.samples.shape[2], dtype=torch.bool) if p.mask is None else p.mask for p in chunks]
     return Audio(
-        torch.cat([nn.functional.pad(p.samples, (0, longest - p.samples.shape[2])) for p in kept]),
-        kept[0].rate,
+        torch.cat([nn.functional.pad(p.samples, (0, longest - p.samples.shape[2])) for p in chunks]),
+        chunks[0].rate,
         torch.cat([nn.functional.pad(mask, (0, longest - mask.shape[1])) for mask in masks]),
     )
 
 
-def _cat(kept: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(kept) if kept else np.empty(0, dtype=np.uint8)
+def _cat(chunks: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(chunks) if chunks else np.empty(0, dtype=np.uint8)

@@ -17,8 +17,8 @@ def evaluation_folders(run: Path) -> list[Path]:
     """
     later = sorted((run / "evaluated").glob("*-*"), key=_number, reverse=True)
     places = [run, run / "evaluation" / "after", run / "evaluation", *(path / "evaluation" / "after" for path in later)]
-    if found := [folder for folder in places if (folder / "evaluation.json").exists()]:
-        return found
+    if folders := [folder for folder in places if (folder / "evaluation.json").exists()]:
+        return folders
     if not run.is_dir():
         raise DataError(f"{run}: no such run directory.")
     raise DataError(

@@ -58,12 +58,12 @@ class Ranked:
 
     @property
     def bad(self) -> list[float]:
-        """Scores of the wrong ones."""
+        """Scores of the wrong outputs."""
         return self.scores[len(self.chosen) :]
 
     @property
     def pick(self) -> Any:
-        """What the scorer likes best."""
+        """The output that the scorer likes best."""
         return [*self.chosen, *self.rejected][int(np.argmax(self.scores))]
 
     @property
@@ -123,7 +123,7 @@ def judge_shared(
         modality=policy.modality,
         prompts=[Prompt(row.prompt.text, row.prompt.media, _facts(row)) for row in ranked],
         group=groups([row.prompt for row in ranked]).numpy(),
-        scores={name: RowScores.of(held) for name, held in (scores | _by_subset(ranked, scores)).items()},
+        scores={name: RowScores.of(rule_scores) for name, rule_scores in (scores | _by_subset(ranked, scores)).items()},
         sets=_benchmark(ranked, scores, seed),
         outputs=_picked(ranked, keep),
         seed=seed,
@@ -140,10 +140,10 @@ def _read(number: int, item: Preference | Prompt) -> Ranked:
     for name, value in sides.items():
         outputs = value if isinstance(value, list | tuple) else [value]
         if not outputs or not all(isinstance(output, str) for output in outputs):
-            held = ", ".join(map(str, item.meta)) or "nothing"
+            columns = ", ".join(map(str, item.meta)) or "nothing"
             raise DataError(
                 f"row {number} ('{item.text[:40]}'): '{name}' is {str(value)[:60]!r}; expected a text or a list of "
-                f"texts. Its other columns: {held}."
+                f"texts. Its other columns: {columns}."
             )
         sides[name] = list(outputs)
     return Ranked(item, sides["chosen"], sides["rejected"], [])  # type: ignore[arg-type]
@@ -168,19 +168,19 @@ def _scored(policy: ScorePolicy, part: Sequence[tuple[Ranked, Any]]) -> list[flo
     prompts, outputs = [row.prompt for row, _ in part], [output for _, output in part]
     if isinstance(outputs[0], Tensor) and len({tuple(output.shape) for output in outputs}) > 1:
         return [value for one in part for value in _scored(policy, [one])]
-    given = torch.stack(outputs) if isinstance(outputs[0], Tensor) else outputs
-    return policy.score(policy.observe(prompts, given)).double().tolist()
+    batch = torch.stack(outputs) if isinstance(outputs[0], Tensor) else outputs
+    return policy.score(policy.observe(prompts, batch)).double().tolist()
 
 
 def _rules(ranked: Sequence[Ranked]) -> dict[str, Scores]:
     """Every rule that applies to any row; the other rows are not applicable."""
-    found = {"accuracy": _accuracy(ranked)}
+    scores = {"accuracy": _accuracy(ranked)}
     for count in sorted({row.count for row in ranked} - {0}):
         fits = [row.count == count for row in ranked]
-        found[f"best_of_{count}"] = _scores(ranked, fits, lambda row: best_of_n(row.good[0], row.bad))
+        scores[f"best_of_{count}"] = _scores(ranked, fits, lambda row: best_of_n(row.good[0], row.bad))
     if any(row.subset == TIES for row in ranked):
-        found["ties"] = _ties(ranked)
-    return found
+        scores["ties"] = _ties(ranked)
+    return scores
 
 
 def _accuracy(ranked: Sequence[Ranked]) -> Scores:
@@ -190,9 +190,9 @@ def _accuracy(ranked: Sequence[Ranked]) -> Scores:
         "margin": lambda row: np.mean(row.good) - np.mean(row.bad),
     }
     parts = {name: torch.tensor([float(mean(row)) for row in ranked]) for name, mean in means.items()}
-    found = _scores(ranked, [True] * len(ranked), lambda row: pair_accuracy(row.good, row.bad))
-    found.parts = parts
-    return found
+    scores = _scores(ranked, [True] * len(ranked), lambda row: pair_accuracy(row.good, row.bad))
+    scores.parts = parts
+    return scores
 
 
 def _ties(ranked: Sequence[Ranked]) -> Scores:
@@ -208,11 +208,11 @@ def _ties(ranked: Sequence[Ranked]) -> Scores:
         return ties_score((other.good, other.bad), (row.good, row.bad))
 
     fits = [id(row) in references for row in ranked]
-    found = _scores(ranked, fits, lambda row: parts(row).score, beside=lambda row: references[id(row)].scores)
-    held = [parts(row)._asdict() if fit else {} for row, fit in zip(ranked, fits, strict=True)]
-    names = next(iter(part for part in held if part))
-    found.parts = {name: torch.tensor([part.get(name, float("nan")) for part in held]) for name in names}
-    return found
+    scores = _scores(ranked, fits, lambda row: parts(row).score, beside=lambda row: references[id(row)].scores)
+    terms = [parts(row)._asdict() if fit else {} for row, fit in zip(ranked, fits, strict=True)]
+    names = next(iter(part for part in terms if part))
+    scores.parts = {name: torch.tensor([part.get(name, float("nan")) for part in terms]) for name in names}
+    return scores
 
 
 def _id(number: int, row: Ranked) -> tuple[str, str]:
@@ -245,24 +245,24 @@ def _scores(
 
 def _by_subset(ranked: Sequence[Ranked], scores: Mapping[str, Scores]) -> dict[str, Scores]:
     subsets = dict.fromkeys(row.subset for row in ranked if row.subset)
-    found = {}
+    by_subset = {}
     for subset in subsets if len(subsets) > 1 else ():
         inside = torch.tensor([row.subset == subset for row in ranked])
-        for name, held in scores.items():
-            applies = inside & (held.status != Status.NOT_APPLICABLE)
+        for name, rule_scores in scores.items():
+            applies = inside & (rule_scores.status != Status.NOT_APPLICABLE)
             if bool(applies.any()) and not (name == "ties" or (name == "accuracy" and subset == TIES)):
-                status = torch.where(applies, held.status, int(Status.NOT_APPLICABLE)).to(torch.int8)
-                found[f"{name}/{subset}"] = Scores(held.value.where(applies, torch.nan), status)
-    return found
+                status = torch.where(applies, rule_scores.status, int(Status.NOT_APPLICABLE)).to(torch.int8)
+                by_subset[f"{name}/{subset}"] = Scores(rule_scores.value.where(applies, torch.nan), status)
+    return by_subset
 
 
 def _benchmark(ranked: Sequence[Ranked], scores: Mapping[str, Scores], seed: int) -> dict[str, SetValue]:
     """The unweighted mean over subsets, resampled inside each."""
-    rules = [held for name, held in scores.items() if name != "accuracy"]
+    rules = [rule for name, rule in scores.items() if name != "accuracy"]
     if len({row.subset for row in ranked}) < 2 or not all(row.subset == TIES or row.count for row in ranked):
         return {}
-    value = torch.stack([torch.where(held.valid, held.value, torch.nan) for held in rules]).nan_to_num(0).sum(0)
-    known = torch.stack([held.valid for held in rules]).any(0)
+    value = torch.stack([torch.where(rule.valid, rule.value, torch.nan) for rule in rules]).nan_to_num(0).sum(0)
+    known = torch.stack([rule.valid for rule in rules]).any(0)
     names = [row.subset for row in ranked]
     inside = {subset: torch.tensor([name == subset for name in names]) & known for subset in sorted(set(names))}
     values = {subset: value[rows].double().numpy() for subset, rows in inside.items() if bool(rows.any())}
@@ -274,9 +274,9 @@ def _benchmark(ranked: Sequence[Ranked], scores: Mapping[str, Scores], seed: int
 
 def _facts(row: Ranked) -> dict[str, Any]:
     """What the record says of a row beside its rules: every column but the outputs, and all scores."""
-    kept = {name: value for name, value in row.prompt.meta.items() if name not in ("chosen", "rejected")}
+    columns = {name: value for name, value in row.prompt.meta.items() if name not in ("chosen", "rejected")}
     sides = {"chosen": row.good, "rejected": row.bad}
-    return kept | {"scores": {name: [v if np.isfinite(v) else None for v in side] for name, side in sides.items()}}
+    return columns | {"scores": {name: [v if np.isfinite(v) else None for v in side] for name, side in sides.items()}}
 
 
 def _picked(ranked: Sequence[Ranked], keep: int) -> Any:

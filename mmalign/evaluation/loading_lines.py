@@ -60,8 +60,8 @@ def loading(
         without: components that the base's pipeline does not have, see `absent`.
         earlier: what a LoRA was added to, where that is not the base itself.
     """
-    told = "".join(f", {component}=None" for component in without)
-    pipeline = f"pipe = DiffusionPipeline.from_pretrained(base{told})"
+    arguments = "".join(f", {component}=None" for component in without)
+    pipeline = f"pipe = DiffusionPipeline.from_pretrained(base{arguments})"
     over = f"pipe.{earlier.component} = {earlier.kind}.from_pretrained(start)" if earlier else ""
     start = earlier.place if earlier else None
     imported = ", ".join(["DiffusionPipeline", *([earlier.kind] if earlier else [])])
@@ -78,13 +78,13 @@ def loading(
         calls = [f"pipe = DiffusionPipeline.from_pretrained({place})"]
         return "diffusers", _lines(["from diffusers import DiffusionPipeline"], calls, run, None)
     for config in [folder / "config.json", *sorted(folder.glob("*/config.json"))]:
-        found = read_object(config)
-        if kind := found.get("_class_name"):
+        settings = read_object(config)
+        if kind := settings.get("_class_name"):
             part = config.parent.name if config.parent != folder else "transformer"
             where = f'f"{{run}}/{weights}/{part}"' if config.parent != folder else place
             calls = [pipeline, f"pipe.{part} = {kind}.from_pretrained({where})"]
             return "diffusers", _lines([f"from diffusers import DiffusionPipeline, {kind}"], calls, run, base)
-        if (names := found.get("architectures")) and config.parent != folder:
+        if (names := settings.get("architectures")) and config.parent != folder:
             whole, part = CLASSES[name], config.parent.name
             calls = [f"model = {whole}.from_pretrained(base)"]
             calls.append(f'model.{part} = {names[0]}.from_pretrained(f"{{run}}/{weights}/{part}")')
@@ -98,11 +98,11 @@ def _lines(
     imports: Sequence[str], calls: Sequence[str], run: Place, base: Place | None, start: Place | None = None
 ) -> str:
     named = [("run", run), *([("base", base)] if base else []), *([("start", start)] if start else [])]
-    told = [
-        f"{word} = {json.dumps(path, ensure_ascii=False)}{f'  # {said}' if said else ''}"
-        for word, (path, said) in named
+    assignments = [
+        f"{word} = {json.dumps(path, ensure_ascii=False)}{f'  # {comment}' if comment else ''}"
+        for word, (path, comment) in named
     ]
-    return "\n".join([*imports, "", *told, *calls])
+    return "\n".join([*imports, "", *assignments, *calls])
 
 
 def _of_transformers(folder: Path, kind: str, place: str, run: Place) -> str:
@@ -187,7 +187,7 @@ def name_of(path: str) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object; {} where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

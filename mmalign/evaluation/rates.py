@@ -23,8 +23,8 @@ def rate_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]
     """Wilson's interval of the probability behind `hits` of `n` independent rows."""
     from scipy.stats import binomtest
 
-    found = binomtest(hits, n).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(hits, n).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_rate_interval(

@@ -54,7 +54,7 @@ class RowScores:
 
     @classmethod
     def of(cls, scores: Scores) -> RowScores:
-        """What the reward answered."""
+        """The scores of the reward as arrays."""
         parts = {name: part.float().numpy() for name, part in scores.parts.items()}
         return cls(scores.value.float().numpy(), scores.status.numpy(), parts)
 
@@ -143,12 +143,12 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
             "rewards": list(evaluation.scores),
             "sets": {
                 name: {
-                    "value": _number(found.value),
-                    "n": found.n,
-                    "invalid": found.invalid,
-                    "resampled": [_number(value) for value in found.resampled.tolist()],
+                    "value": _number(set_value.value),
+                    "n": set_value.n,
+                    "invalid": set_value.invalid,
+                    "resampled": [_number(value) for value in set_value.resampled.tolist()],
                 }
-                for name, found in evaluation.sets.items()
+                for name, set_value in evaluation.sets.items()
             },
         }
         (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")

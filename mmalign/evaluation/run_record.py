@@ -120,8 +120,8 @@ def _yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(loaded, dict):
         raise ValueError("not a mapping")
-    if wrong := [name for name in ("adapter", "policy", "objective", "data") if not isinstance(loaded.get(name), dict)]:
-        raise ValueError(f"no usable {', '.join(wrong)}")
+    if odd := [name for name in ("adapter", "policy", "objective", "data") if not isinstance(loaded.get(name), dict)]:
+        raise ValueError(f"no usable {', '.join(odd)}")
     evaluation = loaded.get("evaluation") or {}
     judges = (evaluation.get("judges") or {}) if isinstance(evaluation, dict) else evaluation
     for name, specs in {"rewards": loaded.get("rewards") or {}, "evaluation.judges": judges}.items():

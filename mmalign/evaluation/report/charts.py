@@ -44,7 +44,7 @@ class Scale(NamedTuple):
     end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value."""
+        """The pixel at which a value is drawn."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
@@ -98,21 +98,21 @@ def aligned_chart(learned: Series, truth: Series, width: int = 460, height: int 
     below, above = max(below, 0.08) + 0.04, max(above, 0.08) + 0.04
     x = Scale(*_apart(min(s[0][0] for s in sides), max(s[-1][0] for s in sides)), 48, width - 48)
     body = [_x_axis(x, height - 24, max(s[-1][0] for s in sides), "step")]
-    for side, trend, span, given in zip(sides, trends, spans, (learned, truth), strict=True):
+    for side, trend, span, series in zip(sides, trends, spans, (learned, truth), strict=True):
         start = trend[0][1]
         y = Scale(start - below * span, start + above * span, height - 24, 12)
-        left = given is learned
+        left = series is learned
         for tick in [t for t in ticks(y.low, y.high, 3) if _possible(t, side)]:
             if left:
                 body.append(f'<line class="grid" x1="48" x2="{width - 48}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
             at, anchor = (42, "end") if left else (width - 42, "start")
             body.append(
-                f'<text class="tick {given.tone}" x="{at}" y="{y(tick) + 4:.1f}" text-anchor="{anchor}">'
+                f'<text class="tick {series.tone}" x="{at}" y="{y(tick) + 4:.1f}" text-anchor="{anchor}">'
                 f"{_label(tick)}</text>"
             )
-        body.append(_curve(side, trend, x, y, given.tone))
+        body.append(_curve(side, trend, x, y, series.tone))
         if len(side) <= 30:
-            body += [_dot(x(s), y(v), given.tone, f"{given.name}: {_label(v)} at step {s:g}") for s, v in side]
+            body += [_dot(x(s), y(v), series.tone, f"{series.name}: {_label(v)} at step {s:g}") for s, v in side]
     return _svg(width, height, f"{learned.name} (left axis) and {truth.name} (right axis) over steps", body)
 
 
@@ -137,8 +137,8 @@ def path_chart(learned: Series, truth: Series, width: int = 460, height: int = 2
     )
     body.append(f'<polyline class="line path" points="{_path([(x(a), y(b)) for a, b, _ in points])}"/>')
     for i, (a, b, step) in enumerate(points):
-        told = f"step {step:g}: {learned.name} {_label(a)}, {truth.name} {_label(b)}"
-        body.append(_dot(x(a), y(b), "start" if i == 0 else "truth", told, 4.5 if i in (0, len(points) - 1) else 2.5))
+        title = f"step {step:g}: {learned.name} {_label(a)}, {truth.name} {_label(b)}"
+        body.append(_dot(x(a), y(b), "start" if i == 0 else "truth", title, 4.5 if i in (0, len(points) - 1) else 2.5))
     ends = [(points[0], points[1], "start"), (points[-1], points[-2], f"step {points[-1][2]:g}")]
     if abs(x(points[0][0]) - x(points[-1][0])) < 60 and abs(y(points[0][1]) - y(points[-1][1])) < 30:
         ends = [(points[-1], points[-2], f"start and {ends[1][2]}")]  # one would lie on the other
@@ -183,8 +183,8 @@ def _path(points: Sequence[Point]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
 
 
-def _dot(x: float, y: float, tone: str, told: str, radius: float = 3) -> str:
-    return f'<circle class="dot {tone}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(told)}</title></circle>'
+def _dot(x: float, y: float, tone: str, title: str, radius: float = 3) -> str:
+    return f'<circle class="dot {tone}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(title)}</title></circle>'
 
 
 def _y_axis(y: Scale, at: Sequence[float], right: float, left: float = 44) -> str:

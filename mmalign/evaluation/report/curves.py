@@ -50,12 +50,12 @@ class Against:
 
 def sections(record: RunRecord) -> list[Section]:
     """Every metric of the run, grouped by the word before its first slash; known groups first."""
-    found: dict[str, Section] = {}
+    by_title: dict[str, Section] = {}
     for name in record.metric_names():
         first = name.split("/")[0] if "/" in name or name in UNDER else ""
         head = UNDER.get(first, first)
         title = TITLES.get(head, head.capitalize() if head else LOOSE)
-        section = found.setdefault(title, Section(title))
+        section = by_title.setdefault(title, Section(title))
         points = record.curve(name)
         values = {value for _, value in points}
         if len(points) == 1 < len(record.metrics):
@@ -66,7 +66,7 @@ def sections(record: RunRecord) -> list[Section]:
             series, whole = Series(name, points, _tone(record, name)), head in ("time", "memory")
             section.charts.append((name, points[-1][1], line_chart(series, whole, smooth=name != "lr")))
     order = [*TITLES.values()]
-    return sorted(found.values(), key=lambda s: order.index(s.title) if s.title in order else len(order))
+    return sorted(by_title.values(), key=lambda s: order.index(s.title) if s.title in order else len(order))
 
 
 def _tone(record: RunRecord, name: str) -> str:
@@ -84,9 +84,9 @@ def against_truth(record: RunRecord) -> list[Against]:
     pairs = []
     for truth in truths[:2]:
         for learned in trained[:3]:
-            told, known, where = _on_one_side(record, learned, truth)
-            if len(told) >= 2 and len(known) >= 2:
-                one, two = Series(learned + where, told, "learned"), Series(truth + where, known, "truth")
+            left, right, where = _on_one_side(record, learned, truth)
+            if len(left) >= 2 and len(right) >= 2:
+                one, two = Series(learned + where, left, "learned"), Series(truth + where, right, "truth")
                 pairs.append(Against(learned, truth, roles[truth], aligned_chart(one, two), path_chart(one, two)))
     return pairs
 

@@ -28,13 +28,13 @@ def directions(rows: Sequence[SummaryRow], level: float = 0.05) -> list[str]:
     With m measures that did not move, one of the intervals leaves zero out in 1 - 0.95^m of runs; after this, in at
     most `level`. A row's p is read from its interval, as of a normal estimate.
     """
-    found = ["even"] * len(rows)
+    by_row = ["even"] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: p_value(rows[i]))
     for rank, i in enumerate(order):
         if not p_value(rows[i]) <= level / (len(rows) - rank):
             break
-        found[i] = direction(rows[i])
-    return found
+        by_row[i] = direction(rows[i])
+    return by_row
 
 
 def p_value(row: SummaryRow) -> float:
@@ -60,25 +60,25 @@ def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
             if (trained)
             else ("even", "")
         )
-    found = directions(truths)
-    told = told_of(truths, found)
+    by_truth = directions(truths)
+    changes = told_of(truths, by_truth)
     moved = {direction(row) for row in trained}
     rose = "up" in moved and "down" not in moved
-    ways = set(found)
+    ways = set(by_truth)
     if "down" in ways and rose:
-        return "bad", f"Reward hacking, the trained reward rose while the truth fell: {told}."
+        return "bad", f"Reward hacking, the trained reward rose while the truth fell: {changes}."
     if "down" in ways:
-        return "bad", f"Worse on held-out prompts: {told}."
+        return "bad", f"Worse on held-out prompts: {changes}."
     if ways == {"up"}:
-        return "good", f"Better on held-out prompts: {told}."
+        return "good", f"Better on held-out prompts: {changes}."
     if "up" in ways:
-        return "good", f"Better on held-out prompts by some measures: {told}."
+        return "good", f"Better on held-out prompts by some measures: {changes}."
     if rose:
         return (
             "even",
-            f"The trained reward rose, the truth did not move beyond chance; watch for reward hacking: {told}.",
+            f"The trained reward rose, the truth did not move beyond chance; watch for reward hacking: {changes}.",
         )
-    return "even", f"No change beyond chance: {told}."
+    return "even", f"No change beyond chance: {changes}."
 
 
 def told_of(rows: Sequence[SummaryRow], ways: Sequence[str]) -> str:

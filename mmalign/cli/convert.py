@@ -32,9 +32,9 @@ def convert(
         raise ConfigError(f"{out}: the result is a .safetensors file.")
     if not file.is_file():
         raise DataError(f"{file}: no such file.")
-    found = _unpickled(file) if trust else read_pickled(file)
+    content = _unpickled(file) if trust else read_pickled(file)
     try:
-        tensors, left = tensors_of(found)
+        tensors, left = tensors_of(content)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     with write_beside(out) as beside:  # each on its own: safetensors refuses tensors that share memory

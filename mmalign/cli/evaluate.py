@@ -43,9 +43,14 @@ def evaluate(
         return
     if as_json:
         rows = [
-            {"name": name, "value": _finite(found.value), "ci": [_finite(found.low), _finite(found.high)], "n": found.n}
+            {
+                "name": name,
+                "value": _finite(interval.value),
+                "ci": [_finite(interval.low), _finite(interval.high)],
+                "n": interval.n,
+            }
             for name in done.evaluation.names()
-            for found in [done.evaluation.interval(name)]
+            for interval in [done.evaluation.interval(name)]
         ]
         typer.echo(json.dumps({"rows": rows, "seconds": round(done.evaluation.seconds, 3)}, indent=1))
     else:

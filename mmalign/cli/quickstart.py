@@ -56,13 +56,13 @@ def groups() -> dict[str, dict[str, Path]]:
     """Quickstarts by name, each with its run files by name; a quickstart of one run file has one without a name."""
     from mmalign.cli.listing import configs
 
-    found: dict[str, dict[str, Path]] = {}
+    by_name: dict[str, dict[str, Path]] = {}
     for path, config in configs().items():
         folder, _, rest = path.partition("/")
         if folder == "quickstart":
             name, _, part = rest.partition("/")
-            found.setdefault(name, {})[part] = config
-    return found
+            by_name.setdefault(name, {})[part] = config
+    return by_name
 
 
 def refuse_others(directory: Path) -> None:

@@ -50,9 +50,9 @@ def reference(
     if adapter:
         if not isinstance(made, FrameEncoder):
             raise no_side(FrameEncoder, "gives one row per output and no frames")
-        given = {"name": adapter, **override({}, adapter_options or [])}
-        seen = LatentEncoder(made, adapters.build(given, "--adapter"))
+        section = {"name": adapter, **override({}, adapter_options or [])}
+        seen = LatentEncoder(made, adapters.build(section, "--adapter"))
     with progress("embedding", "embedded") as advance:
-        found = load_reference(exemplars, seen, unit, pairs, advance)
-    save_reference(out, found, made, exemplars)
-    typer.echo(f"{found.gaussian.count} {unit}s of {exemplars} in {described(made)}: {out}")
+        statistics = load_reference(exemplars, seen, unit, pairs, advance)
+    save_reference(out, statistics, made, exemplars)
+    typer.echo(f"{statistics.gaussian.count} {unit}s of {exemplars} in {described(made)}: {out}")

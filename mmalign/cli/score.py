@@ -58,8 +58,8 @@ def score(
     if rows.is_dir() and (others := left_out(rows)):
         typer.echo(f"note: {rows}: {others}", err=True)
     if not isinstance(judge, SetReward):
-        kept = ScoreCache(_cache_beside(rows)) if cache else None
-        judge = Guarded(reward, judge, monitor=True, cache=kept)
+        store = ScoreCache(_cache_beside(rows)) if cache else None
+        judge = Guarded(reward, judge, monitor=True, cache=store)
     with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
         with progress("scoring", "scored") as advance:
             lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance, reward)

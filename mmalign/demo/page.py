@@ -50,14 +50,14 @@ def page(run: Trained, name: str) -> Any:
         gr.Markdown(_heading(run, name))
         fields = _fields(blocks, run, choice)
         button = gr.Button("Generate", variant="primary")
-        said = gr.HTML(visible=False, padding=False)
+        notice = gr.HTML(visible=False, padding=False)
         sides = _sides(run.parts.policy.modality, ("Start", f"Learned, step {run.step}"), draw)
         scores = gr.Dataframe(label="Scores", interactive=False, wrap=True, visible=False)
         gr.on(
             [button.click, fields[0].submit],
             _asking(run, choice, draw),
             inputs=fields,
-            outputs=[said, *sides[0], *sides[1], scores],
+            outputs=[notice, *sides[0], *sides[1], scores],
             concurrency_limit=1,
             api_name="ask",
         )
@@ -69,10 +69,10 @@ def _heading(run: Trained, name: str) -> str:
     base = plain_name(str(file.adapter.get("model") or ""))
     what = f"{file.objective['name']} on {file.adapter['name']}{f' ({base})' if base else ''}"
     steps = f"{run.step} update{'' if run.step == 1 else 's'}"
-    said = f"# {escaped(name)}\n{escaped(what)}. *Start* is what the run began with, *Learned* what came of {steps}"
+    heading = f"# {escaped(name)}\n{escaped(what)}. *Start* is what the run began with, *Learned* what came of {steps}"
     if likeliest(run):
-        return f"{said}: of both the likeliest text (`policy.eval_temperature` is 0)."
-    return f"{said}; outputs of one number come from the same noise."
+        return f"{heading}: of both the likeliest text (`policy.eval_temperature` is 0)."
+    return f"{heading}; outputs of one number come from the same noise."
 
 
 def _fields(blocks: Any, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
@@ -122,11 +122,11 @@ def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> N
     )
 
     def chosen(index: int) -> tuple[Any, ...]:
-        heard = about(choice[index])
+        sound = about(choice[index])
         # A file of its own: gradio names files by content, and would write that of the gallery while it is fetched.
         seen = shown[index][0]
-        picture = None if heard or seen is None else seen.convert("RGBA")
-        return choice[index].text, index, picture, heard and heard[0]
+        picture = None if sound or seen is None else seen.convert("RGBA")
+        return choice[index].text, index, picture, sound and sound[0]
 
     def clicked(event: Any) -> tuple[Any, ...]:
         return chosen(event.index)
@@ -182,8 +182,8 @@ def _filled(side: Side, modality: str, draw: Draw | None) -> list[Any]:
     if modality == "image":
         return [_numbered(pictures(output))]
     if modality == "audio":
-        heard = [*sounds(output), *[None] * (MOST_OUTPUTS - len(output))]
-        values = [value for sound in heard for value in (sound or (None, None))]
+        slots = [*sounds(output), *[None] * (MOST_OUTPUTS - len(output))]
+        values = [value for sound in slots for value in (sound or (None, None))]
         kinds: tuple[Any, Any] = (gr.Audio, gr.Image)
         return [kinds[i % 2](value, visible=value is not None) for i, value in enumerate(values)]
     marked = _numbered(answered(output, prompt, draw)) if draw else []
@@ -209,13 +209,13 @@ def _asking(run: Trained, choice: Sequence[Prompt], draw: Draw | None) -> Callab
             prompt = asked(choice, text or "", number, picture)
             before, after = answer(run, prompt, int(count), int(seed or 0))
         except MmalignError as error:
-            told = gr.HTML(box("This cannot be asked", [str(error)], fault=True), visible=True)
-            return [told, *[gr.skip()] * (outputs - 1)]
+            notice = gr.HTML(box("This cannot be asked", [str(error)], fault=True), visible=True)
+            return [notice, *[gr.skip()] * (outputs - 1)]
         headers, rows, reasons = table(before, after, roles)
         scores = gr.Dataframe({"headers": headers, "data": rows}, visible=bool(rows))
         cut = [f"{reader} does not read this to its end; write less." for reader in before.cut]
         lines = [*(f"{name}: {value}" for name, value in facts(prompt)), *cut, *reasons]
-        told = gr.HTML(box("", lines), visible=bool(lines))
-        return [told, *_filled(before, modality, draw), *_filled(after, modality, draw), scores]
+        notice = gr.HTML(box("", lines), visible=bool(lines))
+        return [notice, *_filled(before, modality, draw), *_filled(after, modality, draw), scores]
 
     return ask

@@ -69,8 +69,8 @@ def drawn(prompt: Prompt) -> Image | None:
     kinds = list(prompt.media)
     if "image" in kinds:
         return _picture(prompt.media["image"])
-    heard = about(prompt)
-    return heard[1] if heard else None
+    sound = about(prompt)
+    return sound[1] if sound else None
 
 
 def about(prompt: Prompt) -> Sound | None:

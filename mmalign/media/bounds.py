@@ -27,12 +27,12 @@ class Bound:
     @property
     def most(self) -> int:
         """The limit in force; ConfigError if the variable holds no positive whole number."""
-        said = os.environ.get(self.variable, "")
-        if not said:
+        text = os.environ.get(self.variable, "")
+        if not text:
             return self.default
-        if not said.isdecimal() or not int(said[:20]) > 0:
-            raise ConfigError(f"{self.variable}={said[:40]!r}: a positive whole number of {self.unit} is expected.")
-        return int(said[:20])
+        if not text.isdecimal() or not int(text[:20]) > 0:
+            raise ConfigError(f"{self.variable}={text[:40]!r}: a positive whole number of {self.unit} is expected.")
+        return int(text[:20])
 
     def require(self, count: int, name: str, claim: str) -> None:
         """MediaError if `count` is beyond it; `claim` says what the file `name` is or says of itself."""

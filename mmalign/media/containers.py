@@ -100,7 +100,7 @@ def _sound_chunk(data: bytes) -> tuple[int, int]:
 
 
 def _chunk_fault(data: bytes, start: int, size: int) -> str:
-    """Of the samples' bytes: cut off, or followed by more of them."""
+    """What is wrong with the samples' bytes: they are cut off, or more of them follow; "" if nothing is."""
     available = len(data) - start
     if size > available + 1:
         return f"is truncated: {size - available} bytes are missing at its end"
@@ -211,7 +211,9 @@ def _mpeg(data: bytes, decoded: int) -> str:
     whole = [frame for frame in frames[count is not None :] if frame.end <= len(data)]
     if count and len(whole) < count - 1:  # some encoders count the frame of the count
         return f"is truncated: {count - len(whole)} of its {count} frames are missing"
-    held = sum(frame.samples for frame in whole)
-    if held > decoded + SLACK:
-        return f"holds {held} samples by its frames, and {decoded} are decoded (its own count of them is wrong or none)"
+    samples = sum(frame.samples for frame in whole)
+    if samples > decoded + SLACK:
+        return (
+            f"holds {samples} samples by its frames, and {decoded} are decoded (its own count of them is wrong or none)"
+        )
     return ""

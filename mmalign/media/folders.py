@@ -23,8 +23,8 @@ class Media:
     others: list[str]
 
     def of(self, kind: Kind) -> list[Path]:
-        """Its pictures, or its sounds."""
-        return [file for file, found in self.kinds.items() if found == kind]
+        """The folder's pictures, or its sounds."""
+        return [file for file, file_kind in self.kinds.items() if file_kind == kind]
 
 
 def media_in(folder: Path) -> Media:

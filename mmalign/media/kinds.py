@@ -65,8 +65,8 @@ def kind_of_file(path: Path) -> Kind | None:
     """
     if not unreadable(path):
         with path.open("rb") as file:
-            if found := _recognised(file):
-                return found
+            if header_kind := _recognised(file):
+                return header_kind
     return hinted(path.name)
 
 

@@ -49,10 +49,10 @@ def lufs(sound: Float[Tensor, "C S"], rate: int) -> float | None:
         wave = lfilter(wave, wave.new_tensor(a), wave.new_tensor(b), clamp=False)
     weights = wave.new_tensor(weighted)
     power = weights @ wave.unfold(1, block, round(0.1 * rate)).square().mean(2)  # of every block
-    heard = power[_level(power) > GATE]
-    if not len(heard):
+    above_gate = power[_level(power) > GATE]
+    if not len(above_gate):
         return GATE
-    return float(_level(heard[_level(heard) > _level(heard.mean()) - 10].mean()))
+    return float(_level(above_gate[_level(above_gate) > _level(above_gate.mean()) - 10].mean()))
 
 
 def k_weighting(rate: int) -> list[tuple[list[float], list[float]]]:

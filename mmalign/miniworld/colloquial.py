@@ -68,8 +68,8 @@ def colloquial(request: Request, rng: np.random.Generator, ways: tuple[str, ...]
         ways: of ``WAYS``, those to use where they fit; none given draws one to three of them.
     """
     chosen = ways or tuple(rng.choice(list(WAYS), size=int(rng.integers(1, 4)), replace=False))
-    said = _Wording(rng, frozenset(chosen))
-    return said.of(request)
+    wording = _Wording(rng, frozenset(chosen))
+    return wording.of(request)
 
 
 class _Wording:
@@ -113,8 +113,8 @@ class _Wording:
             after.append(f"not {_OTHER_SIZE[size]}")
             size = None
         words = [self.word(SIZE_WORDS, size), self.word(COLOR_WORDS, kind.color), self.noun(kind, count)]
-        said = " ".join([self.count(count), *(word for word in words if word)])
-        return " ".join([said, *after])
+        phrase = " ".join([self.count(count), *(word for word in words if word)])
+        return " ".join([phrase, *after])
 
     def word(self, synonyms: Mapping[str, tuple[str, ...]], value: str | None) -> str | None:
         return self.pick(synonyms[value]) if value and "synonyms" in self.ways else value
@@ -140,8 +140,8 @@ def wording_words() -> set[str]:
     nouns = [noun for nouns in SHAPE_WORDS.values() for noun in nouns]
     tables = (COLOR_WORDS, SIZE_WORDS, COUNT_PHRASES, _RELATION_WORDS)
     phrases = [phrase for table in tables for phrases in table.values() for phrase in phrases]
-    said = [*nouns, *map(_plural, nouns), *phrases, *OPENINGS, *CLOSINGS, *_JOINS, _FRAMES]
-    return set(" ".join(said).split())
+    words = [*nouns, *map(_plural, nouns), *phrases, *OPENINGS, *CLOSINGS, *_JOINS, _FRAMES]
+    return set(" ".join(words).split())
 
 
 #: Politeness around it, other words, other counts, negated sizes, the former and the latter, the other way round.
@@ -168,18 +168,18 @@ def pairs(n: int, seed: int, sample: Callable[[np.random.Generator], Request]) -
         ConfigError: there are hardly so many; says how many were found before draws gave nothing new.
     """
     rng = np.random.default_rng([17, seed])
-    found: dict[str, Request] = {}
+    requests: dict[str, Request] = {}
     in_vain = 0
-    while len(found) < n:
+    while len(requests) < n:
         if in_vain == _IN_VAIN:
             raise ConfigError(
-                f"{n} different requests: {len(found)} were found, then {in_vain} draws gave no other; "
-                f"ask for at most {len(found)}."
+                f"{n} different requests: {len(requests)} were found, then {in_vain} draws gave no other; "
+                f"ask for at most {len(requests)}."
             )
         request = sample(rng)
         text = colloquial(request, rng)
-        fresh = text != request.text and text not in found
+        fresh = text != request.text and text not in requests
         in_vain = 0 if fresh else in_vain + 1
         if fresh:
-            found[text] = request
-    return list(found.items())
+            requests[text] = request
+    return list(requests.items())

@@ -36,18 +36,18 @@ UNSEEN_ARRANGED = frozenset(
 
 def unseen_compositions(request: Request) -> list[tuple]:
     """The parts of a request that training never shows; empty for a request of the train split."""
-    found: list[tuple] = []
+    unseen: list[tuple] = []
     for count, kind in request.groups:
         if (kind.shape, kind.color) in UNSEEN_COLORED:
-            found.append((kind.shape, kind.color))
+            unseen.append((kind.shape, kind.color))
         if (count, kind.shape) in UNSEEN_COUNTED:
-            found.append((count, kind.shape))
+            unseen.append((count, kind.shape))
     if request.relation is not None:
         shapes = (request.groups[0].kind.shape, request.groups[1].kind.shape)
         arranged = arrangement(shapes[0], request.relation, shapes[1])
         if arranged in UNSEEN_ARRANGED:
-            found.append(arranged)
-    return found
+            unseen.append(arranged)
+    return unseen
 
 
 def unseen_clause(clause: Clause) -> bool:

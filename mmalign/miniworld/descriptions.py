@@ -103,6 +103,6 @@ def sample_described(rng: np.random.Generator, split: str) -> tuple[Scene, Reque
     """A scene and its description, which names no unseen composition ("train") or at least one ("heldout")."""
     while True:
         scene = sample_scene(sample_request(rng, split), rng, seen_only=split == "train")
-        told = describe(scene)
-        if told is not None and bool(unseen_compositions(told)) == (split == "heldout"):
-            return scene, told
+        description = describe(scene)
+        if description is not None and bool(unseen_compositions(description)) == (split == "heldout"):
+            return scene, description

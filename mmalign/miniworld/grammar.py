@@ -183,11 +183,11 @@ def rearrangements(request: Request, scene: Scene, split: str = "any") -> list[R
         exchanged = (getattr(second.kind, field), getattr(first.kind, field))
         kinds = [group.kind._replace(**{field: v}) for group, v in zip((first, second), exchanged, strict=True)]
         pairs.append((first._replace(kind=kinds[0]), second._replace(kind=kinds[1])))
-    found = [edit for pair in pairs for edit in _valid(pair, request.relation)]
+    edits = [edit for pair in pairs for edit in _valid(pair, request.relation)]
     if request.relation is not None:
-        found += [edit for relation in RELATIONS for edit in _valid((first, second), relation)]
-    kept = [edit for edit in found if _allowed(edit, split)]
-    return [edit for edit in dict.fromkeys(kept) if not all(holds(scene, edit))]
+        edits += [edit for relation in RELATIONS for edit in _valid((first, second), relation)]
+    allowed = [edit for edit in edits if _allowed(edit, split)]
+    return [edit for edit in dict.fromkeys(allowed) if not all(holds(scene, edit))]
 
 
 def _allowed(request: Request, split: str) -> bool:

@@ -28,14 +28,14 @@ def near_misses(
         edits: all requests one change away.
         wanted: whether to take one; those that are not are still changed further.
     """
-    frontier, seen, found = [request], {request.text}, list[R]()
-    while len(found) < n and frontier:
+    frontier, seen, misses = [request], {request.text}, list[R]()
+    while len(misses) < n and frontier:
         fresh = {edit.text: edit for source in frontier for edit in edits(source)}
         level = [edit for text, edit in fresh.items() if text not in seen]
         seen.update(fresh)
         rng.shuffle(level)  # type: ignore[arg-type]
         for edit in level:
-            if len(found) < n and wanted(edit):
-                found.append(edit)
+            if len(misses) < n and wanted(edit):
+                misses.append(edit)
         frontier = level[:8]
-    return found
+    return misses

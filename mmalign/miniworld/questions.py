@@ -58,7 +58,7 @@ def ask(clause: Clause, some: bool = False) -> Question:
 
 
 def answer(question: Question, scene: Scene) -> bool:
-    """The exact answer."""
+    """Is yes the right answer to the question about this scene?"""
     kind = question.clause.kind
     if question.some and kind is not None:
         return any(kind.fits(thing) for thing in scene.things)
@@ -98,18 +98,18 @@ def key_questions(request: Request) -> list[tuple[Question, tuple[int, ...]]]:
     For each group whether there is such a shape, in that color, of that size, and so many; then the total; then the
     relation. Steps that a group leaves open are left out.
     """
-    found: list[tuple[Question, tuple[int, ...]]] = []
+    questions: list[tuple[Question, tuple[int, ...]]] = []
     last: list[int] = []
     for group in request.groups:
         shape, color, size = group.kind
         kinds = dict.fromkeys([Description(shape), Description(shape, color), Description(shape, color, size)])
         for step, kind in enumerate(kinds):
-            found.append((ask(Clause("count", 1, kind), some=True), (len(found) - 1,) if step else ()))
-        found.append((ask(Clause("count", group.count, group.kind)), (len(found) - 1,)))
-        last.append(len(found) - 1)
+            questions.append((ask(Clause("count", 1, kind), some=True), (len(questions) - 1,) if step else ()))
+        questions.append((ask(Clause("count", group.count, group.kind)), (len(questions) - 1,)))
+        last.append(len(questions) - 1)
     for clause in request.clauses[len(request.groups) :]:
-        found.append((ask(clause), tuple(last) if clause.test == "relation" else ()))
-    return found
+        questions.append((ask(clause), tuple(last) if clause.test == "relation" else ()))
+    return questions
 
 
 def where(group: Group) -> str:

@@ -95,8 +95,8 @@ def coverage(shape: str, size: str, dx: float = 0.0, dy: float = 0.0) -> np.ndar
     Returns:
         ``(PATCH, PATCH)`` float32 in [0, 1], the share of each pixel that the shape covers. Read-only.
     """
-    fine = (np.arange(PATCH * _SUPERSAMPLES) + 0.5) / _SUPERSAMPLES - PATCH / 2
-    u, v = np.meshgrid((fine - dx) / RADIUS[size], (fine - dy) / RADIUS[size])
+    grid = (np.arange(PATCH * _SUPERSAMPLES) + 0.5) / _SUPERSAMPLES - PATCH / 2
+    u, v = np.meshgrid((grid - dx) / RADIUS[size], (grid - dy) / RADIUS[size])
     blocks = inside_shape(shape, u, v).reshape(PATCH, _SUPERSAMPLES, PATCH, _SUPERSAMPLES)
     mask = blocks.mean(axis=(1, 3), dtype=np.float32)
     mask.setflags(write=False)

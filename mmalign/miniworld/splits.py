@@ -48,8 +48,8 @@ def write_prompt_files(folder: Path, train: int = 1000, heldout: int = 256) -> N
         requests = distinct_requests(split, n)
         _write(folder / f"scenes_{split}.txt", (request.text for request in requests))
         _write(folder / f"contrasts_{split}.jsonl", map(json.dumps, contrasts(requests, split)))
-        asked = pairs(n, _DRAWING.salt[split], partial(sample_request, split=split))
-        rows = ({"prompt": text, "request": request.text} for text, request in asked)
+        wordings = pairs(n, _DRAWING.salt[split], partial(sample_request, split=split))
+        rows = ({"prompt": text, "request": request.text} for text, request in wordings)
         _write(folder / f"requests_{split}.jsonl", map(json.dumps, rows))
 
 
@@ -57,8 +57,8 @@ def contrasts(requests: list[Request], split: str) -> Iterator[dict[str, Any]]:
     """Captions with `WRONG` others that differ in an attribute, a count or a relation; those of train stay in it."""
     rng = np.random.default_rng([_DRAWING.salt[split], WRONG])
     for request in requests:
-        wrong = hard_negatives(request, WRONG, rng, split="train" if split == "train" else "any")
-        yield {"prompt": request.text, "negatives": [other.text for other in wrong]}
+        negatives = hard_negatives(request, WRONG, rng, split="train" if split == "train" else "any")
+        yield {"prompt": request.text, "negatives": [other.text for other in negatives]}
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

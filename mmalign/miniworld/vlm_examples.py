@@ -48,7 +48,7 @@ class Course:
 
     @property
     def judging(self) -> "Course":
-        """The yes/no questions alone."""
+        """The same course with its yes/no questions alone."""
         return replace(self, captions=0.0, boxes=0.0)
 
 
@@ -65,13 +65,13 @@ def draw_lessons(
         split: "train" leaves out whatever names an unseen composition.
     """
     lessons = []
-    told = describe(scene)
-    if told is not None and rng.random() < course.captions:
-        said = careless(told, rng, course.careless) if course.careless else told
-        lessons.append(Lesson(CAPTION, said.text))
+    description = describe(scene)
+    if description is not None and rng.random() < course.captions:
+        caption = careless(description, rng, course.careless) if course.careless else description
+        lessons.append(Lesson(CAPTION, caption.text))
     if all(thing.shape in SHAPES for thing in scene.things):
         lessons += [find(scene, rng, course.loose) for _ in range(rng.poisson(course.boxes)) if scene.things]
-    near = likely_questions(request or told, rng)
+    near = likely_questions(request or description, rng)
     for _ in range(course.asked):
         question = draw_question(scene, near, rng, split)
         text = f"{question.text} {INSTRUCTION}" if rng.random() < _INSTRUCTED else question.text
@@ -82,8 +82,8 @@ def draw_lessons(
 def find(scene: Scene, rng: np.random.Generator, loose: float = 0.0) -> Lesson:
     """The question for the boxes of one kind of thing in a scene, and these, the ``loose`` share with a margin."""
     kind = draw_kind(scene, rng)
-    found = [loosened(box) if loose and rng.random() < loose else box for box in boxes_of(scene, kind)]
-    return Lesson(where(Group(len(found), kind)), write_boxes(found))
+    boxes = [loosened(box) if loose and rng.random() < loose else box for box in boxes_of(scene, kind)]
+    return Lesson(where(Group(len(boxes), kind)), write_boxes(boxes))
 
 
 def draw_kind(scene: Scene, rng: np.random.Generator) -> Description:
@@ -212,7 +212,7 @@ class Examples:
         )
 
     def draw(self, batch: int, course: Course) -> list[Shown]:
-        """The next batch."""
+        """Draw the next batch."""
         shown = []
         for _ in range(batch):
             if course.unseen and self.rng.random() < course.unseen:

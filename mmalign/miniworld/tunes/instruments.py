@@ -55,12 +55,12 @@ def unnamed(rng: np.random.Generator) -> Instrument:
     partials = np.exp((1 - share) * logs[0] + share * logs[1] + rng.normal(0, 0.3, size=length))
     bell = one.ratios or other.ratios
     ratios = tuple(1 + (ratio - 1) * rng.uniform(0.8, 1.2) for ratio in bell) if bell and rng.random() < 0.5 else None
-    kept = partials[: len(ratios)] if ratios else partials
-    return replace(envelope, partials=tuple(map(float, kept)), ratios=ratios)
+    amplitudes = partials[: len(ratios)] if ratios else partials
+    return replace(envelope, partials=tuple(map(float, amplitudes)), ratios=ratios)
 
 
 def sound(instrument: Instrument, pitch: float, length: float, rng: np.random.Generator) -> np.ndarray:
-    """One tone.
+    """The wave of one tone.
 
     Args:
         instrument: who plays it.

@@ -47,9 +47,11 @@ def bands(count: int) -> np.ndarray:
     """``(WINDOW // 2 + 1, count)``: triangles even on the mel scale, which turn a power spectrum into bands."""
     edges = _hertz(np.linspace(_mel(LOWEST), _mel(HIGHEST), count + 2))
     # A triangle can be narrower than one frequency step: average it over each.
-    fine = _FREQUENCIES[:, None, None] + np.linspace(-0.5, 0.5, 16) * _FREQUENCIES[1]
+    frequencies = _FREQUENCIES[:, None, None] + np.linspace(-0.5, 0.5, 16) * _FREQUENCIES[1]
     low, centre, high = (edges[i : count + i, None] for i in range(3))
-    triangles = np.minimum((fine - low) / (centre - low), (high - fine) / (high - centre)).clip(0).mean(axis=2)
+    triangles = (
+        np.minimum((frequencies - low) / (centre - low), (high - frequencies) / (high - centre)).clip(0).mean(axis=2)
+    )
     triangles.setflags(write=False)
     return triangles.astype(np.float32)
 

@@ -28,28 +28,28 @@ class Given:
     resume: Path | None
 
 
-def parser(told: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser whose `--help` says first what the module says of itself."""
-    return argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def given(told: str | None, defaults: Sequence[Path], out: Path, words: Sequence[str] | None = None) -> Given:
+def given(description: str | None, defaults: Sequence[Path], out: Path, words: Sequence[str] | None = None) -> Given:
     """Read the command line of a pipeline that trains.
 
     Args:
-        told: what `--help` says first.
+        description: what `--help` says first.
         defaults: the pipeline's own run files; they stand where none is named.
         out: the run directory where none is named.
         words: of the command line; None is this process's.
     """
-    reader = parser(told)
+    reader = parser(description)
     reader.add_argument("words", nargs="*", metavar="RUN.yaml|KEY.PATH=VALUE")
     add_folder(reader, out)
-    found = reader.parse_intermixed_args(words)
-    files, changes = files_and_changes(found.words, defaults, reader.error)
-    if found.resume and found.out:
-        reader.error(f"--out {found.out}: a resumed run goes on in its own folder; leave it away")
-    return Given(files, changes, found.resume or found.out or out, found.resume)
+    args = reader.parse_intermixed_args(words)
+    files, changes = files_and_changes(args.words, defaults, reader.error)
+    if args.resume and args.out:
+        reader.error(f"--out {args.out}: a resumed run goes on in its own folder; leave it away")
+    return Given(files, changes, args.resume or args.out or out, args.resume)
 
 
 def add_folder(reader: argparse.ArgumentParser, out: Path) -> None:
@@ -73,9 +73,9 @@ def files_and_changes(
     return files or list(defaults), changes
 
 
-def options(told: str | None, words: Sequence[str] | None = None, **each: dict[str, Any]) -> Any:
+def options(description: str | None, words: Sequence[str] | None = None, **each: dict[str, Any]) -> Any:
     """What the command line says to a pipeline that has nothing but options; each is what `add_argument` takes."""
-    reader = parser(told)
+    reader = parser(description)
     for name, option in each.items():
         reader.add_argument(f"--{name}", **option)
     return reader.parse_args(words)

@@ -40,9 +40,9 @@ def require_same(folder: Path, wanted: RunFile) -> None:
 
 def resolved(run: RunFile) -> dict[str, Any]:
     """Everything a run file says, defaults filled in, except for where it lies."""
-    said = build(run).resolved().to_dict()
-    said.pop("base", None)
-    return said
+    settings = build(run).resolved().to_dict()
+    settings.pop("base", None)
+    return settings
 
 
 def differing(there: Any, here: Any, at: str = "") -> list[str]:

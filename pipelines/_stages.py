@@ -21,18 +21,18 @@ def check(stages: Sequence[Stage], resume: bool) -> None:
 
     A model that an earlier stage will leave is not there yet: a file is checked with the model that it names itself.
     """
-    found: list[MmalignError] = []
+    faults: list[MmalignError] = []
     for file, changes, out in stages:
         try:
             examine(draft(file, changes))
             if not resume:
                 RunDirectory(out).refuse(fresh=True)
         except MmalignError as error:
-            found.append(ConfigError([f"{out.name}: {line}" for line in getattr(error, "faults", [str(error)])]))
+            faults.append(ConfigError([f"{out.name}: {line}" for line in getattr(error, "faults", [str(error)])]))
     if resume and not any((out / "run.yaml").is_file() for _, _, out in stages):
-        found.append(ConfigError(f"--resume {stages[0][2].parent}: holds no run of these stages."))
-    if found:
-        raise together(found)
+        faults.append(ConfigError(f"--resume {stages[0][2].parent}: holds no run of these stages."))
+    if faults:
+        raise together(faults)
 
 
 def stage(run: RunFile, out: Path) -> Path:

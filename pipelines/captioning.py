@@ -54,12 +54,12 @@ def write_captions(finished: Finished) -> None:
     from mmalign.evaluation.records import Evaluation
 
     before, after = (Evaluation.load(finished.directory.evaluation(when)) for when in ("before", "after"))
-    said = [
+    captions = [
         {"references": prompt.meta.get("references"), "before": old, "after": new}
         for prompt, old, new in zip(before.prompts, before.outputs, after.outputs, strict=True)
     ]
     with write_beside(finished.directory.path / "captions.jsonl") as beside:
-        beside.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+        beside.write_text("".join(json.dumps(row) + "\n" for row in captions), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ def main(lines: list[str], source: Source, out: Path, well_formed: Judge, steps:
     """Train on nine captions of ten, measure on the tenth; writes `out/head.safetensors` and `out/provenance.json`."""
     from safetensors.torch import save_file
 
-    judge, kept, held_out = apart(lines, well_formed), [line for i, line in enumerate(lines) if i % 10], lines[::10]
-    texts, _, labels = examples(kept, 1, judge, seed)
+    judge, training, held_out = apart(lines, well_formed), [line for i, line in enumerate(lines) if i % 10], lines[::10]
+    texts, _, labels = examples(training, 1, judge, seed)
     if not texts or not examples(held_out, 1, judge, seed=1)[0]:
         raise DataError(
             f"{len(lines)} captions: nothing ungrammatical can be made of the nine of ten to train on, or of the "
@@ -106,21 +106,21 @@ def main(lines: list[str], source: Source, out: Path, well_formed: Judge, steps:
     unique = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     features = towers.pooled_texts(list(unique)).cpu()[[unique[text] for text in texts]]
     head = fit(features, labels, steps, seed=seed)
-    found = accuracy(head, towers, held_out, judge)
+    metrics = accuracy(head, towers, held_out, judge)
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().contiguous() for name, weight in head.state_dict().items()}
     save_file(weights, out / "head.safetensors", {"clip": towers.fingerprint})
     facts = {"clip": source.checkpoint or source.model, "captions": len(lines), "steps": steps, "seed": seed}
-    facts |= {"commit": commit(), "held_out": found}
+    facts |= {"commit": commit(), "held_out": metrics}
     (out / "provenance.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found))
+    print(json.dumps(metrics))
 
 
 def of_scenes(count: int, seed: int = 0) -> list[str]:
-    """As many requests of the miniworld as fullest descriptions (fewer where they repeat), train split, mixed."""
+    """Captions of the train split, mixed: as many requests as fullest descriptions (fewer where they repeat)."""
     rng = np.random.default_rng([43, seed])
-    told = [sample_described(rng, "train")[1].text for _ in range(count)]
-    lines = list(dict.fromkeys([request.text for request in distinct_requests("train", count)] + told))
+    descriptions = [sample_described(rng, "train")[1].text for _ in range(count)]
+    lines = list(dict.fromkeys([request.text for request in distinct_requests("train", count)] + descriptions))
     return [lines[i] for i in rng.permutation(len(lines))]
 
 

@@ -71,25 +71,25 @@ def changes_for(run: RunFile, target: str, objective: Objective = "dragon", pair
             "their captions, or none."
         )
     slot = pointed(run, place)
-    told = [change(f"rewards.{slot}.pairs", pairs)] if pairs else []
-    return [change(f"rewards.{slot}.reference", place), *told, *formed(run, objective)]
+    pair_changes = [change(f"rewards.{slot}.pairs", pairs)] if pairs else []
+    return [change(f"rewards.{slot}.reference", place), *pair_changes, *formed(run, objective)]
 
 
 def pointed(run: RunFile, place: Path) -> str:
     """The reward that can be pointed to `place`."""
-    found = [name for name, reward in run.rewards.items() if "reference" in reward]
-    if len(found) != 1:
+    names = [name for name, reward in run.rewards.items() if "reference" in reward]
+    if len(names) != 1:
         raise ConfigError(
-            f"{place} becomes the `reference` of one reward, and the run file has {', '.join(found) or 'none'} with "
+            f"{place} becomes the `reference` of one reward, and the run file has {', '.join(names) or 'none'} with "
             "one; give it a single `fad` or `kad`."
         )
-    reward = run.rewards[found[0]]
+    reward = run.rewards[names[0]]
     if place.suffix != ".safetensors" and "encoder" not in reward:
         raise ConfigError(
-            f"rewards.{found[0]}.encoder: so far the statistics in {reward['reference']} said what listens; for "
-            f"{place} name it, as rewards.{found[0]}.encoder={{name: clap, checkpoint: …}}."
+            f"rewards.{names[0]}.encoder: so far the statistics in {reward['reference']} said what listens; for "
+            f"{place} name it, as rewards.{names[0]}.encoder={{name: clap, checkpoint: …}}."
         )
-    return found[0]
+    return names[0]
 
 
 def formed(run: RunFile, objective: Objective) -> list[str]:
@@ -100,8 +100,8 @@ def formed(run: RunFile, objective: Objective) -> list[str]:
     if objective == "grpo" and knob and policy.get(knob) == 0:
         changes = [*changes, f"policy.{knob}={level}"]
     if objective == "r0" and policy["name"] != "few_step":
-        kept = {name: policy[name] for name in KEPT if name in policy}
-        few = {"name": "few_step", "num_inference_steps": 4, "eval_steps": 4, **kept}
+        settings = {name: policy[name] for name in KEPT if name in policy}
+        few = {"name": "few_step", "num_inference_steps": 4, "eval_steps": 4, **settings}
         changes = [*changes, change("policy", few)]
     return changes
 
@@ -114,15 +114,15 @@ def main(config: Path, target: str, objective: Objective, pairs: str, changes: S
 
 def resumed(given: argparse.Namespace) -> Finished:
     """Go on as the run's own file says."""
-    said = [given.target, given.objective and "--objective", given.pairs and "--pairs", given.config and "--config"]
-    if told := [word for word in said if word and not is_change(word)]:
-        raise ConfigError(f"--resume {given.resume}: goes on as its run.yaml says; leave {', '.join(told)} away.")
+    words = [given.target, given.objective and "--objective", given.pairs and "--pairs", given.config and "--config"]
+    if surplus := [word for word in words if word and not is_change(word)]:
+        raise ConfigError(f"--resume {given.resume}: goes on as its run.yaml says; leave {', '.join(surplus)} away.")
     changes = [word for word in [given.target, *given.changes] if word]
     return mmalign.train(same_file(given.resume, CONFIG), changes, resume=given.resume)
 
 
 def read(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     reader = parser(__doc__)
     reader.add_argument("target", nargs="?", default="", help="exemplars, descriptions or preferences")
     reader.add_argument("changes", nargs="*", metavar="KEY=VALUE")
@@ -130,12 +130,12 @@ def read(words: Sequence[str] | None = None) -> argparse.Namespace:
     reader.add_argument("--pairs", default="", help="captioned sounds, for descriptions")
     reader.add_argument("--config", type=Path, help="a run file of sound with one reward that has a `reference`")
     add_folder(reader, OUT)
-    given = reader.parse_intermixed_args(words)
-    if given.resume and given.out:
-        reader.error(f"--out {given.out}: a resumed run goes on in its own folder; leave it away")
-    if not given.resume and (not given.target or is_change(given.target)):
+    args = reader.parse_intermixed_args(words)
+    if args.resume and args.out:
+        reader.error(f"--out {args.out}: a resumed run goes on in its own folder; leave it away")
+    if not args.resume and (not args.target or is_change(args.target)):
         reader.error("name a folder of exemplars, a file of descriptions, or preferences")
-    return given
+    return args
 
 
 if __name__ == "__main__":

@@ -94,9 +94,9 @@ TARGETS: dict[str, list[str]] = {
 
 def measure(name: str, seeds: list[int], runs: Path) -> dict[str, Any]:
     """Train towards one target with every seed; one that has finished in its folder already is read, not run again."""
-    found = [run_seed(CONFIG, seed, TARGETS[name], runs / f"{name}-{seed}") for seed in seeds]
+    results = [run_seed(CONFIG, seed, TARGETS[name], runs / f"{name}-{seed}") for seed in seeds]
     words = ["python -m pipelines.music_rewards", name, "--seeds", *map(str, seeds)]
-    return {"command": " ".join(words), "changes": TARGETS[name], "mean": across_seeds(found), "seeds": found}
+    return {"command": " ".join(words), "changes": TARGETS[name], "mean": across_seeds(results), "seeds": results}
 
 
 def table() -> str:
@@ -108,12 +108,12 @@ def table() -> str:
         target = rows["target"]
         rates = target["win_rate_by_seed"]
         wins.append(statistics.fmean(rates))
-        told = "; ".join(f"{rate:.0%}" for rate in rates)
+        percentages = "; ".join(f"{rate:.0%}" for rate in rates)
         others = (f"{rows[name]['before']:.3f} → {rows[name]['after']:.3f}" for name in ("clap", "vendi", "verifier"))
         cells = (
             f"[{path.stem}](assets/results/music_rewards/{path.name})",
             f"{target['before']:.3f} → {target['after']:.3f}",
-            f"**{wins[-1]:.0%}**" + (f" ({told})" if len(rates) > 1 else ""),
+            f"**{wins[-1]:.0%}**" + (f" ({percentages})" if len(rates) > 1 else ""),
             *others,
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -129,16 +129,16 @@ def main() -> None:
     reader.add_argument("--seeds", type=int, nargs="+", default=[0])
     reader.add_argument("--runs", type=Path, default=Path("runs/results/music_rewards"))
     reader.add_argument("--table", action="store_true", help="train nothing")
-    given = reader.parse_intermixed_args()
-    if unknown := [name for name in given.targets if name not in TARGETS]:
+    args = reader.parse_intermixed_args()
+    if unknown := [name for name in args.targets if name not in TARGETS]:
         reader.error(f"no target is called {', '.join(unknown)}; there is {', '.join(TARGETS)}")
-    names, seeds = [] if given.table else given.targets or list(TARGETS), list(dict.fromkeys(given.seeds))
+    names, seeds = [] if args.table else args.targets or list(TARGETS), list(dict.fromkeys(args.seeds))
     with errors_as_sentences():
         for name in names:  # all before the first of them trains
             for seed in seeds:
-                planned(CONFIG, seed, TARGETS[name], given.runs / f"{name}-{seed}")
+                planned(CONFIG, seed, TARGETS[name], args.runs / f"{name}-{seed}")
         for name in names:
-            keep(FOLDER / f"{name}.json", measure(name, seeds, given.runs))
+            keep(FOLDER / f"{name}.json", measure(name, seeds, args.runs))
         print(table())
 
 

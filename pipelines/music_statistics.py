@@ -38,17 +38,17 @@ ENCODERS: dict[str, list[str]] = {
 
 
 def main(count: int = 512, folder: Path = FOLDER, out: Path = OUT) -> None:
-    """Write all of them."""
+    """Write the statistics of every style in the space of every encoder."""
     for style in STYLES:
         tunes = folder / style
         shutil.rmtree(tunes, ignore_errors=True)
         call("miniworld", "make", "tunes", str(tunes), "--style", style, "--count", str(count), "--clockwork")
-        for word, told in ENCODERS.items():
-            call("reference", str(tunes), "--out", str(out / f"tunes_{style}_{word}.safetensors"), *told)
+        for word, flags in ENCODERS.items():
+            call("reference", str(tunes), "--out", str(out / f"tunes_{style}_{word}.safetensors"), *flags)
 
 
 def call(*words: str) -> None:
-    """A command of `mmalign`."""
+    """Run a command of `mmalign`."""
     application()(list(words), standalone_mode=False)
 
 

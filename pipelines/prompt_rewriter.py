@@ -41,11 +41,11 @@ def main(
     from mmalign.core.config import load
     from pipelines._stages import check, stage
 
-    told = dict(zip(STAGES, (of_stage(changes, name) for name in STAGES), strict=True))
-    check([(imitate, told["imitate"], out / "imitate"), (align, told["align"], out / "align")], resume)
-    taught = stage(load(imitate, told["imitate"]), out / "imitate")
-    started = started_from(latest(taught / "checkpoints") / "adapter", align, told["align"])
-    aligned = stage(load(align, [*told["align"], *started]), out / "align")
+    by_stage = dict(zip(STAGES, (of_stage(changes, name) for name in STAGES), strict=True))
+    check([(imitate, by_stage["imitate"], out / "imitate"), (align, by_stage["align"], out / "align")], resume)
+    taught = stage(load(imitate, by_stage["imitate"]), out / "imitate")
+    started = started_from(latest(taught / "checkpoints") / "adapter", align, by_stage["align"])
+    aligned = stage(load(align, [*by_stage["align"], *started]), out / "align")
     writers = {"imitated": mmalign.load_run(out / "imitate"), "aligned": mmalign.load_run(out / "align")}  # as saved
     requests = cast("Sequence[Prompt]", writers["aligned"].parts.source.held_out_items()[:8])
     album(requests, writers).save(out / "rewrites.png")

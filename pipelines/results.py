@@ -36,9 +36,9 @@ HEAD = "| run | trained on | judged by | truth | command |\n|---|---|---|---|---
 
 
 def run_name(config: Path, changes: list[str]) -> str:
-    """Of the folders of a run file's seeds; other changes, other folders."""
-    told = hashlib.sha256("\n".join(sorted(changes)).encode()).hexdigest()[:8]
-    return f"{config.stem}-{told}" if changes else config.stem
+    """The name of a run file's folders, to which each seed is added; other changes give another name."""
+    digest = hashlib.sha256("\n".join(sorted(changes)).encode()).hexdigest()[:8]
+    return f"{config.stem}-{digest}" if changes else config.stem
 
 
 def place(config: Path, changes: list[str], runs: Path) -> Path:
@@ -80,16 +80,16 @@ def run_seed(config: Path, seed: int, changes: list[str], out: Path) -> dict[str
         stage(run, out)
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     commit = json.loads((out / "environment.json").read_text())["commit"]
-    kept = {"rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
-    return {"seed": seed, "commit": commit, **kept}
+    outcome = {"rows": summary["rows"], "seconds": summary["seconds"], "curve": curve(out)}
+    return {"seed": seed, "commit": commit, **outcome}
 
 
 def curve(out: Path) -> list[dict[str, float]]:
     """Held-out scores along the way: learned rewards against the truth, one entry per evaluation."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     start = len("eval/")
-    found = [({k[start:]: v for k, v in line.items() if k.startswith("eval/")}, line.get("step", 0)) for line in lines]
-    return [{"step": step, **scores} for scores, step in found if scores]
+    points = [({k[start:]: v for k, v in line.items() if k.startswith("eval/")}, line.get("step", 0)) for line in lines]
+    return [{"step": step, **scores} for scores, step in points if scores]
 
 
 def scissors(runs: list[dict[str, Any]], last: int) -> str | None:
@@ -172,8 +172,8 @@ def _moved(row: dict[str, Any]) -> str:
 
 def table() -> str:
     """Every committed result as Markdown."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    return "\n".join([HEAD, *(reported(result, stem) for stem, result in found.items())])
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    return "\n".join([HEAD, *(reported(result, stem) for stem, result in results.items())])
 
 
 def main() -> None:
@@ -183,9 +183,9 @@ def main() -> None:
     reader.add_argument("changes", nargs="*", help="key.path=value")
     reader.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     reader.add_argument("--runs", type=Path, default=Path("runs/results"))
-    given = reader.parse_intermixed_args()
+    args = reader.parse_intermixed_args()
     with errors_as_sentences():
-        print(measured(given.config, given.changes, given.seeds, given.runs) if given.config else table())
+        print(measured(args.config, args.changes, args.seeds, args.runs) if args.config else table())
 
 
 def measured(config: Path, changes: list[str], seeds: list[int], runs: Path) -> str:
@@ -194,15 +194,15 @@ def measured(config: Path, changes: list[str], seeds: list[int], runs: Path) -> 
     folders = {seed: runs / f"{name}-{seed}" for seed in dict.fromkeys(seeds)}
     for seed, folder in folders.items():  # all before the first of them trains
         planned(config, seed, changes, folder)
-    found = [run_seed(config, seed, changes, folder) for seed, folder in folders.items()]
+    summaries = [run_seed(config, seed, changes, folder) for seed, folder in folders.items()]
     words = [str(config), *changes, "--seeds", *map(str, folders)]
     result = {
         "command": f"python -m pipelines.results {shlex.join(words)}",
-        "mean": across_seeds(found),
-        "seeds": found,
+        "mean": across_seeds(summaries),
+        "seeds": summaries,
     }
     keep(path, result)
-    if picture := scissors(found, load(config, changes).trainer.steps):
+    if picture := scissors(summaries, load(config, changes).trainer.steps):
         with write_beside(path.with_suffix(".svg")) as beside:
             beside.write_text(picture, encoding="utf-8")
     return "\n".join([HEAD, reported(result, name, "" if path.is_relative_to(RESULTS) else str(path))])

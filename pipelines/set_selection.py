@@ -41,7 +41,7 @@ _SPACE = {"name": "latents", "space": "tunes_sa3"}
 
 
 def distances() -> dict[str, Any]:
-    """What is measured of a set, and chosen by."""
+    """The distances that are measured of a set, and by which sets are chosen."""
     reference = f"assets/reference/tunes_{STYLE}"
     return {
         "per song": SongFad(f"{reference}_frames.safetensors", encoder=_SPACE),
@@ -51,7 +51,7 @@ def distances() -> dict[str, Any]:
 
 
 def choices(by: dict[str, Any]) -> dict[str, DRAGON]:
-    """Every way to choose."""
+    """Every way to choose a set, by its name."""
     texts = Fad(f"assets/exemplars/{STYLE}.txt", encoder=_CLAP, pairs="assets/exemplars/mixed/rows.jsonl", least_rows=6)
     return {
         "per song": DRAGON(by["per song"], builder="pair"),
@@ -65,11 +65,11 @@ def choices(by: dict[str, Any]) -> dict[str, DRAGON]:
 
 def measured(chosen: Rollout, by: dict[str, Any]) -> dict[str, float]:
     """Every distance of one set; lower is nearer."""
-    found = {}
+    by_name = {}
     for name, reward in by.items():
         value = reward(chosen).value.mean() if callable(reward) else reward.score(reward.embed(chosen))
-        found[name] = -float(value)
-    return found
+        by_name[name] = -float(value)
+    return by_name
 
 
 @torch.no_grad()

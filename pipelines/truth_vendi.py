@@ -53,15 +53,15 @@ WORLDS: dict[str, tuple[str, Any, Any]] = {
 
 def main(count: int = 256, seeds: tuple[int, ...] = (0, 1, 2), out: Path = OUT) -> None:
     """Measure and write the JSON."""
-    found = {}
+    scores = {}
     for world, (file, made, encoder) in WORLDS.items():
         texts = (assets_root() / "prompts" / file).read_text(encoding="utf-8").splitlines()[:count]
         prompts, vendi = [Prompt(text) for text in texts], Vendi(encoder)
         sets = (Rollout(prompts, made(texts, seed), torch.arange(len(texts))) for seed in seeds)
-        found[world] = [round(float(vendi.score(vendi.embed(shown))), 4) for shown in sets]
-        print(f"{world}: {found[world]}")
+        scores[world] = [round(float(vendi.score(vendi.embed(shown))), 4) for shown in sets]
+        print(f"{world}: {scores[world]}")
     command = "python -m pipelines.truth_vendi"
-    keep(out, {"command": command, "commit": commit(), "count": count, **found})
+    keep(out, {"command": command, "commit": commit(), "count": count, **scores})
 
 
 if __name__ == "__main__":

@@ -34,17 +34,17 @@ def verified(config: Path, steps: int, guidance: float, seed: int) -> float:
 
 def main(seeds: tuple[int, ...] = (0, 1, 2), out: Path = OUT) -> None:
     """Measure and write the JSON."""
-    found: dict[str, list[dict[str, object]]] = {}
+    by_world: dict[str, list[dict[str, object]]] = {}
     for world, config in WORLDS.items():
-        found[world] = []
+        by_world[world] = []
         for steps, guidance in WAYS:
             shares = [verified(config, steps, guidance, seed) for seed in seeds]
-            found[world].append(
+            by_world[world].append(
                 {"steps": steps, "guidance": guidance, "mean": statistics.fmean(shares), "seeds": shares}
             )
             print(f"{world}, {steps} steps, guidance {guidance:g}: {statistics.fmean(shares):.3f} {shares}", flush=True)
     command = "python -m pipelines.untouched"
-    keep(out, {"command": command, "commit": commit(), **found})
+    keep(out, {"command": command, "commit": commit(), **by_world})
 
 
 if __name__ == "__main__":

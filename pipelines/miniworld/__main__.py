@@ -20,10 +20,10 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="*", choices=[*MODELS, "all"], default="all", help="which; all by default")
     parser.add_argument("--out", type=Path, default=Path("assets"), help="where the models' folders go")
-    given = parser.parse_args()
-    for name in MODELS if "all" in given.models else given.models:
+    args = parser.parse_args()
+    for name in MODELS if "all" in args.models else args.models:
         print(f"training {name} …", file=sys.stderr, flush=True)
-        MODELS[name](given.out)
+        MODELS[name](args.out)
 
 
 if __name__ == "__main__":

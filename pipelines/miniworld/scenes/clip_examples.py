@@ -57,8 +57,8 @@ class Examples:
 
         old = self.rng.integers(len(self.rebuilt), size=round(batch * REBUILT_SHARE))
         fresh = batch - len(old)
-        asked = [sample_request(self.rng, "train", "position") for _ in range(fresh)] if arranged else None
-        plain, requests, scenes = draw_pictures(fresh, int(self.rng.integers(2**62)), requests=asked)
+        arrangements = [sample_request(self.rng, "train", "position") for _ in range(fresh)] if arranged else None
+        plain, requests, scenes = draw_pictures(fresh, int(self.rng.integers(2**62)), requests=arrangements)
         images = soften(np.concatenate([plain, self.rebuilt[old]]).astype(np.float32) / 255, self.rng)
         requests = requests + [self.rebuilt_requests[i] for i in old]
         scenes = scenes + [self.rebuilt_scenes[i] for i in old]
@@ -80,7 +80,7 @@ class Examples:
         )
 
     def tokens(self, requests: list[Request]) -> "torch.Tensor":
-        """Token ids ``(n, CAPTION_TOKENS)``."""
+        """The token ids of the requests' captions, ``(n, CAPTION_TOKENS)``."""
         import torch
 
         new = list({request.text for request in requests} - self._ids.keys())

@@ -26,7 +26,7 @@ def vision_weights(folder: Path) -> "dict[str, torch.Tensor]":
     """Weights for a ``CLIPVisionModel`` of the same shape; the projection to the shared space is left out."""
     from safetensors.torch import load_file
 
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     for name, value in load_file(folder / "open_clip_model.safetensors").items():
         if not name.startswith("visual.") or name == "visual.proj":
             continue
@@ -36,7 +36,7 @@ def vision_weights(folder: Path) -> "dict[str, torch.Tensor]":
         if "in_proj" in renamed:
             layer, _, kind = renamed.rpartition("attn.in_proj_")
             for part, piece in zip("qkv", value.chunk(3), strict=True):
-                found[f"{layer}self_attn.{part}_proj.{kind}"] = piece.clone()
+                weights[f"{layer}self_attn.{part}_proj.{kind}"] = piece.clone()
         else:
-            found[renamed] = value
-    return found
+            weights[renamed] = value
+    return weights

@@ -31,5 +31,5 @@ def generated_pictures(file: Path, split: str, n: int, seed: int = 0) -> tuple[n
         images = [np.round(generate(pipeline, captions, *setting) * 255).astype(np.uint8) for setting in _SETTINGS]
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, images=np.concatenate(images), captions=captions * len(_SETTINGS))
-    with np.load(file) as kept:
-        return kept["images"], [parse(str(caption)) for caption in kept["captions"]]
+    with np.load(file) as archive:
+        return archive["images"], [parse(str(caption)) for caption in archive["captions"]]

@@ -66,7 +66,7 @@ def model_config(judge: bool = False) -> dict[str, Any]:
 
 
 def build_model(config: dict[str, Any]) -> "CLIP":
-    """An untrained open_clip model."""
+    """Build an untrained open_clip model."""
     from open_clip import CLIP
 
     return CLIP(**config["model_cfg"])
@@ -141,7 +141,7 @@ class Readers:
         self.asked = torch.nn.Linear(embedding, layout_size())
 
     def parameters(self) -> "list[torch.nn.Parameter]":
-        """Those of all heads."""
+        """The parameters of all heads."""
         return [*self.patch.parameters(), *self.fact.parameters(), *self.layout.parameters(), *self.asked.parameters()]
 
     def patch_loss(self, patches: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
@@ -203,12 +203,12 @@ def train_step(model: "CLIP", readers: Readers, batch: Batch, tokens: "torch.Ten
     true = torch.tensor([[all(holds(scene, request)) for request in batch.captions] for scene in batch.scenes])
     # Full precision: at these widths bfloat16 is no faster on a CPU.
     pooled, patches = model.visual(normalise(batch.images))
-    said = model.encode_text(tokens)
-    seen, read = normalize(pooled, dim=-1), normalize(said, dim=-1)
+    text_features = model.encode_text(tokens)
+    seen, read = normalize(pooled, dim=-1), normalize(text_features, dim=-1)
     matching = contrast(seen, read, true, model.logit_scale.exp())
     reading = readers.patch_loss(patches, batch.patches)
-    told = readers.fact_loss(pooled, batch.facts), readers.layout_loss(pooled, batch.layouts)
-    return torch.stack([matching, reading, *told, readers.asked_loss(said, batch.captions)])
+    head_losses = readers.fact_loss(pooled, batch.facts), readers.layout_loss(pooled, batch.layouts)
+    return torch.stack([matching, reading, *head_losses, readers.asked_loss(text_features, batch.captions)])
 
 
 @dataclass(frozen=True)

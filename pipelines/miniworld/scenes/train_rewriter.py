@@ -58,7 +58,7 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def build_model(vocabulary: int) -> "LlamaForCausalLM":
-    """An untrained model."""
+    """Build an untrained model."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -81,11 +81,11 @@ def batch(tokenizer: "PreTrainedTokenizerFast", rows: list[tuple[str, Request]])
     """Requests with their captions, right-padded; only the caption is learned."""
     import torch
 
-    asked = [tokenizer(f"{text} {REWRITE}").input_ids for text, _ in rows]
+    prompts = [tokenizer(f"{text} {REWRITE}").input_ids for text, _ in rows]
     answers = [tokenizer(f"{request.text} {END}").input_ids for _, request in rows]
-    width = max(len(a) + len(b) for a, b in zip(asked, answers, strict=True))
+    width = max(len(a) + len(b) for a, b in zip(prompts, answers, strict=True))
     ids, labels = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -100)
-    for i, (question, answer) in enumerate(zip(asked, answers, strict=True)):
+    for i, (question, answer) in enumerate(zip(prompts, answers, strict=True)):
         ids[i, : len(question) + len(answer)] = torch.tensor(question + answer)
         labels[i, len(question) : len(question) + len(answer)] = torch.tensor(answer)
     return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
@@ -99,13 +99,13 @@ def accuracy(
 
     model.eval()
     tokenizer.padding_side = "left"
-    asked = tokenizer([f"{text} {REWRITE}" for text, _ in rows], return_tensors="pt", padding=True)
+    prompts = tokenizer([f"{text} {REWRITE}" for text, _ in rows], return_tensors="pt", padding=True)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         written = model.generate(
-            asked.input_ids, attention_mask=asked.attention_mask, max_new_tokens=16, do_sample=sample, top_k=0
+            prompts.input_ids, attention_mask=prompts.attention_mask, max_new_tokens=16, do_sample=sample, top_k=0
         )
-    texts = tokenizer.batch_decode(written[:, asked.input_ids.shape[1] :], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(written[:, prompts.input_ids.shape[1] :], skip_special_tokens=True)
     model.train()
     return float(np.mean([means(text, request) for text, (_, request) in zip(texts, rows, strict=True)]))
 
@@ -134,7 +134,7 @@ def main(
     model = build_model(len(tokenizer))
     known = colloquial.pairs(demonstrations, seed, partial(sample_request, split="train"))
     known = [(text, less_said(request, rng, careless)) for text, request in known]
-    asked = colloquial.pairs(512, 10_000 + seed, partial(sample_request, split="heldout"))
+    heldout = colloquial.pairs(512, 10_000 + seed, partial(sample_request, split="heldout"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
     for step in range(1, steps + 1):
@@ -146,13 +146,13 @@ def main(
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps:
-            found = {
-                "drawn": accuracy(model, tokenizer, asked, True),
-                "greedy": accuracy(model, tokenizer, asked, False),
+            accuracies = {
+                "drawn": accuracy(model, tokenizer, heldout, True),
+                "greedy": accuracy(model, tokenizer, heldout, False),
             }
-            print(f"step {step} loss {loss.item():.3f} heldout {found} {time.time() - started:.0f} s", flush=True)
+            print(f"step {step} loss {loss.item():.3f} heldout {accuracies} {time.time() - started:.0f} s", flush=True)
     record: dict[str, Any] = {"seed": seed, "steps": steps, "demonstrations": demonstrations, "careless": careless}
-    record |= {"seconds": round(time.time() - started), "metrics": {"heldout_meaning": found, "n": len(asked)}}
+    record |= {"seconds": round(time.time() - started), "metrics": {"heldout_meaning": accuracies, "n": len(heldout)}}
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)

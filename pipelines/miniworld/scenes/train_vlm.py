@@ -69,7 +69,7 @@ class Reader:
         self.place = torch.nn.Linear(width, 4)
 
     def losses(self, tokens: "torch.Tensor", table: "torch.Tensor", batch: Batch) -> "torch.Tensor":
-        """Of naming patches and of placing their things, ``(2,)``.
+        """The losses of naming patches and of placing their things, ``(2,)``.
 
         Args:
             tokens: ``(B, patches, width)``, as the language model gets them.
@@ -108,7 +108,10 @@ def wanted_tokens(processor: "LlavaProcessor") -> "torch.Tensor":
 def losses(
     model: "LlavaForConditionalGeneration", reader: Reader, batch: Batch, wanted: "torch.Tensor"
 ) -> "torch.Tensor":
-    """Of the answers' tokens (``wanted[t]`` is what is wanted where t is right), of naming and of placing, ``(3,)``."""
+    """The losses of the answers' tokens, of naming and of placing, ``(3,)``.
+
+    ``wanted[t]`` is what is wanted where token t is right.
+    """
     import torch
 
     inside = model.model
@@ -118,9 +121,9 @@ def losses(
     hidden = inside.language_model(
         inputs_embeds=embedded, attention_mask=batch.seen, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
-    said = batch.targets >= 0
-    soft = wanted[batch.targets[said]]
-    answers = -(soft * model.lm_head(hidden[said]).float().log_softmax(-1)).sum() / soft.sum()
+    mask = batch.targets >= 0
+    soft = wanted[batch.targets[mask]]
+    answers = -(soft * model.lm_head(hidden[mask]).float().log_softmax(-1)).sum() / soft.sum()
     return torch.cat([answers[None], reader.losses(pictures, table, batch)])
 
 
@@ -133,9 +136,11 @@ def make_examples(rebuilt: int, captions: int, seed: int, runs: Path) -> Example
     plain, requests, scenes = draw_pictures(rebuilt, 500_000 + seed)
     autoencoder = open_network(asset_path("scenes_sd3") / "vae", AutoencoderKL)
     looks = np.round(distort(plain.astype(np.float32) / 255, autoencoder, 0.1, seed) * 255).astype(np.uint8)
-    made, asked = generated_pictures(runs / "scenes_generated_train.npz", "train", captions)
+    made, made_requests = generated_pictures(runs / "scenes_generated_train.npz", "train", captions)
     read = [read_scene(image / np.float32(255)) for image in made]
-    return Examples(np.concatenate([looks, made]), scenes + read, requests + asked, np.random.default_rng([8, seed]))
+    return Examples(
+        np.concatenate([looks, made]), scenes + read, requests + made_requests, np.random.default_rng([8, seed])
+    )
 
 
 @dataclass(frozen=True)
@@ -187,13 +192,13 @@ def train(
         model.set_attn_implementation(attention)
         hidden = max(0.0, 1 - step / (phase.hidden * phase.steps)) if phase.hidden else 0.0
         with half_where_fast():
-            found = losses(model, reader, packing.batch(material.draw(phase.batch, course), hidden), wanted)
+            terms = losses(model, reader, packing.batch(material.draw(phase.batch, course), hidden), wanted)
         optimizer.zero_grad()
-        found.dot(torch.tensor(LOSS_WEIGHTS)).backward()
+        terms.dot(torch.tensor(LOSS_WEIGHTS)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        recent.append(found.detach().numpy())
+        recent.append(terms.detach().numpy())
         if step % 25 == 0:
             print(
                 f"step {step} losses {np.mean(recent[-25:], axis=0).round(4)} {time.time() - started:.0f} s", flush=True
@@ -212,7 +217,7 @@ def train(
 def save(
     model: "LlavaForConditionalGeneration", processor: "LlavaProcessor", out: Path, provenance: dict[str, Any]
 ) -> None:
-    """Save as transformers does."""
+    """Save the model as transformers does."""
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)

@@ -48,7 +48,7 @@ class Packing:
         self._kept: dict[str, list[int]] = {}
 
     def tokens(self, text: str) -> list[int]:
-        """Ids of a text."""
+        """The token ids of a text."""
         if text not in self._kept:
             self._kept[text] = self.tokenizer(text).input_ids
         return self._kept[text]
@@ -80,9 +80,9 @@ class Packing:
         ids, positions = [self.image_id] * IMAGE_TOKENS, list(range(IMAGE_TOKENS))
         numbers, targets = [0] * IMAGE_TOKENS, [-100] * IMAGE_TOKENS
         for number, (question, answer) in enumerate(shown.lessons, start=1):
-            asked, said = self.tokens(f"{question} {ANSWER}"), self.tokens(f"{answer} {END}")
-            ids += asked + said[:-1]
-            numbers += [number] * (len(asked) + len(said) - 1)
-            positions += range(IMAGE_TOKENS, IMAGE_TOKENS + len(asked) + len(said) - 1)
-            targets += [-100] * (len(asked) - 1) + said
+            question_ids, answer_ids = self.tokens(f"{question} {ANSWER}"), self.tokens(f"{answer} {END}")
+            ids += question_ids + answer_ids[:-1]
+            numbers += [number] * (len(question_ids) + len(answer_ids) - 1)
+            positions += range(IMAGE_TOKENS, IMAGE_TOKENS + len(question_ids) + len(answer_ids) - 1)
+            targets += [-100] * (len(question_ids) - 1) + answer_ids
         return ids, positions, numbers, targets

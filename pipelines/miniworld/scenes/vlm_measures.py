@@ -26,13 +26,13 @@ Pictures = list[np.ndarray]
 def heldout_scenes(n: int, seed: int) -> tuple[Pictures, list[Scene], list[Request]]:
     """Pictures ``(3, 64, 64)`` uint8 of scenes with unseen compositions, and their fullest descriptions."""
     rng = np.random.default_rng([29, seed])
-    pictures, scenes, told = [], [], []
+    pictures, scenes, descriptions = [], [], []
     for _ in range(n):
         scene, description = sample_described(rng, "heldout")
         pictures.append(np.round(render(scene, rng) * 255).astype(np.uint8))
         scenes.append(scene)
-        told.append(description)
-    return pictures, scenes, told
+        descriptions.append(description)
+    return pictures, scenes, descriptions
 
 
 def inputs(processor: "LlavaProcessor", pictures: Pictures, questions: list[str]) -> dict[str, "torch.Tensor"]:
@@ -55,11 +55,11 @@ def written(
 
     texts: list[str] = []
     for part in range(0, len(pictures), 64):
-        given = inputs(processor, pictures[part : part + 64], questions[part : part + 64])
+        batch = inputs(processor, pictures[part : part + 64], questions[part : part + 64])
         with torch.no_grad():
-            out = model.generate(**given, max_new_tokens=40, do_sample=False)
-        said = out[:, given["input_ids"].shape[1] :]
-        texts += processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+            out = model.generate(**batch, max_new_tokens=40, do_sample=False)
+        answer_ids = out[:, batch["input_ids"].shape[1] :]
+        texts += processor.tokenizer.batch_decode(answer_ids, skip_special_tokens=True)
     return texts
 
 
@@ -70,12 +70,12 @@ def yes_probability(
     import torch
 
     ids = processor.tokenizer.convert_tokens_to_ids([YES, NO])
-    found = []
+    probabilities = []
     for part in range(0, len(pictures), 64):
-        given = inputs(processor, pictures[part : part + 64], questions[part : part + 64])
+        batch = inputs(processor, pictures[part : part + 64], questions[part : part + 64])
         with torch.no_grad():
-            found.append(model(**given, logits_to_keep=1).logits[:, -1, ids].softmax(-1)[:, 0])
-    return torch.cat(found).numpy()
+            probabilities.append(model(**batch, logits_to_keep=1).logits[:, -1, ids].softmax(-1)[:, 0])
+    return torch.cat(probabilities).numpy()
 
 
 def balanced(
@@ -95,11 +95,11 @@ def caption_measures(said: list[str], scenes: list[Scene], told: list[Request]) 
     rows = []
     for text, scene, full in zip(said, scenes, told, strict=True):
         try:
-            found = agreement(parse(text), scene, full)
+            comparison = agreement(parse(text), scene, full)
         except CaptionError:
             rows.append((0.0, 0.0, 0.0))
         else:
-            rows.append((found.right, found.true, float(found.right == 1)))
+            rows.append((comparison.right, comparison.true, float(comparison.right == 1)))
     right, true, whole = np.mean(rows, axis=0).tolist()
     return {"caption_clauses": right, "caption_true": true, "caption_whole": whole}
 
@@ -115,12 +115,12 @@ def box_measures(said: list[str], scenes: list[Scene], kinds: list) -> dict[str,
 def _overlap(text: str, truth: list) -> float:
     """Mean IoU of boxes paired from left to right, 0 where their numbers differ."""
     try:
-        found = json_boxes(text)
+        boxes = json_boxes(text)
     except ValueError:
         return 0.0
-    if len(found) != len(truth):
+    if len(boxes) != len(truth):
         return 0.0
-    return float(np.mean([_iou(one, other) for one, other in zip(sorted(found), truth, strict=True)]))
+    return float(np.mean([_iou(one, other) for one, other in zip(sorted(boxes), truth, strict=True)]))
 
 
 def json_boxes(text: str) -> list[tuple[int, ...]]:
@@ -128,10 +128,10 @@ def json_boxes(text: str) -> list[tuple[int, ...]]:
     parts = [part.strip(" [") for part in text.split("]")]
     if parts.pop() or not parts:
         raise ValueError(f"no boxes: {text!r}")
-    found = [tuple(int(number) for number in part.split(",")) for part in parts]
-    if any(len(box) != 4 for box in found):
+    boxes = [tuple(int(number) for number in part.split(",")) for part in parts]
+    if any(len(box) != 4 for box in boxes):
         raise ValueError(f"a box is four numbers: {text!r}")
-    return found
+    return boxes
 
 
 def _iou(one: tuple[int, ...], other: tuple[int, ...]) -> float:
@@ -149,26 +149,26 @@ def measure(
     training = model.training
     model.eval()
     rng = np.random.default_rng([31, seed])
-    pictures, scenes, told = heldout_scenes(n, seed)
-    found = caption_measures(written(model, processor, pictures, [CAPTION] * n), scenes, told)
+    pictures, scenes, descriptions = heldout_scenes(n, seed)
+    metrics = caption_measures(written(model, processor, pictures, [CAPTION] * n), scenes, descriptions)
     kinds = [draw_kind(scene, rng) for scene in scenes]
     wheres = [where(Group(sum(map(kind.fits, scene.things)), kind)) for scene, kind in zip(scenes, kinds, strict=True)]
-    found |= box_measures(written(model, processor, pictures, wheres), scenes, kinds)
-    shown = list(zip(pictures, scenes, told, strict=True))
-    asked = [
+    metrics |= box_measures(written(model, processor, pictures, wheres), scenes, kinds)
+    shown = list(zip(pictures, scenes, descriptions, strict=True))
+    questions = [
         (a, scene, draw_question(scene, likely_questions(full, rng), rng, "any"))
         for a, scene, full in shown
         for _ in range(4)
     ]
-    found["judge"] = balanced(model, processor, asked)
-    unseen = [row for row in asked if unseen_clause(row[2].clause)]
-    found["judge_unseen"] = balanced(model, processor, unseen)
+    metrics["judge"] = balanced(model, processor, questions)
+    unseen = [row for row in questions if unseen_clause(row[2].clause)]
+    metrics["judge_unseen"] = balanced(model, processor, unseen)
     images, requests = generated_pictures(runs / "scenes_generated_heldout.npz", "heldout", 128)
     generated = []
     for image, request in list(zip(images, requests, strict=True))[: 2 * n]:
         scene = read_scene(image / np.float32(255))
         near = [request, *hard_negatives(request, 1, rng)]
         generated += [(image, scene, question) for one in near for question in questions_of(one)]
-    found["judge_generated"] = balanced(model, processor, generated)
+    metrics["judge_generated"] = balanced(model, processor, generated)
     model.train(training)
-    return {name: round(value, 4) for name, value in found.items()} | {"n": n}
+    return {name: round(value, 4) for name, value in metrics.items()} | {"n": n}

@@ -24,9 +24,9 @@ _TEMPLATE = (
 
 def words() -> list[str]:
     """Everything that is said: words of captions and questions, marks, and the numbers of a box."""
-    asked = f"is are there exactly one thing things the where {CAPTION} {INSTRUCTION} {YES} {NO}"
+    text = f"is are there exactly one thing things the where {CAPTION} {INSTRUCTION} {YES} {NO}"
     marks = ["[", "]", ",", ".", "?"]
-    plain = {word.strip(".").lower() for word in asked.split()}
+    plain = {word.strip(".").lower() for word in text.split()}
     return [*sorted({*grammar_words(), *plain}), *marks, *map(str, range(IMAGE_SIZE + 1))]
 
 
@@ -66,7 +66,7 @@ def build_processor() -> "LlavaProcessor":
 
 
 def build_model(processor: "LlavaProcessor") -> "LlavaForConditionalGeneration":
-    """An untrained LLaVA."""
+    """Build an untrained LLaVA."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     tokenizer = processor.tokenizer

@@ -142,7 +142,7 @@ def hear(clips: np.ndarray) -> Tensor:
 
 
 def play_unnamed(n: int, seed: int, split: str = "train") -> tuple[np.ndarray, list[Request], list[Tune]]:
-    """As ``play_clips``, on instruments that no caption names: what a chord is must not depend on who plays it."""
+    """Play as ``play_clips`` does, on instruments that no caption names: a chord must not depend on who plays it."""
     rng = np.random.default_rng([83, seed])
     clips, requests, tunes = np.empty((n, SAMPLES), dtype=np.float32), [], []
     for clip in clips:
@@ -158,7 +158,7 @@ def play_unnamed(n: int, seed: int, split: str = "train") -> tuple[np.ndarray, l
 def make_examples(
     n: int, seed: int, split: str, autoencoder: Path, rebuilt: float = 0.4, strange: float = 0.0, noise: float = 0.2
 ) -> Examples:
-    """Truth clips.
+    """Make examples of clips whose tunes are known.
 
     Args:
         n: how many.
@@ -176,14 +176,14 @@ def make_examples(
     for start in range(0, n, 500):
         count, codec = min(500, n - start), start < through
         play = play_clips_in_step if codec else play_unnamed if start >= n * (1 - strange) else play_clips
-        clips, asked, played = play(count, 2_000_000 + 1000 * seed + start, split)
+        clips, clip_requests, played = play(count, 2_000_000 + 1000 * seed + start, split)
         for some in torch.from_numpy(clips).split(100):
             if codec:
                 latents = vae.encode(some[:, None]).latents
                 strength = noise * torch.rand(len(some), 1, 1, generator=generator)
                 some = vae.decode(latents + strength * torch.randn(latents.shape, generator=generator)).sample[:, 0]
             mels.append(front()(some).half())
-        requests += asked
+        requests += clip_requests
         tunes += played
     return Examples(torch.cat(mels), requests, tunes)
 
@@ -231,12 +231,12 @@ def accuracy(model: "ClapModel", examples: Examples, seed: int = 0) -> float:
     places = {text: i for i, text in enumerate(distinct)}
     training = model.training
     model.eval()
-    heard = torch.cat(
+    audio = torch.cat(
         [model.get_audio_features(part[:, None].float()).pooler_output for part in examples.mels.split(128)]
     )
     read = model.get_text_features(**tokenize(tokenizer, distinct)).pooler_output
     model.train(training)
-    picks = [int((h @ read[[places[text] for text in row]].T).argmax()) for h, row in zip(heard, rows, strict=True)]
+    picks = [int((h @ read[[places[text] for text in row]].T).argmax()) for h, row in zip(audio, rows, strict=True)]
     return float(np.mean(np.array(picks) == 0))
 
 
@@ -264,14 +264,14 @@ def train(
         tunes = [material.tunes[i] for i in rows]
         captions = material.captions(rows, rng)
         pooled = model.audio_model(disturbed(material.mels[rows], rng)[:, None]).pooler_output
-        told = model.audio_projection(pooled)
+        audio_features = model.audio_projection(pooled)
         read = model.get_text_features(**tokenize(tokenizer, [caption.text for caption in captions])).pooler_output
         matching = contrast(
-            functional.normalize(told, dim=-1), read, truths(tunes, captions), model.logit_scale_a.exp()
+            functional.normalize(audio_features, dim=-1), read, truths(tunes, captions), model.logit_scale_a.exp()
         )
-        said = naming(told).split([len(values) for values in ATTRIBUTES.values()], dim=1)
+        logits = naming(audio_features).split([len(values) for values in ATTRIBUTES.values()], dim=1)
         known = torch.stack(
-            [functional.cross_entropy(part, named[rows, i], ignore_index=-1) for i, part in enumerate(said)]
+            [functional.cross_entropy(part, named[rows, i], ignore_index=-1) for i, part in enumerate(logits)]
         ).sum()
         for optimizer in optimizers:
             optimizer.zero_grad()

@@ -154,15 +154,15 @@ def flow_loss(pipeline: "StableAudio3Pipeline", latents: Tensor, words: dict[str
     """
     sigma = torch.sigmoid(torch.randn(len(latents)) + TIME_SHIFT)
     noise = torch.randn_like(latents)
-    told = pipeline.duration_embedder(torch.full((len(latents),), SECONDS))
+    duration = pipeline.duration_embedder(torch.full((len(latents),), SECONDS))
     states = pipeline.text_encoder(**words)[0]
-    context, mask = pipeline.prepare_cross_attention(states, words["attention_mask"], told)
+    context, mask = pipeline.prepare_cross_attention(states, words["attention_mask"], duration)
     flow = pipeline.transformer(
         (1 - sigma)[:, None, None] * latents + sigma[:, None, None] * noise,
         sigma,
         encoder_hidden_states=context,
         encoder_attention_mask=mask,
-        global_hidden_states=told,
+        global_hidden_states=duration,
         return_dict=False,
     )[0]
     return torch.nn.functional.mse_loss(flow, noise - latents)

@@ -42,5 +42,5 @@ def build_tokenizer() -> "PreTrainedTokenizerFast":
 def tokenize(tokenizer: "PreTrainedTokenizerFast", captions: list[str]) -> dict:
     """``input_ids`` and ``attention_mask``, each ``(n, MAX_TOKENS)``."""
     padding = {"padding": "max_length", "max_length": MAX_TOKENS, "truncation": True, "return_tensors": "pt"}
-    found = tokenizer(captions, **padding)
-    return {name: found[name] for name in ("input_ids", "attention_mask")}
+    encoding = tokenizer(captions, **padding)
+    return {name: encoding[name] for name in ("input_ids", "attention_mask")}

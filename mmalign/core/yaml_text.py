@@ -96,7 +96,9 @@ def parse_yaml(text: str) -> Any:
         raise NotYAML(error.problem or str(error), error.problem_mark) from None
     except yaml.reader.ReaderError as error:
         raise NotYAML(f"the character U+{error.character:04X} cannot stand in it") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # an escape of no character
+    except (ValueError, OverflowError):  # of `chr`
+        raise NotYAML("the number in this escape is no character's", loader.get_mark() if loader else None) from None
+    except (yaml.YAMLError, RecursionError) as error:
         raise NotYAML(str(error).partition("\n")[0], loader.get_mark() if loader else None) from None
     finally:
         if loader is not None:

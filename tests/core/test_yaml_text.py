@@ -18,7 +18,8 @@ NINE_LEVELS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         ("a: !!int x", "1:4", "'x' is no value of the kind 'int'"),
         ("a: !!bool x", "1:4", "'x' is no value of the kind 'bool'"),
-        ('"\\UFFFFFFFF"', "1:4", ""),
+        ('"\\UFFFFFFFF"', "1:4", "the number in this escape is no character's"),
+        ('"\\U00110000"', "1:4", "the number in this escape is no character's"),
         ("[" * 2000, f"1:{MOST_DEEP + 1}", "nested more than 50 deep"),
         ("- " * 2000 + "x", f"1:{2 * MOST_DEEP + 1}", "nested more than 50 deep"),
         ("&a [*a]", "1:5", "an alias stands inside of what it names"),

@@ -113,7 +113,7 @@ class ToyLatent(ToyAdapter):
 class NearPoint:
     """Higher when the output is near `target`."""
 
-    modalities = frozenset({"image"})
+    modalities: frozenset[Modality] = frozenset({"image"})
     range = (float("-inf"), 0.0)
     differentiable = True
 
@@ -127,7 +127,7 @@ class NearPoint:
 class NearGaussian:
     """A set reward: minus the Fréchet distance (diagonal) to N(mean, std²)."""
 
-    modalities = frozenset({"image"})
+    modalities: frozenset[Modality] = frozenset({"image"})
     differentiable = True
 
     def __init__(self, mean: float = 1.0, std: float = 0.5) -> None:

@@ -186,7 +186,7 @@ def _modules_in(folder: Path, changed: int) -> tuple[str, ...]:
 @lru_cache(maxsize=512)
 def _validator(component: Any) -> Any:
     """What makes a component of its options; made once for a class, since pydantic takes 10 ms for it."""
-    component.__pydantic_config__ = ConfigDict(**_MARK)  # type: ignore[attr-defined, typeddict-item]
+    component.__pydantic_config__ = ConfigDict(**_MARK)  # type: ignore[typeddict-item]
     return TypeAdapter(component)
 
 

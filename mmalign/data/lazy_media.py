@@ -172,7 +172,7 @@ def require_files(*sides: Sequence[Any]) -> None:
 
 def _faults(items: Sequence[Any]) -> list[str]:
     if hasattr(items, "faults"):
-        return items.faults()  # type: ignore[no-any-return]
+        return items.faults()
     if not isinstance(items, list | tuple):  # looking at them may decode them
         return []
     media = [prompt.media for prompt in prompts_of(items)]

@@ -117,6 +117,6 @@ def _verdict(reward: Any, rollout: Rollout) -> Scores | str:
     """One reward that cannot judge what was asked (an uploaded picture of another size) leaves the others standing."""
     try:
         with torch.no_grad():
-            return reward(rollout).to("cpu")  # type: ignore[no-any-return]
+            return reward(rollout).to("cpu")
     except MmalignError as error:
         return str(error)

@@ -69,7 +69,7 @@ def open_pipeline(
     origin, folder, listed = _looked_at(kind, origin, absent, fitting)
     without = dict.fromkeys({*absent, *(name for name in optional if name not in listed)})
     if "requires_safety_checker" in inspect.signature(kind.__init__).parameters:
-        without["requires_safety_checker"] = False  # type: ignore[assignment]
+        without["requires_safety_checker"] = False
     with loading():
         kinds = {name: _class_of(folder, *entry) for name, entry in listed.items() if name not in absent}
         networks = {

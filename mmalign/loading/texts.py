@@ -51,7 +51,7 @@ def preprocessor_config(folder: Path, part: str) -> dict[str, Any]:
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).exists():
             config = read_json(folder / name, "copy it again")
-            return config.get(part, config)  # type: ignore[no-any-return]
+            return config.get(part, config)
     raise CheckpointError(
         f"{folder}: no preprocessor_config.json; name the folder or Hub id that has it as `processor`."
     )

@@ -33,7 +33,7 @@ def near_misses(
         fresh = {edit.text: edit for source in frontier for edit in edits(source)}
         level = [edit for text, edit in fresh.items() if text not in seen]
         seen.update(fresh)
-        rng.shuffle(level)  # type: ignore[arg-type]
+        rng.shuffle(level)
         for edit in level:
             if len(misses) < n and wanted(edit):
                 misses.append(edit)

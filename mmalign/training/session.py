@@ -138,7 +138,7 @@ class Session:
             return total
         self.meet()
         shared = self.accelerator.reduce(total.to(self.accelerator.device), reduction="mean")
-        return shared.to(total.device)  # type: ignore[no-any-return]
+        return shared.to(total.device)
 
     def random_states(self) -> dict[str, Tensor]:
         """The states of every process's streams, by name, behind "rank/" where that is not 0; all processes call it."""
@@ -156,12 +156,12 @@ class Session:
         """Gradients are averaged over processes only in the last chunk of an update."""
         if when or self.processes == 1:
             return nullcontext()
-        return self.accelerator.no_sync(module)  # type: ignore[no-any-return]
+        return self.accelerator.no_sync(module)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient of `loss`, times the scale that the update divides by."""
         # Not `accelerator.backward`: it divides and scales by options of the launch, which weights do not know of.
-        self.update_rule.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.update_rule.scaler.scale(loss).backward()
 
     def update(self, trained: bool) -> None:
         """Apply the accumulated gradient; without any valid row anywhere, momentum alone must not move the weights."""
@@ -225,7 +225,7 @@ class Session:
     def _told_by(self, source: Any) -> Mapping[str, Any]:
         """The metrics of an experience or a reward, over the rows of every process where it can say so."""
         if callable(getattr(source, "shared_metrics", None)):
-            return source.shared_metrics(self.gather)  # type: ignore[no-any-return]
+            return source.shared_metrics(self.gather)
         if (metrics := getattr(source, "metrics", None)) is None:
             return {}
         own = {name: float(value) for name, value in ((metrics() if callable(metrics) else metrics) or {}).items()}

@@ -99,15 +99,15 @@ class Bare:
 
     def predict(self, x: torch.Tensor, condition: Any) -> torch.Tensor:
         """One network call."""
-        return self.adapter.predict(x, torch.full((len(x),), 500.0), condition)  # type: ignore[no-any-return]
+        return self.adapter.predict(x, torch.full((len(x),), 500.0), condition)
 
     def judge(self, prompts: list[Prompt], images: torch.Tensor) -> torch.Tensor:
         """One reward call."""
-        return self.reward(Rollout(prompts, images, torch.zeros(len(prompts), dtype=torch.long))).value  # type: ignore[no-any-return]
+        return self.reward(Rollout(prompts, images, torch.zeros(len(prompts), dtype=torch.long))).value
 
     def update(self, loss: torch.Tensor) -> None:
         """Backward and one optimizer step."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self.adapter.trainable().values()), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()

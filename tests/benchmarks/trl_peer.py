@@ -152,7 +152,7 @@ def _counted(spent: list[float], adapter: Any) -> Iterator[None]:
 def _peak(folder: str, kind: str, side: str) -> dict[str, int]:
     command = [sys.executable, "-m", "tests.benchmarks.trl_peer", folder, kind, side]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(said.strip().split("\n")[-1])  # type: ignore[no-any-return]
+    return json.loads(said.strip().split("\n")[-1])
 
 
 def _second_step(folder: Path, kind: str, side: str) -> dict[str, int]:

@@ -112,7 +112,7 @@ def test_outputs_as_people_see_and_hear_them() -> None:
     (rate, samples), picture = first
     assert rate == 4000 and samples.dtype == "int16" and samples.shape == (100, 2) and picture.size == (640, 96)
     assert samples.max() == 8192  # as loud as it is
-    assert drawn(Prompt("what?", {"audio": Audio(quiet[:1], 4000)})).size == (640, 96)  # type: ignore[union-attr]
+    assert drawn(Prompt("what?", {"audio": Audio(quiet[:1], 4000)})).size == (640, 96)
     assert "a &lt;b&gt;\nc" in written(["a <b>\nc"]) and "(nothing)" in written([""])
     assert "<b>2</b>  b" in written(["a", "b"])
 

@@ -188,7 +188,7 @@ def preferences(rng: random.Random, path: Path) -> None:
     source = Preferences(_written(rng, path, base), outputs=rng.choice(("auto", "text", "image", "audio")))
     items = source.training_items()
     require_files(items)
-    list(items.shapes())  # type: ignore[attr-defined]
+    list(items.shapes())
     for item in items:
         assert item.chosen is not None
 

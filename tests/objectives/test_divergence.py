@@ -54,7 +54,7 @@ def test_masked_steps_stay_out() -> None:
     ref = StepDist(torch.tensor([[0.5, torch.nan]]), mean + 1, torch.tensor([[1.0, 0.0]]))
     slope = torch.tensor([[0.5, 0.0]])
     for kind in ("k1", "k2", "k3", "gaussian", "velocity"):
-        got = divergence(kind, dist, ref, mask, slope)  # type: ignore[arg-type]
+        got = divergence(kind, dist, ref, mask, slope)
         assert got.isfinite().all() and got[0, 1] == 0 and got[0, 0] != 0
 
 

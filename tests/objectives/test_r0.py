@@ -124,7 +124,7 @@ def test_raw_gradient_is_backpropagation() -> None:
     policy.module.zero_grad(set_to_none=True)
     rollout = policy.rsample(experience.prompts, experience.draws)
     (-(2 * NearPoint()(rollout).value + 0.5 * Axis(1, 3.0)(rollout).value).mean()).backward()
-    want = torch.cat([p.grad.flatten() for p in policy.module.parameters()])  # type: ignore[union-attr]
+    want = torch.cat([p.grad.flatten() for p in policy.module.parameters()])
     assert torch.allclose(got, want, rtol=1e-10)
 
 

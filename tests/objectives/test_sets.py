@@ -114,8 +114,8 @@ def test_at_convergence_no_single_swap_helps() -> None:
 def test_a_cheap_swap_method_gives_the_same_sets() -> None:
     rows = torch.randn(16, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     for accept in ("positive", "gap"):
-        slow = greedy_swap(pool(NearGaussian(), rows), *halves(8), 3, accept)  # type: ignore[arg-type]
-        fast = greedy_swap(pool(FastGaussian(), rows), *halves(8), 3, accept)  # type: ignore[arg-type]
+        slow = greedy_swap(pool(NearGaussian(), rows), *halves(8), 3, accept)
+        fast = greedy_swap(pool(FastGaussian(), rows), *halves(8), 3, accept)
         assert torch.equal(slow[0], fast[0]) and torch.equal(slow[1], fast[1])
     assert FastGaussian.calls > 0
 

@@ -43,7 +43,7 @@ def test_divisors() -> None:
     valid = torch.tensor([True, True, False])
     made = {
         per: log_prob_divisors(rollout, True, valid, per, alone).tolist() for per in ("output", "token", "batch_token")
-    }  # type: ignore[arg-type]
+    }
     assert made == {"output": [1, 1, 1], "token": [4, 2, 1], "batch_token": [3, 3, 3]}
     assert log_prob_divisors(rollout, False, valid, "token", alone).tolist() == [1, 1, 1]
     assert log_prob_divisors(rollout, True, ~valid & valid, "batch_token", alone).tolist() == [1, 1, 1]

@@ -107,7 +107,7 @@ def test_the_term_and_its_gradient_are_those_of_the_networks_velocities(sde: Any
     beta = objective.beta
     of_term = gradient(made, objective, experience) / beta  # the gain's part is 1e-6 of it
     weight = objective.weigh(experience.mask, lambda total: total)
-    parameters = list(made.adapter.module.parameters())  # type: ignore[union-attr]
+    parameters = list(made.adapter.module.parameters())
     direct = torch.cat([g.flatten() for g in torch.autograd.grad((weight * want).sum(), parameters)])
     torch.testing.assert_close(of_term, direct, rtol=1e-4, atol=1e-5 * float(direct.abs().max()))
 
@@ -123,7 +123,7 @@ def test_for_flow_grpos_steps_the_gaussian_kl_is_a_multiple_of_it() -> None:
             ref = made.step_dist(rollout)
     assert now.mean is not None and now.std is not None and ref.mean is not None and ref.std is not None
     kl, gap = gaussian_kl(now.mean, now.std, ref.mean, ref.std), velocity(now.mean, ref.mean, made.mean_slope(rollout))
-    t = made.adapter.schedule(6).sigma  # type: ignore[union-attr]
+    t = made.adapter.schedule(6).sigma
     sigma = 0.7 * (t[1:-1] / (1 - t[1:-1])).sqrt()
     factor = (t[1:-1] - t[2:]) / 2 * (sigma * (1 - t[1:-1]) / (2 * t[1:-1]) + 1 / sigma).square()
     later = rollout.trajectory["step"] > 0  # at t = 1 σ_t is infinite: the code puts another number there

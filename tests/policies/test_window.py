@@ -143,9 +143,9 @@ def test_options_that_make_no_window_are_refused(given_options: dict[str, object
 
 def test_a_window_and_a_plan_are_made_by_keyword_so_that_no_two_numbers_can_be_swapped() -> None:
     with pytest.raises(TypeError, match="positional argument"):
-        Window("first", 2, (0.0, 1.0), 1, 1, False)  # type: ignore[misc]
+        Window("first", 2, (0.0, 1.0), 1, 1, False)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional argument"):
-        draw_plan("first", [1, 2, 3], 2, 0, 4, generator())  # type: ignore[misc]
+        draw_plan("first", [1, 2, 3], 2, 0, 4, generator())  # type: ignore[call-arg]
 
 
 def test_windows_that_do_not_fit_the_schedule_are_refused() -> None:

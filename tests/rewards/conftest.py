@@ -1,6 +1,7 @@
 """Tiny random CLIP checkpoints, written the way real ones are."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def tiny_clip(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("open_clip")
     words = _tokenizer(folder)
-    config = {
+    config: dict[str, Any] = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 64, "patch_size": 8},
         "text_cfg": {

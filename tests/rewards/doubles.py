@@ -1,17 +1,45 @@
 """Rewards made to succeed or fail on purpose, and rollouts of plain pictures and texts."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from mmalign.core.protocols import FrameEncoder, TextEncoder
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards import rewards, rule
+from mmalign.rewards.encoders import make_encoder
 
 
 def built(name, **options):
     """The reward as a run file builds it: a set reward itself, without the credit of rows."""
     return rewards.build({"name": name, **options}, name)
+
+
+def text_encoder(spec) -> TextEncoder:
+    """The encoder of a spec, which has to embed texts."""
+    encoder = make_encoder(spec)
+    assert isinstance(encoder, TextEncoder)
+    return encoder
+
+
+def frame_encoder(spec) -> FrameEncoder:
+    """The encoder of a spec, which has to embed sounds as frames."""
+    encoder = make_encoder(spec)
+    assert isinstance(encoder, FrameEncoder)
+    return encoder
+
+
+def noting(function: Callable[..., Any], note: Callable[[Any], None]) -> Callable[..., Any]:
+    """`function`, each call of which first hands its first argument to `note`."""
+
+    def noted(first, *rest):
+        note(first)
+        return function(first, *rest)
+
+    return noted
 
 
 def pictures(prompts=("a", "b"), per_prompt=2, size=8, seed=0):
@@ -83,11 +111,15 @@ def troubled(prompt: Prompt, output: str, *, nap: float = 60.0) -> float | Statu
     import os
     import sys
 
+    def leave_the_folder() -> float:
+        os.chdir("/")
+        return 0.5
+
     acts = {
         "sleep": lambda: time.sleep(nap),
         "exit": lambda: os._exit(7),
         "leave": lambda: sys.exit(3),
-        "move": lambda: os.chdir("/") or 0.5,
+        "move": leave_the_folder,
         "raise": lambda: 1 / 0,
         "fail": lambda: Status.PARSE_FAIL,
         "decline": lambda: None,

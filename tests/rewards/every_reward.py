@@ -1,5 +1,7 @@
 """Every reward on tiny checkpoints, and outputs that it judges: for what is tried on all of them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def make(
         "checkpoint": str(write_tiny_vlm(tmp_path_factory.mktemp("judge") / "llava", "llava", chat=True)),
         "judge": {"yes": "good", "no": "bad", "least_mass": 0.0},
     }
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "align_evaluator": judge,
         "cider": {"corpus": str(corpus)},
         "bmas": checkpoint,

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import sqlite3
 from types import UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ def test_every_reward_speaks_the_protocol(name, make):
     module = importlib.import_module(rewards.built_in()[name])
     assert module.__doc__.strip() and getattr(module, module.__all__[0]) is rewards.get(name)
     if name not in SETS:
+        assert isinstance(reward, Reward)
         low, high = reward.range
         assert low < high
 
@@ -113,7 +114,7 @@ FACTS = {
     "ground_truth": [{"name": "f", "parameters": {"x": 1}}],
 }
 #: What some rewards read instead: other facts, another output in the place of the first.
-OTHER_FACTS = {
+OTHER_FACTS: dict[str, dict[str, Any]] = {
     "align_evaluator": {"key_points": [{"point": "counting", "question": "say two"}]},
     "instruction_adherence": {"instructions": [{"max_words": 3}]},
     "math_equal": {"answer": "5"},
@@ -138,7 +139,10 @@ def asked_about(tmp_path_factory):
     sqlite3.connect(root / "pets.sqlite").executescript("create table pet(name text); insert into pet values ('Tom')")
 
     def rollout(name, reward):
-        facts = {**FACTS, **{c: FACTS.get(c, FACTS["references"]) for c in getattr(reward, "needs", ())}}
+        facts: dict[str, Any] = {
+            **FACTS,
+            **{c: FACTS.get(c, FACTS["references"]) for c in getattr(reward, "needs", ())},
+        }
         facts |= OTHER_FACTS.get(name, {})
         if "database" in facts:
             facts["database"] = str(root / facts["database"])

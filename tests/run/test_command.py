@@ -22,6 +22,6 @@ from mmalign.run.command import command
 )
 def test_what_was_typed(spec: str | None, words: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = None if spec is None else SimpleNamespace(name=spec)
-    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=found))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=found))
     monkeypatch.setattr("sys.argv", words)
     assert command() == told

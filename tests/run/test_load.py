@@ -69,7 +69,7 @@ def test_a_reward_that_cannot_be_built_here_is_a_sentence(run_file: Callable[...
         made = run.generate(ASKED, seed=7)
         found = run.score(made)
         assert set(found) == {"crisp", "small"} and not found[name].valid.any()
-        assert "mine" in found[name].info[0] and found[({*gone} - {name}).pop()].valid.all()  # type: ignore[index]
+        assert "mine" in found[name].info[0] and found[({*gone} - {name}).pop()].valid.all()
     with pytest.raises(ConfigError, match=r"adapter\.modl"):
         mmalign.load_run(tmp_path / "run", changes=["adapter.modl=x"])
     assert file.read_text() == said and "step 4 of image" in repr(run)

@@ -27,7 +27,7 @@ def test_prompts_that_are_trained_on_are_counted_and_not_called_held_out(
     assert _asked(parts, questions) == "Prompts of asked.txt (1 of 2 are trained on)"  # type: ignore[arg-type]
     assert _asked(parts, questions[2:]) == "Prompts of asked.txt"  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING, logger="mmalign"):
-        trained_questions(file, source, questions)  # type: ignore[arg-type]
+        trained_questions(file, source, questions)
     assert "1 of the 2 prompts of asked.txt are trained on; they are not held out" in caplog.text
     file.evaluation.prompts = ""
     assert _asked(parts, questions) == "Held-out prompts"  # type: ignore[arg-type]
@@ -38,5 +38,5 @@ def test_the_held_out_prompts_of_a_ready_file_beside_own_data_are_said(
     path: str, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = SimpleNamespace(data={"path": path, "held_out_path": "assets/prompts/b.txt"})
-    ready_questions(file)  # type: ignore[arg-type]
+    ready_questions(file)
     assert ("data.held_out_path is still assets/prompts/b.txt, of the ready run file" in caplog.text) == said

@@ -220,7 +220,7 @@ def test_rows_of_weight_zero_cost_nothing_and_change_nothing(options: dict[str, 
         for part in experience.minibatches(problem.session.trainer.minibatches, torch.Generator().manual_seed(3)):
             weighted = replace(part, weight=objective.weigh(part.mask, problem.session.mean))
             if not dropped:
-                weighted.contributing = lambda whole=weighted: whole  # type: ignore[method-assign]
+                weighted.contributing = lambda whole=weighted: whole
             accumulate(problem.policy, objective, weighted, problem.session)
         gradients.append(torch.cat([p.grad.flatten() for p in problem.adapter.module.parameters()]))
         counted.append((sum(seen), problem.session.meter.take()))

@@ -23,11 +23,11 @@ class FrameImages(LatentImages):
     def _picture(self, x: Tensor) -> Tensor:
         z = x[:, :, None] * self._channels("latents_std", x) + self._channels("latents_mean", x)
         frames = self.vae.decoder(self.vae.post_quant_conv(z))
-        return frames[:, :, 0] / 2 + 0.5  # type: ignore[no-any-return]
+        return frames[:, :, 0] / 2 + 0.5
 
     def _latent(self, images: Tensor) -> Tensor:
         z = self.vae.encode(images[:, :, None] * 2 - 1).latent_dist.mode()
-        return ((z - self._channels("latents_mean", z)) / self._channels("latents_std", z))[:, :, 0]  # type: ignore[no-any-return]
+        return ((z - self._channels("latents_mean", z)) / self._channels("latents_std", z))[:, :, 0]
 
     def _channels(self, name: str, like: Tensor) -> Tensor:
         stated = getattr(self.vae.config, name)

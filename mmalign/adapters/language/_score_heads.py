@@ -78,7 +78,7 @@ class IdealPoint(torch.nn.Module):
 
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
         """Where it lies, K dimensions."""
-        return self.place(features)  # type: ignore[no-any-return]
+        return self.place(features)
 
     def read(self, pooled: Float[Tensor, "B K"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Minus the distance to the ideal point of each row's user; of nobody in particular (-1), the users' mean."""
@@ -113,7 +113,7 @@ class ScoringNetwork(torch.nn.Module):
         trained = getattr(head, "modules_to_save", None)  # of a LoRA: the trained copy that answered
         head = head if trained is None else trained["default"]
         with full_precision(pooled.device):
-            return head.read(pooled.float(), user)  # type: ignore[no-any-return, operator]
+            return head.read(pooled.float(), user)  # type: ignore[operator]
 
 
 __all__ = ["MLP", "IdealPoint", "LinearHead", "ScoringNetwork", "fresh_head"]

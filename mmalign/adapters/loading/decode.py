@@ -29,7 +29,7 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
         parts = [torch.utils.checkpoint.checkpoint(function, chunk, use_reentrant=False) for chunk in x.split(rows)]
     else:
         parts = [function(chunk) for chunk in x.split(rows)]
-    return torch.cat(parts)  # type: ignore[arg-type]
+    return torch.cat(parts)
 
 
 def device_of_weights(module: torch.nn.Module) -> torch.device:
@@ -62,11 +62,11 @@ class LatentImages:
 
     def _picture(self, x: Tensor) -> Tensor:
         scale, shift = self._scale(x), self._shift(x)
-        return self.vae.decode(x / scale + shift).sample / 2 + 0.5  # type: ignore[no-any-return]
+        return self.vae.decode(x / scale + shift).sample / 2 + 0.5
 
     def _latent(self, images: Tensor) -> Tensor:
         z = self.vae.encode(images * 2 - 1).latent_dist.mode()
-        return (z - self._shift(z)) * self._scale(z)  # type: ignore[no-any-return]
+        return (z - self._shift(z)) * self._scale(z)
 
     def _scale(self, like: Tensor) -> Tensor | float:
         std = getattr(self.vae.config, "latents_std", None)

@@ -121,7 +121,7 @@ class DiffusersAdapter(PretrainedAdapter):
 
         Conditions enter by their names.
         """
-        return self.module(x, times, **condition, return_dict=False)[0]  # type: ignore[no-any-return]
+        return self.module(x, times, **condition, return_dict=False)[0]
 
     @abstractmethod
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
@@ -211,7 +211,7 @@ class DiffusersAdapter(PretrainedAdapter):
 
     def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
         """The mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
-        return self.loaded.autoencoder.latents(output)  # type: ignore[no-any-return]
+        return self.loaded.autoencoder.latents(output)
 
 
 @dataclass
@@ -233,7 +233,7 @@ def configs_of(pipe: Any) -> Configs:
     """The configurations of a pipeline's components."""
 
     def config(component: str) -> Mapping[str, Any]:
-        return getattr(pipe, component).config  # type: ignore[no-any-return]
+        return getattr(pipe, component).config
 
     return config
 

@@ -126,7 +126,7 @@ def lora_state(network: Any) -> dict[str, Tensor]:
     """The matrices of the adapter on `network` by the names that peft saves them under."""
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(network, adapter_name="default")  # type: ignore[no-any-return]
+    return get_peft_model_state_dict(network, adapter_name="default")
 
 
 def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
@@ -148,7 +148,7 @@ def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
         torch.manual_seed(lora.seed)
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_alpha=lora.alpha,
             init_lora_weights="gaussian",
             target_modules=targets,
             **more,

@@ -153,7 +153,7 @@ class TextAdapter(TransformersAdapter):
     def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Logits of N steps."""
         with self.weights.turns.forward(), mixed_precision(features.device, self.dtype):
-            return self.network.head(features)  # type: ignore[no-any-return]
+            return self.network.head(features)
 
     def forced(self, step: int, steps: int) -> None:
         """Text fixes nothing."""

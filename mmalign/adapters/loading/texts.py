@@ -137,7 +137,7 @@ def templated(written_by: Any, messages: Sequence[Mapping[str, Any]], **options:
     from jinja2 import TemplateError
 
     try:
-        return written_by.apply_chat_template(list(messages), tokenize=False, **options)  # type: ignore[no-any-return]
+        return written_by.apply_chat_template(list(messages), tokenize=False, **options)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error

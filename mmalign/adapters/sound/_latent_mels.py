@@ -107,10 +107,10 @@ class LatentMels(SoundDecoder):
 
     def _sound(self, x: Tensor) -> Tensor:
         seen = self.vae.decode(x / self.vae.config.scaling_factor).sample
-        return self.vocoder(seen[:, 0])[:, None]  # type: ignore[no-any-return]
+        return self.vocoder(seen[:, 0])[:, None]
 
     def _latent(self, seen: Tensor) -> Tensor:
-        return self.vae.encode(seen).latent_dist.mode() * self.vae.config.scaling_factor  # type: ignore[no-any-return]
+        return self.vae.encode(seen).latent_dist.mode() * self.vae.config.scaling_factor
 
 
 def mel_sounds(pipe: Any, model: str, seconds: float | None, mel: Mel, rows: int, recompute: bool) -> LatentMels:

@@ -71,5 +71,5 @@ def clap_text(pipe: Any, text: str, device: torch.device, reader: str) -> Float[
     tokens = pipe.tokenizer([text], padding="max_length", max_length=room, truncation=True, return_tensors="pt")
     inputs = {"input_ids": tokens.input_ids.to(device), "attention_mask": tokens.attention_mask.to(device)}
     if hasattr(pipe.text_encoder, "get_text_features"):
-        return pipe.text_encoder.get_text_features(**inputs).pooler_output  # type: ignore[no-any-return]
+        return pipe.text_encoder.get_text_features(**inputs).pooler_output
     return torch.nn.functional.normalize(pipe.text_encoder(**inputs).text_embeds, dim=-1)

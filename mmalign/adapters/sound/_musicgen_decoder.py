@@ -23,7 +23,7 @@ class MusicGenDecoder(torch.nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the decoder's weights."""
-        return self.model.decoder.lm_heads[0].weight.dtype  # type: ignore[no-any-return]
+        return self.model.decoder.lm_heads[0].weight.dtype
 
     def forward(self, **inputs: Any) -> tuple[torch.Tensor, Any]:
         """Hidden states (B, t, D) and the cache."""

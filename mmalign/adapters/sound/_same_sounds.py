@@ -33,7 +33,7 @@ class SameSounds(LatentSounds):
         return x
 
     def _latent(self, sound: Tensor) -> Tensor:
-        return self.vae.encode(sound).latents  # type: ignore[no-any-return]
+        return self.vae.encode(sound).latents
 
 
 def _for_every_row(

@@ -112,7 +112,7 @@ class AceStep(FlowLevels, SoundAdapter):
 
     def decode(self, x: Float[Tensor, "B frames C"]) -> Audio:
         """Sound (B, channels, S), not clamped, with gradient to x."""
-        return self.loaded.autoencoder.decode(x.transpose(1, 2))  # type: ignore[no-any-return]
+        return self.loaded.autoencoder.decode(x.transpose(1, 2))
 
     def latents(self, output: Audio) -> Float[Tensor, "B frames C"]:
         """The mode of the autoencoder's latents for sounds."""
@@ -121,7 +121,7 @@ class AceStep(FlowLevels, SoundAdapter):
     def sigmas(self, num_inference_steps: int) -> list[float]:
         """Even, shifted towards noise."""
         at = torch.linspace(1, 0, max(num_inference_steps, 0) + 1)[:-1]
-        return (self.shift * at / (1 + (self.shift - 1) * at)).tolist()  # type: ignore[no-any-return]
+        return (self.shift * at / (1 + (self.shift - 1) * at)).tolist()
 
     def encode_text(self, text: str) -> Condition:
         """`encoder_hidden_states` (1, L, D) of lyrics, timbre and caption, padded, and their `length` (1,)."""

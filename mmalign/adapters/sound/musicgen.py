@@ -291,7 +291,7 @@ class MusicGen(TransformersAdapter):
 
     def _call(self, tokens: Tensor, states: Tensor, mask: Tensor, cache: Any, keep: bool = True) -> tuple[Tensor, Any]:
         with mixed_precision(tokens.device, self.dtype):
-            return self.module(  # type: ignore[no-any-return]
+            return self.module(
                 input_ids=tokens.transpose(1, 2).flatten(0, 1),
                 encoder_hidden_states=states.to(self.network.dtype),
                 encoder_attention_mask=mask.long(),

@@ -83,7 +83,7 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
         at = torch.linspace(1, 0, num_inference_steps + 1)[:-1] if num_inference_steps > 0 else torch.zeros(0)
         sigmas = torch.sigmoid(at * (high - low) - high)
         sigmas[:1] = 1
-        return sigmas.tolist()  # type: ignore[no-any-return]
+        return sigmas.tolist()
 
     def encode_text(self, text: str) -> Condition:
         """`encoder_hidden_states` (1, L + 1, D), text and length, their mask, and `global_hidden_states` (1, E)."""

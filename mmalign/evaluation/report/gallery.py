@@ -213,7 +213,7 @@ def _columns(path: Path, names: list[str] | None = None) -> dict[str, list[Any]]
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
-        return file.read(names).to_pydict()  # type: ignore[no-any-return]
+        return file.read(names).to_pydict()
 
 
 def _scores(path: Path) -> list[tuple[str, str]]:

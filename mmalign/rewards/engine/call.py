@@ -76,17 +76,17 @@ class Guarded:
     @property
     def modalities(self) -> frozenset[Modality]:
         """Outputs it can judge."""
-        return self.reward.modalities  # type: ignore[no-any-return]
+        return self.reward.modalities
 
     @property
     def range(self) -> tuple[float, float]:
         """The reward's declared range."""
-        return self.reward.range  # type: ignore[no-any-return]
+        return self.reward.range
 
     @property
     def differentiable(self) -> bool:
         """Whether gradient reaches `rollout.output`."""
-        return self.reward.differentiable  # type: ignore[no-any-return]
+        return self.reward.differentiable
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows.
@@ -203,12 +203,12 @@ class GuardedSet(Guarded):
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """The value of the set of N embedded rows; higher is better."""
         with self._scoring(1, len(embedding)):
-            return self.reward.score(embedding)  # type: ignore[no-any-return]
+            return self.reward.score(embedding)
 
     def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """Each row's contribution to `score`, mean 0; higher is better."""
         with self._scoring(1, len(embedding)):
-            return self.reward.credit(embedding)  # type: ignore[no-any-return]
+            return self.reward.credit(embedding)
 
     @property
     def swap_scores(self) -> Callable[[Tensor, Tensor, int], Float[Tensor, " S"]]:

@@ -92,7 +92,7 @@ class RowProcess:
 
     def _exit_code(self) -> int | None:
         self._process.join(5)
-        return self._process.exitcode  # type: ignore[no-any-return]
+        return self._process.exitcode
 
 
 def _kill(process: Any, pipe: Connection) -> None:

@@ -90,7 +90,7 @@ class Through:
     @property
     def range(self) -> tuple[float, float]:
         """The declared range of `inner`."""
-        return self.judge.range  # type: ignore[no-any-return]
+        return self.judge.range
 
     @property
     def deterministic(self) -> bool:

@@ -165,7 +165,7 @@ def packaged(file: Path) -> tuple[Any, Callable[[Tensor], Tensor], Callable[[lis
         raise DataError(f"{file}: {len(odd)} names differ from laion-clap's {_SIZES[width]}, first {odd[0]}.")
 
     def encode_waves(part: Tensor) -> Tensor:
-        return module.get_audio_embedding_from_data(x=part, use_tensor=True)  # type: ignore[no-any-return]
+        return module.get_audio_embedding_from_data(x=part, use_tensor=True)
 
     def encode_texts(texts: list[str], device: torch.device) -> Tensor:
         # One text alone comes back without its batch axis, so a second goes along.

@@ -173,15 +173,15 @@ def _transformers(source: ClapSource) -> ClapTowers:
     def encode_waves(part: Tensor) -> Tensor:
         features = mel(part)[:, None]
         if not fused:
-            return model.get_audio_features(features).pooler_output  # type: ignore[no-any-return]
+            return model.get_audio_features(features).pooler_output
         # A fused model takes four channels; of a sound within one window all are alike and none is "longer".
         longer = torch.zeros(len(part), 1, dtype=torch.bool, device=part.device)
         features = features.expand(-1, 4, -1, -1)
-        return model.get_audio_features(features, is_longer=longer).pooler_output  # type: ignore[no-any-return]
+        return model.get_audio_features(features, is_longer=longer).pooler_output
 
     def encode_texts(texts: list[str], device: torch.device) -> Tensor:
         inputs = {name: value.to(device) for name, value in tokens(texts).items()}
-        return model.get_text_features(**inputs).pooler_output  # type: ignore[no-any-return]
+        return model.get_text_features(**inputs).pooler_output
 
     towers = ClapTowers(
         module=model,

@@ -263,7 +263,7 @@ def _unprojected(model: Any) -> Callable[[Tensor], Tensor]:
         return refuse
     bare = _view(tower, text_projection=None)
     whole = bare if tower is model else _view(model, text=bare)
-    return lambda ids: whole.encode_text(ids, normalize=False)  # type: ignore[no-any-return]
+    return lambda ids: whole.encode_text(ids, normalize=False)
 
 
 def _view(module: Any, **other: Any) -> Any:

@@ -105,7 +105,7 @@ def _encodec(checkpoint: str, folder: Path | None) -> tuple[Any, Callable[[Tenso
     def encode(sound: Tensor) -> Tensor:
         if config.normalize:  # as EncodecModel does: by the loudness of the mix
             sound = sound / (sound.mean(1, keepdim=True).square().mean(2, keepdim=True).sqrt() + 1e-8)
-        return model.encoder(sound)  # type: ignore[no-any-return]
+        return model.encoder(sound)
 
     return model, encode, config.sampling_rate, config.audio_channels, prod(config.upsampling_ratios)
 

@@ -52,7 +52,7 @@ def resampled(samples: Float[Tensor, "*C S"], old: int, new: int) -> Float[Tenso
         return samples
     resample = need("torchaudio.functional").resample
 
-    return resample(samples, old, new)  # type: ignore[no-any-return]
+    return resample(samples, old, new)
 
 
 def filled(wave: Float[Tensor, " S"], length: int, fill: Fill = "repeatpad") -> Float[Tensor, " L"]:

@@ -36,7 +36,7 @@ def _parsed(text: str, prose: bool) -> list[Any]:
         normalization_config=NormalizationConfig(units=True), boxed_match_priority=0, try_extract_without_anchor=False
     )
     wrapped = text if prose else f"\\boxed{{{text}}}"
-    return parse(wrapped, [config], "no_fallback", "first_match", parsing_timeout=None)  # type: ignore[arg-type]
+    return parse(wrapped, [config], "no_fallback", "first_match", parsing_timeout=None)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def described(adapter: Any, get: Get = "here") -> Frame | Heard | None:
         return component_config(model, component, revision, get)
 
     try:
-        return describe(config)  # type: ignore[no-any-return]
+        return describe(config)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
         return None  # a file that is missing, or damaged: loading tells
 

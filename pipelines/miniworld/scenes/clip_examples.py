@@ -68,7 +68,7 @@ class Examples:
             own.append(true[self.rng.integers(len(true))])
             near += hard_negatives(own[-1], NEGATIVES, self.rng, scene, "train")
             confusing = rearrangements(own[-1], scene, "train")
-            self.rng.shuffle(confusing)  # type: ignore[arg-type]
+            self.rng.shuffle(confusing)
             near += confusing[: None if arranged else REARRANGED]
         return Batch(
             torch.from_numpy(images),

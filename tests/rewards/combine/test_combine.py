@@ -1,6 +1,7 @@
 """Combinations: golden values, missing values, state, and what holds for all of them."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.rewards.doubles import scores
 
 OK, NA, PF, ERR, TO = Status
 ONE = torch.zeros(4, dtype=torch.long)
-REQUIRED = {
+REQUIRED: dict[str, dict[str, Any]] = {
     "gate": {"by": "a", "floor": -5.0},
     "lagrangian": {"thresholds": {"a": 0.5}},
     "stratified": {"rule": "a", "model": "b"},

@@ -94,7 +94,7 @@ def test_broken_contracts_stop_at_once(field, value, message):
 
 def test_something_else_than_scores_is_refused():
     with pytest.raises(ScoreError, match="returned list; return Scores"):
-        guard(Given([1.0, 2.0]))(answers("a", "b"))
+        guard(Given([1.0, 2.0]))(answers("a", "b"))  # type: ignore[arg-type]  # what is refused
 
 
 def test_values_that_are_no_values_become_errors_of_their_row():
@@ -148,10 +148,10 @@ class Gambler(Numbers):
 
 
 def test_global_random_state_is_put_back():
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
     guard(Gambler())(answers("1"))
     assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert (before[1] == np.random.get_state(legacy=False)["state"]["key"]).all()  # noqa: NPY002
     # The annotation checker of these tests draws from `random` itself, so Python's generator is tried without it.
     state = random.getstate()
     with preserve_rng_state():

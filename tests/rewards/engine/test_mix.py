@@ -305,7 +305,7 @@ def test_faults_are_said_together_with_their_place():
     assert "Did you mean 'bright'? Known: bright, dark." in caught.value.faults[0]
     with pytest.raises(ConfigError, match=r"rewards\.a\.weight: must be a number \(got 'big'\)"):
         slot = Slot(Brightness())
-        slot.weight = "big"  # as a run file may say
+        slot.weight = "big"  # type: ignore[assignment]  # as a run file may say
         Mix({"a": slot})
     with pytest.raises(ConfigError, match="no reward is trained on"):
         Mix({"a": Slot(Brightness(), monitor=True)})

@@ -2,6 +2,7 @@
 
 import random
 import time
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.rewards.asking import told
 
 ROWS = 250  # for each reward; 2,000 pass too
 SECONDS = 3.0  # for one row, of processor time
-REWARDS = {
+REWARDS: dict[str, dict[str, Any]] = {
     "exact_match": {}, "multiple_choice": {"count_from": 0}, "relaxed_accuracy": {"find": "last"}, "format": {},
     "format json": {"kind": "json", "keys": ("a",)}, "format regex": {"kind": "regex",
     "pattern": ".*a.*"}, "iou": {"labels": True},

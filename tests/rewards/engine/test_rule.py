@@ -1,6 +1,7 @@
 """`@rule`: a function becomes a component."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_arguments_are_given_by_their_names():
     rollout = answers("q0", "x")
     assert asked(turned)(rollout).value.tolist() == [1, 0] and asked(alone)(rollout).value.tolist() == [0.25, 0.25]
     assert asked(texts)(answers("Q0", "q1")).value.tolist() == [1, 0]
-    rows = [{"answer": 3}, {"answer": 3, "unit": "m"}, {"answer": None}, {}]
+    rows: list[dict[str, Any]] = [{"answer": 3}, {"answer": 3, "unit": "m"}, {"answer": None}, {}]
     told = Rollout([Prompt("q", meta=meta) for meta in rows], ["3 cm", "3 m", "3 cm", "3 cm"], torch.arange(4))
     made = asked(column)
     found = made(told)

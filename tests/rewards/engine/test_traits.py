@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -93,7 +93,7 @@ def test_a_trait_of_the_wrong_type_is_a_fault_and_all_are_said():
         "Untyped: prepare: True; must be a method.",
     ]
     with pytest.raises(ConfigError, match=r"reward 'Depends': needs: \(3,\); must be a tuple of columns"):
-        RewardTraits.of(Depends(column=3))
+        RewardTraits.of(Depends(column=3))  # type: ignore[arg-type]
 
 
 def test_an_old_name_of_a_trait_still_works_and_is_said(caplog):
@@ -104,7 +104,8 @@ def test_an_old_name_of_a_trait_still_works_and_is_said(caplog):
 
 @pytest.mark.parametrize("name", rewards.names())
 def test_built_in_rewards_have_no_faulty_trait(name):
-    assert trait_faults(rewards.get(name)) == ()
+    reward: Any = rewards.get(name)
+    assert trait_faults(reward) == ()
 
 
 def test_the_rows_of_a_data_set_are_checked_with_traits_read_once():

@@ -137,11 +137,11 @@ def test_frechet_credit_is_the_derivative_when_weight_moves_to_a_row():
         return F.frechet_between(F.Gaussian(mean, cov), y)
 
     even, h = torch.full((20,), 1 / 20, dtype=torch.float64), 1e-5
-    slopes = []
+    differences = []
     for i in range(20):
         to = torch.eye(20, dtype=torch.float64)[i] - even
-        slopes.append((weighted(even + h * to) - weighted(even - h * to)) / (2 * h))
-    slopes = torch.stack(slopes)
+        differences.append((weighted(even + h * to) - weighted(even - h * to)) / (2 * h))
+    slopes = torch.stack(differences)
     # The derivative carries n/(n-1) from the unbiased covariance on the quadratic terms only; compare shapes and size.
     credit = F.frechet_credit(x, y) * -(len(x) - 1)
     assert pearson(credit, slopes) > 0.9999

@@ -9,7 +9,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards.models.clip_towers import Source, load_towers
-from tests.rewards.doubles import pictures
+from tests.rewards.doubles import noting, pictures
 
 TEXTS = ("a red circle", "two blue square")
 
@@ -90,11 +90,11 @@ def test_a_picture_is_not_held_to_an_empty_prompt(tiny_clip):
     assert sizes[:2].min() > 0 and sizes[2:].tolist() == [0, 0]
 
 
-def test_texts_are_encoded_once_each(tiny_clip, tmp_path):
+def test_texts_are_encoded_once_each(tiny_clip, tmp_path, monkeypatch):
     folder = shutil.copytree(tiny_clip, tmp_path / "clip")
     towers = load_towers(Source(str(folder)))
-    seen, inner = [], towers.tokenize
-    towers.tokenize = lambda texts: (seen.extend(texts), inner(texts))[1]
+    seen: list[str] = []
+    monkeypatch.setattr(towers, "tokenize", noting(towers.tokenize, seen.extend))
     reward = load_reward("clip", checkpoint=str(folder), prefix="a ")
     reward(pictures(("red", "blue"), per_prompt=3, size=32))
     reward(pictures(("blue", "green"), size=32))

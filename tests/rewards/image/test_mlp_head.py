@@ -28,7 +28,7 @@ def test_aesthetic_equals_the_layers_one_by_one(tiny_clip, linear_head):
 
 def published():
     """LAION's and ImageReward's module, as their code lays it out (dropouts take up numbers), at 16 features."""
-    layers = []
+    layers: list[nn.Module] = []
     for i, (width, following) in enumerate(itertools.pairwise(WIDTHS)):
         layers.append(nn.Linear(width, following))
         layers += [nn.Dropout(0.2 if i < 2 else 0.1)] if i < 3 else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,17 @@ def evaluator(checkpoint: str, **options: Any) -> Any:
     return mmalign.load_reward("align_evaluator", checkpoint=checkpoint, **{"judge": SAID, **options})
 
 
+@dataclass
+class Answering:
+    """A function in the place of a loaded judge."""
+
+    answer: Callable[[list[Prompt]], Answers]
+    words: tuple[()] = ()  # what is asked for when a judge is loaded
+
+    def __call__(self, questions: list[Prompt]) -> Answers:
+        return self.answer(questions)
+
+
 def answering(reward: Any, margins: dict[str, float | None], too_long: bool = False) -> list[list[Prompt]]:
     """Let the judge answer by the last word of a question; None: it has no answer. Gives what it was asked."""
     asked = []
@@ -45,8 +58,7 @@ def answering(reward: Any, margins: dict[str, float | None], too_long: bool = Fa
         value = torch.tensor([NAN if m is None else m for m in found])
         return Answers(value, torch.ones(len(found)), why, [m is None and too_long for m in found])
 
-    judge.words = ()  # what is asked for when it is loaded
-    reward._judge = judge
+    reward._judge = Answering(judge)
     return asked
 
 
@@ -346,8 +358,7 @@ def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bo
         margin = torch.tensor([20.0 if yes else -20.0 for yes in true])
         return Answers(margin, torch.ones(len(true)), [""] * len(true), [False] * len(true))
 
-    judge.words = ()  # what is asked for when it is loaded
-    reward._judge = judge
+    reward._judge = Answering(judge)
     truth = mmalign.load_reward("verifier")(rollout).value
     value = reward(rollout).value
     assert torch.equal((value > 0.999).float(), truth) and 0 < truth.sum() < 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import mmalign
 from mmalign.core.errors import ConfigError
-from mmalign.core.types import Prompt, Rollout, Status
+from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, rewards
 from mmalign.rewards.engine.cache import identity
 from tests.rewards.doubles import Given, scores
@@ -33,6 +34,16 @@ def answers(*rows: tuple[str, Any]) -> Rollout:
     return Rollout(prompts, [text for text, _ in rows], torch.arange(len(rows)))
 
 
+def noting_outputs(asked: list[list[str]], call: Callable[[Any, Rollout], Scores]) -> Callable[[Any, Rollout], Scores]:
+    """The method `call`, which first adds the outputs that it is called with to `asked`."""
+
+    def noted(self: Any, rollout: Rollout) -> Scores:
+        asked.append(list(rollout.output))
+        return call(self, rollout)
+
+    return noted
+
+
 def test_golden_value_of_the_confidence_gate() -> None:
     """c = .7, rule 1, model .2: .76."""
     reward = told(hybrid(trust=0.7), Given(scores([1.0]), (0.0, 1.0)), Given(scores([0.2]), (0.0, 1.0)))
@@ -42,7 +53,7 @@ def test_golden_value_of_the_confidence_gate() -> None:
 
 
 def test_the_model_judges_what_the_rule_cannot_and_is_asked_of_nothing_else() -> None:
-    reward, asked = hybrid(), []
+    reward, asked = hybrid(), list[list[str]]()
     real = reward._model.reward
     reward._model.reward = type(
         "Counted",
@@ -51,7 +62,7 @@ def test_the_model_judges_what_the_rule_cannot_and_is_asked_of_nothing_else() ->
             "modalities": real.modalities,
             "range": real.range,
             "differentiable": False,
-            "__call__": lambda self, rollout: asked.append(list(rollout.output)) or real(rollout),
+            "__call__": noting_outputs(asked, lambda self, rollout: real(rollout)),
         },
     )()
     found = reward(answers(("yes", "yes"), ("no", "yes"), ("one two", None), ("one two three four", None)))
@@ -85,9 +96,9 @@ def test_statuses_of_the_parts() -> None:
         },
     )()
     made = answers(("0", "x"), ("1", "x"), ("2", "x"), ("3", "x"))
-    asked = []
-    whole = type(reward._model.reward)
-    whole.__call__ = lambda self, rollout, was=whole.__call__: asked.append(list(rollout.output)) or was(self, rollout)
+    asked: list[list[str]] = []
+    whole: Any = type(reward._model.reward)
+    whole.__call__ = noting_outputs(asked, whole.__call__)
     found = Guarded("both", reward, failed_share=1.0)(made)
     assert asked == [["2", "3"]]  # the model changes nothing of what the rule could not read or failed on
     assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.ERROR]

@@ -27,6 +27,7 @@ from mmalign.rewards.models.template import Template
 from tests.adapters.language.tiny_alm import RATE, write_tiny_alm
 from tests.adapters.language.tiny_lm import letter_tokenizer, word_tokenizer, write_tiny_lm
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
+from tests.rewards.doubles import noting
 
 SAID = {"yes": "good", "no": "bad", "least_mass": 0.0}  # two words that the toys know
 
@@ -130,9 +131,9 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
         Prompt("b", {"image": three}),
         Prompt("say red", {"image": one.clone()}),
     ]
-    seen = []
-    real = asking.model.features
-    monkeypatch.setattr(asking.model, "features", lambda inputs, *rest: seen.append(len(inputs)) or real(inputs, *rest))
+    seen: list[int] = []
+    features = noting(asking.model.features, lambda inputs: seen.append(len(inputs)))
+    monkeypatch.setattr(asking.model, "features", features)
     answers = asking(asked)
     want = [plain(type("R", (), {"_judge": asking}), q.text, *q.media.values()) for q in asked]
     assert answers.margin.tolist() == pytest.approx(want, abs=1e-4)
@@ -144,9 +145,9 @@ def test_questions_behind_one_text_share_it(judge: Callable[..., Any], monkeypat
     asking = judge("llama", question="{output}")._judge
     text = "red cube two dogs asleep " * 8
     asked = [Prompt(f"{text} a say b"), Prompt(f"{text} a b"), Prompt("a b"), Prompt(f"{text} say two")]
-    seen = []
-    real = asking.model.features
-    monkeypatch.setattr(asking.model, "features", lambda inputs, *rest: seen.append(len(inputs)) or real(inputs, *rest))
+    seen: list[int] = []
+    features = noting(asking.model.features, lambda inputs: seen.append(len(inputs)))
+    monkeypatch.setattr(asking.model, "features", features)
     want = [plain(type("R", (), {"_judge": asking}), question.text) for question in asked]
     assert asking(asked).margin.tolist() == pytest.approx(want, abs=1e-4) and seen == [2]
 

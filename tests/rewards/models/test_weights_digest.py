@@ -2,15 +2,17 @@
 
 import hashlib
 import os
+from typing import Any
 
 from mmalign.rewards.models.checkpoint import weights_digest
+from tests.rewards.doubles import noting
 
 
 def test_weights_are_read_once_and_again_when_they_change(tmp_path, monkeypatch):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"one")
-    read, digest = [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda stream, kind: read.append(1) or digest(stream, kind))
+    read: list[Any] = []
+    monkeypatch.setattr(hashlib, "file_digest", noting(hashlib.file_digest, read.append))
     first = weights_digest("a name", (file,), "crop")
     assert weights_digest("another name", (file,), "crop") == first != weights_digest("a name", (file,), "pad")
     assert len(read) == 1

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmalign.rewards import parsing as P
+from mmalign.rewards.parsing.boxes import Writing
 from mmalign.rewards.parsing.calls import calls_of
 from mmalign.rewards.parsing.formulas import formula
 
@@ -140,13 +141,14 @@ def test_any_written_number_comes_back(value):
 @given(st.lists(st.tuples(*[st.integers(-9999, 9999)] * 4), min_size=1, max_size=5))
 def test_boxes_come_back_from_every_writing(boxes):
     expected = [tuple(map(float, box)) for box in boxes]
-    writings = {
+    writings: dict[Writing, str] = {
         "json": json.dumps([{"bbox_2d": box, "label": "cat"} for box in boxes]),
         "tags": " ".join(f"<ref>cat</ref><box>[[{','.join(map(str, box))}]]</box>" for box in boxes),
         "brackets": "they're at " + " and ".join(f"({a}, {b}, {c}, {d})" for a, b, c, d in boxes),
     }
     for writing, text in writings.items():
-        for how in ("auto", writing):
+        ways: tuple[Writing, Writing] = ("auto", writing)
+        for how in ways:
             found = P.boxes_in(text, how)
             assert [box.values for box in found] == expected, (writing, how)
             assert {box.label for box in found} == ({None} if writing == "brackets" else {"cat"})

@@ -3,13 +3,14 @@
 import json
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 
 from mmalign.core.errors import ConfigError, ScoreError
 from mmalign.core.protocols import SetReward
-from mmalign.core.types import Status
+from mmalign.core.types import Modality, Status
 from mmalign.evaluation import evaluate as evaluation
 from mmalign.objectives._selection import EmbeddedOutputs
 from mmalign.rewards import Credit, Guarded, Mix, Slot
@@ -27,7 +28,7 @@ class Spread:
     """The variance of texts that are numbers; raises on what is none."""
 
     wrong: str = ""
-    modalities = frozenset({"text"})
+    modalities: frozenset[Modality] = frozenset({"text"})
     differentiable = False
 
     def embed(self, rollout):
@@ -132,16 +133,22 @@ def prompts(n):
     return [Prompt(str(i)) for i in range(n)]
 
 
+def evaluated(texts, spread, **options):
+    """The evaluation of a policy that says `texts`; of a policy's methods it calls `generate` alone."""
+    policy: Any = Writer(texts)
+    return evaluation.evaluate(policy, prompts(len(texts)), {"spread": spread}, seed=0, **options)
+
+
 def test_an_evaluation_leaves_rows_out_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, "mmalign"):
-        found = evaluation.evaluate(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets["spread"]
+        found = evaluated(TEXTS, Spread(), rows=2).sets["spread"]
     assert (found.n, found.invalid) == (5, 1)
     assert found.value == pytest.approx(float(Spread().score(Spread().embed(GOOD))))
     assert "reward 'spread' could not embed 1 of 6 rows; the first, row 2: ValueError" in caplog.text
     with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
-        evaluation.evaluate(Writer("abc"), prompts(3), {"spread": Spread()}, seed=0, rows=2)
+        evaluated("abc", Spread(), rows=2)
     with pytest.raises(ScoreError, match="reward 'spread' cannot score a set of"):
-        evaluation.evaluate(Writer("124"), prompts(3), {"spread": Spread("score")}, seed=0)
+        evaluated("124", Spread("score"))
 
 
 def rows_of(folder, texts):

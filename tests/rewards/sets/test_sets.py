@@ -12,7 +12,7 @@ from mmalign.rewards import Credit
 from mmalign.rewards import functional as F
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.reference_sets.statistics import load_reference, save_reference
-from tests.rewards.doubles import answers, built, pictures
+from tests.rewards.doubles import answers, built, pictures, text_encoder
 
 
 def embedded(folder, encoder):
@@ -99,7 +99,7 @@ def test_gradient_of_sets_reaches_the_pixels(name, tiny_clip, picture_folder):
 def test_words_can_be_exemplars_and_captions_be_judged(tiny_clip, tmp_path):
     (tmp_path / "wanted.txt").write_text("a red circle\n\n two blue square\nthree star\n")
     reward = built("frechet", reference=str(tmp_path / "wanted.txt"), encoder=str(tiny_clip), least_rows=3)
-    rows = make_encoder(str(tiny_clip)).texts(["a red circle", "two blue square", "three star"])
+    rows = text_encoder(str(tiny_clip)).texts(["a red circle", "two blue square", "three star"])
     assert torch.allclose(reward.target.rows, rows)
     (tmp_path / "noted.txt").write_bytes("\ufeff# wanted\r\na red circle\r\ntwo blue square\r\nthree star\r\n".encode())
     noted = built("frechet", reference=str(tmp_path / "noted.txt"), encoder=str(tiny_clip), least_rows=3)
@@ -193,7 +193,7 @@ def test_set_rewards_are_called_like_others(tiny_clip):
     from mmalign.rewards import Mix, Slot
 
     reward = mmalign.load_reward("vendi", encoder=str(tiny_clip))
-    assert isinstance(reward, Reward) and isinstance(reward, SetReward) and reward.reward.order == 1.0
+    assert reward.reward.order == 1.0 and isinstance(reward, Reward) and isinstance(reward, SetReward)
     rollout = pictures(per_prompt=3)
     found, rows = reward(rollout), reward.embed(rollout)
     assert torch.allclose(found.value, reward.credit(rows).float())

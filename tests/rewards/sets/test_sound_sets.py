@@ -14,7 +14,7 @@ from mmalign.rewards import functional as F
 from mmalign.rewards.encoders import encoders, make_encoder
 from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
 from mmalign.rewards.reference_sets.statistics import encoder_of, load_reference, save_reference
-from tests.rewards.doubles import built
+from tests.rewards.doubles import built, frame_encoder, text_encoder
 from tests.rewards.sounds import RATE, rollout, tones
 
 SOUND = [name for name in encoders.names() if hasattr(encoders.get(name), "frames")]
@@ -33,7 +33,7 @@ def test_every_encoder_of_sound_is_here():
 
 @pytest.mark.parametrize("name", SOUND)
 def test_encoders_of_sound_embed_each_row_on_its_own(name, spec):
-    encoder, sounds = make_encoder(spec(name)), tones(3, channels=2)
+    encoder, sounds = frame_encoder(spec(name)), tones(3, channels=2)
     sounds.output.samples[1, 0, 5] = float("nan")
     embedding = encoder.embed(sounds)
     assert embedding.isfinite().all(1).tolist() == [True, False, True]
@@ -72,7 +72,7 @@ def test_codecs_equal_their_models_own_calls(tiny_codecs):
             .latent_dist.mode(),
         }
     for name, given in expected.items():
-        encoder = make_encoder({"name": name, "checkpoint": str(tiny_codecs[name])})
+        encoder = frame_encoder({"name": name, "checkpoint": str(tiny_codecs[name])})
         assert torch.allclose(torch.stack(encoder.frames(sounds)), given.transpose(1, 2), atol=1e-5)
         both = torch.cat([given.mean(2), given.std(2, correction=0)], 1)
         assert torch.allclose(encoder.embed(sounds), both, atol=1e-4)
@@ -80,12 +80,12 @@ def test_codecs_equal_their_models_own_calls(tiny_codecs):
 
 def test_latents_of_the_rollout_are_used_and_nothing_is_decoded():
     x0 = torch.randn(3, 4, 7)
-    encoder = make_encoder({"name": "latents", "space": "tiny"})
+    encoder = frame_encoder({"name": "latents", "space": "tiny"})
     sounds = rollout(torch.zeros(3, 1, 10), trajectory={"x0": x0})
     expected = torch.cat([x0.mean(2), x0.std(2, correction=0)], 1)
     assert torch.allclose(encoder.embed(sounds), expected, atol=1e-5) and not encoder.differentiable
     picture = rollout(torch.zeros(3, 1, 10), trajectory={"x0": torch.randn(3, 2, 5, 7)})
-    late = make_encoder({"name": "latents", "space": "tiny", "time": 3})
+    late = frame_encoder({"name": "latents", "space": "tiny", "time": 3})
     assert encoder.frames(picture)[0].shape == (5, 14) and late.frames(picture)[0].shape == (7, 10)
     assert encoder.fingerprint() != late.fingerprint()
     with pytest.raises(CapabilityError, match=r"come without their latents.*name the generator's autoencoder"):
@@ -183,7 +183,7 @@ def test_references_of_sounds_that_are_none(tmp_path):
 
 
 def test_texts_are_moved_across_the_modality_gap(tiny_clap, tmp_path):
-    encoder = make_encoder({"name": "clap", "checkpoint": str(tiny_clap)})
+    encoder = text_encoder({"name": "clap", "checkpoint": str(tiny_clap)})
     wanted = ["a red circle", "two blue square", "three star"]
     (tmp_path / "wanted.txt").write_text("\n".join(wanted))
     options = {"reference": str(tmp_path / "wanted.txt"), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}}
@@ -236,7 +236,7 @@ def test_pairs_that_are_none(text, message, tiny_clap, tmp_path):
 
 
 def test_song_fad_is_the_distance_of_a_songs_own_frames(sound_folder, tiny_clip, tmp_path):
-    encoder = make_encoder({"name": "spectral"})
+    encoder = frame_encoder({"name": "spectral"})
     reward, sounds = built("song_fad", reference=str(sound_folder), encoder={"name": "spectral"}), tones(4)
     every = torch.cat([encoder.frames(one)[0] for one in files(sound_folder)])
     expected = [-F.frechet_distance(frames, every).item() for frames in encoder.frames(sounds)]
@@ -353,14 +353,14 @@ def test_pool_gradient_and_credit():
     credit = F.frechet_pool_credit(rows, pool, y)
     assert torch.corrcoef(torch.stack([credit, exact]))[0, 1] > 0.97
     assert credit.std().item() == pytest.approx(exact.std().item(), rel=0.3) and credit.mean().abs() < 1e-12
-    whole, slopes = (F.Moments(42, pool.mean, pool.cov * 41) + F.Moments.of(rows)).gaussian(), []
+    whole, differences = (F.Moments(42, pool.mean, pool.cov * 41) + F.Moments.of(rows)).gaussian(), []
     for row in rows - whole.mean:  # weight moves from the whole pool to one row
         ends = []
         for h in (1e-5, -1e-5):
             cov = (1 - h) * whole.cov + h * (1 - h) * torch.outer(row, row)
             ends.append(F.frechet_between(F.Gaussian(whole.mean + h * row, cov), y))
-        slopes.append((ends[0] - ends[1]) / 2e-5)
-    slopes = torch.stack(slopes)
+        differences.append((ends[0] - ends[1]) / 2e-5)
+    slopes = torch.stack(differences)
     assert torch.allclose(credit, (slopes.mean() - slopes) / 49, atol=1e-8)
     with pytest.raises(ValueError, match="8 rows cannot be scored in a pool of 9"):
         F.frechet_in_pool(rows, F.gaussian(gauss(9, 5, 7)), y)

@@ -15,7 +15,7 @@ from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards.encoders import make_encoder
 from tests.adapters.language.tiny_lm import word_tokenizer, write_tiny_lm
-from tests.rewards.doubles import built
+from tests.rewards.doubles import built, text_encoder
 
 TEXTS = ["red cube", "two dogs asleep", "a b c d", "say good", "bad", "two red dogs"]
 
@@ -59,7 +59,7 @@ def test_rows_are_the_models_own_pooled(bert: Path, pooling: str) -> None:
 
 def test_language_models_are_read_at_their_last_token(tmp_path: Path) -> None:
     folder = write_tiny_lm(tmp_path / "llama", "llama")
-    encoder = make_encoder({"name": "text", "checkpoint": str(folder), "pooling": "last", "prefix": "say "})
+    encoder = text_encoder({"name": "text", "checkpoint": str(folder), "pooling": "last", "prefix": "say "})
     want = torch.stack([alone(folder, "say " + text, "last") for text in TEXTS])
     torch.testing.assert_close(encoder.texts(TEXTS), want, atol=1e-5, rtol=0)
 
@@ -77,7 +77,7 @@ def test_sentence_transformers_say_how_they_pool(bert: Path, tmp_path: Path) -> 
     write(["Transformer", "Pooling", "Normalize"], {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
     spec = {"name": "text", "checkpoint": str(folder)}
     torch.testing.assert_close(
-        make_encoder(spec).texts(TEXTS[:1])[0], alone(bert, TEXTS[0], "first"), atol=1e-5, rtol=0
+        text_encoder(spec).texts(TEXTS[:1])[0], alone(bert, TEXTS[0], "first"), atol=1e-5, rtol=0
     )
     write(["Transformer", "Pooling"], {"pooling_mode_max_tokens": True})
     with pytest.raises(DataError, match="pools by pooling_mode_max_tokens; known: pooling_mode_mean_tokens"):
@@ -89,16 +89,16 @@ def test_sentence_transformers_say_how_they_pool(bert: Path, tmp_path: Path) -> 
 
 def test_long_texts_are_cut_and_names_tell_encoders_apart(bert: Path, tmp_path: Path) -> None:
     spec = {"name": "text", "checkpoint": str(bert)}
-    rows = make_encoder(spec).texts(["red " * 100, "red " * 16, "red " * 8])
+    rows = text_encoder(spec).texts(["red " * 100, "red " * 16, "red " * 8])
     torch.testing.assert_close(rows[0], rows[1])
-    short = make_encoder({**spec, "tokens": 4})
-    assert not torch.allclose(short.texts(["a b c d e f"]), make_encoder(spec).texts(["a b c d e f"]))
+    short = text_encoder({**spec, "tokens": 4})
+    assert not torch.allclose(short.texts(["a b c d e f"]), text_encoder(spec).texts(["a b c d e f"]))
     assert len({make_encoder({**spec, **more}).fingerprint() for more in ({}, {"tokens": 4}, {"prefix": "x"})}) == 3
     with pytest.raises(ConfigError, match=r"encoder.tokens: 0 must be at least 1"):
         make_encoder({**spec, "tokens": 0})
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no \*.safetensors weights"):
-        make_encoder({**spec, "checkpoint": str(tmp_path)}).texts(["a"])
+        text_encoder({**spec, "checkpoint": str(tmp_path)}).texts(["a"])
 
 
 def test_frechet_over_texts_is_scipys_distance_and_credits_the_odd_one(bert: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_frechet_over_texts_is_scipys_distance_and_credits_the_odd_one(bert: Pat
     reward = built("frechet", reference=str(exemplars), encoder=spec, least_rows=5)
     assert reward.modalities == {"text"} and not reward.differentiable
     made = reward.embed(rollout())
-    a, b = (x.double().numpy() for x in (made, make_encoder(spec).texts(exemplars.read_text().splitlines())))
+    a, b = (x.double().numpy() for x in (made, text_encoder(spec).texts(exemplars.read_text().splitlines())))
     gap, (c, d) = a.mean(0) - b.mean(0), (np.cov(x, rowvar=False) for x in (a, b))
     want = gap @ gap + np.trace(c + d) - 2 * np.trace(sqrtm(c @ d)).real
     assert reward.score(made).item() == pytest.approx(-want, abs=1e-3)

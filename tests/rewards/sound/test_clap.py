@@ -12,6 +12,7 @@ from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards.models.clap_laion import as_clap_model, read_original, renamed
 from mmalign.rewards.models.clap_towers import ClapSource, load_clap
 from mmalign.rewards.models.waves import waves, windows
+from tests.rewards.doubles import noting
 from tests.rewards.sounds import RATE, rollout, tones
 
 TEXTS = ["a red circle", "a red circle", "two blue square", "two blue square"]
@@ -154,7 +155,7 @@ def test_captions_of_one_sound_hear_it_once_and_a_file_that_is_not_there_is_its_
     prompt = Prompt("describe", media={"audio": tones(2).output[:1]})
     gone = Prompt("describe", media=LazyMedia({"audio": "gone.wav"}, tmp_path, "row 3"))
     try:
-        towers.encode_waves = lambda part: calls.append(len(part)) or encode(part)
+        towers.encode_waves = noting(encode, lambda part: calls.append(len(part)))
         found = Guarded("c", reward, failed_share=1.0)(
             Rollout([prompt, prompt, prompt, gone], ["a star", "a red circle", "two blue", "a"], torch.arange(4))
         )

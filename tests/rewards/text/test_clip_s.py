@@ -21,6 +21,7 @@ from mmalign.rewards.models.clip_towers import Source, load_towers
 from mmalign.rewards.models.grammar_head import load_grammar_head
 from pipelines._corruption import WAYS, corrupted
 from tests.rewards.conftest import SIZE
+from tests.rewards.doubles import noting
 
 CAPTIONS = ["a red circle", "two blue star", "green square and a star", "a red circle"]
 REFERENCES = [["a red circle"], ["blue star", "two star and a circle"], ["red"], "a circle"]
@@ -61,8 +62,9 @@ def test_clip_s_is_the_papers_and_the_picture_is_seen_once(
     tiny_clip: Path, rows: Rollout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward = load_reward("clip_s", checkpoint=str(tiny_clip))
-    real, seen = reward.towers.encode_image, []
-    monkeypatch.setattr(reward.towers, "encode_image", lambda x: seen.append(len(x)) or real(x))
+    seen: list[int] = []
+    encode_image = noting(reward.towers.encode_image, lambda x: seen.append(len(x)))
+    monkeypatch.setattr(reward.towers, "encode_image", encode_image)
     found = reward(rows)
     assert seen == [1, 1]  # two pictures
     want = 2.5 * cosines(tiny_clip, rows, "A photo depicts ").clamp_min(0)

@@ -1,6 +1,7 @@
 """Rewards of length and repetition: golden values, closed forms, and who pays in a group."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def test_group_length_equals_a_loop_over_rows(rows):
 
 def test_length_in_every_unit():
     rows = told(("one two three", {}), ("一二三四", {}), ("", {}))
-    options = {"low": 4}
+    options: dict[str, Any] = {"low": 4}
     assert load_reward("length", **options)(rows).value.tolist() == pytest.approx([0.75, 1, 0])
     assert load_reward("length", unit="characters", low=26)(rows).value.tolist() == pytest.approx([0.5, 4 / 26, 0])
     found = load_reward("length", unit="tokens", **options)(tokens(rows, 2, 8, 1))
@@ -100,6 +101,7 @@ def test_length_in_every_unit():
 
 
 def test_length_of_thinking_as_toolrl_counts_it():
+    rows: list[tuple[str, dict[str, Any]]]
     rows = [(f"<think>{'word ' * 128}</think>x", {}), ("no thinking " * 999, {}), ("<think>" * 1_000_000, {})]
     assert scored("length", *rows, low=512, within="think").value.tolist() == [0.25, 0, 0]
 

@@ -4,6 +4,7 @@ import itertools
 import os
 import sqlite3
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,20 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def judge(folder):
-    reward = SqlExecution(folder=str(folder), seconds=0.4, rows=1000, memory=64)
+@dataclass
+class Judge:
+    """Asks `reward` about one query."""
 
-    def ask(output, sql="select name, age from pet", database="pets"):
-        found = reward(told((output, {"sql": sql, "database": database})))
+    reward: SqlExecution
+
+    def __call__(self, output, sql="select name, age from pet", database="pets"):
+        found = self.reward(told((output, {"sql": sql, "database": database})))
         return found.value.item(), Status(int(found.status[0])), (found.info or [""])[0]
 
-    ask.reward = reward
-    return ask
+
+@pytest.fixture(scope="module")
+def judge(folder):
+    return Judge(SqlExecution(folder=str(folder), seconds=0.4, rows=1000, memory=64))
 
 
 @pytest.mark.parametrize(

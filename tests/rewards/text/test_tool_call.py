@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -131,7 +132,8 @@ def test_right_calls_that_cannot_be_read_stop_the_run(truth, why):
 
 
 def test_no_call_is_right():
-    for truth in ([], "[]"):
+    truths: tuple[Any, ...] = ([], "[]")
+    for truth in truths:
         for said in (THINK + "hello", THINK, THINK + "<response>hi</response>"):
             assert one("tool_call", said, {"ground_truth": truth}) == (1, OK)
         assert one("tool_call", "", {"ground_truth": truth}) == (0, OK)

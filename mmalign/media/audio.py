@@ -76,7 +76,7 @@ class SoundShape:
 
 
 def sound_shape(source: bytes | Path, name: str) -> SoundShape:
-    """From the header alone; MediaError where there is no sound, or one of more than `bounds.SAMPLES`."""
+    """The shape by the header alone; MediaError where there is no sound, or one of more than `bounds.SAMPLES`."""
     with _opened(source, name) as file:
         return SoundShape(int(file.samplerate), int(file.channels), int(_promised(file, name)))
 

@@ -44,5 +44,5 @@ def loosened(box: Box) -> Box:
 
 
 def write_boxes(boxes: list[Box]) -> str:
-    """As the model writes them, one token a number: ``[ 12 , 20 , 25 , 33 ]``."""
+    """Boxes as the model writes them, one token a number: ``[ 12 , 20 , 25 , 33 ]``."""
     return " ".join(f"[ {' , '.join(map(str, box))} ]" for box in boxes)

@@ -13,7 +13,7 @@ class Written(Protocol):
 
     @property
     def text(self) -> str:
-        """Its caption."""
+        """The caption that tells it from others."""
         ...
 
 

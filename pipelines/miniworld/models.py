@@ -17,7 +17,7 @@ def autoencoder(out: Path) -> None:
 
 
 def generator(out: Path) -> None:
-    """`out/scenes_sd3`."""
+    """`out/scenes_sd3`, the generator of the scenes."""
     from pipelines.miniworld.scenes import train_generator
 
     train_generator.main(out / "scenes_sd3", AUTOENCODER)
@@ -79,14 +79,14 @@ def tunes_autoencoder(out: Path) -> None:
 
 
 def tunes_generator(out: Path) -> None:
-    """`out/tunes_sa3`."""
+    """`out/tunes_sa3`, the generator of the tunes."""
     from pipelines.miniworld.tunes import train_generator
 
     train_generator.main(out / "tunes_sa3", TUNES_AUTOENCODER)
 
 
 def tunes_clap(out: Path) -> None:
-    """`out/tunes_clap`."""
+    """`out/tunes_clap`, the judge of the tunes."""
     from pipelines.miniworld.tunes import train_clap
 
     train_clap.main(out / "tunes_clap", TUNES_AUTOENCODER)

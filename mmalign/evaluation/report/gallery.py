@@ -209,7 +209,7 @@ def _texts(path: Path) -> list[tuple[str, str]]:
 
 
 def _columns(path: Path, names: list[str] | None = None) -> dict[str, list[Any]]:
-    """Of one file; `read_table` reads data sets of many, for which it imports pandas."""
+    """The columns of one file; `read_table` reads data sets of many, for which it imports pandas."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
@@ -217,7 +217,7 @@ def _columns(path: Path, names: list[str] | None = None) -> dict[str, list[Any]]
 
 
 def _scores(path: Path) -> list[tuple[str, str]]:
-    """Of every picture of a sheet its prompt and its scores, as text that can be read at any size."""
+    """The prompt and the scores of every picture of a sheet, as text that can be read at any size."""
     table = _columns(path)
     names = [name for name in table if f"{name}/status" in table]
     return [

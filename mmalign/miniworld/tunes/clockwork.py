@@ -42,7 +42,7 @@ def play_in_step(tune: Tune, rng: np.random.Generator) -> np.ndarray:
 
 
 def play_clips_in_step(n: int, seed: int, split: str = "train") -> tuple[np.ndarray, list[Request], list[Tune]]:
-    """As ``clips.play_clips``, by clockwork."""
+    """Play as ``clips.play_clips`` does, by clockwork."""
     rng = np.random.default_rng([79, seed])
     clips = np.empty((n, SAMPLES), dtype=np.float32)
     requests, tunes = [], []

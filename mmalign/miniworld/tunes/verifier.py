@@ -86,7 +86,7 @@ def _named(value: float, **ranges: tuple[float, float]) -> str:
 
 
 def _read_time(notes: Beginnings, length: int) -> tuple[str, str]:
-    """Tempo and rhythm."""
+    """Read tempo and rhythm."""
     if notes.end - notes.places[0] < FILLED * min(length, SAMPLES // STEP):
         return UNKNOWN, UNKNOWN
     gaps = np.diff(notes.places) * STEP / RATE

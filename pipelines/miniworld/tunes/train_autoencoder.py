@@ -55,7 +55,7 @@ class Norm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Entry by entry."""
+        """Transform entry by entry."""
         return self.gamma * torch.tanh(self.alpha * x) + self.beta
 
 

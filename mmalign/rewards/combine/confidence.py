@@ -49,6 +49,6 @@ class Confidence(RuleAndModel):
         return valued(first + second, status, sure)
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
-        """From the wider of the two."""
+        """The bounds that follow from the wider of the two."""
         spans = [ranges[name] for name in self.mentions]
         return min(low for low, _ in spans), max(high for _, high in spans)

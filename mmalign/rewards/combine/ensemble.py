@@ -92,7 +92,7 @@ class Ensemble:
         return not_positive(weights, "combine: ensemble takes positive weights (a monitor has none)")
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
-        """From the widest member; `mean_minus_std` may fall below it by `caution` times half its width."""
+        """The bounds of the widest member; `mean_minus_std` may fall below it by `caution` times half its width."""
         if self.how == "vote":
             return -1.0, 1.0
         spans = scaled_bounds(ranges, self.scale).values()

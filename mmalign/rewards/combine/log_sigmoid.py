@@ -61,5 +61,5 @@ class LogSigmoid:
         return not_positive(weights, "combine: log_sigmoid takes positive weights (a monitor has none)")
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
-        """Never above 0."""
+        """The bounds of the value, which is never above 0."""
         return float("-inf"), 0.0

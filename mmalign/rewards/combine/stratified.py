@@ -53,5 +53,5 @@ class Stratified(RuleAndModel):
         return valued(value, status)
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
-        """Both bands."""
+        """The bounds of both bands together."""
         return -self.low, 1 + self.high

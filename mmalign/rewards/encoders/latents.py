@@ -76,5 +76,5 @@ class LatentsEncoder(FrameEncoder):
         return [frame if bool(frame.detach().isfinite().all()) else frame[:0] for frame in frames]
 
     def fingerprint(self) -> str:
-        """Of the autoencoder's weights, or of the latent space's name; not of how a sound came to its latents."""
+        """The digest of the autoencoder's weights, or of the latent space's name, not of how sounds became latents."""
         return f"latents-{self.time}-{self.codec.fingerprint if self.checkpoint else self.space}"

@@ -47,7 +47,7 @@ class SpectralEncoder(FrameEncoder):
         return [self._frames(wave) for wave in waves(rollout.output, self.rate)]
 
     def fingerprint(self) -> str:
-        """Of the options: there are no weights."""
+        """The digest of the options: there are no weights."""
         return f"spectral-1-{self.rate}-{self.bands}-{self.hop:g}"
 
     def _frames(self, wave: Float[Tensor, " S"]) -> Float[Tensor, "F D"]:

@@ -79,11 +79,11 @@ class TextEncoder:
         return self.texts(rollout.output)
 
     def texts(self, texts: Sequence[str]) -> Float[Tensor, "N D"]:
-        """Texts, no gradient."""
+        """Embed texts, without gradient."""
         return self.kept(texts, fastest())
 
     def fingerprint(self) -> str:
-        """Of weights, configuration and tokenizer, and the way they are read."""
+        """The digest of weights, configuration and tokenizer, and the way they are read."""
         read, folder = f"{self._pooling}-{self.tokens}-{self.prefix!r}", local_path(self.checkpoint)
         return weights_digest(self.checkpoint, weight_files(folder), read, beside_digest(folder))
 
@@ -91,11 +91,11 @@ class TextEncoder:
     def _pooling(self) -> str:
         if self.pooling != "auto":
             return self.pooling
-        said = (local_path(self.checkpoint) or Path("-")) / "1_Pooling" / "config.json"
-        modes = read_json(said, "copy it again") if said.is_file() else {"pooling_mode_mean_tokens": True}
+        path = (local_path(self.checkpoint) or Path("-")) / "1_Pooling" / "config.json"
+        modes = read_json(path, "copy it again") if path.is_file() else {"pooling_mode_mean_tokens": True}
         named = [key for key, on in modes.items() if key.startswith("pooling_mode") and on is True]
         if len(named) != 1 or named[0] not in _SENTENCE:
-            raise DataError(f"{said}: pools by {', '.join(named) or 'nothing'}; known: {', '.join(_SENTENCE)}.")
+            raise DataError(f"{path}: pools by {', '.join(named) or 'nothing'}; known: {', '.join(_SENTENCE)}.")
         return _SENTENCE[named[0]]
 
 
@@ -131,9 +131,9 @@ def _loaded(checkpoint: str, pooling: str, prefix: str, tokens: int, stamp: Stam
     )
 
     def encode(texts: list[str], device: torch.device) -> Tensor:
-        given = {name: value.to(device) for name, value in read(texts).items()}
-        states = model.to(device)(**given).last_hidden_state.float()
-        return _pooled(states, given["attention_mask"].bool(), pooling)
+        inputs = {name: value.to(device) for name, value in read(texts).items()}
+        states = model.to(device)(**inputs).last_hidden_state.float()
+        return _pooled(states, inputs["attention_mask"].bool(), pooling)
 
     return KeptTexts(encode, read.limit)
 

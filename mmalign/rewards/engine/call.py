@@ -1,4 +1,4 @@
-"""Around every call of a reward: batches, failed rows, time limits, the cache, metrics and the limit of failures."""
+"""What surrounds a reward's calls: batches, failed rows, time limits, the cache, metrics and the limit of failures."""
 
 from __future__ import annotations
 

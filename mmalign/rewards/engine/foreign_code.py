@@ -97,7 +97,7 @@ class Shield:
             group=rollout.group.clone(),
             trajectory=dict(rollout.trajectory),
             **{
-                name: None if (held := getattr(rollout, name)) is None else held.clone()
+                name: None if (tensor := getattr(rollout, name)) is None else tensor.clone()
                 for name in ("step_logp", "mask", "truncated")
             },
         )

@@ -52,7 +52,7 @@ class MetricAccumulator:
 
     @classmethod
     def joined(cls, accumulators: Iterable[MetricAccumulator]) -> MetricAccumulator:
-        """As if one process had made all their calls."""
+        """Join them as if one process had made all their calls."""
         whole = cls()
         for one in accumulators:
             whole._values += one._values

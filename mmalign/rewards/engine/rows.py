@@ -121,16 +121,16 @@ def read_rows(
     Rows that `read` refuses (see `judge_rows`; None is NOT_APPLICABLE) are not in the first; in the second the value of
     the others is 0.
     """
-    found: dict[int, T] = {}
+    values: dict[int, T] = {}
 
     def kept(row: int, prompt: Prompt, output: Any) -> float | None:
         if (made := read(prompt, output)) is None:
             return None
-        found[row] = made
+        values[row] = made
         return 0.0
 
     scores = _each(kept, rollout, floor, needs)
-    return found, scores
+    return values, scores
 
 
 def _each(
@@ -193,10 +193,10 @@ def _own(output: Any) -> Any:
     return output.clone() if isinstance(output, torch.Tensor) else output
 
 
-def _within(found: Found, bounds: tuple[float, float] | None) -> Found:
-    value, status, _, parts = found
+def _within(result: Found, bounds: tuple[float, float] | None) -> Found:
+    value, status, _, parts = result
     if bounds is None or status is not Status.OK or inside(value, bounds):
-        return found
+        return result
     return _NAN, Status.ERROR, f"the value {value:g} is outside the declared range {tuple(bounds)}", parts
 
 

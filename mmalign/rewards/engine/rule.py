@@ -163,13 +163,13 @@ def rule(
 
     def wrap(function: Callable[..., Verdict]) -> type[Any]:
         check_declared(function.__name__, kinds, bounds)
-        asked = read_signature(function)
+        signature = read_signature(function)
 
         def call(self: Any, rollout: Rollout) -> Scores:
             options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
             def judge(prompt: Prompt, output: Any) -> Any:
-                return function(*(take(prompt, output) for take in asked.arguments), **options)
+                return function(*(take(prompt, output) for take in signature.arguments), **options)
 
             return judge_rows(judge, rollout, bounds[0], self.needs, bounds)
 
@@ -181,7 +181,7 @@ def rule(
             "isolated": isolated,
             "deterministic": deterministic,
             "version": _source(function),
-            "needs": property(lambda self: (*asked.columns, *(getattr(self, name) for name in needs))),
+            "needs": property(lambda self: (*signature.columns, *(getattr(self, name) for name in needs))),
             "judge": staticmethod(function),
             "__call__": call,
             "__doc__": function.__doc__,
@@ -189,7 +189,7 @@ def rule(
         }
         if check is not None:
             members["check_data"] = _checks(check)
-        made = dataclasses.make_dataclass(function.__name__, asked.options, namespace=members)
+        made = dataclasses.make_dataclass(function.__name__, signature.options, namespace=members)
         made.__qualname__ = function.__qualname__
         return made
 

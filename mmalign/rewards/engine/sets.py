@@ -117,11 +117,11 @@ def embed_rows(name: str, reward: Any, rollout: Rollout, step: int = 0) -> Embed
     return embedded
 
 
-def _checked(name: str, found: Any, rows: int) -> Tensor:
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows or not found.is_floating_point():
-        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+def _checked(name: str, value: Any, rows: int) -> Tensor:
+    if not isinstance(value, Tensor) or value.dim() != 2 or len(value) != rows or not value.is_floating_point():
+        what = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ScoreError(f"reward '{name}' embedded {rows} rows as {what}; a tensor ({rows}, D) of floats is needed.")
-    return found
+    return value
 
 
 @contextmanager

@@ -82,8 +82,8 @@ def frechet_distance(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor
     reference, centred, mean, scaled = _prepared(x, reference)
     with torch.no_grad():
         u, values, vt = torch.linalg.svd(scaled, full_matrices=False)
-        kept = values > _CUT * values.max()
-        polar = (u * kept) @ vt
+        above_cut = values > _CUT * values.max()
+        polar = (u * above_cut) @ vt
     surrogate = (scaled * polar).sum()
     nuclear = values.sum() + surrogate - surrogate.detach()  # the exact value, the stable gradient
     spread = centred.square().sum() / (len(x) - 1)

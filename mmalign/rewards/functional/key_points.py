@@ -1,4 +1,4 @@
-"""From the answers about single key points to one number per output (AlignEvaluator, PromptEnhancer 2509.04545).
+"""How answers about single key points become one number per output (AlignEvaluator, PromptEnhancer 2509.04545).
 
 The paper says: match or not per point, the mean in each group, the mean of the groups. Probabilities in place of
 matches, the gate of parents (as in the Davidsonian scene graph, Cho et al. 2024) and the other reductions are ours.
@@ -21,12 +21,12 @@ def gated(yes: Float[Tensor, " N"], parents: Sequence[Sequence[int]]) -> Float[T
         yes: P(the point holds), in [0, 1].
         parents: of each point, the numbers of earlier ones.
     """
-    found: list[Tensor] = []
+    products: list[Tensor] = []
     for own, above in zip(yes, parents, strict=True):
         for parent in above:
-            own = own * found[parent]
-        found.append(own)
-    return torch.stack(found) if found else yes
+            own = own * products[parent]
+        products.append(own)
+    return torch.stack(products) if products else yes
 
 
 def group_means(
@@ -40,11 +40,11 @@ def group_means(
 
     Points whose value is NaN (the judge gave no answer) are left out.
     """
-    told = ~value.isnan()
-    slot = (row * shape[1] + group)[told]
+    has_answer = ~value.isnan()
+    slot = (row * shape[1] + group)[has_answer]
     zeros = value.new_zeros(shape[0] * shape[1])
-    total = zeros.index_add(0, slot, (weight * value)[told])
-    count = zeros.index_add(0, slot, weight[told])
+    total = zeros.index_add(0, slot, (weight * value)[has_answer])
+    count = zeros.index_add(0, slot, weight[has_answer])
     return torch.where(count > 0, total / count, float("nan")).view(shape)
 
 
@@ -72,8 +72,8 @@ def key_point_scores(
 
     def over_groups(value: Tensor) -> Tensor:
         means = group_means(value, row, group, weight, (rows, len(share)))
-        held = torch.where(means.isnan(), 0.0, share)
-        return (means.nan_to_num() * held).sum(1) / held.sum(1)
+        shares = torch.where(means.isnan(), 0.0, share)
+        return (means.nan_to_num() * shares).sum(1) / shares.sum(1)
 
     def over_all(value: Tensor) -> Tensor:
         return group_means(value, row, torch.zeros_like(group), weight, (rows, 1))[:, 0]

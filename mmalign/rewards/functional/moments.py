@@ -25,7 +25,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Float[Tensor, "N D"]) -> Moments:
-        """Of N >= 1 rows."""
+        """The moments of N >= 1 rows."""
         if rows.ndim != 2 or not len(rows):
             raise ValueError(f"moments need at least 1 row (N, D), got shape {tuple(rows.shape)}")
         rows = rows.detach().double()
@@ -33,13 +33,13 @@ class Moments:
         return cls(len(rows), rows.mean(0), centred.T @ centred)
 
     def __add__(self, other: Moments) -> Moments:
-        """Of both sets of rows."""
+        """The moments of both sets of rows together."""
         count, step = self.count + other.count, other.mean - self.mean
         between = torch.outer(step, step) * (self.count * other.count / count)
         return Moments(count, self.mean + step * (other.count / count), self.scatter + other.scatter + between)
 
     def gaussian(self) -> Gaussian:
-        """With unbiased covariance. Raises ValueError below 2 rows."""
+        """The Gaussian with these moments and unbiased covariance. Raises ValueError below 2 rows."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 rows, got {self.count}")
         return Gaussian(self.mean, self.scatter / (self.count - 1), self.count)

@@ -93,14 +93,14 @@ def same_json(first: Any, second: Any) -> bool:
 
 
 def _call_score(predicted: Call, truth: Call, credit: Credit) -> float:
-    """0 for another tool."""
+    """The score of one call, 0 where it is of another tool."""
     if predicted["name"] != truth["name"]:
         return 0.0
     if credit == "intermediate":
         return float(same_json(predicted, truth))
-    wanted, given = truth["parameters"], predicted["parameters"]
-    keys = (_strict if credit == "refined" else multiset_jaccard)(list(wanted), list(given))
-    return keys + sum(1.0 for key, value in wanted.items() if key in given and same_json(given[key], value))
+    wanted, actual = truth["parameters"], predicted["parameters"]
+    keys = (_strict if credit == "refined" else multiset_jaccard)(list(wanted), list(actual))
+    return keys + sum(1.0 for key, value in wanted.items() if key in actual and same_json(actual[key], value))
 
 
 def _strict(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:

@@ -57,8 +57,8 @@ def vendi_credit(x: Float[Tensor, "N D"], order: float = 1.0) -> Float[Tensor, "
         raise ValueError(f"credit needs at least 2 rows, got {len(x)}")
     u, values, _ = torch.linalg.svd(_unit_rows(x.detach()), full_matrices=False)
     spectrum, n = values.square(), len(x)
-    kept = spectrum > _TINY
-    u, spectrum = u[:, kept], spectrum[kept]
+    positive = spectrum > _TINY
+    u, spectrum = u[:, positive], spectrum[positive]
     if order == 1:
         derivative = -n * u.square() @ (spectrum * spectrum.log())
     elif math.isinf(order):

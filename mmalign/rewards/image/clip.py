@@ -57,7 +57,7 @@ class Clip(ReadsClip):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Of the chosen score; `logit` reads the model's scale."""
+        """The range of the chosen score; `logit` reads the model's scale."""
         if self.score == "cosine":
             return -1.0, 1.0
         return (0.0, 2.5) if self.score == "clip_score" else (-self.towers.scale, self.towers.scale)

@@ -56,12 +56,12 @@ class ClipRPrecision(NeedsColumn, ReadsClip):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Of the chosen score."""
+        """The range of the chosen score."""
         return (-math.inf, 0.0) if self.score == "log_probability" else (0.0, 1.0)
 
     @property
     def differentiable(self) -> bool:
-        """All but `hit`."""
+        """Whether gradient reaches the picture: by every score but `hit`."""
         return self.score != "hit"
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:

@@ -77,7 +77,7 @@ class MLPHead(ReadsClip):
         return read_head(self.head, self.activation)
 
     def fingerprint(self) -> str:
-        """Of weights, preprocessing and head."""
+        """The digest of weights, preprocessing and head."""
         return f"{self.towers.fingerprint} {self.layers.digest()}"
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:

@@ -94,21 +94,23 @@ class AlignEvaluator(AsksJudge):
                 "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
             )
             raise CapabilityError(f"frame: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
-        asked, read = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
-        if not asked:
+        by_row, read = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
+        if not by_row:
             return read.to(device_of(rollout.output))
-        answers = self._judge([question for questions, _ in asked.values() for question in questions])
-        table = PointTable.of({row: points for row, (_, points) in asked.items()}, len(rollout))
+        answers = self._judge([question for questions, _ in by_row.values() for question in questions])
+        table = PointTable.of({row: points for row, (_, points) in by_row.items()}, len(rollout))
         return self._scored(read, table, answers, made == "text").to(device_of(rollout.output))
 
     def _asked(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
         """The questions about one output, and what they are about."""
-        said = bounded(output, LONG) if made == "text" else None
+        answer = bounded(output, LONG) if made == "text" else None
         if not (points := self._source(prompt)):
             return None
-        frame = Template(self.frame or (_FRAME if said is None else _FRAME_OF_TEXT))
-        media: dict[str, Any] = {made: output} if said is None else {}
-        texts = [frame.filled(Prompt(prompt.text, meta={**prompt.meta, "question": p.question}), said) for p in points]
+        frame = Template(self.frame or (_FRAME if answer is None else _FRAME_OF_TEXT))
+        media: dict[str, Any] = {made: output} if answer is None else {}
+        texts = [
+            frame.filled(Prompt(prompt.text, meta={**prompt.meta, "question": p.question}), answer) for p in points
+        ]
         return [Prompt(text, media) for text in texts], list(points)
 
     def _scored(self, read: Scores, table: PointTable, answers: Answers, written: bool) -> Scores:
@@ -156,7 +158,7 @@ class PointTable:
 
     @classmethod
     def of(cls, points: Mapping[int, Sequence[KeyPoint]], rows: int) -> PointTable:
-        """From the points of some of `rows` rows, by row number."""
+        """The table of the points of some of `rows` rows, given by row number."""
         numbers = [row for row, own in points.items() for _ in own]
         return cls([point for own in points.values() for point in own], torch.tensor(numbers), rows)
 

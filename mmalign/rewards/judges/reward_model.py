@@ -85,7 +85,7 @@ class RewardModel:
         return frozenset({self.policy.modality})
 
     def fingerprint(self) -> str:
-        """Of weights, configuration and tokenizer, where they are local."""
+        """The digest of weights, configuration and tokenizer, where they are local."""
         folder = local_path(self.model)
         files = sorted(folder.rglob("*.safetensors")) if folder is not None else []
         folders = dict.fromkeys([folder, *(file.parent for file in files)])

@@ -108,7 +108,7 @@ class Through:
         return data_check(self.judge)
 
     def fingerprint(self) -> str:
-        """Of the generator's weights and configuration (of the Hub, its name), and all that names `inner`."""
+        """The digest of the generator's weights and configuration (of the Hub, its name) and all that names `inner`."""
         model = str(self.adapter.model) if isinstance(self.adapter, Pretrained) else ""
         folder = local_path(model)
         files = sorted(folder.rglob("*.safetensors")) if folder else []

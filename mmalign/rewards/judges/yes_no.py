@@ -99,16 +99,16 @@ class YesNo(AsksJudge):
             self._fill(scores, list(questions), self._judge(list(questions.values())), made == "text")
         return scores.to(device_of(rollout.output))
 
-    def _about(self, prompt: Prompt, media: Mapping[str, Any], said: str | None = None) -> Prompt | None:
+    def _about(self, prompt: Prompt, media: Mapping[str, Any], answer: str | None = None) -> Prompt | None:
         """The question about one output, shown in `media` or said; None if it is about an empty prompt."""
         sense = "audio" if any(isinstance(value, Audio) for value in media.values()) else "image"
-        usual = _OF[sense] % ("prompt" if said is None else "output") if media else _OF_TEXT
+        usual = _OF[sense] % ("prompt" if answer is None else "output") if media else _OF_TEXT
         template = self._asked if self.question else Template(usual)
         if (
-            "prompt" in template.names and is_empty(prompt) and (said is None or not media)
+            "prompt" in template.names and is_empty(prompt) and (answer is None or not media)
         ):  # a picture may ask on its own
             return None
-        return Prompt(template.filled(prompt, said), media)
+        return Prompt(template.filled(prompt, answer), media)
 
     def _about_text(self, prompt: Prompt, output: str, known: Known) -> Prompt | None:
         text = bounded(answer_of(output, self.where), LONG)

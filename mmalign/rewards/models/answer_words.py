@@ -28,7 +28,7 @@ def answer_words(tokenizer: Any, yes: str, no: str) -> AnswerWords:
     Raises:
         ConfigError: a word that the vocabulary does not know, or two that begin alike.
     """
-    found, doubts = [], []
+    token_ids, doubts = [], []
     for option, word in (("yes", yes), ("no", no)):
         ids = _whole(tokenizer, word)
         if not ids and (ids := _beginnings(tokenizer, word)):
@@ -36,11 +36,11 @@ def answer_words(tokenizer: Any, yes: str, no: str) -> AnswerWords:
             doubts.append(f"'{word}' is no token of its own; it is known by its first: {pieces}")
         if not ids:
             raise ConfigError(f"{option}: this tokenizer has no token for '{word}'; name a word that it has.")
-        found.append(ids)
-    if shared := sorted(set(found[0]) & set(found[1])):
+        token_ids.append(ids)
+    if shared := sorted(set(token_ids[0]) & set(token_ids[1])):
         pieces = ", ".join(repr(tokenizer.decode([i])) for i in shared)
         raise ConfigError(f"yes, no: '{yes}' and '{no}' begin with the same token ({pieces}); name others.")
-    return AnswerWords(tuple(found[0]), tuple(found[1]), tuple(doubts))
+    return AnswerWords(tuple(token_ids[0]), tuple(token_ids[1]), tuple(doubts))
 
 
 def _whole(tokenizer: Any, word: str) -> list[int]:

@@ -64,14 +64,14 @@ _UNREAD = ("provenance.json", "README.txt", "LICENSE.txt")  # by any model
 
 def beside_digest(*folders: Path | None) -> str:
     """Names what lies beside weights and changes their answers: configuration, tokenizer, chat template."""
-    digest, found = hashlib.sha256(), False
+    digest, any_file = hashlib.sha256(), False
     for folder in folders:
         if folder is None or not folder.is_dir():
             continue
         for file in sorted({file for pattern in _BESIDE for file in folder.glob(pattern) if file.name not in _UNREAD}):
             digest.update(f"{file.name} ".encode() + _read_once(file, file.stat().st_mtime_ns, file.stat().st_size))
-            found = True
-    return digest.hexdigest()[:16] if found else ""
+            any_file = True
+    return digest.hexdigest()[:16] if any_file else ""
 
 
 @lru_cache(maxsize=256)

@@ -232,7 +232,7 @@ def _beside(source: ClapSource) -> str:
 
 
 class _ClapTokens(Tokens):
-    """With `probes`, unrelated captions of its own words."""
+    """A tokenizer with its `probes`, unrelated captions of its own words."""
 
     probes: Sequence[str] = PROBES
 
@@ -246,8 +246,8 @@ def _tokens(source: ClapSource, stamp: Stamp) -> _ClapTokens:
         room = min(text.max_position_embeddings - text.pad_token_id - 1, tokenizer.model_max_length)
 
     def made(texts: list[str]) -> dict[str, Tensor]:
-        given = tokenizer(texts, padding=True, truncation=True, max_length=room, return_tensors="pt")
-        return {name: given[name] for name in ("input_ids", "attention_mask")}
+        encoding = tokenizer(texts, padding=True, truncation=True, max_length=room, return_tensors="pt")
+        return {name: encoding[name] for name in ("input_ids", "attention_mask")}
 
     reader = _ClapTokens(f"CLAP {source.checkpoint}", made, lambda text: whole_length(tokenizer, text), room)
     reader.probes = probes_for(tokenizer)

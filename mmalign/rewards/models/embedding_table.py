@@ -38,12 +38,12 @@ class EmbeddingTable:
 
     @cached_property
     def mean(self) -> Float[Tensor, " D"]:
-        """Of all rows: what every token shares."""
+        """The mean of all rows: what every token shares."""
         return self.matrix.mean(0)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the matrix and the tokenizer."""
+        """The digest of the matrix and the tokenizer."""
         return hashlib.sha256(self.matrix.numpy().tobytes() + self.tokenizer.to_str().encode()).hexdigest()[:16]
 
     def rows(self, text: str) -> Float[Tensor, "N D"]:

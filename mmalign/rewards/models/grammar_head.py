@@ -42,7 +42,7 @@ class GrammarHead:
             return self(towers.pooled_texts(texts))
 
     def __call__(self, features: Float[Tensor, "B W"]) -> Float[Tensor, " B"]:
-        """In [0, 1], float32, on the features' device. ConfigError where the widths do not fit."""
+        """P(grammatical) of each row, float32, on the features' device. ConfigError where the widths do not fit."""
         width = self.layers[0][0].shape[1]
         if features.shape[1] != width:
             raise ConfigError(
@@ -55,7 +55,7 @@ class GrammarHead:
         return x.softmax(1)[:, 1]
 
     def digest(self) -> str:
-        """Names the weights."""
+        """The digest that names the weights."""
         total = hashlib.sha256()
         for part in (part for layer in self.layers for part in layer):
             total.update(part.contiguous().numpy().tobytes())

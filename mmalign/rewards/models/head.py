@@ -29,7 +29,7 @@ class Head:
 
     @property
     def width(self) -> int:
-        """Features it takes."""
+        """How many features it takes."""
         return self.layers[0][0].shape[1]
 
     def __call__(self, features: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:

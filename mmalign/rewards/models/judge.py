@@ -68,7 +68,7 @@ class Asking:
 
 @dataclass
 class Answers:
-    """Of N questions: `margin` log P(yes) - log P(no) and `mass` P(yes) + P(no), NaN where there is no answer.
+    """Answers to N questions: `margin` log P(yes) - log P(no) and `mass` P(yes) + P(no), NaN where there is no answer.
 
     `why` says why there is none; `too_long` marks questions longer than the judge can read.
     """
@@ -134,7 +134,7 @@ class Judge:
         return words
 
     def fingerprint(self) -> str:
-        """Of weights, tokenizer, template and processor; of a Hub model, its name."""
+        """The digest of weights, tokenizer, template and processor; of a Hub model, its name."""
         folder = local_path(self.checkpoint)
         return weights_digest(self.checkpoint, weight_files(folder), "judge", beside_digest(folder))
 
@@ -146,12 +146,15 @@ class Judge:
         first: dict[tuple[str, bytes], int] = {}
         for i, key in enumerate(keys):
             first.setdefault(key, i)
-        found = self._asked([questions[i] for i in first.values()], [digests[i] for i in first.values()])
+        answers = self._asked([questions[i] for i in first.values()], [digests[i] for i in first.values()])
         places = {key: n for n, key in enumerate(first)}
         rows = [places[key] for key in keys]
         picked = torch.tensor(rows, dtype=torch.long)
         return Answers(
-            found.margin[picked], found.mass[picked], [found.why[n] for n in rows], [found.too_long[n] for n in rows]
+            answers.margin[picked],
+            answers.mass[picked],
+            [answers.why[n] for n in rows],
+            [answers.too_long[n] for n in rows],
         )
 
     def _asked(self, questions: Sequence[Prompt], pictures: Sequence[bytes]) -> Answers:
@@ -172,20 +175,20 @@ class Judge:
             self._doubted(rows, logits, answers)
         return answers
 
-    def _read(self, question: Prompt, n: int, found: Answers) -> Inputs | None:
+    def _read(self, question: Prompt, n: int, answers: Answers) -> Inputs | None:
         """The model's inputs, or None with the reason noted."""
         try:
             inputs: Inputs = self.model.encode([question])[0]
         except DataError as error:
-            found.why[n] = str(error)
+            answers.why[n] = str(error)
             return None
         length, context = len(inputs["input_ids"]), self.model.context
         if length < 2:
-            found.why[n] = "the question is a single token"
+            answers.why[n] = "the question is a single token"
             return None
         if context is not None and length >= context:
-            found.why[n] = f"the question is {length} tokens long and the judge reads {context}"
-            found.too_long[n] = True
+            answers.why[n] = f"the question is {length} tokens long and the judge reads {context}"
+            answers.too_long[n] = True
             return None
         return inputs
 
@@ -219,16 +222,16 @@ class Judge:
         longest = max(len(prefix["input_ids"]) for prefix in cut.prefixes) + cut.tokens.shape[1]
         return cut if self.model.context is None or longest <= self.model.context else None
 
-    def _doubted(self, rows: Sequence[int], logits: Float[Tensor, "N V"], found: Answers) -> None:
+    def _doubted(self, rows: Sequence[int], logits: Float[Tensor, "N V"], answers: Answers) -> None:
         """Take back answers in which yes and no together are unlikely."""
         for place, n in enumerate(rows):
-            if float(found.mass[n]) < self.asking.least_mass:
+            if float(answers.mass[n]) < self.asking.least_mass:
                 beginning = self.model.texts.tokenizer.decode([int(logits[place].argmax())])
-                found.why[n] = (
-                    f"the judge gives {self.asking.yes} and {self.asking.no} together {float(found.mass[n]):.2f} of "
+                answers.why[n] = (
+                    f"the judge gives {self.asking.yes} and {self.asking.no} together {float(answers.mass[n]):.2f} of "
                     f"its probability (least_mass {self.asking.least_mass:g}); it would begin with {beginning!r}"
                 )
-                found.margin[n] = float("nan")
+                answers.margin[n] = float("nan")
 
 
 class AsksJudge:

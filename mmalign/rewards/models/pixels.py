@@ -72,7 +72,7 @@ class PixelPreprocess:
 
     @classmethod
     def of_open_clip(cls, config: Mapping[str, Any]) -> PixelPreprocess:
-        """From open_clip's `preprocess_cfg`."""
+        """Read it from open_clip's `preprocess_cfg`."""
         size = config["size"]
         bilinear = config.get("interpolation") == "bilinear"  # "random" is for training; open_clip then uses bicubic
         return cls(
@@ -86,7 +86,7 @@ class PixelPreprocess:
 
     @classmethod
     def of_transformers(cls, config: Mapping[str, Any], where: str) -> PixelPreprocess:
-        """From a `preprocessor_config.json`. Raises DataError, naming `where`, on an unknown filter."""
+        """Read it from a `preprocessor_config.json`. Raises DataError, naming `where`, on an unknown filter."""
         resample = int(config.get("resample", 3))
         if resample not in _PIL_FILTERS:
             known = ", ".join(f"{number} ({name})" for number, name in _PIL_FILTERS.items())

@@ -29,7 +29,7 @@ class Template:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those that are columns."""
+        """The names that are columns of `Prompt.meta`."""
         return tuple(name for name in self.names if name not in _OWN)
 
     def filled(self, prompt: Prompt, output: str | None = None) -> str:
@@ -37,7 +37,7 @@ class Template:
         values = {"prompt": prompt.text, "output": output, **{name: prompt.meta.get(name) for name in self.columns}}
         if output is None and "output" in self.names:
             raise ValueError("the question names {output}, which is no text here; it is shown to the judge instead")
-        return _PLACE.sub(lambda found: str(values[found[1]]), self.text)
+        return _PLACE.sub(lambda match: str(values[match[1]]), self.text)
 
 
 def check_template(text: str, option: str, wanted: Collection[str]) -> Template:

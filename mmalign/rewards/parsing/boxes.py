@@ -160,10 +160,10 @@ def _four(numbers: list[float]) -> tuple[float, float, float, float]:
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
-def _some(found: list[FoundBox], where: str) -> list[FoundBox]:
-    if not found:
+def _some(boxes: list[FoundBox], where: str) -> list[FoundBox]:
+    if not boxes:
         raise Unreadable(f"no box in the answer (read as {where})")
-    return found
+    return boxes
 
 
 _READERS = {"json": _json, "tags": _tags, "loc": _loc, "brackets": _brackets}

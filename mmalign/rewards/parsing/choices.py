@@ -49,16 +49,16 @@ def choice(text: str, options: int, texts: Sequence[str] = ()) -> str:
     return named.pop()
 
 
-def _same(said: str, letters: str, texts: Sequence[str]) -> list[str]:
-    """Letters of the options whose words `said` is."""
-    plainly = normalized(said)
+def _same(answer: str, letters: str, texts: Sequence[str]) -> list[str]:
+    """Letters of the options whose words `answer` is."""
+    plainly = normalized(answer)
     return [
         letter for letter, words in zip(letters, texts, strict=False) if words.strip() and normalized(words) == plainly
     ]
 
 
-def _named(said: str, letters: str) -> set[str]:
-    simple = plain(said)
+def _named(answer: str, letters: str) -> set[str]:
+    simple = plain(answer)
     wide = "".join(chr(ord(c) - 0xFEE0) if "Ａ" <= c <= "ｚ" else c for c in simple)
     capitals = _CAPITAL.findall(_ARTICLE.sub(" ", wide))
     bracketed = [letter.upper() for letter in _BRACKETED.findall(wide)]

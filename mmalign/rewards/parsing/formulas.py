@@ -32,26 +32,26 @@ def formula(text: str) -> str:
     """
     answer = unwrapped(bounded(text, SHORT))
     try:
-        found = quantity(answer)
+        number = quantity(answer)
     except Unreadable:
         return _latex(answer)
-    value = found.value * 100 if found.percent else found.value
-    return _written(value, decimal="." in answer or "e" in answer.lower()) + ("\\%" if found.percent else "")
+    value = number.value * 100 if number.percent else number.value
+    return _written(value, decimal="." in answer or "e" in answer.lower()) + ("\\%" if number.percent else "")
 
 
-def _latex(said: str) -> str:
-    bare = _COMMAND.sub(" ", said)
+def _latex(text: str) -> str:
+    bare = _COMMAND.sub(" ", text)
     words = [word for word in _WORD.findall(bare) if word.lower() not in _FUNCTIONS]
-    if words or _LETTERS.fullmatch(bare.strip()) or not bare.strip() + said.strip("\\ "):
-        raise Unreadable(f"'{said[:60]}' is no formula")
+    if words or _LETTERS.fullmatch(bare.strip()) or not bare.strip() + text.strip("\\ "):
+        raise Unreadable(f"'{text[:60]}' is no formula")
     depth = 0
-    for mark in re.findall(r"\\.|[{}]", said, re.DOTALL):
+    for mark in re.findall(r"\\.|[{}]", text, re.DOTALL):
         depth += (mark == "{") - (mark == "}")
         if depth < 0:
             break
     if depth:
-        raise Unreadable(f"the braces of '{said[:60]}' do not match")
-    apart = _SET_APART.sub(r"\\frac{\1}{\2}", scripts_apart(said)).translate(DASHES)
+        raise Unreadable(f"the braces of '{text[:60]}' do not match")
+    apart = _SET_APART.sub(r"\\frac{\1}{\2}", scripts_apart(text)).translate(DASHES)
     whole = _BARE_FRACTION.sub(lambda m: f"\\frac{{{m[1].strip('{}')}}}{{{m[2].strip('{}')}}}", apart)
     return _RAISED.sub(r"^{\1}", whole)
 

@@ -30,18 +30,18 @@ def _outermost(text: str) -> list[str]:
     parts: list[str] = []
     stack: list[str] = []
     at = start = 0
-    while (found := (_MARKS if stack else _OPENING).search(text, at)) is not None:
-        at, mark = found.end(), found[0]
+    while (match := (_MARKS if stack else _OPENING).search(text, at)) is not None:
+        at, mark = match.end(), match[0]
         if mark == '"':
             at = _after_string(text, at)
         elif mark in "[{":
-            start = start if stack else found.start()
+            start = start if stack else match.start()
             stack.append(mark)
             if len(stack) > _DEEPEST:
                 raise Unreadable(f"brackets are nested deeper than {_DEEPEST}")
         else:
             if not stack or stack.pop() != _PAIR[mark]:
-                raise Unreadable(f"'{mark}' at character {found.start()} closes nothing")
+                raise Unreadable(f"'{mark}' at character {match.start()} closes nothing")
             if not stack:
                 parts.append(text[start:at])
     if stack:

@@ -121,32 +121,32 @@ def _folded(character: str) -> str:
     return unicodedata.normalize("NFKC", character) if wide else character
 
 
-def _read(found: re.Match[str]) -> Quantity:
-    if len(found[0]) > _LONGEST:
+def _read(match: re.Match[str]) -> Quantity:
+    if len(match[0]) > _LONGEST:
         raise Unreadable("the number has more digits than a double holds")
     try:
-        value = _magnitude(found)
-        value *= -1 if "-" in (found["sign"], found["sign_"]) else 1
-        value *= _SCALES[found["scale"].lower()] if found["scale"] else 1
-        value /= 100 if found["percent"] else 1
+        value = _magnitude(match)
+        value *= -1 if "-" in (match["sign"], match["sign_"]) else 1
+        value *= _SCALES[match["scale"].lower()] if match["scale"] else 1
+        value /= 100 if match["percent"] else 1
         float(value)
     except (ZeroDivisionError, OverflowError):
-        raise Unreadable(f"'{found[0][:60]}' is not finite") from None
-    currency = (found["before"] or found["before_"] or found["after"] or "").replace("¤", "$")
-    return Quantity(value, bool(found["percent"]), currency[:1] if currency == "$$" else currency)
+        raise Unreadable(f"'{match[0][:60]}' is not finite") from None
+    currency = (match["before"] or match["before_"] or match["after"] or "").replace("¤", "$")
+    return Quantity(value, bool(match["percent"]), currency[:1] if currency == "$$" else currency)
 
 
-def _magnitude(found: re.Match[str]) -> Fraction:
-    if found["whole"]:
-        top, under = found["top"] or found["top_"], found["under"] or found["under_"]
-        return int(found["whole"]) + Fraction(int(top), int(under))
-    if found["above"] or found["above_"]:
-        return _exact(found["above"] or found["above_"]) / _exact(found["below"] or found["below_"])
-    if found["base"]:
-        return _power(_exact(found["base"]), int(found["raised"]))
-    if found["factor"]:
-        return _exact(found["factor"]) * _power(Fraction(10), int(found["ten"]))
-    return _exact(found["decimal"]) * _power(Fraction(10), int(found["exponent"] or 0))
+def _magnitude(match: re.Match[str]) -> Fraction:
+    if match["whole"]:
+        top, under = match["top"] or match["top_"], match["under"] or match["under_"]
+        return int(match["whole"]) + Fraction(int(top), int(under))
+    if match["above"] or match["above_"]:
+        return _exact(match["above"] or match["above_"]) / _exact(match["below"] or match["below_"])
+    if match["base"]:
+        return _power(_exact(match["base"]), int(match["raised"]))
+    if match["factor"]:
+        return _exact(match["factor"]) * _power(Fraction(10), int(match["ten"]))
+    return _exact(match["decimal"]) * _power(Fraction(10), int(match["exponent"] or 0))
 
 
 def _exact(digits: str) -> Fraction:

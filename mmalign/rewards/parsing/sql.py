@@ -37,8 +37,8 @@ def query(text: str) -> str:
 def is_ordered(sql: str) -> bool:
     """Does the outermost query have an ORDER BY?"""
     depth, last, at = 0, "", 0
-    while (found := _TOKEN.search(sql, at)) is not None:
-        token, at = found[0], found.end()
+    while (match := _TOKEN.search(sql, at)) is not None:
+        token, at = match[0], match.end()
         if token in _CLOSES:  # a literal or a comment: its words do not count
             end = sql.find(_CLOSES[token], at)
             if end < 0:

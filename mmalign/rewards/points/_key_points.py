@@ -75,7 +75,7 @@ class KeyPoint:
 
     @property
     def group(self) -> str:
-        """One of `GROUPS`."""
+        """The group of the point, one of `GROUPS`."""
         return POINTS[self.point]
 
 
@@ -87,12 +87,12 @@ def point_named(name: str) -> str:
     """
     plain = re.sub(r"\bw\s*/?\s*o\b", "without", name.lower().replace("w/o", "without"))
     plain = re.sub(r"[^a-z]+", "_", plain).strip("_")
-    if (found := _SHORT.get(plain.removesuffix("_relation"), plain)) not in POINTS:
+    if (key := _SHORT.get(plain.removesuffix("_relation"), plain)) not in POINTS:
         raise ValueError(
             f"'{name[:60]}' is none of the {len(POINTS)} key points.{did_you_mean(plain[:60], POINTS)} "
             f"Known: {', '.join(POINTS)}."
         )
-    return found
+    return key
 
 
 def read_key_points(value: Any, place: str) -> list[KeyPoint]:
@@ -113,13 +113,13 @@ def _key_point(entry: Any, number: int, place: str) -> KeyPoint:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{place}: expected an object with point and question, found {type(entry).__name__}")
     # A table fills in every column of every row: None there is nothing said.
-    said = {str(key): item for key, item in entry.items() if item is not None}
-    if odd := [key for key in said if key not in known]:
+    columns = {str(key): item for key, item in entry.items() if item is not None}
+    if odd := [key for key in columns if key not in known]:
         raise ValueError(f"{place}: unknown field '{odd[0]}'; known: {', '.join(known)}")
-    point, question = said.get("point"), said.get("question")
+    point, question = columns.get("point"), columns.get("question")
     if not isinstance(point, str) or not isinstance(question, str) or not question.strip():
         raise ValueError(f"{place}: needs a point and a question, both texts")
-    positive, parent, weight = said.get("positive", True), said.get("parent", []), said.get("weight", 1.0)
+    positive, parent, weight = columns.get("positive", True), columns.get("parent", []), columns.get("weight", 1.0)
     parents = parent if isinstance(parent, list | tuple) else [parent]
     if not isinstance(positive, bool):
         raise ValueError(f"{place}: positive is true or false, found {positive!r}")

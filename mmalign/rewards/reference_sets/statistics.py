@@ -178,7 +178,7 @@ def encoder_of(reference: str) -> dict[str, Any]:
 
 
 def _fitted(pieces: list[Tensor], place: Path, unit: Unit) -> Reference:
-    """From the rows of every file."""
+    """Fit the statistics to the rows of every file."""
     if unit == "frame":
         moments = [Moments.of(piece) for piece in pieces]
         total = sum(moments[1:], moments[0])

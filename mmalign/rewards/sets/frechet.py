@@ -70,16 +70,16 @@ class Frechet(EncodedSet):
     @cached_property
     def target(self) -> Reference:
         """The reference, embedded on first use."""
-        found = load_reference(self.reference, self._encoder, pairs=self.pairs, rows=False)
-        return found.require_covariance(f"reference {self.reference}", self.least_rows)
+        reference = load_reference(self.reference, self._encoder, pairs=self.pairs, rows=False)
+        return reference.require_covariance(f"reference {self.reference}", self.least_rows)
 
     @cached_property
     def made_before(self) -> Reference | None:
         """The pool, embedded on first use."""
         if not self.pool:
             return None
-        found = load_reference(self.pool, self._encoder, rows=False)
-        return found.require_covariance(f"pool {self.pool}", self.least_rows)
+        pool = load_reference(self.pool, self._encoder, rows=False)
+        return pool.require_covariance(f"pool {self.pool}", self.least_rows)
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
         """Minus the distance, at most 0 up to rounding."""
@@ -116,15 +116,15 @@ class Frechet(EncodedSet):
         """What a reader of the value should know: covariances of too few rows, and why "infinity" is left out."""
         rows, features = embedding.shape
         sides = {"the set": rows, "the reference": self.target.gaussian.count}
-        found = [
+        sentences = [
             f"{side} has {count} rows for {features} features, fewer than a covariance of full rank takes "
             f"({features + 1}); the distance is mostly their number's"
             for side, count in sides.items()
             if 0 < count <= features
         ]
         if rows < (least := self._enough(embedding)):
-            found.append(f"parts.infinity takes {least} rows of {features} features")
-        return found
+            sentences.append(f"parts.infinity takes {least} rows of {features} features")
+        return sentences
 
     def _enough(self, embedding: Tensor) -> int:
         return max(64, LINEAR_FROM * embedding.shape[1])

@@ -60,7 +60,7 @@ class Aesthetics:
             return initialize_predictor(str(self._file) if self._file else None)
 
     def fingerprint(self) -> str:
-        """Of the weights' bytes (the published ones go by their name) and the package, whose preprocessing it is."""
+        """The digest of the weights' bytes (published ones go by their name) and of the package, which preprocesses."""
         try:
             version = metadata.version(_PACKAGE)
         except metadata.PackageNotFoundError:
@@ -85,6 +85,6 @@ class Aesthetics:
 
 
 def _axes(row: Any) -> list[float]:
-    """Of one answer; older versions of the package answer in JSON."""
+    """The axes of one answer; older versions of the package answer in JSON."""
     answer = json.loads(row) if isinstance(row, str) else row
     return [float(answer[axis]) for axis in AXES]

@@ -62,7 +62,7 @@ class Clap(ReadsClap):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Of the chosen score; `logit` reads the model's scale."""
+        """The range of the chosen score; `logit` reads the model's scale."""
         bound = 1.0 if self.score == "cosine" else self.towers.scale
         return -bound, bound
 
@@ -112,8 +112,8 @@ class Clap(ReadsClap):
             )
             scores.value[rows], scores.status[rows] = agreement.value.cpu(), agreement.status.cpu()
             if agreement.info:
-                told = dict(zip(rows, agreement.info, strict=True))
-                scores.info = [told.get(row) or why for row, why in enumerate(scores.info or [""] * len(scores))]
+                reasons = dict(zip(rows, agreement.info, strict=True))
+                scores.info = [reasons.get(row) or why for row, why in enumerate(scores.info or [""] * len(scores))]
         return scores
 
 

@@ -56,7 +56,7 @@ class SongFad(SeesThroughEncoder):
         return load_reference(self.reference, self._encoder, unit="frame")
 
     def fingerprint(self) -> str:
-        """Of the encoder and the reference's statistics."""
+        """The digest of the encoder and the reference's statistics."""
         fitted = self.target.gaussian
         numbers = torch.cat([fitted.mean, fitted.cov.flatten()]).cpu().numpy().tobytes()
         return f"{self._encoder.fingerprint()} {hashlib.sha256(numbers).hexdigest()[:16]}"

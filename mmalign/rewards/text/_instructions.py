@@ -45,10 +45,10 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "max_sentences": ("number", lambda text, n: _sentences(text) <= n),
     "paragraphs": ("number", lambda text, n: _paragraphs(text) == n),
     "bullets": ("number", lambda text, n: len(_BULLET.findall(text)) == n),
-    "contains": ("texts", lambda text, given: all(v in text.casefold() for v in _all_of(given))),
-    "excludes": ("texts", lambda text, given: not any(v in text.casefold() for v in _all_of(given))),
-    "starts_with": ("text", lambda text, given: text.casefold().startswith(given.casefold())),
-    "ends_with": ("text", lambda text, given: text.casefold().endswith(given.casefold())),
+    "contains": ("texts", lambda text, setting: all(v in text.casefold() for v in _all_of(setting))),
+    "excludes": ("texts", lambda text, setting: not any(v in text.casefold() for v in _all_of(setting))),
+    "starts_with": ("text", lambda text, setting: text.casefold().startswith(setting.casefold())),
+    "ends_with": ("text", lambda text, setting: text.casefold().endswith(setting.casefold())),
     "lower_case": ("switch", lambda text, on: (text == text.lower()) == on),
     "upper_case": ("switch", lambda text, on: (text == text.upper()) == on),
     "json": ("switch", lambda text, on: _is_json(text) == on),
@@ -71,7 +71,7 @@ def read_instructions(value: Any, place: str) -> tuple[list[tuple[str, Any]], li
         ValueError: naming `place`, the entry and what it should be.
     """
     checks: list[tuple[str, Any]] = []
-    said: list[str] = []
+    texts: list[str] = []
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         try:
             value = json.loads(value)
@@ -79,21 +79,21 @@ def read_instructions(value: Any, place: str) -> tuple[list[tuple[str, Any]], li
             raise ValueError(f"{place} begins as JSON and is none ({str(error)[:60]}): {value[:60]!r}") from None
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, str) and entry.strip():
-            said.append(entry.strip())
+            texts.append(entry.strip())
         elif isinstance(entry, Mapping):
             # A table fills in every column of every row: None there is nothing said.
-            for name, given in ((str(k), v) for k, v in entry.items() if v is not None):
+            for name, setting in ((str(k), v) for k, v in entry.items() if v is not None):
                 if name not in CHECKS:
                     hint = f"{did_you_mean(name, CHECKS)} Known: {', '.join(CHECKS)}."
                     raise ValueError(f"{place}: no rule checks '{name[:60]}'.{hint}")
-                if not _KINDS[CHECKS[name][0]](given):
-                    raise ValueError(f"{place}: {name} takes a {CHECKS[name][0]}, found {str(given)[:60]!r}")
-                checks.append((name, given))
+                if not _KINDS[CHECKS[name][0]](setting):
+                    raise ValueError(f"{place}: {name} takes a {CHECKS[name][0]}, found {str(setting)[:60]!r}")
+                checks.append((name, setting))
         else:
             raise ValueError(f"{place}: an instruction is a text or an object, found {str(entry)[:60]!r}")
-    return checks, said
+    return checks, texts
 
 
 def followed(text: str, checks: Iterable[tuple[str, Any]]) -> list[bool]:
     """Which instructions the text follows."""
-    return [bool(CHECKS[name][1](text, given)) for name, given in checks]
+    return [bool(CHECKS[name][1](text, setting)) for name, setting in checks]

@@ -48,9 +48,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"fault": "gold", "which": golds.index([]), "why": "is no mathematics that math-verify reads"}
     if request["said"] is None:
         return {"equal": True}
-    if not (said := _parsed(request["said"], request["prose"])):
+    if not (answer := _parsed(request["said"], request["prose"])):
         return {"fault": "said", "why": "no mathematics that math-verify reads"}
-    return {"equal": any(verify(gold, said, timeout_seconds=None) for gold in golds)}
+    return {"equal": any(verify(gold, answer, timeout_seconds=None) for gold in golds)}
 
 
 def main() -> None:

@@ -57,16 +57,16 @@ class Bmas(NeedsColumn, RowRule):
         _ = self.table
 
     def fingerprint(self) -> str:
-        """Of the table."""
+        """The digest of the table."""
         return self.table.fingerprint
 
     def judge(self, prompt: Prompt, output: str) -> float:
         """The similarity of one answer."""
-        said = self.table.rows(bounded(answer_of(output, self.where), LONG))
-        if not len(said):
+        answer = self.table.rows(bounded(answer_of(output, self.where), LONG))
+        if not len(answer):
             raise Unreadable("the answer has no word that the table knows")
         references = [self.table.rows(text) for text in references_of(prompt, self.column)]
         if not all(map(len, references)):
             raise ValueError(f"Prompt.meta['{self.column}'] holds no word that the table knows")
         centre = self.table.mean if self.centre else None
-        return max(float(bmas(said, reference, centre, self.reduce)) for reference in references)
+        return max(float(bmas(answer, reference, centre, self.reduce)) for reference in references)

@@ -71,7 +71,7 @@ class Cider(ReferenceRule):
         return frequency, len(pictures)
 
     def fingerprint(self) -> str:
-        """Of the corpus."""
+        """The digest of the corpus."""
         frequency, pictures = self.statistics
         return hashlib.sha256(f"{pictures} {sorted(frequency.items())}".encode()).hexdigest()[:16]
 

@@ -63,7 +63,7 @@ class ClipS(ReadsClip):
 
     @property
     def range(self) -> tuple[float, float]:
-        """From the worst caption to the best."""
+        """The range from the worst caption to the best."""
         most = 2.5 * self.weight
         return (0.0 if self.clipped else -most), most + (self.grammar_weight if self.head else 0.0)
 
@@ -73,7 +73,7 @@ class ClipS(ReadsClip):
         return load_grammar_head(self.head) if self.head else None
 
     def fingerprint(self) -> str:
-        """Of weights, preprocessing and head."""
+        """The digest of weights, preprocessing and head."""
         return f"{self.towers.fingerprint} {self.layers.digest() if self.layers else ''}"
 
     @without_gradient

@@ -80,11 +80,11 @@ class Contrastive(SeesThroughEncoder):
 
     @property
     def deterministic(self) -> bool:
-        """As long as the other rows do not count."""
+        """Do equal rows score the same? Yes, as long as the other rows do not count."""
         return not self.batch_dependent
 
     def fingerprint(self) -> str:
-        """Of the encoder."""
+        """The digest of the encoder."""
         return self._encoder.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:
@@ -99,21 +99,21 @@ class Contrastive(SeesThroughEncoder):
 
     def _read(self, prompt: Prompt, output: str) -> Read:
         right = references_of(prompt, self.column)
-        wrong = references_of(prompt, self.negative_column) if self.negatives == "column" else []
-        said = query(output) if self.where == "sql" else bounded(answer_of(output, self.where), LONG)
-        return Read(said, right, wrong)
+        negatives = references_of(prompt, self.negative_column) if self.negatives == "column" else []
+        answer = query(output) if self.where == "sql" else bounded(answer_of(output, self.where), LONG)
+        return Read(answer, right, negatives)
 
     def _values(self, rows: list[Read], group: list[int]) -> Float[Tensor, " K"]:
-        said, own = [row.said for row in rows], [row.right[0] for row in rows]
+        texts, own = [row.said for row in rows], [row.right[0] for row in rows]
         each = [row.wrong for row in rows]
         if self.negatives == "batch":
             each = [_of_others(rows, group, i) for i in range(len(rows))]
         others, present = distinct(each)
         with torch.no_grad():
-            embedded = self._encoder.texts([*said, *own, *others]).float().cpu()
-        answers, right, wrong = embedded.split([len(said), len(own), len(others)])
+            embedded = self._encoder.texts([*texts, *own, *others]).float().cpu()
+        answers, right, negatives = embedded.split([len(texts), len(own), len(others)])
         return contrastive_similarity(
-            (answers * right).sum(1), answers @ wrong.T, present, self.aggregate, self.temperature
+            (answers * right).sum(1), answers @ negatives.T, present, self.aggregate, self.temperature
         )
 
 

@@ -44,16 +44,16 @@ class CosineLength(NeedsVerdicts):
 
     @property
     def range(self) -> tuple[float, float]:
-        """Of the four corners."""
+        """The range of the four corners."""
         return min(*self.right, *self.wrong), max(*self.right, *self.wrong)
 
     @property
     def deterministic(self) -> bool:
-        """As `correct` is; tokens are the sampler's."""
+        """Do equal rows score the same? As they do in `correct`; tokens are the sampler's."""
         return self.unit != "tokens" and self._verdicts.traits.deterministic
 
     def fingerprint(self) -> str:
-        """Of `correct`."""
+        """The digest of `correct`."""
         return self._verdicts.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:

@@ -58,17 +58,17 @@ def exact_match(
     return 0.0
 
 
-def _equal(said: str, right: str, column: str, synonyms: bool) -> bool:
+def _equal(answer: str, right: str, column: str, synonyms: bool) -> bool:
     wanted = from_data(column, lambda: normalized(right))
-    given = normalized(said)
+    actual = normalized(answer)
     meant = _SAME.get(wanted) if synonyms and wanted != _DIRECTION else None
-    return given == wanted or (meant is not None and _SAME.get(given) == meant)
+    return actual == wanted or (meant is not None and _SAME.get(actual) == meant)
 
 
-def _same_number(said: str, right: str) -> bool:
+def _same_number(answer: str, right: str) -> bool:
     try:
-        given, wanted = quantity(said), quantity(right)
+        actual, wanted = quantity(answer), quantity(right)
     except Unreadable:
         return False
-    one_currency = len({given.currency, wanted.currency} - {""}) < 2
-    return given.value == wanted.value and one_currency and not any(map(_CODE.match, (said, right)))
+    one_currency = len({actual.currency, wanted.currency} - {""}) < 2
+    return actual.value == wanted.value and one_currency and not any(map(_CODE.match, (answer, right)))

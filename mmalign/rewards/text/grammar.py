@@ -52,7 +52,7 @@ class Grammar(ReadsClip):
         return load_grammar_head(self.head)
 
     def fingerprint(self) -> str:
-        """Of weights, preprocessing and head."""
+        """The digest of weights, preprocessing and head."""
         return f"{self.towers.fingerprint} {self.layers.digest()}"
 
     def __call__(self, rollout: Rollout) -> Scores:

@@ -45,7 +45,7 @@ class GroupLength(NeedsVerdicts):
 
     @property
     def range(self) -> tuple[float, float]:
-        """From the whole penalty to none."""
+        """The range from the whole penalty to none."""
         return -self.penalty, 0.0
 
     def __call__(self, rollout: Rollout) -> Scores:

@@ -102,14 +102,14 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         meta: dict[str, Any] = {**prompt.meta, "instruction": instruction}
         return Prompt(Template(self.question).filled(Prompt(prompt.text, meta=meta), answer))
 
-    def _heard(self, scores: Scores, asked: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
+    def _heard(self, scores: Scores, questions: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
         """P(followed) of the instructions in words by row; rows whose judge fell silent get their status here."""
         probabilities: dict[int, list[float]] = {}
-        if not asked or self._judge is None:
+        if not questions or self._judge is None:
             return probabilities
-        answers = self._judge([question for _, question in asked])
+        answers = self._judge([question for _, question in questions])
         info = scores.info or [""] * len(scores)
-        replies = zip(asked, yes_probability(answers.margin).tolist(), answers.why, answers.too_long, strict=True)
+        replies = zip(questions, yes_probability(answers.margin).tolist(), answers.why, answers.too_long, strict=True)
         for (row, _), value, why, too_long in replies:
             probabilities.setdefault(row, []).append(value)
             if why:

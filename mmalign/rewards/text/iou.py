@@ -133,10 +133,10 @@ class Iou(RowRule):
             predicted = truth[:0]
         return _moved(truth, extent(self.truth_frame, size), (1.0, 1.0)), predicted[predicted.isfinite().all(1)]
 
-    def _predicted(self, found: Sequence[FoundBox], seen: Size | None, common: Size | None) -> Float[Tensor, "N 4"]:
-        """In the common frame; a row of NaN where a box is invalid (`invalid: miss`)."""
+    def _predicted(self, boxes: Sequence[FoundBox], seen: Size | None, common: Size | None) -> Float[Tensor, "N 4"]:
+        """The boxes in the common frame; a row of NaN where a box is invalid (`invalid: miss`)."""
         rows = []
-        for number, box in enumerate(found):
+        for number, box in enumerate(boxes):
             frame: Frame = "unit" if box.unit else self.frame
             whole = extent(frame, seen)
             values = corners(torch.tensor([box.values], dtype=torch.float64), "xyxy" if box.unit else self.layout)
@@ -157,13 +157,13 @@ class Iou(RowRule):
         if not isinstance(value, dict | list | tuple):
             raise ValueError(f"Prompt.meta['{self.column}'] holds boxes, found {str(value)[:60]!r}")
         single = isinstance(value, dict) or (len(value) == 4 and not isinstance(value[0], list | tuple | dict))
-        found = [_true_box(box, self.column) for box in ([value] if single else value)]
-        boxes = torch.tensor([values for values, _ in found], dtype=torch.float64).reshape(-1, 4)
+        pairs = [_true_box(box, self.column) for box in ([value] if single else value)]
+        boxes = torch.tensor([values for values, _ in pairs], dtype=torch.float64).reshape(-1, 4)
         boxes = corners(boxes, self.truth_layout)
         whole = extent(self.truth_frame, size)
         if not bool(valid_boxes(boxes, whole, self.tolerance * max(whole) if whole else 0.0).all()):
             raise ValueError(f"Prompt.meta['{self.column}'] holds an invalid box for its frame: {str(value)[:100]}")
-        return boxes, [label for _, label in found]
+        return boxes, [label for _, label in pairs]
 
 
 def _true_box(box: Any, column: str) -> tuple[list[float], str | None]:

@@ -103,6 +103,6 @@ class MathEqual(NeedsColumn, RowRule):
             return f"takes more than {self.seconds:g} s or {self.memory} MiB"
         return str(reply.get("why", ""))
 
-    def _asked(self, gold: list[str], said: str | None, prose: bool) -> dict[str, Any] | None:
+    def _asked(self, gold: list[str], answer: str | None, prose: bool) -> dict[str, Any] | None:
         limits = {"seconds": self.seconds, "memory": self.memory}
-        return self.process.ask({"gold": gold, "said": said, "prose": prose, **limits}, self.seconds)
+        return self.process.ask({"gold": gold, "said": answer, "prose": prose, **limits}, self.seconds)

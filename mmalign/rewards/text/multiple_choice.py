@@ -62,12 +62,12 @@ def _right(
     value = prompt.meta[column]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"Prompt.meta['{column}'] is a letter, words or a number, found {str(value)[:60]!r}")
-    said = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
-    if said in labels:
-        return LETTERS[labels.index(said)], count, texts
-    if said.strip().removeprefix("-").isdecimal():
-        return _counted(int(said.strip()[:9]), column, count, texts, count_from), count, texts
-    return from_data(column, lambda: choice(solution_of(said), count, texts)), count, texts
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    if text in labels:
+        return LETTERS[labels.index(text)], count, texts
+    if text.strip().removeprefix("-").isdecimal():
+        return _counted(int(text.strip()[:9]), column, count, texts, count_from), count, texts
+    return from_data(column, lambda: choice(solution_of(text), count, texts)), count, texts
 
 
 def _counted(number: int, column: str, count: int, texts: Sequence[str], count_from: int | None) -> str:

@@ -46,7 +46,7 @@ class Repetition(RowRule):
 
     @property
     def range(self) -> tuple[float, float]:
-        """From the whole penalty to none."""
+        """The range from the whole penalty to none."""
         return self.max_penalty, 0.0
 
     def judge(self, prompt: Prompt, output: str) -> float:

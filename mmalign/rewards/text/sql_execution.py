@@ -110,8 +110,8 @@ class SqlExecution(RowRule):
             matches *= float(self._same(result.rows, truth.rows, is_ordered(right)))
         return 1.0 if matches else self.wrong, {"executes": 1.0, "matches": matches}
 
-    def _same(self, found: Sequence[Sequence[object]], truth: Sequence[Sequence[object]], ordered: bool) -> bool:
-        return same_table(found, truth, ordered, self.free_columns, self.tolerance)
+    def _same(self, rows: Sequence[Sequence[object]], truth: Sequence[Sequence[object]], ordered: bool) -> bool:
+        return same_table(rows, truth, ordered, self.free_columns, self.tolerance)
 
     def _right(self, file: Path, sql: str) -> Result:
         result = self.process.remembered(file, sql, _PATIENCE * self.seconds)

@@ -57,7 +57,7 @@ class ToolCall(NeedsColumn, RowRule):
 
     @property
     def range(self) -> tuple[float, float]:
-        """From unreadable to perfect."""
+        """The range from unreadable to perfect."""
         return -self.scale, self.scale + self.format_weight
 
     def check_data(self, prompt: Prompt) -> None:

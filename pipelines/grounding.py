@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import mmalign
 from pipelines._command_line import given, same_file
-from pipelines._told import tell
+from pipelines._printing import tell
 
 if TYPE_CHECKING:
     from mmalign.run.train import Finished

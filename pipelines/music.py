@@ -28,7 +28,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.run.train import Finished
 from pipelines._command_line import add_folder, change, parser, same_file
-from pipelines._told import tell
+from pipelines._printing import tell
 
 CONFIG = Path(__file__).parents[1] / "configs" / "text_to_audio" / "stable_audio_dragon.yaml"
 OUT = Path("runs/music")

@@ -8,9 +8,9 @@ from typing import Any
 
 from mmalign.core.errors import MissingExtra, MmalignError
 from mmalign.core.types import Prompt
-from mmalign.demo.asking import MOST_OUTPUTS, Side, answer, asked, known, likeliest
+from mmalign.demo.answers import MOST_OUTPUTS, Side, answer, asked, known, likeliest
+from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, written
 from mmalign.demo.scores import table
-from mmalign.demo.shown import about, answered, box, drawn, pictures, sounds, written
 from mmalign.evaluation.card import escaped
 from mmalign.evaluation.loading_lines import plain_name
 from mmalign.evaluation.report.boxes import Draw, drawing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmalign.core.types import Scores, Status
-from mmalign.demo.asking import Side
+from mmalign.demo.answers import Side
 from mmalign.evaluation.table import Role, number
 
 __all__ = ["table"]

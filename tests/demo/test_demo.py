@@ -14,9 +14,9 @@ import torch
 
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.demo.asking import Side, answer, asked, known
+from mmalign.demo.answers import Side, answer, asked, known
+from mmalign.demo.display import answered, drawn, pictures, sounds, written
 from mmalign.demo.scores import table
-from mmalign.demo.shown import answered, drawn, pictures, sounds, written
 from mmalign.evaluation.report.boxes import drawing
 from mmalign.media.image import to_pil
 from mmalign.run.load import Trained
@@ -173,7 +173,7 @@ def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown() -> None:
     policy = SimpleNamespace(generate=lambda asked, noise: Rollout.of(asked, ["x"] * len(asked)))
     slots = {"align": SimpleNamespace(reward=Through())}
     parts = SimpleNamespace(reward=SimpleNamespace(slots=slots), policy=policy)
-    from mmalign.demo.asking import _made
+    from mmalign.demo.answers import _made
 
     run: Any = SimpleNamespace(parts=parts)
     with unchecked():  # the run is only what is read of it

@@ -123,7 +123,7 @@ def test_animated_turned_and_printed_pictures() -> None:
 def test_what_others_open_is_held_to_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    from mmalign.demo.asking import asked
+    from mmalign.demo.answers import asked
     from mmalign.media.kinds import bound_pillow
 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)

@@ -165,7 +165,7 @@ class Mix:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The range from the trained slots' ranges and the combination."""
+        """The range that follows from the trained slots' ranges and the combination."""
         return self.combination.bounds({slot.name: slot.range for slot in self._trained}, self._weights)
 
     @property

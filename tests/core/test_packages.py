@@ -71,6 +71,7 @@ def test_torchvision_beside_another_torch_is_refused(tmp_path: Path) -> None:
     assert "PackageError" in done.stderr and "torchvision" in done.stderr and "beside torch 2.9.9" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_picture_is_made_beside_a_torchaudio_that_does_not_load(tmp_path: Path) -> None:
     fake(tmp_path, "torchaudio", "2.11.1", BROKEN)
     code = (
@@ -85,6 +86,7 @@ def test_a_picture_is_made_beside_a_torchaudio_that_does_not_load(tmp_path: Path
     assert "left out, only sounds need it: torchaudio 2.11.1 does not load (OSError" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_sound_beside_it_is_a_sentence(tmp_path: Path) -> None:
     fake(tmp_path, "torchaudio", "2.11.1", BROKEN)
     code = (

@@ -47,6 +47,7 @@ def run(lamps: Path, *command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_passes_its_own_tests(lamps: Path) -> None:
     assert "2 passed" in run(lamps, "pytest", "-q", "-p", "no:cacheprovider", "tests/test_lamps.py")
 
@@ -57,6 +58,7 @@ def test_it_is_listed_with_its_origin(lamps: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_its_run_file_trains_and_the_reward_rises(lamps: Path) -> None:
     run(lamps, "mmalign", "train", "lamps.yaml", "--out", "run", "evaluation.count=4", "trainer.seed=1")
     lines = [json.loads(line) for line in (lamps / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -2,8 +2,9 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ class Spread:
     """The variance of texts that are numbers; raises on what is none."""
 
     wrong: str = ""
-    modalities: frozenset[Modality] = frozenset({"text"})
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     differentiable = False
 
     def embed(self, rollout):
@@ -118,12 +119,18 @@ def test_sets_that_are_re_scored_count_them_too():
 class Writer:
     """A policy that says given texts."""
 
-    modality = "text"
+    modality: Modality = "text"
 
     def __init__(self, texts):
-        self.texts = texts
+        self.texts, self.module = texts, torch.nn.Identity()
 
-    def generate(self, prompts, noise):
+    def reference(self):
+        return nullcontext()
+
+    def sample(self, prompts, rng):
+        raise AssertionError("an evaluation never samples as training does")
+
+    def generate(self, prompts, rng):
         return answers(*[self.texts[int(prompt.text)] for prompt in prompts])
 
 
@@ -133,22 +140,16 @@ def prompts(n):
     return [Prompt(str(i)) for i in range(n)]
 
 
-def evaluated(texts, spread, **options):
-    """The evaluation of a policy that says `texts`; of a policy's methods it calls `generate` alone."""
-    policy: Any = Writer(texts)
-    return evaluation.evaluate(policy, prompts(len(texts)), {"spread": spread}, seed=0, **options)
-
-
 def test_an_evaluation_leaves_rows_out_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, "mmalign"):
-        found = evaluated(TEXTS, Spread(), rows=2).sets["spread"]
+        found = evaluation.evaluate(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets["spread"]
     assert (found.n, found.invalid) == (5, 1)
     assert found.value == pytest.approx(float(Spread().score(Spread().embed(GOOD))))
     assert "reward 'spread' could not embed 1 of 6 rows; the first, row 2: ValueError" in caplog.text
     with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
-        evaluated("abc", Spread(), rows=2)
+        evaluation.evaluate(Writer("abc"), prompts(3), {"spread": Spread()}, seed=0, rows=2)
     with pytest.raises(ScoreError, match="reward 'spread' cannot score a set of"):
-        evaluated("124", Spread("score"))
+        evaluation.evaluate(Writer("124"), prompts(3), {"spread": Spread("score")}, seed=0)
 
 
 def rows_of(folder, texts):

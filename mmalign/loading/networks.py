@@ -43,7 +43,7 @@ def open_network(
 
         kind = getattr(transformers, kind) if isinstance(kind, str) else kind
         of_diffusers = kind.__module__.startswith("diffusers.")
-        options: dict[str, Any] = {"torch_dtype" if of_diffusers else "dtype": dtype or torch.float32, **more}
+        options: dict[str, Any] = {"dtype": dtype or torch.float32, **more}
         if not of_diffusers:
             options["trust_remote_code"] = False
         if variant and any(f".{variant}" in file.name for file in folder.glob("*.safetensors*")):

@@ -94,6 +94,7 @@ def project(folder: Path) -> Path:
 def test_what_show_prints_means_the_same_from_every_folder(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     proj = project(tmp_path / "proj")
     monkeypatch.chdir(proj)
     code, out, err = call("show", "text/lm_grpo")
@@ -112,7 +113,10 @@ def test_what_show_prints_means_the_same_from_every_folder(
     assert code == 2 and f"looked at {proj}/questions.jsonl." in err
 
 
-def test_a_run_file_may_lie_in_a_folder_with_an_equals_sign(call: Any, tmp_path: Path) -> None:
+def test_a_run_file_may_lie_in_a_folder_with_an_equals_sign(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     path = project(tmp_path / "lr=1e-4") / "m.yaml"
     path.write_text(LM)
     code, out, err = call("train", path, "trainer.steps=7", "--dry-run")

@@ -60,7 +60,7 @@ def test_pipeline_runs_in_plain_diffusers_and_keeps_its_promise() -> None:
     import torch
     from diffusers import StableDiffusion3Pipeline
 
-    pipeline = StableDiffusion3Pipeline.from_pretrained(asset_path("scenes_sd3"), torch_dtype=torch.float32)
+    pipeline = StableDiffusion3Pipeline.from_pretrained(asset_path("scenes_sd3"), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     requests = distinct_requests("heldout", 32)
     images = pipeline(
@@ -86,7 +86,7 @@ def test_silent_encoder_is_the_same_as_none() -> None:
     folder = asset_path("scenes_sd3")
     images = []
     for absent in ({}, {"text_encoder_3": None, "tokenizer_3": None}):
-        pipeline = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32, **absent)
+        pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32, **absent)
         pipeline.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(0)
         size = {"height": 64, "width": 64, "num_inference_steps": 2, "max_sequence_length": 1}

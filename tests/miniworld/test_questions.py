@@ -76,7 +76,7 @@ def test_key_questions_come_behind_their_parents_and_are_all_true_of_the_request
     [
         ("Is there a red dog?", "cannot read"),
         ("Is there exactly two stars?", "write 'Are there exactly two stars"),
-        ("", ""),
+        ("", "cannot read '': questions are"),
     ],
 )
 def test_what_is_no_question_is_refused(text: str, why: str) -> None:

@@ -111,7 +111,7 @@ def test_margins_ties_and_labels_come_from_columns() -> None:
     tie = (nu * (lead / 2).exp() / (lead.exp() + 1 + nu * (lead / 2).exp())).log()
     likely = torch.stack([win(lead - 1)[0], tie[1], (0.25 * win(lead) + 0.75 * win(-lead))[2], win(lead)[3]])
     want = (-likely + 0.1 * (good + bad) ** 2).mean()
-    assert float(loss) == pytest.approx(float(want), abs=1e-6)
+    assert float(loss.detach()) == pytest.approx(float(want), abs=1e-6)
     # Equal scores count half, ties do not; the third row says that the rejected side is the better one.
     assert float(metrics["margin/accuracy"]) == pytest.approx((1 + 0.5 + 1) / 3)
     led = rows({}, {"label": 0.25})[1:]
@@ -165,7 +165,7 @@ def test_the_loss_is_trls() -> None:
     )
     given = {"margin": margins, "attention_mask": torch.ones(8, 3)}
     theirs = RewardTrainer.compute_loss(peer, model, given)
-    assert float(loss) == pytest.approx(float(theirs), abs=1e-7)
+    assert float(loss.detach()) == pytest.approx(float(theirs.detach()), abs=1e-7)
     mine, other = (torch.autograd.grad(value, policy.module.get_parameter("weight"))[0] for value in (loss, theirs))
     torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-8)
 

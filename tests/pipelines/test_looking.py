@@ -78,7 +78,7 @@ def test_what_a_run_file_asks_for_along_the_way_is_done_and_ctrl_c_loses_nothing
     assert seen == [1, 2, 3] and {"colourful", "clauses", "all"} == {row.name for row in finished.rows}
     assert [path.name for path in sorted((place / "samples").iterdir())] == [f"step_00000{i}" for i in (1, 2, 3)]
     measured = [line for line in (place / "metrics.jsonl").read_text().splitlines() if "eval/colourful" in line]
-    assert [json.loads(line)["step"] for line in measured] == [2]
+    assert [json.loads(line)["step"] for line in measured] == [2, 3]  # along the way, and at the end
 
 
 def test_a_judge_of_one_s_own_is_checked_like_any_other(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -398,7 +399,8 @@ def test_a_reward_that_takes_long_is_named(monkeypatch, capfd):
     monkeypatch.setattr(_calls, "SLOW", 0.1)
     guard(Doing(act="sleep"))(answers("1", "2"))
     said = [line for line in capfd.readouterr().err.splitlines() if line]
-    assert said[0] == "note: reward 'judge' has been scoring 2 rows for 0 s." and 2 <= len(said) <= 3
+    assert all(re.fullmatch(r"note: reward 'judge' has been scoring 2 rows for \d+ s\.", line) for line in said)
+    assert 2 <= len(said) <= 6  # each after twice the time: about two, more where the machine is busy
     guard(Doing())(answers("1", "2"))
     assert capfd.readouterr().err == ""
 

@@ -28,11 +28,12 @@ def test_an_earlier_run_resumes_with_the_numbers_that_it_would_have_had(
     earlier_run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mmalign.train(earlier_run / "run.yaml", ["trainer.steps=2"], resume=earlier_run)
-    first, second = map(json.loads, (earlier_run / "metrics.jsonl").read_text().splitlines())
+    first, second, *rest = map(json.loads, (earlier_run / "metrics.jsonl").read_text().splitlines())
     expected = json.loads((KEPT / "step_2.json").read_text())
     assert first == json.loads((KEPT / "metrics.jsonl").read_text())
     assert {key: second[key] for key in SAME} == pytest.approx({key: expected[key] for key in SAME}, rel=1e-4)
     assert set(expected) <= set(second)
+    assert all(line["step"] == 2 and not set(line) & set(expected) - {"step"} for line in rest)  # what follows it
     assert len([record for record in caplog.records if "renamed" in record.message]) <= 1
 
 

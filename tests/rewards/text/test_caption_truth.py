@@ -68,7 +68,7 @@ def test_scenes_are_drawn_by_seed_and_their_own_answers_are_right(skill: str) ->
     assert not torch.equal(other.media["image"], prompts[0].media["image"])
     answers = {
         "caption": lambda meta: meta["references"][0],
-        "boxes": lambda meta: write_boxes(meta["boxes"]),
+        "boxes": lambda meta: write_boxes([tuple(box) for box in meta["boxes"]]),
         "questions": lambda meta: meta["answer"],
     }
     said = [answers[skill](p.meta) for p in prompts]

@@ -49,7 +49,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    """The lines of steps; those of what follows a step have no learning rate."""
+    return [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "lr" in line]
 
 
 def weights(run: Path, step: int = 3) -> dict[str, torch.Tensor]:

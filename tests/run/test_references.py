@@ -62,7 +62,8 @@ def test_a_resolved_file_means_the_same_from_every_folder(project: Path, monkeyp
     assert len(examine(again.file)[1]) == 4 and again.resolved().to_dict() == resolved.to_dict()
 
 
-def test_prompts_of_another_file_keep_their_pictures(project: Path) -> None:
+def test_prompts_of_another_file_keep_their_pictures(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # its models are named, not there
     parts = build(load(project / "run.yaml"))
     assert held_out(parts)[0].media["image"].shape == (3, 4, 4)
     (project / "blind.txt").write_text("what is this?\n")
@@ -70,7 +71,10 @@ def test_prompts_of_another_file_keep_their_pictures(project: Path) -> None:
         evaluate(project / "run.yaml", prompts=project / "blind.txt")
 
 
-def test_pictures_that_are_not_there_are_told_before_anything_loads(project: Path, tmp_path: Path) -> None:
+def test_pictures_that_are_not_there_are_told_before_anything_loads(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for number in (1, 3):
         (project / "image" / f"{number}.png").unlink()
     with pytest.raises(DataError) as caught:

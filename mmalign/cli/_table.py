@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def print_rows(rows: Sequence[Any], asked: str = "Held-out prompts") -> None:
-    """The before/after table of the prompts that `asked` names, if there is one."""
+def print_rows(rows: Sequence[Any], title: str = "Held-out prompts") -> None:
+    """The before/after table of the prompts that `title` names, if there is one."""
     from rich.console import Console
 
     from mmalign.evaluation.table import summary_table
 
     if rows:
-        Console().print(summary_table(rows, asked))
+        Console().print(summary_table(rows, title))

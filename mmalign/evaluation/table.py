@@ -154,12 +154,12 @@ def _known(key: str, value: Any) -> Any:
     return math.nan if value is None and key in ("before", "after", "delta", "win_rate") else value
 
 
-def summary_table(rows: Sequence[SummaryRow], asked: str = "Held-out prompts") -> Table:
+def summary_table(rows: Sequence[SummaryRow], title: str = "Held-out prompts") -> Table:
     """A rich table; a delta is green where its interval lies above 0, red where below."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{escape(asked)}, before and after", title_justify="left", header_style="bold")
+    table = Table(title=f"{escape(title)}, before and after", title_justify="left", header_style="bold")
     for column in ("reward", "role"):
         table.add_column(column)
     for column in ("before", "after", "change", "95 % interval", "n"):
@@ -181,12 +181,12 @@ def summary_table(rows: Sequence[SummaryRow], asked: str = "Held-out prompts") -
     return table
 
 
-def evaluation_table(evaluation: Evaluation, asked: str = "Held-out prompts") -> Table:
+def evaluation_table(evaluation: Evaluation, title: str = "Held-out prompts") -> Table:
     """One policy's rewards with their intervals and the rows that have no score."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(asked), title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     table.add_column("reward")
     for column in ("value", "95 % interval", "n", "no score"):
         table.add_column(column, justify="right")

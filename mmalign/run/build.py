@@ -202,32 +202,38 @@ def inspected(
     add_judges(inspection, own or {})
     inspection.run(stages, training)
     if inspection.faults:
-        raise told(inspection, draft.file.source)
+        raise error_of(inspection, draft.file.source)
     judges = {name.removeprefix("evaluation.judges."): judge for name, judge in inspection.known["judges"].items()}
     named = {f.name: inspection.known[f.name] for f in dataclasses.fields(Parts)}
     return Parts(**{**named, "judges": judges}), inspection
 
 
-def add_judges(found: Inspection, own: Mapping[str, Any]) -> None:
+def add_judges(inspection: Inspection, own: Mapping[str, Any]) -> None:
     """Add judges that are given as objects to those of the run file; a name that is taken is a fault."""
-    run = found.known["file"]
+    run = inspection.known["file"]
     for name, judge in own.items():
         at = f"evaluation.judges.{name}"
         if name in run.rewards or name in run.evaluation.judges:
-            found.faults.append(ConfigError(f"{at}: a reward or judge of the run file has this name; give another."))
+            inspection.faults.append(
+                ConfigError(f"{at}: a reward or judge of the run file has this name; give another.")
+            )
         elif isinstance(judge, type) or not hasattr(judge, "modalities"):
-            found.faults.append(ConfigError(f"{at}: a judge is a reward, as my_rule() is; found {shown(judge)}."))
+            inspection.faults.append(ConfigError(f"{at}: a judge is a reward, as my_rule() is; found {shown(judge)}."))
         else:
-            found.known["judges"][at] = judge
+            inspection.known["judges"][at] = judge
 
 
-def told(found: Inspection, source: Path | None) -> MmalignError:
+def error_of(inspection: Inspection, source: Path | None) -> MmalignError:
     """One error of all faults, each behind the name of the run file, and at the end what could not be judged."""
-    error = together(found.faults)
+    error = together(inspection.faults)
     if isinstance(error, ConfigError):
         named = [f"{source}: {fault}" if source and _of_file(fault) else fault for fault in error.faults]
-        return ConfigError([*named, *found.left_out()])
-    return together([error, type(error)("\n".join(found.left_out()))]) if found.unjudged and _plain(error) else error
+        return ConfigError([*named, *inspection.left_out()])
+    return (
+        together([error, type(error)("\n".join(inspection.left_out()))])
+        if inspection.unjudged and _plain(error)
+        else error
+    )
 
 
 def _plain(error: MmalignError) -> bool:

@@ -244,12 +244,12 @@ def _trained(
 class Agreed:
     """Has a stop been asked of any process? Asked by all of them after each step, and answered alike."""
 
-    def __init__(self, session: Session, asked: Callable[[], int]) -> None:
-        self.session, self.asked, self.number = session, asked, 0
+    def __init__(self, session: Session, signal: Callable[[], int]) -> None:
+        self.session, self.signal, self.number = session, signal, 0
 
     def __call__(self) -> bool:
         """Whether to stop; `number` is the signal's then."""
-        self.number = max(self.session.gather(self.asked()))
+        self.number = max(self.session.gather(self.signal()))
         return self.number > 0
 
 

@@ -92,13 +92,13 @@ def check_point_source(source: Any, prompts: Sequence[Prompt]) -> None:
         faults.require(not absent, f"needs {', '.join(absent)}, which the prompts do not have")
         with faults.stage("asking for key points"):
             with random_state_kept(faults):
-                asked = [source(prompt) for prompt in prompts]
+                answers = [source(prompt) for prompt in prompts]
             kinds = {
-                type(point).__name__ for points in asked for point in points or () if not isinstance(point, KeyPoint)
+                type(point).__name__ for points in answers for point in points or () if not isinstance(point, KeyPoint)
             }
             faults.require(not kinds, f"gives {', '.join(sorted(kinds))}; KeyPoint is meant")
-            faults.require(any(asked), "has no key point for any of the prompts")
-            faults.require(asked == [source(prompt) for prompt in prompts], "gives other key points when asked again")
+            faults.require(any(answers), "has no key point for any of the prompts")
+            faults.require(answers == [source(prompt) for prompt in prompts], "gives other key points when asked again")
     faults.report()
 
 

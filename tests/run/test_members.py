@@ -48,7 +48,7 @@ class Compared:
     [
         (
             f"adapter={BARE}",
-            r"adapter 'tests.*': lacks .*load.* of LatentAdapter \(mmalign\.core\.protocols\); add them",
+            r"adapter 'tests.*': lacks .*load.* of LatentAdapter \(mmalign\.core\.protocols\.adapters\); add them",
         ),
         (f"policy={BARE}", r"policy 'tests.*': lacks generate, modality, reference, sample of Policy"),
         (f"objective={BARE}", r"objective 'tests.*': lacks collect, loss, needs, weigh of Objective"),

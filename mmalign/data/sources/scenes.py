@@ -81,8 +81,8 @@ class Scenes:
 
         prompts = []
         for _ in range(count):
-            scene, told = sample_described(rng, split)
-            text, meta = _asked(self.skill, scene, told, rng, split)
+            scene, request = sample_described(rng, split)
+            text, meta = _asked(self.skill, scene, request, rng, split)
             prompts.append(Prompt(text, Drawing(scene, shaded(scene, rng)), meta))
         return prompts
 
@@ -108,7 +108,7 @@ class Drawing(Mapping[str, Tensor]):
 
 
 def _asked(
-    skill: Skill, scene: Scene, told: Request, rng: np.random.Generator, split: str
+    skill: Skill, scene: Scene, request: Request, rng: np.random.Generator, split: str
 ) -> tuple[str, Mapping[str, Any]]:
     from mmalign.miniworld.boxes import boxes_of
     from mmalign.miniworld.language import Group
@@ -117,11 +117,11 @@ def _asked(
     from mmalign.miniworld.vlm_examples import draw_kind, draw_question, likely_questions
 
     if skill == "caption":
-        return CAPTION, {"references": [told.text]}
+        return CAPTION, {"references": [request.text]}
     if skill == "boxes":
         kind = draw_kind(scene, rng)
         boxes = boxes_of(scene, kind)
         meta = {"boxes": [list(box) for box in boxes], "size": [IMAGE_SIZE, IMAGE_SIZE]}
         return where(Group(len(boxes), kind)), meta
-    question = draw_question(scene, likely_questions(told, rng), rng, "train" if split == "train" else "any")
+    question = draw_question(scene, likely_questions(request, rng), rng, "train" if split == "train" else "any")
     return question.text, {"answer": YES if answer(question, scene) else NO}

@@ -44,24 +44,24 @@ def conversion(file: Path) -> str:
     return f"mmalign convert {shlex.quote(str(file))} {shlex.quote(str(file.with_suffix('.safetensors')))}"
 
 
-def tensors_of(found: Any) -> tuple[dict[str, Tensor], list[str]]:
+def tensors_of(content: Any) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict in what a file holds, and what lies beside its tensors, by name.
 
     Looks for it under the keys that training scripts use (`state_dict`, `model_state_dict`, `model`). DataError if
     there is none.
     """
     left: list[str] = []
-    state = found
-    if isinstance(found, Mapping):
-        inside = [key for key in ("state_dict", "model_state_dict", "model") if isinstance(found.get(key), Mapping)]
+    state = content
+    if isinstance(content, Mapping):
+        inside = [key for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), Mapping)]
         if inside:
-            left, state = [str(key) for key in found if key != inside[0]], found[inside[0]]
+            left, state = [str(key) for key in content if key != inside[0]], content[inside[0]]
     if not isinstance(state, Mapping):
-        raise DataError(f"no state dict in it, but a {type(found).__name__}.")
+        raise DataError(f"no state dict in it, but a {type(content).__name__}.")
     tensors = {str(key): value.detach() for key, value in state.items() if isinstance(value, Tensor)}
     left += [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if not tensors:
-        raise DataError(f"no tensors in it; it holds {', '.join(map(str, list(found)[:8])) or 'nothing'}.")
+        raise DataError(f"no tensors in it; it holds {', '.join(map(str, list(content)[:8])) or 'nothing'}.")
     return tensors, left
 
 

@@ -20,6 +20,8 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+torch.set_warn_always(True)  # else what warns once a process fails the first test that meets it, whichever that is
+
 # No test is about time: a busy machine takes as long as it takes.
 hypothesis.settings.register_profile("any_machine", deadline=None)
 hypothesis.settings.load_profile("any_machine")

@@ -157,7 +157,7 @@ def test_the_kl_holds_the_policy_back() -> None:
         policy = GaussianPolicy()
         objective = GRPO(NearPoint((3.0, 3.0)), group_size=8, beta=beta, divergence="gaussian")
         learn(policy, objective, prompts(3), steps=20, lr=0.1)
-        far[beta] = sum(float((p - policy.start[n]).norm()) for n, p in policy.module.named_parameters())
+        far[beta] = sum(float((p.detach() - policy.start[n]).norm()) for n, p in policy.module.named_parameters())
     assert far[1.0] < 0.6 * far[0.0]
 
 

@@ -25,7 +25,7 @@ def test_mean_unit_is_the_published_loss_times_the_event_size(advantage: float, 
     )
     theirs = torch.tensor(shift, dtype=torch.float64, requires_grad=True)
     loss = published(theirs, torch.zeros_like(theirs), advantage, clip)
-    assert float(-gain) == pytest.approx(size * float(loss), rel=1e-12)
+    assert -gain.item() == pytest.approx(size * loss.item(), rel=1e-12)
     (gain_slope,) = torch.autograd.grad(gain.sum(), mine)
     (loss_slope,) = torch.autograd.grad(loss, theirs)
     assert float(-gain_slope) == pytest.approx(float(loss_slope), rel=1e-12)  # d/dΔ of D·loss(Δ/D)

@@ -102,7 +102,7 @@ def test_the_term_and_its_gradient_are_those_of_the_networks_velocities(sde: Any
     with torch.no_grad(), made.reference():
         experience = replace(experience, rollout=rollout, ref=made.step_dist(rollout))
     want = squared_gap(made, experience.rollout, 2.0)
-    mean = float(want[experience.mask].mean())  # a group of equal rewards does not train
+    mean = want[experience.mask].mean().item()  # a group of equal rewards does not train
     assert accumulate(made, objective, experience)["kl/velocity"] == pytest.approx(mean, rel=1e-10)
     beta = objective.beta
     of_term = gradient(made, objective, experience) / beta  # the gain's part is 1e-6 of it

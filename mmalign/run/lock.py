@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -66,10 +67,12 @@ def _this_process() -> dict[str, Any]:
 
 def _holder(folder: Path) -> str:
     """Who has the lock, and how to wait for it; as much as its note says."""
-    try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not yet written
-        note = None
+    note = None
+    for _ in range(20):  # who has just taken the lock writes its note in the next moment
+        with suppress(OSError, ValueError):
+            note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+            break
+        time.sleep(0.1)
     if not isinstance(note, Mapping) or not {"pid", "host", "since"} <= set(note):
         return "another process is writing here; wait until it ends, or stop it"
     here = note["host"] == platform.node()

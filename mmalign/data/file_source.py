@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ Rows = TypeVar("Rows")  # a sequence of prompts or of preferences
 
 
 @dataclass
-class FileSource(Generic[Rows]):
+class FileSource(ABC, Generic[Rows]):
     """Rows from one file, with a part held out; a source says how rows are made of its table.
 
     Args:
@@ -62,25 +63,25 @@ class FileSource(Generic[Rows]):
         """The rows never trained on, in file order; empty if neither `held_out` nor `held_out_path` is set."""
         return self._sides[1]
 
+    @abstractmethod
     def prompt_column(self) -> str:
         """The column that holds the text of the prompt."""
-        raise NotImplementedError
 
     def media_columns(self) -> dict[str, str]:
         """The column of each kind of media; "" where the file has none."""
         return {"image": self.image, "audio": self.audio}
 
+    @abstractmethod
     def of(self, table: Table) -> Rows:
         """The rows of a table that was read, in its order; DataError for what no row can be made of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prompts(self, rows: Rows) -> Sequence[Prompt]:
         """What each row asks; nothing is decoded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def only(self, rows: Rows, indices: Sequence[int]) -> Rows:
         """The rows at `indices`; nothing is decoded."""
-        raise NotImplementedError
 
     @cached_property
     def _sides(self) -> tuple[Rows, Rows]:

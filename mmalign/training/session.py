@@ -77,7 +77,7 @@ class Session:
     batches: Any
     streams: Streams
     accelerator: Any = None
-    sink: Sink = field(default_factory=lambda: Nowhere())
+    sink: Sink = field(default_factory=Nowhere)
     step: int = 0
     started_at: int = 0
     seconds_before: float = 0.0

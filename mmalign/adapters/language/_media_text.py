@@ -149,8 +149,7 @@ class MediaTextAdapter(TextAdapter):
             hidden, cache = self.module(
                 input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=keep, **more
             )
-        together = self.module is not self.network  # wrapped by a launcher
-        return with_towers(hidden, self.network.model) if together else hidden, cache
+        return with_towers(hidden, self.network.model) if self.is_wrapped else hidden, cache
 
     def _batch(self, inputs: Sequence[Inputs], rows: Tensor, steps: Tensor) -> Batch:
         """Left-padded prompts, each of which `steps` (B,) more tokens of its `rows` fit behind."""

@@ -136,8 +136,8 @@ class RewardModel(TransformersAdapter):
         batch = self.inputs.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], self.device)
         with checkpointed(self.network), mixed_precision(user.device, self.dtype):
             scores = self.module(user, batch)
-        pictured = isinstance(self.inputs, MediaInputs) and self.module is not self.network  # wrapped by a launcher
-        return with_towers(scores, self.network.model) if pictured else scores
+        waits = self.is_wrapped and isinstance(self.inputs, MediaInputs)
+        return with_towers(scores, self.network.model) if waits else scores
 
     def save(self, directory: Path) -> None:
         """Write what `model` takes, see there."""

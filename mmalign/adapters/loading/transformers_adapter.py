@@ -25,6 +25,11 @@ class TransformersAdapter(PretrainedAdapter):
 
     network: Any = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
 
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether a launcher has wrapped the module, so that several processes average its gradients."""
+        return self.module is not self.network
+
 
 def accepted(forward: Callable[..., Any]) -> frozenset[str]:
     """The arguments a forward names."""

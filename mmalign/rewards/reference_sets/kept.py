@@ -46,14 +46,14 @@ class KeptReferences:
             return self._made[name][2]
         file = self._file(name)
         if not (self.read and file.is_file()):
-            digest = source.digest()  # of before: what changes meanwhile is then noticed
+            digest = source.digest() if self.writes else ""  # of before: what changes meanwhile is then noticed
             self._made[name] = (source, digest, make().on_cpu(source.rows))
             return self._made[name][2]
         try:
             reference, facts = read_reference(file, source.encoder, source.unit)
         except DataError as error:
             raise DataError(f"{error} Remove {file}, and it is made anew of {source.path}.") from error
-        if facts.get("digest") != source.digest():
+        if self.writes and source.path not in self._changed and facts.get("digest") != source.digest():
             self._say_changed(source.path)
         return reference
 
@@ -63,13 +63,12 @@ class KeptReferences:
             write_reference(self._file(name), reference, source.encoder, {"source": source.path, "digest": digest})
 
     def _say_changed(self, path: str) -> None:
-        """Once for each path, however many rewards compare with it."""
-        if self.writes and path not in self._changed:
-            log.warning(
-                "%s: has changed since this run began, which goes on comparing with what was there then (%s); start a "
-                "new run to compare with what is there now.",
-                *(path, self.folder),
-            )
+        """Called once for each path, however many rewards compare with it."""
+        log.warning(
+            "%s: has changed since this run began, which goes on comparing with what was there then (%s); start a "
+            "new run to compare with what is there now.",
+            *(path, self.folder),
+        )
         self._changed.add(path)
 
     def _file(self, name: str) -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.files import local_path
-from mmalign.core.protocols import Adapter
 from mmalign.rewards.models.open_clip_names import weights
 from mmalign.run.checks import Faults, check
 
@@ -18,7 +17,7 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @check
-def cached(adapter: Adapter, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
+def cached(adapter: object, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
     """Of the adapter, of every reward and judge, and of what these are made of: encoders, judges, other rewards."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mmalign.core.errors import DataError, MediaError, shown
+from mmalign.core.errors import CapabilityError, DataError, MediaError, shown
 from mmalign.core.rows import Rows
 from mmalign.core.tensor import Tensor
 
@@ -115,6 +115,39 @@ def _require_output(output: Any) -> None:
             "a picture of Pillow's becomes a tensor by mmalign.media.image.from_pil, one of NumPy's (H, W, 3) by "
             "torch.from_numpy(a).permute(2, 0, 1) / 255; torch.stack makes a batch of them."
         )
+
+
+def modality_of(output: Any) -> Modality:
+    """What outputs are. CapabilityError for those that are neither sound, nor a tensor of floats, nor strings."""
+    if isinstance(output, Audio):
+        return "audio"
+    if isinstance(output, torch.Tensor):
+        if not output.is_floating_point():
+            raise CapabilityError(f"pictures are floats in [0, 1]; these are {output.dtype}: divide them by 255.")
+        return "image"
+    if odd := next((one for one in output if not isinstance(one, str)), None) if isinstance(output, list) else output:
+        raise CapabilityError(
+            f"outputs are a tensor of pictures (B, 3, H, W), an Audio, or a list of strings; these are {_kind(odd)}."
+        )
+    return "text"
+
+
+def _kind(value: Any) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def device_of(output: Any) -> torch.device:
+    """Where outputs are; texts are on the CPU."""
+    tensor = output.samples if isinstance(output, Audio) else output
+    return tensor.device if isinstance(tensor, torch.Tensor) else torch.device("cpu")
+
+
+def single_outputs(output: Any) -> list[Any]:
+    """One output per row, detached and on the CPU: pictures (3, H, W), `Audio` of one row, or strings."""
+    if isinstance(output, Audio):
+        return [output[i : i + 1].to("cpu") for i in range(len(output))]
+    return list(output.detach().cpu()) if isinstance(output, torch.Tensor) else list(output)
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:

@@ -20,8 +20,7 @@ from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.evaluation.bootstrap import resampled_rows
 from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.media.image import to_uint8
-from mmalign.rewards.engine.foreign_code import foreign_call
-from mmalign.rewards.engine.loading import prepare_all
+from mmalign.rewards.engine.foreign_code import foreign_call, prepare_all
 from mmalign.rewards.engine.sets import Embedded, embed_rows, scoring_a_set
 
 log = logging.getLogger("mmalign")

@@ -26,11 +26,11 @@ from mmalign.core.registry import Registry, construct, registry_of
 from mmalign.rewards._other_names import OTHER_NAMES
 
 if TYPE_CHECKING:
+    from mmalign.rewards.by_row import rule as rule
     from mmalign.rewards.engine.cache import ScoreCache as ScoreCache
     from mmalign.rewards.engine.call import Guarded as Guarded
     from mmalign.rewards.engine.mix import Mix as Mix
     from mmalign.rewards.engine.mix import Slot as Slot
-    from mmalign.rewards.engine.rule import rule as rule
     from mmalign.rewards.engine.sets import Credit as Credit
     from mmalign.rewards.parsing import Unreadable as Unreadable
 
@@ -79,7 +79,7 @@ _WHERE = {
     "ScoreCache": "engine.cache",
     "Slot": "engine.mix",
     "Unreadable": "parsing",
-    "rule": "engine.rule",
+    "rule": "by_row",
 }
 __all__ = ["Credit", "Guarded", "Mix", "ScoreCache", "Slot", "Unreadable", "load_reward", "rewards", "rule"]
 

@@ -51,7 +51,7 @@ class Parts:
             MmalignError: what cannot be loaded, all of it at once.
         """
         from mmalign.rewards import Guarded
-        from mmalign.rewards.engine.loading import prepare_all
+        from mmalign.rewards.engine.foreign_code import prepare_all
         from mmalign.rewards.engine.traits import RewardTraits
 
         slots = self.reward.slots if self.reward is not None else {}

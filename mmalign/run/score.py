@@ -72,8 +72,8 @@ def score_rows(
     """
     from mmalign.rewards import Credit, Guarded
     from mmalign.rewards.encoders import named_by
-    from mmalign.rewards.engine.columns import require_columns
-    from mmalign.rewards.engine.loading import prepare
+    from mmalign.rewards.engine.foreign_code import prepare
+    from mmalign.rewards.engine.traits import require_columns
 
     judge = reward.reward if isinstance(reward, Guarded | Credit) else reward  # what the name in the file stands for
     judge = judge.reward if isinstance(judge, Credit) else judge

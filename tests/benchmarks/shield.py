@@ -14,7 +14,7 @@ import torch
 
 from mmalign import load_reward
 from mmalign.core.types import Prompt, Rollout
-from mmalign.rewards.engine.foreign_code import Shield
+from mmalign.rewards.engine.call import Shield
 from tests.benchmarks.overhead import seconds
 
 PROMPTS, EACH, STEPS = 4, 4, 10

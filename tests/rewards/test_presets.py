@@ -182,7 +182,7 @@ def test_names_of_other_projects_are_no_names_of_ours():
 
 def test_a_preset_downloads_by_name_and_says_so_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    from mmalign.rewards.engine.loading import prepare
+    from mmalign.rewards.engine.foreign_code import prepare
 
     with pytest.raises((DataError, OSError), match="yuvalkirstain/PickScore_v1"):
         prepare(load_reward("pickscore"), "reward pickscore")

@@ -9,15 +9,18 @@ from collections.abc import Collection
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from jaxtyping import Float
+
 from mmalign.core.capabilities import members, offers, require_members
 from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Encoder
 from mmalign.core.registry import Registry
-from mmalign.core.types import Modality
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import Modality, Rollout
 
 encoders = Registry("encoder", "mmalign.rewards.encoders")
 
-__all__ = ["SeesThroughEncoder", "described", "encoders", "make_encoder", "named_by", "no_side"]
+__all__ = ["EncodedSet", "SeesThroughEncoder", "described", "encoders", "make_encoder", "named_by", "no_side"]
 
 
 def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Encoder:
@@ -59,6 +62,14 @@ class SeesThroughEncoder:
     def differentiable(self) -> bool:
         """Whether gradient passes through the encoder."""
         return self._encoder.differentiable
+
+
+class EncodedSet(SeesThroughEncoder):
+    """A reward of sets whose embeddings are the encoder's."""
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """One row per output; with gradient where the encoder passes it."""
+        return self._encoder.embed(rollout)
 
 
 def _told(name: str) -> str:

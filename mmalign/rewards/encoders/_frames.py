@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
-from mmalign.rewards.models.checkpoint import local_or_hub
 from mmalign.rewards.models.codec import Codec, Kind, load_codec
+from mmalign.rewards.models.frozen import local_or_hub
 from mmalign.rewards.models.waves import spread
 
 

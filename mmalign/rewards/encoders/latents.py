@@ -11,8 +11,8 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Audio, Rollout
 from mmalign.rewards.encoders._frames import FrameEncoder
-from mmalign.rewards.models.checkpoint import local_or_hub
 from mmalign.rewards.models.codec import Codec, load_codec
+from mmalign.rewards.models.frozen import local_or_hub
 
 __all__ = ["LatentsEncoder"]
 

@@ -22,9 +22,8 @@ from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_tokenizer
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.models.checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
-from mmalign.rewards.models.kept_texts import KeptTexts
-from mmalign.rewards.models.tokens import Tokens, whole_length
+from mmalign.rewards.models.frozen import Stamp, beside_digest, stamp, weight_files, weights_digest
+from mmalign.rewards.models.texts import KeptTexts, Tokens, whole_length
 
 __all__ = ["TextEncoder"]
 

@@ -1,33 +1,34 @@
-"""What surrounds a reward's calls: batches, failed rows, time limits, the cache, metrics and the limit of failures."""
+"""What surrounds a reward's calls: batches, failed rows, time limits, the cache, metrics and the limit of failures; and
+a shield, for what a reward is shown of a rollout is not its to change: training goes on with that.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
 from mmalign.core.cuts import counting_cuts
-from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
+from mmalign.core.errors import CapabilityError, ConfigError, MmalignError, ScoreError
 from mmalign.core.protocols import Gather, Reward, SetReward, one_alone
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Modality, Rollout, Scores, Status
+from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status, device_of, modality_of
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
 from mmalign.rewards.engine.contract import OF_A_ROW, bisect_failures, enforce_contract, merge, merge_at
-from mmalign.rewards.engine.foreign_code import Shield, foreign_call
-from mmalign.rewards.engine.loading import prepare
+from mmalign.rewards.engine.foreign_code import RowProcess, foreign_call, prepare
 from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
-from mmalign.rewards.engine.process import RowProcess
-from mmalign.rewards.engine.rows import device_of, modality_of
 from mmalign.rewards.engine.sets import Credit, Embedded, is_set, scoring_a_set
 from mmalign.rewards.engine.traits import RewardTraits, check_traits
 
 _DEFAULT_TIMEOUT = 60.0
+_SAMPLED = 2**16  # entries of a latent that are looked at: a trajectory is as large as all pictures of its steps
+_PLAIN = (str, int, float, type(None))
 
 
 @dataclass
@@ -275,3 +276,92 @@ def _require_modality(name: str, modalities: frozenset[Modality], output: Any) -
 def _carries_gradient(output: Any) -> bool:
     tensor = output.samples if isinstance(output, Audio) else output
     return isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled()
+
+
+class Shield:
+    """Gives copies of what is small (groups, masks, facts about prompts), and watches what is large.
+
+    Outputs are looked at before and after: the sum of their bits, and PyTorch's count of writes. So are trajectories,
+    of which a part is summed, and what prompts are about, by its count of writes alone.
+    """
+
+    def __init__(self, rollout: Rollout) -> None:
+        self._output, self._latents = list(_tensors(rollout.output)), list(_tensors(rollout.trajectory))
+        self._media = [value for prompt in rollout.prompts for value in _tensors(prompt.media)]
+        self._before = self._seen()
+        self.shown = replace(
+            rollout,
+            prompts=_copies(rollout.prompts),
+            output=list(rollout.output) if isinstance(rollout.output, list) else rollout.output,
+            group=rollout.group.clone(),
+            trajectory=dict(rollout.trajectory),
+            **{
+                name: None if (tensor := getattr(rollout, name)) is None else tensor.clone()
+                for name in ("step_logp", "mask", "truncated")
+            },
+        )
+
+    def _seen(self) -> tuple[list[int], list[Tensor]]:
+        every = [*self._output, *self._latents]
+        sums = [*(_digest(tensor) for tensor in self._output), *(_digest(part, _SAMPLED) for part in self._latents)]
+        return [_writes(tensor) for tensor in (*every, *self._media)], sums
+
+    def check(self, name: str) -> None:
+        """Raise ScoreError if the reward called `name` wrote into outputs, latents or what prompts are about."""
+        (writes, sums), (before, sums_before) = self._seen(), self._before
+        if writes != before or not all(map(torch.equal, sums, sums_before)):
+            raise ScoreError(
+                f"reward '{name}' wrote into what it was given to judge, and training goes on with it; let it work on "
+                "a copy (output.clone())."
+            )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Audio):
+        yield value.samples
+    elif isinstance(value, dict | tuple):  # media that are decoded at each look are nobody's to spoil
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)
+
+
+def _writes(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _digest(tensor: Tensor, most: int = 0) -> Tensor:
+    """The sum of the bits, of at most about `most` entries (0: of all) spread evenly; 0-dimensional, where they lie.
+
+    As words of 8 bytes where they can be read so: smaller ones are widened one by one, which takes ten times as long.
+    """
+    flat = tensor.detach()
+    if flat.is_complex():
+        flat = torch.view_as_real(flat)
+    strides = flat.stride()
+    flat = flat.permute(sorted(range(flat.dim()), key=lambda axis: -strides[axis])).reshape(-1)  # as it lies
+    if most and len(flat) > most:
+        flat = flat[:: len(flat) // most].contiguous()
+    size = flat.element_size()
+    whole = len(flat) * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
+    return flat.view(torch.int64 if whole else getattr(torch, f"int{8 * size}")).sum(dtype=torch.int64)
+
+
+def _copies(prompts: list[Prompt]) -> list[Prompt]:
+    """Rows of one prompt stay of one."""
+    made: dict[int, Prompt] = {}
+    for prompt in prompts:
+        if id(prompt) not in made:
+            made[id(prompt)] = Prompt(prompt.text, prompt.media, _copy(prompt.meta), prompt.place)
+    return [made[id(prompt)] for prompt in prompts]
+
+
+def _copy(value: Any) -> Any:
+    """Containers are made anew, what they hold stays."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_copy(inner) for inner in value]
+    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +24,7 @@ from mmalign.core.errors import (
     ScoreError,
 )
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Rollout, Scores, Status
+from mmalign.core.types import Prompt, Rollout, Scores, Status
 
 T = TypeVar("T")
 _SLACK = 1e-4  # of the range's size: rounding may step over a declared bound
@@ -121,6 +121,29 @@ def _faults(scores: Scores, value: Tensor, bounds: tuple[float, float]) -> list[
     for row in (~value.isfinite()).nonzero().flatten().tolist():
         faults[row] = f"the value is {float(value[row])}"
     return faults
+
+
+_EMPTY_PROMPT = "the prompt is empty"
+
+
+def is_empty(prompt: Prompt) -> bool:
+    """Does it say nothing?"""
+    return not prompt.text.strip()
+
+
+def mask_empty_prompts(scores: Scores, prompts: Sequence[Prompt]) -> Scores:
+    """Scores of B rows, those whose prompt is empty or blank NOT_APPLICABLE; gradient of the others is untouched."""
+    empty = [is_empty(prompt) for prompt in prompts]
+    if not any(empty):
+        return scores
+    gone = torch.tensor(empty, device=scores.status.device) & (scores.status == int(Status.OK))
+    reasons = zip(scores.info or [""] * len(scores), gone.tolist(), strict=True)
+    return replace(
+        scores,
+        value=scores.value.masked_fill(gone, float("nan")),
+        status=scores.status.masked_fill(gone, int(Status.NOT_APPLICABLE)),
+        info=[_EMPTY_PROMPT if none else info for info, none in reasons],
+    )
 
 
 def without_value(rows: int, status: Status, why: str, device: torch.device | str = "cpu") -> Scores:

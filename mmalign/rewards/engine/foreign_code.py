@@ -1,28 +1,46 @@
-"""Around code that is not the run's own: it shifts no random number and no folder, a line says where it is slow, and
-what it is shown of a rollout is not its to change, for training goes on with that.
+"""Code that is not the run's own: loaded before its first call, kept from shifting the run's random numbers and folder,
+and run in a process of its own where a time limit is to hold.
+
+What a reward needs is loaded before its first call: what cannot be loaded is a fault of the set-up, not of a row. A
+reward with a method `prepare` loads what it needs there. Of others, every attribute that is made on first use
+(`LoadedOnUse`, `cached_property`) is looked at once, and so are those of the parts of mmalign that it is made of.
+
+A process is the only place where a time limit can be kept: what runs too long is killed. The clock of a row starts when
+the process begins it, not when it is queued; a killed process is replaced, so it can never hold the next row back.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from functools import cached_property
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 import torch
 
-from mmalign.core.errors import ScoreError
+from mmalign.core.allowed import Permit
+from mmalign.core.errors import ConfigError, MmalignError, ScoreError
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Prompt, Rollout
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status, single_outputs
+from mmalign.rewards.engine.contract import OF_A_ROW, describe_error, merge, without_value
+
+T = TypeVar("T")
 
 SLOW = 60.0  # seconds of one call after which a line names the reward; the next comes after as long again, and so on
-_SAMPLED = 2**16  # entries of a latent that are looked at: a trajectory is as large as all pictures of its steps
-_PLAIN = (str, int, float, type(None))
+
+_LONGEST = 300  # characters of a library's own words
+
+_START_LIMIT = 300.0  # seconds for a fresh process to import its code
 
 
 @contextmanager
@@ -79,90 +97,223 @@ def preserve_rng_state() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
-class Shield:
-    """Gives copies of what is small (groups, masks, facts about prompts), and watches what is large.
+class LoadedOnUse(Generic[T]):
+    """An attribute: the model that `_source` names, loaded on first use and shared with others that name it."""
 
-    Outputs are looked at before and after: the sum of their bits, and PyTorch's count of writes. So are trajectories,
-    of which a part is summed, and what prompts are about, by its count of writes alone.
+    def __init__(self, load: Callable[[Any], T]) -> None:
+        self._load = load
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> LoadedOnUse[T]: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+    def __get__(self, owner: Any, kind: type) -> Any:
+        """The model; the attribute itself where a class is asked."""
+        return self if owner is None else self._load(owner._source)
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """What loads itself before its first use."""
+
+    def prepare(self) -> None:
+        """Load models and files; raises what cannot be loaded."""
+        ...
+
+
+def prepare(reward: Any, place: str) -> None:
+    """Load what `reward` needs; twice costs nothing. `place` is how messages call it.
+
+    Raises:
+        MmalignError: its own fault, or ConfigError with what the library that loads it said: no such checkpoint, no
+            network, a file that is none, a package that is missing.
     """
+    try:
+        with preserve_rng_state(), preserve_working_directory(), report_if_slow(f"{place} has been loading", SLOW):
+            _load(reward, set())
+    except MmalignError:
+        raise
+    except (Exception, SystemExit) as error:
+        words = " ".join(str(error).split())
+        words = words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+        raise ConfigError(f"{place}: cannot be loaded: {type(error).__name__}: {words}") from error
 
-    def __init__(self, rollout: Rollout) -> None:
-        self._output, self._latents = list(_tensors(rollout.output)), list(_tensors(rollout.trajectory))
-        self._media = [value for prompt in rollout.prompts for value in _tensors(prompt.media)]
-        self._before = self._seen()
-        self.shown = replace(
-            rollout,
-            prompts=_copies(rollout.prompts),
-            output=list(rollout.output) if isinstance(rollout.output, list) else rollout.output,
-            group=rollout.group.clone(),
-            trajectory=dict(rollout.trajectory),
-            **{
-                name: None if (tensor := getattr(rollout, name)) is None else tensor.clone()
-                for name in ("step_logp", "mask", "truncated")
-            },
+
+def prepare_all(rewards: Mapping[str, Any]) -> None:
+    """Load what every reward needs, each by its place; those that load themselves (`Guarded`) do.
+
+    Raises:
+        MmalignError: the one fault, or a ConfigError of all.
+    """
+    faults: dict[str, MmalignError] = {}
+    for place, reward in rewards.items():
+        try:
+            prepare(reward, place)
+        except MmalignError as error:
+            faults[place] = error
+    if len(faults) == 1:
+        raise next(iter(faults.values()))
+    if faults:
+        raise ConfigError(
+            [
+                sentence if (sentence := str(e)).startswith(place) else f"{place}: {sentence}"
+                for place, e in faults.items()
+            ]
         )
 
-    def _seen(self) -> tuple[list[int], list[Tensor]]:
-        every = [*self._output, *self._latents]
-        sums = [*(_digest(tensor) for tensor in self._output), *(_digest(part, _SAMPLED) for part in self._latents)]
-        return [_writes(tensor) for tensor in (*every, *self._media)], sums
 
-    def check(self, name: str) -> None:
-        """Raise ScoreError if the reward called `name` wrote into outputs, latents or what prompts are about."""
-        (writes, sums), (before, sums_before) = self._seen(), self._before
-        if writes != before or not all(map(torch.equal, sums, sums_before)):
-            raise ScoreError(
-                f"reward '{name}' wrote into what it was given to judge, and training goes on with it; let it work on "
-                "a copy (output.clone())."
-            )
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Audio):
-        yield value.samples
-    elif isinstance(value, dict | tuple):  # media that are decoded at each look are nobody's to spoil
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inner)
+def _load(part: Any, seen: set[int]) -> None:
+    kind = type(part)
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    if isinstance(part, Preparable):
+        part.prepare()
+        return
+    for name in _made_on_use(kind):
+        getattr(part, name)
+    for name, inner in list(getattr(part, "__dict__", {}).items()):
+        if name == "reward" or type(inner).__module__.startswith("mmalign.rewards"):
+            _load(inner, seen)
 
 
-def _writes(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def _made_on_use(kind: type) -> list[str]:
+    return [
+        name
+        for base in kind.__mro__
+        for name, member in vars(base).items()
+        if isinstance(member, LoadedOnUse | cached_property)
+    ]
 
 
-def _digest(tensor: Tensor, most: int = 0) -> Tensor:
-    """The sum of the bits, of at most about `most` entries (0: of all) spread evenly; 0-dimensional, where they lie.
+class RowProcess:
+    """Scores rows one at a time in a spawned process; `timeout` seconds each."""
 
-    As words of 8 bytes where they can be read so: smaller ones are widened one by one, which takes ten times as long.
-    """
-    flat = tensor.detach()
-    if flat.is_complex():
-        flat = torch.view_as_real(flat)
-    strides = flat.stride()
-    flat = flat.permute(sorted(range(flat.dim()), key=lambda axis: -strides[axis])).reshape(-1)  # as it lies
-    if most and len(flat) > most:
-        flat = flat[:: len(flat) // most].contiguous()
-    size = flat.element_size()
-    whole = len(flat) * size % 8 == 0 and flat.storage_offset() * size % 8 == 0
-    return flat.view(torch.int64 if whole else getattr(torch, f"int{8 * size}")).sum(dtype=torch.int64)
+    def __init__(self, reward: Any, name: str, timeout: float) -> None:
+        self.reward, self.name, self.timeout = reward, name, timeout
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self._end: Any = None
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows; a row over its time is TIMEOUT, a row whose process died is ERROR."""
+        outputs = single_outputs(rollout.output)
+        groups = rollout.group.tolist()
+        rows = zip(rollout.prompts, outputs, groups, strict=True)
+        return merge([self._one(prompt, output, group) for prompt, output, group in rows], "cpu")
+
+    def prepare(self) -> None:
+        """Start the process and let it load what the reward needs. Raises ScoreError with what went wrong there."""
+        self._started()
+
+    def close(self) -> None:
+        """Kill the process; the next call starts a new one."""
+        if self._end is not None:
+            self._end()
+        self._process = self._pipe = self._end = None
+
+    def _one(self, prompt: Prompt, output: Any, group: int) -> Scores:
+        pipe = self._started()
+        try:
+            pipe.send(_arrays((prompt, output, group)))
+            pipe.recv()  # "begun": from here on the row's own time runs
+            if not pipe.poll(self.timeout):
+                self.close()
+                return without_value(1, Status.TIMEOUT, f"no answer within {self.timeout:g} s")
+            answer = pipe.recv()
+        except (EOFError, OSError):
+            code = self._exit_code()
+            self.close()
+            return without_value(1, Status.ERROR, f"the reward's process ended with exit code {code}")
+        return Scores(**_tensors(answer)) if isinstance(answer, dict) else without_value(1, Status.ERROR, answer)
+
+    def _started(self) -> Connection:
+        if self._pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_live, args=(theirs, Permit(), self.reward), daemon=True)
+            self._process.start()
+            theirs.close()
+            self._end = weakref.finalize(self, _kill, self._process, self._pipe)
+            self._await_ready(self._pipe)
+        return self._pipe
+
+    def _await_ready(self, pipe: Connection) -> None:
+        try:
+            fault = pipe.recv() if pipe.poll(_START_LIMIT) else f"it did not start within {_START_LIMIT:g} s"
+        except (EOFError, OSError):
+            fault = f"it ended with exit code {self._exit_code()}"
+        if fault:
+            self.close()
+            raise ScoreError(f"reward '{self.name}', in a process of its own: {fault}.")
+
+    def _exit_code(self) -> int | None:
+        self._process.join(5)
+        return self._process.exitcode
 
 
-def _copies(prompts: list[Prompt]) -> list[Prompt]:
-    """Rows of one prompt stay of one."""
-    made: dict[int, Prompt] = {}
-    for prompt in prompts:
-        if id(prompt) not in made:
-            made[id(prompt)] = Prompt(prompt.text, prompt.media, _copy(prompt.meta), prompt.place)
-    return [made[id(prompt)] for prompt in prompts]
+def _kill(process: Any, pipe: Connection) -> None:
+    process.kill()
+    process.join()
+    pipe.close()
 
 
-def _copy(value: Any) -> Any:
-    """Containers are made anew, what they hold stays."""
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, Mapping):
-        return {key: _copy(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_copy(inner) for inner in value]
+def _live(pipe: Connection, permit: Permit, reward: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which may still need its rows
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    _serve(pipe, reward)
+
+
+def _end_with_the_run() -> None:
+    """Wait, in a thread, for the run to end however it ends, and end with it: a row's work may take for ever."""
+    if (run := multiprocessing.parent_process()) is not None:
+        wait([run.sentinel])
+        os._exit(1)
+
+
+def _serve(pipe: Connection, reward: Any) -> None:
+    """The process's whole life: load, say "" or why not; read a row, say "begun", answer with its scores or a fault."""
+    torch.set_num_threads(1)
+    try:
+        prepare(reward, "it")  # a model's loading is not the first row's time
+    except MmalignError as error:
+        pipe.send(str(error).rstrip("."))
+        return
+    pipe.send("")
+    while True:
+        try:
+            prompt, output, group = _tensors(pipe.recv())
+        except EOFError:
+            return
+        pipe.send("begun")
+        try:
+            output = output[None] if isinstance(output, Tensor) else output if isinstance(output, Audio) else [output]
+            scores = reward(Rollout(prompts=[prompt], output=output, group=torch.tensor([group])))
+            pipe.send(_arrays({field.name: getattr(scores, field.name) for field in fields(scores)}))
+        except OF_A_ROW as error:
+            pipe.send(describe_error(error))
+
+
+def _arrays(value: Any) -> Any:
+    """Tensors as NumPy arrays, which travel by value; tensors would travel as shared files that outlive a kill."""
+    return _mapped(value, Tensor, lambda t: t.detach().cpu().numpy())
+
+
+def _tensors(value: Any) -> Any:
+    return _mapped(value, np.ndarray, lambda a: torch.from_numpy(np.array(a)))
+
+
+def _mapped(value: Any, kind: type, change: Any) -> Any:
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: _mapped(v, kind, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(v, kind, change) for v in value)
+    if isinstance(value, Prompt):
+        return replace(
+            value, media=_mapped(dict(value.media), kind, change), meta=_mapped(dict(value.meta), kind, change)
+        )
+    if isinstance(value, Audio):
+        return replace(value, samples=_mapped(value.samples, kind, change), mask=_mapped(value.mask, kind, change))
     return value

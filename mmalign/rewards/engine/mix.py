@@ -21,7 +21,7 @@ from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.rewards.engine.cache import ScoreCache
 from mmalign.rewards.engine.call import Guarded, guard
-from mmalign.rewards.engine.loading import prepare_all
+from mmalign.rewards.engine.foreign_code import prepare_all
 from mmalign.rewards.engine.metrics import correlation, flat_share
 from mmalign.rewards.engine.sets import Credit, is_set
 from mmalign.rewards.engine.traits import CombinationTraits

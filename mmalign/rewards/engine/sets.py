@@ -18,10 +18,9 @@ from mmalign.core.errors import ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.columns import data_check
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, bisect_calls, describe_error
 from mmalign.rewards.engine.foreign_code import preserve_rng_state, preserve_working_directory
-from mmalign.rewards.engine.traits import RewardTraits
+from mmalign.rewards.engine.traits import RewardTraits, data_check
 
 
 @dataclass

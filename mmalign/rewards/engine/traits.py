@@ -3,6 +3,10 @@ trait, its default, and what it means.
 
 A trait is an attribute, a property or a method of the class. Engine, run and objectives read them here and nowhere by
 name; `@rule` sets those of the same names.
+
+A run whose data has a column that a reward `needs` nowhere is stopped before anything is loaded. So is one whose rows a
+reward can tell, from their columns alone, that it will never be able to score: its `check_data(prompt)` raises a
+ValueError that names the column and what it should hold, for such a row is a fault of the data and not of the policy.
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ from typing import Any, get_args
 
 from jaxtyping import Float
 
-from mmalign.core.errors import ConfigError, shown
+from mmalign.core.errors import ConfigError, all_faults, did_you_mean, shown
 from mmalign.core.protocols import Bounds, Combination
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
+from mmalign.rewards.columns import missing
 
 log = logging.getLogger("mmalign")
 
@@ -167,4 +172,62 @@ def _fault(name: str, value: Any) -> str:
     return f"{name}: {shown(value, 60)}; must be {wanted}." if wanted else ""
 
 
-__all__ = ["TRAITS", "CombinationTraits", "RewardTraits", "check_traits", "trait_faults"]
+def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
+    """Stop where no prompt at all has a column that a reward needs, or a reward cannot read what a row's columns hold.
+
+    Args:
+        rewards: by their place in the run file, for the message.
+        prompts: all that will be scored.
+
+    Raises:
+        DataError: every such column and row at once.
+    """
+    columns = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
+    faults = [
+        f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
+        f"{did_you_mean(column, columns)} Columns found: {', '.join(sorted(columns)) or 'none'}."
+        for place, reward in rewards.items()
+        for column in RewardTraits.of(reward).needs
+        if column not in columns
+    ]
+    faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
+    if faults and prompts:
+        raise all_faults(faults)
+
+
+def data_check(*rewards: Any) -> Callable[[Prompt], None]:
+    """The `check_data` of all these rewards, each asked of rows that have its columns; also for rewards made of others.
+
+    Traits are read here and not for every row, for a data set has many.
+    """
+    checks = [(traits.check_data, traits.needs) for traits in map(RewardTraits.of, rewards)]
+    known = [(check, needs) for check, needs in checks if check is not None]
+
+    def check_data(prompt: Prompt) -> None:
+        for check, needs in known:
+            if not missing(prompt, needs, 0):
+                check(prompt)
+
+    return check_data
+
+
+def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
+    faults, check_data = [], data_check(reward)
+    for row, prompt in enumerate(prompts):
+        try:
+            check_data(prompt)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
+            faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")
+    return faults
+
+
+__all__ = [
+    "TRAITS",
+    "CombinationTraits",
+    "RewardTraits",
+    "check_traits",
+    "data_check",
+    "require_columns",
+    "trait_faults",
+]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import mask_empty_prompts
+from mmalign.rewards.engine.contract import mask_empty_prompts
 from mmalign.rewards.functional import clip_score
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.pictured import captions_of, picture_features

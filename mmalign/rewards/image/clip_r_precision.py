@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.columns import NeedsColumn, distinct, references_of
-from mmalign.rewards.engine.rows import mask_empty_prompts, read_rows
+from mmalign.rewards.by_row import read_rows
+from mmalign.rewards.columns import NeedsColumn, distinct, references_of
+from mmalign.rewards.engine.contract import mask_empty_prompts
 from mmalign.rewards.functional import choice_log_probability
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 

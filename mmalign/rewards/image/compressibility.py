@@ -9,7 +9,7 @@ from jaxtyping import Float
 from mmalign.core.options import JpegQuality
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
 
 __all__ = ["compressibility"]
 

@@ -15,7 +15,7 @@ from mmalign.core.files import require_local
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import mask_empty_prompts
+from mmalign.rewards.engine.contract import mask_empty_prompts
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.head import Activation, Head, read_head
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import device_of, modality_of, read_rows
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of, modality_of
+from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template, check_template

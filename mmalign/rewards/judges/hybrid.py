@@ -15,8 +15,8 @@ from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.combine.confidence import Confidence
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.call import Guarded
-from mmalign.rewards.engine.columns import data_check
 from mmalign.rewards.engine.contract import merge_at
+from mmalign.rewards.engine.traits import data_check
 from mmalign.rewards.models.judge import Make
 
 __all__ = ["Hybrid"]

@@ -14,7 +14,7 @@ from mmalign.core.options import Count, Positive
 from mmalign.core.protocols import ScorePolicy
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
-from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
+from mmalign.rewards.models.frozen import beside_digest, weights_digest
 
 __all__ = ["RewardModel"]
 

@@ -16,11 +16,10 @@ from mmalign.core.rng import stream
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.columns import data_check
 from mmalign.rewards.engine.contract import merge_at, without_value
-from mmalign.rewards.engine.loading import prepare
-from mmalign.rewards.engine.traits import RewardTraits
-from mmalign.rewards.models.checkpoint import beside_digest, weights_digest
+from mmalign.rewards.engine.foreign_code import prepare
+from mmalign.rewards.engine.traits import RewardTraits, data_check
+from mmalign.rewards.models.frozen import beside_digest, weights_digest
 
 __all__ = ["Through"]
 

@@ -10,8 +10,9 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.options import Positive
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import Known, device_of, is_empty, media_of, modality_of, read_rows
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status, device_of, modality_of
+from mmalign.rewards.by_row import Known, media_of, read_rows
+from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template

@@ -33,13 +33,18 @@ from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.media.mel import LogMel
-from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.engine.loading import LoadedOnUse
-from mmalign.rewards.models.checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
+from mmalign.rewards.engine.foreign_code import LoadedOnUse, preserve_rng_state
 from mmalign.rewards.models.clap_laion import as_clap_model, packaged, read_original
-from mmalign.rewards.models.kept_texts import KeptTexts
-from mmalign.rewards.models.placing import settle
-from mmalign.rewards.models.tokens import Tokens, whole_length
+from mmalign.rewards.models.frozen import (
+    Stamp,
+    beside_digest,
+    local_or_hub,
+    settle,
+    stamp,
+    weight_files,
+    weights_digest,
+)
+from mmalign.rewards.models.texts import KeptTexts, Tokens, whole_length
 from mmalign.rewards.models.waves import Fill, by_rows, means, waves, windows
 
 ClapBackend = Literal["auto", "transformers", "laion"]

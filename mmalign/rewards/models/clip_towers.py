@@ -34,15 +34,20 @@ from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
-from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.engine.loading import LoadedOnUse
-from mmalign.rewards.models.checkpoint import Stamp, beside_digest, local_or_hub, stamp, weight_files, weights_digest
-from mmalign.rewards.models.kept_texts import KeptTexts
+from mmalign.rewards.engine.foreign_code import LoadedOnUse, preserve_rng_state
+from mmalign.rewards.models.frozen import (
+    Stamp,
+    beside_digest,
+    local_or_hub,
+    settle,
+    stamp,
+    weight_files,
+    weights_digest,
+)
 from mmalign.rewards.models.open_clip_names import require_known
 from mmalign.rewards.models.pickled import conversion
 from mmalign.rewards.models.pixels import PixelPreprocess
-from mmalign.rewards.models.placing import settle
-from mmalign.rewards.models.tokens import Tokens, whole_length
+from mmalign.rewards.models.texts import KeptTexts, Tokens, whole_length
 
 Backend = Literal["auto", "open_clip", "transformers"]
 

@@ -30,8 +30,7 @@ from mmalign.loading.files import read_json
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.models.checkpoint import Stamp, beside_digest, stamp, weight_files, weights_digest
-from mmalign.rewards.models.placing import settle
+from mmalign.rewards.models.frozen import Stamp, beside_digest, settle, stamp, weight_files, weights_digest
 from mmalign.rewards.models.waves import channelled, filled
 
 Kind = Literal["encodec", "dac", "oobleck"]

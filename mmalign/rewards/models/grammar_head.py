@@ -18,8 +18,8 @@ from jaxtyping import Float
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import require_local
 from mmalign.core.tensor import Tensor
-from mmalign.rewards.models.checkpoint import Stamp, stamp
 from mmalign.rewards.models.clip_towers import Towers
+from mmalign.rewards.models.frozen import Stamp, stamp
 from mmalign.rewards.models.head import read_layers
 
 

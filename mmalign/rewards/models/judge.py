@@ -29,7 +29,7 @@ from mmalign.loading.files import check_size
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.functional import yes_no_margin
 from mmalign.rewards.models.answer_words import AnswerWords, answer_words
-from mmalign.rewards.models.checkpoint import beside_digest, stamp, weight_files, weights_digest
+from mmalign.rewards.models.frozen import beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards.models.shared_prefix import Cut, behind_prefixes
 
 Make = Callable[..., Any]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import Known, media_of, read_rows
+from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.models.clip_towers import Towers
 from mmalign.rewards.parsing import LONG, bounded
 

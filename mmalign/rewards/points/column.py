@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import NeedsColumn
+from mmalign.rewards.columns import NeedsColumn
 from mmalign.rewards.points._key_points import KeyPoint, read_key_points
 
 __all__ = ["Column"]

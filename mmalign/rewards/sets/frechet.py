@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
 from mmalign.core.options import Count
 from mmalign.core.tensor import Tensor
-from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.encoders import EncodedSet, make_encoder
 from mmalign.rewards.functional import (
     frechet_credit,
     frechet_distance,
@@ -25,8 +25,6 @@ from mmalign.rewards.functional import (
 )
 from mmalign.rewards.functional.frechet_pool import LINEAR_FROM
 from mmalign.rewards.reference_sets.statistics import Reference, encoder_of, load_reference
-from mmalign.rewards.sets._encoded import EncodedSet
-from mmalign.rewards.sets._swaps import swapped_sets
 
 __all__ = ["Frechet"]
 
@@ -98,7 +96,7 @@ class Frechet(EncodedSet):
 
     def swap_scores(self, kept: Float[Tensor, "N D"], other: Float[Tensor, "N D"], start: int) -> Float[Tensor, " S"]:
         """The score with row i of `kept` replaced by row i of `other`, for each i from `start`, all at once."""
-        sets, both = swapped_sets(len(kept), start, kept.device), torch.cat([kept, other])
+        sets, both = _swapped_sets(len(kept), start, kept.device), torch.cat([kept, other])
         if self.made_before is not None:
             return torch.stack([self.score(both[rows]) for rows in sets])
         return -frechet_of_subsets(both, sets, self.target.gaussian)
@@ -128,3 +126,11 @@ class Frechet(EncodedSet):
 
     def _enough(self, embedding: Tensor) -> int:
         return max(64, LINEAR_FROM * embedding.shape[1])
+
+
+def _swapped_sets(rows: int, start: int, device: torch.device | str = "cpu") -> Int[Tensor, "S n"]:
+    """For rows 0 … n-1 and their rivals n … 2n-1: the set with place i given to its rival, for each i from `start`."""
+    places = torch.arange(start, rows, device=device)
+    sets = torch.arange(rows, device=device).repeat(len(places), 1)
+    sets[torch.arange(len(places), device=device), places] = places + rows
+    return sets

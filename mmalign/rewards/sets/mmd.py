@@ -12,10 +12,9 @@ from mmalign.core.errors import DataError
 from mmalign.core.files import require_local
 from mmalign.core.options import NotNegative, Positive
 from mmalign.core.tensor import Tensor
-from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.encoders import EncodedSet, make_encoder
 from mmalign.rewards.functional import median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 from mmalign.rewards.reference_sets.statistics import encoder_of, load_reference
-from mmalign.rewards.sets._encoded import EncodedSet
 
 __all__ = ["Mmd"]
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from mmalign.core.options import NotNegativeOrInfinite
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
-from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.encoders import EncodedSet, make_encoder
 from mmalign.rewards.functional import vendi_credit, vendi_score
-from mmalign.rewards.sets._encoded import EncodedSet
 
 __all__ = ["Vendi"]
 

@@ -16,7 +16,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.loading.exclusive import loading
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.models.checkpoint import weights_digest
+from mmalign.rewards.models.frozen import weights_digest
 from mmalign.rewards.models.waves import sounding
 
 __all__ = ["Aesthetics"]

@@ -13,7 +13,8 @@ from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.rows import Known, mask_empty_prompts, media_of, read_rows
+from mmalign.rewards.by_row import Known, media_of, read_rows
+from mmalign.rewards.engine.contract import mask_empty_prompts
 from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, ReadsClap
 from mmalign.rewards.parsing import LONG, bounded
 

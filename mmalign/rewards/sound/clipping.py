@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmalign.core.options import Positive
 from mmalign.core.types import Audio, Prompt
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
 from mmalign.rewards.models.waves import checked_sound
 
 __all__ = ["clipping"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Prompt
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
 from mmalign.rewards.models.waves import checked_sound, frame_levels
 
 __all__ = ["duration"]

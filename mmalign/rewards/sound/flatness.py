@@ -6,7 +6,7 @@ import torch
 
 from mmalign.core.options import AtLeastTwo
 from mmalign.core.types import Audio, Prompt
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
 from mmalign.rewards.models.waves import checked_sound, filled
 
 __all__ = ["flatness"]

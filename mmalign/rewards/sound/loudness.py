@@ -8,7 +8,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Prompt
 from mmalign.media.loudness import lufs
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
 from mmalign.rewards.models.waves import checked_sound
 
 __all__ = ["loudness"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import NeedsColumn, references_of
-from mmalign.rewards.engine.rows import RowRule
+from mmalign.rewards.by_row import RowRule
+from mmalign.rewards.columns import NeedsColumn, references_of
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
 _PUNCTUATION = re.compile(r"[^\w\s]")

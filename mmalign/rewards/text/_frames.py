@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.tensor import Tensor
-from mmalign.rewards.engine.columns import plain_data
+from mmalign.rewards.columns import plain_data
 
 Frame = Literal["pixel", "unit", "per_mille"]
 Layout = Literal["xyxy", "xywh", "cxcywh", "yxyx"]

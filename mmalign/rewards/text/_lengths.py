@@ -12,8 +12,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.columns import data_check
-from mmalign.rewards.engine.traits import RewardTraits
+from mmalign.rewards.engine.traits import RewardTraits, data_check
 from mmalign.rewards.parsing import Unreadable, inner, words
 
 T = TypeVar("T")

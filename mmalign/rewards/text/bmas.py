@@ -7,8 +7,8 @@ from typing import Literal
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import NeedsColumn, references_of
-from mmalign.rewards.engine.rows import RowRule
+from mmalign.rewards.by_row import RowRule
+from mmalign.rewards.columns import NeedsColumn, references_of
 from mmalign.rewards.functional import bmas
 from mmalign.rewards.models.embedding_table import EmbeddingTable, load_table
 from mmalign.rewards.parsing import LONG, Unreadable, Where, answer_of, bounded

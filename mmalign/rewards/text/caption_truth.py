@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.rows import Verdict, media_of
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import Verdict, media_of, rule
 from mmalign.rewards.parsing import LONG, Unreadable, bounded
 
 __all__ = ["caption_truth"]

@@ -14,7 +14,7 @@ from mmalign.core.files import require_local
 from mmalign.core.options import Positive
 from mmalign.core.texts import read_text, text_lines
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import references_of
+from mmalign.rewards.columns import references_of
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.text._captions import ReferenceRule, caption_words, library
 

@@ -12,9 +12,9 @@ from mmalign.core.options import Positive
 from mmalign.core.protocols import TextEncoder
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores, Status
+from mmalign.rewards.by_row import read_rows
+from mmalign.rewards.columns import distinct, references_of
 from mmalign.rewards.encoders import SeesThroughEncoder, make_encoder, no_side
-from mmalign.rewards.engine.columns import distinct, references_of
-from mmalign.rewards.engine.rows import read_rows
 from mmalign.rewards.functional import contrastive_similarity
 from mmalign.rewards.functional.contrast import Aggregate
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded, query

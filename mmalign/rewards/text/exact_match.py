@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import from_data, solutions_of
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
+from mmalign.rewards.columns import from_data, solutions_of
 from mmalign.rewards.parsing import Unreadable, Where, answer_of, normalized, quantity, unwrapped
 
 __all__ = ["exact_match"]

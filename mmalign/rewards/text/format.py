@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmalign.core.types import Prompt, Status
-from mmalign.rewards.engine.rows import RowRule, Verdict
+from mmalign.rewards.by_row import RowRule, Verdict
 from mmalign.rewards.parsing import Unreadable, answer_of, bounded, framed, inner, json_values
 
 __all__ = ["Format"]

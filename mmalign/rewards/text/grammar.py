@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmalign.core.files import require_local
 from mmalign.core.types import Prompt, Rollout, Scores
-from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded

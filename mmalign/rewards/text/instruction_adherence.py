@@ -9,8 +9,8 @@ import torch
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Scores, Status
-from mmalign.rewards.engine.columns import NeedsColumn
-from mmalign.rewards.engine.rows import read_rows
+from mmalign.rewards.by_row import read_rows
+from mmalign.rewards.columns import NeedsColumn
 from mmalign.rewards.functional import yes_probability
 from mmalign.rewards.models.judge import Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template, check_template

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from mmalign.core.options import AtLeastOne, NotNegative, Share
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import plain_data
-from mmalign.rewards.engine.rows import RowRule, Verdict
+from mmalign.rewards.by_row import RowRule, Verdict
+from mmalign.rewards.columns import plain_data
 from mmalign.rewards.functional import match_boxes, valid_boxes
 from mmalign.rewards.functional.matching import Matched, Overlap
 from mmalign.rewards.parsing import FoundBox, Unreadable, Where, Writing, answer_of, boxes_in, normalized

@@ -12,8 +12,8 @@ from typing import Any
 from mmalign.core.errors import MissingExtra
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.types import Prompt, Status
-from mmalign.rewards.engine.columns import NeedsColumn, from_data, solutions_of
-from mmalign.rewards.engine.rows import RowRule, Verdict
+from mmalign.rewards.by_row import RowRule, Verdict
+from mmalign.rewards.columns import NeedsColumn, from_data, solutions_of
 from mmalign.rewards.parsing import SHORT, Unreadable, Where, answer_of, bounded
 from mmalign.rewards.parsing.formulas import formula
 from mmalign.rewards.text._line_process import LineProcess

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from mmalign.core.options import AtLeastTwo
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import from_data, plain_data
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
+from mmalign.rewards.columns import from_data, plain_data
 from mmalign.rewards.parsing import Where, answer_of, choice, normalized, solution_of
 from mmalign.rewards.parsing.choices import LETTERS
 

@@ -9,7 +9,7 @@ import torch
 
 from mmalign.core.gradient import without_gradient
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
-from mmalign.rewards.engine.columns import NeedsColumn, references_of
+from mmalign.rewards.columns import NeedsColumn, references_of
 from mmalign.rewards.functional import ref_clip_score
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.pictured import Captioned, captions_of, picture_features

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Prompt
 from mmalign.rewards import functional
-from mmalign.rewards.engine.columns import from_data, solutions_of
-from mmalign.rewards.engine.rule import rule
+from mmalign.rewards.by_row import rule
+from mmalign.rewards.columns import from_data, solutions_of
 from mmalign.rewards.parsing import Unreadable, Where, answer_of, last_quantity, normalized, quantity, unwrapped
 
 __all__ = ["relaxed_accuracy"]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mmalign.core.options import AtLeastOne
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.rows import RowRule
+from mmalign.rewards.by_row import RowRule
 from mmalign.rewards.functional import repetition_penalty
 from mmalign.rewards.parsing import bounded, words
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from mmalign.core.files import require_local
 from mmalign.core.options import AtLeastOne, NotNegative, Positive
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import from_data
-from mmalign.rewards.engine.rows import RowRule, Verdict
+from mmalign.rewards.by_row import RowRule, Verdict
+from mmalign.rewards.columns import from_data
 from mmalign.rewards.functional import same_table
 from mmalign.rewards.parsing import Unreadable, is_ordered, query
 from mmalign.rewards.text._sql_process import Result, SqlProcess

@@ -7,8 +7,8 @@ from typing import Any
 
 from mmalign.core.options import NotNegative, Positive
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.columns import NeedsColumn, from_data
-from mmalign.rewards.engine.rows import RowRule, Verdict
+from mmalign.rewards.by_row import RowRule, Verdict
+from mmalign.rewards.columns import NeedsColumn, from_data
 from mmalign.rewards.functional import tool_format, tool_match
 from mmalign.rewards.functional.tool_match import Credit
 from mmalign.rewards.parsing import Unreadable, bounded, tool_calls

@@ -12,7 +12,7 @@ from mmalign.core.protocols import AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
 from mmalign.data.row_kinds import kind_of_rows, prompts_of
-from mmalign.rewards.engine.columns import require_columns
+from mmalign.rewards.engine.traits import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 
 

@@ -24,8 +24,7 @@ from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, ScoreCache, load_reward, rule
 from mmalign.rewards.engine import foreign_code as _calls
 from mmalign.rewards.engine.cache import identity, row_keys
-from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.engine.process import _serve
+from mmalign.rewards.engine.foreign_code import _serve, preserve_rng_state
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores, troubled
 
 OK, NA, PF, ERR, TO = (int(s) for s in Status)

@@ -8,7 +8,7 @@ import pytest
 
 from mmalign.core.types import Status
 from mmalign.rewards import Guarded, load_reward, rewards
-from mmalign.rewards.engine.columns import data_check
+from mmalign.rewards.engine.traits import data_check
 from tests.rewards.asking import told
 
 ROWS = 250  # for each reward; 2,000 pass too

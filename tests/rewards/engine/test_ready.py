@@ -9,7 +9,7 @@ import torch
 from mmalign.core.errors import ConfigError, DataError, MissingExtra, MmalignError
 from mmalign.core.types import Scores
 from mmalign.rewards import Guarded, Mix, Slot, load_reward
-from mmalign.rewards.engine.loading import prepare, prepare_all
+from mmalign.rewards.engine.foreign_code import prepare, prepare_all
 from tests.rewards.doubles import Numbers, answers, pictures, troubled
 from tests.rewards.sounds import tones
 

@@ -7,7 +7,7 @@ import torch
 
 from mmalign.core.errors import ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout
-from mmalign.rewards.engine.foreign_code import _SAMPLED, Shield
+from mmalign.rewards.engine.call import _SAMPLED, Shield
 
 KINDS = [torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64]
 

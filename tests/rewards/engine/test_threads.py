@@ -13,7 +13,7 @@ import torch
 from mmalign.core.types import Prompt, Rollout
 from mmalign.rewards import load_reward
 from mmalign.rewards.models.clip_towers import Source, load_towers
-from mmalign.rewards.models.kept_texts import KeptTexts
+from mmalign.rewards.models.texts import KeptTexts
 from tests.rewards.every_reward import judged, value_of
 
 MODELS = (
@@ -97,7 +97,7 @@ def test_a_memory_that_forgets_answers_every_thread(monkeypatch: pytest.MonkeyPa
     def encode(texts: list[str], device: torch.device) -> torch.Tensor:
         return torch.tensor([[float(int(text)), 1.0] for text in texts])
 
-    monkeypatch.setattr("mmalign.rewards.models.kept_texts._KEPT", 64)
+    monkeypatch.setattr("mmalign.rewards.models.texts._KEPT", 64)
     kept = KeptTexts(encode)
 
     def asked(call: int) -> bool:

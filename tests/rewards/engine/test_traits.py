@@ -10,8 +10,7 @@ import mmalign
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt
 from mmalign.rewards import Guarded, rewards
-from mmalign.rewards.engine.columns import require_columns
-from mmalign.rewards.engine.traits import RewardTraits, trait_faults
+from mmalign.rewards.engine.traits import RewardTraits, require_columns, trait_faults
 from tests.rewards.doubles import Numbers, troubled
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 from typing import Any
 
-from mmalign.rewards.models.checkpoint import weights_digest
+from mmalign.rewards.models.frozen import weights_digest
 from tests.rewards.doubles import noting
 
 

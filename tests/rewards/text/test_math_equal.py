@@ -8,7 +8,7 @@ import pytest
 from mmalign.core.errors import DataError, MissingExtra
 from mmalign.core.types import Status
 from mmalign.rewards import Guarded, load_reward
-from mmalign.rewards.engine.columns import require_columns
+from mmalign.rewards.engine.traits import require_columns
 from tests.rewards.asking import told
 
 OK, FAIL, ERROR, LATE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.TIMEOUT

@@ -13,7 +13,7 @@ from mmalign.core.errors import DataError
 from mmalign.core.types import Status
 from mmalign.rewards import functional as F
 from mmalign.rewards import load_reward
-from mmalign.rewards.engine.columns import require_columns
+from mmalign.rewards.engine.traits import require_columns
 from tests.rewards.asking import one, scored, told
 
 OK, FAIL, ERROR = Status.OK, Status.PARSE_FAIL, Status.ERROR

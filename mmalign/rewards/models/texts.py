@@ -1,4 +1,5 @@
-"""Features of texts, each distinct one encoded once, by itself, and kept.
+"""How a text tower reads: its tokenizer, whose ids it was trained on, and how much of a text they hold; and the
+features of texts, each distinct one encoded once, by itself, and kept.
 
 By itself: arithmetic on batches of another size or another padding differs in the last bits. So a text's features are
 the same bits whatever it is asked with, in whatever order, and in a resumed run, whose memory is empty.
@@ -10,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,33 @@ from mmalign.core.gradient import without_gradient
 from mmalign.core.tensor import Tensor
 
 _KEPT = 8192
+
+
+class Tokens:
+    """`tokens(texts) -> {name: (B, T)}`, cut to `limit.room`; made without the tower's weights.
+
+    One thread at a time: fast tokenizers keep how they cut and fill as a state, which every call sets.
+    """
+
+    def __init__(
+        self, reader: str, made: Callable[[list[str]], dict[str, Tensor]], count: Callable[[str], int], room: int
+    ) -> None:
+        self._made, self._count, self._lock = made, count, threading.Lock()
+        self.limit = TextLimit(reader, self._length, room)
+
+    def __call__(self, texts: list[str]) -> dict[str, Tensor]:
+        """Ids (and what goes with them) of B texts."""
+        with self._lock:
+            return self._made(texts)
+
+    def _length(self, text: str) -> int:
+        with self._lock:
+            return self._count(text)
+
+
+def whole_length(tokenizer: Any, text: str) -> int:
+    """Tokens of an uncut text, those at its ends included, by a tokenizer of transformers."""
+    return len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
 
 
 @dataclass

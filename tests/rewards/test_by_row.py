@@ -12,7 +12,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.registry import construct
 from mmalign.core.types import Audio, Prompt, Rollout, Status
 from mmalign.rewards import Guarded, load_reward, rule
-from mmalign.rewards.engine.rule import check_declared
+from mmalign.rewards.by_row import check_declared
 from tests.rewards.doubles import answers, pictures, troubled
 
 

@@ -1,4 +1,4 @@
-"""What every frozen model needs from its checkpoint: its weights, its preprocessing, and a name for both."""
+"""What every frozen model needs: its weights and preprocessing, a name for both, and a device to compute on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+
+import torch
 
 from mmalign.core.errors import DataError
 from mmalign.core.files import local_path
@@ -79,3 +81,15 @@ def _read_once(file: Path, changed: int, size: int) -> bytes:
     """SHA-256 of a file, read again only when it changes: a cache asks for it at every call of a reward."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
+
+
+def settle(module: torch.nn.Module, inputs: torch.device) -> torch.device:
+    """The device on which `module` computes for what lies on `inputs`, with `module` there.
+
+    It follows its inputs to an accelerator and never leaves one for the CPU, where captions and files are.
+    """
+    place = next(module.parameters()).device
+    if place == inputs or (inputs.type == "cpu" and place.type != "cpu"):
+        return place
+    module.to(inputs)
+    return inputs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmalign.rewards.models.placing import settle
+from mmalign.rewards.models.frozen import settle
 
 
 @pytest.mark.parametrize(

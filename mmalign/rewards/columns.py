@@ -1,26 +1,21 @@
-"""Columns of the data, found in `Prompt.meta`: what rewards need of them, and how their values are read.
+"""Columns of the data, found in `Prompt.meta`: how rewards read their values.
 
-A reward says in `needs` which columns it cannot do without. A run whose data has such a column nowhere is stopped
-before anything is loaded; a single row without it is NOT_APPLICABLE, so that rewards of different tasks can share a
-data set. A reward that can tell from a row's columns alone that it will never be able to score the row has
-`check_data(prompt)`, which raises a ValueError that names the column and what it should hold: then the run is stopped
-too, for such a row is a fault of the data and not of the policy.
+A reward says in `needs` which columns it cannot do without; a single row without one is NOT_APPLICABLE, so that rewards
+of different tasks can share a data set (`mmalign.rewards.engine.traits` stops a run whose data has it nowhere).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
 
-from mmalign.core.errors import all_faults, did_you_mean
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
-from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.rewards.parsing import Unreadable, solution_of
 
 T = TypeVar("T")
@@ -33,56 +28,6 @@ def missing(prompt: Prompt, needs: Sequence[str], row: int) -> str:
         return ""
     present = ", ".join(map(str, prompt.meta)) or "nothing"
     return f"row {row} ('{prompt.text[:40]}'): Prompt.meta has no '{absent[0]}'; it holds {present}"
-
-
-def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> None:
-    """Stop where no prompt at all has a column that a reward needs, or a reward cannot read what a row's columns hold.
-
-    Args:
-        rewards: by their place in the run file, for the message.
-        prompts: all that will be scored.
-
-    Raises:
-        DataError: every such column and row at once.
-    """
-    columns = {str(column) for prompt in prompts for column, value in prompt.meta.items() if value is not None}
-    faults = [
-        f"{place}: needs the column '{column}', which none of the {len(prompts)} rows has."
-        f"{did_you_mean(column, columns)} Columns found: {', '.join(sorted(columns)) or 'none'}."
-        for place, reward in rewards.items()
-        for column in RewardTraits.of(reward).needs
-        if column not in columns
-    ]
-    faults += [fault for place, reward in rewards.items() for fault in _unreadable(place, reward, prompts)]
-    if faults and prompts:
-        raise all_faults(faults)
-
-
-def data_check(*rewards: Any) -> Callable[[Prompt], None]:
-    """The `check_data` of all these rewards, each asked of rows that have its columns; also for rewards made of others.
-
-    Traits are read here and not for every row, for a data set has many.
-    """
-    checks = [(traits.check_data, traits.needs) for traits in map(RewardTraits.of, rewards)]
-    known = [(check, needs) for check, needs in checks if check is not None]
-
-    def check_data(prompt: Prompt) -> None:
-        for check, needs in known:
-            if not missing(prompt, needs, 0):
-                check(prompt)
-
-    return check_data
-
-
-def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
-    faults, check_data = [], data_check(reward)
-    for row, prompt in enumerate(prompts):
-        try:
-            check_data(prompt)
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            where = prompt.place or f"row {row} ('{prompt.text[:40]}')"
-            faults.append(f"{where}: {place}: {error}. Mend the row or leave it out.")
-    return faults
 
 
 class NeedsColumn:

@@ -33,12 +33,14 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def loading() -> Iterator[None]:
+def loading(networks: bool = True) -> Iterator[None]:
     """Inside it, this thread alone imports and builds models, quietly; may be nested.
 
-    Downloads stand outside of it: their bars are what a waiting user wants to see.
+    Downloads stand outside of it: their bars are what a waiting user wants to see. Without `networks`, what is loaded
+    imports neither torch nor torchaudio, which need not be tried then.
     """
-    leave_out_broken()
+    if networks:
+        leave_out_broken()
     with _LOCK, warnings.catch_warnings(), ExitStack() as stack:
         for category in _NOTICES:
             warnings.simplefilter("ignore", category)

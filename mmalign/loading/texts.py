@@ -14,8 +14,8 @@ _SAFE = {"local_files_only": True, "trust_remote_code": False}
 
 
 def open_tokenizer(folder: Path) -> Any:
-    """The tokenizer of `folder`, with its chat template as it is."""
-    return _opened("AutoTokenizer", folder, "tokenizer")
+    """The tokenizer of `folder`, with its chat template as it is, without torch where its files name a class."""
+    return _opened("AutoTokenizer", folder, "tokenizer", networks=False, **_family(folder))
 
 
 def open_processor(folder: Path, part: str = "image_processor", reads: str = "images") -> Any:
@@ -57,12 +57,31 @@ def preprocessor_config(folder: Path, part: str) -> dict[str, Any]:
     )
 
 
-def _opened(kind: str, folder: Path, what: str) -> Any:
+def _family(folder: Path) -> dict[str, Any]:
+    """What AutoTokenizer asks of a model's configuration, where the tokenizer's own file names its class: the family.
+
+    It would make the whole configuration otherwise, whose module imports torchvision and torch (4 s of a processor).
+    """
+    own, model = folder / "tokenizer_config.json", folder / "config.json"
+    if not (own.exists() and model.exists() and read_json(own, "copy it again").get("tokenizer_class")):
+        return {}
+    entries = read_json(model, "copy it again")
+    with loading(networks=False):
+        from transformers import PreTrainedConfig
+
+        config = PreTrainedConfig(name_or_path=str(folder))
+    for name in ("model_type", "model_name", "tokenizer_class"):
+        if isinstance(value := entries.get(name), str):
+            setattr(config, name, value)
+    return {"config": config}
+
+
+def _opened(kind: str, folder: Path, what: str, networks: bool = True, **options: Any) -> Any:
     check_folder(folder)
-    with loading():
+    with loading(networks):
         import transformers
 
         try:
-            return getattr(transformers, kind).from_pretrained(folder, **_SAFE)
+            return getattr(transformers, kind).from_pretrained(folder, **options, **_SAFE)
         except FAULTS as error:
             raise CheckpointError(f"{folder}: no {what} could be built from it: {error}") from error

@@ -67,6 +67,12 @@ def test_showing_checking_and_refusing_import_no_package_that_takes_seconds(tmp_
     require_light(lines, HEAVY)
 
 
+def test_texts_are_measured_with_their_tokenizer_alone() -> None:
+    """A model that reads media has a processor besides, which imports torch and torchvision."""
+    lines = ["train quickstart/text/rewriter --dry-run", "train scenes/rewriter_imitate --dry-run"]
+    require_light(lines, [name for name in HEAVY if name != "transformers"])
+
+
 def test_looking_at_runs_imports_no_package_that_takes_seconds(tmp_path: Path) -> None:
     """Runs of pictures, sounds and texts; intervals need scipy's special functions."""
     runs = {

@@ -11,6 +11,7 @@ from mmalign.adapters.loading.texts import Texts
 from mmalign.core.errors import CheckpointError, DataError, shown
 from mmalign.core.files import local_path
 from mmalign.core.types import Prompt
+from mmalign.loading.files import read_json
 from mmalign.loading.folders import READER, downloaded, model_folder
 from mmalign.loading.texts import open_config
 
@@ -88,7 +89,11 @@ def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
 
 
 def context_in(folder: Path) -> int | None:
-    """Tokens that the model of `folder` takes at most, by its config."""
+    """Tokens that the model of `folder` takes at most, by its config.json, or by what its class fills in."""
+    entries = read_json(folder / "config.json", "copy it again")
+    parted = any(isinstance(value, dict) for name, value in entries.items() if name.endswith("_config"))
+    if not parted and isinstance(most := entries.get("max_position_embeddings"), int):
+        return most  # making the configuration imports torch
     return getattr(open_config(folder).get_text_config(), "max_position_embeddings", None)
 
 

@@ -48,8 +48,10 @@ FAST := core media data policies objectives training rewards/functional rewards/
 fast: .venv/ready  ## what loads no model: the maths, data and media, in two minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS) -m "not slow" $(addprefix tests/,$(FAST))
 
-coverage: .venv/ready  ## every test, and which lines of the package they ran
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS) --cov=mmalign --cov-report=term:skip-covered --cov-report=json:coverage.json
+COVERED ?= tests
+coverage: .venv/ready  ## every test (or COVERED="tests/core tests/data"), and the share of each folder's lines that they ran
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(TESTS) --cov=mmalign --cov-report= --cov-report=json:coverage.json $(COVERED)
+	$(BIN)/python -m tests.coverage_table coverage.json
 
 test-all: .venv-all/ready  ## with every extra: what needs a package that [dev] has not (laion-clap holds numpy below 2)
 	PATH="$(CURDIR)/.venv-all/bin:$$PATH" $(TESTS) -m laion

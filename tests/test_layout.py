@@ -1,6 +1,7 @@
 """The tests' own order: folders as in the package, what several files use in modules."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import mmalign
@@ -24,3 +25,15 @@ def test_folders_are_those_of_the_package() -> None:
         inside = folder.parent.relative_to(TESTS)
         if inside.parts and inside.parts[0] not in BESIDE:
             assert (PACKAGE / inside).is_dir(), f"tests/{inside} has no folder mmalign/{inside}"
+
+
+def test_an_import_inside_the_package_must_lead_somewhere() -> None:
+    """mypy passes over missing modules of other packages alone, each by its name."""
+    options = tomllib.loads((TESTS.parent / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    passed_over = [
+        name for part in options["overrides"] if part.get("ignore_missing_imports") for name in part["module"]
+    ]
+    assert passed_over and not options.get("ignore_missing_imports")
+    assert not {"import", "import-untyped", "import-not-found"} & {*options.get("disable_error_code", [])}
+    own = {"mmalign", "tests", "pipelines", "*"}
+    assert [name for name in passed_over if name.split(".")[0] in own] == []

@@ -2,7 +2,8 @@
 
     Reward      one score per row                   clip, pickscore, hpsv2, mlp_head, verifier, sharpness, …
                 judges                              yes_no, align_evaluator
-                of texts                            exact_match, multiple_choice, relaxed_accuracy, iou, tool_call, …
+                of texts                            exact_match, multiple_choice, relaxed_accuracy, tool_call, …
+                of boxes in texts                   iou
     SetReward   one score per set, credit per row   frechet, mmd, vendi
     Mix         named slots and a combination       what an objective is given
 
@@ -68,7 +69,7 @@ def construct_reward(kind: type, options: Mapping[str, Any], at: str, allow: Col
 rewards = RewardRegistry(
     "reward",
     "mmalign.rewards",
-    families=["image", "sound", "text", "sets", "judges"],
+    families=["image", "sound", "text", "boxes", "sets", "judges"],
     elsewhere=OTHER_NAMES,
 )
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from mmalign.core.types import Prompt
-from mmalign.rewards.text.iou import Iou
+from mmalign.rewards.boxes.iou import Iou
 
 TRUE, ANSWERED = "#0b7a4b", "#e8590c"
 

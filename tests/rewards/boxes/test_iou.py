@@ -13,9 +13,9 @@ from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt, Status
 from mmalign.rewards import functional as F
 from mmalign.rewards import load_reward
+from mmalign.rewards.boxes.iou import Iou
 from mmalign.rewards.engine.traits import require_columns
 from mmalign.rewards.parsing import Unreadable, boxes_in
-from mmalign.rewards.text.iou import Iou
 from tests.rewards.asking import one, scored, told
 
 OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from mmalign.core.options import AtLeastOne, NotNegative, Share
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
+from mmalign.rewards.boxes._coordinates import Frame, Layout, Size, corners, extent, moved, size_in
 from mmalign.rewards.by_row import RowRule, Verdict
 from mmalign.rewards.columns import plain_data
 from mmalign.rewards.functional import match_boxes, valid_boxes
 from mmalign.rewards.functional.matching import Matched, Overlap
 from mmalign.rewards.parsing import FoundBox, Unreadable, Where, Writing, answer_of, boxes_in, normalized
 from mmalign.rewards.parsing.boxes import BOX_KEYS, LABEL_KEYS
-from mmalign.rewards.text._frames import Frame, Layout, Size, corners, extent, moved, size_in
 
 __all__ = ["Iou"]
 

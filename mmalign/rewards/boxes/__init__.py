@@ -1,0 +1,1 @@
+"""Rewards of boxes that a text names (grounding, detection), one file each."""

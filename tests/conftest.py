@@ -52,7 +52,7 @@ def lm(lm_folder: Callable[..., Path]) -> Callable[..., Any]:
     from mmalign.adapters.language.causal_lm import CausalLM
 
     def adapter(kind: str = "llama", **options: Any) -> Any:
-        from mmalign.adapters.loading.lora import LoRA
+        from mmalign.adapters.weights.lora import LoRA
 
         folder = lm_folder(kind, chat=options.get("chat", False) is not False)
         return CausalLM(**{"model": str(folder), "device": "cpu", "lora": LoRA(rank=4, alpha=8), **options}).load()

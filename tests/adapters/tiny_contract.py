@@ -46,7 +46,7 @@ class Family:
 
     def make(self, **more: Any) -> Any:
         """The adapter, loaded on the CPU."""
-        from mmalign.adapters.loading.lora import LoRA
+        from mmalign.adapters.weights.lora import LoRA
 
         given = {"lora": LoRA(rank=2, alpha=4), "device": "cpu"} | self.options | more
         return self.adapter(model=str(self.folder), **given).load()

@@ -98,7 +98,7 @@ def test_a_tensor_more_and_one_of_another_shape_are_faults(tmp_path: Path) -> No
 def test_a_pipeline_that_was_saved_with_its_lora_attached_says_what_to_call(tmp_path: Path) -> None:
     from diffusers import DiffusionPipeline
 
-    from mmalign.adapters.loading.lora import LoRA, attach
+    from mmalign.adapters.weights.lora import LoRA, attach
 
     folder = tiny.write_tiny_sd(tmp_path / "whole")
     pipe = DiffusionPipeline.from_pretrained(folder)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from mmalign.adapters import adapters
-from mmalign.adapters.loading.lora import LoRA
+from mmalign.adapters.weights.lora import LoRA
 from mmalign.core.config import Evaluation, Trainer
 from mmalign.core.registry import attempted
 from mmalign.rewards import Slot, rewards

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mmalign.adapters import adapters
-from mmalign.adapters.loading.described import Frame, Heard
+from mmalign.adapters.bases.formats import Frame, Heard
 from mmalign.core.errors import DataError
 from mmalign.data.sources.preferences import Preferences
 from mmalign.run.checks.shapes import alike, described, fetched, size

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from jaxtyping import Float
 
-from mmalign.adapters.loading.described import Configs, Frame
-from mmalign.adapters.loading.image_adapter import ImageAdapter
-from mmalign.adapters.loading.levels import FlowLevels
+from mmalign.adapters.bases.formats import Configs, Frame
+from mmalign.adapters.bases.image_adapter import ImageAdapter
+from mmalign.adapters.bases.levels import FlowLevels
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.tensor import Tensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmalign.adapters.loading.described import Configs, Frame, image_scale
-from mmalign.adapters.loading.image_adapter import ImageAdapter
-from mmalign.adapters.loading.levels import DiffusionLevels
+from mmalign.adapters.bases.formats import Configs, Frame, image_scale
+from mmalign.adapters.bases.image_adapter import ImageAdapter
+from mmalign.adapters.bases.levels import DiffusionLevels
 from mmalign.core.errors import CapabilityError
 
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from mmalign.adapters.bases.conditions import token_count, warn_if_cut
+from mmalign.adapters.bases.formats import Configs, Frame, image_scale
 from mmalign.adapters.image._packing import PackedImages, pack, packed_frame, unpack
-from mmalign.adapters.loading.cut import token_count, warn_if_cut
-from mmalign.adapters.loading.described import Configs, Frame, image_scale
 from mmalign.core.options import NotNegative
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor

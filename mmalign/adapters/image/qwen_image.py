@@ -7,15 +7,31 @@ from typing import Any, ClassVar
 
 import torch
 
-from mmalign.adapters.image._frame_images import FrameImages
+from mmalign.adapters.bases.conditions import warn_if_cut
+from mmalign.adapters.bases.formats import Configs, Frame
+from mmalign.adapters.bases.image_adapter import LatentImages
 from mmalign.adapters.image._packing import PackedImages, pack, packed_frame, unpack
-from mmalign.adapters.loading.cut import warn_if_cut
-from mmalign.adapters.loading.decode import LatentImages
-from mmalign.adapters.loading.described import Configs, Frame
 from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel
+
+
+class FrameImages(LatentImages):
+    """An `AutoencoderKLQwenImage` between latents and images, differentiable and in float32."""
+
+    def _picture(self, x: Tensor) -> Tensor:
+        z = x[:, :, None] * self._channels("latents_std", x) + self._channels("latents_mean", x)
+        frames = self.vae.decoder(self.vae.post_quant_conv(z))
+        return frames[:, :, 0] / 2 + 0.5
+
+    def _latent(self, images: Tensor) -> Tensor:
+        z = self.vae.encode(images[:, :, None] * 2 - 1).latent_dist.mode()
+        return ((z - self._channels("latents_mean", z)) / self._channels("latents_std", z))[:, :, 0]
+
+    def _channels(self, name: str, like: Tensor) -> Tensor:
+        stated = getattr(self.vae.config, name)
+        return torch.tensor(stated, device=like.device, dtype=torch.float32).view(1, -1, 1, 1, 1)
 
 
 @dataclass

@@ -7,16 +7,24 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmalign.adapters.image._deep_images import DeepImages
-from mmalign.adapters.loading.cut import warn_if_cut
-from mmalign.adapters.loading.decode import LatentImages
-from mmalign.adapters.loading.described import Configs, Frame
-from mmalign.adapters.loading.image_adapter import ImageAdapter
-from mmalign.adapters.loading.levels import FlowLevels
+from mmalign.adapters.bases.conditions import warn_if_cut
+from mmalign.adapters.bases.formats import Configs, Frame
+from mmalign.adapters.bases.image_adapter import ImageAdapter, LatentImages
+from mmalign.adapters.bases.levels import FlowLevels
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
+
+
+class DeepImages(LatentImages):
+    """An `AutoencoderDC` between latents and images, differentiable and in float32."""
+
+    def _picture(self, x: Tensor) -> Tensor:
+        return self.vae.decode(x / self.vae.config.scaling_factor).sample / 2 + 0.5
+
+    def _latent(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images * 2 - 1).latent * self.vae.config.scaling_factor
 
 
 @dataclass

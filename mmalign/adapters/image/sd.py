@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mmalign.adapters.bases.conditions import warn_if_clip_cuts
 from mmalign.adapters.image._unet_images import UNetImages
-from mmalign.adapters.loading.cut import warn_if_clip_cuts
 from mmalign.core.protocols import Condition
 
 

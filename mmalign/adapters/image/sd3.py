@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmalign.adapters.loading.cut import token_count, warn_if_clip_cuts, warn_if_cut
-from mmalign.adapters.loading.described import Configs, Frame, image_scale
-from mmalign.adapters.loading.image_adapter import ImageAdapter
-from mmalign.adapters.loading.levels import FlowLevels
+from mmalign.adapters.bases.conditions import token_count, warn_if_clip_cuts, warn_if_cut
+from mmalign.adapters.bases.formats import Configs, Frame, image_scale
+from mmalign.adapters.bases.image_adapter import ImageAdapter
+from mmalign.adapters.bases.levels import FlowLevels
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor

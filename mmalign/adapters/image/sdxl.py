@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from mmalign.adapters.bases.conditions import warn_if_clip_cuts
 from mmalign.adapters.image._unet_images import UNetImages
-from mmalign.adapters.loading.cut import warn_if_clip_cuts
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from mmalign.adapters.bases.transformers_adapter import accepted
 from mmalign.adapters.language._looking import Looking, batch_of, surroundings
-from mmalign.adapters.loading.texts import Chat, Texts, padded, stop_tokens
-from mmalign.adapters.loading.transformers_adapter import accepted
+from mmalign.adapters.tokens.texts import Chat, Texts, padded, stop_tokens
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor

@@ -16,8 +16,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from mmalign.adapters.language._reader import refuse_markers
-from mmalign.adapters.loading.ending import appended, ending
-from mmalign.adapters.loading.texts import Chat, stop_tokens, templated
+from mmalign.adapters.tokens.texts import Chat, appended, ending, stop_tokens, templated
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor

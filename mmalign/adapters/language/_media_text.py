@@ -15,16 +15,15 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmalign.adapters.bases.pretrained_adapter import default_device, input_dtype, mixed_precision
+from mmalign.adapters.bases.text_adapter import TextAdapter
+from mmalign.adapters.bases.transformers_adapter import accepted, with_towers
 from mmalign.adapters.language._looking import Batch, Looking, Sense, batch_of
 from mmalign.adapters.language._reader import Reader, context_in, reading_folder
-from mmalign.adapters.loading.options import default_device, input_dtype, mixed_precision
-from mmalign.adapters.loading.peft import language_layers
-from mmalign.adapters.loading.prefix import Prefix, check_room
-from mmalign.adapters.loading.prefix import positions as steps_of
-from mmalign.adapters.loading.text_adapter import TextAdapter
-from mmalign.adapters.loading.texts import Texts, stop_tokens
-from mmalign.adapters.loading.together import with_towers
-from mmalign.adapters.loading.transformers_adapter import accepted
+from mmalign.adapters.tokens.prefix import Prefix, check_room
+from mmalign.adapters.tokens.prefix import positions as steps_of
+from mmalign.adapters.tokens.texts import Texts, stop_tokens
+from mmalign.adapters.weights.peft import language_layers
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmalign.adapters.loading.texts import Texts
+from mmalign.adapters.tokens.texts import Texts
 from mmalign.core.errors import CheckpointError, DataError, shown
 from mmalign.core.files import local_path
 from mmalign.core.types import Prompt

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 import torch
 from jaxtyping import Float, Int
 
-from mmalign.adapters.language._head_options import HeadOptions
-from mmalign.adapters.loading.options import full_precision
+from mmalign.adapters.bases.pretrained_adapter import full_precision
+from mmalign.adapters.language._classifier import HeadOptions
 from mmalign.core.tensor import Tensor
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmalign.adapters.bases.pretrained_adapter import input_dtype, mixed_precision, texts_only
+from mmalign.adapters.bases.text_adapter import TextAdapter
+from mmalign.adapters.bases.transformers_adapter import accepted
 from mmalign.adapters.language._reader import Reader, context_in, reading_folder
-from mmalign.adapters.loading.options import input_dtype, mixed_precision, texts_only
-from mmalign.adapters.loading.peft import linear_endings
-from mmalign.adapters.loading.prefix import Prefix, check_room, forward_prompts, whole
-from mmalign.adapters.loading.text_adapter import TextAdapter
-from mmalign.adapters.loading.texts import Texts, padded, stop_tokens
-from mmalign.adapters.loading.transformers_adapter import accepted
+from mmalign.adapters.tokens.prefix import Prefix, check_room, forward_prompts, whole
+from mmalign.adapters.tokens.texts import Texts, padded, stop_tokens
+from mmalign.adapters.weights.peft import linear_endings
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor

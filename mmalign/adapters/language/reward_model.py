@@ -11,18 +11,22 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.language._classifier import classifier_class, open_classifier, read_facts, sees, write_facts
+from mmalign.adapters.bases.pretrained_adapter import mixed_precision, torch_dtype
+from mmalign.adapters.bases.transformers_adapter import TransformersAdapter, checkpointed, with_towers
+from mmalign.adapters.language._classifier import (
+    HeadOptions,
+    classifier_class,
+    open_classifier,
+    read_facts,
+    sees,
+    write_facts,
+)
 from mmalign.adapters.language._classifier_inputs import ClassifierInputs, MediaInputs, TextInputs
-from mmalign.adapters.language._head_options import HeadOptions
 from mmalign.adapters.language._reader import PairReader, reading_folder
-from mmalign.adapters.loading.frozen import FrozenWeights
-from mmalign.adapters.loading.full import FullWeights
-from mmalign.adapters.loading.options import mixed_precision, torch_dtype
-from mmalign.adapters.loading.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings, named_base
-from mmalign.adapters.loading.texts import Chat
-from mmalign.adapters.loading.together import with_towers
-from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
-from mmalign.adapters.loading.weights import TrainedWeights
+from mmalign.adapters.tokens.texts import Chat
+from mmalign.adapters.weights.full import FullWeights
+from mmalign.adapters.weights.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings, named_base
+from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs

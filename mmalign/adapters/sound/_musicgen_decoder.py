@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmalign.adapters.loading.past import call_with_past
+from mmalign.adapters.tokens.network import call_with_past
 
 
 class MusicGenDecoder(torch.nn.Module):

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 
-from mmalign.adapters.loading.cut import warn_if_cut
-from mmalign.adapters.loading.described import Configs, Heard
-from mmalign.adapters.loading.levels import FlowLevels
-from mmalign.adapters.loading.options import default_device, input_dtype, texts_only
-from mmalign.adapters.loading.sound_adapter import SoundAdapter
-from mmalign.adapters.sound._latent_sounds import LatentSounds
+from mmalign.adapters.bases.conditions import warn_if_cut
+from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.levels import FlowLevels
+from mmalign.adapters.bases.pretrained_adapter import default_device, input_dtype, texts_only
+from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 
-from mmalign.adapters.loading.cut import warn_if_cut
-from mmalign.adapters.loading.options import default_device
+from mmalign.adapters.bases.conditions import warn_if_cut
+from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.sound._mel_adapter import MelAdapter, clap_text
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne

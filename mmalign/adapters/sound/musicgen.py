@@ -18,14 +18,14 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mmalign.adapters.loading.described import Configs, Heard
-from mmalign.adapters.loading.frozen import FrozenWeights
-from mmalign.adapters.loading.full import FullWeights, copy_into, read_tensors
-from mmalign.adapters.loading.options import input_dtype, mixed_precision, texts_only, torch_dtype
-from mmalign.adapters.loading.peft import PeftWeights, linear_endings
-from mmalign.adapters.loading.transformers_adapter import TransformersAdapter, checkpointed
+from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.pretrained_adapter import input_dtype, mixed_precision, texts_only, torch_dtype
+from mmalign.adapters.bases.sound_adapter import checked_sound
+from mmalign.adapters.bases.transformers_adapter import TransformersAdapter, checkpointed
 from mmalign.adapters.sound._delays import Delays
-from mmalign.adapters.sound._latent_sounds import checked_sound
+from mmalign.adapters.weights.full import FullWeights, copy_into, read_tensors
+from mmalign.adapters.weights.peft import PeftWeights, linear_endings
+from mmalign.adapters.weights.reference import FrozenWeights
 from mmalign.core.cuts import shown
 from mmalign.core.errors import CheckpointError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import lasting
@@ -176,7 +176,7 @@ class MusicGen(TransformersAdapter):
 
     def logits(self, features: Float[Tensor, "N *branches D"]) -> Float[Tensor, "N K V"]:
         """Logits of N steps, with guidance."""
-        with self.weights.turns.forward(), mixed_precision(features.device, self.dtype):
+        with self.weights.lock.forward(), mixed_precision(features.device, self.dtype):
             logits = self.network.heads(features)
         if features.dim() == 2:
             return logits

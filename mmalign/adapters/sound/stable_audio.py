@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from mmalign.adapters.loading.cut import token_count, warn_if_cut
-from mmalign.adapters.loading.described import Configs, Heard, sound_scale
-from mmalign.adapters.loading.options import default_device
-from mmalign.adapters.loading.schedule import check_cosine, cosine_level, cosine_schedule
-from mmalign.adapters.loading.sound_adapter import SoundAdapter
-from mmalign.adapters.sound._latent_sounds import LatentSounds
+from mmalign.adapters.bases.conditions import token_count, warn_if_cut
+from mmalign.adapters.bases.formats import Configs, Heard, sound_scale
+from mmalign.adapters.bases.levels import check_cosine, cosine_level, cosine_schedule
+from mmalign.adapters.bases.pretrained_adapter import default_device
+from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
 from mmalign.core.errors import ConfigError, MissingExtra
 from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition, Prediction

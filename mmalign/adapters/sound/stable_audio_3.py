@@ -12,16 +12,52 @@ from typing import Any, ClassVar
 
 import torch
 
-from mmalign.adapters.loading.cut import warn_if_cut
-from mmalign.adapters.loading.described import Configs, Heard
-from mmalign.adapters.loading.diffusers_adapter import NegativeTextAdapter
-from mmalign.adapters.loading.levels import FlowLevels
-from mmalign.adapters.loading.options import default_device
-from mmalign.adapters.loading.sound_adapter import SoundAdapter
-from mmalign.adapters.sound._same_sounds import SameSounds
+from mmalign.adapters.bases.conditions import warn_if_cut
+from mmalign.adapters.bases.diffusers_adapter import NegativeTextAdapter
+from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.levels import FlowLevels
+from mmalign.adapters.bases.pretrained_adapter import default_device
+from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Tensor
+
+
+@dataclass
+class SameSounds(LatentSounds):
+    """An `AutoencoderSAME`; it encodes without a distribution. `frames`: latents; `samples`: of the sound."""
+
+    def __post_init__(self) -> None:
+        """Say what the attention's masks are: of two axes, diffusers 0.42 takes them for (rows, tokens) if it can.
+
+        Where as many rows come as a block has tokens, every row would see other neighbours than alone.
+        """
+        from diffusers.models.autoencoders.autoencoder_same import SAMEAttention
+
+        for module in self.vae.modules():
+            if isinstance(module, SAMEAttention):
+                module.register_forward_pre_hook(_for_every_row, with_kwargs=True)
+
+    @property
+    def hop(self) -> int:
+        """Samples of one latent frame."""
+        return int(self.vae.downsampling_ratio)
+
+    def _needed(self, x: Tensor) -> Tensor:
+        return x
+
+    def _latent(self, sound: Tensor) -> Tensor:
+        return self.vae.encode(sound).latents
+
+
+def _for_every_row(
+    attention: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give a mask (tokens, tokens) its two axes for rows and heads."""
+    mask = named.get("attn_mask")
+    return arguments, named if mask is None or mask.ndim != 2 else {**named, "attn_mask": mask[None, None]}
+
 
 TOKENS = 256  # that the published models read, whatever their tokenizer would
 

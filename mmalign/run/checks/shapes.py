@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmalign.adapters.loading.described import Frame, Heard, sides_of
+from mmalign.adapters.bases.formats import Frame, Heard, sides_of
 from mmalign.core.errors import ConfigError, all_faults
 from mmalign.loading.described import Get, component_config
 from mmalign.media.audio import SoundShape

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.adapters.loading.described import Configs, Frame, image_scale
-from mmalign.adapters.loading.image_adapter import ImageAdapter
-from mmalign.adapters.loading.levels import FlowLevels
+from mmalign.adapters.bases.formats import Configs, Frame, image_scale
+from mmalign.adapters.bases.image_adapter import ImageAdapter
+from mmalign.adapters.bases.levels import FlowLevels
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from tests.adapters import tiny_contract

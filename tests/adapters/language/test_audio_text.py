@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmalign.adapters.language.audio_text import AudioText, model_class
-from mmalign.adapters.loading.lora import LoRA
+from mmalign.adapters.weights.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, DataError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt

@@ -17,8 +17,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mmalign.adapters import adapters, load_adapter
 from mmalign.adapters.language.causal_lm import CausalLM
-from mmalign.adapters.loading.head import Network
-from mmalign.adapters.loading.lora import LoRA
+from mmalign.adapters.tokens.network import Network
+from mmalign.adapters.weights.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.protocols import Decoding, TokenAdapter
 from mmalign.core.types import Prompt
@@ -378,7 +378,7 @@ def test_nothing_is_read_before_load() -> None:
 
 
 def test_no_deprecated_name_is_passed(lm_folder: Callable[..., Path], recwarn: pytest.WarningsRecorder) -> None:
-    from mmalign.adapters.loading.past import call_with_past
+    from mmalign.adapters.tokens.network import call_with_past
 
     model = load_adapter("causal_lm", model=str(lm_folder("qwen2")))
     model.load()

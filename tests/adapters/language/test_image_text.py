@@ -11,7 +11,7 @@ import torch
 
 from mmalign.adapters.language._looking import batch_of
 from mmalign.adapters.language.image_text import ImageText
-from mmalign.adapters.loading.lora import LoRA
+from mmalign.adapters.weights.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Prompt

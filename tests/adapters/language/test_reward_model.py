@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.adapters.language._head_options import HeadOptions
+from mmalign.adapters.language._classifier import HeadOptions
 from mmalign.adapters.language._score_heads import IdealPoint, fresh_head
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt

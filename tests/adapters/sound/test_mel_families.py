@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 
-from mmalign.adapters.sound._latent_mels import Mel, mel_sounds
+from mmalign.adapters.sound._mel_adapter import Mel, mel_sounds
 from mmalign.adapters.sound.audio_ldm import AudioLDM
 from mmalign.adapters.sound.audio_ldm2 import AudioLDM2, check_reads_prompts
 from mmalign.adapters.sound.music_ldm import MusicLDM

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.adapters.loading.lora import LoRA
 from mmalign.adapters.sound._delays import Delays
 from mmalign.adapters.sound.musicgen import MusicGen
+from mmalign.adapters.weights.lora import LoRA
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MediaError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt

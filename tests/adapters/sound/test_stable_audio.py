@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmalign.adapters.sound._latent_sounds import reach
+from mmalign.adapters.bases.sound_adapter import reach
 from mmalign.adapters.sound.stable_audio import StableAudio
 from mmalign.core.errors import CapabilityError, ConfigError, MediaError
 from mmalign.core.protocols import LatentAdapter

@@ -1,0 +1,1 @@
+"""What families extend: the base of every adapter, those of diffusers pipelines, and those of language models."""

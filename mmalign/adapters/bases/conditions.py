@@ -1,0 +1,130 @@
+"""Prompt conditions, encoded once per distinct text and kept.
+
+Each text is encoded by itself: its condition then does not depend on which texts shared a batch with it, so a resumed
+run, whose cache fills in another order, sees the same numbers. Families pad every text to one length.
+
+One thread encodes at a time: fast tokenizers keep how they cut and fill as a state, and encoders move between devices.
+
+A prompt longer than the encoder reads is cut as its pipeline cuts it, but never in silence.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mmalign.core.cuts import count_cut, counting_cuts, shown
+from mmalign.core.errors import MmalignWarning
+from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Module
+
+
+@dataclass(kw_only=True)
+class Conditions:
+    """A least-recently-used cache, on the CPU, of what `encode_text` makes of one text: tensors of shape (1, ...).
+
+    `encode_negative` makes the condition of the negative prompt; it is kept on `device` for good. `encoders` are moved
+    to `device` while they work and, with `offload`, back to the CPU after. `hits` and `misses` count distinct texts
+    per call.
+    """
+
+    encode_text: Callable[[str], Condition]
+    encode_negative: Callable[[], Condition]
+    encoders: Sequence[Module]
+    device: torch.device
+    offload: bool = False
+    capacity: int = 512
+    hits: int = 0
+    misses: int = 0
+    _kept: OrderedDict[str, Condition] = field(default_factory=OrderedDict, repr=False)
+    _cut: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    _negative: Condition | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __call__(self, texts: Sequence[str]) -> Condition:
+        """Conditions for B texts on `device`, every entry (B, ...)."""
+        distinct = list(dict.fromkeys(texts))
+        with self._lock:
+            conditions = self._look_up(distinct)
+        rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
+        return {
+            name: torch.cat([conditions[text][name] for text in distinct]).to(self.device).index_select(0, rows)
+            for name in conditions[distinct[0]]
+        }
+
+    def unconditional(self, rows: int) -> Condition:
+        """The negative prompt's condition for `rows` rows."""
+        with self._lock:
+            if self._negative is None:
+                with self._encoding():
+                    self._negative = {name: value.to(self.device) for name, value in self.encode_negative().items()}
+            negative = self._negative
+        return {name: value.expand(rows, *value.shape[1:]) for name, value in negative.items()}
+
+    def _look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
+        conditions = {text: self._kept[text] for text in distinct if text in self._kept}
+        fresh = [text for text in distinct if text not in conditions]
+        for text in conditions:  # kept ones are as short as they were
+            for reader in self._cut.get(text, ()):
+                count_cut(reader, text)
+        self.hits, self.misses = self.hits + len(conditions), self.misses + len(fresh)
+        if fresh:
+            with self._encoding():
+                for text in fresh:
+                    with counting_cuts() as cuts:
+                        conditions[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
+                    self._cut[text] = [reader for reader, _ in cuts.texts]
+        for text in distinct:
+            self._kept[text] = conditions[text]
+            self._kept.move_to_end(text)
+        while len(self._kept) > self.capacity:
+            self._cut.pop(self._kept.popitem(last=False)[0], None)
+        return conditions
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        for encoder in self.encoders:
+            encoder.to(self.device)
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            if self.offload:
+                for encoder in self.encoders:
+                    encoder.to("cpu")
+
+
+def warn_if_cut(
+    family: str, text: str, tokens: int, room: int, advice: str = "raise max_sequence_length or shorten it"
+) -> None:
+    """Warn where a prompt of `tokens` tokens is longer than the `room` there is for it; `advice` says what to do.
+
+    It is counted, too, by whoever counts (`core.cuts.counting_cuts`).
+    """
+    if tokens > room:
+        count_cut(family, text)
+        warnings.warn(
+            f"{family}: the last {tokens - room} of {tokens} tokens of the prompt '{shown(text)}' are cut; {advice}.",
+            MmalignWarning,
+            stacklevel=2,
+        )
+
+
+def warn_if_clip_cuts(family: str, text: str, *tokenizers: Any) -> None:
+    """`warn_if_cut` for the shortest of CLIP's encoders, whose contexts are what they are."""
+    if text and tokenizers:
+        rooms = {tokenizer.model_max_length: tokenizer for tokenizer in tokenizers}
+        room = min(rooms)
+        warn_if_cut(family, text, token_count(rooms[room], text), room, "CLIP reads no more; shorten it")
+
+
+def token_count(tokenizer: Any, text: str) -> int:
+    """Tokens of an uncut text, those at its ends included."""
+    return len(tokenizer(text, truncation=False, verbose=False).input_ids)

@@ -1,0 +1,292 @@
+"""Adapters around a diffusers pipeline: how it is opened and placed, and how its network is called.
+
+What a family's own file adds:
+
+| member | what it says |
+|---|---|
+| `pipeline_name`, `component`, `lora_targets` | the pipeline class, its trained network, the layers a LoRA goes to |
+| `absent()`, `optional` | components that are not read, or need not be there |
+| `encode_text`, `encode_negative` | how a prompt, and the negative one, becomes a condition |
+| `call_network` | how the trained network is called, where it is not with the condition's entries by name |
+| `open_outputs` | the shape of its latents, and the autoencoder between them and its outputs |
+
+Bases between this one and a family say some of it: `ImageAdapter` and `SoundAdapter` what outputs are, `FlowLevels`
+and `DiffusionLevels` at which noise levels the network works.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+
+from mmalign.adapters.bases.conditions import Conditions
+from mmalign.adapters.bases.formats import Configs
+from mmalign.adapters.bases.pretrained_adapter import (
+    PretrainedAdapter,
+    Train,
+    input_dtype,
+    mixed_precision,
+    texts_only,
+    torch_dtype,
+)
+from mmalign.adapters.weights.full import FullWeights
+from mmalign.adapters.weights.lora import LoRA, LoRAWeights
+from mmalign.adapters.weights.peft import PeftWeights
+from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
+from mmalign.core.errors import ConfigError
+from mmalign.core.files import lasting
+from mmalign.core.options import AtLeastOne
+from mmalign.core.protocols import Condition
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import NoiseLevel, Prompt
+from mmalign.loading.pipelines import Origin, modules, open_pipeline, over_base
+from mmalign.loading.trained import Base, named
+
+#: What the names of components begin with that encode prompts.
+ENCODERS = ("text_encoder", "projection_model", "language_model", "duration_embedder")
+DECODERS = ("vae", "vocoder")  # from latents to images or sound, in float32
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """Between latents and images or sound."""
+
+    def decode(self, x: Tensor) -> Any:
+        """Images (B, 3, H, W) nominally in [0, 1], or `Audio`; not clamped, with gradient to x."""
+        ...
+
+    def latents(self, output: Any) -> Tensor:
+        """The mode of the latents of images in [0, 1] or of `Audio`, no gradient."""
+        ...
+
+
+@dataclass
+class Loaded:
+    """A checkpoint in its parts: the pipeline, the conditions of its prompts, and its autoencoder."""
+
+    pipeline: Any
+    conditions: Conditions
+    autoencoder: Any
+
+
+@dataclass
+class DiffusersAdapter(PretrainedAdapter):
+    """`LatentAdapter` around a pipeline of diffusers; what decodes works in float32.
+
+    Args:
+        train: "lora" (saved as the pipeline loads it, or as peft does where the pipeline knows no LoRA), "full", or
+            "frozen" (inside a reward); trained weights are float32.
+        lora: of the attention projections unless it names others; without dropout.
+        dtype: of frozen parts and of the network's arithmetic (autocast).
+        gradient_checkpointing: recompute the network's blocks and the decoder in backward.
+        offload_text_encoder: keep it on the CPU while it does not work.
+        decode_rows: outputs decoded at once.
+        cached_prompts: prompts whose conditions are kept on the CPU.
+        variant: of the Hub's files.
+    """
+
+    offload_text_encoder: bool = False
+    decode_rows: AtLeastOne = 8
+    variant: str | None = None
+
+    pipeline_name: ClassVar[str]
+    component: ClassVar[str] = "transformer"
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    latent_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    loaded: Loaded = field(init=False, repr=False, compare=False)
+
+    def absent(self) -> tuple[str, ...]:
+        """Components of the pipeline that are not read."""
+        return ()
+
+    def inspect(self, pipe: Any) -> None:
+        """Refuse what this adapter cannot drive of an opened pipeline, and note what its configurations say."""
+
+    @abstractmethod
+    def open_outputs(self, pipe: Any) -> Autoencoder:
+        """Set `latent_shape`, of one row, and give the autoencoder; ConfigError for outputs it cannot make."""
+
+    def unread(self, network: Any) -> list[str]:
+        """What the names of layers begin with whose output nothing reads: without gradient, they do not train."""
+        return []
+
+    @abstractmethod
+    def encode_text(self, text: str) -> Condition:
+        """What `call_network` is told of one prompt, by name, each (1, ...) and as long for any other prompt."""
+
+    @abstractmethod
+    def encode_negative(self) -> Condition:
+        """The condition that guidance leads away from, with the entries that `encode_text` gives."""
+
+    def call_network(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
+        """What `module` predicts (B, *latent) for latents in its own precision, inside autocast.
+
+        Conditions enter by their names.
+        """
+        return self.module(x, times, **condition, return_dict=False)[0]
+
+    @abstractmethod
+    def schedule(self, num_inference_steps: int) -> NoiseLevel:
+        """The pipeline's own levels, K + 1 of them from noise to data."""
+
+    @abstractmethod
+    def level(self, u: Tensor) -> NoiseLevel:
+        """Training levels at u in (0, 1)."""
+
+    def load_parts(self, device: torch.device) -> None:
+        """Open the pipeline on the CPU, make its network trainable there, and place all parts."""
+        dtypes = dict.fromkeys(DECODERS, torch.float32)
+        dtypes |= {"default": torch_dtype(self.dtype), self.component: input_dtype(self.train, self.dtype)}
+        pipe = open_pipeline(
+            self.pipeline_name,
+            self._origin(),
+            dtypes,
+            absent=self.absent(),
+            optional=self.optional,
+            fitting=_fitting,
+        )
+        self.inspect(pipe)
+        autoencoder = self.open_outputs(pipe)
+        network = self._make_trainable(pipe)
+        self.module = network.to(device).eval()  # what a LoRA added included
+        if self.gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        parts = modules(pipe)
+        for part in (parts[name] for name in DECODERS if name in parts):
+            part.to(device)
+        encoders = [part for name, part in parts.items() if name.startswith(ENCODERS)]
+        conditions = Conditions(
+            encode_text=self.encode_text,
+            encode_negative=self.encode_negative,
+            encoders=encoders,
+            device=device,
+            offload=self.offload_text_encoder,
+            capacity=self.cached_prompts,
+        )
+        self.loaded = Loaded(pipe, conditions, autoencoder)
+
+    def _make_trainable(self, pipe: Any) -> Any:
+        """The pipeline's network, of which `weights` train; on the CPU, so that draws are the same everywhere."""
+        network, origin = getattr(pipe, self.component), over_base(self._origin())
+        base = Base(
+            model=lasting(origin.model),
+            component=self.component,
+            revision=origin.revision,
+            variant=origin.variant,
+        )
+        start = lasting(named(self.model))
+        self.weights = make_trainable(self.train, pipe, base, self.lora, self.lora_targets, start)
+        unread = tuple(self.unread(network))
+        for name, parameter in network.named_parameters():
+            if name.startswith(unread):  # gets no gradient, for which processes that train together would wait
+                parameter.requires_grad_(False)
+        if self.train != "frozen" and not self.weights.trainable():
+            raise ConfigError(
+                f"lora.target_modules: {', '.join(self.lora.placed(()))} names only layers whose output nothing reads; "
+                "name others."
+            )
+        return network
+
+    def _origin(self) -> Origin:
+        return Origin(model=self.model, revision=self.revision, variant=self.variant)
+
+    def encode(self, prompts: Sequence[Prompt]) -> Condition:
+        """Conditions of B prompts, each entry (B, ...), see the family's `encode_text`; kept once they are made."""
+        return self.loaded.conditions(texts_only(prompts, self.name))
+
+    def unconditional(self, rows: int) -> Condition:
+        """Conditions of the negative prompt for `rows` rows, with the entries that `encode` gives."""
+        return self.loaded.conditions.unconditional(rows)
+
+    def predict(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
+        """What the network predicts at the schedule's `times`, (B, *latent) float32, with gradient."""
+        with mixed_precision(x.device, self.dtype):
+            return self.call_network(x.to(input_dtype(self.train, self.dtype)), times, condition).float()
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance (Ho & Salimans, 2207.12598) as most pipelines write it: u + scale (c - u)."""
+        return unconditional + scale * (conditional - unconditional)
+
+    def decode(self, x: Float[Tensor, " B *latent"]) -> Any:
+        """Images (B, 3, H, W) nominally in [0, 1], or `Audio`, of latents; not clamped, with gradient to x."""
+        return self.loaded.autoencoder.decode(x)
+
+    def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
+        """The mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
+        return self.loaded.autoencoder.latents(output)
+
+
+@dataclass
+class NegativeTextAdapter(DiffusersAdapter):
+    """A family whose negative prompt is encoded as any prompt is.
+
+    Args:
+        negative_prompt: what guidance leads away from; most pipelines' own is the empty text.
+    """
+
+    negative_prompt: str = ""
+
+    def encode_negative(self) -> Condition:
+        """The negative prompt, encoded as any text."""
+        return self.encode_text(self.negative_prompt)
+
+
+def configs_of(pipe: Any) -> Configs:
+    """The configurations of a pipeline's components."""
+
+    def config(component: str) -> Mapping[str, Any]:
+        return getattr(pipe, component).config
+
+    return config
+
+
+def _fitting(pipeline: str) -> str:
+    """Which adapter drives `pipeline`, read from the adapters themselves."""
+    from mmalign.adapters import adapters
+
+    known = {name: adapters.get(name) for name in adapters.names()}
+    fits = [
+        name for name, kind in known.items() if issubclass(kind, DiffusersAdapter) and kind.pipeline_name == pipeline
+    ]
+    return f" Use adapter '{fits[0]}'." if fits else ""
+
+
+def make_trainable(
+    train: Train, pipe: Any, base: Base, lora: LoRA, targets: Sequence[str], start: str = ""
+) -> TrainedWeights:
+    """Make a component of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
+
+    `base` names it, and what else there is, `start` what a LoRA is added to. A LoRA is saved as diffusers loads it, or
+    as peft does where the pipeline class has no loader of its own.
+    """
+    network = getattr(pipe, base.component)
+    if train == "frozen":
+        return FrozenWeights()
+    if train == "full":
+        return FullWeights(network, base)
+    if lora.target_modules == "all-linear":
+        targets = [name for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)]
+    if not hasattr(pipe, "save_lora_weights"):
+        return PeftWeights(network, lora, targets, base=start or base.model)
+    return LoRAWeights(network, base.component, type(pipe), lora, targets)
+
+
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recompute: bool = False) -> Tensor:
+    """`function(x)` in chunks of `rows` rows; with `recompute`, activations are made again in the backward pass."""
+    if recompute and torch.is_grad_enabled() and x.requires_grad:
+        parts = [torch.utils.checkpoint.checkpoint(function, chunk, use_reentrant=False) for chunk in x.split(rows)]
+    else:
+        parts = [function(chunk) for chunk in x.split(rows)]
+    return torch.cat(parts)
+
+
+def device_of_weights(module: torch.nn.Module) -> torch.device:
+    """Where the weights of `module` lie."""
+    return next(module.parameters()).device

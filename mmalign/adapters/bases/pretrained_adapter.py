@@ -1,0 +1,173 @@
+"""What every adapter around a published checkpoint shares: options, where it is placed, and what of it trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, get_type_hints
+
+import torch
+
+from mmalign.adapters.weights.lora import LoRA
+from mmalign.adapters.weights.reference import TrainedWeights
+from mmalign.core.device import fastest
+from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
+from mmalign.core.options import AtLeastOne, Positive
+from mmalign.core.tensor import Device, Module
+from mmalign.core.types import Prompt
+
+Train = Literal["lora", "full", "frozen"]  # frozen: judges and generators inside rewards
+
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class NotLoaded(MmalignError, AttributeError):
+    """A part of an adapter was used before `load()`; an AttributeError, so `hasattr` answers False until then."""
+
+
+def not_loaded(adapter: Any, name: str) -> NoReturn:
+    """Body of an adapter's `__getattr__`: say that `load()` comes first, or that there is no such attribute."""
+    kind = type(adapter)
+    if any(name in vars(each).get("__annotations__", {}) for each in kind.__mro__):
+        raise NotLoaded(f"{kind.__name__}.{name} is not there yet: call load() first (model: {adapter.model}).")
+    raise AttributeError(f"'{kind.__name__}' has no attribute '{name}'")
+
+
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """The torch dtype an option names."""
+    dtype: torch.dtype = getattr(torch, _DTYPES[name])
+    return dtype
+
+
+def default_device(named: torch.device | str | None) -> torch.device:
+    """`named`, or the fastest there is."""
+    return fastest() if named is None else torch.device(named)
+
+
+def mixed_precision(device: torch.device, dtype: Dtype) -> AbstractContextManager[None]:
+    """Autocast to `dtype`, or off for fp32: what surrounds the adapter never changes what it computes."""
+    return torch.autocast(device.type, dtype=torch_dtype(dtype), enabled=dtype != "fp32")
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """No autocast, whatever surrounds it."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def input_dtype(train: Train, dtype: Dtype) -> torch.dtype:
+    """What the trained network's frozen weights, and hence its inputs, are kept in: float32 where all of it trains."""
+    return torch.float32 if train == "full" else torch_dtype(dtype)
+
+
+def check_positive(component: Any) -> None:
+    """Raise ConfigError naming every option of a dataclass that is typed as positive and is not.
+
+    Run files are checked before; this is for what is made in Python.
+    """
+    faults = [
+        f"{name}: {value:g} is not a positive number."
+        for name in _positive(type(component))
+        if (value := getattr(component, name)) is not None and not value > 0
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _positive(kind: type[Any]) -> tuple[str, ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(f.name for f in fields(kind) if {AtLeastOne, Positive} & {hints[f.name], *get_args(hints[f.name])})
+
+
+def texts_only(prompts: Sequence[Prompt], family: str) -> list[str]:
+    """The texts of prompts, or a CapabilityError where one carries media that `family` would have to ignore."""
+    for row, prompt in enumerate(prompts):
+        if prompt.media:
+            raise CapabilityError(
+                f"row {row}: the prompt carries media ({', '.join(prompt.media)}) and '{family}' reads text only."
+            )
+    return [prompt.text for prompt in prompts]
+
+
+@dataclass
+class PretrainedAdapter(ABC):
+    """`Adapter` of a checkpoint that `load` reads; an option written here is an option of every family.
+
+    Args:
+        model: a Hub id, a folder, or "assets/…".
+        train: "lora", "full", or "frozen" (inside a reward); trained weights are float32.
+        lora: of a fresh LoRA, without dropout; the family's own choice of layers unless it names others.
+        dtype: of frozen weights and of the network's arithmetic (autocast).
+        device: where to compute; the launch's, else the fastest there is, unless it is named.
+        gradient_checkpointing: recompute the network's layers in backward.
+        cached_prompts: prompts whose encodings are kept, on the CPU.
+        revision: of the Hub's files.
+    """
+
+    model: str
+    train: Train = "lora"
+    lora: LoRA = field(default_factory=LoRA)
+    dtype: Dtype = "fp32"
+    device: Device | str | None = None
+    gradient_checkpointing: bool = False
+    cached_prompts: AtLeastOne = 512
+    revision: str | None = None
+
+    module: Module = field(init=False, repr=False, compare=False)
+    weights: TrainedWeights = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_positive(self)
+
+    if not TYPE_CHECKING:  # which knows the attributes that there are
+
+        def __getattr__(self, name: str) -> Any:
+            not_loaded(self, name)
+
+    @property
+    def name(self) -> str:
+        """What run files call this adapter: a name is a file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def load(self, device: Device | str | None = None) -> Self:
+        """Read the checkpoint and place it on the option `device`, on the `device` given where that is None.
+
+        Raises:
+            CheckpointError: weights that are missing, damaged or of another family.
+            CapabilityError, ConfigError: a checkpoint that this adapter cannot drive, or not with these options.
+        """
+        place = default_device(device if self.device is None else self.device)
+        self.device = place
+        self.load_parts(place)
+        self.weights.lock.watch(self.module)
+        return self
+
+    @abstractmethod
+    def load_parts(self, device: torch.device) -> None:
+        """Read the checkpoint and place it on `device`: set `module`, `weights`, and what else the family has."""
+
+    def wrap(self, prepare: Callable[[Module], Module]) -> None:
+        """Put what a launcher makes of `module` in its place, for instance DDP's, which averages gradients."""
+        self.module = prepare(self.module)
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside it, `module` computes with the weights it started from."""
+        return self.weights.reference()
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Trainable parameters by name, float32."""
+        return self.weights.trainable()
+
+    def save(self, directory: Path) -> None:
+        """Write what plain diffusers, transformers or peft loads."""
+        self.weights.save(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote; raises CheckpointError where anything does not fit."""
+        self.weights.restore(directory)

@@ -1,0 +1,88 @@
+"""Adapters around one network of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import torch
+
+from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter
+from mmalign.core.tensor import Module, Tensor
+
+
+@dataclass
+class TransformersAdapter(PretrainedAdapter):
+    """An adapter whose network runs without dropout.
+
+    Args:
+        attention: transformers' attention implementation; None for its own choice.
+    """
+
+    attention: str | None = None
+
+    network: Any = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether a launcher has wrapped the module, so that several processes average its gradients."""
+        return self.module is not self.network
+
+
+def accepted(forward: Callable[..., Any]) -> frozenset[str]:
+    """The arguments a forward names."""
+    return frozenset(signature(forward).parameters)
+
+
+@contextmanager
+def checkpointed(network: Module) -> Iterator[None]:
+    """Layers recompute what they made in here, if gradient checkpointing was switched on.
+
+    transformers does so only in training mode, in which a layer would also draw its dropout: it is told the mode, and
+    computes without it.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    recomputing = [layer._gradient_checkpointing_func for layer in layers]
+    for layer, recompute in zip(layers, recomputing, strict=True):
+        layer.training, layer._gradient_checkpointing_func = True, partial(_undropped, layer, recompute)
+    try:
+        yield
+    finally:
+        for layer, recompute in zip(layers, recomputing, strict=True):
+            layer.training, layer._gradient_checkpointing_func = False, recompute
+
+
+def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., Any], *inputs: Any) -> Any:
+    """`recompute(run, *inputs)`, with the layer out of training mode while it computes, then and in backward."""
+
+    def still(*arguments: Any) -> Any:
+        mode, layer.training = layer.training, False
+        try:
+            return run(*arguments)
+        finally:
+            layer.training = mode
+
+    return recompute(still, *inputs)
+
+
+def with_towers(value: Tensor, model: Any) -> Tensor:
+    """`value` itself, whose graph holds every weight of `model` that trains outside its language model.
+
+    Processes that train together wait for the gradient of every weight that trains. A batch without pictures or sounds
+    leaves the tower that reads them out of its graph, and some models never read their tower's last layers: a process
+    would end with an error, or wait for ever. Here these weights enter the graph with the factor 0, and get the
+    gradient 0.
+    """
+    if not torch.is_grad_enabled():
+        return value
+    language = {id(weight) for weight in model.get_decoder().parameters()}
+    towers = [p for p in model.parameters() if p.requires_grad and id(p) not in language]
+    if not towers:
+        return value
+    return value + 0.0 * torch.stack([weight.flatten()[0] for weight in towers]).sum().to(value.dtype)

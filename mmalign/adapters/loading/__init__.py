@@ -1,1 +1,0 @@
-"""What adapters share: options, opening, which weights train, schedules, conditions, texts."""

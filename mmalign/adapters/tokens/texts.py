@@ -1,0 +1,280 @@
+"""Between texts and token ids: chat templates, what ends a text, and padding.
+
+What ends a text is decided here alone, for given texts and for those that a policy writes. A chat template says what
+comes behind an assistant's answer; the tokens of that, up to and including the first that stops generation, are the
+end. It need not be the tokenizer's `eos_token`: Gemma 3 ends a turn with `<end_of_turn>`, Phi 3.5 with `<|end|>`, and
+a base model with a ChatML template with `<|im_end|>`. Where a template ends turns with a special token that nothing
+names as a stop, it becomes one, so that what is trained is also where sampling stops.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Int
+
+from mmalign.core.errors import ConfigError, DataError, did_you_mean
+from mmalign.core.tensor import Tensor
+
+Chat = bool | Literal["auto"]
+Write = Callable[[str], str]  # an answer → the conversation that ends with it, as text
+
+ANSWER = "mmalign answers"  # words that no template has of its own
+
+log = logging.getLogger("mmalign")
+
+
+class Texts:
+    """A tokenizer with its chat template as it came, for prompts and completions of text.
+
+    A given text is ended once, by `Ending`. What the template writes behind that token (the line break after
+    `<|im_end|>`) is not trained, as no completion that stops there holds it; TRL's SFT trains it.
+
+    Args:
+        tokenizer: of transformers.
+        stop_ids: whatever ends a completion.
+        chat: put prompts into the chat template: True, False, or "auto" (if the tokenizer has one).
+        system: a system message before every prompt; "" for none.
+        chat_options: further variables of the template (`enable_thinking: false`).
+        keep_special_tokens: special tokens (but for what ends it) stay in a completion's text.
+        cached: texts whose ids are kept.
+        write: how an answered conversation reads where prompts are put into a template elsewhere.
+
+    Raises:
+        ConfigError: `chat` or `system` without a template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop_ids: Sequence[int],
+        *,
+        chat: Chat = "auto",
+        system: str = "",
+        chat_options: Mapping[str, Any] | None = None,
+        keep_special_tokens: bool = False,
+        cached: int = 512,
+        write: Write | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat = bool(tokenizer.chat_template) if chat == "auto" else bool(chat)
+        self.system, self.chat_options = system, dict(chat_options or {})
+        self.keep_special_tokens = keep_special_tokens
+        if self.chat and not tokenizer.chat_template:
+            raise ConfigError(
+                "chat: true, but the tokenizer has no chat template; set chat: false, or take a chat model."
+            )
+        if system and not self.chat:
+            raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
+        self.ending = ending(tokenizer, stop_ids, self._answered if self.chat else write)
+        self._appended = appended(tokenizer)
+        self.prompt_ids = lru_cache(maxsize=cached)(self._prompt_ids)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Every token that ends a completion."""
+        return self.ending.stops
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's, or the token that ends texts; its places are masked."""
+        known = (self.tokenizer.pad_token_id, *self.stop_ids, 0)
+        return next(int(i) for i in known if i is not None)
+
+    def _prompt_ids(self, text: str) -> tuple[int, ...]:
+        """Ids of a prompt, ready to be continued. Raises DataError for an empty text without a start token."""
+        if self.chat:
+            return self._templated(text)
+        ids = tuple(self.tokenizer(text)["input_ids"])
+        if ids := ids[: len(ids) - len(self._appended)] if self._appended else ids:
+            return ids
+        if (start := self.tokenizer.bos_token_id) is None:
+            raise DataError("a prompt is an empty text, and this tokenizer has no start token to stand for it.")
+        return (start,)
+
+    def answered_ids(self, text: str, answer: str) -> tuple[int, ...]:
+        """Ids of a prompt with its answer, ended; in a template, with all that it writes, as classifiers read it."""
+        if self.chat:
+            return self._templated(text, {"role": "assistant", "content": self.ending.bare(answer)})
+        return (*self.prompt_ids(text), *self.completion_ids(answer))
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Ids of a given text by itself, ended once."""
+        return self.ending.ended(self.tokenizer(self.ending.bare(text), add_special_tokens=False)["input_ids"])
+
+    def _templated(self, text: str, *answers: Mapping[str, str]) -> tuple[int, ...]:
+        """Ids of a conversation that ends with the answer, or is ready for one."""
+        return tuple(self.tokenizer(self._written(text, *answers), add_special_tokens=False)["input_ids"])
+
+    def _answered(self, answer: str) -> str:
+        """A short conversation that ends with `answer`."""
+        return self._written("Hello", {"role": "assistant", "content": answer})
+
+    def _written(self, text: str, *answers: Mapping[str, str]) -> str:
+        system_turn = [{"role": "system", "content": self.system}] if self.system else []
+        return templated(
+            self.tokenizer,
+            [*system_turn, {"role": "user", "content": text}, *answers],
+            add_generation_prompt=not answers,
+            **self.chat_options,
+        )
+
+    def tokenize(
+        self, outputs: Sequence[str], device: torch.device | str
+    ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Completions that end: ids of each text by itself and what ends it, right-padded."""
+        ids = [self.completion_ids(text) for text in outputs]
+        tokens, mask = padded(ids, self.pad_id, "right")
+        return tokens.to(device), mask.to(device)
+
+    def decode(self, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> list[str]:
+        """The texts of completions, without what ends them."""
+        texts = []
+        for row, live in zip(tokens.tolist(), mask.tolist(), strict=True):
+            ids = [i for i, is_live in zip(row, live, strict=True) if is_live]
+            texts.append(self.tokenizer.decode(self.ending.cut(ids), skip_special_tokens=not self.keep_special_tokens))
+        return texts
+
+
+def templated(written_by: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """A conversation as the chat template of a tokenizer or processor writes it.
+
+    Raises:
+        DataError: what the template says of a conversation that it refuses (it may raise as it likes).
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return written_by.apply_chat_template(list(messages), tokenize=False, **options)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
+
+
+def padded(
+    ids: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"]
+) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
+    """Rows of ids as one tensor of at least one column, and where they are."""
+    width = max(1, *(len(row) for row in ids))
+    tokens = torch.full((len(ids), width), pad_id, dtype=torch.long)
+    mask = torch.zeros(len(ids), width, dtype=torch.bool)
+    for i, row in enumerate(ids):
+        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        tokens[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = True
+    return tokens, mask
+
+
+def stop_tokens(tokenizer: Any, *configs: Any, more: Collection[str] = ()) -> tuple[int, ...]:
+    """Every id that ends a text by the word of the tokenizer, of any of `configs` (model, generation), or `more`.
+
+    Chat models name several and not all in one place. Raises ConfigError for a text in `more` that is not one token.
+    """
+    named = [tokenizer.eos_token_id, *(getattr(config, "eos_token_id", None) for config in configs)]
+    ids_found = [i for entry in named for i in (entry if isinstance(entry, list | tuple) else [entry]) if i is not None]
+    faults = []
+    for text in more:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            special = sorted(tokenizer.all_special_tokens)
+            faults.append(
+                f"stop: {text!r} is {len(ids)} tokens of this tokenizer; each entry must be one."
+                f"{did_you_mean(text, special)} Its special tokens: {', '.join(special)}."
+            )
+        ids_found += ids
+    if faults:
+        raise ConfigError(faults)
+    return tuple(dict.fromkeys(int(i) for i in ids_found))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`end`: the tokens put behind a given text. `stops`: all that end a completion, the last of `end` among them."""
+
+    end: tuple[int, ...]
+    stops: tuple[int, ...]
+    marks: tuple[str, ...]  # texts of ends: what a given text may already end with
+
+    def bare(self, text: str) -> str:
+        """A given text without an end that it already has (and blanks behind that)."""
+        while mark := next((m for m in self.marks if text.rstrip().endswith(m)), None):
+            text = text.rstrip().removesuffix(mark)
+        return text
+
+    def ended(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a bare text, ended once: a stop that is a word of the text is its end."""
+        return [*ids] if ids and ids[-1] in self.stops else [*ids, *self.end]
+
+    def cut(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a completion without what ended it."""
+        if self.end and tuple(ids[-len(self.end) :]) == self.end:
+            return [*ids[: -len(self.end)]]
+        return [*ids[:-1]] if ids and ids[-1] in self.stops else [*ids]
+
+
+def ending(tokenizer: Any, stops: Sequence[int], write: Write | None = None) -> Ending:
+    """What ends a text.
+
+    Args:
+        tokenizer: of transformers.
+        stops: every id that is named as ending a completion.
+        write: the conversation in the chat template; None where prompts are not put into one. A text then ends with
+            the tokenizer's `eos_token`, or with the first of `stops`.
+    """
+    own = tokenizer.eos_token_id
+    plain = (own,) if own in stops else tuple(stops[:1])
+    end = plain if write is None else (_behind(tokenizer, stops, write) or plain)
+    known = tuple(dict.fromkeys([*stops, *end[-1:]]))
+    special = set(tokenizer.all_special_ids) | _added(tokenizer)
+    marks = [tokenizer.decode([i]) for i in known if i in special]
+    if end and end[-1] in special:
+        marks.append(tokenizer.decode(list(end)))
+    return Ending(end, known, tuple(sorted({m for m in marks if m.strip()}, key=len, reverse=True)))
+
+
+def _behind(tokenizer: Any, stops: Sequence[int], write: Write) -> tuple[int, ...]:
+    """What the template writes behind an answer, up to what stops there; () if nothing of that does."""
+    try:
+        _, marker, tail = write(ANSWER).rpartition(ANSWER)
+    except Exception as error:  # templates raise what they like
+        log.warning("the chat template writes no answered conversation (%s): given texts end with eos_token.", error)
+        return ()
+    if not marker:
+        log.warning(
+            "the chat template changes answers; what it puts behind them is not known: given texts end with eos_token."
+        )
+        return ()
+    ids = _ids_behind(tokenizer, tail)
+    for kind in (set(stops), set(tokenizer.all_special_ids) | _added(tokenizer)):
+        if place := next((n for n, i in enumerate(ids, 1) if i in kind), 0):
+            return tuple(ids[:place])
+    return ()
+
+
+def _ids_behind(tokenizer: Any, tail: str) -> list[int]:
+    """Ids of a text that stands behind another one: some tokenizers put a blank before whatever comes first."""
+    first = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
+    both = tokenizer(ANSWER + tail, add_special_tokens=False)["input_ids"]
+    if both[: len(first)] == first:
+        return list(both[len(first) :])
+    return list(tokenizer(tail, add_special_tokens=False)["input_ids"])
+
+
+def _added(tokenizer: Any) -> set[int]:
+    """Special tokens that were added to the vocabulary and have no role of their own."""
+    return {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+
+
+def appended(tokenizer: Any) -> tuple[int, ...]:
+    """What the tokenizer puts behind every text by itself (`add_eos_token`): no end of a prompt to be continued."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return tuple(full[start + len(bare) :])
+    return ()

@@ -1,0 +1,148 @@
+"""A LoRA in the form that plain peft saves and loads; the reference is where it started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmalign.adapters.weights.lora import LoRA, attach, check_fit, check_scale, lora_state
+from mmalign.adapters.weights.reference import StartedWeights, trained_parameters
+from mmalign.core.errors import CheckpointError
+from mmalign.loading.exclusive import loading
+from mmalign.loading.files import check_safetensors, read_json
+from mmalign.loading.texts import open_peft_config
+from mmalign.loading.trained import place_of_base
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+BASE_KEY = "base_model_name_or_path"
+
+
+class PeftWeights(StartedWeights):
+    """The trainable adapter of `network` (any transformers model; a diffusers network for a fresh LoRA).
+
+    Its reference is the adapter that it started from; for a fresh LoRA, the base model.
+
+    Args:
+        network: its base weights are frozen.
+        lora: of a fresh adapter; not looked at where `start` is given.
+        targets: name endings of the modules a fresh LoRA goes to.
+        start: a folder of peft's to start from; the reference is then this adapter, not the base model.
+        base: the model's name, written to the saved config so that peft finds it.
+        task: peft's task type ("CAUSAL_LM"), if it has one.
+        whole: modules that train whole beside a fresh LoRA and are saved with it (peft's `modules_to_save`).
+
+    Raises:
+        CheckpointError: `start` is missing, damaged or of another model.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        lora: LoRA,
+        targets: Sequence[str],
+        *,
+        start: Path | None = None,
+        base: str,
+        task: str | None = None,
+        whole: Sequence[str] = (),
+    ) -> None:
+        network.requires_grad_(False)
+        if start is None:
+            more = {"modules_to_save": list(whole)} if whole else {}
+            attach(network, lora, lora.placed(targets), task_type=task, **more)
+        else:
+            _attach_like(network, start)
+        config = network.peft_config["default"]
+        config.base_model_name_or_path, config.task_type, config.inference_mode = base, task, False
+        for parameter in trained_parameters(network).values():
+            parameter.data = parameter.data.float()
+        if start is not None:
+            _read_into(network, start)
+        super().__init__(network)
+
+    def save(self, directory: Path) -> None:
+        """Write `adapter_config.json` and `adapter_model.safetensors`, which `PeftModel.from_pretrained` reads."""
+        from safetensors.torch import save_file
+
+        directory.mkdir(parents=True, exist_ok=True)
+        state = lora_state(self._network)
+        state = {PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+        self._network.peft_config["default"].save_pretrained(directory)
+
+    def restore(self, directory: Path) -> None:
+        """Load what `save` wrote (or any peft adapter of the same shape); raises CheckpointError on any mismatch."""
+        _read_into(self._network, directory)
+
+
+def _read_into(network: Any, directory: Path) -> None:
+    """Give the adapter of `network` the matrices of `directory`; raises CheckpointError on any mismatch."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    file = _weights(directory)
+    state = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
+    check_fit(file, state, lora_state(network))
+    saved = read_json(directory / CONFIG_FILE, "copy the folder again")
+    if saved.get("lora_alpha") and saved.get("r"):
+        root = 0.5 if saved.get("use_rslora") else 1.0
+        check_scale(file, float(saved["lora_alpha"]) / float(saved["r"]) ** root, network)
+    set_peft_model_state_dict(network, state, adapter_name="default")
+
+
+def linear_endings(network: torch.nn.Module) -> tuple[str, ...]:
+    """The last names of all linear layers of `network` (with GPT-2's transposed ones): where a LoRA goes by default."""
+    kinds = ("Linear", "Conv1D")
+    return tuple(sorted({n.rpartition(".")[2] for n, m in network.named_modules() if type(m).__name__ in kinds}))
+
+
+def language_layers(model: Any) -> tuple[str, ...]:
+    """The names of all linear layers of the language model inside `model`: the vision tower stays as it is."""
+    language = model.get_decoder()
+    prefix = next((name for name, part in model.named_modules() if part is language), "")
+    endings = linear_endings(language)
+    names = [name for name, _ in language.named_modules() if name.rpartition(".")[2] in endings]
+    return tuple(f"{prefix}.{name}" if prefix else name for name in names)
+
+
+def base_of(folder: Path, way: str | None = None) -> str:
+    """The model that the adapter in `folder` says it belongs to, or what lies at the end of the `way` from there.
+
+    Raises:
+        CheckpointError: it does not say, or names a folder that is at neither place.
+    """
+    return place_of_base(folder / CONFIG_FILE, BASE_KEY, named_base(folder), way)
+
+
+def named_base(folder: Path) -> str:
+    """The model that the adapter in `folder` says it belongs to; CheckpointError if it does not say."""
+    base = read_json(folder / CONFIG_FILE, "copy the folder again").get(BASE_KEY)
+    if not base:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: names no {BASE_KEY}; write the base model there.")
+    return str(base)
+
+
+def _attach_like(network: Any, folder: Path) -> None:
+    """Add an adapter of the kind that `folder` describes, with weights yet to be read."""
+    _weights(folder)
+    config = open_peft_config(folder)
+    try:
+        config.inference_mode = False
+        with loading(), torch.random.fork_rng(devices=[]):
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(config, network)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: does not fit {type(network).__name__}: {error}") from error
+
+
+def _weights(folder: Path) -> Path:
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).exists():
+            raise CheckpointError(f"{folder / name}: no such file; a folder saved by peft or by a LoRA run is needed.")
+    check_safetensors(folder / WEIGHTS_FILE)
+    return folder / WEIGHTS_FILE

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mmalign.core.errors import ConfigError
-from mmalign.media.picture_fit import bucket_of, buckets, fitted, ground_of, placed
+from mmalign.media.picture_fit import Fit, bucket_of, buckets, fitted, ground_of, placed
 
 SIDES = st.integers(1, 97)
 FITS = st.sampled_from(["cover", "contain", "stretch"])
@@ -43,7 +43,7 @@ def test_detail_that_the_size_cannot_hold_becomes_its_mean() -> None:
 
 
 @given(SIDES, SIDES, SIDES, SIDES, FITS)
-def test_a_picture_comes_to_the_size_asked_for(high: int, wide: int, height: int, width: int, fit: str) -> None:
+def test_a_picture_comes_to_the_size_asked_for(high: int, wide: int, height: int, width: int, fit: Fit) -> None:
     picture = torch.rand(3, high, wide)
     made = fitted(picture, (height, width), fit, (1.0, 0.0, 0.5))
     assert made.shape == (3, height, width)

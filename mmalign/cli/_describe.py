@@ -20,7 +20,7 @@ _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or fals
 _SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
 
-def describe(kind: str, name: str, component: type[Any]) -> str:
+def describe_component(kind: str, name: str, component: type[Any]) -> str:
     """The documentation of a component, its file, and its options: values with their range, default and meaning."""
     meanings = _meanings(component)
     lines = [f"{kind}: {name}", f"source: {component.__module__}", "", _prose(component), "", "options:"]

@@ -13,10 +13,10 @@ from mmalign.core.pace import starting
 
 def register(app: typer.Typer) -> None:
     """Add `evaluate`."""
-    app.command("evaluate")(evaluate)
+    app.command("evaluate")(evaluate_command)
 
 
-def evaluate(
+def evaluate_command(
     run: Annotated[str, typer.Argument(metavar="RUN.yaml|DIR", help="a run file, or a run directory")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]…")] = None,
     prompts: Annotated[Path | None, typer.Option(help="a file of prompts instead of the run's own")] = None,

@@ -82,11 +82,11 @@ def _described(kind: str, name: str) -> list[str]:
 
     Empty where there is none.
     """
-    from mmalign.cli._describe import describe
+    from mmalign.cli._describe import describe_component
     from mmalign.run.registries import REGISTRIES
 
     own = {plural: each for plural, each in REGISTRIES.items() if kind in ("", plural, each.kind)}
-    return [describe(plural, name, each.get(name)) for plural, each in own.items() if name in each.names()]
+    return [describe_component(plural, name, each.get(name)) for plural, each in own.items() if name in each.names()]
 
 
 def _require_component(kind: str, name: str) -> None:

@@ -91,7 +91,7 @@ def tunes(
 
 
 @making.command("comparisons")
-def comparisons(
+def comparisons_command(
     out: Annotated[Path, typer.Argument(metavar="FILE.jsonl")],
     count: Count = 100,
     wrong: Annotated[int, typer.Option(min=1, help="captions that nearly say the same; 3 for best-of-4")] = 1,
@@ -132,7 +132,7 @@ def _require_split(split: str) -> None:
 
 
 @world.command("reference")
-def reference(
+def world_reference_command(
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("assets/reference/scenes_judge.safetensors"),
     encoder: Annotated[str, typer.Option(help="the CLIP checkpoint that embeds")] = "assets/scenes_judge",
     count: Annotated[int, typer.Option(min=2, help="truth scenes")] = 512,

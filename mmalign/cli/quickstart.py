@@ -30,7 +30,7 @@ def quickstart(
     from mmalign.cli._table import print_rows
     from mmalign.run.train import train
 
-    ready = groups()
+    ready = quickstarts_by_name()
     if what not in (*ready, "all"):
         raise ConfigError(f"there is no quickstart '{what}'; there is {', '.join(ready)}, or all.")
     runs = {
@@ -52,7 +52,7 @@ def quickstart(
         typer.echo(f"\n{minutes:.1f} minutes. Look at {report}; numbers in {report.with_name('summary.json')}.")
 
 
-def groups() -> dict[str, dict[str, Path]]:
+def quickstarts_by_name() -> dict[str, dict[str, Path]]:
     """Quickstarts by name, each with its run files by name; a quickstart of one run file has one without a name."""
     from mmalign.cli.listing import configs
 

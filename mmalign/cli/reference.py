@@ -16,10 +16,10 @@ Unit = Literal["row", "frame"]
 
 def register(app: typer.Typer) -> None:
     """Add `reference`."""
-    app.command("reference")(reference)
+    app.command("reference")(reference_command)
 
 
-def reference(
+def reference_command(
     exemplars: Annotated[str, typer.Argument(metavar="DIR|TEXTS.txt", help="pictures, sounds, or one text per line")],
     out: Annotated[Path, typer.Option(help="the .safetensors to write")],
     encoder: Annotated[str, typer.Option(help="what embeds: its name, or a CLIP checkpoint; required")] = "",

@@ -11,7 +11,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add `report` and `compare`."""
     app.command("report")(report)
-    app.command("compare")(compare)
+    app.command("compare")(compare_command)
 
 
 def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="a run directory")]) -> None:
@@ -24,7 +24,7 @@ def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="a run direct
     typer.echo(str(write_report(run)))
 
 
-def compare(
+def compare_command(
     a: Annotated[Path, typer.Argument(metavar="DIR", help="the run to compare against")],
     b: Annotated[Path, typer.Argument(metavar="DIR", help="the run that should be better")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,

@@ -45,7 +45,7 @@ def score(
     from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
     from mmalign.rewards import Guarded, ScoreCache, load_reward
-    from mmalign.run.rows import left_out, read_rows
+    from mmalign.run.rows import left_out, read_output_rows
     from mmalign.run.score import failed, score_rows
 
     named = override({}, options or [])
@@ -54,7 +54,7 @@ def score(
     if out is not None:
         _require_own_file(out, rows)
     judge = load_reward(reward, allow or (), **named)
-    table = read_rows(rows)
+    table = read_output_rows(rows)
     if rows.is_dir() and (others := left_out(rows)):
         typer.echo(f"note: {rows}: {others}", err=True)
     if not isinstance(judge, SetReward):

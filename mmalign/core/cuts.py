@@ -56,7 +56,7 @@ class TextLimit:
         longest, tokens = max(lengths, key=lambda pair: pair[1])
         return (
             f"{self.reader} reads {self.room} tokens of a text, and {len(lengths)} of {len(distinct)} different "
-            f"prompts are longer: their ends are not seen. The longest has {tokens}: '{shown(longest)}'. "
+            f"prompts are longer: their ends are not seen. The longest has {tokens}: '{brief(longest)}'. "
             f"{_sentence(self.advice)}"
         )
 
@@ -80,7 +80,7 @@ def note_cut(reader: str, text: str, tokens: int, room: int, advice: str = "shor
         _SAID.add((reader, room))
     if first:
         warnings.warn(
-            f"{reader}: the last {tokens - room} of {tokens} tokens of '{shown(text)}' are cut; {advice}. Others that "
+            f"{reader}: the last {tokens - room} of {tokens} tokens of '{brief(text)}' are cut; {advice}. Others that "
             "are cut are counted, not listed.",
             MmalignWarning,
             stacklevel=3,
@@ -93,7 +93,7 @@ def count_cut(reader: str, text: str) -> None:
         cuts.texts.add((reader, text))
 
 
-def shown(text: str) -> str:
+def brief(text: str) -> str:
     """The beginning of a text, for a message."""
     return text if len(text) <= 40 else f"{text[:40]}…"
 

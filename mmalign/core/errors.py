@@ -84,7 +84,7 @@ class MissingExtra(MmalignError, ImportError):
         super().__init__(f"{what} needs the '{extra}' extra: pip install 'mmalign[{extra}]'")
 
 
-def installed(package: str) -> bool:
+def importable(package: str) -> bool:
     """Can `package` be imported? A mere folder of that name, as trackers leave beside a run, is no package."""
     try:
         spec = importlib.util.find_spec(package)

@@ -60,7 +60,7 @@ def mismatches() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def settle() -> None:
+def require_matching_once() -> None:
     """Once a process, before the first component is made: refuse pairs that do not match; nothing is imported."""
     require_matching()
 

@@ -126,7 +126,7 @@ class Registry:
 
     def build(self, spec: Any, at: str, allow: Collection[str] = (), **given: Any) -> Any:
         """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
-        packages.settle()
+        packages.require_matching_once()
         self.require_spec(spec, at)
         options = {k: v for k, v in spec.items() if k != "name"}
         try:

@@ -11,7 +11,7 @@ from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 from mmalign.data.row_kinds import prompts_of
-from mmalign.data.tables import Table, refuse
+from mmalign.data.tables import Table, refuse_rows
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file
@@ -33,14 +33,14 @@ def kind_of(value: Any, folder: Path) -> str:
     return kind_of_file(folder / name) or "text"
 
 
-def picture(value: Any, folder: Path, place: str) -> Tensor:
+def read_picture(value: Any, folder: Path, place: str) -> Tensor:
     """(3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`), bytes, or both in a mapping."""
     data, name = _content(value, folder, place)
     return image.decode_image(data, name)
 
 
-def sound(value: Any, folder: Path, place: str) -> Audio:
-    """One row of `Audio`, samples (1, C, S), from a cell as in `picture`."""
+def read_sound(value: Any, folder: Path, place: str) -> Audio:
+    """One row of `Audio`, samples (1, C, S), from a cell as in `read_picture`."""
     data, name = _content(value, folder, place)
     samples, rate = audio.decode_audio(data, name)
     return Audio(samples[None], rate)
@@ -117,7 +117,7 @@ class LazyMedia(Mapping[str, Any]):
                 yield b"", ""
 
     def __getitem__(self, key: str) -> Any:
-        return (sound if key == "audio" else picture)(self._cells[key], self._folder, self._place)
+        return (read_sound if key == "audio" else read_picture)(self._cells[key], self._folder, self._place)
 
     def shapes(self) -> Iterator[tuple[str, Shape | str]]:
         """By kind, what each header says, or the sentence why it says nothing; nothing is decoded."""
@@ -142,7 +142,7 @@ def _path_of(cell: Any) -> Any:
     return cell.get("path") if isinstance(cell, Mapping) else cell
 
 
-def media_of(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[str, Any]:
+def row_media(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[str, Any]:
     """What the prompt of a row is about: `columns` names the column of each of "image" and "audio", "" for none.
 
     Raises:
@@ -167,7 +167,7 @@ def require_files(*sides: Sequence[Any]) -> None:
         DataError: up to 20 faults, each with its file and line.
     """
     faults = [fault for side in sides for fault in _faults(side)]
-    refuse(list(dict.fromkeys(faults)))
+    refuse_rows(list(dict.fromkeys(faults)))
 
 
 def _faults(items: Sequence[Any]) -> list[str]:

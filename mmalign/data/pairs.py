@@ -89,13 +89,13 @@ class Pairs(Sequence[Preference]):
         }
         if (label := label_of(self.table, at, self.label)) is not None:
             meta["label"] = label or 1.0  # of 0 the sides are swapped
-        media = lazy_media.media_of(self.table, at, self.media_columns)
+        media = lazy_media.row_media(self.table, at, self.media_columns)
         return Prompt(self.table.text(at, self.columns[0]), media, meta, self.table.place(at))
 
     def _output(self, at: int, column: str) -> Any:
         if self.kind == "text":
             return self.table.text(at, column)
-        return (lazy_media.picture if self.kind == "image" else lazy_media.sound)(*self._cell(at, column))
+        return (lazy_media.read_picture if self.kind == "image" else lazy_media.read_sound)(*self._cell(at, column))
 
     def _cell(self, at: int, column: str) -> tuple[Any, Path, str]:
         """A cell of a file, the folder where its path starts, and where it stands."""

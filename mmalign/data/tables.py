@@ -65,7 +65,7 @@ class Table:
         raise DataError(f"{self.place(index)}: '{column}' is {fault}. The row: {shown(row)}")
 
 
-def refuse(faults: Sequence[str]) -> None:
+def refuse_rows(faults: Sequence[str]) -> None:
     """Raise DataError with the first 20 of `faults`, if there are any."""
     if faults:
         raise all_faults(faults)
@@ -79,7 +79,7 @@ def every(make: Callable[[int], Made], rows: Iterable[int]) -> list[Made]:
             made.append(make(row))
         except DataError as error:
             faults.append(str(error))
-    refuse(faults)
+    refuse_rows(faults)
     return made
 
 
@@ -162,7 +162,7 @@ def _read_csv(path: Path) -> Table:
             lines.append(reader.line_num)
     except csv.Error as error:
         faults.append(f"{path}:{reader.line_num}: not valid CSV: {error}.")
-    refuse(faults)
+    refuse_rows(faults)
     names = list(reader.fieldnames or [])
     _require_distinct(names, path)
     return Table(str(path), rows, names, lines)

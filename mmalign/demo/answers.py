@@ -21,7 +21,7 @@ from mmalign.run.load import Trained
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MOST_OUTPUTS", "Side", "answer", "asked", "known", "likeliest"]
+__all__ = ["MOST_OUTPUTS", "Side", "chosen_prompt", "generate_both", "known", "likeliest"]
 
 MOST_OUTPUTS = 8
 log = logging.getLogger("mmalign")
@@ -50,7 +50,9 @@ def known(run: Trained, count: int = 12) -> list[Prompt]:
         return []
 
 
-def asked(choice: Sequence[Prompt], text: str, number: int | None = None, picture: Image | None = None) -> Prompt:
+def chosen_prompt(
+    choice: Sequence[Prompt], text: str, number: int | None = None, picture: Image | None = None
+) -> Prompt:
     """The prompt that the fields of the page stand for; one of `choice` keeps its facts while nobody changes it.
 
     Args:
@@ -82,7 +84,7 @@ def likeliest(run: Trained) -> bool:
     return getattr(run.parts.policy, "eval_temperature", None) == 0
 
 
-def answer(run: Trained, prompt: Prompt, count: int, seed: int) -> tuple[Side, Side]:
+def generate_both(run: Trained, prompt: Prompt, count: int, seed: int) -> tuple[Side, Side]:
     """`count` outputs of the start and of what was learned, row by row from the same noise, each with its scores.
 
     Raises:

@@ -18,7 +18,7 @@ from mmalign.media.spectrogram import spectrogram
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["about", "answered", "box", "drawn", "pictures", "sounds", "written"]
+__all__ = ["about", "answered", "box", "drawn", "pictures", "sounds", "texts_as_html"]
 
 SHOWN_PIXELS = 384
 Sound = tuple[tuple[int, Any], Any]  # rate and 16-bit samples (S, C), and what it looks like
@@ -45,7 +45,7 @@ def answered(answers: Sequence[str], prompt: Prompt, draw: Draw) -> list[Image]:
     return shown
 
 
-def written(texts: Sequence[str]) -> str:
+def texts_as_html(texts: Sequence[str]) -> str:
     """Texts as HTML, one below the other, with their line breaks."""
     style = (
         "white-space: pre-wrap; overflow-wrap: anywhere; padding: 10px 14px; margin: 0 0 8px; border-radius: 8px; "

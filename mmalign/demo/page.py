@@ -8,8 +8,8 @@ from typing import Any
 
 from mmalign.core.errors import MissingExtra, MmalignError
 from mmalign.core.types import Prompt
-from mmalign.demo.answers import MOST_OUTPUTS, Side, answer, asked, known, likeliest
-from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, written
+from mmalign.demo.answers import MOST_OUTPUTS, Side, chosen_prompt, generate_both, known, likeliest
+from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, texts_as_html
 from mmalign.demo.scores import table
 from mmalign.evaluation.card import escaped
 from mmalign.evaluation.loading_lines import plain_name
@@ -189,7 +189,7 @@ def _filled(side: Side, modality: str, draw: Draw | None) -> list[Any]:
     marked = _numbered(answered(output, prompt, draw)) if draw else []
     if side.made is not None:
         marked = _numbered(pictures(side.made))
-    return [gr.Gallery(marked, visible=bool(marked)), written(output)]
+    return [gr.Gallery(marked, visible=bool(marked)), texts_as_html(output)]
 
 
 def _numbered(pictures: Sequence[Any]) -> list[tuple[Any, str | None]]:
@@ -206,8 +206,8 @@ def _asking(run: Trained, choice: Sequence[Prompt], draw: Draw | None) -> Callab
 
     def ask(text: str, count: float, seed: float | None, number: int | None = None, picture: Any = None) -> list[Any]:
         try:
-            prompt = asked(choice, text or "", number, picture)
-            before, after = answer(run, prompt, int(count), int(seed or 0))
+            prompt = chosen_prompt(choice, text or "", number, picture)
+            before, after = generate_both(run, prompt, int(count), int(seed or 0))
         except MmalignError as error:
             notice = gr.HTML(box("This cannot be asked", [str(error)], fault=True), visible=True)
             return [notice, *[gr.skip()] * (outputs - 1)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mmalign.core.types import Scores, Status
 from mmalign.demo.answers import Side
-from mmalign.evaluation.table import Role, number
+from mmalign.evaluation.table import Role, number_text
 
 __all__ = ["table"]
 
@@ -56,10 +56,10 @@ def _whole(verdict: Scores | str) -> str:
         return _row(verdict, 0)
     valid = verdict.valid
     if "set" in verdict.parts:
-        return number(verdict.parts["set"][valid][0].item())
+        return number_text(verdict.parts["set"][valid][0].item())
     if len(valid) == 1:
         return _row(verdict, 0)
-    return number(verdict.value[valid].mean().item())
+    return number_text(verdict.value[valid].mean().item())
 
 
 def _row(verdict: Scores | str, row: int) -> str:
@@ -68,5 +68,5 @@ def _row(verdict: Scores | str, row: int) -> str:
     status = Status(int(verdict.status[row]))
     if not verdict.valid[row]:
         return WORDS[status]
-    value = number(verdict.value[row].item())
+    value = number_text(verdict.value[row].item())
     return value if status is Status.OK else f"{value} ({WORDS[status]})"

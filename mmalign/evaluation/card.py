@@ -18,13 +18,13 @@ from mmalign.evaluation.loading_lines import (
     Trained,
     absent,
     is_hub_id,
-    loading,
+    loading_lines,
     name_of,
     plain_name,
     read_object,
 )
 from mmalign.evaluation.run_record import RunRecord, read_run
-from mmalign.evaluation.table import number
+from mmalign.evaluation.table import number_text
 from mmalign.loading.trained import BASE
 from mmalign.objectives import objectives
 
@@ -112,8 +112,8 @@ def card_facts(record: RunRecord) -> CardFacts:
             if earlier
             else None
         )
-        facts.library, facts.snippet = loading(checkpoints[-1], facts.weights, adapter, *away, without, named)
-        facts.here = loading(checkpoints[-1], facts.weights, adapter, *here, without, earlier)[1]
+        facts.library, facts.snippet = loading_lines(checkpoints[-1], facts.weights, adapter, *away, without, named)
+        facts.here = loading_lines(checkpoints[-1], facts.weights, adapter, *here, without, earlier)[1]
     lora = ["lora"] if "lora" in facts.snippet or "Peft" in facts.snippet else []
     facts.lora = _scale(adapter) if lora else ""
     facts.tags = ["mmalign", *filter(None, [names["objective"]]), *lora]
@@ -194,8 +194,14 @@ def _results(record: RunRecord) -> str:
         return ""
     lines = ["| reward | role | before | after | change | 95 % interval | n |", "|---|---|--:|--:|--:|--:|--:|"]
     for row in record.summary:
-        low, high = (number(v, signed=True) for v in row.ci)
-        cells = (escaped(row.name), row.role, number(row.before), number(row.after), number(row.delta, signed=True))
+        low, high = (number_text(v, signed=True) for v in row.ci)
+        cells = (
+            escaped(row.name),
+            row.role,
+            number_text(row.before),
+            number_text(row.after),
+            number_text(row.delta, signed=True),
+        )
         lines.append(f"| {' | '.join(cells)} | {low} to {high} | {row.n} |")
     table = "\n".join(lines)
     return (

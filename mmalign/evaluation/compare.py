@@ -12,7 +12,7 @@ from mmalign.core.errors import DataError
 from mmalign.evaluation.bootstrap import prompt_means
 from mmalign.evaluation.folders import evaluation_folders
 from mmalign.evaluation.records import Evaluation
-from mmalign.evaluation.table import SummaryRow, common_rewards, number, summarize
+from mmalign.evaluation.table import SummaryRow, common_rewards, number_text, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -114,8 +114,8 @@ def comparison_table(comparisons: list[Comparison], names: tuple[str, str]) -> T
     for column in (*names, "difference", "95 % interval", "wins / ties / losses", "win rate", "sign test p"):
         table.add_column(column, justify="right", overflow="fold")
     for c in comparisons:
-        low, high = (number(v, signed=True) for v in c.ci)
+        low, high = (number_text(v, signed=True) for v in c.ci)
         counts = f"{c.wins} / {c.ties} / {c.losses}" if c.wins + c.ties + c.losses else "set"
-        means = (number(c.a), number(c.b), number(c.delta, signed=True), f"{low} to {high}")
+        means = (number_text(c.a), number_text(c.b), number_text(c.delta, signed=True), f"{low} to {high}")
         table.add_row(c.name, *means, counts, f"{c.win_rate:.0%}", f"{c.p:.2g}" if c.p == c.p else "–")
     return table

@@ -25,13 +25,13 @@ from mmalign.rewards.engine.sets import Embedded, embed_rows, scoring_a_set
 
 log = logging.getLogger("mmalign")
 
-__all__ = ["Share", "evaluate", "evaluate_shared"]
+__all__ = ["Share", "evaluate_policy", "evaluate_shared"]
 
 SET_RESAMPLES = 200
 NOISE = "by output"  # what an evaluation says of its noise; older ones drew it by chunk
 
 
-def evaluate(
+def evaluate_policy(
     policy: Policy,
     prompts: Sequence[Prompt],
     rewards: Mapping[str, Reward | SetReward],
@@ -91,7 +91,7 @@ def evaluate_shared(
     repeats: int = 1,
     keep: int = 16,
 ) -> Evaluation | None:
-    """`evaluate` by several processes, the chunks dealt out in turn; the first returns it, the others None.
+    """`evaluate_policy` by several processes, the chunks dealt out in turn; the first returns it, the others None.
 
     The chunks and their noise are those of one process, so what is found is too.
     """
@@ -100,7 +100,7 @@ def evaluate_shared(
     prepare_all({f"reward '{name}'": reward for name, reward in rewards.items()})
     per_chunk, total = rows // repeats, len(groups) * repeats
     mine = []
-    with torch.no_grad(), evaluating(getattr(policy, "module", None)):
+    with torch.no_grad(), eval_mode(getattr(policy, "module", None)):
         for first in range(0, len(groups), per_chunk)[share.rank :: share.processes]:
             part = groups[first : first + per_chunk]
             noise = [stream(seed, "evaluate", first * repeats + row) for row in range(len(part) * repeats)]
@@ -147,7 +147,7 @@ def _check(policy: Policy, prompts: list[Prompt], rewards: Mapping[str, Any], ro
 
 
 @contextmanager
-def evaluating(module: nn.Module | None) -> Iterator[None]:
+def eval_mode(module: nn.Module | None) -> Iterator[None]:
     """Dropout off, and every submodule's mode restored afterwards."""
     training = [m for m in module.modules() if m.training] if module is not None else []
     for m in training:

@@ -32,8 +32,8 @@ from mmalign.core.errors import DataError
 from mmalign.core.protocols import ScorePolicy
 from mmalign.core.rng import stream_seed
 from mmalign.core.types import Preference, Prompt, Scores, Status, groups
-from mmalign.evaluation.evaluate import SET_RESAMPLES, Share, evaluating
-from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
+from mmalign.evaluation.evaluate import SET_RESAMPLES, Share, eval_mode
+from mmalign.evaluation.rankings import auc, best_of_n, ties_score
 from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.media.image import to_uint8
 
@@ -153,7 +153,7 @@ def _score(policy: ScorePolicy, ranked: Sequence[Ranked], rows: int, share: Shar
     """Fill in every row's scores, in every process."""
     pairs = [(row, output) for row in ranked for output in (*row.chosen, *row.rejected)]
     own: list[tuple[int, list[float]]] = []
-    with torch.no_grad(), evaluating(getattr(policy, "module", None)):
+    with torch.no_grad(), eval_mode(getattr(policy, "module", None)):
         for first in range(0, len(pairs), rows)[share.rank :: share.processes]:
             own.append((first, _scored(policy, pairs[first : first + rows])))
             if share.progress:
@@ -190,7 +190,7 @@ def _accuracy(ranked: Sequence[Ranked]) -> Scores:
         "margin": lambda row: np.mean(row.good) - np.mean(row.bad),
     }
     parts = {name: torch.tensor([float(mean(row)) for row in ranked]) for name, mean in means.items()}
-    scores = _scores(ranked, [True] * len(ranked), lambda row: pair_accuracy(row.good, row.bad))
+    scores = _scores(ranked, [True] * len(ranked), lambda row: auc(row.good, row.bad))
     scores.parts = parts
     return scores
 

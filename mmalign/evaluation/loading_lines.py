@@ -11,7 +11,7 @@ from typing import Any
 
 from mmalign.core.files import local_path
 
-__all__ = ["Lines", "Place", "Trained", "absent", "is_hub_id", "loading", "name_of", "plain_name"]
+__all__ = ["Lines", "Place", "Trained", "absent", "is_hub_id", "loading_lines", "name_of", "plain_name"]
 
 REWARD_MODEL = "reward_model"  # the adapter
 #: The class of transformers that reads the base model, by adapter.
@@ -40,7 +40,7 @@ class Trained:
     place: Place
 
 
-def loading(
+def loading_lines(
     folder: Path,
     weights: str,
     adapter: Mapping[str, Any],

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["TiesParts", "best_of_n", "pair_accuracy", "ties_score"]
+__all__ = ["TiesParts", "auc", "best_of_n", "ties_score"]
 
 Values = Sequence[float]
 
 
-def pair_accuracy(chosen: Values, rejected: Values) -> float:
+def auc(chosen: Values, rejected: Values) -> float:
     """The share of (chosen, rejected) pairs in which the chosen one scores higher; an equal score is half of one."""
     lead = np.subtract.outer(np.asarray(chosen, float), np.asarray(rejected, float))
     return float((lead > 0).mean() + 0.5 * (lead == 0).mean())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.types import Audio, Rollout, Scores, Status
-from mmalign.evaluation.table import number
+from mmalign.evaluation.table import number_text
 from mmalign.media.audio import write_audio
 from mmalign.media.image import contact_sheet, write_image
 from mmalign.media.spectrogram import spectrogram
@@ -53,7 +53,7 @@ def _write(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> list
                 write_image(spectrogram(sound.detach().cpu().numpy(), output.rate), (folder / name).with_suffix(".png"))
         return names
     captions = [
-        "\n".join([prompt.text, *(f"{name} {number(judged.value[i].item())}" for name, judged in scores.items())])
+        "\n".join([prompt.text, *(f"{name} {number_text(judged.value[i].item())}" for name, judged in scores.items())])
         for i, prompt in enumerate(rollout.prompts)
     ]
     write_image(contact_sheet(output, captions), folder / "contact_sheet.png")

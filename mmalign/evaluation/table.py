@@ -166,13 +166,13 @@ def summary_table(rows: Sequence[SummaryRow], title: str = "Held-out prompts") -
         table.add_column(column, justify="right")
     for row in rows:
         style = "green" if row.ci[0] > 0 else "red" if row.ci[1] < 0 else ""
-        low, high = (number(v, signed=True) for v in row.ci)
-        change = f"[{style}]{number(row.delta, signed=True)}[/]" if style else number(row.delta, signed=True)
+        low, high = (number_text(v, signed=True) for v in row.ci)
+        change = f"[{style}]{number_text(row.delta, signed=True)}[/]" if style else number_text(row.delta, signed=True)
         cells = (
             escape(row.name),
             row.role,
-            number(row.before),
-            number(row.after),
+            number_text(row.before),
+            number_text(row.after),
             change,
             f"{low} to {high}",
             str(row.n),
@@ -193,14 +193,14 @@ def evaluation_table(evaluation: Evaluation, title: str = "Held-out prompts") ->
     for name in evaluation.names():
         interval: Interval = evaluation.interval(name)
         missing = evaluation.invalid(name)
-        span = f"{number(interval.low)} to {number(interval.high)}"
+        span = f"{number_text(interval.low)} to {number_text(interval.high)}"
         table.add_row(
-            escape(name), number(interval.value), span, str(interval.n), f"[red]{missing}[/]" if missing else "0"
+            escape(name), number_text(interval.value), span, str(interval.n), f"[red]{missing}[/]" if missing else "0"
         )
     return table
 
 
-def number(value: float, signed: bool = False) -> str:
+def number_text(value: float, signed: bool = False) -> str:
     """A number for people: about four digits, a real minus sign, "–" where there is none."""
     if math.isnan(value):
         return "–"

@@ -119,7 +119,7 @@ class EmbeddedOutputs:
 def set_rewards(reward: Any) -> list[tuple[Any, float]]:
     """The set rewards behind `reward` with their weights."""
     named: Mapping[str, tuple[Any, float]] = getattr(reward, "members", {"reward": (reward, 1.0)})
-    if rowwise := [name for name, (member, _) in named.items() if not is_set(member)]:
+    if rowwise := [name for name, (member, _) in named.items() if not scores_sets(member)]:
         raise CapabilityError(
             f"builder greedy_swap re-scores whole sets, and {', '.join(rowwise)} only scores single rows; "
             "use a set reward such as frechet or vendi, or builder: pair."
@@ -127,7 +127,7 @@ def set_rewards(reward: Any) -> list[tuple[Any, float]]:
     return list(named.values())
 
 
-def is_set(reward: Any) -> bool:
+def scores_sets(reward: Any) -> bool:
     """Does it score sets?"""
     return hasattr(reward, "embed") and hasattr(reward, "score")
 
@@ -194,9 +194,9 @@ __all__ = [
     "best_and_worst",
     "greedy_swap",
     "halves_of_pool",
-    "is_set",
     "neighbours",
     "pairs_of_rows",
+    "scores_sets",
     "set_rewards",
     "tournament",
 ]

@@ -56,7 +56,7 @@ from mmalign.objectives._reward_gradients import (
     unit_gradients,
 )
 from mmalign.objectives._rollouts import masked_means
-from mmalign.objectives._selection import is_set
+from mmalign.objectives._selection import scores_sets
 
 
 @dataclass
@@ -139,7 +139,7 @@ class R0(RowsAlike):
 
     def _check_sets(self, chunk: Requests) -> None:
         """The set of a set reward is the minibatch; a part of it is another set, with another gradient."""
-        sets = [name for name, (reward, _) in self.rewards().items() if is_set(reward)]
+        sets = [name for name, (reward, _) in self.rewards().items() if scores_sets(reward)]
         if sets and chunk.weight is not None and float(chunk.weight.sum()) < 1 - 1e-3:
             raise CapabilityError(
                 f"r0: {', '.join(sets)} scores a set, and this part has some rows of it; "

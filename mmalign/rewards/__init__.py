@@ -60,7 +60,7 @@ def construct_reward(kind: type, options: Mapping[str, Any], at: str, allow: Col
     def make(plural: str, part: Any, place: str, **parts: Any) -> Any:
         return registry_of(plural).build(part, f"{at}.{place}", allow, **parts)
 
-    packages.settle()
+    packages.require_matching_once()
     check_traits(kind, at)
     makes = any(f.name == "make" for f in dataclasses.fields(kind))
     return construct(kind, options, at, **given, **({"make": make} if makes else {}))
@@ -105,7 +105,7 @@ def load_reward(name: Any, allow: Collection[str] = (), **options: Any) -> Any:
     Raises:
         ConfigError: an unknown name or option, a value of the wrong kind, a misspelt trait; all of them at once.
     """
-    from mmalign.rewards.engine.sets import Credit, is_set
+    from mmalign.rewards.engine.sets import Credit, scores_only_sets
 
     if isinstance(name, str):
         made = rewards.build({"name": name, **options}, name, allow)
@@ -117,4 +117,4 @@ def load_reward(name: Any, allow: Collection[str] = (), **options: Any) -> Any:
             f"'{what}': a reward is loaded by its name or its class; put @mmalign.rule(modalities=…, range=…) above a "
             "function to make it one. An object that is a reward already needs no loading."
         )
-    return Credit(made) if is_set(made) else made
+    return Credit(made) if scores_only_sets(made) else made

@@ -18,7 +18,7 @@ from mmalign.data.row_kinds import prompts_of
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
 from mmalign.run.defaults import slot_options, with_defaults
-from mmalign.run.lengths import asked, reader_of, trained
+from mmalign.run.lengths import evaluation_lengths, reader_of, training_lengths
 from mmalign.run.members import build_whole
 from mmalign.run.references import anchored
 from mmalign.run.registries import REGISTRIES
@@ -148,21 +148,21 @@ def examine(
         CapabilityError, DataError, MissingExtra: where all faults are of that kind.
     """
     parts, inspection = inspected(run, allow, [], training, judges)
-    return parts, measured_on(questions_of(parts, inspection.part("questions")), parts.policy)
+    return parts, measured_on(fitting_questions(parts, inspection.part("questions")), parts.policy)
 
 
 def held_out(parts: Parts) -> list[Any]:
     """The prompts of the run's evaluation, [] if it names none; the preferences themselves for a policy that judges."""
     from mmalign.run.checks.rows import questions
 
-    return measured_on(questions_of(parts, questions(parts.file, parts.source)), parts.policy)
+    return measured_on(fitting_questions(parts, questions(parts.file, parts.source)), parts.policy)
 
 
-def questions_of(parts: Parts, rows: Sequence[Any]) -> Sequence[Any]:
+def fitting_questions(parts: Parts, rows: Sequence[Any]) -> Sequence[Any]:
     """The rows to measure on, without those that `trainer.too_long` leaves out."""
     if parts.file.trainer.too_long == "refuse" or (reader := reader_of(parts.adapter)) is None:
         return rows
-    return asked(parts.file, parts.policy, reader, rows).rows
+    return evaluation_lengths(parts.file, parts.policy, reader, rows).rows
 
 
 def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
@@ -178,7 +178,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
     if reader is None or (known is not None and how == "refuse"):
         return items
-    selection = trained(parts.file, parts.policy, parts.objective, reader, items)
+    selection = training_lengths(parts.file, parts.policy, parts.objective, reader, items)
     if known is None:
         selection.told(how, "to train on")
     return selection.rows if selection.long else items

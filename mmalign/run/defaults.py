@@ -8,7 +8,7 @@ from typing import Any
 
 from mmalign.core.config import Spec
 
-__all__ = ["GIVEN", "plain", "slot_options", "with_defaults"]
+__all__ = ["GIVEN", "slot_options", "with_defaults", "yaml_data"]
 
 GIVEN = ("adapter", "reward", "relative_to", "make")  # fields that the run sets, never the file
 
@@ -18,7 +18,7 @@ def with_defaults(spec: Spec, component: Any) -> Spec:
     if component is None:
         return dict(spec)
     options = {
-        f.name: plain(getattr(component, f.name))
+        f.name: yaml_data(getattr(component, f.name))
         for f in dataclasses.fields(component)
         if f.init and f.name not in GIVEN and not f.name.startswith("_")
     }
@@ -27,15 +27,15 @@ def with_defaults(spec: Spec, component: Any) -> Spec:
 
 def slot_options(slot: Any) -> Spec:
     """The options of a reward's slot (weight, monitor, …)."""
-    return {f.name: plain(getattr(slot, f.name)) for f in dataclasses.fields(slot) if f.init and f.name != "reward"}
+    return {f.name: yaml_data(getattr(slot, f.name)) for f in dataclasses.fields(slot) if f.init and f.name != "reward"}
 
 
-def plain(value: Any) -> Any:
+def yaml_data(value: Any) -> Any:
     """YAML-safe data."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {f.name: yaml_data(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): yaml_data(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(v) for v in value]
+        return [yaml_data(v) for v in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

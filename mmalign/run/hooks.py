@@ -198,7 +198,7 @@ class Save:
         with session.timed_apart("save"):
             if session.is_main:
                 self.directory.sync_metrics()
-            checkpoint.save(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
+            checkpoint.save_checkpoint(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
         self._saved, self._since = session.step, time.monotonic()
         self._wait = max(SAVE_SECONDS, SAVE_SHARE * (self._since - start))
 

@@ -76,7 +76,7 @@ def reader_of(adapter: Any, fetch: bool = False) -> Any:
         return None
 
 
-def trained(file: RunFile, policy: object, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
+def training_lengths(file: RunFile, policy: object, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
     """Measure the rows to train on, with what the objective reads or samples after their prompts."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, items)
@@ -98,7 +98,7 @@ def trained(file: RunFile, policy: object, objective: Any, reader: Any, items: S
     return _measured(file.trainer.too_long, reader, items, need)
 
 
-def asked(file: RunFile, policy: object, reader: Any, questions: Sequence[Any]) -> Measured:
+def evaluation_lengths(file: RunFile, policy: object, reader: Any, questions: Sequence[Any]) -> Measured:
     """Measure the rows of evaluation, with what is generated after their prompts."""
     if hasattr(reader, "pair"):
         return _judged(file.trainer.too_long, reader, questions)
@@ -182,4 +182,4 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
     return selection
 
 
-__all__ = ["Measured", "TokenLimits", "asked", "reader_of", "trained"]
+__all__ = ["Measured", "TokenLimits", "evaluation_lengths", "reader_of", "training_lengths"]

@@ -50,13 +50,13 @@ class Trained:
         Raises:
             DataError: no prompts.
         """
-        from mmalign.evaluation.evaluate import evaluating
+        from mmalign.evaluation.evaluate import eval_mode
 
         batch = as_prompts(prompts)
         if not batch:
             raise DataError("there are no prompts; give at least one.")
         noise = [stream(seed, "generate", row) for row in range(len(batch))]
-        with torch.no_grad(), evaluating(self._policy.module):
+        with torch.no_grad(), eval_mode(self._policy.module):
             return self._policy.generate(batch, noise)
 
     def start(self) -> AbstractContextManager[None]:
@@ -88,7 +88,7 @@ class Lost:
         return Scores(torch.full((rows,), torch.nan), status, info=[self.why] * rows)
 
 
-def opened(run: RunFile, allow: Collection[str]) -> tuple[Parts, dict[str, Lost]]:
+def open_parts(run: RunFile, allow: Collection[str]) -> tuple[Parts, dict[str, Lost]]:
     """The parts of a run, and what stands for those of its rewards and judges that cannot be built any more.
 
     What only training asks for (an objective without its reward, a combination without its threshold) is no fault here.
@@ -154,7 +154,7 @@ def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequen
     if not (place.path / "run.yaml").is_file():
         raise ConfigError(f"{place.path}: no run.yaml in it; name a directory that `mmalign train` wrote.")
     newest = checkpoint.latest(place.checkpoints)
-    parts, lost = opened(load(place.path / "run.yaml", changes), allow)
+    parts, lost = open_parts(load(place.path / "run.yaml", changes), allow)
     if judges_only(parts.policy):
         raise CapabilityError(
             f"{place.path}: a reward model makes nothing; score with it by "

@@ -15,7 +15,7 @@ from mmalign.data.lazy_media import LazyMedia
 from mmalign.media.folders import Media, media_in, skipped
 from mmalign.media.kinds import hinted, kind_of_file, named_like_a_file
 
-__all__ = ["FIELDS", "Row", "left_out", "read_rows"]
+__all__ = ["FIELDS", "Row", "left_out", "read_output_rows"]
 
 FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str, "audio": str, "kind": str}
 REQUIRED = ("prompt", "output")
@@ -38,7 +38,7 @@ class Row:
     kind: str
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_output_rows(file: Path) -> list[Row]:
     """Parse and check every line; of a folder, every picture and sound in name order.
 
     `image` and `audio` are what the prompt is about; they are read when a reward looks at them. `kind` ("text", "image"

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 SAY_SO = 'A row whose output is a text that looks like a name says "kind": "text".'
 
 
-def modality_of(rows: Sequence[Row], reward: Any) -> str:
+def common_modality(rows: Sequence[Row], reward: Any) -> str:
     """What the outputs are; DataError for files of several kinds, CapabilityError if the reward judges another one."""
     known = [row for row in rows if row.kind]
     if not known:
@@ -58,7 +58,7 @@ def score_rows(
     that the reward cannot embed have no credit; `failed` counts them, and `info` names the first.
 
     Args:
-        rows: from `read_rows`.
+        rows: from `read_output_rows`.
         reward: a `Reward` or a `SetReward`.
         folder: relative outputs start there.
         batch: rows per call; all at once where a row's score depends on its group.
@@ -79,7 +79,7 @@ def score_rows(
     judge = judge.reward if isinstance(judge, Credit) else judge
     require_columns({"this reward": judge}, [row.prompt for row in rows])
     batch = len(rows) if RewardTraits.of(judge).batch_dependent else batch
-    kind = modality_of(rows, reward)
+    kind = common_modality(rows, reward)
     prepare(reward, "this reward")
     numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
     whole = isinstance(reward, SetReward)

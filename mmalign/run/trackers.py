@@ -8,7 +8,7 @@ from typing import Any
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Rollout, Scores
-from mmalign.evaluation.table import number
+from mmalign.evaluation.table import number_text
 from mmalign.media.image import to_uint8
 
 SHOWN = 8  # outputs of a preview
@@ -33,7 +33,7 @@ def show_samples(accelerator: Any, rollout: Rollout, scores: Mapping[str, Scores
 
 
 def _caption(rollout: Rollout, scores: Mapping[str, Scores], row: int) -> str:
-    values = [f"{name} {number(score.value[row].item())}" for name, score in scores.items()]
+    values = [f"{name} {number_text(score.value[row].item())}" for name, score in scores.items()]
     return "  ".join([rollout.prompts[row].text, *values])
 
 

@@ -265,7 +265,7 @@ def _resume(
         evaluate_now(parts, prompts, directory.evaluation("before"), session)
     if getattr(parts.adapter, "train", "") == "lora":
         parts.adapter.restore(begin / "adapter")  # refuses one of another rank, scale or other modules
-    checkpoint.load(begin, session, parts.stateful())
+    checkpoint.load_checkpoint(begin, session, parts.stateful())
     session.meet()  # nobody reads it any more
     if session.is_main:
         directory.start(resolved, fresh=False, step=session.step)

@@ -31,7 +31,9 @@ VERSION = 1  # of state.json; 0 is what was written before it named one
 _KEYS = {"step": int, "updates": int, "batches": dict, "stateful": dict}
 
 
-def save(folder: Path, session: Session, adapter: Adapter, stateful: Mapping[str, Any] | None = None) -> Path:
+def save_checkpoint(
+    folder: Path, session: Session, adapter: Adapter, stateful: Mapping[str, Any] | None = None
+) -> Path:
     """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`; every process calls it, the main one writes.
 
     `stateful` holds what else must survive by name (reward, policy): anything with `state_dict`/`load_state_dict`.
@@ -59,7 +61,7 @@ def save(folder: Path, session: Session, adapter: Adapter, stateful: Mapping[str
     return path
 
 
-def load(path: Path, session: Session, stateful: Mapping[str, Any] | None = None) -> None:
+def load_checkpoint(path: Path, session: Session, stateful: Mapping[str, Any] | None = None) -> None:
     """Restore weights, optimizer, average, random streams, data position, stateful rewards and seconds from `path`.
 
     Raises:
@@ -170,4 +172,4 @@ def _unwritable(path: Path, folder: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path}: could not be written ({error}); {safe}: {way}.")
 
 
-__all__ = ["VERSION", "complete", "latest", "load", "save", "step_of"]
+__all__ = ["VERSION", "complete", "latest", "load_checkpoint", "save_checkpoint", "step_of"]

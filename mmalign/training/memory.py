@@ -28,7 +28,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explained(phase: str, tell: Callable[[], tuple[str, str]]) -> Iterator[None]:
+def explain_allocation(phase: str, tell: Callable[[], tuple[str, str]]) -> Iterator[None]:
     """Inside it, a failed allocation is told as one of `phase`, with the shapes and the advice that `tell` gives.
 
     Raises:
@@ -57,7 +57,7 @@ def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any
             policy, "offload_text_encoder"
         )
 
-    return explained("collect", tell)
+    return explain_allocation("collect", tell)
 
 
 def updating(
@@ -78,12 +78,12 @@ def updating(
         )
         return f"{work}; {shapes}" if shapes else work, advice + _switch(policy, "gradient_checkpointing")
 
-    return explained(phase, tell)
+    return explain_allocation(phase, tell)
 
 
 def evaluating(prompts: int, rows: int) -> AbstractContextManager[None]:
     """Explain a failed allocation in an evaluation or a preview of `prompts` prompts, `rows` at once."""
-    return explained(
+    return explain_allocation(
         "evaluate",
         lambda: (f"{prompts} prompts, {rows} at once", f"lower evaluation.rows (now {rows}) or policy.rows"),
     )

@@ -373,9 +373,9 @@ def test_where_quickstarts_write(
 
 
 def test_every_quickstart_has_its_run_files() -> None:
-    from mmalign.cli.quickstart import groups
+    from mmalign.cli.quickstart import quickstarts_by_name
 
-    found = groups()
+    found = quickstarts_by_name()
     assert set(found["image"]) == set(found["audio"]) == {""}
     assert set(found["text"]) == {"captioner", "grounder", "rewriter"}
     assert all(config.is_file() for parts in found.values() for config in parts.values())

@@ -43,9 +43,9 @@ def test_null_is_for_what_may_be_left_out(call: Any, tmp_path: Path) -> None:
 
 
 def test_texts_beside_pictures_lose_their_mark_and_foreign_ones_are_named(call: Any, pictures: Path) -> None:
-    from mmalign.run.rows import read_rows
+    from mmalign.run.rows import read_output_rows
 
-    assert [row.prompt.text for row in read_rows(pictures)] == ["a red circle", ""]
+    assert [row.prompt.text for row in read_output_rows(pictures)] == ["a red circle", ""]
     for name in "ab":
         (pictures / f"{name}.txt").write_bytes(b"ein roter Kreis\n\xfcber allem")
     code, _, err = call("score", pictures, "--reward", "sharpness")

@@ -43,15 +43,15 @@ def test_rows_and_folders_of_sounds_get_one_line_each(call: Any, tmp_path: Path)
         {"output": name, "value": 0.0, "status": "ok", "parts": {}} for name in ("0.wav", "1.flac", "2.wav")
     ]
     assert [json.loads(line) for line in out.splitlines()] == named
-    from mmalign.run.rows import read_rows
+    from mmalign.run.rows import read_output_rows
 
-    assert [row.prompt.text for row in read_rows(songs)] == ["", "a red circle", ""]
+    assert [row.prompt.text for row in read_output_rows(songs)] == ["", "a red circle", ""]
     rows = tmp_path / "rows.jsonl"
     lines = [{"prompt": "a", "output": f"songs/{name}", "meta": {"seconds": 0.4}} for name in ("0.wav", "1.flac")]
     rows.write_text("\n".join(map(json.dumps, lines)))
     heard = tmp_path / "captions.jsonl"  # texts about sounds
     heard.write_text(json.dumps({"prompt": "what?", "output": "a tone", "audio": "songs/0.wav"}))
-    assert read_rows(heard)[0].prompt.media["audio"].rate == RATE
+    assert read_output_rows(heard)[0].prompt.media["audio"].rate == RATE
     code, out, _ = call("score", rows, "--reward", "duration")
     assert code == 0 and [json.loads(line)["status"] for line in out.splitlines()] == ["ok", "ok"]
 

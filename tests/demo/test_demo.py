@@ -14,8 +14,8 @@ import torch
 
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
-from mmalign.demo.answers import Side, answer, asked, known
-from mmalign.demo.display import answered, drawn, pictures, sounds, written
+from mmalign.demo.answers import Side, chosen_prompt, generate_both, known
+from mmalign.demo.display import answered, drawn, pictures, sounds, texts_as_html
 from mmalign.demo.scores import table
 from mmalign.evaluation.report.boxes import drawing
 from mmalign.media.image import to_pil
@@ -27,7 +27,7 @@ CHOICE = [Prompt("a cat", meta={"answer": "3"}), Prompt("where?", {"image": torc
 
 
 def test_both_sides_come_from_the_same_noise_and_are_scored_as_the_run_was(run: Trained) -> None:
-    before, after = answer(run, Prompt(ASKED), 2, 7)
+    before, after = generate_both(run, Prompt(ASKED), 2, 7)
     assert torch.equal(after.rollout.output, run.generate([ASKED] * 2, 7).output)
     with run.start():
         assert torch.equal(before.rollout.output, run.generate([ASKED] * 2, 7).output)
@@ -35,7 +35,7 @@ def test_both_sides_come_from_the_same_noise_and_are_scored_as_the_run_was(run: 
     assert list(after.verdicts) == ["crisp", "small"]
     assert torch.equal(after.verdicts["crisp"].value, run.score(after.rollout)["crisp"].value)  # type: ignore[union-attr]
     with pytest.raises(DataError, match="9 outputs: ask for 1 to 8"):
-        answer(run, Prompt(ASKED), 9, 7)
+        generate_both(run, Prompt(ASKED), 9, 7)
 
 
 def test_prompts_to_choose_from_are_held_out_ones(run: Trained, caplog: pytest.LogCaptureFixture) -> None:
@@ -50,16 +50,16 @@ def test_prompts_to_choose_from_are_held_out_ones(run: Trained, caplog: pytest.L
 
 
 def test_a_known_prompt_keeps_its_facts_until_it_is_changed() -> None:
-    assert asked(CHOICE, " a cat ") is CHOICE[0] and asked(CHOICE, "a dog") == Prompt("a dog")
-    assert asked(CHOICE, "where?", 1) is CHOICE[1] and asked(CHOICE, "where?") == Prompt("where?")
-    changed = asked(CHOICE, "what?", 1)
+    assert chosen_prompt(CHOICE, " a cat ") is CHOICE[0] and chosen_prompt(CHOICE, "a dog") == Prompt("a dog")
+    assert chosen_prompt(CHOICE, "where?", 1) is CHOICE[1] and chosen_prompt(CHOICE, "where?") == Prompt("where?")
+    changed = chosen_prompt(CHOICE, "what?", 1)
     assert changed.media is CHOICE[1].media and not changed.meta
-    own = asked(CHOICE, "where?", None, to_pil(torch.ones(3, 5, 6)))
+    own = chosen_prompt(CHOICE, "where?", None, to_pil(torch.ones(3, 5, 6)))
     assert own.media["image"].shape == (3, 5, 6) and not own.meta
     with pytest.raises(DataError, match="choose one of those below, or bring a picture"):
-        asked(CHOICE[1:], "where?")
+        chosen_prompt(CHOICE[1:], "where?")
     with pytest.raises(DataError, match="the prompt is empty; write one"):
-        asked(CHOICE, " \n", 1)
+        chosen_prompt(CHOICE, " \n", 1)
 
 
 def _side(count: int, **verdicts: Scores | str) -> Side:
@@ -99,7 +99,7 @@ def test_a_reward_that_cannot_judge_leaves_the_others_standing(run: Trained) -> 
     def stubborn(rollout: Rollout) -> Scores:
         raise CapabilityError("it reads other pictures.")
 
-    both = answer(Trained(run.parts, run.step, {**run.rewards, "other": stubborn}), Prompt(ASKED), 1, 0)
+    both = generate_both(Trained(run.parts, run.step, {**run.rewards, "other": stubborn}), Prompt(ASKED), 1, 0)
     assert both[1].verdicts["other"] == "it reads other pictures." and isinstance(both[1].verdicts["small"], Scores)
 
 
@@ -113,8 +113,8 @@ def test_outputs_as_people_see_and_hear_them() -> None:
     assert rate == 4000 and samples.dtype == "int16" and samples.shape == (100, 2) and picture.size == (640, 96)
     assert samples.max() == 8192  # as loud as it is
     assert drawn(Prompt("what?", {"audio": Audio(quiet[:1], 4000)})).size == (640, 96)
-    assert "a &lt;b&gt;\nc" in written(["a <b>\nc"]) and "(nothing)" in written([""])
-    assert "<b>2</b>  b" in written(["a", "b"])
+    assert "a &lt;b&gt;\nc" in texts_as_html(["a <b>\nc"]) and "(nothing)" in texts_as_html([""])
+    assert "<b>2</b>  b" in texts_as_html(["a", "b"])
 
 
 def test_boxes_are_drawn_into_a_picture_for_each_answer() -> None:
@@ -160,9 +160,9 @@ def test_what_is_not_read_to_its_end_is_said_on_the_page(run: Trained, monkeypat
     monkeypatch.setattr(adapter.loaded.pipeline.tokenizer, "model_max_length", 12)
     long = "a picture of 3 things " * 20
     for _ in range(2):
-        before, after = answer(run, Prompt(long), 1, 0)
+        before, after = generate_both(run, Prompt(long), 1, 0)
         assert before.cut == after.cut != []
-    assert answer(run, Prompt(ASKED), 1, 0)[0].cut == []
+    assert generate_both(run, Prompt(ASKED), 1, 0)[0].cut == []
 
 
 def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MediaError, ScoreError
 from mmalign.core.rng import Noise
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
-from mmalign.evaluation.evaluate import Share, evaluate, evaluate_shared
+from mmalign.evaluation.evaluate import Share, evaluate_policy, evaluate_shared
 from mmalign.evaluation.records import Evaluation, RowScores
 from tests.toys import prompts
 
@@ -118,31 +118,31 @@ REWARDS: dict[str, Any] = {"bright": Brightness(), "fussy": Fussy(), "spread": S
 
 
 def test_before_and_after_share_noise_whatever_the_weights() -> None:
-    before = evaluate(Painter(0.0), prompts(7), REWARDS, seed=3, rows=3)
-    after = evaluate(Painter(0.25), prompts(7), REWARDS, seed=3, rows=3)
+    before = evaluate_policy(Painter(0.0), prompts(7), REWARDS, seed=3, rows=3)
+    after = evaluate_policy(Painter(0.25), prompts(7), REWARDS, seed=3, rows=3)
     gap = after.scores["bright"].value - before.scores["bright"].value
     np.testing.assert_allclose(gap, 0.25, rtol=1e-6)
-    other = evaluate(Painter(0.0), prompts(7), REWARDS, seed=4, rows=3)
+    other = evaluate_policy(Painter(0.0), prompts(7), REWARDS, seed=4, rows=3)
     assert (other.scores["bright"].value != before.scores["bright"].value).all()
     assert len(np.unique(before.scores["bright"].value)) == 7, "chunks repeat each other's noise"
     np.testing.assert_allclose(before.sets["spread"].resampled, after.sets["spread"].resampled, rtol=1e-4)
 
 
 def test_noise_is_an_output_s_own_whatever_the_chunks(tmp_path: Path) -> None:
-    whole = evaluate(Painter(), prompts(9), REWARDS, seed=3, rows=64)
+    whole = evaluate_policy(Painter(), prompts(9), REWARDS, seed=3, rows=64)
     for rows in (1, 2, 4):
-        cut = evaluate(Painter(), prompts(9), REWARDS, seed=3, rows=rows)
+        cut = evaluate_policy(Painter(), prompts(9), REWARDS, seed=3, rows=rows)
         assert np.array_equal(cut.outputs, whole.outputs)
         assert all(np.array_equal(cut.values(n), whole.values(n), equal_nan=True) for n in whole.scores)
         assert cut.means() == whole.means()
-    pairs = [evaluate(Painter(), prompts(5), REWARDS, seed=3, rows=rows, repeats=2) for rows in (2, 64)]
+    pairs = [evaluate_policy(Painter(), prompts(5), REWARDS, seed=3, rows=rows, repeats=2) for rows in (2, 64)]
     assert np.array_equal(pairs[0].outputs, pairs[1].outputs)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])
 def test_several_processes_find_what_one_finds(processes: int) -> None:
     """Each in its turn; the last, which has everybody's part by then, stands in for the first."""
-    alone = evaluate(Painter(), prompts(9), REWARDS, seed=3, rows=2, keep=5)
+    alone = evaluate_policy(Painter(), prompts(9), REWARDS, seed=3, rows=2, keep=5)
     parts: list[Any] = []
 
     def gather(mine: Any) -> list[Any]:
@@ -161,7 +161,9 @@ def test_several_processes_find_what_one_finds(processes: int) -> None:
 
 def test_repeats_stay_together_and_are_grouped() -> None:
     policy, seen = Painter(), []
-    found = evaluate(policy, prompts(5), REWARDS, seed=0, rows=7, repeats=3, progress=lambda *done: seen.append(done))
+    found = evaluate_policy(
+        policy, prompts(5), REWARDS, seed=0, rows=7, repeats=3, progress=lambda *done: seen.append(done)
+    )
     assert [n for n, _ in policy.seen] == [6, 6, 3]
     assert found.group.tolist() == [i for i in range(5) for _ in range(3)]
     assert [len(p.text) for p in found.prompts] == [i + 1 for i in range(5) for _ in range(3)]
@@ -171,7 +173,7 @@ def test_repeats_stay_together_and_are_grouped() -> None:
 
 def test_module_modes_are_restored_even_after_a_failure() -> None:
     policy = Painter()
-    evaluate(policy, prompts(2), REWARDS, seed=0)
+    evaluate_policy(policy, prompts(2), REWARDS, seed=0)
     assert policy.seen == [(2, False)]
     assert policy.module["free"].training and not policy.module["frozen"].training
 
@@ -180,13 +182,13 @@ def test_module_modes_are_restored_even_after_a_failure() -> None:
             raise RuntimeError("model fell over")
 
     with pytest.raises(RuntimeError, match="model fell over") as caught:
-        evaluate(policy, prompts(4), {"broken": Broken()}, seed=0, rows=2)
+        evaluate_policy(policy, prompts(4), {"broken": Broken()}, seed=0, rows=2)
     assert caught.value.__notes__ == ["while reward 'broken' judged prompts 0 to 1"]
     assert policy.module["free"].training
 
 
 def test_rows_without_a_score_are_missing_not_zero() -> None:
-    found = evaluate(Painter(0.5), prompts(6), REWARDS, seed=0, rows=4)
+    found = evaluate_policy(Painter(0.5), prompts(6), REWARDS, seed=0, rows=4)
     values = found.values("fussy")
     assert [bool(v != v) for v in values] == [False, True, False, True, False, True]
     assert values[2] == 0 and found.invalid("fussy") == 3 and found.interval("fussy").n == 3
@@ -195,7 +197,7 @@ def test_rows_without_a_score_are_missing_not_zero() -> None:
 
 
 def test_set_reward_equals_scoring_the_whole_at_once() -> None:
-    found = evaluate(Painter(), prompts(9), REWARDS, seed=0, rows=2)
+    found = evaluate_policy(Painter(), prompts(9), REWARDS, seed=0, rows=2)
     whole = found.scores["bright"].value
     assert found.sets["spread"].value == pytest.approx(whole.std(ddof=1))
     interval = found.interval("spread")
@@ -211,13 +213,13 @@ class Gaps(Spread):
 
 
 def test_rows_that_no_set_reward_can_embed_leave_the_set(tmp_path: Path) -> None:
-    found = evaluate(Painter(), prompts(9), {"gaps": Gaps(), **REWARDS}, seed=0, rows=2)
+    found = evaluate_policy(Painter(), prompts(9), {"gaps": Gaps(), **REWARDS}, seed=0, rows=2)
     kept = np.delete(found.scores["bright"].value, 2)
     assert found.sets["gaps"].value == pytest.approx(kept.std(ddof=1))
     assert found.invalid("gaps") == 1 and found.invalid("spread") == 0 and found.interval("gaps").n == 8
     found.save(tmp_path / "kept")
     assert Evaluation.load(tmp_path / "kept").invalid("gaps") == 1
-    alone = evaluate(Painter(), [Prompt("abc")] * 2, {"gaps": Gaps()}, seed=0, rows=2)
+    alone = evaluate_policy(Painter(), [Prompt("abc")] * 2, {"gaps": Gaps()}, seed=0, rows=2)
     assert math.isnan(alone.sets["gaps"].value) and alone.invalid("gaps") == 2
 
 
@@ -225,7 +227,7 @@ def test_rows_that_no_set_reward_can_embed_leave_the_set(tmp_path: Path) -> None
 def test_folder_round_trip(policy: Any, tmp_path: Path) -> None:
     rewards = REWARDS if policy.modality == "image" else {"length": Length()}
     asked = [Prompt(p.text, meta={"count": i, "odd": {1, 2}}) for i, p in enumerate(prompts(5))]
-    found = evaluate(policy, asked, rewards, seed=1, rows=3, keep=4)
+    found = evaluate_policy(policy, asked, rewards, seed=1, rows=3, keep=4)
     found.save(tmp_path / "after")
     read = Evaluation.load(tmp_path / "after")
     assert [p.text for p in read.prompts] == [p.text for p in asked]
@@ -275,26 +277,26 @@ def test_golden_row(tmp_path: Path) -> None:
 
 def test_faults() -> None:
     with pytest.raises(DataError, match=r"there are no prompts to evaluate on; set data\.held_out"):
-        evaluate(Painter(), [], REWARDS, seed=0)
+        evaluate_policy(Painter(), [], REWARDS, seed=0)
     with pytest.raises(ConfigError, match="2 rows cannot hold the 3 repeats of one prompt"):
-        evaluate(Painter(), prompts(), REWARDS, seed=0, rows=2, repeats=3)
+        evaluate_policy(Painter(), prompts(), REWARDS, seed=0, rows=2, repeats=3)
     with pytest.raises(CapabilityError, match="reward 'length' judges audio and text, the policy makes image"):
-        evaluate(Painter(), prompts(), {"length": Length()}, seed=0)
+        evaluate_policy(Painter(), prompts(), {"length": Length()}, seed=0)
 
     class Short(Brightness):
         def __call__(self, rollout: Rollout) -> Scores:
             return Scores.of(torch.zeros(1))
 
     with pytest.raises(ScoreError, match="reward 'short' answered 1 rows for 4 outputs"):
-        evaluate(Painter(), prompts(), {"short": Short()}, seed=0)
+        evaluate_policy(Painter(), prompts(), {"short": Short()}, seed=0)
     with pytest.raises(MediaError, match="contains NaN; the generator or decoder diverged"):
-        evaluate(Painter(float("nan")), prompts(), {}, seed=0)
+        evaluate_policy(Painter(float("nan")), prompts(), {}, seed=0)
 
 
 def test_broken_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"evaluation\.json: cannot be read .*is .*nowhere an evaluation"):
         Evaluation.load(tmp_path / "nowhere")
-    evaluate(Speaker(), prompts(3), {"length": Length()}, seed=0).save(tmp_path / "e")
+    evaluate_policy(Speaker(), prompts(3), {"length": Length()}, seed=0).save(tmp_path / "e")
     lines = (tmp_path / "e" / "rows.jsonl").read_text().split("\n")
     (tmp_path / "e" / "rows.jsonl").write_text("\n".join([lines[0], lines[1][:20], lines[2]]))
     with pytest.raises(DataError, match=r"rows\.jsonl:2: not a row of an evaluation"):

@@ -18,7 +18,7 @@ from mmalign.core.types import Modality, Preference, Prompt, Status
 from mmalign.data.lazy_media import LazyMedia
 from mmalign.evaluation.evaluate import Share
 from mmalign.evaluation.judging import judge, judge_shared
-from mmalign.evaluation.rankings import best_of_n, pair_accuracy, ties_score
+from mmalign.evaluation.rankings import auc, best_of_n, ties_score
 from mmalign.evaluation.records import Evaluation
 from mmalign.policies.scorer import Scorer
 from tests.toys import ToyAdapter
@@ -51,8 +51,8 @@ def test_best_of_four_as_published() -> None:
 
 
 def test_pairs_count_ties_half() -> None:
-    assert pair_accuracy([2], [1]) == 1 and pair_accuracy([1], [1]) == 0.5 and pair_accuracy([0], [1]) == 0
-    assert pair_accuracy([2, 0], [1, 2]) == (1 + 0.5 + 0 + 0) / 4
+    assert auc([2], [1]) == 1 and auc([1], [1]) == 0.5 and auc([0], [1]) == 0
+    assert auc([2, 0], [1, 2]) == (1 + 0.5 + 0 + 0) / 4
 
 
 def test_the_ties_rule_as_published() -> None:

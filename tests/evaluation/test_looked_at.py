@@ -14,7 +14,7 @@ from mmalign.core.types import Prompt, Scores, Status
 from mmalign.evaluation.card import card, card_facts, remaking
 from mmalign.evaluation.records import Evaluation, RowScores
 from mmalign.evaluation.report.charts import Series, aligned_chart, line_chart, path_chart
-from mmalign.evaluation.report.curves import sections
+from mmalign.evaluation.report.curves import curve_sections
 from mmalign.evaluation.report.gallery import cards
 from mmalign.evaluation.report.page import report_html
 from mmalign.evaluation.report.verdict import verdict
@@ -65,7 +65,7 @@ def test_what_was_measured_once_is_not_said_to_be_the_same_at_every_step(tmp_pat
     record = RunRecord(tmp_path)
     record.metrics = [{"step": s, "kl/old": s * 1.0, "rows/invalid": 0.0} for s in (1.0, 2.0, 3.0)]
     record.metrics[2]["time/preview"] = 2.5
-    found = {section.title: section for section in sections(record)}
+    found = {section.title: section for section in curve_sections(record)}
     assert found["Seconds per step"].once == [("time/preview", 2.5, 3.0)] and not found["Seconds per step"].constant
     assert found["Objective"].constant == [("rows/invalid", 0.0)] and "Kl" not in found
     assert [name for name, _, _ in found["Policy"].charts] == ["kl/old"]

@@ -31,7 +31,7 @@ from mmalign.evaluation.report.charts import (
     smoothed,
     ticks,
 )
-from mmalign.evaluation.report.curves import against_truth, sections, time_shares
+from mmalign.evaluation.report.curves import against_truth, curve_sections, time_shares
 from mmalign.evaluation.report.verdict import verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import SummaryRow
@@ -210,7 +210,7 @@ def test_metrics_of_one_step_are_merged_and_sorted_into_sections(run: Path) -> N
     record = read_run(run)
     assert len(record.metrics) == 40 and record.curve("eval/truth")[0] == (10, pytest.approx(0.35))
     assert "policy/kl" not in record.metric_names()
-    found = sections(record)
+    found = curve_sections(record)
     assert [s.title for s in found] == [
         "Rewards on training prompts",
         "Rewards on held-out prompts",

@@ -20,7 +20,7 @@ from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.evaluation.table import (
     SummaryRow,
     evaluation_table,
-    number,
+    number_text,
     read_summary,
     roles_of,
     summarize,
@@ -178,8 +178,8 @@ def test_runs_are_found_by_their_folders(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_for_people(value: float, text: str) -> None:
-    assert number(value, signed=True) == text
-    assert number(NAN) == "–" and number(-math.inf) == "−∞"
+    assert number_text(value, signed=True) == text
+    assert number_text(NAN) == "–" and number_text(-math.inf) == "−∞"
 
 
 def test_runs_of_other_prompts_are_compared_where_both_were_measured_on_the_same(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mmalign.core.errors import MmalignError
 from mmalign.data.lazy_media import require_files
 from mmalign.data.sources.preferences import Preferences
 from mmalign.data.sources.prompts import Prompts
-from mmalign.run.rows import FIELDS, left_out, read_rows
+from mmalign.run.rows import FIELDS, left_out, read_output_rows
 from tests.media import odd
 
 VALUES: list[Any] = [
@@ -200,7 +200,7 @@ def scores(rng: random.Random, path: Path) -> None:
 
     reward, output = rng.choice((("sharpness", "a.png"), ("clipping", "b.wav"), ("repetition", "yes")))
     base = {"prompt": "a cat", "output": output}
-    rows = read_rows(Path(_written(rng, path, base, list(FIELDS), [".jsonl"])))
+    rows = read_output_rows(Path(_written(rng, path, base, list(FIELDS), [".jsonl"])))
     json.dumps(score_rows(rows, Guarded(reward, load_reward(reward), monitor=True), path.parent))
     failed([])
 
@@ -220,7 +220,7 @@ def media(rng: random.Random, path: Path) -> None:
     name = rng.choice(("x.png", "x.wav", "x.mp3", "x.heic", "x", "x.txt", "x.tiff", "x y.flac", "ü.ogg"))
     (path / name).write_bytes(data)
     left_out(path)
-    rows = read_rows(path)
+    rows = read_output_rows(path)
     for reward in ("sharpness", "clipping"):
         try:
             lines = score_rows(rows, Guarded(reward, load_reward(reward), monitor=True), path)

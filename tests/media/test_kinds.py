@@ -123,7 +123,7 @@ def test_animated_turned_and_printed_pictures() -> None:
 def test_what_others_open_is_held_to_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    from mmalign.demo.answers import asked
+    from mmalign.demo.answers import chosen_prompt
     from mmalign.media.kinds import bound_pillow
 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
@@ -135,4 +135,4 @@ def test_what_others_open_is_held_to_the_same_bound(monkeypatch: pytest.MonkeyPa
         Image.open(io.BytesIO(odd.png_of_size(50_000_001, 1)))
     monkeypatch.setenv("MMALIGN_MAX_PIXELS", "23")
     with pytest.raises(MediaError, match=r"the picture: 6 x 4 is 24 pixels; at most 23 are read"):
-        asked([], "what is it?", None, Image.new("RGB", (6, 4)))
+        chosen_prompt([], "what is it?", None, Image.new("RGB", (6, 4)))

@@ -14,7 +14,7 @@ from mmalign.adapters import adapters
 from mmalign.adapters.bases.formats import Frame, Heard
 from mmalign.core.errors import DataError
 from mmalign.data.sources.preferences import Preferences
-from mmalign.run.checks.shapes import alike, described, fetched, size
+from mmalign.run.checks.shapes import alike, declared_shape, fetched, size
 from tests.adapters import tiny as plain
 from tests.adapters.image.tiny_flux import write_flux
 from tests.adapters.image.tiny_qwen_image import write_qwen_image
@@ -73,7 +73,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 def test_pictures_are_held_to_the_runs_size(tmp_path: Path) -> None:
     items = pairs(tmp_path, [odd.picture(size=size) for size in ((64, 64), (65, 65), (64, 32))], ".png")
-    frame = described(scenes())
+    frame = declared_shape(scenes())
     assert isinstance(frame, Frame) and frame.native == (64, 64)
     with pytest.raises(DataError) as caught:
         alike(scenes(), items)
@@ -90,7 +90,7 @@ def test_pictures_are_held_to_the_runs_size(tmp_path: Path) -> None:
 def test_the_configuration_tells_what_loading_finds(name: str, tiny: Callable[[str], str], tmp_path: Path) -> None:
     """Of every family that makes pictures; the pipeline's own attributes are the truth."""
     adapter = adapters.get(name)(model=tiny(name), device="cpu", train="frozen")
-    told = described(adapter)
+    told = declared_shape(adapter)
     assert isinstance(told, Frame)
     pipe = adapter.load().loaded.pipeline
     assert told.native == (adapter.height, adapter.width)
@@ -107,7 +107,7 @@ def test_the_configuration_tells_what_loading_finds(name: str, tiny: Callable[[s
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_size_that_is_not_made_is_told_before_loading(name: str, tiny: Callable[[str], str]) -> None:
-    told = described(adapters.get(name)(model=tiny(name)))
+    told = declared_shape(adapters.get(name)(model=tiny(name)))
     assert told is not None and list(size(adapters.get(name)(model=tiny(name)))) == []
     assert isinstance(told, Frame)
     odd_side = told.native[0] + 1
@@ -121,7 +121,7 @@ def test_a_size_that_is_not_made_is_told_before_loading(name: str, tiny: Callabl
 def test_sounds_are_held_to_what_the_checkpoint_makes(name: str, tiny: Callable[[str], str], tmp_path: Path) -> None:
     options = {"seconds": 0.4} if name == "stable_audio_3" else {}  # its own default is more than the tiny one makes
     adapter = adapters.get(name)(model=tiny(name), device="cpu", train="frozen", **options)
-    told = described(adapter)
+    told = declared_shape(adapter)
     assert isinstance(told, Heard)
     given = pairs(tmp_path, [odd.sound(rate=told.rate + 1, seconds=1)], ".wav")
     with pytest.raises(DataError, match=rf"p\.jsonl:1, 'chosen': a sound at {told.rate + 1} Hz, but the run's are at"):
@@ -158,7 +158,7 @@ def test_a_hub_model_is_held_to_once_its_configuration_is_here(
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     alike(adapter, items)
-    assert fetches == [] and described(adapter) is None
+    assert fetches == [] and declared_shape(adapter) is None
     with pytest.raises(DataError, match=r"p\.jsonl:1, 'chosen': a picture of 40 x 40 .* but the run makes"):
         fetched(adapter, items)
     assert sorted(fetches) == ["transformer/config.json", "vae/config.json"]

@@ -60,7 +60,7 @@ def save_into(folder: Path, problem: Problem) -> Any:
     from mmalign.training import checkpoint
 
     def hook(session: Session, policy: Any, experience: Any) -> None:
-        checkpoint.save(folder, session, problem.adapter, problem.stateful())
+        checkpoint.save_checkpoint(folder, session, problem.adapter, problem.stateful())
 
     return hook
 

@@ -28,7 +28,7 @@ def test_resume_equals_the_uninterrupted_run(tmp_path: Path, options: dict[str, 
     training_loop(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
     torch.manual_seed(123)  # resume must not lean on global random state
     second = Problem(**options)
-    checkpoint.load(checkpoint.latest(tmp_path), second.session, {"policy": second.policy})
+    checkpoint.load_checkpoint(checkpoint.latest(tmp_path), second.session, {"policy": second.policy})
     assert second.session.step == 3
     training_loop(second.policy, second.objective, second.session)
 
@@ -56,7 +56,7 @@ def test_multipliers_resume_exactly(tmp_path: Path) -> None:
     training_loop(first.policy, first.objective, first.session, [save_into(tmp_path, first)])
     halfway = first.objective.reward.combination.multipliers["held"]
     second = Problem(objective=held_at_threshold())
-    checkpoint.load(checkpoint.latest(tmp_path), second.session, second.stateful())
+    checkpoint.load_checkpoint(checkpoint.latest(tmp_path), second.session, second.stateful())
     assert second.objective.reward.combination.multipliers["held"] == halfway > 0
     training_loop(second.policy, second.objective, second.session)
 
@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(
     assert taken.name == "step_000002"
     assert "taking step_000002; passed over: step_000003 (" in caplog.text
     problem = Problem()
-    checkpoint.load(taken, problem.session)
+    checkpoint.load_checkpoint(taken, problem.session)
     assert problem.session.step == 2
 
 
@@ -111,7 +111,7 @@ def test_a_truncated_checkpoint_is_named_with_the_way_on(tmp_path: Path) -> None
     path = tmp_path / "checkpoints" / "step_000003"
     damage("truncated", path / "state" / "weights.safetensors")
     with pytest.raises(CheckpointError, match=rf"step_000003: cannot be read .*--resume {tmp_path}@2\.$"):
-        checkpoint.load(path, Problem().session)
+        checkpoint.load_checkpoint(path, Problem().session)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_state_that_is_not_understood_is_a_sentence(tmp_path: Path, change: di
     file = tmp_path / "step_000003" / "state" / "state.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(CheckpointError, match=told):
-        checkpoint.load(file.parents[1], Problem().session)
+        checkpoint.load_checkpoint(file.parents[1], Problem().session)
 
 
 def test_a_state_from_before_versions_is_read(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_state_from_before_versions_is_read(tmp_path: Path) -> None:
     (path / "state" / "state.json").write_text(json.dumps(plain))
     (path / "files.json").unlink()
     problem = Problem()
-    checkpoint.load(checkpoint.latest(tmp_path, "state"), problem.session)
+    checkpoint.load_checkpoint(checkpoint.latest(tmp_path, "state"), problem.session)
     assert problem.session.step == 3
 
 
@@ -157,7 +157,7 @@ def test_checkpoints_are_in_the_order_of_numbers_and_copies_are_somebody_s_own(t
     assert checkpoint.latest(tmp_path).name == "step_1000000"
     problem = Problem(keep=1)
     problem.session.step = 1_000_001
-    checkpoint.save(tmp_path, problem.session, problem.adapter)
+    checkpoint.save_checkpoint(tmp_path, problem.session, problem.adapter)
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {"step_000003_backup", "step_best", "step_0000005", "step_7000000", "step_1000001"}
 
@@ -173,7 +173,7 @@ def test_older_ones_go_only_when_the_new_one_is_on_the_disk(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "fsync", noted)
     problem.session.step = 9
-    checkpoint.save(tmp_path, problem.session, problem.adapter)
+    checkpoint.save_checkpoint(tmp_path, problem.session, problem.adapter)
     assert there[-1] == 3 and set(there) == {2, 3}  # the last thing to reach it is the folder with the new name
     assert [checkpoint.step_of(path) for path in checkpoint.complete(tmp_path)] == [2, 9]
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     other = Problem()
     other.session.update_rule.parameters = other.session.update_rule.parameters[:2]
     with pytest.raises(CheckpointError, match=r"holds 4 trained tensors, the run has 2"):
-        checkpoint.load(checkpoint.latest(tmp_path), other.session)
+        checkpoint.load_checkpoint(checkpoint.latest(tmp_path), other.session)
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         with pytest.raises(
             CheckpointError, match=r"step_000009: could not be written .*still whole: step_000001, step_000002"
         ):
-            checkpoint.save(tmp_path, problem.session, problem.adapter)
+            checkpoint.save_checkpoint(tmp_path, problem.session, problem.adapter)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

@@ -140,9 +140,9 @@ def resume(accelerator: Any, folder: Path) -> None:
     for problem in (first, second):
         problem.session.accelerator = accelerator
     torch.randn(3, generator=first.session.streams["rollout"])
-    checkpoint.save(folder, first.session, first.adapter)
+    checkpoint.save_checkpoint(folder, first.session, first.adapter)
     accelerator.wait_for_everyone()
-    checkpoint.load(checkpoint.latest(folder), second.session)
+    checkpoint.load_checkpoint(checkpoint.latest(folder), second.session)
     wanted, found = (torch.randn(4, generator=p.session.streams["rollout"]) for p in (first, second))
     assert torch.equal(wanted, found), f"process {accelerator.process_index} resumes with {found}, not {wanted}"
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from mmalign.core.cuts import count_cut, counting_cuts, shown
+from mmalign.core.cuts import brief, count_cut, counting_cuts
 from mmalign.core.errors import MmalignWarning
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Module
@@ -111,7 +111,7 @@ def warn_if_cut(
     if tokens > room:
         count_cut(family, text)
         warnings.warn(
-            f"{family}: the last {tokens - room} of {tokens} tokens of the prompt '{shown(text)}' are cut; {advice}.",
+            f"{family}: the last {tokens - room} of {tokens} tokens of the prompt '{brief(text)}' are cut; {advice}.",
             MmalignWarning,
             stacklevel=2,
         )

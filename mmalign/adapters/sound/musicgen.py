@@ -26,7 +26,7 @@ from mmalign.adapters.sound._delays import Delays
 from mmalign.adapters.weights.full import FullWeights, copy_into, read_tensors
 from mmalign.adapters.weights.peft import PeftWeights, linear_endings
 from mmalign.adapters.weights.reference import FrozenWeights
-from mmalign.core.cuts import shown
+from mmalign.core.cuts import brief
 from mmalign.core.errors import CheckpointError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import lasting
 from mmalign.core.gradient import without_gradient
@@ -250,7 +250,7 @@ class MusicGen(TransformersAdapter):
         ids = self.tokenizer([text], return_tensors="pt", truncation=False, verbose=False).input_ids
         if ids.shape[1] > (longest := self.tokenizer.model_max_length):  # T5 has no last position, only a longest text
             warnings.warn(
-                f"musicgen: the prompt '{shown(text)}' has {ids.shape[1]} tokens, more than the {longest} that its T5 "
+                f"musicgen: the prompt '{brief(text)}' has {ids.shape[1]} tokens, more than the {longest} that its T5 "
                 "was made for; it is read whole, but shorten it.",
                 MmalignWarning,
                 stacklevel=2,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mmalign.core.types import Prompt
 from mmalign.data.file_source import FileSource
-from mmalign.data.lazy_media import media_of
+from mmalign.data.lazy_media import row_media
 from mmalign.data.tables import Table, every
 
 __all__ = ["Prompts"]
@@ -45,4 +45,4 @@ class Prompts(FileSource[list[Prompt]]):
     def _prompt(self, table: Table, index: int) -> Prompt:
         text, media_columns = table.text(index, self.column), self.media_columns()
         meta = {k: v for k, v in table.row(index).items() if k not in (self.column, *media_columns.values())}
-        return Prompt(text, media_of(table, index, media_columns), meta, table.place(index))
+        return Prompt(text, row_media(table, index, media_columns), meta, table.place(index))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mmalign.evaluation.report.charts import Series, aligned_chart, line_chart, path_chart
 from mmalign.evaluation.run_record import RunRecord
 
-__all__ = ["Against", "Section", "against_truth", "sections", "time_shares"]
+__all__ = ["Against", "Section", "against_truth", "curve_sections", "time_shares"]
 
 TITLES = {
     "reward": "Rewards on training prompts",
@@ -48,7 +48,7 @@ class Against:
     path: str
 
 
-def sections(record: RunRecord) -> list[Section]:
+def curve_sections(record: RunRecord) -> list[Section]:
     """Every metric of the run, grouped by the word before its first slash; known groups first."""
     by_title: dict[str, Section] = {}
     for name in record.metric_names():

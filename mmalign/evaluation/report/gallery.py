@@ -16,7 +16,7 @@ from mmalign.core.types import Prompt, Status
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.run_record import RunRecord
-from mmalign.evaluation.table import number
+from mmalign.evaluation.table import number_text
 from mmalign.media.audio import read_samples
 from mmalign.media.image import data_uri, enlarged, read_pixels, to_pil
 from mmalign.media.player import player_uri
@@ -151,9 +151,11 @@ def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: E
     trend = ""
     if base is not None and name in base.scores and bool(base.scores[name].valid[i]):
         start = float(base.scores[name].value[i])
-        if number(value) != number(start):  # an arrow between two numbers that read the same would say nothing
+        if number_text(value) != number_text(
+            start
+        ):  # an arrow between two numbers that read the same would say nothing
             trend = "up" if value > start else "down"
-    return Score(name, number(value), ("yes" if value == 1 else "no") if ticks else "", trend)
+    return Score(name, number_text(value), ("yes" if value == 1 else "no") if ticks else "", trend)
 
 
 def _kept_clip(file: Path, record: RunRecord) -> Clip:
@@ -224,7 +226,7 @@ def _scores(path: Path) -> list[tuple[str, str]]:
         (
             prompt,
             ", ".join(
-                f"{n} {number(table[n][i]) if table[n][i] is not None else table[f'{n}/status'][i]}" for n in names
+                f"{n} {number_text(table[n][i]) if table[n][i] is not None else table[f'{n}/status'][i]}" for n in names
             ),
         )
         for i, prompt in enumerate(table["prompt"])

@@ -15,11 +15,11 @@ from mmalign.core.files import write_beside
 from mmalign.core.types import Status
 from mmalign.evaluation.card import card_facts
 from mmalign.evaluation.report.charts import interval_mark
-from mmalign.evaluation.report.curves import against_truth, sections, time_shares
+from mmalign.evaluation.report.curves import against_truth, curve_sections, time_shares
 from mmalign.evaluation.report.gallery import cards, sheets
 from mmalign.evaluation.report.verdict import direction, unmoved, verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
-from mmalign.evaluation.table import number
+from mmalign.evaluation.table import number_text
 
 __all__ = ["report_html", "write_report"]
 
@@ -50,8 +50,8 @@ def report_html(record: RunRecord) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {"number": number, "svg": Markup, "breaking": _breaking}
-    engine.filters |= filters | {"signed": partial(number, signed=True)}
+    filters: dict[str, Any] = {"number": number_text, "svg": Markup, "breaking": _breaking}
+    engine.filters |= filters | {"signed": partial(number_text, signed=True)}
     here = Path(__file__).parent
     tone, sentence = verdict(record.summary)
     return engine.get_template("page.html").render(
@@ -69,7 +69,7 @@ def report_html(record: RunRecord) -> str:
         shown=SHOWN,
         against=against_truth(record),
         cards=cards(record),
-        sections=sections(record),
+        sections=curve_sections(record),
         shares=time_shares(record),
         sheets=sheets(record),
         model=card_facts(record),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mmalign.evaluation.table import SummaryRow, number
+from mmalign.evaluation.table import SummaryRow, number_text
 
 __all__ = ["direction", "directions", "p_value", "unmoved", "verdict"]
 
@@ -90,7 +90,7 @@ def told_of(rows: Sequence[SummaryRow], ways: Sequence[str]) -> str:
 
 def _told(row: SummaryRow) -> str:
     if unmoved(row):
-        return f"{row.name} is {number(row.before)} before and after, the same in all {row.n} rows"
-    low, high = (number(v, signed=True) for v in row.ci)
-    what = f"{row.name} went from {number(row.before)} to {number(row.after)}"
-    return f"{what} ({number(row.delta, signed=True)}, 95 % interval {low} to {high}, {row.n} rows)"
+        return f"{row.name} is {number_text(row.before)} before and after, the same in all {row.n} rows"
+    low, high = (number_text(v, signed=True) for v in row.ci)
+    what = f"{row.name} went from {number_text(row.before)} to {number_text(row.after)}"
+    return f"{what} ({number_text(row.delta, signed=True)}, 95 % interval {low} to {high}, {row.n} rows)"

@@ -29,7 +29,7 @@ class Beginnings(NamedTuple):
     end: int
 
 
-def spectrogram(sound: np.ndarray) -> np.ndarray:
+def power_spectrogram(sound: np.ndarray) -> np.ndarray:
     """Power of a clip ``(samples,)`` at ``RATE`` Hz, ``(samples // STEP, WINDOW // 2 + 1)`` float32."""
     padded = np.pad(np.nan_to_num(sound.astype(np.float32), posinf=0, neginf=0), WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::STEP][: len(sound) // STEP]

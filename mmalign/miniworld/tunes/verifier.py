@@ -13,7 +13,7 @@ import numpy as np
 
 from mmalign.miniworld.tunes.instruments import INSTRUMENTS, TOP
 from mmalign.miniworld.tunes.language import Request, holds
-from mmalign.miniworld.tunes.listening import STEP, Beginnings, bands, beginnings, decay, spectrogram, tone_power
+from mmalign.miniworld.tunes.listening import STEP, Beginnings, bands, beginnings, decay, power_spectrogram, tone_power
 from mmalign.miniworld.tunes.tune import CHORDS, RATE, SAMPLES, Tune
 
 UNKNOWN = "unknown"
@@ -66,7 +66,7 @@ def read_tune(sound: np.ndarray) -> Tune:
     samples = np.asarray(sound)
     if samples.ndim != 1:
         raise ValueError(f"read_tune got sound of shape {samples.shape}: pass one channel (samples,) at {RATE} Hz")
-    power = spectrogram(samples)
+    power = power_spectrogram(samples)
     notes = beginnings(power)
     if len(notes.places) < 3:
         return Tune(*[UNKNOWN] * len(Tune._fields))

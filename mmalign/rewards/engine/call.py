@@ -23,7 +23,7 @@ from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
 from mmalign.rewards.engine.contract import OF_A_ROW, bisect_failures, enforce_contract, merge, merge_at
 from mmalign.rewards.engine.foreign_code import RowProcess, foreign_call, prepare
 from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
-from mmalign.rewards.engine.sets import Credit, Embedded, is_set, scoring_a_set
+from mmalign.rewards.engine.sets import Credit, Embedded, scores_only_sets, scoring_a_set
 from mmalign.rewards.engine.traits import RewardTraits, check_traits
 
 _DEFAULT_TIMEOUT = 60.0
@@ -58,7 +58,7 @@ class Guarded:
     _ready: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if is_set(self.reward):
+        if scores_only_sets(self.reward):
             self.reward = Credit(self.reward, rows=self.rows, name=self.name)  # a set's itself, as a run file names it
         check_traits(type(self.reward), f"reward '{self.name}'")
         isolated = self.traits.isolated

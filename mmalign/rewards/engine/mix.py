@@ -23,7 +23,7 @@ from mmalign.rewards.engine.cache import ScoreCache
 from mmalign.rewards.engine.call import Guarded, guard
 from mmalign.rewards.engine.foreign_code import prepare_all
 from mmalign.rewards.engine.metrics import correlation, flat_share
-from mmalign.rewards.engine.sets import Credit, is_set
+from mmalign.rewards.engine.sets import Credit, scores_only_sets
 from mmalign.rewards.engine.traits import CombinationTraits
 
 
@@ -126,7 +126,7 @@ class Mix:
         if isinstance(slot.reward, Credit):  # as `mmalign.load_reward` gives set rewards; the slot says over what
             slot.reward = slot.reward.reward
         reward = slot.reward
-        if is_set(reward):
+        if scores_only_sets(reward):
             reward = Credit(reward, slot.over, slot.call_rows, name)
         elif slot.over != "batch":
             raise ConfigError(f"rewards.{name}.over: only set rewards are taken over a set; remove it.")

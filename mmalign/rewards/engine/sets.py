@@ -236,6 +236,6 @@ class Credit:
         return Scores(value, status, parts={"set": whole}, info=info if any(info) else None)
 
 
-def is_set(reward: Any) -> bool:
+def scores_only_sets(reward: Any) -> bool:
     """Does it embed rows and score sets of them, and not score rows?"""
     return isinstance(reward, SetReward) and not isinstance(reward, Credit)

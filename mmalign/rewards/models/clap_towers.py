@@ -45,7 +45,7 @@ from mmalign.rewards.models.frozen import (
     weights_digest,
 )
 from mmalign.rewards.models.texts import KeptTexts, Tokens, whole_length
-from mmalign.rewards.models.waves import Fill, by_rows, means, waves, windows
+from mmalign.rewards.models.waves import Fill, encode_windows, means, waves, windows
 
 ClapBackend = Literal["auto", "transformers", "laion"]
 _ORIGINAL = (".pt", ".safetensors")
@@ -119,7 +119,9 @@ class ClapTowers:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
         device = settle(self.module, audio.samples.device)
         pieces = [windows(wave, self.length, self.hop, self.fill) for wave in waves(audio.to(device), self.rate)]
-        rows = by_rows(lambda part: torch.nn.functional.normalize(self.encode_waves(part).float(), dim=1), pieces)
+        rows = encode_windows(
+            lambda part: torch.nn.functional.normalize(self.encode_waves(part).float(), dim=1), pieces
+        )
         return [row.to(audio.samples.device) for row in rows]
 
     def sounds(self, audio: Audio) -> Float[Tensor, "B D"]:
@@ -209,7 +211,7 @@ def _transformers(source: ClapSource) -> ClapTowers:
     return towers
 
 
-def text_limit(source: ClapSource) -> TextLimit:
+def clap_text_limit(source: ClapSource) -> TextLimit:
     """How much of a text the tower reads; loads its tokenizer only."""
     if source.backend == "laion":
         return load_clap(source).limit  # laion-clap loads both
@@ -228,7 +230,7 @@ class ReadsClap:
 
     def limit(self) -> TextLimit:
         """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
+        return clap_text_limit(self._source)
 
 
 def _beside(source: ClapSource) -> str:

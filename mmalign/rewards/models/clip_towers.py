@@ -192,7 +192,7 @@ def _loaded(source: Source, stamp: Stamp) -> Towers:
     return towers
 
 
-def text_limit(source: Source) -> TextLimit:
+def clip_text_limit(source: Source) -> TextLimit:
     """How much of a text the tower reads; loads its tokenizer only."""
     return _tokens(source, stamp(source.folder)).limit
 
@@ -209,7 +209,7 @@ class ReadsClip:
 
     def limit(self) -> TextLimit:
         """How much of a text its model reads; loads the tokenizer only."""
-        return text_limit(self._source)
+        return clip_text_limit(self._source)
 
 
 @loaded_once(8)

@@ -74,7 +74,7 @@ def windows(wave: Float[Tensor, " S"], length: int, hop: int, fill: Fill = "repe
     return torch.stack([wave[start : start + length] for start in [*range(0, last, hop), last]])
 
 
-def by_rows(
+def encode_windows(
     encode: Callable[[Tensor], Tensor], pieces: Sequence[Float[Tensor, "_ L"]], at_once: int = 32
 ) -> list[Float[Tensor, "_ D"]]:
     """`encode` of every row's windows, `at_once` windows a call whatever row they are of; rows of none stay empty."""
@@ -98,7 +98,7 @@ def spread(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B 2*D"]:
     return torch.cat([means(frames), means(deviations)], dim=1)
 
 
-def checked_sound(audio: Audio) -> Float[Tensor, "C S"]:
+def finite_sound(audio: Audio) -> Float[Tensor, "C S"]:
     """What the one row of `audio` holds. Raises MediaError where that is nothing, or not finite."""
     sound = sounding(audio, 0).float()
     if not sound.numel() or not bool(sound.isfinite().all()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmalign.core.options import Positive
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards.by_row import rule
-from mmalign.rewards.models.waves import checked_sound
+from mmalign.rewards.models.waves import finite_sound
 
 __all__ = ["clipping"]
 
@@ -17,4 +17,4 @@ def clipping(prompt: Prompt, output: Audio, *, limit: Positive = 0.999) -> float
     Args:
         limit: the size of a sample from which on it counts as cut off; full scale is 1.
     """
-    return -float((checked_sound(output).abs() >= limit).float().mean())
+    return -float((finite_sound(output).abs() >= limit).float().mean())

@@ -6,7 +6,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards.by_row import rule
-from mmalign.rewards.models.waves import checked_sound, frame_levels
+from mmalign.rewards.models.waves import finite_sound, frame_levels
 
 __all__ = ["duration"]
 
@@ -27,7 +27,7 @@ def duration(prompt: Prompt, output: Audio, *, seconds: NotNegative = 0.0, thres
         raise ConfigError(f"seconds: {wanted} is no duration; set more than 0, or give meta.seconds per prompt.")
     if not wanted:
         return None
-    sound = checked_sound(output)
+    sound = finite_sound(output)
     loud = (frame_levels(sound, output.rate) >= threshold).nonzero()
     heard = min((int(loud[-1]) + 1) * 0.05, sound.shape[1] / output.rate) if len(loud) else 0.0
     return -abs(heard - wanted) / wanted

@@ -7,7 +7,7 @@ import torch
 from mmalign.core.options import AtLeastTwo
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards.by_row import rule
-from mmalign.rewards.models.waves import checked_sound, filled
+from mmalign.rewards.models.waves import filled, finite_sound
 
 __all__ = ["flatness"]
 
@@ -21,7 +21,7 @@ def flatness(prompt: Prompt, output: Audio, *, n_fft: AtLeastTwo = 2048) -> floa
     Args:
         n_fft: samples of a frame of the spectrum.
     """
-    wave = checked_sound(output).mean(0).double()
+    wave = finite_sound(output).mean(0).double()
     if len(wave) < n_fft:
         wave = filled(wave, n_fft, "pad")
     window = torch.hann_window(n_fft, dtype=wave.dtype)

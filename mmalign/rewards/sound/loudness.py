@@ -9,7 +9,7 @@ from mmalign.core.options import NotNegative
 from mmalign.core.types import Audio, Prompt
 from mmalign.media.loudness import lufs
 from mmalign.rewards.by_row import rule
-from mmalign.rewards.models.waves import checked_sound
+from mmalign.rewards.models.waves import finite_sound
 
 __all__ = ["loudness"]
 
@@ -29,5 +29,5 @@ def loudness(prompt: Prompt, output: Audio, *, target: float = -16.0, tolerance:
         raise ConfigError(
             f"target {target} and tolerance {tolerance}: set a finite target and a tolerance of 0 or more."
         )
-    found = lufs(checked_sound(output), output.rate)
+    found = lufs(finite_sound(output), output.rate)
     return None if found is None else -max(abs(found - target) - tolerance, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmalign.core.types import Audio, Prompt
 from mmalign.rewards.by_row import rule
-from mmalign.rewards.models.waves import checked_sound, frame_levels
+from mmalign.rewards.models.waves import finite_sound, frame_levels
 
 __all__ = ["silence"]
 
@@ -16,4 +16,4 @@ def silence(prompt: Prompt, output: Audio, *, threshold: float = -60.0) -> float
     Args:
         threshold: dB of full scale.
     """
-    return -float((frame_levels(checked_sound(output), output.rate) < threshold).float().mean())
+    return -float((frame_levels(finite_sound(output), output.rate) < threshold).float().mean())

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmalign.core.config import RunFile
-from mmalign.core.errors import MissingExtra, installed
+from mmalign.core.errors import MissingExtra, importable
 from mmalign.run.checks import Faults, check, check_training
 
 
 @check_training
 def tracker(file: RunFile) -> Faults:
     """Of `trainer.tracker`."""
-    if file.trainer.tracker != "none" and not installed(file.trainer.tracker):
+    if file.trainer.tracker != "none" and not importable(file.trainer.tracker):
         yield MissingExtra(f"trainer.tracker: {file.trainer.tracker}", "track")
 
 
@@ -24,19 +24,19 @@ def tracker(file: RunFile) -> Faults:
 def components(file: RunFile, classes: Mapping[str, type]) -> Faults:
     """Known by the classes alone, whatever their options."""
     for section, kind in classes.items():
-        yield from missing(f"{section} {getattr(file, section)['name']}", kind)
+        yield from missing_packages(f"{section} {getattr(file, section)['name']}", kind)
 
 
 @check
 def judging(rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
     """Which ones may follow from a reward's options."""
     for place, reward in {**rewards, **judges}.items():
-        yield from missing(place, reward)
+        yield from missing_packages(place, reward)
 
 
-def missing(place: str, component: Any) -> Faults:
+def missing_packages(place: str, component: Any) -> Faults:
     """A sentence for each package of a component that is not there."""
     needed = getattr(component, "packages", {})
     for package, extra in needed.items() if isinstance(needed, Mapping) else ():
-        if not installed(package):
+        if not importable(package):
             yield MissingExtra(f"{place} (package {package})", extra)

@@ -74,7 +74,7 @@ def columns(policy: AnyPolicy, rewards: Mapping[str, Any], items: Sequence[Any])
 
 
 @check_training
-def facts(objective: Any, items: Sequence[Any]) -> None:
+def objective_columns(objective: Any, items: Sequence[Any]) -> None:
     """What the objective itself reads of a row's columns."""
     if not hasattr(objective, "check_data"):
         return

@@ -20,7 +20,7 @@ from mmalign.run.checks import Faults, check, check_training
 @check
 def size(adapter: Any) -> Faults:
     """The size of what is made is one that the checkpoint makes, as far as its own folder tells."""
-    if isinstance(frame := described(adapter), Frame):
+    if isinstance(frame := declared_shape(adapter), Frame):
         try:
             sides_of(adapter, frame)
         except ConfigError as error:
@@ -39,11 +39,15 @@ def fetched(adapter: Any, items: Sequence[Any]) -> None:
     Raises:
         DataError: the rows that differ.
     """
-    if hasattr(items, "shapes") and described(adapter, "kept") is None and described(adapter, "fetch") is not None:
+    if (
+        hasattr(items, "shapes")
+        and declared_shape(adapter, "kept") is None
+        and declared_shape(adapter, "fetch") is not None
+    ):
         _hold(adapter, items, "kept")
 
 
-def described(adapter: Any, get: Get = "here") -> Frame | Heard | None:
+def declared_shape(adapter: Any, get: Get = "here") -> Frame | Heard | None:
     """What the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
     describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
     model, revision = getattr(adapter, "model", None), getattr(adapter, "revision", None)
@@ -65,7 +69,7 @@ def _hold(adapter: Any, items: Sequence[Any], get: Get) -> None:
     shapes = list(items.shapes())
     if not shapes:
         return
-    makes = described(adapter, get)
+    makes = declared_shape(adapter, get)
     if isinstance(shapes[0][1], SoundShape):
         faults = _sounds(adapter, makes if isinstance(makes, Heard) else None, shapes)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmalign.core.config import RunFile
 from mmalign.run.checks import Faults, check, check_training, part
-from mmalign.run.lengths import TokenLimits, asked, reader_of, trained
+from mmalign.run.lengths import TokenLimits, evaluation_lengths, reader_of, training_lengths
 
 
 @part
@@ -20,7 +20,7 @@ def reader(adapter: Any) -> Any:
 def texts(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items: Sequence[Any]) -> Faults:
     """Of the rows to train on."""
     if reader is not None:
-        trained(file, policy, objective, reader, items).told(file.trainer.too_long, "to train on")
+        training_lengths(file, policy, objective, reader, items).told(file.trainer.too_long, "to train on")
     yield from ()
 
 
@@ -28,5 +28,5 @@ def texts(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items
 def held_out_texts(file: RunFile, policy: TokenLimits, reader: Any, questions: Sequence[Any]) -> Faults:
     """Of the rows that are measured on."""
     if reader is not None:
-        asked(file, policy, reader, questions).told(file.trainer.too_long, "to measure on")
+        evaluation_lengths(file, policy, reader, questions).told(file.trainer.too_long, "to measure on")
     yield from ()

@@ -16,7 +16,7 @@ from mmalign.evaluation import evaluate as evaluation
 from mmalign.objectives._selection import EmbeddedOutputs
 from mmalign.rewards import Credit, Guarded, Mix, Slot
 from mmalign.rewards.engine.sets import Embedded, embed_rows
-from mmalign.run.rows import read_rows
+from mmalign.run.rows import read_output_rows
 from mmalign.run.score import failed, score_rows
 from tests.rewards.doubles import answers
 from tests.rewards.every_reward import SETS, judged
@@ -142,20 +142,22 @@ def prompts(n):
 
 def test_an_evaluation_leaves_rows_out_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, "mmalign"):
-        found = evaluation.evaluate(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets["spread"]
+        found = evaluation.evaluate_policy(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets[
+            "spread"
+        ]
     assert (found.n, found.invalid) == (5, 1)
     assert found.value == pytest.approx(float(Spread().score(Spread().embed(GOOD))))
     assert "reward 'spread' could not embed 1 of 6 rows; the first, row 2: ValueError" in caplog.text
     with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
-        evaluation.evaluate(Writer("abc"), prompts(3), {"spread": Spread()}, seed=0, rows=2)
+        evaluation.evaluate_policy(Writer("abc"), prompts(3), {"spread": Spread()}, seed=0, rows=2)
     with pytest.raises(ScoreError, match="reward 'spread' cannot score a set of"):
-        evaluation.evaluate(Writer("124"), prompts(3), {"spread": Spread("score")}, seed=0)
+        evaluation.evaluate_policy(Writer("124"), prompts(3), {"spread": Spread("score")}, seed=0)
 
 
 def rows_of(folder, texts):
     file = folder / "rows.jsonl"
     file.write_text("".join(json.dumps({"prompt": "q", "output": text}) + "\n" for text in texts))
-    return read_rows(file)
+    return read_output_rows(file)
 
 
 def test_score_names_the_rows_and_counts_them(tmp_path):

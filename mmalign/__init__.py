@@ -57,6 +57,7 @@ _WHERE = {
     "Audio": "mmalign.core.types",
     "Experience": "mmalign.core.experience",
     "NoiseLevel": "mmalign.core.types",
+    "Example": "mmalign.core.types",
     "Preference": "mmalign.core.types",
     "Prompt": "mmalign.core.types",
     "Rollout": "mmalign.core.types",
@@ -89,6 +90,7 @@ __all__ = [
     "Diverged",
     "Encoder",
     "Evaluated",
+    "Example",
     "Experience",
     "Finished",
     "Hook",
@@ -162,6 +164,7 @@ if TYPE_CHECKING:
     from mmalign.core.protocols import TokenAdapter as TokenAdapter
     from mmalign.core.sentences import errors_as_sentences as errors_as_sentences
     from mmalign.core.types import Audio as Audio
+    from mmalign.core.types import Example as Example
     from mmalign.core.types import NoiseLevel as NoiseLevel
     from mmalign.core.types import Preference as Preference
     from mmalign.core.types import Prompt as Prompt

@@ -23,7 +23,7 @@ class Objective(Protocol[P]):
 
     * `over_ranks: Mean`, if it has statistics beyond a prompt's own group; the loop sets it (and a reward's). Every
       rank then calls it equally often.
-    * `reads: frozenset[str]`, if its batches may hold preferences: "prompts", "preferences" or both.
+    * `reads: frozenset[str]`, if its batches may hold other rows than prompts: of "prompts", "preferences", "examples".
     * `counts(experience) -> Metrics`, if it leaves rows out: numbers of a whole weighted minibatch, for rows of weight
       0 never reach `loss`.
     * `check(setting: Setting)` (`core.setting`), yielding a sentence for what in the run around it does not go with it.
@@ -37,7 +37,7 @@ class Objective(Protocol[P]):
         ...
 
     def collect(self, policy: P, batch: Sequence[Any], rng: torch.Generator) -> Experience:
-        """Sample, score and credit one batch of prompts or preferences; called without gradient."""
+        """Sample, score and credit one batch of rows; called without gradient."""
         ...
 
     def weigh(self, mask: Bool[Tensor, " B *T"], mean: Mean) -> Float[Tensor, " B *T"]:

@@ -44,6 +44,14 @@ class Preference:
     rejected: Any
 
 
+@dataclass(frozen=True)
+class Example:
+    """One output to imitate for `prompt`: of the policy's modality, unbatched (text, (3, H, W), `Audio` of one row)."""
+
+    prompt: Prompt
+    output: Any
+
+
 @dataclass
 class Audio(Rows):
     """Sound: `samples` (B, C, S) in [-1, 1] at `rate` Hz; `mask` (B, S) is True where a row still sounds."""

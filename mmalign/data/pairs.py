@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 from mmalign.core.errors import DataError, MediaError
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import lazy_media
 from mmalign.data.labels import label_of
+from mmalign.data.row_kinds import RowKind
 from mmalign.data.tables import Table, every
 
 __all__ = ["Pairs"]
@@ -21,6 +22,7 @@ __all__ = ["Pairs"]
 class Pairs(Sequence[Preference]):
     """Some rows of a table as preferences; a row is read, and its pictures and sounds decoded, when it is indexed."""
 
+    row_kind: ClassVar[RowKind] = "preferences"
     table: Table
     rows: list[int]
     kind: str  # of outputs: "text", "image" or "audio"

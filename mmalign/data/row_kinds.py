@@ -1,11 +1,14 @@
-"""Rows of a data source are prompts, or preferences, whose prompts are asked for without decoding what they compare."""
+"""Rows of a data source are prompts, preferences or examples; what they ask is known without decoding any output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from mmalign.core.types import Preference, Prompt
+from mmalign.core.types import Example, Preference, Prompt
+
+RowKind = Literal["prompts", "preferences", "examples"]
+SOURCES: dict[str, str] = {"prompts": "prompts", "preferences": "preferences", "examples": "captioned"}
 
 
 def prompts_of(rows: Sequence[Any]) -> list[Prompt]:
@@ -15,12 +18,14 @@ def prompts_of(rows: Sequence[Any]) -> list[Prompt]:
     return [getattr(row, "prompt", row) for row in rows]
 
 
-def kind_of_rows(rows: Sequence[Any]) -> Literal["prompts", "preferences"]:
-    """What the rows are; of rows that are decoded by indexing, `kind` says what they compare."""
-    compared = getattr(rows, "kind", None) is not None
-    if compared or (isinstance(rows, list | tuple) and rows and isinstance(rows[0], Preference)):
+def kind_of_rows(rows: Sequence[Any]) -> RowKind:
+    """What the rows are; rows that are made when they are indexed say it themselves, by `row_kind`."""
+    if (kind := getattr(rows, "row_kind", None)) is not None:
+        return kind
+    if getattr(rows, "kind", None) is not None:
         return "preferences"
-    return "prompts"
+    first = rows[0] if isinstance(rows, list | tuple) and rows else None
+    return "preferences" if isinstance(first, Preference) else "examples" if isinstance(first, Example) else "prompts"
 
 
-__all__ = ["kind_of_rows", "prompts_of"]
+__all__ = ["SOURCES", "RowKind", "kind_of_rows", "prompts_of"]

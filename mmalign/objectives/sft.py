@@ -22,7 +22,7 @@ from mmalign.core.experience import Demonstrations
 from mmalign.core.options import AtLeastOne, must, refuse, requires
 from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Preference, Prompt, Rollout
+from mmalign.core.types import Example, Preference, Prompt, Rollout
 from mmalign.objectives import _weights
 from mmalign.objectives._bases import RowsAlike
 from mmalign.objectives._pairs import BetaUnit
@@ -33,13 +33,14 @@ from mmalign.objectives._weights import Per, log_prob_divisors, token_counts
 
 @dataclass
 class SFT(RowsAlike):
-    """Imitate the chosen outputs of preferences, a column of prompts, or the policy's own best.
+    """Imitate the outputs of examples, the chosen ones of preferences, a column of prompts, or the policy's own best.
 
     Every valid output weighs the same; its length enters by `per`.
 
     Args:
         reward: ranks samples where `online` is best_of_n.
-        online: "off" imitates data: `chosen` of preferences, or the entry `target` of a prompt's meta.
+        online: "off" imitates data: `output` of examples, `chosen` of preferences, or the entry `target` of a
+            prompt's meta.
         group_size: N of best-of-N.
         target: the column of a prompt file that holds the output.
         per: what -log p is divided by: nothing, the output's own tokens, or the batch's mean number of tokens.
@@ -73,7 +74,7 @@ class SFT(RowsAlike):
     @property
     def reads(self) -> frozenset[str]:
         """What batches may hold."""
-        return frozenset({"preferences", "prompts"} if self.online == "off" else {"prompts"})
+        return frozenset({"preferences", "prompts", "examples"} if self.online == "off" else {"prompts"})
 
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
         """Outputs to imitate, with their noise and what divides their log-probs."""
@@ -83,12 +84,15 @@ class SFT(RowsAlike):
         return Demonstrations(rollout=rollout, mask=mask, divisor=divisor, probe=probe)
 
     def _given(self, policy: DensityPolicy, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
-        prompts = [row.prompt if isinstance(row, Preference) else row for row in batch]
-        outputs = [
-            row.chosen if isinstance(row, Preference) else self._target(number, row) for number, row in enumerate(batch)
-        ]
+        prompts = [getattr(row, "prompt", row) for row in batch]
+        outputs = [self._output(number, row) for number, row in enumerate(batch)]
         rollout = policy.observe(prompts, batch_outputs(outputs, "target"))
         return rollout, torch.ones(len(prompts), dtype=torch.bool, device=rollout.group.device)
+
+    def _output(self, number: int, row: Prompt | Preference | Example) -> Any:
+        if isinstance(row, Example):
+            return row.output
+        return row.chosen if isinstance(row, Preference) else self._target(number, row)
 
     def _target(self, number: int, prompt: Prompt) -> Any:
         if prompt.meta.get(self.target) is None:

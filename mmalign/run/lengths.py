@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CheckpointError, DataError, all_faults, shown
-from mmalign.core.types import Preference, Prompt
+from mmalign.core.types import Example, Preference, Prompt
 
 log = logging.getLogger("mmalign")
 
@@ -89,6 +89,8 @@ def training_lengths(file: RunFile, policy: object, objective: Any, reader: Any,
             return limits.max_new_tokens, f"a completion of {limits.max_new_tokens}"
         if isinstance(row, Preference):
             texts = {"chosen": row.chosen, "rejected": row.rejected}
+        elif isinstance(row, Example):
+            texts = {"output": row.output}
         else:
             texts = {column: row.meta.get(column)}
         lengths = {name: _target(reader, name, text, row) for name, text in texts.items()}
@@ -178,7 +180,7 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
         selection.long.append(f"{place}: {what} {over} more than the model's context.")
         if how == "cut" and (shorter := shorten(over)) is not None:
             selection.cut += 1
-            selection.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference) else shorter)
+            selection.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference | Example) else shorter)
     return selection
 
 

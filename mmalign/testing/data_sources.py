@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmalign.core.protocols import DataSource
-from mmalign.core.types import Preference, Prompt
+from mmalign.core.types import Example, Preference, Prompt
 from mmalign.data.held_out import overlap
 from mmalign.data.row_kinds import prompts_of
 from mmalign.testing.faults import Faults, has_members, random_state_kept
@@ -15,9 +15,9 @@ from mmalign.testing.faults import Faults, has_members, random_state_kept
 def check_data_source(source: Any) -> None:
     """Read all rows of `source`.
 
-    Checked: the members of `DataSource`; at least one row to train on; rows that are all prompts, or all preferences,
-    on both sides; no prompt, picture or sound that is both trained on and held out; the same prompts when asked again;
-    the global random numbers left alone.
+    Checked: the members of `DataSource`; at least one row to train on; rows that are all prompts, all preferences
+    or all examples, on both sides; no prompt, picture or sound that is both trained on and held out; the same prompts
+    when asked again; the global random numbers left alone.
 
     Raises:
         AssertionError: everything that does not hold.
@@ -39,7 +39,8 @@ def _check_rows(faults: Faults, training: Sequence[Any], held_out: Sequence[Any]
     faults.require(len(training) > 0, "there is no row to train on")
     kinds = {type(row) for row in [*training, *held_out]}
     named = " and ".join(sorted(kind.__name__ for kind in kinds))
-    if faults.require(kinds in ({Prompt}, {Preference}, set()), f"rows are {named}; all Prompt or all Preference"):
+    one_kind = kinds in ({Prompt}, {Preference}, {Example}, set())
+    if faults.require(one_kind, f"rows are {named}; all Prompt, all Preference or all Example"):
         shared, total = overlap(prompts_of(training), prompts_of(held_out))
         faults.require(not shared, f"{len(shared)} of {total} held-out prompts are trained on: {shared[:1]}")
 

@@ -1,10 +1,11 @@
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
 from mmalign.core.errors import ConfigError, DataError
-from mmalign.core.types import Preference, Prompt, Rollout, Status
+from mmalign.core.types import Example, Preference, Prompt, Rollout, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._weights import log_prob_divisors
 from mmalign.objectives.sft import SFT
@@ -71,3 +72,17 @@ def test_the_fit_per_token_is_per_token_whatever_the_loss_is_per(per: Any) -> No
     assert float(accumulate(policy, objective, found)["fit/per_token"]) == pytest.approx(
         float(said.detach().mean()), rel=1e-5
     )
+
+
+def test_examples_are_imitated_as_the_chosen_ones_of_preferences_are() -> None:
+    policy, shown = GaussianPolicy(), torch.ones(1, 1, 2)
+    made = collect(policy, SFT(), [Example(Prompt("x"), shown)])
+    same = collect(policy, SFT(), [Preference(Prompt("x"), shown, torch.zeros(1, 1, 2))])
+    assert torch.equal(made.rollout.trajectory["x0"], same.rollout.trajectory["x0"])
+    assert [name for name in objectives.names() if "examples" in _reads(name)] == ["sft"]
+
+
+def _reads(name: str) -> frozenset[str]:
+    kind, reward = objectives.get(name), NearPoint()
+    takes = {f.name for f in dataclasses.fields(kind)}
+    return getattr(kind(**({"reward": reward} if "reward" in takes else {})), "reads", frozenset({"prompts"}))

@@ -51,7 +51,7 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
     ("fault", "sentence"),
     [
         ("empty", "there is no row to train on"),
-        ("mixed", "rows are Preference and Prompt; all Prompt or all Preference"),
+        ("mixed", "rows are Preference and Prompt; all Prompt, all Preference or all Example"),
         ("other", r"training_items\(\) has other prompts when it is called again"),
         ("leak", r"1 of 1 held-out prompts are trained on: \['1'\]"),
         ("random", "draws from the global random numbers"),

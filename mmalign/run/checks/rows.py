@@ -11,7 +11,7 @@ from mmalign.core.errors import DataError, all_faults
 from mmalign.core.protocols import AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
-from mmalign.data.row_kinds import kind_of_rows, prompts_of
+from mmalign.data.row_kinds import SOURCES, kind_of_rows, prompts_of
 from mmalign.rewards.engine.traits import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 
@@ -32,13 +32,13 @@ def questions(file: RunFile, source: DataSource) -> Sequence[Any]:
 
 @check_training
 def kinds(file: RunFile, objective: Any, items: Sequence[Any]) -> Faults:
-    """Prompts, or preferences."""
+    """Prompts, preferences, or examples."""
     if (kind := kind_of_rows(items)) not in (reads := getattr(objective, "reads", {"prompts"})):
         online = getattr(objective, "online", None)
         instead = "" if online is None else f", or set objective.online (now {online})"
         yield DataError(
             f"data: holds {kind}, but objective '{file.objective['name']}' reads {' or '.join(sorted(reads))}; "
-            f"use data: {{name: {min(reads)}, …}}{instead}."
+            f"use data: {{name: {next(SOURCES[kind] for kind in SOURCES if kind in reads)}, …}}{instead}."
         )
 
 
@@ -46,7 +46,11 @@ def kinds(file: RunFile, objective: Any, items: Sequence[Any]) -> Faults:
 def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
     """By the suffixes of files."""
     kind = getattr(items, "kind", None)
-    if kind not in (None, policy.modality):
+    if kind in (None, policy.modality):
+        return
+    if kind_of_rows(items) == "examples":
+        yield DataError(f"data: the outputs to imitate are {kind}, but the policy is of {policy.modality}.")
+    else:
         yield DataError(
             f"data: chosen and rejected hold {kind}, but the policy is of {policy.modality}; name files by their "
             "suffix, or say data.outputs."

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, StepDist, groups
-from mmalign.policies._rollout import first_rows
+from mmalign.policies._base import first_rows
 
 Entropy = Literal["detached", "differentiable", "off"]
 

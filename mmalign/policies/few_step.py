@@ -38,11 +38,20 @@ from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, groups
 from mmalign.core.unloaded import Unloaded
-from mmalign.policies._base import LatentPolicy, require_kind
+from mmalign.policies._base import (
+    LatentPolicy,
+    Predict,
+    Saturation,
+    both_predictions,
+    check_finite,
+    decode_in_range,
+    guided,
+    in_range,
+    micro_batches,
+    require_kind,
+)
 from mmalign.policies._diffusion import ALSO_CALLED
-from mmalign.policies._rollout import Saturation, check_finite, decode_in_range, in_range, micro_batches
 from mmalign.policies._steps import clean_and_noise, like, posterior_std, renoise
-from mmalign.policies._trajectory import Predict, both_predictions, guided
 
 Spread = Literal["resample", "posterior"]
 

@@ -19,8 +19,7 @@ from mmalign.core.protocols import ScoreAdapter
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, groups
 from mmalign.core.unloaded import Unloaded
-from mmalign.policies._base import AdapterPolicy, require_kind
-from mmalign.policies._rollout import micro_batches
+from mmalign.policies._base import AdapterPolicy, micro_batches, require_kind
 
 
 @dataclass

@@ -28,11 +28,9 @@ from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, StepDist, groups
 from mmalign.core.unloaded import Unloaded
-from mmalign.policies._base import AdapterPolicy, require_kind
-from mmalign.policies._rollout import first_rows, micro_batches
+from mmalign.policies._base import AdapterPolicy, first_rows, micro_batches, require_kind
 from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist
-from mmalign.policies._tokens_engine import Completions, Engine, Request, own_engine
-from mmalign.policies._tokens_sampling import SamplingParams, row_seeds
+from mmalign.policies._tokens_sampling import Completions, Engine, Request, SamplingParams, own_engine, row_seeds
 
 Record = Literal["auto", "sampler", "replay"]
 
@@ -57,7 +55,7 @@ class Tokens(AdapterPolicy):
             forward, the very computation that training repeats. "auto": the sampler's in fp32, where the two agree to
             1e-5, and the replay's in bf16 and fp16, where they do not.
 
-    `engine` (an attribute, not an option) is who writes completions, see `_tokens_engine.py`.
+    `engine` (an attribute, not an option) is who writes completions, see `_tokens_sampling.py`.
 
     Raises:
         ValueError: an option out of range, or an adapter that makes no tokens.

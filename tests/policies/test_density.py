@@ -11,7 +11,7 @@ from torch import nn
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Prediction
 from mmalign.core.types import NoiseLevel, Rollout
-from mmalign.policies._density import bound_weight, constant_weight
+from mmalign.policies._diffusion import bound_weight, constant_weight
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
 from tests.policies.worlds import CountingLatent, DoubleLatent, descend, generator, gradient, grouped, jolt, slope

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmalign.policies._trajectory import both_predictions, guided
+from mmalign.policies._base import both_predictions, guided
 from tests.policies.worlds import CountingLatent
 from tests.toys import prompts
 

@@ -15,8 +15,15 @@ from mmalign.core.protocols import DensityPolicy, StepPolicy
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives.grpo import GRPO
 from mmalign.policies import policies
-from mmalign.policies._tokens_engine import Completions, Request, own_engine
-from mmalign.policies._tokens_sampling import SamplingParams, penalize_repetition, sample_token, uniform_noise
+from mmalign.policies._tokens_sampling import (
+    Completions,
+    Request,
+    SamplingParams,
+    own_engine,
+    penalize_repetition,
+    sample_token,
+    uniform_noise,
+)
 from mmalign.policies.tokens import Tokens
 from mmalign.rewards import rule
 from mmalign.training.checks import check_start

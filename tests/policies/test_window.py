@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmalign.policies._steps import cps, flow_sde
-from mmalign.policies._window import Window, bounds, candidates, draw_plan, window_start
+from mmalign.policies._trajectory import Window, bounds, candidates, draw_plan, window_start
 from tests.policies.worlds import generator
 
 

@@ -15,6 +15,7 @@ from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
 from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
+from mmalign.media.av_sound import SLACK, AvSound, can_read, is_ours, opened_by_av
 from mmalign.media.bounds import BYTES, SAMPLES
 from mmalign.media.containers import unread
 from mmalign.media.kinds import SOUNDS
@@ -52,6 +53,7 @@ def decode_samples(data: bytes, name: str) -> tuple[Float[np.ndarray, "C S"], in
     """
     decoder = _decoder(data, name)
     with _opened(data, name) as file:
+        decoder = "PyAV" if isinstance(file, AvSound) else decoder
         promised, rate = _promised(file, name), file.samplerate
         try:
             samples = file.read(dtype="float32", always_2d=True)
@@ -59,11 +61,18 @@ def decode_samples(data: bytes, name: str) -> tuple[Float[np.ndarray, "C S"], in
             raise MediaError(f"{name}: {decoder} could not decode its {len(data)} bytes: {_reason(error)}.") from None
     if not len(samples):
         raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
-    if fault := unread(data, promised, len(samples)):
+    if fault := _missing(file, data, promised, len(samples)):
         raise MediaError(f"{name}: the file {fault}; copy or make it again, or convert it: {CONVERT}.")
     if bad := int((~np.isfinite(samples)).sum()):
         raise MediaError(f"{name}: {bad} of its {samples.size} samples are not finite.")
     return samples.T.copy(), int(rate)
+
+
+def _missing(file: Any, data: bytes, promised: int, decoded: int) -> str:
+    if not isinstance(file, AvSound):
+        return unread(data, promised, decoded)
+    short = promised - decoded
+    return f"is truncated: {short} of its {promised} samples are missing" if short > SLACK else ""
 
 
 @dataclass(frozen=True)
@@ -99,16 +108,27 @@ def _opened(source: bytes | Path, name: str) -> Any:
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except Exception as error:  # foreign bytes
+        if (other := opened_by_av(source)) is not None:
+            return other
+        if can_read() and is_ours(source):
+            raise MediaError(
+                f"{name}: PyAV finds no whole sound in its {size} (is it cut off, or a film?). Convert it: {CONVERT}."
+            ) from None
         start = source[:8] if isinstance(source, bytes) else b""
         beginning = f" (they begin with {start!r})" if start else ""
         raise MediaError(
             f"{name}: soundfile {soundfile.__version__} could not decode its {size}{beginning}: {_reason(error)}; "
-            f"read are {', '.join(SOUNDS)}. Convert it: {CONVERT}."
+            f"read are {', '.join(SOUNDS)}{_more()}. Convert it: {CONVERT}."
         ) from None
     if file.format not in SOUNDS:
         file.close()
         raise MediaError(f"{name}: is {file.format}; read are {', '.join(SOUNDS)}. Convert it: {CONVERT}.")
     return file
+
+
+def _more() -> str:
+    """How further formats are read, where they are not yet."""
+    return "" if can_read() else ", and M4A, AAC, WMA or WebM with PyAV (pip install av)"
 
 
 def _promised(file: Any, name: str) -> int:
@@ -131,6 +151,8 @@ def read_audio(path: Path | str) -> tuple[Float[Tensor, "C S"], int]:
 
 def read_samples(path: Path | str) -> tuple[Float[np.ndarray, "C S"], int]:
     """A sound file (WAV, FLAC, OGG with Vorbis or Opus, MP3, AIFF, AU, CAF, W64) as samples (C, S) in [-1, 1], and Hz.
+
+    With PyAV installed also M4A, AAC, WMA and WebM.
 
     Raises:
         MediaError: the file is missing, no regular one, unreadable, empty, too large or not sound; names it and the

@@ -21,6 +21,7 @@ from mmalign.core.files import write_beside
 from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.media.bounds import BYTES, PIXELS
+from mmalign.media.colour import in_srgb
 from mmalign.media.kinds import FORMATS, opened
 
 if TYPE_CHECKING:
@@ -71,8 +72,11 @@ def to_pil(image: Num[Tensor, "3 H W"] | UInt8[np.ndarray, "3 H W"]) -> Image:
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
-    """Any PIL image as (3, H, W) in [0, 1]: upright (EXIF), transparency laid over white, 16-bit grey scaled."""
+def from_pil(picture: Image, ground: Sequence[float] = (1.0, 1.0, 1.0)) -> Float[Tensor, "3 H W"]:
+    """Any PIL image as (3, H, W) in [0, 1] of sRGB: upright (EXIF), by its colour profile, 16-bit grey scaled.
+
+    Transparency is laid over `ground`, red, green and blue in [0, 1].
+    """
     from PIL import ImageOps
 
     picture = ImageOps.exif_transpose(picture)
@@ -84,16 +88,18 @@ def from_pil(picture: Image) -> Float[Tensor, "3 H W"]:
             raise MediaError("its pixels are 32-bit numbers of no fixed range; write it with 8 or 16 bits.")
         grey = torch.from_numpy(values.astype(np.float32) / 65535)
         return grey.clamp(0, 1).expand(3, *grey.shape).contiguous()
-    return torch.from_numpy(_opaque(picture)).float() / 255
+    return torch.from_numpy(_opaque(picture, ground)).float() / 255
 
 
-def _opaque(picture: Image) -> UInt8[np.ndarray, "3 H W"]:
-    """8-bit pixels, transparency laid over white."""
+def _opaque(picture: Image, ground: Sequence[float] = (1.0, 1.0, 1.0)) -> UInt8[np.ndarray, "3 H W"]:
+    """8-bit pixels of sRGB, transparency laid over `ground`."""
     from PIL import Image
 
+    picture = in_srgb(picture)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+        colour = tuple(round(255 * part) for part in ground)
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, (*colour, 255)), layer)
     return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1))
 
 
@@ -162,7 +168,7 @@ def _opened(source: bytes | Path, name: str) -> Any:
         begin = f" (they begin with {source[:8]!r})" if isinstance(source, bytes) else ""
         raise MediaError(
             f"{name}: Pillow {PIL.__version__} does not recognise a picture in its {size} bytes{begin}; "
-            f"read are {', '.join(FORMATS)}; write it as {', '.join(sorted(SUFFIXES))}."
+            f"read are {', '.join(FORMATS)}{_more()}; write it as {', '.join(sorted(SUFFIXES))}."
         ) from None
     except Exception as error:  # likewise
         raise _undecoded(name, size, error) from None
@@ -172,6 +178,11 @@ def _opened(source: bytes | Path, name: str) -> Any:
         picture.close()
         raise
     return picture
+
+
+def _more() -> str:
+    """How pictures of telephones are read, where they are not yet."""
+    return "" if "HEIF" in FORMATS else ", and HEIC with pillow-heif (pip install pillow-heif)"
 
 
 def _undecoded(name: str, size: int, error: Exception) -> MediaError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from mmalign.core.regular import unreadable
+from mmalign.media.av_sound import opened_by_av
 from mmalign.media.bounds import PIXELS
 
 __all__ = [
@@ -25,10 +27,13 @@ __all__ = [
     "opened",
 ]
 
+_HEIF = find_spec("pillow_heif") is not None
+
 Kind = Literal["image", "audio"]
 NOUNS: dict[str, str] = {"image": "picture", "audio": "sound"}  # what messages call each kind
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")  # Pillow's names
+# Pillow's names; HEIF is there with pillow-heif.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", *(("HEIF",) if _HEIF else ()))
 SOUNDS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")  # soundfile's; OGG holds Opus too
 READ: dict[str, tuple[str, ...]] = {"image": FORMATS, "audio": SOUNDS}
 
@@ -92,7 +97,11 @@ def _recognised(file: Any) -> Kind | None:
         with soundfile.SoundFile(file) as sound:
             return "audio" if sound.format in SOUNDS else None
     except Exception:  # not a sound of a format that it knows
+        file.seek(0)
+    if (other := opened_by_av(file)) is None:
         return None
+    other.close()
+    return "audio"
 
 
 def bound_pillow() -> None:
@@ -114,4 +123,8 @@ def opened(file: Any, most: int) -> Any:
         Image.MAX_IMAGE_PIXELS = -(-most // 2)
     if not all(name in Image.OPEN for name in FORMATS):
         Image.init()
+        if _HEIF:
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
     return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])

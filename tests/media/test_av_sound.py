@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -45,7 +46,7 @@ def test_half_a_file_is_refused(kind: str) -> None:
 def test_a_film_is_no_sound() -> None:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=5)
+        stream: Any = container.add_stream("mpeg4", rate=5)
         stream.width = stream.height = 64
         for _ in range(5):
             frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
@@ -73,7 +74,7 @@ def encoded(kind: str, seconds: float, channels: int = 1, rate: int = 48_000) ->
     """A tone of 440 Hz, of amplitude 0.5, in a container."""
     buffer, layout = io.BytesIO(), "mono" if channels == 1 else "stereo"
     with av.open(buffer, "w", format=kind) as container:
-        stream = container.add_stream(KINDS[kind], rate=rate, layout=layout, bit_rate=96_000)
+        stream: Any = container.add_stream(KINDS[kind], rate=rate, layout=layout, bit_rate=96_000)
         wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)
         frame = av.AudioFrame.from_ndarray(np.tile(wave.astype(np.float32), (channels, 1)), "fltp", layout)
         frame.sample_rate = rate

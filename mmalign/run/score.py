@@ -75,21 +75,21 @@ def score_rows(
     from mmalign.rewards.engine.foreign_code import prepare
     from mmalign.rewards.engine.traits import require_columns
 
-    judge = reward.reward if isinstance(reward, Guarded | Credit) else reward  # what the name in the file stands for
-    judge = judge.reward if isinstance(judge, Credit) else judge
-    require_columns({"this reward": judge}, [row.prompt for row in rows])
-    batch = len(rows) if RewardTraits.of(judge).batch_dependent else batch
+    inner = reward.reward if isinstance(reward, Guarded | Credit) else reward
+    named = inner.reward if isinstance(inner, Credit) else inner  # what the name in the file stands for
+    require_columns({"this reward": named}, [row.prompt for row in rows])
+    batch = len(rows) if RewardTraits.of(named).batch_dependent else batch
     kind = common_modality(rows, reward)
     prepare(reward, "this reward")
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(row.group for row in rows))}
-    whole = isinstance(reward, SetReward)
-    name = name or type(judge).__name__
-    parts: dict[int, Any] = {}
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    of_set = isinstance(reward, SetReward)
+    name = name or type(named).__name__
+    scored: dict[int, Any] = {}  # each row's `Scores`, or its `Embedded` where the reward judges sets
     unread: dict[int, str] = {}
     done = 0
     for start in range(0, len(rows), batch):
         taken = list(range(start, min(start + batch, len(rows))))
-        outputs = {i: result for i in taken if (result := _output(rows[i], kind, folder, unread, i)) is not None}
+        outputs = {i: output for i in taken if (output := _output(rows[i], kind, folder, unread, i)) is not None}
         for same in _alike(outputs):
             rollout = Rollout(
                 prompts=[rows[i].prompt for i in same],
@@ -97,18 +97,18 @@ def score_rows(
                 group=torch.tensor([numbers[rows[i].group] for i in same]),
             )
             with torch.no_grad():
-                result = _embedded(name, judge, rollout) if whole else reward(rollout)
-            parts |= {i: result[k : k + 1] for k, i in enumerate(same)}
+                together = _embedded(name, named, rollout) if of_set else reward(rollout)
+            scored |= {i: together[k : k + 1] for k, i in enumerate(same)}
         done += len(taken)
         progress(done, len(rows))
-    names = [] if kind == "text" else [written(row.output) for row in rows]
-    encoder = {"encoder": label} if (label := named_by(judge)) else {}  # without it the numbers say nothing
-    if whole:
-        line = _set_line(_whole_set(name, parts, unread), judge, name)
-        return [line | encoder | ({"outputs": names} if names else {})]
-    result = [parts[i] if i in parts else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
-    about = [{"output": name} for name in names] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
-    return [line | encoder for line in _row_lines(merge(result, "cpu"), about)]
+    files = [] if kind == "text" else [written(row.output) for row in rows]
+    encoder = {"encoder": label} if (label := named_by(named)) else {}  # without it the numbers say nothing
+    if of_set:
+        line = _set_line(_whole_set(name, scored, unread), named, name)
+        return [line | encoder | ({"outputs": files} if files else {})]
+    scores = [scored[i] if i in scored else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
+    about = [{"output": file} for file in files] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
+    return [line | encoder for line in _row_lines(merge(scores, "cpu"), about)]
 
 
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -172,12 +172,10 @@ def test_names_of_other_projects_lead_to_ours(name, said):
 
 
 def test_names_of_other_projects_are_no_names_of_ours():
-    from mmalign.core.registry import _bare
     from mmalign.rewards import rewards
-    from mmalign.rewards._other_names import OTHER_NAMES
 
-    assert all(_bare(key) == key for key in OTHER_NAMES)
-    assert not {_bare(name) for name in rewards.built_in()} & set(OTHER_NAMES)
+    assert all(key.isalnum() and key == key.lower() for key in rewards.elsewhere)
+    assert not {name.replace("_", "") for name in rewards.built_in()} & set(rewards.elsewhere)
 
 
 def test_a_preset_downloads_by_name_and_says_so_offline(monkeypatch):
@@ -197,11 +195,13 @@ def test_a_preset_downloads_by_name_and_says_so_offline(monkeypatch):
         ("clap_music", "lukewys/laion_clap"),
     ],
 )
-def test_the_list_names_where_a_preset_is_from(name, source):
-    from mmalign.cli.listing import _first_line
-    from mmalign.rewards import rewards
+def test_the_list_names_where_a_preset_is_from(name, source, monkeypatch, capsys):
+    from mmalign.cli.listing import list_components
 
-    assert source in _first_line(rewards, name)
+    monkeypatch.setenv("COLUMNS", "400")
+    list_components("rewards")
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == [name])
+    assert source in line
 
 
 def test_a_run_file_takes_a_preset_by_name():

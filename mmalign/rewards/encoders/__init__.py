@@ -49,19 +49,19 @@ def no_side(side: type, why: str) -> ConfigError:
 
 
 class SeesThroughEncoder:
-    """A reward that judges outputs by what an encoder makes of them."""
+    """A reward that judges outputs by what an encoder makes of them: `embedder`, made of the option `encoder`."""
 
-    _encoder: Encoder
+    embedder: Encoder
 
     @property
     def modalities(self) -> frozenset[Modality]:
         """What the encoder embeds."""
-        return self._encoder.modalities
+        return self.embedder.modalities
 
     @property
     def differentiable(self) -> bool:
         """Whether gradient passes through the encoder."""
-        return self._encoder.differentiable
+        return self.embedder.differentiable
 
 
 class EncodedSet(SeesThroughEncoder):
@@ -69,7 +69,7 @@ class EncodedSet(SeesThroughEncoder):
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output; with gradient where the encoder passes it."""
-        return self._encoder.embed(rollout)
+        return self.embedder.embed(rollout)
 
 
 def _told(name: str) -> str:
@@ -89,4 +89,4 @@ def described(encoder: Encoder) -> str:
 
 def named_by(reward: Any) -> str:
     """The encoder of a reward in a few words, "" for one that has none."""
-    return described(reward._encoder) if isinstance(reward, SeesThroughEncoder) else ""
+    return described(reward.embedder) if isinstance(reward, SeesThroughEncoder) else ""

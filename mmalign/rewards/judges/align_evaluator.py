@@ -77,7 +77,7 @@ class AlignEvaluator(AsksJudge):
         if self.frame:
             check_template(self.frame, "frame", ["question"])
         self._source = make_source(self.points)
-        self._judge: Judge = Judge(self.make, self.checkpoint, self.judge, "align_evaluator")
+        self.ask: Judge = Judge(self.make, self.checkpoint, self.judge, "align_evaluator")
         self.make = None
 
     @property
@@ -97,7 +97,7 @@ class AlignEvaluator(AsksJudge):
         by_row, read = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
         if not by_row:
             return read.to(device_of(rollout.output))
-        answers = self._judge([question for questions, _ in by_row.values() for question in questions])
+        answers = self.ask([question for questions, _ in by_row.values() for question in questions])
         table = PointTable.of({row: points for row, (_, points) in by_row.items()}, len(rollout))
         return self._scored(read, table, answers, made == "text").to(device_of(rollout.output))
 

@@ -74,7 +74,7 @@ class YesNo(AsksJudge):
             faults.append("question: asks the same of every row unless it names {prompt}, {output} or a column.")
         if faults:
             raise ConfigError(faults)
-        self._judge: Judge = Judge(self.make, self.checkpoint, self.judge, "yes_no")
+        self.ask: Judge = Judge(self.make, self.checkpoint, self.judge, "yes_no")
         self.make = None
 
     @property
@@ -92,12 +92,12 @@ class YesNo(AsksJudge):
         if made == "text" and self.question and "output" not in self._asked.names:
             raise CapabilityError("question: shows the judge none of the text it is about; name {output} in it.")
 
-        def ask(prompt: Prompt, output: Any) -> Prompt | None:
+        def question_of(prompt: Prompt, output: Any) -> Prompt | None:
             return self._about(prompt, {made: output}) if made != "text" else self._about_text(prompt, output, known)
 
-        questions, scores = read_rows(ask, rollout, self.range[0], self.needs)
+        questions, scores = read_rows(question_of, rollout, self.range[0], self.needs)
         if questions:
-            self._fill(scores, list(questions), self._judge(list(questions.values())), made == "text")
+            self._fill(scores, list(questions), self.ask(list(questions.values())), made == "text")
         return scores.to(device_of(rollout.output))
 
     def _about(self, prompt: Prompt, media: Mapping[str, Any], answer: str | None = None) -> Prompt | None:

@@ -235,10 +235,13 @@ class Judge:
 
 
 class AsksJudge:
-    """What every reward that asks a judge has; `judge` says how it is loaded, `_judge` is None where there is none."""
+    """What every reward that asks a judge has: `judge` says how it is loaded, `ask(questions)` gives its answers.
+
+    `ask` is None where there is no judge, and may be replaced by whatever answers like one.
+    """
 
     judge: Asking
-    _judge: Judge | None
+    ask: Judge | None
 
     @property
     def isolated(self) -> bool:
@@ -247,12 +250,12 @@ class AsksJudge:
 
     def prepare(self) -> None:
         """Load the judge, if there is one."""
-        if self._judge is not None:
-            _ = self._judge.words
+        if self.ask is not None:
+            _ = self.ask.words
 
     def fingerprint(self) -> str:
         """The judge's own; "" without one."""
-        return self._judge.fingerprint() if self._judge is not None else ""
+        return self.ask.fingerprint() if self.ask is not None else ""
 
 
 def _digests(questions: Sequence[Prompt]) -> list[bytes]:

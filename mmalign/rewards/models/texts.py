@@ -20,8 +20,6 @@ from mmalign.core.cuts import TextLimit
 from mmalign.core.gradient import without_gradient
 from mmalign.core.tensor import Tensor
 
-_KEPT = 8192
-
 
 class Tokens:
     """`tokens(texts) -> {name: (B, T)}`, cut to `limit.room`; made without the tower's weights.
@@ -54,11 +52,12 @@ def whole_length(tokenizer: Any, text: str) -> int:
 class KeptTexts:
     """`encode([text], device) -> (1, D)` with a memory of unit rows; the oldest are forgotten first. Safe in threads.
 
-    `limit` says and counts what is not read of a text.
+    `limit` says and counts what is not read of a text; `most` texts are kept.
     """
 
     encode: Callable[[list[str], torch.device], Tensor]
     limit: TextLimit | None = None
+    most: int = 8192
     _rows: OrderedDict[str, Tensor] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -71,7 +70,7 @@ class KeptTexts:
         fresh = {text: self._row(text, device) for text in distinct if text not in rows_of}
         with self._lock:
             self._rows.update(fresh)
-            while len(self._rows) > _KEPT:
+            while len(self._rows) > self.most:
                 self._rows.popitem(last=False)
         rows_of |= fresh
         if self.limit is not None:

@@ -63,12 +63,12 @@ class Frechet(EncodedSet):
                     "credit_by: leave_one_out is not offered in a pool; its influence is as good as exact."
                 )
         self.encoder = self.encoder or encoder_of(self.reference)
-        self._encoder = make_encoder(self.encoder)
+        self.embedder = make_encoder(self.encoder)
 
     @cached_property
     def target(self) -> Reference:
         """The reference, embedded on first use."""
-        reference = load_reference(self.reference, self._encoder, pairs=self.pairs, rows=False)
+        reference = load_reference(self.reference, self.embedder, pairs=self.pairs, rows=False)
         return reference.require_covariance(f"reference {self.reference}", self.least_rows)
 
     @cached_property
@@ -76,7 +76,7 @@ class Frechet(EncodedSet):
         """The pool, embedded on first use."""
         if not self.pool:
             return None
-        pool = load_reference(self.pool, self._encoder, rows=False)
+        pool = load_reference(self.pool, self.embedder, rows=False)
         return pool.require_covariance(f"pool {self.pool}", self.least_rows)
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:

@@ -40,12 +40,12 @@ class Mmd(EncodedSet):
     def __post_init__(self) -> None:
         require_local(self.reference)
         self.encoder = self.encoder or encoder_of(self.reference)
-        self._encoder = make_encoder(self.encoder)
+        self.embedder = make_encoder(self.encoder)
 
     @cached_property
     def target(self) -> tuple[Float[Tensor, "M D"], float]:
         """The reference's rows, embedded on first use, and the bandwidth."""
-        rows = load_reference(self.reference, self._encoder, pairs=self.pairs).rows
+        rows = load_reference(self.reference, self.embedder, pairs=self.pairs).rows
         if rows is None:
             raise DataError(
                 f"{self.reference}: its statistics keep no rows, which a kernel needs; save them with rows."

@@ -31,7 +31,7 @@ class Vendi(EncodedSet):
     def __post_init__(self) -> None:
         if not self.order > 0:
             raise ValueError(f"order must be above 0, got {self.order}")
-        self._encoder = make_encoder(self.encoder)
+        self.embedder = make_encoder(self.encoder)
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per output; NaN, which leaves the set, for one that is embedded as zeros and so has no direction."""

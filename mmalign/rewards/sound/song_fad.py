@@ -43,7 +43,7 @@ class SongFad(SeesThroughEncoder):
         encoder = make_encoder(self.encoder)
         if not isinstance(encoder, FrameEncoder):
             raise no_side(FrameEncoder, "gives one row per output and no frames")
-        self._encoder: FrameEncoder = encoder
+        self.embedder: FrameEncoder = encoder
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -53,17 +53,17 @@ class SongFad(SeesThroughEncoder):
     @cached_property
     def target(self) -> Reference:
         """The frames of the reference, on first use."""
-        return load_reference(self.reference, self._encoder, unit="frame")
+        return load_reference(self.reference, self.embedder, unit="frame")
 
     def fingerprint(self) -> str:
         """The digest of the encoder and the reference's statistics."""
         fitted = self.target.gaussian
         numbers = torch.cat([fitted.mean, fitted.cov.flatten()]).cpu().numpy().tobytes()
-        return f"{self._encoder.fingerprint()} {hashlib.sha256(numbers).hexdigest()[:16]}"
+        return f"{self.embedder.fingerprint()} {hashlib.sha256(numbers).hexdigest()[:16]}"
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        frames = self._encoder.frames(rollout)
+        frames = self.embedder.frames(rollout)
         status = [Status.OK if len(f) > 1 else Status.NOT_APPLICABLE if len(f) else Status.ERROR for f in frames]
         values = [
             self._value(f) if s is Status.OK else f.new_tensor(float("nan"))

@@ -66,7 +66,7 @@ class Contrastive(SeesThroughEncoder):
         encoder = make_encoder(self.encoder)
         if not isinstance(encoder, TextEncoder):
             raise no_side(TextEncoder, "embeds no texts")
-        self._encoder: TextEncoder = encoder
+        self.embedder: TextEncoder = encoder
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Contrastive(SeesThroughEncoder):
 
     def fingerprint(self) -> str:
         """The digest of the encoder."""
-        return self._encoder.fingerprint()
+        return self.embedder.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
@@ -110,7 +110,7 @@ class Contrastive(SeesThroughEncoder):
             each = [_of_others(rows, group, i) for i in range(len(rows))]
         others, present = distinct(each)
         with torch.no_grad():
-            embedded = self._encoder.texts([*texts, *own, *others]).float().cpu()
+            embedded = self.embedder.texts([*texts, *own, *others]).float().cpu()
         answers, right, negatives = embedded.split([len(texts), len(own), len(others)])
         return contrastive_similarity(
             (answers * right).sum(1), answers @ negatives.T, present, self.aggregate, self.temperature

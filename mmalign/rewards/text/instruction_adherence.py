@@ -57,7 +57,7 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         if "output" not in self._asked.names:
             raise ConfigError("question: shows the judge no answer; name {output} in it.")
         named = Judge(self.make, self.checkpoint, self.judge, "instruction_adherence") if self.checkpoint else None
-        self._judge, self.make = named, None
+        self.ask, self.make = named, None
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
@@ -83,7 +83,7 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
 
     def _instructions(self, prompt: Prompt) -> tuple[list[tuple[str, Any]], list[str]]:
         checks, sentences = read_instructions(prompt.meta[self.column], f"Prompt.meta['{self.column}']")
-        if sentences and self._judge is None:
+        if sentences and self.ask is None:
             raise ValueError(
                 f"Prompt.meta['{self.column}']: {sentences[0][:60]!r} is in words; name a judge as checkpoint"
             )
@@ -105,9 +105,9 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
     def _heard(self, scores: Scores, questions: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
         """P(followed) of the instructions in words by row; rows whose judge fell silent get their status here."""
         probabilities: dict[int, list[float]] = {}
-        if not questions or self._judge is None:
+        if not questions or self.ask is None:
             return probabilities
-        answers = self._judge([question for _, question in questions])
+        answers = self.ask([question for _, question in questions])
         info = scores.info or [""] * len(scores)
         replies = zip(questions, yes_probability(answers.margin).tolist(), answers.why, answers.too_long, strict=True)
         for (row, _), value, why, too_long in replies:

@@ -1,5 +1,6 @@
 """The engine: contract, isolation, breaker, time limits, cache, random state, books."""
 
+import contextlib
 import importlib.util
 import math
 import multiprocessing
@@ -10,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,9 +22,9 @@ import torch
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, ScoreError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded, ScoreCache, load_reward, rule
-from mmalign.rewards.engine import foreign_code as _calls
+from mmalign.rewards.engine import foreign_code
 from mmalign.rewards.engine.cache import identity, row_keys
-from mmalign.rewards.engine.foreign_code import _serve, preserve_rng_state
+from mmalign.rewards.engine.foreign_code import RowProcess, preserve_rng_state
 from tests.rewards.doubles import Brightness, Given, Numbers, answers, pictures, scores, troubled
 
 OK, NA, PF, ERR, TO = (int(s) for s in Status)
@@ -192,18 +192,19 @@ def test_time_limits_kill_and_replace_the_process():
         judge.close()
 
 
-def test_a_process_answers_with_every_field_of_scores(monkeypatch):
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    ours, theirs = multiprocessing.Pipe()
-    given = scores([0.5], confidence=torch.tensor([0.25]), per_step=torch.ones(1, 2))
-    served = threading.Thread(target=_serve, args=(theirs, Given(given)))
-    served.start()
-    ours.send((Prompt("q"), "a", 0))
-    ready, begun, answer = ours.recv(), ours.recv(), ours.recv()
-    ours.close()
-    served.join()
-    assert ready == "" and begun == "begun" and set(answer) == {field.name for field in fields(Scores)}
-    assert answer["confidence"].tolist() == [0.25] and answer["per_step"].tolist() == [[1.0, 1.0]]
+def test_a_process_answers_with_every_field_of_scores():
+    more = {"confidence": torch.tensor([0.25]), "per_step": torch.ones(1, 2), "parts": {"a": torch.tensor([2.0])}}
+    whole = scores([0.5], **more, info=["why"])
+    process = RowProcess(Given(whole), "judge", 60.0)
+    try:
+        answer = process(answers("a"))
+    finally:
+        process.close()
+    assert all(getattr(whole, field.name) is not None for field in fields(Scores))
+    for field in fields(Scores):
+        if field.name != "info":
+            torch.testing.assert_close(getattr(answer, field.name), getattr(whole, field.name))
+    assert answer.info == ["why"]
 
 
 def test_a_time_limit_needs_a_process_to_kill():
@@ -340,6 +341,12 @@ def test_a_foreign_file_is_no_cache(tmp_path):
         ScoreCache(path)
 
 
+def change(path, statement, *values):
+    """Do in a cache's file what another program would."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement, values)
+
+
 def test_a_cache_of_another_schema_is_said_and_rows_of_another_version_are_scored_again(tmp_path):
     for place, table in {"other": "(id INTEGER, score REAL)", "more": "(key BLOB, row TEXT, extra TEXT)"}.items():
         with sqlite3.connect(tmp_path / place) as db:
@@ -351,11 +358,11 @@ def test_a_cache_of_another_schema_is_said_and_rows_of_another_version_are_score
     cache = ScoreCache(tmp_path / "scores.sqlite")
     guard(Numbers(), cache=cache)(answers("1", "2"))
     for damaged in ("not JSON", "[]", '{"value": 1.0}', '{"value": "x", "status": 0, "confidence": null, "parts": {}}'):
-        cache._db.execute("UPDATE scores SET row = ?", (damaged,))
+        change(cache.path, "UPDATE scores SET row = ?", damaged)
         reward = Numbers()
         assert guard(reward, cache=cache)(answers("1", "2")).value.tolist() == [1, 2]
         assert reward.calls == [2], damaged
-    cache._db.execute("DROP TABLE scores")
+    change(cache.path, "DROP TABLE scores")
     with pytest.raises(CheckpointError, match=r"scores\.sqlite: cannot be used as a score cache \(no such table"):
         guard(Numbers(), cache=cache)(answers("1"))
 
@@ -395,7 +402,7 @@ def test_a_reward_that_changes_the_folder_moves_nothing(tmp_path):
 
 
 def test_a_reward_that_takes_long_is_named(monkeypatch, capfd):
-    monkeypatch.setattr(_calls, "SLOW", 0.1)
+    monkeypatch.setattr(foreign_code, "SLOW", 0.1)
     guard(Doing(act="sleep"))(answers("1", "2"))
     said = [line for line in capfd.readouterr().err.splitlines() if line]
     assert all(re.fullmatch(r"note: reward 'judge' has been scoring 2 rows for \d+ s\.", line) for line in said)
@@ -405,7 +412,7 @@ def test_a_reward_that_takes_long_is_named(monkeypatch, capfd):
 
 
 KILLED = """
-import os, threading, time
+import multiprocessing, threading, time
 from tests.rewards.doubles import answers, troubled
 from mmalign.rewards import Guarded
 
@@ -414,7 +421,8 @@ if __name__ == "__main__":
     judge.prepare()
     threading.Thread(target=judge, args=(answers("sleep"),), daemon=True).start()
     time.sleep(1)
-    print(judge._process._process.pid, flush=True)
+    (judging,) = multiprocessing.active_children()
+    print(judging.pid, flush=True)
     time.sleep(600)
 """
 

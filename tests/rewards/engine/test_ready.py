@@ -1,5 +1,6 @@
 """What cannot be loaded is a fault of the set-up, whatever it is of, and loading comes first."""
 
+import multiprocessing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -130,7 +131,8 @@ class Unloadable(Numbers):
 def test_a_reward_in_a_process_of_its_own_says_there_what_it_cannot_load():
     with pytest.raises(MmalignError, match=r"reward 'far', in a process of its own: .*OSError: no such weights"):
         Guarded("far", Unloadable(), failed_share=1.0)(answers("1"))
-    judge = Guarded("near", troubled(), failed_share=1.0)
+    judge, before = Guarded("near", troubled(), failed_share=1.0), set(multiprocessing.active_children())
     judge.prepare()
-    assert judge._process._process.is_alive()
+    assert len(set(multiprocessing.active_children()) - before) == 1
     judge.close()
+    assert not set(multiprocessing.active_children()) - before

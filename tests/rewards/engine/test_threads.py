@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_eight_threads_give_what_one_gives(name: str, make: Callable[[str], Any]
     fresh = make(name)
     value_of(fresh, parts[1])  # its model is loaded
     if hasattr(fresh, "towers"):
-        fresh.towers._texts._rows.clear()
+        fresh.towers = replace(fresh.towers)  # the same model, with an empty memory of texts
     found = in_threads(lambda call: value_of(fresh, parts[call % 4]), 24)
     for call, value in enumerate(found):
         torch.testing.assert_close(value, want[call % 4], atol=1e-6, rtol=0, equal_nan=True)
@@ -86,32 +87,36 @@ def test_a_head_on_the_text_tower_and_the_tower_itself_are_asked_at_once(tiny_cl
     ]
     want = [reward(rollout).value for reward in rewards]
     for _ in range(5):
-        towers = load_towers(Source(str(tiny_clip)))
-        towers._texts._rows.clear()
+        towers = replace(load_towers(Source(str(tiny_clip))))
+        for reward in rewards:
+            reward.towers = towers
         found = in_threads(lambda call: rewards[call % 4](rollout).value, 40)
         assert all(torch.equal(value, want[call % 4]) for call, value in enumerate(found))
     assert towers.module.text_projection is not None
 
 
-def test_a_memory_that_forgets_answers_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_that_forgets_answers_every_thread() -> None:
+    encoded: list[str] = []
+
     def encode(texts: list[str], device: torch.device) -> torch.Tensor:
+        encoded.extend(texts)
         return torch.tensor([[float(int(text)), 1.0] for text in texts])
 
-    monkeypatch.setattr("mmalign.rewards.models.texts._KEPT", 64)
-    kept = KeptTexts(encode)
+    kept = KeptTexts(encode, most=64)
 
     def asked(call: int) -> bool:
         numbers = torch.randperm(300, generator=torch.Generator().manual_seed(call))[:200].tolist()
         rows = kept([str(number) for number in numbers])
         return torch.allclose(rows[:, 0] / rows[:, 1], torch.tensor(numbers).float(), rtol=1e-4)
 
-    assert all(in_threads(asked, 64)) and len(kept._rows) == 64
+    assert all(in_threads(asked, 64))
+    encoded.clear()
+    kept([str(number) for number in range(300)])
+    assert len(encoded) == 300 - 64
 
 
 def text_features(make_towers: Callable[[], Any], texts: Sequence[str]) -> torch.Tensor:
-    made = make_towers()
-    made._texts._rows.clear()
-    return made.texts(texts)
+    return replace(make_towers()).texts(texts)  # the same model, with an empty memory
 
 
 @pytest.mark.parametrize("which", ["clip", "transformers_clip", "clap"])

@@ -58,7 +58,7 @@ def answering(reward: Any, margins: dict[str, float | None], too_long: bool = Fa
         value = torch.tensor([NAN if m is None else m for m in found])
         return Answers(value, torch.ones(len(found)), why, [m is None and too_long for m in found])
 
-    reward._judge = Answering(judge)
+    reward.ask = Answering(judge)
     return asked
 
 
@@ -205,7 +205,7 @@ def test_a_real_judge_answers_each_question_by_itself(checkpoint: str) -> None:
     rollout = shown(*lists)
     found = reward(rollout)
     for row, (points, image) in enumerate(zip(lists, rollout.output, strict=True)):
-        alone = [reward._judge([Prompt(f"say {p['question']}", {"image": image})]).margin.sigmoid() for p in points]
+        alone = [reward.ask([Prompt(f"say {p['question']}", {"image": image})]).margin.sigmoid() for p in points]
         yes = [
             float(p) if point.get("positive", True) else 1 - float(p) for p, point in zip(alone, points, strict=True)
         ]
@@ -358,7 +358,7 @@ def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bo
         margin = torch.tensor([20.0 if yes else -20.0 for yes in true])
         return Answers(margin, torch.ones(len(true)), [""] * len(true), [False] * len(true))
 
-    reward._judge = Answering(judge)
+    reward.ask = Answering(judge)
     truth = mmalign.load_reward("verifier")(rollout).value
     value = reward(rollout).value
     assert torch.equal((value > 0.999).float(), truth) and 0 < truth.sum() < 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -23,10 +24,11 @@ def hybrid(rule: Any = "exact_match", model: Any = "length", **options: Any) -> 
     return mmalign.load_reward("hybrid", **specs, **options)
 
 
-def told(reward: Any, rule: Any, model: Any) -> Any:
-    """Let the two parts say what they are told."""
-    reward._rule.reward, reward._model.reward = rule, model
-    return reward
+def hybrid_of(rule: Any, model: Any, **options: Any) -> Any:
+    """A hybrid of these two rewards."""
+    parts = {"rule": rule, "model": model}
+    specs = {name: {"name": name} for name in parts}
+    return rewards.get("hybrid")(**specs, make=lambda kind, spec, place: parts[spec["name"]], **options)
 
 
 def answers(*rows: tuple[str, Any]) -> Rollout:
@@ -34,47 +36,42 @@ def answers(*rows: tuple[str, Any]) -> Rollout:
     return Rollout(prompts, [text for text, _ in rows], torch.arange(len(rows)))
 
 
-def noting_outputs(asked: list[list[str]], call: Callable[[Any, Rollout], Scores]) -> Callable[[Any, Rollout], Scores]:
-    """The method `call`, which first adds the outputs that it is called with to `asked`."""
+@dataclass
+class Noting:
+    """The reward `score`, which first adds the outputs that it is called with to `outputs`."""
 
-    def noted(self: Any, rollout: Rollout) -> Scores:
-        asked.append(list(rollout.output))
-        return call(self, rollout)
+    score: Callable[[Rollout], Scores]
+    outputs: list[list[str]] = field(default_factory=list)
+    modalities = frozenset({"text"})
+    range = (0.0, 1.0)
+    differentiable = False
 
-    return noted
+    def __call__(self, rollout: Rollout) -> Scores:
+        self.outputs.append(list(rollout.output))
+        return self.score(rollout)
 
 
 def test_golden_value_of_the_confidence_gate() -> None:
     """c = .7, rule 1, model .2: .76."""
-    reward = told(hybrid(trust=0.7), Given(scores([1.0]), (0.0, 1.0)), Given(scores([0.2]), (0.0, 1.0)))
+    reward = hybrid_of(Given(scores([1.0]), (0.0, 1.0)), Given(scores([0.2]), (0.0, 1.0)), trust=0.7)
     found = reward(answers(("a", "a")))
     assert found.value.item() == pytest.approx(0.76, abs=1e-6) and found.confidence.item() == pytest.approx(0.7)
     assert {name: round(v.item(), 6) for name, v in found.parts.items()} == {"rule": 1.0, "model": 0.2, "trust": 0.7}
 
 
 def test_the_model_judges_what_the_rule_cannot_and_is_asked_of_nothing_else() -> None:
-    reward, asked = hybrid(), list[list[str]]()
-    real = reward._model.reward
-    reward._model.reward = type(
-        "Counted",
-        (),
-        {
-            "modalities": real.modalities,
-            "range": real.range,
-            "differentiable": False,
-            "__call__": noting_outputs(asked, lambda self, rollout: real(rollout)),
-        },
-    )()
-    found = reward(answers(("yes", "yes"), ("no", "yes"), ("one two", None), ("one two three four", None)))
+    model = Noting(mmalign.load_reward("length", low=4.0))
+    made = answers(("yes", "yes"), ("no", "yes"), ("one two", None), ("one two three four", None))
+    found = hybrid_of(mmalign.load_reward("exact_match"), model)(made)
     assert found.value.tolist() == [1.0, 0.0, 0.5, 1.0] and found.status.tolist() == [0] * 4
-    assert asked == [["one two", "one two three four"]] and found.parts["model"][:2].isnan().all()
+    assert model.outputs == [["one two", "one two three four"]] and found.parts["model"][:2].isnan().all()
     assert found.confidence.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_scales_meet_on_zero_to_one() -> None:
     rule = Given(scores([-3.0, 4.0, 0.5]), (-3.0, 4.0))
     wide = Given(scores([2.0, -2.0, 0.0]), (-float("inf"), float("inf")))
-    reward = told(hybrid(trust=0.5, scale="sigmoid", middle=0.0, spread=2.0), rule, wide)
+    reward = hybrid_of(rule, wide, trust=0.5, scale="sigmoid", middle=0.0, spread=2.0)
     found = reward(answers(("a", "a"), ("a", "a"), ("a", "a")))
     model = torch.tensor([1.0, -1.0, 0.0]).sigmoid()
     torch.testing.assert_close(found.value, 0.5 * torch.tensor([0.0, 1.0, 0.5]) + 0.5 * model)
@@ -82,25 +79,12 @@ def test_scales_meet_on_zero_to_one() -> None:
 
 def test_statuses_of_the_parts() -> None:
     rule = Given(scores([None, None, None, 1.0], [Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE, Status.OK]))
-    model = Given(scores([0.5, 0.5, None, None], [Status.OK, Status.OK, Status.ERROR, Status.ERROR]))
+    known = scores([0.5, 0.5, None, None], [Status.OK, Status.OK, Status.ERROR, Status.ERROR])
+    model = Noting(lambda rollout: known[torch.tensor([int(text) for text in rollout.output])])
     rule.scores.confidence = torch.tensor([0.5, 0.5, 1.0, 0.5])
-    reward = told(hybrid(), rule, model)
-    reward._model.reward = type(
-        "Rows",
-        (),
-        {
-            "modalities": model.modalities,
-            "range": (0.0, 1.0),
-            "differentiable": False,
-            "__call__": lambda self, rollout: model.scores[torch.tensor([int(text) for text in rollout.output])],
-        },
-    )()
     made = answers(("0", "x"), ("1", "x"), ("2", "x"), ("3", "x"))
-    asked: list[list[str]] = []
-    whole: Any = type(reward._model.reward)
-    whole.__call__ = noting_outputs(asked, whole.__call__)
-    found = Guarded("both", reward, failed_share=1.0)(made)
-    assert asked == [["2", "3"]]  # the model changes nothing of what the rule could not read or failed on
+    found = Guarded("both", hybrid_of(rule, model), failed_share=1.0)(made)
+    assert model.outputs == [["2", "3"]]  # the model changes nothing of what the rule could not read or failed on
     assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.ERROR]
     assert found.value[0] == 0 and found.value[1:].isnan().all()
 

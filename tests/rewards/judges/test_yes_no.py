@@ -72,7 +72,7 @@ def said(*rows: tuple[str, Prompt]) -> Rollout:
 @torch.no_grad()
 def plain(reward: Any, text: str, *pictures: Any) -> float:
     """log P(good) - log P(bad) by the model itself: the processor's output for one question, no padding, no cache."""
-    model = reward._judge.model
+    model = reward.ask.model
     asked = Prompt(text, {f"p{i}": picture for i, picture in enumerate(pictures)})
     inputs = {n: v[None] if v.dim() == 1 else v for n, v in model.encode([asked])[0].items()}
     logits = model.network.model(**inputs, use_cache=False).logits[0, -1].double()
@@ -119,7 +119,7 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
     judge: Callable[..., Any], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pictures with several questions each, one with one, one question without a picture; two batches."""
-    asking = judge(kind, judge={**SAID, "rows": 5})._judge
+    asking = judge(kind, judge={**SAID, "rows": 5}).ask
     one, two, three = picture(1), picture(2), picture(3)
     asked = [
         Prompt("say red cube", {"image": one}),
@@ -135,31 +135,31 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
     features = noting(asking.model.features, lambda inputs: seen.append(len(inputs)))
     monkeypatch.setattr(asking.model, "features", features)
     answers = asking(asked)
-    want = [plain(type("R", (), {"_judge": asking}), q.text, *q.media.values()) for q in asked]
+    want = [plain(type("R", (), {"ask": asking}), q.text, *q.media.values()) for q in asked]
     assert answers.margin.tolist() == pytest.approx(want, abs=1e-4)
     assert answers.margin[1] == answers.margin[7]  # the same question about the same pixels is asked once
     assert seen == [3]  # five questions of the first batch: three beginnings; in the second nothing is shared
 
 
 def test_questions_behind_one_text_share_it(judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    asking = judge("llama", question="{output}")._judge
+    asking = judge("llama", question="{output}").ask
     text = "red cube two dogs asleep " * 8
     asked = [Prompt(f"{text} a say b"), Prompt(f"{text} a b"), Prompt("a b"), Prompt(f"{text} say two")]
     seen: list[int] = []
     features = noting(asking.model.features, lambda inputs: seen.append(len(inputs)))
     monkeypatch.setattr(asking.model, "features", features)
-    want = [plain(type("R", (), {"_judge": asking}), question.text) for question in asked]
+    want = [plain(type("R", (), {"ask": asking}), question.text) for question in asked]
     assert asking(asked).margin.tolist() == pytest.approx(want, abs=1e-4) and seen == [2]
 
 
 def test_what_fits_alone_is_answered_beside_anything(judge: Callable[..., Any]) -> None:
     """A long question and long ends behind a shared picture: each fits the context of 128, cut together they do not."""
-    asking = judge("llava", question="{prompt}")._judge
+    asking = judge("llava", question="{prompt}").ask
     shared = [Prompt("red cube " * 30 + end, {"image": picture(1)}) for end in ("a", "b")]
     shared.append(Prompt("two dogs " * 30, {"image": picture(1)}))
     asked = [*shared, Prompt("say a " * 55)]
     answers = asking(asked)
-    want = [plain(type("R", (), {"_judge": asking}), q.text, *q.media.values()) for q in asked]
+    want = [plain(type("R", (), {"ask": asking}), q.text, *q.media.values()) for q in asked]
     assert answers.margin.tolist() == pytest.approx(want, abs=1e-4) and not any(answers.why)
 
 
@@ -342,11 +342,11 @@ def test_cut_prompts_are_the_prompts(rows: list[tuple[list[int], bytes]]) -> Non
 def test_equal_judges_share_one_model_and_nothing_trains(judge: Callable[..., Any]) -> None:
     first, second = judge(), judge(temperature=2.0)
     first.prepare(), second.prepare()
-    assert first._judge.model is second._judge.model
-    assert not first._judge.model.trainable()
-    assert not any(p.requires_grad for p in first._judge.model.module.parameters())
+    assert first.ask.model is second.ask.model
+    assert not first.ask.model.trainable()
+    assert not any(p.requires_grad for p in first.ask.model.module.parameters())
     with pytest.raises(CapabilityError, match="train: frozen trains nothing, so there is nothing to save"):
-        first._judge.model.save(Path("nowhere"))
+        first.ask.model.save(Path("nowhere"))
 
 
 def test_scores_are_cached_by_judge_and_question(judge: Callable[..., Any], tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_judge_goes_to_another_process_without_its_model(judge: Callable[..., 
     value = reward(shown("a")).value
     sent = pickle.dumps(reward)
     there = pickle.loads(sent)  # noqa: S301
-    assert len(sent) < 20_000 and "model" not in there._judge.__dict__
+    assert len(sent) < 20_000 and "model" not in vars(there.ask)
     torch.testing.assert_close(there(shown("a")).value, value)
 
 
@@ -398,13 +398,13 @@ def test_the_model_refusing_a_picture_is_that_rows_error(
     judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward = judge()
-    real = reward._judge.model.encode
+    real = reward.ask.model.encode
 
     def refuse(prompts: list[Prompt]) -> Any:
         if "cube" in prompts[0].text:
             raise DataError("the processor refused a prompt with 1 pictures: too thin")
         return real(prompts)
 
-    monkeypatch.setattr(reward._judge.model, "encode", refuse)
+    monkeypatch.setattr(reward.ask.model, "encode", refuse)
     found = reward(shown("a", "cube"))
     assert found.status.tolist() == [Status.OK, Status.ERROR] and "too thin" in found.info[1]

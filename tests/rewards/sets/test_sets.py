@@ -77,7 +77,7 @@ def test_a_row_that_is_embedded_as_zeros_leaves_the_set_alone():
             return rollout.output.flatten(1)[:, :4]
 
     reward = built("vendi", encoder={"name": "spectral"})
-    reward._encoder = Plain()
+    reward.embedder = Plain()
     rollout = pictures(per_prompt=3)
     rollout.output[2] = 0
     found = Credit(reward)(rollout)

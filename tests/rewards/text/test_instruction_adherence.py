@@ -95,9 +95,9 @@ def test_instructions_in_words_are_asked_of_the_judge(tmp_path: Any) -> None:
     ]
     made = Rollout(prompts, ["a b", "cube", "cube"], torch.arange(3))
     found = reward(made)
-    texts = [reward._filled(prompts[0], text, "a b") for text in ("say red", "say two")]
-    assert "Instruction: say two" in texts[1].text and "Text:\na b" in texts[1].text
-    yes = reward._judge(texts).margin.sigmoid().tolist()
+    questions = [reward.question.format(instruction=text, output="a b") for text in ("say red", "say two")]
+    assert "Instruction: say two" in questions[1] and "Text:\na b" in questions[1]
+    yes = reward.ask([Prompt(question) for question in questions]).margin.sigmoid().tolist()
     assert found.value[0].item() == pytest.approx((sum(yes) + 0) / 3, abs=1e-5)
     assert found.parts["judged"][0].item() == pytest.approx(sum(yes) / 2, abs=1e-5) and found.parts["rules"][0] == 0
     assert found.value[2] == 1 and found.parts["judged"][2].isnan() and found.status.tolist() == [0, 0, 0]
@@ -107,7 +107,7 @@ def test_instructions_in_words_are_asked_of_the_judge(tmp_path: Any) -> None:
         why = ["too long", *["mute"] * (n - 1)]
         return Answers(torch.full((n,), float("nan")), torch.zeros(n), why, [True, *[False] * (n - 1)])
 
-    reward._judge = silent
+    reward.ask = silent
     found = reward(Rollout([prompts[1], prompts[1], prompts[2]], ["a", "b", "cube"], torch.arange(3)))
     assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.OK]
     assert found.value[0] == 0 and found.value[1].isnan() and found.info[:2] == ["too long", "mute"]

@@ -3,9 +3,9 @@
 import itertools
 import os
 import sqlite3
+import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -40,6 +40,16 @@ class Judge:
     def __call__(self, output, sql="select name, age from pet", database="pets"):
         found = self.reward(told((output, {"sql": sql, "database": database})))
         return found.value.item(), Status(int(found.status[0])), (found.info or [""])[0]
+
+
+def noting_queries(run, queries):
+    """`run`, which first adds the query that it is called with to `queries`."""
+
+    def noted(database, query, seconds=None):
+        queries.append(query)
+        return run(database, query, seconds)
+
+    return noted
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +145,24 @@ def test_faults_of_the_data_are_ours(judge, folder):
     assert found.parts["executes"][0] == 1
 
 
-def test_right_results_are_remembered_and_the_process_ends_with_its_reward(judge):
-    judge("select 1")
-    process = judge.reward.process
-    (file, sql), kept = next(iter(process._kept.items()))
-    assert process.remembered(Path(file), sql, 1.0) is kept
-    mine = SqlExecution()
-    running = mine.process._process._started()
+def test_right_results_are_remembered_and_the_process_ends_with_its_reward(folder, monkeypatch):
+    started = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    mine = SqlExecution(folder=str(folder))
+    queries: list[str] = []
+    monkeypatch.setattr(mine.process, "run", noting_queries(mine.process.run, queries))
+    for _ in range(2):
+        assert Judge(mine)("select 1", "select age from pet")[1] is OK
+    assert queries == ["select age from pet", "select 1", "select 1"]
+    (running,) = started
     assert os.getpgid(running.pid) != os.getpgid(0)  # Ctrl-C does not reach it
+    monkeypatch.undo()
     del mine
     assert running.poll() is not None or running.wait(5) is not None
 

@@ -8,7 +8,7 @@ def test_folders_are_added_up_and_empty_ones_left_out() -> None:
         return {"summary": {"num_statements": statements, "covered_lines": ran}}
 
     files = {
-        "mmalign/core/rows.py": file(30, 30),
+        "mmalign/core/types.py": file(30, 30),
         "mmalign/core/rng.py": file(10, 0),
         "mmalign/core/protocols/data.py": file(4, 1),
         "mmalign/rewards/engine/deep/x.py": file(5, 5),

@@ -13,9 +13,8 @@ from typing import TypeVar
 import torch
 from jaxtyping import Bool, Float
 
-from mmalign.core.rows import Rows
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, Scores, StepDist
+from mmalign.core.types import Prompt, Rollout, Rows, Scores, StepDist
 
 E = TypeVar("E", bound="Experience")
 

@@ -1,4 +1,4 @@
-"""The names of the numbers that a run logs, with a sentence each, and averages that any split leaves as they are.
+"""The names of the numbers that a run logs, with a sentence each, and averages that no split changes.
 
 A metric is an entry of a plain dict under a key of `METRICS`; `<…>` in a key stands for a name that the run file gives
 (or a part of a reward, a phase of a step). They go to `metrics.jsonl` and the trackers; what
@@ -8,10 +8,15 @@ is measured beside a step stands in lines of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
+
 from mmalign.core.tensor import Tensor
+
+Sums = Mapping[str, tuple[float, float]]  # total and count by name
 
 METRICS: dict[str, str] = {
     # the optimizer
@@ -121,4 +126,46 @@ def _patterns() -> list[tuple[re.Pattern[str], str]]:
     ]
 
 
-__all__ = ["METRICS", "Average", "meaning"]
+class Meter:
+    """Weighted means by name; reading them is the only device synchronisation of a step's metrics.
+
+    Sums and counts are added up, and divided once at the end: the parts that a step was split into (`micro_batch_size`,
+    `steps_per_pass`), and the processes that share it, do not change the average of the whole.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(self, values: Mapping[str, Average | Tensor | float], share: float = 1.0) -> None:
+        """Add averages by their sums and counts, and plain numbers as the mean of `share` entries (rows, say)."""
+        for name, value in values.items():
+            if isinstance(value, Average):
+                total, count = value.total.double(), value.count.double()
+            else:
+                total = torch.as_tensor(value).detach().double() * share
+                count = torch.full_like(total, share)
+            known = self._sums.get(name)
+            self._sums[name] = (total, count) if known is None else (known[0] + total, known[1] + count)
+
+    def take_sums(self) -> dict[str, tuple[float, float]]:
+        """Total and count by name, then forget them."""
+        sums = {name: (float(total), float(count)) for name, (total, count) in self._sums.items()}
+        self._sums.clear()
+        return sums
+
+    def take(self) -> dict[str, float]:
+        """The means so far, then forget them."""
+        return merged([self.take_sums()])
+
+
+def merged(parts: Iterable[Sums]) -> dict[str, float]:
+    """The means over several processes' entries, each entry counting alike; what none has any of is left out."""
+    totals: dict[str, tuple[float, float]] = {}
+    for part in parts:
+        for name, (total, count) in part.items():
+            known = totals.get(name, (0.0, 0.0))
+            totals[name] = (known[0] + total, known[1] + count)
+    return {name: total / count for name, (total, count) in totals.items() if count}
+
+
+__all__ = ["METRICS", "Average", "Meter", "meaning", "merged"]

@@ -1,14 +1,20 @@
-"""PyTorch's own types for annotations, options and `isinstance`, without importing it, which takes two seconds.
+"""PyTorch's types and `no_grad`, for annotations, options, `isinstance` and decorators, without importing it.
 
-What run files name can so be found, checked and shown before anything is computed. A module that is imported for that
-takes these from here and writes `import torch` for what computes: the command line puts that off until it does
-(`mmalign/cli/_later.py`), where nothing at the module's own level, no base class and no decorator, asks for more.
+The import takes two seconds. What run files name can so be found, checked and shown before anything is computed. A
+module that is imported for that takes these from here and writes `import torch` for what computes: the command line
+puts that off until it does (`mmalign/cli/_later.py`), where nothing at the module's own level, no base class and no
+decorator, asks for more.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from torch import Generator as Generator
@@ -43,3 +49,16 @@ else:
         """`torch.nn.Module`."""
 
         where = "torch.nn", "Module"
+
+
+def without_gradient(function: Callable[P, T]) -> Callable[P, T]:
+    """`torch.no_grad()` around every call; PyTorch's own decorator is made of it, and so imports it."""
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        import torch
+
+        with torch.no_grad():
+            return function(*args, **options)
+
+    return call

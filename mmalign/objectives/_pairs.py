@@ -6,10 +6,10 @@ policy, so the gradient is the same for any split of the rows. The pure losses a
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from mmalign.core.protocols import DensityPolicy, Mean, Metrics, ScorePolicy, on
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Preference, groups
 from mmalign.objectives import _preferences as preferences
-from mmalign.objectives._preferences import OF_LEAD, OF_SIDES, SQUARED, LossType
+from mmalign.objectives._preferences import OF_LEAD, OF_SIDES, SQUARED, LossType, labels
 from mmalign.objectives._rollouts import (
     batch_outputs,
     masked_means,
@@ -30,7 +30,7 @@ from mmalign.objectives._rollouts import (
     recompute_side_log_probs,
     side_log_probs,
 )
-from mmalign.objectives._weights import Per, log_prob_divisors, token_counts, weighted_sum
+from mmalign.objectives._weights import Per, RowsAlike, log_prob_divisors, token_counts, weighted_sum
 
 BetaUnit = Literal["sum", "mean"]
 Anchor = Literal["outputs", "mismatched"]
@@ -150,29 +150,6 @@ def pairs_of_preferences(policy: DensityPolicy | ScorePolicy, batch: Sequence[An
     device = chosen.group.device
     mask = torch.ones(len(prompts), dtype=torch.bool, device=device)
     return Pairs(chosen=chosen, rejected=rejected, mask=mask, label=labels(batch, device))
-
-
-def labels(batch: Sequence[Preference], device: torch.device | str) -> Float[Tensor, " B"] | None:
-    """P(chosen is better) from `meta["label"]` where any row has one (1 where missing); None if no row has."""
-    entries = [preference.prompt.meta.get("label") for preference in batch]
-    if all(label in (None, "") for label in entries):
-        return None
-    known = [1.0 if label in (None, "") else finite_number(label) for label in entries]
-    for row, label in enumerate(known):
-        if label is None or not 0 <= label <= 1:
-            raise DataError(
-                f"row {row} of the batch: meta.label is {entries[row]!r}; expected P(chosen is better) in [0, 1]."
-            )
-    return torch.tensor(known, device=device)
-
-
-def finite_number(value: Any) -> float | None:
-    """Read a column's entry as a finite number, also from text, as CSV files have it; None where it is none."""
-    try:
-        parsed = float(value)
-    except (TypeError, ValueError):
-        return None
-    return parsed if math.isfinite(parsed) else None
 
 
 def rows_read(online: str) -> frozenset[str]:
@@ -359,15 +336,40 @@ def _sum(reference: Tensor | None) -> Float[Tensor, " B"]:
     return reference.sum(1)
 
 
+@dataclass
+class PreferenceObjective(RowsAlike, ABC):
+    """An objective that makes pairs of outputs and trains by a preference loss over them."""
+
+    over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
+
+    needs: ClassVar[type] = DensityPolicy
+
+    @property
+    @abstractmethod
+    def preference(self) -> PreferenceOptions:
+        """The preference loss and its strength."""
+
+    def with_reference(self, policy: DensityPolicy, pairs: Pairs, rng: torch.Generator) -> Pairs:
+        """The pairs with what the loss needs and `collect` fixes: noise, and what the reference says of both sides."""
+        return add_reference_terms(policy, pairs, self.preference, rng, self.over_ranks)
+
+    def counts(self, experience: Pairs) -> Metrics:
+        """The share of pairs that are skipped."""
+        return share_skipped(experience)
+
+    def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
+        """Σ weight × loss of these pairs."""
+        return preference_loss(policy, chunk, self.preference)
+
+
 __all__ = [
     "Anchor",
     "BetaUnit",
+    "PreferenceObjective",
     "PreferenceOptions",
     "add_mismatched_reference_point",
     "add_reference_point",
     "add_reference_terms",
-    "finite_number",
-    "labels",
     "pairs_of_preferences",
     "preference_loss",
     "row_loss",

@@ -1,4 +1,4 @@
-"""Preference losses and models of comparisons, as pure functions of (B,) rows.
+"""Preference losses and models of comparisons, as pure functions of (B,) rows, and the labels that comparisons have.
 
 **Losses of a policy.** c = β ρ_chosen, r = β ρ_rejected, z = c - r, ρ = log π - log π_ref (nats), label = P(chosen is
 the better one). Each returns a loss per row that falls as z grows towards its optimum; expectations over the label are
@@ -42,13 +42,15 @@ win(-d).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 
+from mmalign.core.errors import DataError
 from mmalign.core.tensor import Tensor
+from mmalign.core.types import Preference
 
 _CERTAIN = 1e-6  # a mean log-prob this near to 0 counts as this far from it
 
@@ -265,6 +267,29 @@ OF_SIDES: dict[str, Side] = {
 }
 #: Losses that square an estimate, and so need two.
 SQUARED = ("ipo", "sppo_hard", "copg")
+
+
+def labels(batch: Sequence[Preference], device: torch.device | str) -> Float[Tensor, " B"] | None:
+    """P(chosen is better) from `meta["label"]` where any row has one (1 where missing); None if no row has."""
+    entries = [preference.prompt.meta.get("label") for preference in batch]
+    if all(label in (None, "") for label in entries):
+        return None
+    known = [1.0 if label in (None, "") else finite_number(label) for label in entries]
+    for row, label in enumerate(known):
+        if label is None or not 0 <= label <= 1:
+            raise DataError(
+                f"row {row} of the batch: meta.label is {entries[row]!r}; expected P(chosen is better) in [0, 1]."
+            )
+    return torch.tensor(known, device=device)
+
+
+def finite_number(value: Any) -> float | None:
+    """Read a column's entry as a finite number, also from text, as CSV files have it; None where it is none."""
+    try:
+        parsed = float(value)
+    except (TypeError, ValueError):
+        return None
+    return parsed if math.isfinite(parsed) else None
 
 
 __all__ = [

@@ -14,12 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 
 from mmalign.core.errors import DataError, ScoreError
-from mmalign.core.gradient import without_gradient
 from mmalign.core.metrics import Average
 from mmalign.core.protocols import DensityPolicy, JointDensityPolicy, Policy, Probe, StepPolicy
-from mmalign.core.rows import join
-from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, StepDist
+from mmalign.core.tensor import Tensor, without_gradient
+from mmalign.core.types import Audio, Prompt, Rollout, Scores, StepDist, join
 
 Scorer = Callable[[Rollout], Scores]  # a `Reward`, of which an objective needs no more than that it scores
 

@@ -44,6 +44,14 @@ def constant(mask: Bool[Tensor, "B T"], mean: Mean, horizon: int = 1) -> Float[T
     return mask.float() / horizon / _positive(mean(mask.any(1).float().sum()))
 
 
+class RowsAlike:
+    """An objective whose valid rows (outputs, pairs, requests) all weigh the same."""
+
+    def weigh(self, mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
+        """Every valid row alike; the weights sum to 1 over the processes' mean."""
+        return per_row(mask, mean)
+
+
 def weight_of(chunk: Experience) -> Tensor:
     """The weight of every entry of the chunk, of the shape of its mask. Raises ValueError where it has none."""
     if chunk.weight is None:
@@ -86,6 +94,7 @@ def log_prob_divisors(
 
 __all__ = [
     "Per",
+    "RowsAlike",
     "constant",
     "log_prob_divisors",
     "per_row",

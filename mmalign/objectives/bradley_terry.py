@@ -29,14 +29,13 @@ from mmalign.core.errors import DataError
 from mmalign.core.experience import Comparisons
 from mmalign.core.options import NotNegative, Share, must, refuse
 from mmalign.core.protocols import Metrics, ScorePolicy
-from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Prompt, Rollout
+from mmalign.core.types import Audio, Prompt, Rollout, join
 from mmalign.objectives import _weights
-from mmalign.objectives._bases import RowsAlike
-from mmalign.objectives._pairs import finite_number, pairs_of_preferences
-from mmalign.objectives._preferences import Ties, centring, comparison_loss, pair_accuracy, smooth_labels
+from mmalign.objectives._pairs import pairs_of_preferences
+from mmalign.objectives._preferences import Ties, centring, comparison_loss, finite_number, pair_accuracy, smooth_labels
 from mmalign.objectives._rollouts import masked_means
+from mmalign.objectives._weights import RowsAlike
 
 YES, NO = ("true", "1", "1.0"), ("", "false", "0", "0.0")
 

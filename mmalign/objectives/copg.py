@@ -33,8 +33,14 @@ from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, NotNegative, refuse, requires
 from mmalign.core.protocols import DensityPolicy
 from mmalign.core.types import Preference, Prompt
-from mmalign.objectives._bases import PreferenceObjective
-from mmalign.objectives._pairs import BetaUnit, PreferenceOptions, finite_number, pairs_of_preferences, rows_read
+from mmalign.objectives._pairs import (
+    BetaUnit,
+    PreferenceObjective,
+    PreferenceOptions,
+    pairs_of_preferences,
+    rows_read,
+)
+from mmalign.objectives._preferences import finite_number
 from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import all_pairs, neighbours, pairs_of_rows
 

@@ -49,8 +49,7 @@ from mmalign.core.experience import Pairs
 from mmalign.core.options import AtLeastOne, refuse, requires
 from mmalign.core.protocols import DensityPolicy
 from mmalign.core.types import Prompt
-from mmalign.objectives._bases import PreferenceObjective
-from mmalign.objectives._pairs import PreferenceOptions, pairs_of_preferences, rows_read
+from mmalign.objectives._pairs import PreferenceObjective, PreferenceOptions, pairs_of_preferences, rows_read
 from mmalign.objectives._preferences import LossType
 from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import all_pairs, best_and_worst, pairs_of_rows

@@ -40,8 +40,7 @@ from mmalign.core.options import AtLeastOne, NotNegative, must, refuse, requires
 from mmalign.core.protocols import DensityPolicy
 from mmalign.core.setting import Setting
 from mmalign.core.types import Prompt, Rollout
-from mmalign.objectives._bases import PreferenceObjective
-from mmalign.objectives._pairs import BetaUnit, PreferenceOptions
+from mmalign.objectives._pairs import BetaUnit, PreferenceObjective, PreferenceOptions
 from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import (
     Accept,

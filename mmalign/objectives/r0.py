@@ -43,7 +43,6 @@ from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._bases import RowsAlike
 from mmalign.objectives._reward_gradients import (
     cosines,
     drop_outward,
@@ -57,6 +56,7 @@ from mmalign.objectives._reward_gradients import (
 )
 from mmalign.objectives._rollouts import masked_means
 from mmalign.objectives._selection import scores_sets
+from mmalign.objectives._weights import RowsAlike
 
 
 @dataclass

@@ -24,11 +24,10 @@ from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Example, Preference, Prompt, Rollout
 from mmalign.objectives import _weights
-from mmalign.objectives._bases import RowsAlike
 from mmalign.objectives._pairs import BetaUnit
 from mmalign.objectives._rollouts import batch_outputs, masked_means, sample_groups, score_rollout
 from mmalign.objectives._selection import best_and_worst
-from mmalign.objectives._weights import Per, log_prob_divisors, token_counts
+from mmalign.objectives._weights import Per, RowsAlike, log_prob_divisors, token_counts
 
 
 @dataclass

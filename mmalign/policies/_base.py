@@ -13,9 +13,8 @@ from jaxtyping import Float, Int
 
 from mmalign.core.errors import DataError, Diverged
 from mmalign.core.protocols import Adapter, Condition, LatentAdapter
-from mmalign.core.rows import join
 from mmalign.core.tensor import Module, Tensor
-from mmalign.core.types import Audio, Modality, Prompt, Rollout, groups
+from mmalign.core.types import Audio, Modality, Prompt, Rollout, groups, join
 
 Saturation = Literal["straight_through", "clamp", "off"]
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x (B, *latent), times (B,)) → (B, *latent)

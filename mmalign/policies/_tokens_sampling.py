@@ -23,10 +23,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from mmalign.core.errors import CapabilityError, Diverged
-from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs, TokenAdapter
 from mmalign.core.rng import Noise
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Prompt
 from mmalign.policies._tokens_density import LogProbOptions, to_float32, token_log_probs
 

@@ -33,13 +33,11 @@ import torch
 from jaxtyping import Float, Int
 
 from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import at_least, one_of, within
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.rng import Noise, home, rand, randn
-from mmalign.core.rows import join
-from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, StepDist, groups
+from mmalign.core.tensor import Tensor, without_gradient
+from mmalign.core.types import Prompt, Rollout, StepDist, groups, join
 from mmalign.policies._base import Predict, decode_in_range, first_rows, guided, micro_batches
 from mmalign.policies._steps import Step, StepRule, normal_log_prob
 

@@ -31,11 +31,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Share, at_least, one_of, within
 from mmalign.core.protocols import Condition, LatentAdapter, Probe
 from mmalign.core.rng import Noise, rand, randn
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import NoiseLevel, Prompt, Rollout, groups
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import (

@@ -24,9 +24,8 @@ from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare, at_least, one_of, within
 from mmalign.core.protocols import Probe, TokenAdapter
 from mmalign.core.rng import Noise
-from mmalign.core.rows import join
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, StepDist, groups
+from mmalign.core.types import Prompt, Rollout, StepDist, groups, join
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, first_rows, micro_batches, require_kind
 from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist

@@ -23,8 +23,8 @@ from mmalign.evaluation.records import Evaluation
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
 from mmalign.training import checkpoint
+from mmalign.training.failures import evaluating
 from mmalign.training.loop import Hook
-from mmalign.training.memory import evaluating
 from mmalign.training.session import Session
 
 

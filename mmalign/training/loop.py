@@ -16,8 +16,7 @@ from mmalign.core.objective import Objective
 from mmalign.core.protocols import AnyPolicy
 from mmalign.core.tensor import Tensor
 from mmalign.training.checks import check_start
-from mmalign.training.diverging import LossWatch, placed
-from mmalign.training.memory import collecting, updating
+from mmalign.training.failures import LossWatch, collecting, naming_step, updating
 from mmalign.training.session import Session
 
 Hook = Callable[[Session, Any, Experience], None]  # called after each step with the policy and what it learned from
@@ -44,11 +43,11 @@ def training_loop(
     session.spread(objective)
     watch = LossWatch()
     for batch in session.remaining():
-        with placed(session):
+        with naming_step(session.trainer, session.step):
             experience = one_step(policy, objective, session, batch, watch)
         session.finish_step(objective, experience)
         for hook in hooks:
-            with placed(session):
+            with naming_step(session.trainer, session.step):
                 hook(session, policy, experience)
         session.finish_hooks()
         if stop():

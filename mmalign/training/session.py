@@ -13,12 +13,12 @@ import torch
 
 from mmalign.core.config import Trainer
 from mmalign.core.experience import Experience
+from mmalign.core.metrics import Meter, merged
 from mmalign.core.objective import Objective
 from mmalign.core.rng import Streams
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores
-from mmalign.training.idle import Idle
-from mmalign.training.meter import Meter, merged
+from mmalign.training.failures import Idle
 from mmalign.training.patience import Patient
 from mmalign.training.update import Update
 
@@ -198,7 +198,7 @@ class Session:
         """Count the step and record its numbers.
 
         Raises:
-            ScoreError: too many steps in a row, or all, had nothing to learn from; see `training.idle`.
+            ScoreError: too many steps in a row, or all, had nothing to learn from; see `training.failures`.
         """
         unscored = torch.tensor(float(getattr(getattr(objective, "reward", None), "unscored", False)))
         self._idle.finish_step(scored=float(self.mean(unscored)) < 1)  # one answer for all processes

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmalign.core.config import Trainer
-from mmalign.core.metrics import METRICS, Average, meaning
+from mmalign.core.metrics import METRICS, Average, Meter, meaning
 from mmalign.core.rng import Streams
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.data.batches import Batches
@@ -26,7 +26,6 @@ from mmalign.rewards import Mix, Slot
 from mmalign.rewards.combine import combinations
 from mmalign.run.hooks import headline
 from mmalign.training.loop import training_loop
-from mmalign.training.meter import Meter
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 from tests.objectives.driving import preferences

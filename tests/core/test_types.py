@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmalign.core.experience import Pairs, Transitions
-from mmalign.core.rows import join
-from mmalign.core.types import Prompt, Rollout, Scores, Status, StepDist
+from mmalign.core.types import Prompt, Rollout, Scores, Status, StepDist, join
 
 
 def rollout(rows: int, steps: int = 3) -> Rollout:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mmalign.objectives._bases import PreferenceObjective
+from mmalign.objectives._pairs import PreferenceObjective
 from mmalign.policies._diffusion import Diffusion
 from mmalign.policies._steps import StepRule
 from tests.toys import ToyLatent

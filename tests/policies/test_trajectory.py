@@ -8,8 +8,7 @@ import torch
 from mmalign.core.errors import CapabilityError
 from mmalign.core.protocols import Prediction
 from mmalign.core.rng import randn
-from mmalign.core.rows import join
-from mmalign.core.types import Prompt, Rollout
+from mmalign.core.types import Prompt, Rollout, join
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
 from tests.policies.worlds import CountingLatent, DoubleLatent, generator, gradient, grouped, jolt, slope

@@ -21,7 +21,7 @@ from mmalign.policies.few_step import FewStep
 from mmalign.policies.scorer import Scorer
 from mmalign.policies.tokens import Tokens
 from mmalign.rewards import rule
-from mmalign.training.diverging import LossWatch
+from mmalign.training.failures import LossWatch
 from mmalign.training.loop import training_loop
 from mmalign.training.session import Session
 from mmalign.training.update import Update

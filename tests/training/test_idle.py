@@ -8,7 +8,7 @@ from mmalign.core.types import Scores, Status
 from mmalign.objectives.grpo import GRPO
 from mmalign.rewards import Mix, Slot
 from mmalign.rewards.combine.weighted_sum import WeightedSum
-from mmalign.training.idle import FEW, Idle
+from mmalign.training.failures import FEW, Idle
 from mmalign.training.loop import training_loop
 from tests.toys import NearPoint
 from tests.training.problem import Problem

@@ -9,8 +9,8 @@ import torch
 
 from mmalign.core.errors import MmalignError, OutOfMemory
 from mmalign.core.types import Scores
+from mmalign.training.failures import evaluating, is_out_of_memory
 from mmalign.training.loop import training_loop
-from mmalign.training.memory import evaluating, is_out_of_memory
 from tests.training.problem import Problem
 
 TOO_MUCH = 1 << 55  # bytes: more than any address space

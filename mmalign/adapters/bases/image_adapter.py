@@ -27,9 +27,8 @@ from mmalign.adapters.bases.diffusers_adapter import (
 )
 from mmalign.adapters.bases.formats import Configs, Frame, sides_of
 from mmalign.core.errors import MediaError
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Modality
 
 

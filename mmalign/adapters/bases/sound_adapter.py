@@ -14,9 +14,8 @@ from jaxtyping import Float
 from mmalign.adapters.bases.diffusers_adapter import DiffusersAdapter, by_rows, device_of_weights
 from mmalign.adapters.bases.formats import Configs, Heard
 from mmalign.core.errors import MediaError
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality
 
 

@@ -23,9 +23,8 @@ from mmalign.adapters.weights.full import FullWeights
 from mmalign.adapters.weights.peft import PeftWeights
 from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
 from mmalign.core.errors import ConfigError
-from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.folders import peft_folder
 from mmalign.loading.networks import open_network

@@ -22,10 +22,9 @@ from mmalign.adapters.bases.levels import DiffusionLevels
 from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.bases.sound_adapter import SoundAdapter, SoundDecoder, checked_sound
 from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio
 from mmalign.media.mel import LogMel
 

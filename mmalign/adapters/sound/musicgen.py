@@ -29,10 +29,9 @@ from mmalign.adapters.weights.reference import FrozenWeights
 from mmalign.core.cuts import brief
 from mmalign.core.errors import CheckpointError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import lasting
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import AtLeastOne, NotNegative
 from mmalign.core.protocols import Inputs
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality, Prompt
 from mmalign.loading.files import check_component
 from mmalign.loading.folders import network_folder

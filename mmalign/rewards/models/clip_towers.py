@@ -27,8 +27,7 @@ from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path, require_local
-from mmalign.core.gradient import without_gradient
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.loading.clip import open_clip_folder, open_clip_model, open_clip_tokenizer
 from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder

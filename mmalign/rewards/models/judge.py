@@ -20,9 +20,8 @@ from jaxtyping import Float
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import local_path
-from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Inputs, TokenAdapter
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.exclusive import alone
 from mmalign.loading.files import check_size

@@ -17,8 +17,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.cuts import TextLimit
-from mmalign.core.gradient import without_gradient
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 
 
 class Tokens:

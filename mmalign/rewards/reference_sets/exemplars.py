@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.errors import DataError, MediaError, all_faults
-from mmalign.core.gradient import without_gradient
 from mmalign.core.protocols import Encoder, FrameEncoder, ImageEncoder, TextEncoder
 from mmalign.core.regular import written
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.texts import parsed, read_text
 from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.media.folders import media_in, skipped

@@ -9,9 +9,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.engine.contract import mask_empty_prompts

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from mmalign.core.files import require_local
-from mmalign.core.gradient import without_gradient
 from mmalign.core.options import NotNegative, Positive
+from mmalign.core.tensor import without_gradient
 from mmalign.core.types import Rollout, Scores
 from mmalign.rewards.functional import clip_score
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mmalign.core.gradient import without_gradient
+from mmalign.core.tensor import without_gradient
 from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards.columns import NeedsColumn, references_of
 from mmalign.rewards.functional import ref_clip_score

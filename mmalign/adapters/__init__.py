@@ -15,7 +15,7 @@ adapters = Registry("adapter", "mmalign.adapters", families=["image", "sound", "
 __all__ = ["adapters", "load_adapter"]
 
 
-def load_adapter(name: str, allow: Collection[str] = (), **options: Any) -> Any:
+def load_adapter(name: str, allow: Collection[str] = (), **options: object) -> Any:
     """The adapter called `name`, built with `options` and its weights loaded; "module:Class" only if in `allow`.
 
         load_adapter("sd3", model="assets/scenes_sd3", train="full")

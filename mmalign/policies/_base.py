@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -84,7 +84,7 @@ def check_finite(x0: Float[Tensor, " B *latent"]) -> None:
         raise Diverged(f"the latents of all {len(x0)} outputs are not finite: the model diverged")
 
 
-def decode_in_range(adapter: LatentAdapter, x0: Float[Tensor, " B *latent"], rows: int) -> Any:
+def decode_in_range(adapter: LatentAdapter, x0: Float[Tensor, " B *latent"], rows: int) -> Tensor | Audio:
     """Decode latents, `rows` rows at a time, to outputs in their range: images in [0, 1], sound in [-1, 1].
 
     Rows of latents that are not finite are decoded too, and the reward's to refuse; Diverged where all rows are such.
@@ -93,7 +93,7 @@ def decode_in_range(adapter: LatentAdapter, x0: Float[Tensor, " B *latent"], row
     return join([in_range(adapter.decode(x0[part])) for part in micro_batches(len(x0), rows)])
 
 
-def encode_outputs(adapter: LatentAdapter, prompts: Sequence[Prompt], outputs: Any, rows: int) -> Rollout:
+def encode_outputs(adapter: LatentAdapter, prompts: Sequence[Prompt], outputs: Tensor | Audio, rows: int) -> Rollout:
     """A rollout of given outputs whose `trajectory["x0"]` (B, *latent) holds their latents, float32, no gradient."""
     if len(outputs) != len(prompts):
         raise DataError(f"observe: {len(prompts)} prompts but {len(outputs)} outputs; give one output per prompt row.")
@@ -103,7 +103,7 @@ def encode_outputs(adapter: LatentAdapter, prompts: Sequence[Prompt], outputs: A
     return Rollout(prompts=list(prompts), output=outputs, group=groups(prompts).to(x0.device), trajectory={"x0": x0})
 
 
-def in_range(output: Any, saturation: Saturation = "clamp") -> Any:
+def in_range(output: Tensor | Audio, saturation: Saturation = "clamp") -> Tensor | Audio:
     """Images in [0, 1], sound in [-1, 1]: clamped, clamped with the gradient of the identity, or as they are."""
     if isinstance(output, Audio):
         return replace(output, samples=_saturate(output.samples, -1.0, saturation))

@@ -28,7 +28,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -38,7 +38,7 @@ from mmalign.core.options import AtLeastOne, Count, NotNegative, at_least, one_o
 from mmalign.core.protocols import Condition, LatentAdapter, Prediction, Probe
 from mmalign.core.rng import Noise, rand, randn
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import NoiseLevel, Prompt, Rollout, StepDist
+from mmalign.core.types import Audio, NoiseLevel, Prompt, Rollout, StepDist
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import LatentPolicy, encode_outputs, micro_batches, require_kind
 from mmalign.policies._steps import StepRule, like, target
@@ -185,7 +185,7 @@ class Diffusion(LatentPolicy, ABC):
         """`step_dist(...).log_prob`."""
         return self.step_dist(rollout, steps).log_prob
 
-    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+    def observe(self, prompts: Sequence[Prompt], outputs: Tensor | Audio) -> Rollout:
         """Given outputs, encoded as a rollout that `log_prob` accepts."""
         return encode_outputs(self.adapter, prompts, outputs, self.rows)
 

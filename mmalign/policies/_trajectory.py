@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -37,7 +37,7 @@ from mmalign.core.options import at_least, one_of, within
 from mmalign.core.protocols import LatentAdapter
 from mmalign.core.rng import Noise, home, rand, randn
 from mmalign.core.tensor import Tensor, without_gradient
-from mmalign.core.types import Prompt, Rollout, StepDist, groups, join
+from mmalign.core.types import Audio, Prompt, Rollout, StepDist, groups, join
 from mmalign.policies._base import Predict, decode_in_range, first_rows, guided, micro_batches
 from mmalign.policies._steps import Step, StepRule, normal_log_prob
 
@@ -325,7 +325,7 @@ class _Record:
         self.next[in_store] = step.next[on_device[0]].to(self.x)
         self.log_prob[on_device] = normal_log_prob(step.next, step.mean, step.std)[on_device[0]]
 
-    def rollout(self, prompts: list[Prompt], group: Tensor, x0: Tensor, output: Any) -> Rollout:
+    def rollout(self, prompts: list[Prompt], group: Tensor, x0: Tensor, output: Tensor | Audio) -> Rollout:
         """The micro-batch as a rollout; without recorded steps its trajectory is `x0` alone."""
         if self.steps.shape[1] == 0:
             return Rollout(prompts=prompts, output=output, group=group, trajectory={"x0": x0})

@@ -24,9 +24,9 @@ steps with log-probs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -53,6 +53,7 @@ from mmalign.policies._diffusion import ALSO_CALLED
 from mmalign.policies._steps import clean_and_noise, like, posterior_std, renoise
 
 Spread = Literal["resample", "posterior"]
+R = TypeVar("R")
 
 
 @dataclass
@@ -239,9 +240,10 @@ class FewStep(LatentPolicy):
         std = draws["eta"][:, k] * (after.sigma if self.spread == "resample" else posterior)
         return renoise(clean, epsilon, after.alpha, after.sigma, std, draws["renoise"][:, k]).next
 
-    def _checkpointed(self, function: Any, *inputs: Tensor) -> Any:
+    def _checkpointed(self, function: Callable[..., R], *inputs: Tensor) -> R:
         if self.checkpoint and torch.is_grad_enabled():
-            return torch.utils.checkpoint.checkpoint(function, *inputs, use_reentrant=False)
+            result: R = torch.utils.checkpoint.checkpoint(function, *inputs, use_reentrant=False)
+            return result
         return function(*inputs)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,7 @@ from mmalign.core.errors import DataError, Diverged
 from mmalign.core.options import Count, at_least
 from mmalign.core.protocols import ScoreAdapter
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, groups
+from mmalign.core.types import Output, Prompt, Rollout, groups
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, micro_batches, require_kind
 
@@ -42,7 +41,7 @@ class Scorer(AdapterPolicy):
         require_kind("scorer", "scores", self.adapter)
         at_least("rows", self.rows, 0)
 
-    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+    def observe(self, prompts: Sequence[Prompt], outputs: Output) -> Rollout:
         """Given outputs as a rollout that `score` accepts."""
         if len(outputs) != len(prompts):
             raise DataError(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +25,7 @@ from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, Posit
 from mmalign.core.protocols import Probe, TokenAdapter
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, StepDist, groups, join
+from mmalign.core.types import Audio, Prompt, Rollout, StepDist, groups, join
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, first_rows, micro_batches, require_kind
 from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist
@@ -129,7 +129,7 @@ class Tokens(AdapterPolicy):
         """`step_dist(...).log_prob`."""
         return self._dist(rollout, steps, "off").log_prob
 
-    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+    def observe(self, prompts: Sequence[Prompt], outputs: Audio | list[str]) -> Rollout:
         """Given outputs, tokenised by themselves and ended, as a rollout that `log_prob` and `step_dist` accept."""
         if len(outputs) != len(prompts):
             raise DataError(

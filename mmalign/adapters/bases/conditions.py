@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -24,6 +23,7 @@ from mmalign.core.cuts import brief, count_cut, counting_cuts
 from mmalign.core.errors import MmalignWarning
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Module
+from mmalign.loading.foreign import Tokenizer
 
 
 @dataclass(kw_only=True)
@@ -117,7 +117,7 @@ def warn_if_cut(
         )
 
 
-def warn_if_clip_cuts(family: str, text: str, *tokenizers: Any) -> None:
+def warn_if_clip_cuts(family: str, text: str, *tokenizers: Tokenizer) -> None:
     """`warn_if_cut` for the shortest of CLIP's encoders, whose contexts are what they are."""
     if text and tokenizers:
         rooms = {tokenizer.model_max_length: tokenizer for tokenizer in tokenizers}
@@ -125,6 +125,6 @@ def warn_if_clip_cuts(family: str, text: str, *tokenizers: Any) -> None:
         warn_if_cut(family, text, token_count(rooms[room], text), room, "CLIP reads no more; shorten it")
 
 
-def token_count(tokenizer: Any, text: str) -> int:
+def token_count(tokenizer: Tokenizer, text: str) -> int:
     """Tokens of an uncut text, those at its ends included."""
     return len(tokenizer(text, truncation=False, verbose=False).input_ids)

@@ -43,7 +43,8 @@ from mmalign.core.files import lasting
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import NoiseLevel, Prompt
+from mmalign.core.types import Audio, NoiseLevel, Prompt
+from mmalign.loading.foreign import Pipeline, PretrainedModel
 from mmalign.loading.pipelines import Origin, modules, open_pipeline, over_base
 from mmalign.loading.trained import Base, named
 
@@ -69,7 +70,7 @@ class Autoencoder(Protocol):
 class Loaded:
     """A checkpoint in its parts: the pipeline, the conditions of its prompts, and its autoencoder."""
 
-    pipeline: Any
+    pipeline: Pipeline
     conditions: Conditions
     autoencoder: Any
 
@@ -106,14 +107,14 @@ class DiffusersAdapter(PretrainedAdapter):
         """Components of the pipeline that are not read."""
         return ()
 
-    def inspect(self, pipe: Any) -> None:
+    def inspect(self, pipe: Pipeline) -> None:
         """Refuse what this adapter cannot drive of an opened pipeline, and note what its configurations say."""
 
     @abstractmethod
-    def open_outputs(self, pipe: Any) -> Autoencoder:
+    def open_outputs(self, pipe: Pipeline) -> Autoencoder:
         """Set `latent_shape`, of one row, and give the autoencoder; ConfigError for outputs it cannot make."""
 
-    def unread(self, network: Any) -> list[str]:
+    def unread(self, network: PretrainedModel) -> list[str]:
         """What the names of layers begin with whose output nothing reads: without gradient, they do not train."""
         return []
 
@@ -172,7 +173,7 @@ class DiffusersAdapter(PretrainedAdapter):
         )
         self.loaded = Loaded(pipe, conditions, autoencoder)
 
-    def _make_trainable(self, pipe: Any) -> Any:
+    def _make_trainable(self, pipe: Pipeline) -> Any:
         """The pipeline's network, of which `weights` train; on the CPU, so that draws are the same everywhere."""
         network, origin = getattr(pipe, self.component), over_base(self._origin())
         base = Base(
@@ -218,7 +219,7 @@ class DiffusersAdapter(PretrainedAdapter):
         """Images (B, 3, H, W) nominally in [0, 1], or `Audio`, of latents; not clamped, with gradient to x."""
         return self.loaded.autoencoder.decode(x)
 
-    def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
+    def latents(self, output: Tensor | Audio) -> Float[Tensor, " B *latent"]:
         """The mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
         return self.loaded.autoencoder.latents(output)
 
@@ -238,7 +239,7 @@ class NegativeTextAdapter(DiffusersAdapter):
         return self.encode_text(self.negative_prompt)
 
 
-def configs_of(pipe: Any) -> Configs:
+def configs_of(pipe: Pipeline) -> Configs:
     """The configurations of a pipeline's components."""
 
     def config(component: str) -> Mapping[str, Any]:
@@ -259,7 +260,7 @@ def _fitting(pipeline: str) -> str:
 
 
 def make_trainable(
-    train: Train, pipe: Any, base: Base, lora: LoRA, targets: Sequence[str], start: str = ""
+    train: Train, pipe: Pipeline, base: Base, lora: LoRA, targets: Sequence[str], start: str = ""
 ) -> TrainedWeights:
     """Make a component of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
 

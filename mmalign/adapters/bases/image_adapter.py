@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -30,13 +30,14 @@ from mmalign.core.errors import MediaError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Modality
+from mmalign.loading.foreign import Pipeline, PretrainedModel
 
 
 @dataclass
 class LatentImages:
     """An `AutoencoderKL` (any with `encode(...).latent_dist` and `decode(...).sample`) between latents and images."""
 
-    vae: Any
+    vae: PretrainedModel
     rows: int = 8
     recompute: bool = False
 
@@ -64,15 +65,15 @@ class LatentImages:
         return (z - self._shift(z)) * self._scale(z)
 
     def _scale(self, like: Tensor) -> Tensor | float:
-        std = getattr(self.vae.config, "latents_std", None)
+        std = self.vae.config.get("latents_std")
         factor = float(self.vae.config.scaling_factor)
         return factor if std is None else factor / torch.tensor(std, device=like.device).view(1, -1, 1, 1)
 
     def _shift(self, like: Tensor) -> Tensor | float:
-        mean = getattr(self.vae.config, "latents_mean", None)
+        mean = self.vae.config.get("latents_mean")
         if mean is not None:
             return torch.tensor(mean, device=like.device).view(1, -1, 1, 1)
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+        return float(self.vae.config.get("shift_factor") or 0.0)
 
 
 @dataclass
@@ -97,7 +98,7 @@ class ImageAdapter(NegativeTextAdapter):
     def frame(configs: Configs) -> Frame:
         """What the images of a checkpoint are like, by its configuration files alone."""
 
-    def open_outputs(self, pipe: Any) -> Autoencoder:
+    def open_outputs(self, pipe: Pipeline) -> Autoencoder:
         """Set `height`, `width` and `latent_shape`; ConfigError for a size that the checkpoint cannot make."""
         frame, scale = self.frame(configs_of(pipe)), pipe.vae_scale_factor
         height, width = self.height, self.width = sides_of(self, frame)

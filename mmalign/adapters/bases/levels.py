@@ -29,6 +29,7 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Prediction
 from mmalign.core.tensor import Device, Tensor
 from mmalign.core.types import NoiseLevel
+from mmalign.loading.foreign import Pipeline, Scheduler
 
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
 #: Schedulers of diffusers that keep ᾱ and step through DDIM's times.
@@ -55,7 +56,7 @@ class FlowLevels:
     loaded: Loaded
 
     @property
-    def scheduler(self) -> Any:
+    def scheduler(self) -> Scheduler:
         """The flow-matching scheduler that levels are read from."""
         return self.loaded.pipeline.scheduler
 
@@ -87,7 +88,7 @@ class DiffusionLevels:
     device: Device | str | None
     loaded: Loaded
 
-    def inspect(self, pipe: Any) -> None:
+    def inspect(self, pipe: Pipeline) -> None:
         """Read from the scheduler what the network predicts; CapabilityError for anything but ε and v."""
         self.prediction = ddim_prediction(pipe.scheduler)
 
@@ -101,7 +102,7 @@ class DiffusionLevels:
 
 
 def flow_schedule(
-    scheduler: Any,
+    scheduler: Scheduler,
     num_inference_steps: int,
     device: torch.device | str = "cpu",
     mu: float | None = None,
@@ -122,7 +123,7 @@ def flow_schedule(
     return NoiseLevel(times=times, alpha=1 - levels, sigma=levels)
 
 
-def flow_level(scheduler: Any, u: Tensor) -> NoiseLevel:
+def flow_level(scheduler: Scheduler, u: Tensor) -> NoiseLevel:
     """Training levels at u: the config's static shift of σ = u; unshifted where the shift depends on resolution.
 
     That is the grid a flow scheduler holds before `set_timesteps`, which diffusers' training scripts draw from.
@@ -133,7 +134,7 @@ def flow_level(scheduler: Any, u: Tensor) -> NoiseLevel:
     return NoiseLevel(times=sigma * config.num_train_timesteps, alpha=1 - sigma, sigma=sigma)
 
 
-def dynamic_shift(scheduler: Any, tokens: int) -> float | None:
+def dynamic_shift(scheduler: Scheduler, tokens: int) -> float | None:
     """μ for `tokens` image tokens: linear through (base_image_seq_len, base_shift), (max_image_seq_len, max_shift).
 
     None where the scheduler does not shift by resolution.
@@ -145,7 +146,7 @@ def dynamic_shift(scheduler: Any, tokens: int) -> float | None:
     return float(c.base_shift + slope * (tokens - c.base_image_seq_len))
 
 
-def ddim_schedule(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
+def ddim_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
     """The K + 1 levels that a diffusion pipeline with this scheduler steps through: its K times, then where it ends.
 
     Schedulers that keep ᾱ (DDIM, DDPM, PNDM) have `DDIMScheduler`'s levels. Those that keep σ / α (Euler's and
@@ -180,7 +181,7 @@ def ddim_schedule(scheduler: Any, num_inference_steps: int, device: torch.device
     return NoiseLevel(times=at, alpha=alpha_bar.sqrt(), sigma=(1 - alpha_bar).sqrt())
 
 
-def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
+def ddim_level(scheduler: Scheduler, u: Tensor) -> NoiseLevel:
     """Training levels at u: time floor(u T) of the T it was trained on."""
     _check_diffusion(scheduler)
     fresh = _fresh_ddim(scheduler)
@@ -190,7 +191,7 @@ def ddim_level(scheduler: Any, u: Tensor) -> NoiseLevel:
     return NoiseLevel(times=index.float(), alpha=alpha_bar.sqrt(), sigma=(1 - alpha_bar).sqrt())
 
 
-def ddim_prediction(scheduler: Any) -> Prediction:
+def ddim_prediction(scheduler: Scheduler) -> Prediction:
     """What the network predicts, from the scheduler's config; CapabilityError for anything but ε and v.
 
     Also for a scheduler whose levels are not known to be those of its pipeline.
@@ -203,7 +204,7 @@ def ddim_prediction(scheduler: Any) -> Prediction:
     return known[stated]
 
 
-def check_cosine(scheduler: Any) -> None:
+def check_cosine(scheduler: Scheduler) -> None:
     """Raise CapabilityError unless `scheduler` is a `CosineDPMSolverMultistepScheduler` of v over unit data."""
     from diffusers import CosineDPMSolverMultistepScheduler
 
@@ -220,7 +221,7 @@ def check_cosine(scheduler: Any) -> None:
         )
 
 
-def cosine_schedule(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
+def cosine_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
     """The K + 1 levels of a `CosineDPMSolverMultistepScheduler`."""
     from diffusers import CosineDPMSolverMultistepScheduler
 
@@ -237,7 +238,7 @@ def cosine_level(t: Tensor) -> NoiseLevel:
     return NoiseLevel(times=t, alpha=(t * math.pi / 2).cos(), sigma=(t * math.pi / 2).sin())
 
 
-def _fresh_flow(scheduler: Any) -> Any:
+def _fresh_flow(scheduler: Scheduler) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
@@ -250,7 +251,7 @@ def _fresh_flow(scheduler: Any) -> Any:
     return FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
 
 
-def _ratio_schedule(scheduler: Any, num_inference_steps: int, device: torch.device | str) -> NoiseLevel:
+def _ratio_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.device | str) -> NoiseLevel:
     """The levels of a scheduler that keeps σ / α."""
     train_steps = scheduler.config.num_train_timesteps
     if num_inference_steps > train_steps:
@@ -273,7 +274,7 @@ def _ratio_schedule(scheduler: Any, num_inference_steps: int, device: torch.devi
     return NoiseLevel(times=level.times.to(device), alpha=level.alpha.to(device), sigma=level.sigma.to(device))
 
 
-def _check_diffusion(scheduler: Any) -> None:
+def _check_diffusion(scheduler: Scheduler) -> None:
     """Raise CapabilityError unless the scheduler's levels follow from betas, as its network was trained with."""
     name, known = type(scheduler).__name__, (*BY_KEPT, *BY_RATIO)
     if name not in known:
@@ -288,7 +289,7 @@ def _check_diffusion(scheduler: Any) -> None:
         raise CapabilityError(f"{name}: beta_schedule '{betas}' is not supported; known: {', '.join(BETAS)}.")
 
 
-def _fresh_ddim(scheduler: Any) -> Any:
+def _fresh_ddim(scheduler: Scheduler) -> Any:
     from diffusers import DDIMScheduler
 
     config = scheduler.config

@@ -32,7 +32,7 @@ class NotLoaded(MmalignError, AttributeError):
     """A part of an adapter was used before `load()`; an AttributeError, so `hasattr` answers False until then."""
 
 
-def not_loaded(adapter: Any, name: str) -> NoReturn:
+def not_loaded(adapter: PretrainedAdapter, name: str) -> NoReturn:
     """Body of an adapter's `__getattr__`: say that `load()` comes first, or that there is no such attribute."""
     kind = type(adapter)
     if any(name in vars(each).get("__annotations__", {}) for each in kind.__mro__):
@@ -66,7 +66,7 @@ def input_dtype(train: Train, dtype: Dtype) -> torch.dtype:
     return torch.float32 if train == "full" else torch_dtype(dtype)
 
 
-def check_positive(component: Any) -> None:
+def check_positive(component: object) -> None:
     """Raise ConfigError naming every option of a dataclass that is typed as positive and is not.
 
     Run files are checked before; this is for what is made in Python.

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from mmalign.core.errors import MediaError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality
+from mmalign.loading.foreign import PretrainedModel
 
 
 @dataclass
@@ -76,7 +77,7 @@ class LatentSounds(SoundDecoder):
     `frames`: of the latents. `samples`: of the sound; what latents hold beyond it is neither decoded nor heard.
     """
 
-    vae: Any
+    vae: PretrainedModel
     frames: int
     samples: int
     rows: int = 8

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from mmalign.adapters.bases.pretrained_adapter import default_device, mixed_precision
 from mmalign.adapters.bases.transformers_adapter import TransformersAdapter, checkpointed
 from mmalign.adapters.tokens.prefix import Prefix, Steps, continued
-from mmalign.adapters.tokens.texts import Chat, Texts
+from mmalign.adapters.tokens.texts import Chat, Texts, max_positions
 from mmalign.adapters.weights.full import FullWeights
 from mmalign.adapters.weights.peft import PeftWeights
 from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
@@ -27,6 +27,7 @@ from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.folders import peft_folder
+from mmalign.loading.foreign import Cache, PretrainedModel, Processor, Tokenizer
 from mmalign.loading.networks import open_network
 from mmalign.loading.trained import named
 
@@ -64,14 +65,18 @@ class TextAdapter(TransformersAdapter):
     texts: Texts = field(init=False, repr=False, compare=False)
     vocabulary: int = field(init=False, repr=False, compare=False)
     context: int | None = field(init=False, repr=False, compare=False)
-    preprocessor: Any = field(init=False, repr=False, compare=False)  # what is saved beside a whole model
+    preprocessor: Tokenizer | Processor = field(
+        init=False, repr=False, compare=False
+    )  # what is saved beside a whole model
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.start_lora and self.train != "lora":
             raise ConfigError("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
 
-    def place(self, model: Any, targets: Sequence[str], preprocessor: Any, device: torch.device) -> None:
+    def place(
+        self, model: PretrainedModel, targets: Sequence[str], preprocessor: Tokenizer | Processor, device: torch.device
+    ) -> None:
         """Make `model`, frozen and on the CPU, trainable, and put it on `device`.
 
         Args:
@@ -83,14 +88,14 @@ class TextAdapter(TransformersAdapter):
         from mmalign.adapters.tokens.network import Network
 
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context = max_positions(model.config)
         self.weights = self._trained(model, targets)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = Network(model.to(device)).eval()  # what a LoRA added included
         self.preprocessor = preprocessor
 
-    def _trained(self, model: Any, targets: Sequence[str]) -> TrainedWeights:
+    def _trained(self, model: PretrainedModel, targets: Sequence[str]) -> TrainedWeights:
         if self.train == "frozen":
             return FrozenWeights()
         if self.train == "full":
@@ -129,7 +134,7 @@ class TextAdapter(TransformersAdapter):
         """The hidden state before each step, prompt and completion of every row in one forward, without a cache."""
 
     @abstractmethod
-    def call_network(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    def call_network(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Forward text behind what `cache` holds, see `prefix.py`."""
 
     def features(
@@ -165,6 +170,6 @@ class TextAdapter(TransformersAdapter):
         return self.texts.tokenize(outputs, default_device(self.device))
 
 
-def _weights_of(kind: Any, folder: Path) -> dict[str, Tensor]:
+def _weights_of(kind: type[Any], folder: Path) -> dict[str, Tensor]:
     """The named weights of a saved model as its class reads them (file names may differ from those in memory)."""
     return {name: p.detach() for name, p in open_network(folder, kind).named_parameters()}

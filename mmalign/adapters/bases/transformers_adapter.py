@@ -13,6 +13,7 @@ import torch
 
 from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter
 from mmalign.core.tensor import Module, Tensor
+from mmalign.loading.foreign import PretrainedModel
 
 
 @dataclass
@@ -25,7 +26,7 @@ class TransformersAdapter(PretrainedAdapter):
 
     attention: str | None = None
 
-    network: Any = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+    network: PretrainedModel = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
 
     @property
     def is_wrapped(self) -> bool:
@@ -58,10 +59,10 @@ def checkpointed(network: Module) -> Iterator[None]:
             layer.training, layer._gradient_checkpointing_func = False, recompute
 
 
-def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., Any], *inputs: Any) -> Any:
+def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., Any], *inputs: object) -> Any:
     """`recompute(run, *inputs)`, with the layer out of training mode while it computes, then and in backward."""
 
-    def still(*arguments: Any) -> Any:
+    def still(*arguments: object) -> Any:
         mode, layer.training = layer.training, False
         try:
             return run(*arguments)
@@ -71,7 +72,7 @@ def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., 
     return recompute(still, *inputs)
 
 
-def with_towers(value: Tensor, model: Any) -> Tensor:
+def with_towers(value: Tensor, model: PretrainedModel) -> Tensor:
     """`value` itself, whose graph holds every weight of `model` that trains outside its language model.
 
     Processes that train together wait for the gradient of every weight that trains. A batch without pictures or sounds

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmalign.adapters.bases.formats import Configs, Frame, image_scale
 from mmalign.adapters.bases.image_adapter import ImageAdapter
 from mmalign.adapters.bases.levels import DiffusionLevels
 from mmalign.core.errors import CapabilityError
+from mmalign.loading.foreign import Pipeline
 
 
 @dataclass
@@ -17,7 +18,7 @@ class UNetImages(DiffusionLevels, ImageAdapter):
 
     component: ClassVar[str] = "unet"
 
-    def inspect(self, pipe: Any) -> None:
+    def inspect(self, pipe: Pipeline) -> None:
         """Refuse checkpoints whose U-Net takes more than noisy latents, a time and a text condition."""
         super().inspect(pipe)
         config = pipe.unet.config

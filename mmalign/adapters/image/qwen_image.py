@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -15,6 +15,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel
+from mmalign.loading.foreign import PretrainedModel
 
 
 class FrameImages(LatentImages):
@@ -30,7 +31,7 @@ class FrameImages(LatentImages):
         return ((z - self._channels("latents_mean", z)) / self._channels("latents_std", z))[:, :, 0]
 
     def _channels(self, name: str, like: Tensor) -> Tensor:
-        stated = getattr(self.vae.config, name)
+        stated = self.vae.config[name]
         return torch.tensor(stated, device=like.device, dtype=torch.float32).view(1, -1, 1, 1, 1)
 
 
@@ -66,7 +67,7 @@ class QwenImage(PackedImages):
         """Of an autoencoder of videos."""
         return packed_frame(configs, 2 ** len(configs("vae")["temperal_downsample"]))
 
-    def unread(self, network: Any) -> list[str]:
+    def unread(self, network: PretrainedModel) -> list[str]:
         """Where the text leaves the last block."""
         last = len(network.transformer_blocks) - 1
         return [f"transformer_blocks.{last}.{part}." for part in ("attn.to_add_out", "txt_mlp")]

@@ -15,6 +15,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
+from mmalign.loading.foreign import Pipeline, Scheduler
 
 
 class DeepImages(LatentImages):
@@ -56,7 +57,7 @@ class Sana(FlowLevels, ImageAdapter):
     )
     images: ClassVar[type[LatentImages]] = DeepImages
 
-    def inspect(self, pipe: Any) -> None:
+    def inspect(self, pipe: Pipeline) -> None:
         """Refuse a DPM-Solver over other levels than a flow's."""
         euler(pipe.scheduler)
 
@@ -68,7 +69,7 @@ class Sana(FlowLevels, ImageAdapter):
         return Frame(network["in_channels"], (network["sample_size"] * scale,) * 2, multiple)
 
     @property
-    def scheduler(self) -> Any:
+    def scheduler(self) -> Scheduler:
         """The checkpoint's own where it is flow-matching Euler, else that with the shift of its DPM-Solver."""
         return euler(self.loaded.pipeline.scheduler)
 
@@ -113,7 +114,7 @@ class Sana(FlowLevels, ImageAdapter):
         return list(inspect.signature(self.loaded.pipeline.__call__).parameters["complex_human_instruction"].default)
 
 
-def euler(scheduler: Any) -> Any:
+def euler(scheduler: Scheduler) -> Any:
     """`scheduler` itself, or for a DPM-Solver over flow sigmas the Euler scheduler with its shift."""
     from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 

@@ -20,6 +20,7 @@ from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
+from mmalign.loading.foreign import ModelConfig, PretrainedModel
 from mmalign.loading.networks import open_network, open_speaker
 from mmalign.loading.texts import open_config
 
@@ -89,7 +90,7 @@ def open_classifier(
     return model, place
 
 
-def sees(config: Any) -> bool:
+def sees(config: ModelConfig) -> bool:
     """Does this kind of model read pictures?"""
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as known
 
@@ -101,12 +102,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return read_json(folder / FACTS, "copy the folder again") if (folder / FACTS).exists() else {}
 
 
-def write_facts(folder: Path, head: HeadOptions, **more: Any) -> None:
+def write_facts(folder: Path, head: HeadOptions, **more: object) -> None:
     """Write the head's options, and `more`, beside the weights."""
     (folder / FACTS).write_text(json.dumps({"head": asdict(head), **more}, indent=1) + "\n", encoding="utf-8")
 
 
-def classifier_class(config: Any) -> Any:
+def classifier_class(config: ModelConfig) -> Any:
     """The class of a classifier for models of this config: transformers' own, or one made like it."""
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
     from transformers.modeling_layers import GenericForSequenceClassification
@@ -124,7 +125,7 @@ def classifier_class(config: Any) -> Any:
     return type(name, (GenericForSequenceClassification, family), {"__module__": __name__})
 
 
-def _opened(folder: Path, config: Any, dtype: torch.dtype, attention: str | None, saved: bool) -> Any:
+def _opened(folder: Path, config: ModelConfig, dtype: torch.dtype, attention: str | None, saved: bool) -> Any:
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as known
 
     kind = classifier_class(config)
@@ -136,7 +137,7 @@ def _opened(folder: Path, config: Any, dtype: torch.dtype, attention: str | None
     return open_network(folder, kind, dtype, spare=beside, heads=True, config=config, **more)
 
 
-def _grafted(kind: Any, folder: Path, config: Any, dtype: torch.dtype, attention: str | None) -> Any:
+def _grafted(kind: type[Any], folder: Path, config: ModelConfig, dtype: torch.dtype, attention: str | None) -> Any:
     """A classifier of `kind` around the backbone of the language model in `folder`."""
     auto = "AutoModelForImageTextToText" if sees(config) else "AutoModelForCausalLM"
     speaker = open_speaker(folder, dtype, auto, attention)
@@ -148,7 +149,7 @@ def _grafted(kind: Any, folder: Path, config: Any, dtype: torch.dtype, attention
     return model
 
 
-def _last_layer(model: Any, folder: Path) -> tuple[str, torch.nn.Linear]:
+def _last_layer(model: PretrainedModel, folder: Path) -> tuple[str, torch.nn.Linear]:
     """The name of the classifier's last layer, and the layer."""
     inside = f"{model.base_model_prefix}."
     linear = [

@@ -10,11 +10,12 @@ import torch
 
 from mmalign.adapters.bases.transformers_adapter import accepted
 from mmalign.adapters.language._looking import Looking, batch_of, surroundings
-from mmalign.adapters.tokens.texts import Chat, Texts, padded, stop_tokens
+from mmalign.adapters.tokens.texts import Chat, Texts, max_positions, padded, stop_tokens
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
+from mmalign.loading.foreign import PretrainedModel, Processor, Tokenizer
 
 
 @runtime_checkable
@@ -37,7 +38,7 @@ class ClassifierInputs(Protocol):
         """One row, unpadded, on the CPU; DataError where it is longer than the model's context."""
         ...
 
-    def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
+    def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Rows as the arguments of one call of the model."""
         ...
 
@@ -45,7 +46,7 @@ class ClassifierInputs(Protocol):
 class TextInputs:
     """Prompts and outputs of text: in the chat template, as a pair of texts (encoders), or one after the other."""
 
-    def __init__(self, options: Options, model: Any, tokenizer: Any) -> None:
+    def __init__(self, options: Options, model: PretrainedModel, tokenizer: Tokenizer) -> None:
         chat, system, more = options.chat, options.system, options.chat_options
         stops = stop_tokens(tokenizer, model.config)
         self.texts = Texts(tokenizer, stops, chat=chat, system=system, chat_options=more, cached=512)
@@ -70,7 +71,7 @@ class TextInputs:
             return {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
         return {"input_ids": torch.tensor(self.texts.answered_ids(prompt.text, output))}
 
-    def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
+    def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Pad on the right: encoders look at the first token, decoders do not look ahead."""
         ids, mask = padded([row["input_ids"].tolist() for row in rows], self.pad_id, "right")
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
@@ -82,7 +83,7 @@ class TextInputs:
 class MediaInputs:
     """Prompts with pictures whose outputs are texts, or pictures that follow them."""
 
-    def __init__(self, options: Options, model: Any, processor: Any) -> None:
+    def __init__(self, options: Options, model: PretrainedModel, processor: Processor) -> None:
         words = processor.tokenizer
         stops = stop_tokens(words, model.config, model.config.get_text_config())
         self.looking = Looking(
@@ -116,7 +117,7 @@ class MediaInputs:
             return self.looking.words(prompt, output)
         return self.looking.words(prompt) + len(self.texts.completion_ids(output))
 
-    def batch(self, rows: Sequence[Inputs], device: Any) -> Mapping[str, Tensor]:
+    def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Pad on the left, with the positions that the model gives pictures."""
         made = batch_of(rows, self.pad_id, self.backbone, self.takes, device)
         places = {"position_ids": made.positions} if "position_ids" in self.takes else {}
@@ -124,13 +125,13 @@ class MediaInputs:
         return inputs | _no_cache(self.outer)
 
 
-def context_of(model: Any, tokenizer: Any) -> int | None:
+def context_of(model: PretrainedModel, tokenizer: Tokenizer) -> int | None:
     """How many tokens fit; None if nothing says so."""
-    known = (getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length)
+    known = (max_positions(model.config), tokenizer.model_max_length)
     return min((int(n) for n in known if n is not None and 0 < n < 10**9), default=None)
 
 
-def _padding(model: Any, pad_id: int) -> int:
+def _padding(model: PretrainedModel, pad_id: int) -> int:
     """Classifiers take the last token that is not the config's padding: what it names, or `pad_id`, which it then does.
 
     Where this token also ends texts, the token before is the last one: alike alone, in any batch and in transformers.

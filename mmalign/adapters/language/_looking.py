@@ -21,6 +21,7 @@ from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
+from mmalign.loading.foreign import ModelConfig, PretrainedModel, Processor, Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Looking:
 
     def __init__(
         self,
-        processor: Any,
+        processor: Processor,
         *,
         chat: Chat = "auto",
         system: str = "",
@@ -177,7 +178,7 @@ class Looking:
         return f"{before}{place}{after}" * max(0, count - text.count(place)) + text
 
 
-def surroundings(config: Any, tokenizer: Any) -> tuple[str, str]:
+def surroundings(config: ModelConfig, tokenizer: Tokenizer) -> tuple[str, str]:
     """The tokens that a family puts before and after a picture, if its config names them (Qwen-VL)."""
     ids = [getattr(config, name, None) for name in ("vision_start_token_id", "vision_end_token_id")]
     if any(i is None or i >= len(tokenizer) for i in ids):
@@ -186,7 +187,7 @@ def surroundings(config: Any, tokenizer: Any) -> tuple[str, str]:
     return start, end
 
 
-def _picture(name: str, value: Any, processor: Any) -> Any:
+def _picture(name: str, value: object, processor: Processor) -> Any:
     """(3, H, W) in [0, 1] as what image processors read."""
     from PIL import Image
 
@@ -228,7 +229,9 @@ class Batch:
     following: Int[Tensor, " U"]
 
 
-def batch_of(inputs: Sequence[Inputs], pad_id: int, model: Any, names: Collection[str], device: Any) -> Batch:
+def batch_of(
+    inputs: Sequence[Inputs], pad_id: int, model: PretrainedModel, names: Collection[str], device: torch.device | str
+) -> Batch:
     """The inputs of several prompts as one batch for `model` (a backbone whose forward takes `names`)."""
     width = max(len(prompt["input_ids"]) for prompt in inputs)
     ids = _left([prompt["input_ids"] for prompt in inputs], width, pad_id)
@@ -269,7 +272,7 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _positions(
-    model: Any, ids: Tensor, mask: Tensor, along: Mapping[str, Tensor], pictures: Mapping[str, Tensor]
+    model: PretrainedModel, ids: Tensor, mask: Tensor, along: Mapping[str, Tensor], pictures: Mapping[str, Tensor]
 ) -> Tensor:
     """0, 1, 2, … over what is not padding; in time, height and width for models that say so (Qwen-VL's M-RoPE)."""
     plain = (mask.cumsum(1) - 1).clamp(min=0)

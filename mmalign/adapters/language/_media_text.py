@@ -30,6 +30,7 @@ from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.loading.folders import network_folder
+from mmalign.loading.foreign import Cache, PretrainedModel, Processor
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_processor
 
@@ -59,7 +60,7 @@ class MediaTextAdapter(TextAdapter):
         """The class of transformers that opens the model of `folder`."""
 
     @abstractmethod
-    def surroundings(self, model: Any, processor: Any) -> tuple[str, str]:
+    def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
         """The tokens before and after a medium where there is no template to write them."""
 
     def load_parts(self, device: torch.device) -> None:
@@ -80,7 +81,7 @@ class MediaTextAdapter(TextAdapter):
         stops = stop_tokens(looking.processor.tokenizer, more=self.stop)
         return Reader(self._texts(looking, stops), looking.words, context_in(folder))
 
-    def _looking(self, processor: Any, around: tuple[str, str]) -> Looking:
+    def _looking(self, processor: Processor, around: tuple[str, str]) -> Looking:
         """Prompts as the processor reads them; `around` stands about media where there is no template."""
         return Looking(
             processor,
@@ -135,14 +136,14 @@ class MediaTextAdapter(TextAdapter):
         )
         return hidden[:, batch.ids.shape[1] - 1 :]
 
-    def call_network(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    def call_network(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Text behind the prompts, see `prefix.py`."""
         spatial = hasattr(self.network.model.base_model, "get_rope_index")
         return self._call(ids, mask, positions.expand(3, -1, -1) if spatial else positions, cache, True, {})
 
     def _call(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: bool, more: dict[str, Tensor]
-    ) -> tuple[Tensor, Any]:
+        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache, keep: bool, more: dict[str, Tensor]
+    ) -> tuple[Tensor, Cache]:
         more = more | ({"position_ids": positions} if "position_ids" in self.takes else {})
         with mixed_precision(ids.device, self.dtype):
             hidden, cache = self.module(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from mmalign.adapters.tokens.texts import Texts
+from mmalign.adapters.tokens.texts import Texts, max_positions
 from mmalign.core.errors import CheckpointError, DataError, shown
 from mmalign.core.files import local_path
 from mmalign.core.types import Prompt
 from mmalign.loading.files import read_json
 from mmalign.loading.folders import READER, downloaded, model_folder
+from mmalign.loading.foreign import Processor, Tokenizer
 from mmalign.loading.texts import open_config
 
 
@@ -42,7 +42,7 @@ class Reader:
 class PairReader:
     """Counts tokens of a prompt with one of its outputs, as a reward model reads them; `context` as of `Reader`."""
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     length: Callable[[Prompt, str], int]
     context: int | None
 
@@ -56,7 +56,7 @@ class PairReader:
         return without_first(self.tokenizer, prompt, over, lambda shorter: self.pair(shorter, output) <= wanted)
 
 
-def without_first(tokenizer: Any, prompt: Prompt, over: int, fits: Callable[[Prompt], bool]) -> Prompt | None:
+def without_first(tokenizer: Tokenizer, prompt: Prompt, over: int, fits: Callable[[Prompt], bool]) -> Prompt | None:
     """The prompt without the first `over` tokens of its text, or more until it `fits`; None where nothing is left."""
     ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
     for gone in range(over, len(ids)):
@@ -94,10 +94,10 @@ def context_in(folder: Path) -> int | None:
     parted = any(isinstance(value, dict) for name, value in entries.items() if name.endswith("_config"))
     if not parted and isinstance(most := entries.get("max_position_embeddings"), int):
         return most  # making the configuration imports torch
-    return getattr(open_config(folder).get_text_config(), "max_position_embeddings", None)
+    return max_positions(open_config(folder))
 
 
-def refuse_markers(prompt: Prompt, processor: Any, kind: str, chat: bool) -> None:
+def refuse_markers(prompt: Prompt, processor: Processor, kind: str, chat: bool) -> None:
     """Raise DataError where a prompt's text holds more of the processor's places for media than there are media for.
 
     A template writes the places itself, so that none may stand in the text; without one, those in the text are filled.

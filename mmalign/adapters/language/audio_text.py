@@ -13,9 +13,10 @@ from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.packages import need
 from mmalign.core.types import Audio
 from mmalign.loading.files import read_json
+from mmalign.loading.foreign import PretrainedModel, Processor
 
 
-def _sound(name: str, value: Any, processor: Any) -> Any:
+def _sound(name: str, value: object, processor: Processor) -> Any:
     """An `Audio` of one row as samples (S,) in NumPy: channels averaged, resampled, what its mask hides cut off."""
     if not (isinstance(value, Audio) and len(value.samples) == 1):
         kind = f"{len(value.samples)} rows" if isinstance(value, Audio) else type(value).__name__
@@ -42,7 +43,7 @@ def _sound(name: str, value: Any, processor: Any) -> Any:
     return wave.numpy()
 
 
-def _given(sounds: list[Any], processor: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _given(sounds: list[Any], processor: Processor, options: Mapping[str, Any]) -> dict[str, Any]:
     rate = {"sampling_rate": processor.feature_extractor.sampling_rate}
     return {"audio": sounds, "audio_kwargs": {**(options.get("audio_kwargs") or {}), **rate}}
 
@@ -50,7 +51,7 @@ def _given(sounds: list[Any], processor: Any, options: Mapping[str, Any]) -> dic
 SOUNDS = Sense(kind="audio", one="sound", read=_sound, given=_given)
 
 
-def around_sounds(processor: Any) -> tuple[str, str]:
+def around_sounds(processor: Processor) -> tuple[str, str]:
     """The tokens that a family puts before and after a sound, if its processor names them."""
     names = ("audio_bos_token", "audio_eos_token")
     start, end = (getattr(processor, name, None) or "" for name in names)
@@ -73,7 +74,7 @@ class AudioText(MediaTextAdapter):
         """The class that answers in text; Qwen2.5-Omni's checkpoints hold a voice besides."""
         return model_class(folder)
 
-    def surroundings(self, model: Any, processor: Any) -> tuple[str, str]:
+    def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
         """What the processor names."""
         return around_sounds(processor)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +21,7 @@ from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.loading.folders import network_folder
+from mmalign.loading.foreign import Cache, Tokenizer
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_tokenizer
 
@@ -57,7 +57,7 @@ class CausalLM(TextAdapter):
 
         return Reader(texts, length, context_in(folder))
 
-    def _texts(self, tokenizer: Any, stops: Sequence[int]) -> Texts:
+    def _texts(self, tokenizer: Tokenizer, stops: Sequence[int]) -> Texts:
         return Texts(
             tokenizer,
             stops,
@@ -91,8 +91,8 @@ class CausalLM(TextAdapter):
         return ids.to(self.device), mask.to(self.device)
 
     def call_network(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any, keep: bool = True
-    ) -> tuple[Tensor, Any]:
+        self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache, keep: bool = True
+    ) -> tuple[Tensor, Cache]:
         """One call of the network, see `prefix.py`."""
         more = {"position_ids": positions} if self._positions else {}
         with mixed_precision(ids.device, self.dtype):

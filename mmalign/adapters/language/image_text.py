@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmalign.adapters.language._looking import PICTURES, Sense, surroundings
 from mmalign.adapters.language._media_text import MediaTextAdapter
+from mmalign.loading.foreign import PretrainedModel, Processor
 
 
 @dataclass
@@ -26,7 +27,7 @@ class ImageText(MediaTextAdapter):
         """An Auto class."""
         return "AutoModelForImageTextToText"
 
-    def surroundings(self, model: Any, processor: Any) -> tuple[str, str]:
+    def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
         """What the model's config names."""
         return surroundings(model.config, processor.tokenizer)
 

@@ -34,6 +34,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.exclusive import loading
 from mmalign.loading.folders import network_folder, peft_folder
+from mmalign.loading.foreign import PretrainedModel, Processor, Tokenizer
 from mmalign.loading.texts import open_config, open_processor, open_tokenizer
 from mmalign.loading.trained import local_weights, named, way_to
 
@@ -74,7 +75,9 @@ class RewardModel(TransformersAdapter):
     cached_prompts: AtLeastOne = 64
 
     inputs: ClassifierInputs = field(init=False, repr=False, compare=False)
-    preprocessor: Any = field(init=False, repr=False, compare=False)  # what is saved beside a whole model
+    preprocessor: Tokenizer | Processor = field(
+        init=False, repr=False, compare=False
+    )  # what is saved beside a whole model
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,7 +132,7 @@ class RewardModel(TransformersAdapter):
             tokenizer, lambda prompt, output: len(written.found(prompt, output)["input_ids"]), written.context
         )
 
-    def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
+    def read(self, prompts: Sequence[Prompt], outputs: Tensor | list[str]) -> list[Inputs]:
         """Token ids, pixels, and whose judgement is asked for, of B prompts with their outputs."""
         pairs = zip(prompts, outputs, strict=True)
         return [{**self.inputs.row(prompt, output), "user": self._user(prompt)} for prompt, output in pairs]
@@ -137,7 +140,7 @@ class RewardModel(TransformersAdapter):
     def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
         """B scores, with gradient."""
         user = torch.stack([row["user"] for row in inputs]).to(self.device)
-        batch = self.inputs.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], self.device)
+        batch = self.inputs.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], user.device)
         with checkpointed(self.network), mixed_precision(user.device, self.dtype):
             scores = self.module(user, batch)
         waits = self.is_wrapped and isinstance(self.inputs, MediaInputs)
@@ -164,7 +167,7 @@ class RewardModel(TransformersAdapter):
             raise ConfigError(f"model: {folder} is a LoRA, which train: full would not keep; set train: lora or head.")
         return network_folder(_base_of(folder)), peft_folder(str(folder))
 
-    def _trained(self, model: Any, place: str, lora: Path | None) -> TrainedWeights:
+    def _trained(self, model: PretrainedModel, place: str, lora: Path | None) -> TrainedWeights:
         if lora is None and self.train == "frozen":
             return FrozenWeights()
         if lora is None and self.train != "lora":

@@ -26,6 +26,7 @@ from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio
+from mmalign.loading.foreign import Pipeline, PretrainedModel
 from mmalign.media.mel import LogMel
 
 
@@ -81,8 +82,8 @@ class LatentMels(SoundDecoder):
     `frames`: of the spectrogram, a multiple of the autoencoder's factor. `samples`: of the sound.
     """
 
-    vae: Any
-    vocoder: Any
+    vae: PretrainedModel
+    vocoder: PretrainedModel
     frames: int
     samples: int
     mel: Mel
@@ -119,7 +120,7 @@ class LatentMels(SoundDecoder):
         return self.vae.encode(seen).latent_dist.mode() * self.vae.config.scaling_factor
 
 
-def mel_sounds(pipe: Any, model: str, seconds: float | None, mel: Mel, rows: int, recompute: bool) -> LatentMels:
+def mel_sounds(pipe: Pipeline, model: str, seconds: float | None, mel: Mel, rows: int, recompute: bool) -> LatentMels:
     """The two ends of a pipeline with `vae` and `vocoder`, for sounds of `seconds` (None: what its U-Net was made for).
 
     As in the pipelines, latents are rounded up to whole ones and the sound is cut.
@@ -160,7 +161,7 @@ def mel_heard(configs: Configs) -> Heard:
     return Heard(vocoder["sampling_rate"], 1, frames * step)
 
 
-def mel_shape(pipe: Any, sounds: LatentMels) -> tuple[int, int, int]:
+def mel_shape(pipe: Pipeline, sounds: LatentMels) -> tuple[int, int, int]:
     """Of one row's latents: channels, time, bands."""
     scale = pipe.vae_scale_factor
     return pipe.unet.config.in_channels, sounds.frames // scale, pipe.vocoder.config.model_in_dim // scale
@@ -189,7 +190,7 @@ class MelAdapter(DiffusionLevels, NegativeTextAdapter, SoundAdapter):
         """One channel at the vocoder's rate, as long as the U-Net was made for."""
         return mel_heard(configs)
 
-    def open_outputs(self, pipe: Any) -> LatentMels:
+    def open_outputs(self, pipe: Pipeline) -> LatentMels:
         """Set `seconds` and `latent_shape`."""
         sounds = mel_sounds(pipe, self.model, self.seconds, self.mel, self.decode_rows, self.gradient_checkpointing)
         self.seconds = sounds.samples / sounds.rate if self.seconds is None else self.seconds
@@ -210,7 +211,7 @@ class ClapAdapter(MelAdapter):
         return {"class_labels": clap_text(self.loaded.pipeline, text, default_device(self.device), self.name)}
 
 
-def clap_text(pipe: Any, text: str, device: torch.device, reader: str) -> Float[Tensor, "1 D"]:
+def clap_text(pipe: Pipeline, text: str, device: torch.device, reader: str) -> Float[Tensor, "1 D"]:
     """CLAP's embedding of a text, of length 1, from a `ClapModel` or a `ClapTextModelWithProjection`."""
     room = pipe.tokenizer.model_max_length
     warn_if_cut(reader, text, len(pipe.tokenizer(text).input_ids), room, "shorten it")

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from mmalign.adapters.tokens.network import call_with_past
+from mmalign.loading.foreign import PretrainedModel
 
 
 class MusicGenDecoder(torch.nn.Module):
     """A MusicGen whose forward is its decoder's, up to the heads; no dropout, ever."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PretrainedModel) -> None:
         super().__init__()
         self.model = model
         for part in model.decoder.modules():
@@ -25,7 +26,7 @@ class MusicGenDecoder(torch.nn.Module):
         """Of the decoder's weights."""
         return self.model.decoder.lm_heads[0].weight.dtype
 
-    def forward(self, **inputs: Any) -> tuple[torch.Tensor, Any]:
+    def forward(self, **inputs: object) -> tuple[torch.Tensor, Any]:
         """Hidden states (B, t, D) and the cache."""
         out, past = call_with_past(self.model.decoder.model, inputs)
         return out.last_hidden_state, past

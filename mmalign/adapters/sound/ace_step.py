@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
+from mmalign.loading.foreign import Pipeline
 
 TEXT_TOKENS, REFERENCE_SECONDS = 256, 30  # the pipeline's own
 NORM, ENDS = 2.5, "\0"  # of guidance; between a caption and its lyrics
@@ -64,7 +65,7 @@ class AceStep(FlowLevels, SoundAdapter):
         """What codes sounds as tokens."""
         return ("audio_tokenizer", "audio_token_detokenizer")
 
-    def open_outputs(self, pipe: Any) -> LatentSounds:
+    def open_outputs(self, pipe: Pipeline) -> LatentSounds:
         """Set `latent_shape`, (frames, channels)."""
         samples, frames = int(self.seconds * pipe.sample_rate), math.ceil(self.seconds * pipe.latents_per_second)
         if samples < 1:
@@ -113,7 +114,7 @@ class AceStep(FlowLevels, SoundAdapter):
         """Sound (B, channels, S), not clamped, with gradient to x."""
         return self.loaded.autoencoder.decode(x.transpose(1, 2))
 
-    def latents(self, output: Audio) -> Float[Tensor, "B frames C"]:
+    def latents(self, output: Tensor | Audio) -> Float[Tensor, "B frames C"]:
         """The mode of the autoencoder's latents for sounds."""
         return self.loaded.autoencoder.latents(output).transpose(1, 2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
+from mmalign.loading.foreign import ModelConfig, Pipeline, PretrainedModel
 
 NEW_STATES = 8  # of the published checkpoints
 
@@ -35,7 +36,7 @@ class AudioLDM2(MelAdapter):
 
     pipeline_name: ClassVar[str] = "AudioLDM2Pipeline"
 
-    def inspect(self, pipe: Any) -> None:
+    def inspect(self, pipe: Pipeline) -> None:
         """Refuse checkpoints that read a transcription besides the prompt."""
         super().inspect(pipe)
         check_reads_prompts(pipe.text_encoder_2.config, self.model)
@@ -66,7 +67,7 @@ class AudioLDM2(MelAdapter):
         }
 
 
-def check_reads_prompts(config: Any, model: str) -> None:
+def check_reads_prompts(config: ModelConfig, model: str) -> None:
     """CapabilityError unless the second text encoder is a T5, as for sound and music."""
     if config.model_type != "t5":
         raise CapabilityError(
@@ -75,7 +76,9 @@ def check_reads_prompts(config: Any, model: str) -> None:
         )
 
 
-def written_on(model: Any, states: Float[Tensor, "B L D"], mask: Int[Tensor, "B L"]) -> Float[Tensor, "B N D"]:
+def written_on(
+    model: PretrainedModel, states: Float[Tensor, "B L D"], mask: Int[Tensor, "B L"]
+) -> Float[Tensor, "B N D"]:
     """The N states that a GPT-2 adds to `states`, each its own last one; N is what its configuration says.
 
     As the pipeline's `generate_language_model`, which needs a `GPT2LMHeadModel` with transformers 5 while published

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +35,7 @@ from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality, Prompt
 from mmalign.loading.files import check_component
 from mmalign.loading.folders import network_folder
+from mmalign.loading.foreign import Cache, Tokenizer
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_tokenizer
 from mmalign.loading.trained import BASE, Base, local_weights, named, read_base
@@ -63,7 +64,7 @@ class MusicGen(TransformersAdapter):
     modality: ClassVar[Modality] = "audio"
     stop_ids: ClassVar[tuple[int, ...]] = ()
 
-    tokenizer: Any = field(init=False, repr=False, compare=False)
+    tokenizer: Tokenizer = field(init=False, repr=False, compare=False)
     delays: Delays = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -288,7 +289,9 @@ class MusicGen(TransformersAdapter):
         """(2 B, …, D) → (B, …, 2, D)."""
         return hidden if self.guidance_scale == 1 else torch.stack(hidden.chunk(2), -2)
 
-    def _call(self, tokens: Tensor, states: Tensor, mask: Tensor, cache: Any, keep: bool = True) -> tuple[Tensor, Any]:
+    def _call(
+        self, tokens: Tensor, states: Tensor, mask: Tensor, cache: Cache, keep: bool = True
+    ) -> tuple[Tensor, Cache]:
         with mixed_precision(tokens.device, self.dtype):
             return self.module(
                 input_ids=tokens.transpose(1, 2).flatten(0, 1),
@@ -304,7 +307,7 @@ class CodebookDecoding:
 
     def __init__(self, adapter: MusicGen, states: Tensor, mask: Tensor) -> None:
         self._adapter, self._states, self._mask = adapter, states, mask
-        self._cache: Any = None
+        self._cache: Cache = None
         rows = len(states) if adapter.guidance_scale == 1 else len(states) // 2
         self.advance(torch.full((rows, *adapter.event_shape), adapter.pad_id, device=states.device))
 

@@ -18,6 +18,7 @@ from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel
+from mmalign.loading.foreign import Pipeline
 
 
 @dataclass
@@ -55,11 +56,11 @@ class StableAudio(SoundAdapter):
         _check_installed()
         super().load_parts(device)
 
-    def inspect(self, pipe: Any) -> None:
+    def inspect(self, pipe: Pipeline) -> None:
         """Refuse other schedulers than the published one's kind."""
         check_cosine(pipe.scheduler)
 
-    def open_outputs(self, pipe: Any) -> LatentSounds:
+    def open_outputs(self, pipe: Pipeline) -> LatentSounds:
         """Set `seconds` and `latent_shape`, (channels, frames)."""
         self.seconds = _checked_seconds(self.seconds, pipe)
         samples = int(self.seconds * pipe.vae.config.sampling_rate)
@@ -118,7 +119,7 @@ def _check_installed() -> None:
         raise MissingExtra("adapter stable_audio (its scheduler's package torchsde)", "audio") from None
 
 
-def _checked_seconds(seconds: float | None, pipe: Any) -> float:
+def _checked_seconds(seconds: float | None, pipe: Pipeline) -> float:
     """`seconds`, or the model's longest; ConfigError where it makes none of that length."""
     vae, lengths = pipe.vae, pipe.projection_model.config
     longest = pipe.transformer.config.sample_size * vae.hop_length / vae.config.sampling_rate

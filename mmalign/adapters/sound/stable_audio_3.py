@@ -22,6 +22,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
+from mmalign.loading.foreign import Pipeline, PretrainedModel
 
 
 @dataclass
@@ -52,7 +53,7 @@ class SameSounds(LatentSounds):
 
 
 def _for_every_row(
-    attention: Any, arguments: tuple[Any, ...], named: dict[str, Any]
+    attention: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Give a mask (tokens, tokens) its two axes for rows and heads."""
     mask = named.get("attn_mask")
@@ -90,7 +91,7 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
         vae = configs("vae")
         return Heard(vae["sampling_rate"], vae["audio_channels"])
 
-    def open_outputs(self, pipe: Any) -> SameSounds:
+    def open_outputs(self, pipe: Pipeline) -> SameSounds:
         """Set `latent_shape`, (channels, frames)."""
         vae, patch, longest = pipe.vae, pipe.transformer.config.patch_size, pipe.duration_embedder.config.max_val
         samples = int(self.seconds * vae.config.sampling_rate)
@@ -109,7 +110,7 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
             vae=vae, frames=frames, samples=samples, rows=self.decode_rows, recompute=self.gradient_checkpointing
         )
 
-    def unread(self, network: Any) -> list[str]:
+    def unread(self, network: PretrainedModel) -> list[str]:
         """What mixes a sound to be filled in into each block; none is given here."""
         return [f"transformer_blocks.{i}.to_local_embed." for i in range(len(network.transformer_blocks))]
 

@@ -8,13 +8,14 @@ and a model that does something else is asked for its logits as a whole.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from mmalign.core.tensor import Tensor
+from mmalign.loading.foreign import Cache, PretrainedModel
 
 Head = Callable[[Tensor], Tensor]
 
@@ -22,12 +23,12 @@ Head = Callable[[Tensor], Tensor]
 class Network(torch.nn.Module):
     """A language model whose forward gives hidden states and the cache, or (not `split`) logits in their place."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PretrainedModel) -> None:
         super().__init__()
         self.model = model
         self.split = self._splits()
 
-    def forward(self, **inputs: Any) -> tuple[Tensor, Any]:
+    def forward(self, **inputs: object) -> tuple[Tensor, Cache]:
         """(B, t, D) and the cache (None without `use_cache`)."""
         if not self.split:
             out, past = call_with_past(self.model, inputs)
@@ -54,7 +55,7 @@ class Network(torch.nn.Module):
         return made.shape == own.shape and bool((made - own).norm() <= 1e-3 * own.norm())
 
 
-def _finish(model: Any) -> Head:
+def _finish(model: PretrainedModel) -> Head:
     """What the family does to logits after its last layer: soft bound (Gemma), factor (Cohere), divisor (Granite)."""
     config = model.config.get_text_config()
     if bound := getattr(config, "final_logit_softcapping", None):
@@ -69,7 +70,7 @@ def _finish(model: Any) -> Head:
 OLD, NEW = "past_key_values", "cache"
 
 
-def call_with_past(network: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+def call_with_past(network: PretrainedModel, inputs: Mapping[str, object]) -> tuple[Any, Any]:
     """The output of `network(**inputs)` and its keys and values; `inputs` may hold some as `past_key_values`."""
     name = _name_of(type(network).forward)
     out = network(**{name if key == OLD else key: value for key, value in inputs.items()})

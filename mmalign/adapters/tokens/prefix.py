@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from mmalign.core.errors import DataError
 from mmalign.core.tensor import Tensor
+from mmalign.loading.foreign import Cache
 
-Run = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
+Run = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Cache]]
 
 
 @dataclass(kw_only=True)
@@ -24,7 +25,7 @@ class Prefix:
     """Forwarded left-padded prompts: their last hidden state, the cache behind it, and where each goes on."""
 
     last: Float[Tensor, "B D"]
-    cache: Any
+    cache: Cache
     mask: Bool[Tensor, "B L"]
     following: Int[Tensor, " B"]  # the position of the next token
 

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int
 
 from mmalign.core.errors import ConfigError, DataError, did_you_mean
 from mmalign.core.tensor import Tensor
+from mmalign.loading.foreign import ModelConfig, Processor, Tokenizer
 
 Chat = bool | Literal["auto"]
 Write = Callable[[str], str]  # an answer → the conversation that ends with it, as text
@@ -51,7 +52,7 @@ class Texts:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         stop_ids: Sequence[int],
         *,
         chat: Chat = "auto",
@@ -141,7 +142,7 @@ class Texts:
         return texts
 
 
-def templated(written_by: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+def templated(written_by: Tokenizer | Processor, messages: Sequence[Mapping[str, Any]], **options: object) -> str:
     """A conversation as the chat template of a tokenizer or processor writes it.
 
     Raises:
@@ -170,7 +171,12 @@ def padded(
     return tokens, mask
 
 
-def stop_tokens(tokenizer: Any, *configs: Any, more: Collection[str] = ()) -> tuple[int, ...]:
+def max_positions(config: ModelConfig) -> int | None:
+    """The context of a language model in tokens, as its config says; None where it does not."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def stop_tokens(tokenizer: Tokenizer, *configs: ModelConfig, more: Collection[str] = ()) -> tuple[int, ...]:
     """Every id that ends a text by the word of the tokenizer, of any of `configs` (model, generation), or `more`.
 
     Chat models name several and not all in one place. Raises ConfigError for a text in `more` that is not one token.
@@ -217,7 +223,7 @@ class Ending:
         return [*ids[:-1]] if ids and ids[-1] in self.stops else [*ids]
 
 
-def ending(tokenizer: Any, stops: Sequence[int], write: Write | None = None) -> Ending:
+def ending(tokenizer: Tokenizer, stops: Sequence[int], write: Write | None = None) -> Ending:
     """What ends a text.
 
     Args:
@@ -237,7 +243,7 @@ def ending(tokenizer: Any, stops: Sequence[int], write: Write | None = None) -> 
     return Ending(end, known, tuple(sorted({m for m in marks if m.strip()}, key=len, reverse=True)))
 
 
-def _behind(tokenizer: Any, stops: Sequence[int], write: Write) -> tuple[int, ...]:
+def _behind(tokenizer: Tokenizer, stops: Sequence[int], write: Write) -> tuple[int, ...]:
     """What the template writes behind an answer, up to what stops there; () if nothing of that does."""
     try:
         _, marker, tail = write(ANSWER).rpartition(ANSWER)
@@ -256,7 +262,7 @@ def _behind(tokenizer: Any, stops: Sequence[int], write: Write) -> tuple[int, ..
     return ()
 
 
-def _ids_behind(tokenizer: Any, tail: str) -> list[int]:
+def _ids_behind(tokenizer: Tokenizer, tail: str) -> list[int]:
     """Ids of a text that stands behind another one: some tokenizers put a blank before whatever comes first."""
     first = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
     both = tokenizer(ANSWER + tail, add_special_tokens=False)["input_ids"]
@@ -265,12 +271,12 @@ def _ids_behind(tokenizer: Any, tail: str) -> list[int]:
     return list(tokenizer(tail, add_special_tokens=False)["input_ids"])
 
 
-def _added(tokenizer: Any) -> set[int]:
+def _added(tokenizer: Tokenizer) -> set[int]:
     """Special tokens that were added to the vocabulary and have no role of their own."""
     return {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
 
 
-def appended(tokenizer: Any) -> tuple[int, ...]:
+def appended(tokenizer: Tokenizer) -> tuple[int, ...]:
     """What the tokenizer puts behind every text by itself (`add_eos_token`): no end of a prompt to be continued."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]

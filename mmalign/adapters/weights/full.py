@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from mmalign.core.errors import CheckpointError
 from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_component
+from mmalign.loading.foreign import PretrainedModel
 from mmalign.loading.trained import Base, write_base
 
 
@@ -28,7 +28,7 @@ class FullWeights(StartedWeights):
 
     def __init__(
         self,
-        network: Any,
+        network: PretrainedModel,
         base: Base | None = None,
         read: Callable[[Path], dict[str, Tensor]] | None = None,
         only: str = "",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -23,6 +23,7 @@ from mmalign.core.options import AtLeastOne, Count, Positive, ShareBelowOne
 from mmalign.core.tensor import Tensor
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors
+from mmalign.loading.foreign import Pipeline, PretrainedModel
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 METADATA = "lora_adapter_metadata"  # diffusers' name for the configuration in the file's header
@@ -77,7 +78,9 @@ class LoRA:
 class LoRAWeights:
     """The trainable LoRA of one network (`component` of a `pipeline` class) and what a checkpoint needs of it."""
 
-    def __init__(self, network: Any, component: str, pipeline: Any, lora: LoRA, targets: Sequence[str]) -> None:
+    def __init__(
+        self, network: PretrainedModel, component: str, pipeline: Pipeline, lora: LoRA, targets: Sequence[str]
+    ) -> None:
         self._network, self._component, self._pipeline = network, component, pipeline
         self.lock = ReadWriteLock()
         attach(network, lora, lora.placed(targets))
@@ -122,14 +125,14 @@ class LoRAWeights:
         set_peft_model_state_dict(self._network, state, adapter_name="default")
 
 
-def lora_state(network: Any) -> dict[str, Tensor]:
+def lora_state(network: PretrainedModel) -> dict[str, Tensor]:
     """The matrices of the adapter on `network` by the names that peft saves them under."""
     from peft import get_peft_model_state_dict
 
     return get_peft_model_state_dict(network, adapter_name="default")
 
 
-def attach(network: Any, lora: LoRA, targets: list[str], **more: Any) -> None:
+def attach(network: PretrainedModel, lora: LoRA, targets: list[str], **more: object) -> None:
     """Add a fresh LoRA to the modules whose names end in `targets`, trained in float32; `more` goes to its config."""
     unknown = [
         t for t in targets if not any(name == t or name.endswith(f".{t}") for name, _ in network.named_modules())
@@ -168,7 +171,7 @@ def enable_adapters(network: torch.nn.Module, enabled: bool) -> None:
             module.enable_adapters(enabled)
 
 
-def check_scale(file: Path, saved: float | None, network: Any) -> None:
+def check_scale(file: Path, saved: float | None, network: PretrainedModel) -> None:
     """Raise CheckpointError where a LoRA's matrices were trained at another scale than `network` adds them at.
 
     `saved` is None where a file of another program does not say.

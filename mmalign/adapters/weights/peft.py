@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from mmalign.adapters.weights.reference import StartedWeights, trained_parameter
 from mmalign.core.errors import CheckpointError
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
+from mmalign.loading.foreign import PretrainedModel
 from mmalign.loading.texts import open_peft_config
 from mmalign.loading.trained import place_of_base
 
@@ -41,7 +41,7 @@ class PeftWeights(StartedWeights):
 
     def __init__(
         self,
-        network: Any,
+        network: PretrainedModel,
         lora: LoRA,
         targets: Sequence[str],
         *,
@@ -79,7 +79,7 @@ class PeftWeights(StartedWeights):
         _read_into(self._network, directory)
 
 
-def _read_into(network: Any, directory: Path) -> None:
+def _read_into(network: PretrainedModel, directory: Path) -> None:
     """Give the adapter of `network` the matrices of `directory`; raises CheckpointError on any mismatch."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -100,7 +100,7 @@ def linear_endings(network: torch.nn.Module) -> tuple[str, ...]:
     return tuple(sorted({n.rpartition(".")[2] for n, m in network.named_modules() if type(m).__name__ in kinds}))
 
 
-def language_layers(model: Any) -> tuple[str, ...]:
+def language_layers(model: PretrainedModel) -> tuple[str, ...]:
     """The names of all linear layers of the language model inside `model`: the vision tower stays as it is."""
     language = model.get_decoder()
     prefix = next((name for name, part in model.named_modules() if part is language), "")
@@ -126,7 +126,7 @@ def named_base(folder: Path) -> str:
     return str(base)
 
 
-def _attach_like(network: Any, folder: Path) -> None:
+def _attach_like(network: PretrainedModel, folder: Path) -> None:
     """Add an adapter of the kind that `folder` describes, with weights yet to be read."""
     _weights(folder)
     config = open_peft_config(folder)

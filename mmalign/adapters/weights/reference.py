@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from mmalign.core.errors import CapabilityError
+from mmalign.loading.foreign import PretrainedModel
 
 
 class ReadWriteLock:
@@ -141,7 +142,7 @@ class Start:
 class StartedWeights:
     """The parameters of `network` that train now; its reference is what they are now."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: PretrainedModel) -> None:
         self._network = network
         self._start = Start(self.trainable())
         self.lock = self._start.lock

@@ -10,7 +10,6 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 
 class _Here:
@@ -19,7 +18,7 @@ class _Here:
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """As `importlib` asks; `path` is any iterable, of a package, and what lies inside of one is found by it."""
         return PathFinder.find_spec(name, [str(Path.cwd())]) if path is None and name in self.names else None
 

@@ -276,13 +276,13 @@ def drafted(raw: Mapping[str, Any], source: Path | None = None) -> Draft:
     return Draft(RunFile(**parts, base=base, source=source), faults, broken)
 
 
-def _spec_fault(spec: Any, at: str, example: str) -> str:
+def _spec_fault(spec: object, at: str, example: str) -> str:
     if isinstance(spec, dict) and isinstance(spec.get("name"), str) and spec["name"]:
         return ""
     return f"{at}: write a mapping with a `name`, e.g. {example} (got {shown(spec)})."
 
 
-def _named(raw: Any, at: str, example: str, faults: list[str], broken: set[str]) -> dict[str, Spec]:
+def _named(raw: object, at: str, example: str, faults: list[str], broken: set[str]) -> dict[str, Spec]:
     """The component specs of a mapping by name; those that are none go to `faults` and `broken`."""
     if not isinstance(raw, dict):
         faults.append(f"{at}: write a mapping of named rewards, e.g. {example} (got {shown(raw)}).")
@@ -298,7 +298,7 @@ def _named(raw: Any, at: str, example: str, faults: list[str], broken: set[str])
     return specs
 
 
-def _typed(kind: type[T], raw: Any, at: str, faults: list[str]) -> T:
+def _typed(kind: type[T], raw: object, at: str, faults: list[str]) -> T:
     """The section `at` as its class; what is wrong in it goes to `faults`, and its default is taken instead."""
     if raw is not None and not isinstance(raw, dict):
         faults.append(f"{at}: write a mapping (got {shown(raw)}).")

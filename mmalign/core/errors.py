@@ -105,13 +105,13 @@ class _Brief(reprlib.Repr):
         return super().repr_int(x, level) if x.bit_length() < 4096 else f"<a number of {x.bit_length()} bits>"
 
 
-def shown(value: Any, length: int = 300) -> str:
+def shown(value: object, length: int = 300) -> str:
     """A value as one short line of a message, whatever its size and depth."""
     text = _Brief().repr(dict(value) if isinstance(value, Mapping) else value)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def as_list(value: Any, name: str, example: str) -> Any:
+def as_list(value: object, name: str, example: str) -> Any:
     """`value`, which must hold several; a text in its place is a ConfigError that shows how to write it."""
     if isinstance(value, str | bytes | Mapping):
         raise ConfigError(f"{name}: got {shown(value, 80)} where a list is meant; write e.g. {example}.")

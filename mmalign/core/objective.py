@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -10,7 +11,9 @@ from jaxtyping import Bool, Float
 
 from mmalign.core.experience import Experience
 from mmalign.core.protocols import Mean, Metrics
+from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
+from mmalign.core.types import Prompt
 
 P = TypeVar("P", contravariant=True)  # the policies that an objective drives
 
@@ -19,16 +22,9 @@ P = TypeVar("P", contravariant=True)  # the policies that an objective drives
 class Objective(Protocol[P]):
     """What to collect, how much each entry weighs, and the loss, for policies of one kind (`needs`).
 
-    What an objective may have besides:
-
-    * `over_ranks: Mean`, if it has statistics beyond a prompt's own group; the loop sets it (and a reward's). Every
-      rank then calls it equally often.
-    * `reads: frozenset[str]`, if its batches may hold other rows than prompts: of "prompts", "preferences", "examples".
-    * `counts(experience) -> Metrics`, if it leaves rows out: numbers of a whole weighted minibatch, for rows of weight
-      0 never reach `loss`.
-    * `check(setting: Setting)` (`core.setting`), yielding a sentence for what in the run around it does not go with it.
-    * `doubts: list[str]`, what is allowed and may not be what was meant; `whole_outputs: bool`, does its loss need
-      every step of an output in one pass?
+    What an objective may have besides is in `ObjectiveTraits`, with the defaults. One that has statistics beyond a
+    prompt's own group is `Synchronized`, too: the loop sets its `over_ranks` (and a reward's), and every rank then
+    calls it equally often.
     """
 
     @property
@@ -49,4 +45,47 @@ class Objective(Protocol[P]):
         ...
 
 
-__all__ = ["Objective"]
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveTraits:
+    """The optional members of an objective, read here and nowhere by name.
+
+    Args:
+        reads: what its batches may hold: "prompts", "preferences", "examples".
+        online: the option that says whether it makes its own comparisons ("off": it reads them); None: it has none.
+        target: the column that it imitates.
+        reward: what scores its outputs; None: nothing does.
+        counts: `counts(experience) -> Metrics`, where it leaves rows out: numbers of a whole weighted minibatch, for
+            rows of weight 0 never reach `loss`.
+        check: `check(setting)`, a sentence for what in the run around it does not go with it.
+        check_data: `check_data(prompt)` raises DataError where a row's columns are nothing to it.
+        doubts: sentences about what is allowed and may not be what was meant.
+        whole_outputs: does its loss need every step of an output in one pass?
+        group_size, samples_per_prompt: outputs that it makes of a prompt, under either name.
+        reference_rows: the option that bounds its rows per no-gradient forward; None: it has none.
+        std: what divides its advantages; "" where it has none.
+        clip_unit: the unit of its clip range; "" where it has none.
+    """
+
+    reads: Collection[str] = frozenset({"prompts"})
+    online: str | None = None
+    target: str = "target"
+    reward: Any = None  # a reward or a mix of the package above, of which the objective calls what it needs
+    counts: Callable[[Experience], Metrics] | None = None
+    check: Callable[[Setting], Iterable[str]] | None = None
+    check_data: Callable[[Prompt], None] | None = None
+    doubts: Sequence[str] = ()
+    whole_outputs: bool = False
+    group_size: int | None = None
+    samples_per_prompt: int = 1
+    reference_rows: int | None = None
+    std: str = ""
+    clip_unit: str = ""
+
+    @classmethod
+    def of(cls, objective: object) -> ObjectiveTraits:
+        """The traits of an objective, or of its class, the default of each that it does not have."""
+        values: dict[str, Any] = {f.name: getattr(objective, f.name, f.default) for f in fields(cls)}
+        return cls(**values)
+
+
+__all__ = ["Objective", "ObjectiveTraits"]

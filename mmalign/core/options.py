@@ -51,7 +51,7 @@ def requires(when: bool, then: bool, sentence: str) -> list[str]:
     return must(not when or then, sentence)
 
 
-def outside(options: Any, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
+def outside(options: object, names: Iterable[str], range: str, within: Callable[[Any], bool]) -> list[str]:
     """The rule that each option of `names` is `within` the `range`: a sentence for each that is not; NaN never is."""
     values = {name: getattr(options, name) for name in names}
     return [f"{name} must be {range}, not {value}" for name, value in values.items() if not within(value)]
@@ -63,7 +63,7 @@ def refuse(*broken: Iterable[str]) -> None:
         raise ConfigError(sentences)
 
 
-def one_of(name: str, value: object, literal: Any) -> None:
+def one_of(name: str, value: object, literal: object) -> None:
     """Raise ValueError unless option `name` is a member of the Literal type."""
     known = [str(member) for member in get_args(literal)]
     if value not in known:

@@ -135,7 +135,7 @@ class Registry:
             raise ConfigError([f"{at}.name: {fault}" for fault in error.faults]) from None
         return construct(component, options, at, **given)
 
-    def require_spec(self, spec: Any, at: str) -> None:
+    def require_spec(self, spec: object, at: str) -> None:
         """Raise ConfigError unless `spec`, at `at` in the run file, is a section with the name of a component."""
         if not isinstance(spec, Mapping) or not all(isinstance(key, str) for key in spec):
             raise ConfigError(
@@ -167,7 +167,7 @@ class Registry:
             raise ConfigError(f"'{name}': write it as module:Class ({error}).") from None
         return self._checked(component, name)
 
-    def _checked(self, component: Any, name: str) -> type[Any]:
+    def _checked(self, component: object, name: str) -> type[Any]:
         """A component from elsewhere, if run files can give it options."""
         if isinstance(component, type) and dataclasses.is_dataclass(component):
             return component

@@ -28,7 +28,7 @@ def exit_code(stopped: KeyboardInterrupt) -> int:
 def interrupting() -> Iterator[None]:
     """Inside it SIGTERM and SIGHUP raise `Interrupted` where they arrive, as Ctrl-C raises KeyboardInterrupt."""
 
-    def raise_it(number: int, frame: Any) -> None:
+    def raise_it(number: int, frame: object) -> None:
         raise Interrupted(number)
 
     with handled(raise_it):
@@ -53,10 +53,10 @@ def handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def _free(handler: Any) -> bool:
+def _free(handler: object) -> bool:
     """Is it what a program begins with, or `interrupting`'s?"""
     return handler in (signal.SIG_DFL, signal.default_int_handler) or _is_ours(handler)
 
 
-def _is_ours(handler: Any) -> bool:
+def _is_ours(handler: object) -> bool:
     return getattr(handler, "__module__", "") == __name__

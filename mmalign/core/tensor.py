@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +26,7 @@ else:
     class _OfTorch(type):
         """Its instances are those of a class of torch; there are none before torch is loaded."""
 
-        def __instancecheck__(cls, value: Any) -> bool:
+        def __instancecheck__(cls, value: object) -> bool:
             loaded = "torch.nn" in sys.modules  # `torch` alone may stand there before it is
             return loaded and isinstance(value, getattr(sys.modules[cls.where[0]], cls.where[1]))
 

@@ -22,6 +22,7 @@ R = TypeVar("R", bound="Rows")  # not `Self`, which the typed-call hook of the t
 
 
 Modality = Literal["text", "image", "audio"]
+OutputOfKind = Any  # an `Output` of one modality, which a checker cannot tell: a component's `modality` says which
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Preference:
     """One offline comparison: for `prompt`, `chosen` beat `rejected` (outputs of the policy's modality, unbatched)."""
 
     prompt: Prompt
-    chosen: Any
-    rejected: Any
+    chosen: OutputOfKind
+    rejected: OutputOfKind
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Example:
     """One output to imitate for `prompt`: of the policy's modality, unbatched (text, (3, H, W), `Audio` of one row)."""
 
     prompt: Prompt
-    output: Any
+    output: OutputOfKind
 
 
 @dataclass
@@ -97,7 +98,7 @@ class Rollout(Rows):
     """
 
     prompts: list[Prompt]
-    output: Any
+    output: OutputOfKind
     group: Int[Tensor, " B"]
     trajectory: dict[str, Tensor] = field(default_factory=dict)
     step_logp: Float[Tensor, "B T"] | None = None
@@ -110,7 +111,7 @@ class Rollout(Rows):
         return f"Rollout({len(self.prompts)} {kind}, {len(self.group.unique())} groups)"
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt | str], output: Any) -> "Rollout":
+    def of(cls, prompts: Sequence[Prompt | str], output: OutputOfKind) -> "Rollout":
         """B outputs made anywhere, to be scored; rows of equal prompts (see `groups`) are a group.
 
         Raises:
@@ -124,7 +125,7 @@ class Rollout(Rows):
         return cls(batch, output, groups(batch))
 
 
-def _require_output(output: Any) -> None:
+def _require_output(output: object) -> None:
     if isinstance(output, Audio):
         return
     if isinstance(output, Tensor):
@@ -146,7 +147,7 @@ def _require_output(output: Any) -> None:
         )
 
 
-def modality_of(output: Any) -> Modality:
+def modality_of(output: object) -> Modality:
     """What outputs are. CapabilityError for those that are neither sound, nor a tensor of floats, nor strings."""
     if isinstance(output, Audio):
         return "audio"
@@ -161,12 +162,12 @@ def modality_of(output: Any) -> Modality:
     return "text"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def device_of(output: Any) -> torch.device:
+def device_of(output: object) -> torch.device:
     """Where outputs are; texts are on the CPU."""
     tensor = output.samples if isinstance(output, Audio) else output
     return tensor.device if isinstance(tensor, torch.Tensor) else torch.device("cpu")
@@ -200,7 +201,7 @@ def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
     return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
 
 
-def _media_key(media: Any) -> Any:
+def _media_key(media: object) -> Any:
     # Media decoded at each look are new tensors each time: only what they are decoded from says that they are the same.
     if isinstance(media, dict):
         return tuple(sorted((name, id(value)) for name, value in media.items()))
@@ -302,7 +303,7 @@ def _join(parts: Sequence[Any]) -> Any:
     return first
 
 
-def _length(value: Any) -> int | None:
+def _length(value: object) -> int | None:
     if isinstance(value, Tensor | Rows | list):
         return len(value)
     if isinstance(value, dict):
@@ -310,7 +311,7 @@ def _length(value: Any) -> int | None:
     return None
 
 
-def _pick(value: Any, rows: slice | Tensor) -> Any:
+def _pick(value: object, rows: slice | Tensor) -> Any:
     if isinstance(value, dict):
         return {key: _pick(entry, rows) for key, entry in value.items()}
     if isinstance(value, list):
@@ -320,7 +321,7 @@ def _pick(value: Any, rows: slice | Tensor) -> Any:
     return value
 
 
-def _move(value: Any, device: torch.device | str) -> Any:
+def _move(value: object, device: torch.device | str) -> Any:
     if isinstance(value, dict):
         return {key: _move(entry, device) for key, entry in value.items()}
     return value.to(device) if isinstance(value, Tensor | Rows) else value

@@ -16,7 +16,7 @@ else:
         Type checkers take it for a `LatentAdapter`; at run time it is Any, for before `load` many members are missing.
         """
 
-        def __class_getitem__(cls, protocol: Any) -> Any:
+        def __class_getitem__(cls, protocol: object) -> Any:
             return Any
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Container, Hashable, Sequence
-from typing import Any
 
 from mmalign.data.tables import Table
 
@@ -47,7 +46,7 @@ def warn_of_contradictions(
             )  # fmt: skip
 
 
-def _key(value: Any) -> Hashable:
+def _key(value: object) -> Hashable:
     """What a cell is told apart by; bytes by their digest."""
     if isinstance(value, str):
         return value

@@ -11,6 +11,7 @@ from typing import Any
 from mmalign.core.errors import DataError
 from mmalign.core.protocols import DataSource
 from mmalign.core.rng import stream_seed
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
 from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.row_kinds import prompts_of
@@ -107,7 +108,7 @@ def _names(prompt: Prompt) -> Iterator[tuple[str, Path | None]]:
             yield written, origin
 
 
-def _digest(value: Any) -> str:
+def _digest(value: Tensor | Audio) -> str:
     """The name of a decoded picture or sound: equal for equal samples."""
     samples = value.samples if isinstance(value, Audio) else value
     return hashlib.sha256(samples.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -17,7 +17,7 @@ from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file
 
 
-def kind_of(value: Any, folder: Path) -> str:
+def kind_of(value: object, folder: Path) -> str:
     """What a cell holds: "image", "audio" or "text".
 
     Bytes and files that are there are looked into; a name that no file has says it by its suffix.
@@ -33,26 +33,26 @@ def kind_of(value: Any, folder: Path) -> str:
     return kind_of_file(folder / name) or "text"
 
 
-def read_picture(value: Any, folder: Path, place: str) -> Tensor:
+def read_picture(value: object, folder: Path, place: str) -> Tensor:
     """(3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`), bytes, or both in a mapping."""
     data, name = _content(value, folder, place)
     return image.decode_image(data, name)
 
 
-def read_sound(value: Any, folder: Path, place: str) -> Audio:
+def read_sound(value: object, folder: Path, place: str) -> Audio:
     """One row of `Audio`, samples (1, C, S), from a cell as in `read_picture`."""
     data, name = _content(value, folder, place)
     samples, rate = audio.decode_audio(data, name)
     return Audio(samples[None], rate)
 
 
-def _bytes_of(value: Any) -> bytes | None:
+def _bytes_of(value: object) -> bytes | None:
     """The bytes that a cell holds itself, as Parquet files have them: bare, or beside their path."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
     return bytes(content) if isinstance(content, bytes | bytearray | memoryview) else None
 
 
-def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
+def _content(value: object, folder: Path, place: str) -> tuple[bytes, str]:
     if (data := _bytes_of(value)) is not None:
         named = value.get("path") if isinstance(value, Mapping) else None
         return data, f"{place} ({written(named)})" if named else place
@@ -63,7 +63,7 @@ def _content(value: Any, folder: Path, place: str) -> tuple[bytes, str]:
         raise DataError(f"{place}: {written(path)} {error}.") from None
 
 
-def _file(value: Any, folder: Path, place: str) -> Path:
+def _file(value: object, folder: Path, place: str) -> Path:
     named = value.get("path") if isinstance(value, Mapping) else value
     if not isinstance(named, str) or not named:
         raise DataError(f"{place}: expected the path of a file, got {shown(value)}.")
@@ -73,7 +73,7 @@ def _file(value: Any, folder: Path, place: str) -> Path:
 Shape = tuple[int, int] | audio.SoundShape  # (height, width), or what a sound's header says
 
 
-def shape_of(kind: str, value: Any, folder: Path, place: str) -> Shape:
+def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
     """What the header of a cell's picture or sound says of it; nothing is decoded.
 
     Raises:
@@ -138,7 +138,7 @@ class LazyMedia(Mapping[str, Any]):
         return len(self._cells)
 
 
-def _path_of(cell: Any) -> Any:
+def _path_of(cell: object) -> Any:
     return cell.get("path") if isinstance(cell, Mapping) else cell
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mmalign.core.types import Example, Preference, Prompt
 
+Row = Prompt | Preference | Example
 RowKind = Literal["prompts", "preferences", "examples"]
 SOURCES: dict[str, str] = {"prompts": "prompts", "preferences": "preferences", "examples": "captioned"}
 
@@ -15,7 +16,12 @@ def prompts_of(rows: Sequence[Any]) -> list[Prompt]:
     """The prompt of each row; rows that are decoded by indexing say their prompts themselves, by `prompts()`."""
     if hasattr(rows, "prompts"):
         return list(rows.prompts())
-    return [getattr(row, "prompt", row) for row in rows]
+    return [prompt_of(row) for row in rows]
+
+
+def prompt_of(row: Row) -> Prompt:
+    """What a row asks: itself where it is a prompt."""
+    return row if isinstance(row, Prompt) else row.prompt
 
 
 def kind_of_rows(rows: Sequence[Any]) -> RowKind:
@@ -28,4 +34,4 @@ def kind_of_rows(rows: Sequence[Any]) -> RowKind:
     return "preferences" if isinstance(first, Preference) else "examples" if isinstance(first, Example) else "prompts"
 
 
-__all__ = ["SOURCES", "RowKind", "kind_of_rows", "prompts_of"]
+__all__ = ["SOURCES", "Row", "RowKind", "kind_of_rows", "prompt_of", "prompts_of"]

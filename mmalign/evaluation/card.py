@@ -249,7 +249,7 @@ def remaking(run: Mapping[str, Any]) -> str:
     return shlex.join(["mmalign", "train", "run.yaml", *(word for module in modules for word in ("--allow", module))])
 
 
-def _names(value: Any) -> Iterator[str]:
+def _names(value: object) -> Iterator[str]:
     """Every `name:` in a run file."""
     if isinstance(value, Mapping):
         if isinstance(value.get("name"), str):
@@ -268,7 +268,7 @@ def _words(command: str) -> list[str]:
         return [command]
 
 
-def _without_place(value: Any) -> Any:
+def _without_place(value: object) -> Any:
     """Plain data in which paths of this disk are their last parts."""
     if isinstance(value, Mapping):
         return {key: _without_place(inner) for key, inner in value.items()}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmalign.core.errors import CapabilityError, ConfigError, DataError, ScoreError
 from mmalign.core.protocols import Gather, Policy, Reward, SetReward, one_alone
 from mmalign.core.rng import stream, stream_seed
-from mmalign.core.types import Audio, Prompt, Rollout, Scores
+from mmalign.core.types import Audio, Output, Prompt, Rollout, Scores
 from mmalign.evaluation.bootstrap import resampled_rows
 from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 from mmalign.media.image import to_uint8
@@ -214,7 +214,7 @@ def _set_value(name: str, reward: SetReward, embedding: Tensor, group: Tensor, s
     return SetValue(float(score(torch.arange(len(sound)))), resampled.numpy(), embedded, len(sound) - embedded)
 
 
-def _kept(output: Any, room: int) -> Any:
+def _kept(output: Output, room: int) -> Any:
     """The first `room` outputs of a chunk for people to look at (texts: all); None if there is no room."""
     if isinstance(output, list):
         return output

@@ -120,7 +120,7 @@ def write_summary(rows: Sequence[SummaryRow], path: Path | str, seconds: float, 
         beside.write_text(text + "\n", encoding="utf-8")
 
 
-def _nullable(value: Any) -> Any:
+def _nullable(value: object) -> Any:
     if isinstance(value, list):
         return [_nullable(v) for v in value]
     if isinstance(value, dict):

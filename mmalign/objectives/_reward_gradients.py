@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,7 +31,7 @@ TINY = 1e-8
 A, B = ".lora_A.", ".lora_B."
 
 
-def output_tensor(output: Any) -> Tensor:
+def output_tensor(output: object) -> Tensor:
     """The tensor behind images (B, 3, H, W) or the samples (B, C, S) of `Audio`."""
     tensor = output.samples if isinstance(output, Audio) else output
     if not isinstance(tensor, Tensor):
@@ -60,7 +59,7 @@ def output_gradient(reward: Scorer, rollout: Rollout) -> tuple[Tensor, Float[Ten
     return gradient, scores.value.detach(), scores.valid
 
 
-def drop_outward(gradient: Float[Tensor, " B *event"], output: Any) -> Float[Tensor, " B *event"]:
+def drop_outward(gradient: Float[Tensor, " B *event"], output: object) -> Float[Tensor, " B *event"]:
     """The gradient, 0 where it would push a saturated value (an image's at 0 or 1, a sound's at ±1) further out."""
     values, low = output_tensor(output).detach(), -1.0 if isinstance(output, Audio) else 0.0
     lost = ((values <= low) & (gradient < 0)) | ((values >= 1) & (gradient > 0))

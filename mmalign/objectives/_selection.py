@@ -78,7 +78,7 @@ class EmbeddedOutputs:
     embeddings: list[Float[Tensor, "N D"]]
 
     @classmethod
-    def of(cls, reward: Any, rollout: Rollout) -> EmbeddedOutputs:
+    def of(cls, reward: object, rollout: Rollout) -> EmbeddedOutputs:
         """Embed every row. Raises CapabilityError unless the reward, or each of its `members`, is a SetReward."""
         members = set_rewards(reward)
         return cls(members, [member.embed(rollout) for member, _ in members])
@@ -116,7 +116,7 @@ class EmbeddedOutputs:
             yield self.value(trial)
 
 
-def set_rewards(reward: Any) -> list[tuple[Any, float]]:
+def set_rewards(reward: object) -> list[tuple[Any, float]]:
     """The set rewards behind `reward` with their weights."""
     named: Mapping[str, tuple[Any, float]] = getattr(reward, "members", {"reward": (reward, 1.0)})
     if rowwise := [name for name, (member, _) in named.items() if not scores_sets(member)]:
@@ -127,7 +127,7 @@ def set_rewards(reward: Any) -> list[tuple[Any, float]]:
     return list(named.values())
 
 
-def scores_sets(reward: Any) -> bool:
+def scores_sets(reward: object) -> bool:
     """Does it score sets?"""
     return hasattr(reward, "embed") and hasattr(reward, "score")
 

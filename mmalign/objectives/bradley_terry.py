@@ -133,7 +133,7 @@ def _scores(policy: ScorePolicy, chosen: Rollout, rejected: Rollout) -> tuple[Te
     return first, second
 
 
-def _size(output: Any) -> tuple[int, ...]:
+def _size(output: object) -> tuple[int, ...]:
     """The shape of one output; () for texts."""
     media = output.samples if isinstance(output, Audio) else output
     return tuple(media.shape[1:]) if isinstance(media, Tensor) else ()

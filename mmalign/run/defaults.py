@@ -30,7 +30,7 @@ def slot_options(slot: Any) -> Spec:
     return {f.name: yaml_data(getattr(slot, f.name)) for f in dataclasses.fields(slot) if f.init and f.name != "reward"}
 
 
-def yaml_data(value: Any) -> Any:
+def yaml_data(value: object) -> Any:
     """YAML-safe data."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: yaml_data(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}

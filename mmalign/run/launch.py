@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.protocols import Accelerator
 
 log = logging.getLogger("mmalign")
 
@@ -41,7 +41,7 @@ def check_environment(environment: Mapping[str, str] | None = None) -> None:
         raise ConfigError(f"launch: {' and '.join(named)} is configured, which mmalign does not support: {_ADVICE}.")
 
 
-def check_accelerator(accelerator: Any) -> None:
+def check_accelerator(accelerator: Accelerator) -> None:
     """Raise ConfigError unless this accelerator is of one process or plain data parallel, and accumulates nothing."""
     from accelerate import DistributedType
 
@@ -71,7 +71,7 @@ def on_cpu() -> bool:
     return "LOCAL_RANK" in os.environ and _asked(SIZES, 1) > 1 and not torch.accelerator.is_available()
 
 
-def taking_part(accelerator: Any) -> str:
+def taking_part(accelerator: Accelerator) -> str:
     """How many processes train, and on what."""
     import torch
 

@@ -12,15 +12,30 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, cast, runtime_checkable
 
+from mmalign.adapters.language._reader import PairReader, Reader
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CheckpointError, DataError, all_faults, shown
+from mmalign.core.objective import Objective, ObjectiveTraits
+from mmalign.core.protocols import Adapter
 from mmalign.core.types import Example, Preference, Prompt
+from mmalign.core.unloaded import Unloaded
+from mmalign.data.row_kinds import Row, prompt_of
 
+AnyReader = Reader | PairReader  # of completions, or of prompts with their outputs
 log = logging.getLogger("mmalign")
 
-Need = Callable[[Any], tuple[int, str]]  # a row → tokens behind its prompt, and what they are
+Need = Callable[[Row], tuple[int, str]]  # a row → tokens behind its prompt, and what they are
 # A row → its tokens in all, what they are, and how its prompt loses some of them.
-Look = Callable[[Any], tuple[int, str, Callable[[int], Prompt | None]]]
+Look = Callable[[Row], tuple[int, str, Callable[[int], Prompt | None]]]
+
+
+@runtime_checkable
+class HasReader(Protocol):
+    """An adapter of language, whose rows can be measured before it is loaded."""
+
+    def reader(self, fetch: bool = True) -> AnyReader | None:
+        """What counts its tokens; CheckpointError where the tokenizer is not to be had."""
+        ...
 
 
 @runtime_checkable
@@ -62,12 +77,12 @@ class Measured:
             raise DataError(f"trainer.too_long: {how} leaves no row {what}; the first: {self.long[0]}")
 
 
-def reader_of(adapter: Any, fetch: bool = False) -> Any:
+def reader_of(adapter: Unloaded[Adapter], fetch: bool = False) -> AnyReader | None:
     """What counts tokens for a language adapter; None for others, and, said, where its tokenizer is not to be had.
 
     `fetch`: get a Hub model's tokenizer if it is not on this machine.
     """
-    if not hasattr(type(adapter), "reader"):
+    if not isinstance(adapter, HasReader):
         return None
     try:
         return adapter.reader(fetch)
@@ -76,15 +91,17 @@ def reader_of(adapter: Any, fetch: bool = False) -> Any:
         return None
 
 
-def training_lengths(file: RunFile, policy: object, objective: Any, reader: Any, items: Sequence[Any]) -> Measured:
+def training_lengths(
+    file: RunFile, policy: object, objective: Objective[Any], reader: AnyReader, items: Sequence[Any]
+) -> Measured:
     """Measure the rows to train on, with what the objective reads or samples after their prompts."""
-    if hasattr(reader, "pair"):
+    if isinstance(reader, PairReader):
         return _judged(file.trainer.too_long, reader, items)
     limits = cast(TokenLimits, policy)  # what a reader of completions belongs to
-    column = getattr(objective, "target", "target")
-    offline = getattr(objective, "online", "on") == "off"
+    traits = ObjectiveTraits.of(objective)
+    column, offline = traits.target, traits.online == "off"
 
-    def need(row: Any) -> tuple[int, str]:
+    def need(row: Row) -> tuple[int, str]:
         if not offline:
             return limits.max_new_tokens, f"a completion of {limits.max_new_tokens}"
         if isinstance(row, Preference):
@@ -92,7 +109,7 @@ def training_lengths(file: RunFile, policy: object, objective: Any, reader: Any,
         elif isinstance(row, Example):
             texts = {"output": row.output}
         else:
-            texts = {column: row.meta.get(column)}
+            texts = {column: prompt_of(row).meta.get(column)}
         lengths = {name: _target(reader, name, text, row) for name, text in texts.items()}
         name = max(lengths, key=lengths.__getitem__)
         return lengths[name], f"'{name}' of {lengths[name]}"
@@ -100,21 +117,21 @@ def training_lengths(file: RunFile, policy: object, objective: Any, reader: Any,
     return _measured(file.trainer.too_long, reader, items, need)
 
 
-def evaluation_lengths(file: RunFile, policy: object, reader: Any, questions: Sequence[Any]) -> Measured:
+def evaluation_lengths(file: RunFile, policy: object, reader: AnyReader, questions: Sequence[Any]) -> Measured:
     """Measure the rows of evaluation, with what is generated after their prompts."""
-    if hasattr(reader, "pair"):
+    if isinstance(reader, PairReader):
         return _judged(file.trainer.too_long, reader, questions)
     limits = cast(TokenLimits, policy)
     steps = limits.eval_max_new_tokens or limits.max_new_tokens
     return _measured(file.trainer.too_long, reader, questions, lambda row: (steps, f"a completion of {steps}"))
 
 
-def _target(reader: Any, column: str, value: Any, row: Any) -> int:
+def _target(reader: Reader, column: str, value: object, row: Row) -> int:
     """Count the tokens of a given text; raise DataError where it is missing or no text."""
     if isinstance(value, str):
         return int(reader.target(value))
     if value is None:
-        columns = ", ".join(getattr(row, "meta", {})) or "none"
+        columns = ", ".join(row.meta if isinstance(row, Prompt) else ()) or "none"
         raise DataError(
             f"no '{column}' to imitate; its other columns: {columns}. Name one in objective.target, or set "
             "objective.online."
@@ -122,36 +139,36 @@ def _target(reader: Any, column: str, value: Any, row: Any) -> int:
     raise DataError(f"'{column}' is {value!r} ({type(value).__name__}), not a text; put it in quotes in the file.")
 
 
-def _judged(how: str, reader: Any, items: Sequence[Any]) -> Measured:
+def _judged(how: str, reader: PairReader, items: Sequence[Any]) -> Measured:
     """Rows of a reward model, which reads a prompt with each of its outputs."""
 
-    def longest(row: Any) -> tuple[int, str, str]:
-        prompt = getattr(row, "prompt", row)
+    def longest(row: Row) -> tuple[int, str, str]:
+        prompt = prompt_of(row)
         return max((reader.pair(prompt, text), name, text) for name, text in _outputs(row))
 
-    def look(row: Any) -> tuple[int, str, Callable[[int], Prompt | None]]:
+    def look(row: Row) -> tuple[int, str, Callable[[int], Prompt | None]]:
         length, name, text = longest(row)
-        prompt = getattr(row, "prompt", row)
+        prompt = prompt_of(row)
         what = f"a prompt with its '{name}' of {length} tokens is"
         return length, what, lambda over: reader.shortened(prompt, text, over)
 
     return replace(_looked_at(how, reader.context, items, look), instead="")
 
 
-def _outputs(row: Any) -> Iterator[tuple[str, str]]:
+def _outputs(row: Row) -> Iterator[tuple[str, str]]:
     """Yield the texts that are judged, each with its column; raise DataError where one is no text."""
     for name in ("chosen", "rejected"):
-        value = getattr(row, name) if isinstance(row, Preference) else row.meta.get(name)
+        value: Any = getattr(row, name) if isinstance(row, Preference) else prompt_of(row).meta.get(name)
         texts = value if isinstance(value, list | tuple) else [value]
         if not texts or not all(isinstance(text, str) for text in texts):
             raise DataError(f"'{name}' is {shown(value, 60)}; expected a text or a list of texts.")
         yield from ((name, text) for text in texts)
 
 
-def _measured(how: str, reader: Any, items: Sequence[Any], need: Need) -> Measured:
+def _measured(how: str, reader: Reader, items: Sequence[Any], need: Need) -> Measured:
 
-    def look(row: Any) -> tuple[int, str, Callable[[int], Prompt | None]]:
-        prompt = getattr(row, "prompt", row)
+    def look(row: Row) -> tuple[int, str, Callable[[int], Prompt | None]]:
+        prompt = prompt_of(row)
         length, (behind, what) = reader.prompt(prompt), need(row)
         return length + behind, f"a prompt of {length} tokens and {what} are", partial(reader.shortened, prompt)
 
@@ -166,7 +183,7 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
         place = f"row {number} of the data"
         try:
             row = items[number]
-            prompt = getattr(row, "prompt", row)
+            prompt = prompt_of(row)
             place = prompt.place or place
             length, what, shorten = look(row)
         except DataError as error:
@@ -184,4 +201,4 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
     return selection
 
 
-__all__ = ["Measured", "TokenLimits", "evaluation_lengths", "reader_of", "training_lengths"]
+__all__ = ["AnyReader", "Measured", "TokenLimits", "evaluation_lengths", "reader_of", "training_lengths"]

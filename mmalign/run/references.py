@@ -55,7 +55,7 @@ def _own(run: RunFile, source: DataSource) -> Collection[str]:
     return [key for key in getattr(source, "references", ()) if run.data.get(key)]
 
 
-def _anchored(value: Any) -> Any:
+def _anchored(value: object) -> Any:
     if isinstance(value, Mapping):
         return {key: each if key == "name" else _anchored(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -133,7 +133,7 @@ def left_out(folder: Path) -> str:
     return skipped(others, len(others) + len(media.kinds), "no picture, no sound and no text of one")
 
 
-def _faults(raw: Any, place: str) -> Iterator[str]:
+def _faults(raw: object, place: str) -> Iterator[str]:
     if not isinstance(raw, dict):
         yield f"{place}: a row is an object, found {type(raw).__name__}."
         return
@@ -149,7 +149,7 @@ def _faults(raw: Any, place: str) -> Iterator[str]:
         yield f"{place}: field 'kind' is {shown(raw['kind'])}; there is {', '.join(KINDS)}."
 
 
-def _fault_of(value: Any, kind: type, key: str) -> str:
+def _fault_of(value: object, kind: type, key: str) -> str:
     if value is None and key not in REQUIRED:
         return ""
     if not isinstance(value, kind):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mmalign.core.files import write_folder_beside
+from mmalign.core.protocols import Accelerator
 from mmalign.core.types import Rollout, Scores
 from mmalign.run.directory import RunDirectory
 from mmalign.run.trackers import show_samples
@@ -19,7 +19,7 @@ class RunSink:
     """Writes in the main process, whoever calls it; `accelerator` has the trackers."""
 
     directory: RunDirectory
-    accelerator: Any
+    accelerator: Accelerator
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         """One line of `metrics.jsonl`, and a point of each curve."""

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.protocols import Accelerator, Foreign
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Rollout, Scores
+from mmalign.core.types import Audio, Output, Rollout, Scores
 from mmalign.evaluation.table import number_text
 from mmalign.media.image import to_uint8
 
 SHOWN = 8  # outputs of a preview
 
 
-def open_tracker(accelerator: Any, name: str, directory: Path, config: Mapping[str, Any]) -> None:
+def open_tracker(accelerator: Accelerator, name: str, directory: Path, config: Mapping[str, Any]) -> None:
     """Start the tracker `name` for the run in `directory`, under the directory's own name."""
     run = directory.resolve().name
     if name == "tensorboard":  # whose run is a folder
@@ -23,7 +24,7 @@ def open_tracker(accelerator: Any, name: str, directory: Path, config: Mapping[s
         accelerator.init_trackers("mmalign", config=dict(config), init_kwargs={name: {"name": run}})
 
 
-def show_samples(accelerator: Any, rollout: Rollout, scores: Mapping[str, Scores], step: int) -> None:
+def show_samples(accelerator: Accelerator, rollout: Rollout, scores: Mapping[str, Scores], step: int) -> None:
     """Show the first outputs with their prompts and scores in every open tracker; the main process calls it."""
     captions = [_caption(rollout, scores, row) for row in range(min(SHOWN, len(rollout)))]
     for tracker in accelerator.trackers:
@@ -37,7 +38,7 @@ def _caption(rollout: Rollout, scores: Mapping[str, Scores], row: int) -> str:
     return "  ".join([rollout.prompts[row].text, *values])
 
 
-def _on_tensorboard(writer: Any, output: Any, captions: list[str], step: int) -> None:
+def _on_tensorboard(writer: Foreign, output: Output, captions: list[str], step: int) -> None:
     if isinstance(output, Audio):
         for row, sound in enumerate(_sounds(output)):
             writer.add_audio(f"samples/{row:02d}", sound.mean(0, keepdim=True), step, sample_rate=output.rate)
@@ -49,13 +50,13 @@ def _on_tensorboard(writer: Any, output: Any, captions: list[str], step: int) ->
     writer.flush()
 
 
-def _on_wandb(run: Any, output: Any, captions: list[str], step: int) -> None:
+def _on_wandb(run: Foreign, output: Output, captions: list[str], step: int) -> None:
     import wandb
 
     run.log({"samples": _media(wandb, output, captions)}, step=step)
 
 
-def _on_trackio(run: Any, output: Any, captions: list[str], step: int) -> None:
+def _on_trackio(run: Foreign, output: Output, captions: list[str], step: int) -> None:
     import trackio
 
     shown = _media(trackio, output, captions)
@@ -63,7 +64,7 @@ def _on_trackio(run: Any, output: Any, captions: list[str], step: int) -> None:
     run.log(named, step=step)
 
 
-def _media(package: Any, output: Any, captions: list[str]) -> Any:
+def _media(package: Foreign, output: Output, captions: list[str]) -> Foreign:
     """Pictures and sounds in the package's own types, texts as its table."""
     if isinstance(output, Audio):
         pairs = zip(_sounds(output), captions, strict=True)

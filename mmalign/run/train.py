@@ -16,9 +16,11 @@ from typing import Any
 from mmalign.core.checkpoints import fault_of, folder_of
 from mmalign.core.config import RunFile, draft
 from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
+from mmalign.core.objective import ObjectiveTraits
 from mmalign.core.rng import Streams
 from mmalign.core.signals import Interrupted, interrupting
 from mmalign.data.batches import Batches
+from mmalign.data.row_kinds import prompt_of
 from mmalign.rewards.reference_sets.kept import KeptReferences
 from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Parts, examine, training_rows
@@ -276,7 +278,7 @@ def steps_per_pass_of(parts: Parts) -> int:
     steps = parts.file.trainer.steps_per_pass
     if steps != "auto":
         return steps
-    apart = getattr(parts.policy, "forward_per_step", False) and not getattr(parts.objective, "whole_outputs", False)
+    apart = getattr(parts.policy, "forward_per_step", False) and not ObjectiveTraits.of(parts.objective).whole_outputs
     return 1 if apart else 0
 
 
@@ -343,7 +345,7 @@ def same_questions(before: Path, prompts: Sequence[Any]) -> str:
         measured = Evaluation.load(before)
     except MmalignError as error:
         return str(error).rstrip(".")
-    if [p.text for p in measured.prompts] != [getattr(item, "prompt", item).text for item in prompts]:
+    if [p.text for p in measured.prompts] != [prompt_of(item).text for item in prompts]:
         raise ConfigError(
             f"{before}: the run's start was measured on {len(measured.prompts)} prompts, which are not the "
             f"{len(prompts)} that evaluation and data name now; resume with the same ones, and measure on others with "

@@ -148,7 +148,7 @@ def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stat
     (folder / "state.json").write_text(json.dumps(plain), encoding="utf-8")
 
 
-def _fold(value: Any) -> Any:
+def _fold(value: object) -> Any:
     """State as JSON: float32 and integers survive the round trip exactly."""
     if isinstance(value, Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
@@ -157,7 +157,7 @@ def _fold(value: Any) -> Any:
     return [_fold(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _unfold(value: Any) -> Any:
+def _unfold(value: object) -> Any:
     if isinstance(value, dict) and set(value) == {"tensor", "dtype"}:
         return torch.tensor(value["tensor"], dtype=getattr(torch, value["dtype"]))
     if isinstance(value, dict):

@@ -27,7 +27,7 @@ import torch
 from mmalign.core.config import Trainer
 from mmalign.core.errors import Diverged, OutOfMemory, ScoreError
 from mmalign.core.experience import Experience
-from mmalign.core.objective import Objective
+from mmalign.core.objective import Objective, ObjectiveTraits
 from mmalign.core.protocols import AnyPolicy
 from mmalign.core.tensor import Tensor
 
@@ -65,7 +65,7 @@ class Idle:
             self._row[name] = self._row[name] + 1 if so and not self._applied else 0
         self._applied, self._finite = False, True
 
-    def stop_if_hopeless(self, reward: Any, last: bool) -> None:
+    def stop_if_hopeless(self, reward: object, last: bool) -> None:
         """Raise ScoreError where it is time to stop; `last`: after the last step of a run begun in this session."""
         few = {"unscored": FEW, "endless": _FINDING_SCALE if self.scaled else FEW, "idle": self.limit}
         over = [name for name, count in self._row.items() if self.limit and count >= min(few[name], self.limit)]
@@ -79,7 +79,7 @@ def _steps(count: int) -> str:
     return f"{count} steps" if count > 1 else "step"
 
 
-def _why(reason: str, reward: Any) -> str:
+def _why(reason: str, reward: object) -> str:
     sentence = f" {reward.told()}" if hasattr(reward, "told") else ""
     if reason == "unscored":
         return f"no output could be scored.{sentence} Mend the reward, its options or the data."
@@ -148,10 +148,11 @@ def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any
     """Explain a failed allocation in `objective.collect`: sampling, scoring, reference."""
 
     def tell() -> tuple[str, str]:
-        size = getattr(objective, "group_size", getattr(objective, "samples_per_prompt", 1))
+        traits = ObjectiveTraits.of(objective)
+        size = traits.group_size or traits.samples_per_prompt
         rows = getattr(policy, "rows", 0)
         options = [f"policy.rows (now {rows or 'all'})"] if hasattr(policy, "rows") else []
-        options += ["objective.reference_rows"] if hasattr(objective, "reference_rows") else []
+        options += ["objective.reference_rows"] if traits.reference_rows is not None else []
         advice = f"lower {', '.join(options)}, a large reward's call_rows, or trainer.prompts_per_step"
         return f"{len(batch)} prompts x {size} outputs{_latents(policy)}", advice + _switch(
             policy, "offload_text_encoder"
@@ -200,7 +201,7 @@ def _switch(policy: AnyPolicy, option: str) -> str:
     return f", or set adapter.{option}: true" if off else ""
 
 
-def _shapes(value: Any, name: str = "") -> Iterator[str]:
+def _shapes(value: object, name: str = "") -> Iterator[str]:
     """`name (B, ...)` of the larger tensors inside a record."""
     if isinstance(value, Tensor) and value.ndim > 2:
         yield f"{name} {tuple(value.shape)}"

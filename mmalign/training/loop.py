@@ -78,8 +78,8 @@ def accumulate(policy: AnyPolicy, objective: Objective[Any], weighted: Experienc
 
     Rows of weight 0 add nothing, and are neither replayed nor sent through backward; the objective counts them.
     """
-    if hasattr(objective, "counts"):
-        session.meter.add(objective.counts(weighted), share=float(len(weighted)))
+    if (counts := session.traits(objective).counts) is not None:
+        session.meter.add(counts(weighted), share=float(len(weighted)))
     trained, total = weighted.contributing(), torch.zeros(())
     for chunk, last in trained.chunks(session.rows(trained), session.steps_per_pass):
         with session.synchronised(policy.module, when=last):

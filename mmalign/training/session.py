@@ -14,7 +14,8 @@ import torch
 from mmalign.core.config import Trainer
 from mmalign.core.experience import Experience
 from mmalign.core.metrics import Meter, merged
-from mmalign.core.objective import Objective
+from mmalign.core.objective import Objective, ObjectiveTraits
+from mmalign.core.protocols import Accelerator, Synchronized
 from mmalign.core.rng import Streams
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores
@@ -76,7 +77,7 @@ class Session:
     update_rule: Update
     batches: Any
     streams: Streams
-    accelerator: Any = None
+    accelerator: Accelerator = None
     sink: Sink = field(default_factory=Nowhere)
     step: int = 0
     started_at: int = 0
@@ -84,6 +85,8 @@ class Session:
     proven: int = 0
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
+    _read_of: Objective[Any] | None = field(default=None, init=False, repr=False)
+    _traits: ObjectiveTraits = field(default_factory=ObjectiveTraits, init=False, repr=False)
 
     @property
     def steps_per_pass(self) -> int:
@@ -147,10 +150,15 @@ class Session:
 
     def spread(self, objective: Objective[Any]) -> None:
         """Let the statistics of the objective and its reward cover the rows of every process."""
-        parts: tuple[Any, ...] = (objective, getattr(objective, "reward", None))
-        for part in parts:
-            if hasattr(part, "over_ranks"):
+        for part in (objective, self.traits(objective).reward):
+            if isinstance(part, Synchronized):
                 part.over_ranks = self.mean
+
+    def traits(self, objective: Objective[Any]) -> ObjectiveTraits:
+        """What the objective of this session says of itself, read once."""
+        if self._read_of is not objective:
+            self._read_of, self._traits = objective, ObjectiveTraits.of(objective)
+        return self._traits
 
     def synchronised(self, module: torch.nn.Module, when: bool) -> AbstractContextManager[Any]:
         """Gradients are averaged over processes only in the last chunk of an update."""
@@ -200,7 +208,8 @@ class Session:
         Raises:
             ScoreError: too many steps in a row, or all, had nothing to learn from; see `training.failures`.
         """
-        unscored = torch.tensor(float(getattr(getattr(objective, "reward", None), "unscored", False)))
+        reward = self.traits(objective).reward
+        unscored = torch.tensor(float(getattr(reward, "unscored", False)))  # a mix knows; a reward alone need not
         self._idle.finish_step(scored=float(self.mean(unscored)) < 1)  # one answer for all processes
         worst = dict(self._seconds)
         if torch.cuda.is_available():
@@ -208,7 +217,7 @@ class Session:
         means, *others = self.gather(self.meter.take_sums()), *self.gather(worst)
         numbers = {"lr": self.update_rule.lr, **merged(means)}
         numbers |= {name: max(other.get(name, 0.0) for other in others) for name in worst}
-        for source in (experience, getattr(objective, "reward", None)):
+        for source in (experience, reward):
             numbers |= self._told_by(source)
         self._seconds.clear()
         self.step += 1
@@ -216,7 +225,7 @@ class Session:
         self.latest = {name: float(value) for name, value in numbers.items()}
         self.log(self.latest)
         last = self.step >= self.trainer.steps and self.started_at == 0
-        self._idle.stop_if_hopeless(getattr(objective, "reward", None), last)
+        self._idle.stop_if_hopeless(reward, last)
 
     @cached_property
     def _patient(self) -> Patient:

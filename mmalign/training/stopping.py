@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from mmalign.core.signals import Interrupted, handled
 
@@ -27,7 +26,7 @@ def stop_on_signal(processes: int = 1, speak: bool = True) -> Iterator[Callable[
     """
     request, at = 0, 0.0
 
-    def ask(number: int, frame: Any) -> None:
+    def ask(number: int, frame: object) -> None:
         nonlocal request, at
         if request and processes > 1 and time.monotonic() - at < _ECHO:
             return

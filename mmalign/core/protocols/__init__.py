@@ -41,7 +41,9 @@ from mmalign.core.protocols.rewards import (
     TextEncoder,
 )
 from mmalign.core.protocols.values import (
+    Accelerator,
     Condition,
+    Foreign,
     Gather,
     Inputs,
     Mean,
@@ -53,6 +55,7 @@ from mmalign.core.protocols.values import (
 )
 
 __all__ = [
+    "Accelerator",
     "Adapter",
     "Adaptive",
     "AnyPolicy",
@@ -64,6 +67,7 @@ __all__ = [
     "DensityPolicy",
     "DiffPolicy",
     "Encoder",
+    "Foreign",
     "FrameEncoder",
     "Gather",
     "GuidedPolicy",

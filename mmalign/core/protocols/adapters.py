@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from mmalign.core.protocols.values import (
     Prediction,
 )
 from mmalign.core.tensor import Module, Tensor
-from mmalign.core.types import Modality, NoiseLevel, Prompt
+from mmalign.core.types import Modality, NoiseLevel, OutputOfKind, Prompt
 
 A = TypeVar("A")
 
@@ -107,11 +107,11 @@ class LatentAdapter(Adapter, Protocol):
         """Levels at u in (0, 1), the share of the training schedule (1 is pure noise); same shape as u."""
         ...
 
-    def decode(self, x: Float[Tensor, " B *latent"]) -> Any:
+    def decode(self, x: Float[Tensor, " B *latent"]) -> OutputOfKind:
         """Latents → images (B, 3, H, W) nominally in [0, 1], not clamped, or Audio; differentiable, float32."""
         ...
 
-    def latents(self, output: Any) -> Float[Tensor, " B *latent"]:
+    def latents(self, output: OutputOfKind) -> Float[Tensor, " B *latent"]:
         """Images or Audio → latents (the mode of the encoder's distribution), no gradient."""
         ...
 
@@ -195,11 +195,11 @@ class TokenAdapter(Adapter, Protocol):
         """The entries of step `step` of at most `steps` that the format fixes, -1 where free; None where all are."""
         ...
 
-    def decode(self, tokens: Int[Tensor, " B T *event"], mask: Bool[Tensor, "B T"]) -> Any:
+    def decode(self, tokens: Int[Tensor, " B T *event"], mask: Bool[Tensor, "B T"]) -> OutputOfKind:
         """Completions → B strings, or Audio; what ends a text is not part of it."""
         ...
 
-    def tokenize(self, outputs: Any) -> tuple[Int[Tensor, " B T *event"], Bool[Tensor, "B T"]]:
+    def tokenize(self, outputs: OutputOfKind) -> tuple[Int[Tensor, " B T *event"], Bool[Tensor, "B T"]]:
         """Given outputs → finished completions, with the token that ends them; T at least 1."""
         ...
 
@@ -208,7 +208,7 @@ class TokenAdapter(Adapter, Protocol):
 class ScoreAdapter(Adapter, Protocol):
     """A network that gives an output one number: a reward model. `modality` is that of the outputs it scores."""
 
-    def read(self, prompts: Sequence[Prompt], outputs: Any) -> list[Inputs]:
+    def read(self, prompts: Sequence[Prompt], outputs: OutputOfKind) -> list[Inputs]:
         """Model inputs of B prompts with their outputs: tokenised and processed, unpadded; no gradient.
 
         Raises DataError where prompt and output are longer than the model's context.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from mmalign.core.protocols.values import (
 )
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Module, Tensor
-from mmalign.core.types import Modality, Prompt, Rollout, StepDist
+from mmalign.core.types import Modality, OutputOfKind, Prompt, Rollout, StepDist
 
 
 @runtime_checkable
@@ -89,7 +89,7 @@ class DensityPolicy(Policy, Protocol):
         """Dimensions one term of `log_prob` sums over (1 for tokens)."""
         ...
 
-    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+    def observe(self, prompts: Sequence[Prompt], outputs: OutputOfKind) -> Rollout:
         """Given outputs (images, audio, strings) as a rollout that `log_prob` accepts."""
         ...
 
@@ -139,7 +139,7 @@ class GuidedPolicy(DiffPolicy, Protocol):
 class ScorePolicy(Weights, Protocol):
     """Generates nothing and scores every output: what is fitted to preferences and becomes a reward."""
 
-    def observe(self, prompts: Sequence[Prompt], outputs: Any) -> Rollout:
+    def observe(self, prompts: Sequence[Prompt], outputs: OutputOfKind) -> Rollout:
         """Given outputs (images, strings) as a rollout that `score` accepts."""
         ...
 

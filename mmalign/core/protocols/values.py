@@ -14,6 +14,8 @@ Probe = dict[str, Tensor]  # a shared sample of noise and times, drawn once: eve
 Metrics = Mapping[str, Average | Tensor]  # by the names of `core.metrics.METRICS`; detached
 Mean = Callable[[Tensor], Tensor]  # averages a tensor over ranks, entry by entry
 Gather = Callable[[Any], list[Any]]  # what every rank holds, in their order
+Accelerator = Any  # `accelerate.Accelerator`, or None: that package has no types, and the maths does not import it
+Foreign = Any  # an object of a package without types (a tracker, its writer), of which names are called as it documents
 Prediction = Literal["flow", "epsilon", "v"]
 
 
@@ -22,13 +24,15 @@ def one_process(total: Tensor) -> Tensor:
     return total
 
 
-def one_alone(value: Any) -> list[Any]:
+def one_alone(value: object) -> list[Any]:
     """The `Gather` of a process that has no others beside it."""
     return [value]
 
 
 __all__ = [
+    "Accelerator",
     "Condition",
+    "Foreign",
     "Gather",
     "Inputs",
     "Mean",

@@ -9,7 +9,8 @@ from typing import Any
 from mmalign.core.capabilities import judges_only, members, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
-from mmalign.core.protocols import AnyPolicy
+from mmalign.core.objective import Objective, ObjectiveTraits
+from mmalign.core.protocols import Adapter, AnyPolicy
 from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
@@ -56,11 +57,11 @@ def scorer(file: RunFile, classes: Mapping[str, type]) -> Faults:
 
 
 @check
-def objective_rules(file: RunFile, objective: Any, reward: Any, classes: Mapping[str, type]) -> Faults:
+def objective_rules(file: RunFile, objective: Objective[Any], reward: object, classes: Mapping[str, type]) -> Faults:
     """What the objective itself has against the run around it."""
-    if hasattr(objective, "check"):
+    if (check_run := ObjectiveTraits.of(objective).check) is not None:
         names = (file.objective["name"], file.combine["name"])
-        yield from objective.check(Setting(*names, reward=reward, policy=classes.get("policy")))
+        yield from check_run(Setting(*names, reward=reward, policy=classes.get("policy")))
 
 
 @check
@@ -87,10 +88,12 @@ def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults
 
 
 @check
-def negative_prompt(adapter: Any, policy: AnyPolicy) -> Faults:
+def negative_prompt(adapter: Adapter, policy: AnyPolicy) -> Faults:
     """Refuse a negative prompt that no guidance reads."""
-    usual = {f.name: f.default for f in dataclasses.fields(adapter)} if dataclasses.is_dataclass(adapter) else {}
-    if "negative_prompt" not in usual or adapter.negative_prompt == usual["negative_prompt"]:
+    usual: dict[str, object] = (
+        {f.name: f.default for f in dataclasses.fields(adapter)} if dataclasses.is_dataclass(adapter) else {}
+    )
+    if "negative_prompt" not in usual or vars(adapter)["negative_prompt"] == usual["negative_prompt"]:
         return
     scales = [getattr(policy, name, None) for name in ("guidance_scale", "eval_guidance_scale")]
     if any(scale is not None for scale in scales) and not any(scale is not None and scale > 1 for scale in scales):

@@ -32,7 +32,7 @@ def cached(adapter: object, rewards: Mapping[str, Any], judges: Mapping[str, Any
                 )
 
 
-def hub_ids(component: Any, seen: set[int]) -> Iterator[tuple[str, str, str | None]]:
+def hub_ids(component: object, seen: set[int]) -> Iterator[tuple[str, str, str | None]]:
     """(option, Hub id, revision) of a component and of what it is made of; open_clip's tags are ids, too."""
     if id(component) in seen or not dataclasses.is_dataclass(component):
         return

@@ -34,7 +34,7 @@ def judging(rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
         yield from missing_packages(place, reward)
 
 
-def missing_packages(place: str, component: Any) -> Faults:
+def missing_packages(place: str, component: object) -> Faults:
     """A sentence for each package of a component that is not there."""
     needed = getattr(component, "packages", {})
     for package, extra in needed.items() if isinstance(needed, Mapping) else ():

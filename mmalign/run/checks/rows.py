@@ -8,6 +8,7 @@ from typing import Any
 from mmalign.core.capabilities import judges_only
 from mmalign.core.config import RunFile
 from mmalign.core.errors import DataError, all_faults
+from mmalign.core.objective import Objective, ObjectiveTraits
 from mmalign.core.protocols import AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
@@ -31,11 +32,11 @@ def questions(file: RunFile, source: DataSource) -> Sequence[Any]:
 
 
 @check_training
-def kinds(file: RunFile, objective: Any, items: Sequence[Any]) -> Faults:
+def kinds(file: RunFile, objective: Objective[Any], items: Sequence[Any]) -> Faults:
     """Prompts, preferences, or examples."""
-    if (kind := kind_of_rows(items)) not in (reads := getattr(objective, "reads", {"prompts"})):
-        online = getattr(objective, "online", None)
-        instead = "" if online is None else f", or set objective.online (now {online})"
+    traits = ObjectiveTraits.of(objective)
+    if (kind := kind_of_rows(items)) not in (reads := traits.reads):
+        instead = "" if traits.online is None else f", or set objective.online (now {traits.online})"
         yield DataError(
             f"data: holds {kind}, but objective '{file.objective['name']}' reads {' or '.join(sorted(reads))}; "
             f"use data: {{name: {next(SOURCES[kind] for kind in SOURCES if kind in reads)}, …}}{instead}."
@@ -78,14 +79,14 @@ def columns(policy: AnyPolicy, rewards: Mapping[str, Any], items: Sequence[Any])
 
 
 @check_training
-def objective_columns(objective: Any, items: Sequence[Any]) -> None:
+def objective_columns(objective: Objective[Any], items: Sequence[Any]) -> None:
     """What the objective itself reads of a row's columns."""
-    if not hasattr(objective, "check_data"):
+    if (check_data := ObjectiveTraits.of(objective).check_data) is None:
         return
     faults = []
     for prompt in prompts_of(items):
         try:
-            objective.check_data(prompt)
+            check_data(prompt)
         except DataError as error:
             faults.append(str(error))
     if faults:

@@ -8,32 +8,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from mmalign.adapters.bases.formats import Frame, Heard, sides_of
+from mmalign.adapters.bases.formats import Frame, Heard, Sized, sides_of
 from mmalign.core.errors import ConfigError, all_faults
+from mmalign.core.protocols import Adapter
 from mmalign.loading.described import Get, component_config
 from mmalign.media.audio import SoundShape
 from mmalign.run.checks import Faults, check, check_training
 
 
 @check
-def size(adapter: Any) -> Faults:
+def size(adapter: Adapter) -> Faults:
     """The size of what is made is one that the checkpoint makes, as far as its own folder tells."""
     if isinstance(frame := declared_shape(adapter), Frame):
         try:
-            sides_of(adapter, frame)
+            sides_of(cast(Sized, adapter), frame)
         except ConfigError as error:
             yield from [fault if fault.startswith("adapter.") else f"adapter.{fault}" for fault in error.faults]
 
 
 @check_training
-def alike(adapter: Any, items: Sequence[Any]) -> None:
+def alike(adapter: Adapter, items: Sequence[Any]) -> None:
     """Raise DataError for the rows that differ, with the places of the first twenty."""
     _hold(adapter, items, "kept")
 
 
-def fetched(adapter: Any, items: Sequence[Any]) -> None:
+def fetched(adapter: Adapter, items: Sequence[Any]) -> None:
     """`alike`, once the configuration of a Hub's model may be fetched.
 
     Raises:
@@ -47,7 +48,7 @@ def fetched(adapter: Any, items: Sequence[Any]) -> None:
         _hold(adapter, items, "kept")
 
 
-def declared_shape(adapter: Any, get: Get = "here") -> Frame | Heard | None:
+def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | Heard | None:
     """What the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
     describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
     model, revision = getattr(adapter, "model", None), getattr(adapter, "revision", None)
@@ -63,7 +64,7 @@ def declared_shape(adapter: Any, get: Get = "here") -> Frame | Heard | None:
         return None  # a file that is missing, or damaged: loading tells
 
 
-def _hold(adapter: Any, items: Sequence[Any], get: Get) -> None:
+def _hold(adapter: Adapter, items: Sequence[Any], get: Get) -> None:
     if not hasattr(items, "shapes"):
         return
     shapes = list(items.shapes())
@@ -78,7 +79,7 @@ def _hold(adapter: Any, items: Sequence[Any], get: Get) -> None:
         raise all_faults(faults)
 
 
-def _pictures(adapter: Any, makes: Frame | None, shapes: Sequence[tuple[str, Any]]) -> list[str]:
+def _pictures(adapter: Adapter, makes: Frame | None, shapes: Sequence[tuple[str, Any]]) -> list[str]:
     native = makes.native if makes else (None, None)
     sides = [getattr(adapter, side, None) or getattr(adapter, "resolution", None) for side in ("height", "width")]
     wanted, why = tuple(side or own for side, own in zip(sides, native, strict=True)), "the run makes"
@@ -91,7 +92,7 @@ def _pictures(adapter: Any, makes: Frame | None, shapes: Sequence[tuple[str, Any
     ]
 
 
-def _sounds(adapter: Any, makes: Heard | None, shapes: Sequence[tuple[str, SoundShape]]) -> list[str]:
+def _sounds(adapter: Adapter, makes: Heard | None, shapes: Sequence[tuple[str, SoundShape]]) -> list[str]:
     if makes is not None:
         rate, channels, why = makes.rate, makes.channels, "the run's are"
     else:

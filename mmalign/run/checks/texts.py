@@ -6,18 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmalign.core.config import RunFile
+from mmalign.core.objective import Objective
+from mmalign.core.protocols import Adapter
 from mmalign.run.checks import Faults, check, check_training, part
-from mmalign.run.lengths import TokenLimits, evaluation_lengths, reader_of, training_lengths
+from mmalign.run.lengths import AnyReader, TokenLimits, evaluation_lengths, reader_of, training_lengths
 
 
 @part
-def reader(adapter: Any) -> Any:
+def reader(adapter: Adapter) -> AnyReader | None:
     """What counts its tokens; None where there are none, or its tokenizer is not on this machine."""
     return reader_of(adapter)
 
 
 @check_training
-def texts(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items: Sequence[Any]) -> Faults:
+def texts(
+    file: RunFile,
+    policy: TokenLimits,
+    objective: Objective[Any],
+    reader: AnyReader | None,
+    items: Sequence[Any],
+) -> Faults:
     """Of the rows to train on."""
     if reader is not None:
         training_lengths(file, policy, objective, reader, items).told(file.trainer.too_long, "to train on")
@@ -25,7 +33,7 @@ def texts(file: RunFile, policy: TokenLimits, objective: Any, reader: Any, items
 
 
 @check
-def held_out_texts(file: RunFile, policy: TokenLimits, reader: Any, questions: Sequence[Any]) -> Faults:
+def held_out_texts(file: RunFile, policy: TokenLimits, reader: AnyReader | None, questions: Sequence[Any]) -> Faults:
     """Of the rows that are measured on."""
     if reader is not None:
         evaluation_lengths(file, policy, reader, questions).told(file.trainer.too_long, "to measure on")

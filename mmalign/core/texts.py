@@ -36,7 +36,11 @@ def parsed(line: str, place: str) -> Any:
 
 def half_character(text: str) -> str:
     """The first lone surrogate of `text`, as an escape; "" if there is none. JSON can hold one, no encoding can."""
-    return next((repr(c) for c in text if "\ud800" <= c <= "\udfff"), "")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return repr(text[error.start])
+    return ""
 
 
 def text_lines(path: Path) -> list[tuple[int, str]]:

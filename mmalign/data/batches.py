@@ -16,6 +16,7 @@ import torch
 
 from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.rng import stream
+from mmalign.core.tensor import Tensor
 
 Item = TypeVar("Item")
 
@@ -49,7 +50,7 @@ class Batches(Generic[Item]):
         self.items, self.size, self.seed, self.rank, self.world = items, size, seed, rank, world
         self.position = 0
         self.other_data = False  # may a state of another number of items be continued?
-        self._order: tuple[int, list[int]] | None = None
+        self._order: tuple[int, Tensor] | None = None
 
     @property
     def epoch(self) -> float:
@@ -70,8 +71,8 @@ class Batches(Generic[Item]):
         epoch, offset = divmod(position, len(self.items))
         if self._order is None or self._order[0] != epoch:
             rng = stream(self.seed, "shuffle", epoch)
-            self._order = epoch, torch.randperm(len(self.items), generator=rng).tolist()
-        return self._order[1][offset]
+            self._order = epoch, torch.randperm(len(self.items), generator=rng)
+        return int(self._order[1][offset])
 
     def state_dict(self) -> dict[str, int]:
         """Where the stream is; the same on every process, plain numbers."""

@@ -7,16 +7,41 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
-from mmalign.core.options import Count, ShareBelowOne
+from mmalign.core.options import Count, ShareBelowOne, refuse, requires
 from mmalign.core.types import Prompt
-from mmalign.data.held_out import split, warn_of_leaks
+from mmalign.data.held_out import Unit, split, warn_of_leaks
+from mmalign.data.hub import DataFiles, DatasetOptions
 from mmalign.data.tables import Table, read_table
 
 __all__ = ["FileSource"]
 
-Rows = TypeVar("Rows")  # a sequence of prompts or of preferences
+
+class TableRows(Protocol):
+    """Some `rows` of a table, made when they are indexed."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Their places in the table."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def only(self, rows: Sequence[int]) -> Self:
+        """The same table with other rows."""
+        ...
+
+    def prompts(self) -> Sequence[Prompt]:
+        """What each row asks; nothing is decoded."""
+        ...
+
+    def units(self) -> Sequence[Unit]:
+        """What rows are told apart by where some are held out; those that share it stay together."""
+        ...
+
+
+Rows = TypeVar("Rows", bound=TableRows)
 
 
 @dataclass
@@ -24,15 +49,22 @@ class FileSource(ABC, Generic[Rows]):
     """Rows from one file, with a part held out; a source says how rows are made of its table.
 
     Args:
-        path: .jsonl, .csv, .parquet, a folder the `datasets` library reads, or "hub:owner/name". Relative paths start
-            at the run file.
+        path: .jsonl, .csv, .parquet, .tar (WebDataset; several by "a-{000..009}.tar" or "*.tar"), a folder (pictures or
+            sounds beside a metadata.jsonl, .csv or .parquet, or beside .txt files of their names; or what the
+            `datasets` library reads), or "hub:owner/name". Relative paths start at the run file.
         image: column with a picture that the prompt is about (a path relative to the file, or bytes) →
             `media["image"]`, decoded when looked at; "" for none.
         audio: column with a sound that the prompt is about, likewise → `media["audio"]`.
         held_out: share of the distinct prompts set aside, by a hash of their text, all rows of one together; of
             prompts about pictures or sounds, of those.
         held_out_path: another file of the same columns to evaluate on instead.
-        split: of a dataset that has splits.
+        held_out_split: another split of the same dataset to evaluate on instead.
+        split: of a dataset that has splits; "train[:10%]" is a part of one.
+        config: of a dataset that has several (its subset, on the Hub's pages).
+        revision: of a dataset of the Hub: a branch, a tag or a commit.
+        data_files: of a dataset: the files to read, a pattern, a list of them, or one for each split.
+        streaming: fetch only the first `limit` rows of a dataset of the Hub. They stay on this disk: every pass
+            shuffles all of them, and a resumed run has the same.
         limit: keep only the first rows (0: all).
         relative_to: the run file's folder; set by mmalign.
     """
@@ -43,7 +75,12 @@ class FileSource(ABC, Generic[Rows]):
     audio: str = ""
     held_out: ShareBelowOne = 0.0
     held_out_path: str = ""
+    held_out_split: str = ""
     split: str = "train"
+    config: str = ""
+    revision: str = ""
+    data_files: DataFiles | None = None
+    streaming: bool = False
     limit: Count = 0
     relative_to: Path | None = None
 
@@ -54,13 +91,22 @@ class FileSource(ABC, Generic[Rows]):
             raise ValueError(f"held_out is a share in [0, 1), got {self.held_out}")
         if self.held_out and self.held_out_path:
             raise ValueError("set held_out or held_out_path, not both")
+        named = bool(self.held_out) + bool(self.held_out_path) + bool(self.held_out_split)
+        refuse(
+            requires(bool(self.held_out_split), named == 1, "held_out_split: set it, held_out or held_out_path: one."),
+            requires(
+                bool(self.held_out_split),
+                self.held_out_split != self.split,
+                f"held_out_split: is '{self.split}', the split that is trained on; name another.",
+            ),
+        )
 
     def training_items(self) -> Rows:
         """The rows to train on, in file order."""
         return self._sides[0]
 
     def held_out_items(self) -> Rows:
-        """The rows never trained on, in file order; empty if neither `held_out` nor `held_out_path` is set."""
+        """The rows never trained on, in file order; empty if no `held_out…` option is set."""
         return self._sides[1]
 
     @abstractmethod
@@ -75,30 +121,30 @@ class FileSource(ABC, Generic[Rows]):
     def of(self, table: Table) -> Rows:
         """The rows of a table that was read, in its order; DataError for what no row can be made of."""
 
-    @abstractmethod
-    def prompts(self, rows: Rows) -> Sequence[Prompt]:
-        """What each row asks; nothing is decoded."""
-
-    @abstractmethod
-    def only(self, rows: Rows, indices: Sequence[int]) -> Rows:
-        """The rows at `indices`; nothing is decoded."""
-
     @cached_property
     def _sides(self) -> tuple[Rows, Rows]:
-        rows, file = self._read(self.path)
-        if self.held_out_path:
-            held_out, other = self._read(self.held_out_path)
-            warn_of_leaks(self.prompts(rows), self.prompts(held_out), (file, other))
+        rows, file = self._read(self.path, self.split)
+        if self.held_out_path or self.held_out_split:
+            held_out, other = self._read(self.held_out_path or self.path, self.held_out_split or self.split)
+            other = f"{other}, split {self.held_out_split}" if self.held_out_split else other
+            warn_of_leaks(rows.units(), held_out.units(), (file, other))
             return rows, held_out
         if not self.held_out:
-            return rows, self.only(rows, [])
-        training, held = split(self.prompts(rows), self.held_out, file)
-        return self.only(rows, training), self.only(rows, held)
+            return rows, rows.only([])
+        training, aside = split(rows.units(), self.held_out, file)
+        return rows.only(_at(rows, training)), rows.only(_at(rows, aside))
 
-    def _read(self, path: str) -> tuple[Rows, str]:
-        table = read_table(path, self.relative_to, self.split)
+    def _read(self, path: str, split: str) -> tuple[Rows, str]:
+        options = DatasetOptions(split, self.config, self.revision, self.data_files, self.streaming, self.limit)
+        table = read_table(path, self.relative_to, options=options)
         return self.of(table), table.file
 
     def _count(self, table: Table) -> int:
         """How many of the table's rows are read."""
         return min(self.limit or len(table.rows), len(table.rows))
+
+
+def _at(rows: TableRows, indices: Sequence[int]) -> Sequence[int]:
+    """The places in the table of the rows at `indices`."""
+    whole = isinstance(rows.rows, range) and rows.rows == range(len(rows))
+    return indices if whole else [rows.rows[i] for i in indices]

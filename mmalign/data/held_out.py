@@ -4,46 +4,82 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmalign.core.errors import DataError
 from mmalign.core.protocols import DataSource
 from mmalign.core.rng import stream_seed
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Prompt
+from mmalign.core.types import Audio, Example, Prompt
 from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.row_kinds import prompts_of
 
 log = logging.getLogger("mmalign")
 
 
-def split(prompts: Sequence[Prompt], share: float, file: str) -> tuple[list[int], list[int]]:
+Unit = str | Prompt | Example  # an example's output is its `LazyMedia`, or a text
+
+
+def split(units: Sequence[Unit], share: float, file: str) -> tuple[Sequence[int], Sequence[int]]:
     """Indices to train on and indices held out, both in file order.
 
-    What stays together is a unit (see `units`). Units are ranked by a hash of their names alone and the first `share`
+    What stays together has one name (see `unit_names`). Names are ranked by a hash of them alone and the first `share`
     of them (rounded) is held out: the split is the same on every machine and for every seed, and adding rows moves few.
 
     Raises:
         DataError: one side would be empty.
     """
     if share == 0:
-        return list(range(len(prompts))), []
-    of = units(prompts)
-    distinct = sorted(set(of), key=lambda name: (stream_seed(0, "held out", name), name))
+        return range(len(units)), []
+    keys = _keys(units)
+    distinct = np.unique(keys)
     count = round(share * len(distinct))
     if not 0 < count < len(distinct):
         raise DataError(
-            f"{file}: held_out = {share} of {len(distinct)} distinct {_called(prompts)} is {count}; both sides need at "
+            f"{file}: held_out = {share} of {len(distinct)} distinct {_called(units)} is {count}; both sides need at "
             "least one."
         )
-    aside = set(distinct[:count])
-    training = [i for i, name in enumerate(of) if name not in aside]
-    return training, [i for i, name in enumerate(of) if name in aside]
+    aside = keys <= distinct[count - 1]
+    training, held_out = (array("q", np.flatnonzero(side).astype(np.int64).tobytes()) for side in (~aside, aside))
+    return training, held_out
 
 
-def warn_of_leaks(training: Sequence[Prompt], held_out: Sequence[Prompt], files: tuple[str, str]) -> int:
+def _keys(units: Sequence[Unit]) -> np.ndarray:
+    """(N,) int64: the hash of each unit's name. Names of media are held until all are known, texts are not."""
+    keys, about_media = np.empty(len(units), np.int64), dict[int, list[tuple[str, Path | None]]]()
+    for at, unit in enumerate(units):
+        if _is_text(unit):
+            keys[at] = _rank(_text_of(unit))
+        else:
+            about_media[at] = list(_names(unit))
+    for at, name in zip(about_media, _joined(list(about_media.values())), strict=True):
+        keys[at] = _rank(name)
+    return keys
+
+
+def _rank(name: str) -> int:
+    return stream_seed(0, "held out", name)
+
+
+def _text_of(unit: Unit) -> str:
+    return unit if isinstance(unit, str) else unit.prompt.text if isinstance(unit, Example) else unit.text
+
+
+def _is_text(unit: Unit) -> bool:
+    """Is it told apart by its text alone?"""
+    if isinstance(unit, str):
+        return True
+    if isinstance(unit, Example):
+        return isinstance(unit.output, str) and not len(unit.prompt.media)
+    return not len(unit.media)
+
+
+def warn_of_leaks(training: Sequence[Unit], held_out: Sequence[Unit], files: tuple[str, str]) -> int:
     """Log how many held-out units are also trained on; returns that number."""
     shared, total = overlap(training, held_out)
     if shared:
@@ -56,24 +92,44 @@ def warn_of_leaks(training: Sequence[Prompt], held_out: Sequence[Prompt], files:
 
 def shared_with_training(source: DataSource, questions: Sequence[Any]) -> tuple[int, int]:
     """How many units of `questions` (prompts or preferences) the source trains on, and how many there are."""
-    shared, total = overlap(prompts_of(source.training_items()), prompts_of(questions))
+    training = source.training_items()
+    shared, total = overlap(_units_of(training), _units_of(questions))
     return len(shared), total
 
 
-def overlap(training: Sequence[Prompt], held_out: Sequence[Prompt]) -> tuple[list[str], int]:
+def _units_of(rows: Any) -> Sequence[Unit]:
+    return rows.units() if hasattr(rows, "units") else prompts_of(rows)
+
+
+def overlap(training: Sequence[Unit], held_out: Sequence[Unit]) -> tuple[list[str], int]:
     """The units of `held_out` that `training` shares, and how many units it has."""
-    of = units([*training, *held_out])
-    trained, distinct = set(of[: len(training)]), list(dict.fromkeys(of[len(training) :]))
+    aside = dict.fromkeys(_text_of(unit) for unit in held_out if _is_text(unit))
+    shown = [list(_names(unit)) for unit in held_out if not _is_text(unit)]
+    trained, trained_media = set[str](), list[list[tuple[str, Path | None]]]()
+    for unit in training:
+        if not _is_text(unit):
+            if shown:
+                trained_media.append(list(_names(unit)))
+        elif (text := _text_of(unit)) in aside:
+            trained.add(text)
+    joined = _joined(trained_media + shown)
+    trained |= set(joined[: len(trained_media)])
+    distinct = [*aside, *dict.fromkeys(joined[len(trained_media) :])]
     return [name for name in distinct if name in trained], len(distinct)
 
 
-def units(prompts: Sequence[Prompt]) -> list[str]:
+def unit_names(units: Sequence[Unit]) -> list[str]:
     """A name for each row, equal for rows that must not be parted: those about one picture or sound, else of one text.
 
     One question about sixty pictures is sixty units, and sixty questions about one picture are one. Pictures are the
-    same by their bytes, or the bytes of their files, whatever these are called.
+    same by their bytes, or the bytes of their files, whatever these are called. Examples of one caption, or of one
+    picture or sound, stay together.
     """
-    named = [list(_names(prompt)) for prompt in prompts]
+    return _joined([list(_names(unit)) for unit in units])
+
+
+def _joined(named: Sequence[Sequence[tuple[str, Path | None]]]) -> list[str]:
+    """One name for each row of names; rows that share one have the same."""
     same = _same_bytes({path: name for row in named for name, path in row if path is not None})
     leader: dict[str, str] = {}
 
@@ -91,12 +147,19 @@ def units(prompts: Sequence[Prompt]) -> list[str]:
     return [find(row[0]) for row in rows]
 
 
-def _names(prompt: Prompt) -> Iterator[tuple[str, Path | None]]:
-    """(name, file) of each thing that a prompt is about; of one about nothing, its text."""
-    media = prompt.media
-    if not len(media):
-        yield prompt.text, None
-        return
+def _names(unit: Unit) -> Iterator[tuple[str, Path | None]]:
+    """(name, file) of each thing that rows are told apart by: media, or else the text; of an example, both."""
+    if isinstance(unit, Example):
+        yield unit.prompt.text, None
+        if isinstance(unit.output, Mapping):
+            yield from _media_names(unit.output)
+    elif isinstance(unit, str) or not len(unit.media):
+        yield _text_of(unit), None
+    else:
+        yield from _media_names(unit.media)
+
+
+def _media_names(media: Mapping[str, Any]) -> Iterator[tuple[str, Path | None]]:
     if not isinstance(media, LazyMedia):
         for value in media.values():
             yield _digest(value), None
@@ -134,6 +197,9 @@ def _same_bytes(files: dict[Path, str]) -> dict[str, str]:
     return same
 
 
-def _called(prompts: Sequence[Prompt]) -> str:
-    kinds = set(prompts[0].media) if prompts and isinstance(prompts[0].media, LazyMedia) else set()
+def _called(units: Sequence[Unit]) -> str:
+    first = units[0] if len(units) else None
+    if isinstance(first, Example):
+        return "captions with what they describe" if isinstance(first.output, Mapping) else "prompts"
+    kinds = set(first.media) if isinstance(first, Prompt) and isinstance(first.media, LazyMedia) else set()
     return "pictures" if kinds == {"image"} else "sounds" if kinds == {"audio"} else "prompts"

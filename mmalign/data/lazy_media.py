@@ -148,13 +148,15 @@ def row_media(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[s
     Raises:
         DataError: a row without it.
     """
-    row, place = table.row(index), table.place(index)
+    place = table.place(index)
     wanted = {kind: column for kind, column in columns.items() if column}
+    if not wanted:
+        return {}
+    cells = {kind: table.cell(index, column) for kind, column in wanted.items()}
     for kind, column in wanted.items():
-        if row.get(column) is None:
+        if cells[kind] is None:
             raise DataError(f"{place}: '{column}' is missing; every row needs its {NOUNS[kind]}.")
-    cells = {kind: row[column] for kind, column in wanted.items()}
-    return LazyMedia(cells, Path(table.file).parent, place) if cells else {}
+    return LazyMedia(cells, table.folder, place)
 
 
 def require_files(*sides: Sequence[Any]) -> None:
@@ -173,7 +175,7 @@ def require_files(*sides: Sequence[Any]) -> None:
 def _faults(items: Sequence[Any]) -> list[str]:
     if hasattr(items, "faults"):
         return items.faults()
-    if not isinstance(items, list | tuple):  # looking at them may decode them
+    if not isinstance(items, list | tuple) and not hasattr(items, "prompts"):  # looking at them may decode them
         return []
-    media = [prompt.media for prompt in prompts_of(items)]
+    media = (prompt.media for prompt in prompts_of(items))
     return [fault for lazy in media if isinstance(lazy, LazyMedia) for fault in lazy.faults()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmalign.core.errors import DataError
@@ -16,7 +17,7 @@ from mmalign.media.kinds import NOUNS
 _LOOKED_AT = 12  # prompts of a source that names no columns
 
 
-def prompts_like(source: DataSource, path: str, relative_to: Path | None = None) -> list[Prompt]:
+def prompts_like(source: DataSource, path: str, relative_to: Path | None = None) -> Sequence[Prompt]:
     """The prompts of the file `path`, about pictures or sounds where those of the data `source` are.
 
     Columns are named as `source` names its own; the text may also stand in "prompt".

@@ -12,8 +12,10 @@ from mmalign.core.errors import DataError, MediaError
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import lazy_media
 from mmalign.data.labels import label_of
+from mmalign.data.lazy_rows import LazyRows
+from mmalign.data.prompt_rows import Texts
 from mmalign.data.row_kinds import RowKind
-from mmalign.data.tables import Table, every
+from mmalign.data.tables import Table
 
 __all__ = ["Pairs"]
 
@@ -24,7 +26,7 @@ class Pairs(Sequence[Preference]):
 
     row_kind: ClassVar[RowKind] = "preferences"
     table: Table
-    rows: list[int]
+    rows: Sequence[int]
     kind: str  # of outputs: "text", "image" or "audio"
     columns: tuple[str, str, str]  # of the prompt, the chosen and the rejected output
     media_columns: Mapping[str, str]  # of what prompts are about, by kind; "" for none
@@ -42,15 +44,19 @@ class Pairs(Sequence[Preference]):
             return self.only(self.rows[index])
         at = self.rows[index]
         sides = self.columns[:0:-1] if label_of(self.table, at, self.label) == 0 else self.columns[1:]
-        return Preference(self._prompt(at), *(self._output(at, column) for column in sides))
+        return Preference(self.prompt(at), *(self._output(at, column) for column in sides))
 
-    def only(self, rows: list[int]) -> Pairs:
+    def only(self, rows: Sequence[int]) -> Pairs:
         """The same table with other rows."""
         return replace(self, rows=rows)
 
-    def prompts(self) -> list[Prompt]:
+    def prompts(self) -> Sequence[Prompt]:
         """What was asked in every row; nothing is decoded."""
-        return every(self._prompt, self.rows)
+        return LazyRows(self.prompt, self.rows)
+
+    def units(self) -> Sequence[Any]:
+        """What rows are told apart by: what their prompts are about, or their texts."""
+        return self.prompts() if any(self.media_columns.values()) else Texts(self.table, self.rows, self.columns[0])
 
     def faults(self) -> list[str]:
         """What keeps rows from being read, as far as that shows without opening a file."""
@@ -67,7 +73,7 @@ class Pairs(Sequence[Preference]):
     def _faults_at(self, at: int) -> Iterator[str]:
         try:
             label_of(self.table, at, self.label)
-            media = self._prompt(at).media
+            media = self.prompt(at).media
             yield from media.faults() if isinstance(media, lazy_media.LazyMedia) else ()
         except DataError as error:
             yield str(error)
@@ -83,12 +89,9 @@ class Pairs(Sequence[Preference]):
             except DataError as error:
                 yield str(error)
 
-    def _prompt(self, at: int) -> Prompt:
-        meta = {
-            k: v
-            for k, v in self.table.row(at).items()
-            if k not in (*self.columns, *self.media_columns.values(), self.label)
-        }
+    def prompt(self, at: int) -> Prompt:
+        """What row `at` of the table asks; DataError where it asks nothing."""
+        meta = self.table.facts(at, (*self.columns, *self.media_columns.values(), self.label))
         if (label := label_of(self.table, at, self.label)) is not None:
             meta["label"] = label or 1.0  # of 0 the sides are swapped
         media = lazy_media.row_media(self.table, at, self.media_columns)
@@ -102,4 +105,4 @@ class Pairs(Sequence[Preference]):
     def _cell(self, at: int, column: str) -> tuple[Any, Path, str]:
         """A cell of a file, the folder where its path starts, and where it stands."""
         place = f"{self.table.place(at)}, '{column}'"
-        return self.table.row(at).get(column), Path(self.table.file).parent, place
+        return self.table.cell(at, column), self.table.folder, place

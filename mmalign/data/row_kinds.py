@@ -12,10 +12,10 @@ RowKind = Literal["prompts", "preferences", "examples"]
 SOURCES: dict[str, str] = {"prompts": "prompts", "preferences": "preferences", "examples": "captioned"}
 
 
-def prompts_of(rows: Sequence[Any]) -> list[Prompt]:
-    """The prompt of each row; rows that are decoded by indexing say their prompts themselves, by `prompts()`."""
+def prompts_of(rows: Sequence[Any]) -> Sequence[Prompt]:
+    """The prompt of each row; rows that are made by indexing say their prompts themselves, by `prompts()`."""
     if hasattr(rows, "prompts"):
-        return list(rows.prompts())
+        return rows.prompts()
     return [prompt_of(row) for row in rows]
 
 

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mmalign.core.errors import DataError, all_faults, did_you_mean, shown
 from mmalign.core.files import require_local
 from mmalign.core.regular import unreadable, written
-from mmalign.core.texts import half_character, parsed, read_text, text_lines
+from mmalign.core.texts import half_character
+from mmalign.data.column_rows import ArrowRows, ColumnRows, DatasetRows
+from mmalign.data.hub import DatasetOptions, arrow_file, open_dataset, require_used
+from mmalign.data.lines import read_csv, read_jsonl, read_txt
 
 Row = Mapping[str, Any]
-MOST_FILES = 100_000  # in a folder that is read as a data set
-Made = TypeVar("Made")
+IN_MEMORY = 256 * 2**20  # bytes of a Parquet file's cells; those of a larger one are mapped from a file of Arrow
 
 
 @dataclass
 class Table:
-    """Rows of one file. `lines[i]` is the line row i stands on, where the format has lines."""
+    """Rows of one file. `lines[i]` is the line row i stands on, where the format has lines.
+
+    `rows` makes a row when it is indexed. Relative paths in its cells start at `base`, the file's own folder if None.
+    """
 
     file: str
     rows: Sequence[Row]
     columns: list[str]
-    lines: list[int] | None = None
+    lines: Sequence[int] | None = None
+    base: Path | None = None
     _latest: tuple[int, Row] = field(default=(-1, {}), init=False, repr=False)
 
     def row(self, index: int) -> Row:
@@ -36,6 +39,46 @@ class Table:
         if self._latest[0] != index:
             self._latest = index, self.rows[index]
         return self._latest[1]
+
+    @property
+    def folder(self) -> Path:
+        """Where relative paths in cells start."""
+        return self.base or Path(self.file).parent
+
+    def cell(self, index: int, column: str) -> Any:
+        """A cell for whoever decodes it; None where there is none. Stored bytes are fetched when they are looked at."""
+        if isinstance(self.rows, ColumnRows):
+            return self.rows.cell(index, column) if column in self.columns else None
+        return self.row(index).get(column)
+
+    def texts(self, column: str, rows: Sequence[int]) -> Iterator[str]:
+        """`text` of each row; all from the first one on are read at once."""
+        if not isinstance(rows, range) or rows != range(len(rows)):
+            yield from (self.text(index, column) for index in rows)
+            return
+        for index, row in zip(rows, self.rows, strict=False):
+            value = row.get(column)
+            plain = isinstance(value, str) and value.isascii() and value and not value.isspace()
+            yield str(value) if plain else self.text(index, column)
+
+    def check_texts(self, column: str, rows: range) -> None:
+        """DataError with up to 20 of the rows, from the first on, that have no text in `column`."""
+        texts, faults, at = self.texts(column, rows), list[str](), 0
+        while at < len(rows):
+            try:
+                for _ in texts:
+                    at += 1
+                break
+            except DataError as error:
+                faults.append(str(error))
+                at += 1
+                texts = (self.text(index, column) for index in rows[at:])
+        refuse_rows(faults)
+
+    def facts(self, index: int, without: Container[str]) -> dict[str, Any]:
+        """The other cells of row `index`, which are looked at."""
+        row = self.row(index)
+        return {key: row[key] for key in row if key not in without}
 
     def place(self, index: int) -> str:
         """Where row `index` is, for messages: "file:line", or "file, row i" (from 0)."""
@@ -71,19 +114,23 @@ def refuse_rows(faults: Sequence[str]) -> None:
         raise all_faults(faults)
 
 
-def every(make: Callable[[int], Made], rows: Iterable[int]) -> list[Made]:
-    """`make(row)` for all rows, or one DataError with what it says of up to 20 of them."""
-    made, faults = [], []
+def check_rows(make: Callable[[int], Any], rows: Iterable[int]) -> None:
+    """`make(row)` for all rows, holding none; DataError with what it says of up to 20 of them."""
+    faults = []
     for row in rows:
         try:
-            made.append(make(row))
+            make(row)
         except DataError as error:
             faults.append(str(error))
     refuse_rows(faults)
-    return made
 
 
-def read_table(reference: str, relative_to: Path | None = None, split: str = "train") -> Table:
+def read_table(
+    reference: str,
+    relative_to: Path | None = None,
+    split: str = "train",
+    options: DatasetOptions | None = None,
+) -> Table:
     """The rows that `reference` names.
 
     Args:
@@ -92,20 +139,23 @@ def read_table(reference: str, relative_to: Path | None = None, split: str = "tr
             behind it where it has several.
         relative_to: the run file's folder.
         split: of a dataset that has splits.
+        options: more of what is read of a dataset; its own split counts instead.
 
     Raises:
         DataError: no such file, unknown suffix, undecodable content (every line of it), or no rows at all.
     """
+    options = options or DatasetOptions(split)
     if reference.startswith("hub:"):
-        return _filled(_dataset(reference.removeprefix("hub:"), reference, split))
+        return _filled(_dataset(reference.removeprefix("hub:"), reference, options))
     try:
         path = require_local(reference, relative_to)
     except DataError as error:
         if not (hub := _on_hub(reference)):
             raise
         raise DataError(f"{error} If a dataset of the Hugging Face Hub is meant, write {hub}.") from None
+    require_used(options, str(path), "folder" if path.is_dir() else "file")
     if path.is_dir():
-        return _filled(_dataset(path, str(path), split))
+        return _filled(_dataset(path, str(path), options))
     if path.suffix.lower() not in READERS:
         raise DataError(
             f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, or a folder saved by `datasets`."
@@ -129,43 +179,22 @@ def _filled(table: Table) -> Table:
 
 
 def _read_txt(path: Path) -> Table:
-    """One prompt a line, as `text_lines` reads them."""
-    numbered = text_lines(path)
-    return Table(str(path), [{"prompt": line} for _, line in numbered], ["prompt"], [i for i, _ in numbered])
+    """One prompt a line."""
+    rows, columns = read_txt(path)
+    return Table(str(path), rows, columns, rows.lines)
 
 
 def _read_jsonl(path: Path) -> Table:
-    lines = read_text(path).split("\n")
-    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
-    rows = every(lambda number: _json_row(lines[number - 1], f"{path}:{number}"), numbers)
-    return Table(str(path), rows, list(dict.fromkeys(key for row in rows for key in row)), numbers)
-
-
-def _json_row(line: str, place: str) -> Row:
-    row = parsed(line, place)
-    if not isinstance(row, dict):
-        raise DataError(f'{place}: a line must be a JSON object like {{"prompt": …}}, got {shown(row)}.')
-    return row
+    rows, columns, faults = read_jsonl(path)
+    refuse_rows(faults)
+    return Table(str(path), rows, columns, rows.lines)
 
 
 def _read_csv(path: Path) -> Table:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    rows, lines, faults = [], [], []
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                faults.append(
-                    f"{path}:{reader.line_num}: the row does not have the {len(reader.fieldnames or [])} fields of the "
-                    f"header ({', '.join(reader.fieldnames or [])}): {shown(row)}"
-                )
-            rows.append(row)
-            lines.append(reader.line_num)
-    except csv.Error as error:
-        faults.append(f"{path}:{reader.line_num}: not valid CSV: {error}.")
+    rows, columns, faults = read_csv(path)
     refuse_rows(faults)
-    names = list(reader.fieldnames or [])
-    _require_distinct(names, path)
-    return Table(str(path), rows, names, lines)
+    _require_distinct(columns, path)
+    return Table(str(path), rows, columns, rows.lines)
 
 
 def _read_parquet(path: Path) -> Table:
@@ -176,13 +205,28 @@ def _read_parquet(path: Path) -> Table:
         raise DataError(f"{written(path)}: {why}.")
     try:
         with ParquetFile(path) as file:  # `read_table` is for folders of files, and imports pandas for them
-            table = file.read()
-        names, rows = table.column_names, table.to_pylist()
+            names = file.schema_arrow.names
+            _require_distinct(names, path)
+            cells = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
+            table = file.read() if cells <= IN_MEMORY else _mapped(file, path)
+            table.validate(full=True)
+    except DataError:
+        raise
     except Exception as error:  # damaged files raise half a dozen kinds
         reason = str(error).partition("\n")[0].strip(". ") or type(error).__name__
         raise DataError(f"{path}: pyarrow {pyarrow.__version__} cannot read it as parquet: {reason}.") from None
-    _require_distinct(names, path)
-    return Table(str(path), rows, names)
+    return Table(str(path), ArrowRows(table, str(path)), names)
+
+
+def _mapped(file: Any, path: Path) -> Any:
+    """The table of a large Parquet file, out of a copy of it in a format that is mapped into memory."""
+    import pyarrow
+
+    stat = path.stat()
+    key = {"parquet": str(path.absolute()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+    parts: Iterator[Any] = (pyarrow.Table.from_batches([part]) for part in file.iter_batches(batch_size=1024))
+    copy = arrow_file(key, file.schema_arrow, parts)
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(str(copy))).read_all()
 
 
 def _require_distinct(names: Sequence[str], path: Path) -> None:
@@ -199,35 +243,6 @@ READERS: dict[str, Callable[[Path], Table]] = {
 }
 
 
-def _refuse_a_tree(folder: Path) -> None:
-    """The library searches all of a folder, many times: one that holds a whole disk would never be read."""
-    count = 0
-    for _, folders, files in os.walk(folder):
-        count += len(folders) + len(files)
-        if count > MOST_FILES:
-            raise DataError(f"{folder}: holds more than {MOST_FILES:,} files; name the folder of the data set itself.")
-
-
-def _dataset(source: Path | str, name: str, split: str) -> Table:
-    """A folder written by `save_to_disk`, a folder of data files, or a Hub dataset; pictures stay undecoded bytes."""
-    import datasets
-
-    if isinstance(source, Path):
-        _refuse_a_tree(source)
-    place, _, config = (str(source), "", "") if isinstance(source, Path) else source.partition(":")
-    try:
-        saved = isinstance(source, Path) and any((source / f).exists() for f in ("state.json", "dataset_dict.json"))
-        loaded = datasets.load_from_disk(place) if saved else datasets.load_dataset(place, config or None)
-    except Exception as error:  # the library raises a dozen kinds; all mean the same here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "onfig name is missing" in reason and not isinstance(source, Path):
-            reason += f" Write it behind the name: {name}:CONFIG."
-        raise DataError(f"{name}: datasets {datasets.__version__} cannot load it: {reason}") from None
-    if isinstance(loaded, dict):
-        if split not in loaded:
-            raise DataError(f"{name}: no split '{split}'.{did_you_mean(split, loaded)} Splits: {', '.join(loaded)}.")
-        loaded = loaded[split]
-    for column, feature in loaded.features.items():
-        if type(feature).__name__ in ("Image", "Audio"):
-            loaded = loaded.cast_column(column, type(feature)(decode=False))
-    return Table(name, loaded, list(loaded.column_names))
+def _dataset(source: Path | str, name: str, options: DatasetOptions) -> Table:
+    dataset = open_dataset(source, name, options)
+    return Table(name, DatasetRows(dataset), list(dataset.column_names))

@@ -44,7 +44,7 @@ class Side:
 def known(run: Trained, count: int = 12) -> list[Prompt]:
     """The first held-out prompts; of a run without any, the first it was trained on; none where they cannot be read."""
     try:
-        return prompts_of((held_out(run.parts) or run.parts.source.training_items())[:count])
+        return list(prompts_of((held_out(run.parts) or run.parts.source.training_items())[:count]))
     except (MmalignError, OSError) as error:
         log.warning("there are no prompts to choose from: %s", error)
         return []

@@ -15,6 +15,7 @@ from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you
 from mmalign.core.protocols import Adapter, AnyPolicy, DataSource
 from mmalign.core.registry import construct
 from mmalign.data.row_kinds import prompts_of
+from mmalign.data.sampled import sampled
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fetched
 from mmalign.run.defaults import slot_options, with_defaults
@@ -173,12 +174,14 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     """
     items: Sequence[Any] = parts.source.training_items()
     if fetch:
-        fetched(parts.adapter, items)
+        fetched(parts.adapter, sampled(items))
     known = reader_of(parts.adapter)
     how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
     if reader is None or (known is not None and how == "refuse"):
         return items
-    selection = training_lengths(parts.file, parts.policy, parts.objective, reader, items)
+    selection = training_lengths(
+        parts.file, parts.policy, parts.objective, reader, sampled(items) if how == "refuse" else items
+    )
     if known is None:
         selection.told(how, "to train on")
     return selection.rows if selection.long else items
@@ -186,7 +189,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
 
 def measured_on(questions: Sequence[Any], policy: AnyPolicy) -> list[Any]:
     """Held-out rows as evaluation takes them."""
-    return list(questions) if judges_only(policy) else prompts_of(questions)
+    return list(questions) if judges_only(policy) else list(prompts_of(questions))
 
 
 def inspected(

@@ -19,6 +19,7 @@ from mmalign.core.objective import Objective, ObjectiveTraits
 from mmalign.core.protocols import Adapter
 from mmalign.core.types import Example, Preference, Prompt
 from mmalign.core.unloaded import Unloaded
+from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import Row, prompt_of
 
 AnyReader = Reader | PairReader  # of completions, or of prompts with their outputs
@@ -48,14 +49,21 @@ class TokenLimits(Protocol):
 
 @dataclass
 class Measured:
-    """What rows came to: those that stay (shortened ones among them), and what is wrong with the others."""
+    """What `items` came to: those that stay (shortened ones among them), and what is wrong with the others."""
 
     context: int | None = None
-    rows: list[Any] = field(default_factory=list)
+    items: Sequence[Any] = ()
+    fitting: list[int] = field(default_factory=list)  # places in `items`
+    shortened: dict[int, Any] = field(default_factory=dict)  # by place
     faults: list[str] = field(default_factory=list)  # mended in the file alone
     long: list[str] = field(default_factory=list)
     cut: int = 0
     instead: str = "lower policy.max_new_tokens, "
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """The rows that stay."""
+        return LazyRows(lambda at: self.shortened[at] if at in self.shortened else self.items[at], self.fitting)
 
     def told(self, how: str, what: str) -> None:
         """Raise DataError for rows that cannot be used, up to 20 of them; say what `how` left of those too long."""
@@ -176,7 +184,7 @@ def _measured(how: str, reader: Reader, items: Sequence[Any], need: Need) -> Mea
 
 
 def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) -> Measured:
-    selection = Measured(context)
+    selection = Measured(context, items)
     if getattr(items, "kind", None) not in (None, "text"):  # told elsewhere, and looking would decode them
         return selection
     for number in range(len(items)):
@@ -192,12 +200,14 @@ def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) 
             continue
         over = length - context if context is not None else 0
         if over <= 0:
-            selection.rows.append(row)
+            selection.fitting.append(number)
             continue
         selection.long.append(f"{place}: {what} {over} more than the model's context.")
         if how == "cut" and (shorter := shorten(over)) is not None:
             selection.cut += 1
-            selection.rows.append(replace(row, prompt=shorter) if isinstance(row, Preference | Example) else shorter)
+            selection.fitting.append(number)
+            whole = isinstance(row, Preference | Example)
+            selection.shortened[number] = replace(row, prompt=shorter) if whole else shorter
     return selection
 
 

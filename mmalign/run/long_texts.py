@@ -7,6 +7,7 @@ from typing import Any
 
 from mmalign.core.errors import MissingExtra
 from mmalign.data.row_kinds import prompts_of
+from mmalign.data.sampled import sampled
 from mmalign.run.build import Parts
 
 
@@ -22,7 +23,7 @@ def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
     readers = [(place, reward) for place, reward in [*judged, *measured] if hasattr(reward, "known_texts")]
     if not readers:
         return []
-    prompts = [*prompts_of(parts.source.training_items()), *prompts_of(held_out)]
+    prompts = [*prompts_of(sampled(parts.source.training_items())), *prompts_of(held_out)]
     sentences = []
     for place, reward in readers:
         texts = reward.known_texts(prompts, parts.policy.modality)

@@ -51,7 +51,7 @@ def test_txt_skips_blank_lines_and_comments(tmp_path: Path) -> None:
     file.write_bytes("\ufeff# header\r\n\r\n  a cat \r\n\\#1 fan\r\nzwei Bäume\r\na\u2028b".encode())
     items = Prompts(str(file)).training_items()
     assert [p.text for p in items] == ["a cat", "#1 fan", "zwei Bäume", "a\u2028b"]
-    assert items[0].meta == {} and Prompts(str(file)).held_out_items() == []
+    assert items[0].meta == {} and list(Prompts(str(file)).held_out_items()) == []
 
 
 def test_rows_of_every_format_become_prompts_and_meta(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_held_out_partitions_rows_and_never_splits_a_text(texts: list[str], shar
     except DataError:
         assert not 0 < round(share * len(set(texts))) < len(set(texts))
         return
-    assert sorted(kept + aside) == list(range(len(texts)))
+    assert sorted([*kept, *aside]) == list(range(len(texts)))
     assert not {texts[i] for i in kept} & {texts[i] for i in aside}
 
 
@@ -335,9 +335,9 @@ def test_a_damaged_parquet_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_everything_is_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmalign.data import tables
+    from mmalign.data import hub
 
-    monkeypatch.setattr(tables, "MOST_FILES", 9)
+    monkeypatch.setattr(hub, "MOST_FILES", 9)
     for number in range(5):
         (tmp_path / f"deep{number}").mkdir()
         (tmp_path / f"deep{number}" / "x.txt").touch()
@@ -362,6 +362,6 @@ def test_a_dataset_with_several_configs_is_asked_for_by_one(tmp_path: Path) -> N
         (tmp_path / f"{name}.jsonl").write_text(f'{{"prompt": "{text}"}}\n')
     parts = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("main", "other"))
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{parts}---\n")
-    with pytest.raises(DataError, match=r"onfig name is missing.*Write it behind the name: hub:.*:CONFIG\."):
+    with pytest.raises(DataError, match=r"has several configs; set data\.config to one of them\. It has main, other\."):
         Prompts(path=f"hub:{tmp_path}").training_items()
     assert [row.text for row in Prompts(path=f"hub:{tmp_path}:other").training_items()] == ["three"]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mmalign.core.errors import DataError, shown
-from mmalign.core.types import Prompt
 from mmalign.data import lazy_media
+from mmalign.data.column_rows import ColumnRows
 from mmalign.data.contradictions import warn_of_contradictions
 from mmalign.data.file_source import FileSource
 from mmalign.data.labels import require_label, verdicts
 from mmalign.data.pairs import Pairs
+from mmalign.data.sampled import sampled
 from mmalign.data.tables import Table
 
 __all__ = ["Preferences"]
@@ -50,24 +49,17 @@ class Preferences(FileSource[Pairs]):
         table.require(*columns, *about)
         kind = self._kind(table)
         require_label(table, self.label, self.chosen)
-        rows = list(range(self._count(table)))
+        rows = range(self._count(table))
+        looked_into = sampled(rows)
         swapped = verdicts(table, rows, self.label, (self.chosen, self.rejected))
-        if kind == "text" or isinstance(table.rows, list):  # else comparing means fetching every picture
-            warn_of_contradictions(table, rows, columns, about, swapped)
+        if kind == "text" or not isinstance(table.rows, ColumnRows):  # else comparing means fetching every picture
+            warn_of_contradictions(table, looked_into, columns, about, swapped)
         return Pairs(table, rows, kind, columns, media_columns, self.label)
-
-    def prompts(self, rows: Pairs) -> Sequence[Prompt]:
-        """What was asked in every row; nothing is decoded."""
-        return rows.prompts()
-
-    def only(self, rows: Pairs, indices: Sequence[int]) -> Pairs:
-        """The comparisons at `indices`; nothing is decoded."""
-        return rows.only([rows.rows[i] for i in indices])
 
     def _kind(self, table: Table) -> str:
         """What the two outputs are: "text", "image" or "audio"."""
         first = table.rows[0]
-        kinds = {lazy_media.kind_of(first.get(c), Path(table.file).parent) for c in (self.chosen, self.rejected)}
+        kinds = {lazy_media.kind_of(table.cell(0, side), table.folder) for side in (self.chosen, self.rejected)}
         if self.outputs != "auto":
             return self.outputs
         if len(kinds) > 1:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmalign.core.types import Prompt
 from mmalign.data.file_source import FileSource
-from mmalign.data.lazy_media import row_media
-from mmalign.data.tables import Table, every
+from mmalign.data.prompt_rows import PromptRows
+from mmalign.data.tables import Table, check_rows
 
 __all__ = ["Prompts"]
 
 
 @dataclass
-class Prompts(FileSource[list[Prompt]]):
+class Prompts(FileSource[PromptRows]):
     """Prompts from one file, with a part held out for evaluation.
 
     Args:
@@ -29,20 +27,12 @@ class Prompts(FileSource[list[Prompt]]):
         """The column that holds the text of the prompt."""
         return self.column
 
-    def of(self, table: Table) -> list[Prompt]:
+    def of(self, table: Table) -> PromptRows:
         """The prompts of a table that was read, in its order; DataError with up to 20 rows that are none."""
         table.require(self.column, *filter(None, self.media_columns().values()))
-        return every(lambda i: self._prompt(table, i), range(self._count(table)))
-
-    def prompts(self, rows: list[Prompt]) -> Sequence[Prompt]:
-        """The prompts themselves."""
+        rows = PromptRows(table, range(self._count(table)), self.column, self.media_columns())
+        if any(rows.media_columns.values()):
+            check_rows(rows.made, rows.rows)
+        else:
+            table.check_texts(self.column, range(len(rows)))
         return rows
-
-    def only(self, rows: list[Prompt], indices: Sequence[int]) -> list[Prompt]:
-        """The prompts at `indices`."""
-        return [rows[i] for i in indices]
-
-    def _prompt(self, table: Table, index: int) -> Prompt:
-        text, media_columns = table.text(index, self.column), self.media_columns()
-        meta = {k: v for k, v in table.row(index).items() if k not in (self.column, *media_columns.values())}
-        return Prompt(text, row_media(table, index, media_columns), meta, table.place(index))

@@ -13,6 +13,7 @@ from mmalign.core.protocols import AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
 from mmalign.data.row_kinds import SOURCES, kind_of_rows, prompts_of
+from mmalign.data.sampled import sampled, say_sampled
 from mmalign.rewards.engine.traits import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 
@@ -21,6 +22,13 @@ from mmalign.run.checks import Faults, check, check_training, part
 def items(source: DataSource) -> Sequence[Any]:
     """The rows to train on."""
     return source.training_items()
+
+
+@part
+def looked_into(items: Sequence[Any]) -> Sequence[Any]:
+    """Those of the rows to train on that are looked into before anything is loaded: of very many an even share."""
+    say_sampled(items)
+    return sampled(items)
 
 
 @part
@@ -59,9 +67,9 @@ def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
 
 
 @check_training
-def files(file: RunFile, source: DataSource, items: Sequence[Any]) -> None:
+def files(file: RunFile, source: DataSource, looked_into: Sequence[Any]) -> None:
     """Of the rows to train on, and of those that are held out."""
-    require_files(items, [] if file.evaluation.prompts else source.held_out_items())
+    require_files(looked_into, [] if file.evaluation.prompts else sampled(source.held_out_items()))
 
 
 @check
@@ -72,19 +80,19 @@ def held_out_files(file: RunFile, questions: Sequence[Any]) -> None:
 
 
 @check_training
-def columns(policy: AnyPolicy, rewards: Mapping[str, Any], items: Sequence[Any]) -> None:
+def columns(policy: AnyPolicy, rewards: Mapping[str, Any], looked_into: Sequence[Any]) -> None:
     """A column that no row at all has; a scorer's run has no rewards."""
     if not judges_only(type(policy)) and any(hasattr(reward, "needs") for reward in rewards.values()):
-        require_columns(rewards, prompts_of(items))
+        require_columns(rewards, prompts_of(looked_into))
 
 
 @check_training
-def objective_columns(objective: Objective[Any], items: Sequence[Any]) -> None:
+def objective_columns(objective: Objective[Any], looked_into: Sequence[Any]) -> None:
     """What the objective itself reads of a row's columns."""
     if (check_data := ObjectiveTraits.of(objective).check_data) is None:
         return
     faults = []
-    for prompt in prompts_of(items):
+    for prompt in prompts_of(looked_into):
         try:
             check_data(prompt)
         except DataError as error:

@@ -29,9 +29,9 @@ def size(adapter: Adapter) -> Faults:
 
 
 @check_training
-def alike(adapter: Adapter, items: Sequence[Any]) -> None:
+def alike(adapter: Adapter, looked_into: Sequence[Any]) -> None:
     """Raise DataError for the rows that differ, with the places of the first twenty."""
-    _hold(adapter, items, "kept")
+    _hold(adapter, looked_into, "kept")
 
 
 def fetched(adapter: Adapter, items: Sequence[Any]) -> None:

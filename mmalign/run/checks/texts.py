@@ -8,6 +8,7 @@ from typing import Any
 from mmalign.core.config import RunFile
 from mmalign.core.objective import Objective
 from mmalign.core.protocols import Adapter
+from mmalign.data.sampled import sampled
 from mmalign.run.checks import Faults, check, check_training, part
 from mmalign.run.lengths import AnyReader, TokenLimits, evaluation_lengths, reader_of, training_lengths
 
@@ -28,7 +29,8 @@ def texts(
 ) -> Faults:
     """Of the rows to train on."""
     if reader is not None:
-        training_lengths(file, policy, objective, reader, items).told(file.trainer.too_long, "to train on")
+        rows = sampled(items) if file.trainer.too_long == "refuse" else items  # all are to be cut or left out
+        training_lengths(file, policy, objective, reader, rows).told(file.trainer.too_long, "to train on")
     yield from ()
 
 

@@ -1,0 +1,167 @@
+"""Data sets that the `datasets` library reads: of the Hugging Face Hub, or a folder on this disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mmalign.core.errors import DataError, did_you_mean, shown
+from mmalign.core.files import write_beside
+
+MOST_FILES = 100_000  # in a folder that is read as a data set
+FOLDER = ("config", "data_files")  # options that a local folder has, too
+DataFiles = str | list[str] | dict[str, str | list[str]]
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What of a data set is read; see `mmalign.data.file_source.FileSource`."""
+
+    split: str = "train"
+    config: str = ""
+    revision: str = ""
+    data_files: DataFiles | None = None
+    streaming: bool = False
+    limit: int = 0
+
+    def unread(self, kind: str) -> list[str]:
+        """The options that are set and that a "file", "folder" or "hub" has no use for."""
+        used = {"file": (), "folder": FOLDER, "hub": (*FOLDER, "revision", "streaming")}
+        named = {f.name: getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("split", "limit")}
+        return [name for name, is_set in named.items() if is_set and name not in used[kind]]
+
+
+def open_dataset(source: Path | str, name: str, options: DatasetOptions) -> Any:
+    """A folder written by `save_to_disk`, a folder of data files, or a Hub dataset; pictures stay undecoded bytes.
+
+    Raises:
+        DataError: what the library cannot load, in a sentence; the configs or splits to choose from.
+    """
+    import datasets
+
+    if isinstance(source, Path):
+        _refuse_a_tree(source)
+    place, config = _named(source, name, options)
+    chosen = {"data_files": options.data_files, "revision": options.revision or None}
+    if options.streaming:
+        return _streamed(place, config, name, options, chosen)
+    saved = isinstance(source, Path) and any((source / f).exists() for f in ("state.json", "dataset_dict.json"))
+    try:
+        loaded = datasets.load_from_disk(place) if saved else datasets.load_dataset(place, config or None, **chosen)
+        if "[" in options.split and not saved:
+            loaded = datasets.load_dataset(place, config or None, split=options.split, **chosen)
+    except Exception as error:  # the library raises a dozen kinds; all mean the same here
+        raise DataError(_reason(error, place, name, options)) from None
+    return _undecoded(_split_of(loaded, name, options.split))
+
+
+def _named(source: Path | str, name: str, options: DatasetOptions) -> tuple[str, str]:
+    """Where the data set is, and which of its configs is read."""
+    if isinstance(source, Path):
+        return str(source), options.config
+    place, _, config = source.partition(":")
+    if config and options.config and config != options.config:
+        raise DataError(f"{name}: names config '{config}', and data.config is '{options.config}'; set one of them.")
+    return place, config or options.config
+
+
+def _split_of(loaded: Any, name: str, split: str) -> Any:
+    if isinstance(loaded, Mapping):
+        if split not in loaded:
+            raise DataError(f"{name}: no split '{split}'.{did_you_mean(split, loaded)} Splits: {', '.join(loaded)}.")
+        loaded = loaded[split]
+    return loaded
+
+
+def _undecoded(dataset: Any) -> Any:
+    for column, feature in dataset.features.items():
+        if type(feature).__name__ in ("Image", "Audio", "Video"):
+            dataset = dataset.cast_column(column, type(feature)(decode=False))
+    return dataset
+
+
+def _reason(error: Exception, place: str, name: str, options: DatasetOptions) -> str:
+    import datasets
+
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "onfig name is missing" in reason:
+        try:
+            configs = datasets.get_dataset_config_names(
+                place, revision=options.revision or None, data_files=options.data_files
+            )
+        except Exception:  # it is only asked for its names
+            configs = []
+        listed = f" It has {', '.join(configs)}." if configs else ""
+        return f"{name}: has several configs; set data.config to one of them.{listed}"
+    return f"{name}: datasets {datasets.__version__} cannot load it: {reason}"
+
+
+def _refuse_a_tree(folder: Path) -> None:
+    """The library searches all of a folder, many times: one that holds a whole disk would never be read."""
+    count = 0
+    for _, folders, files in os.walk(folder):
+        count += len(folders) + len(files)
+        if count > MOST_FILES:
+            raise DataError(f"{folder}: holds more than {MOST_FILES:,} files; name the folder of the data set itself.")
+
+
+def _streamed(place: str, config: str, name: str, options: DatasetOptions, chosen: Mapping[str, Any]) -> Any:
+    """The first `limit` rows of a stream, on this disk: shuffled as a whole, and the same when a run goes on."""
+    import datasets
+
+    if not options.limit:
+        raise DataError(
+            f"{name}: data.streaming fetches the first data.limit rows and keeps them on this disk, and there is no "
+            "data.limit; set it, e.g. limit: 10000, or leave streaming out to have the whole data set."
+        )
+    key = {"place": place, "config": config, "split": options.split, "limit": options.limit, **chosen}
+    try:
+        stream = datasets.load_dataset(place, config or None, streaming=True, **chosen)
+    except Exception as error:
+        raise DataError(_reason(error, place, name, options)) from None
+    stream = _split_of(stream, name, options.split)
+    try:
+        stream = _undecoded(stream if stream.features is not None else stream._resolve_features())
+        schema = stream.features.arrow_schema
+        path = arrow_file(key, schema, _tables(stream.take(options.limit), schema))
+    except Exception as error:
+        raise DataError(_reason(error, place, name, options)) from None
+    return datasets.Dataset.from_file(str(path))
+
+
+def _tables(stream: Any, schema: Any) -> Iterator[Any]:
+    for table in stream.with_format("arrow").iter(batch_size=256):
+        yield table.cast(schema)
+
+
+def arrow_file(key: Mapping[str, Any], schema: Any, tables: Iterable[Any]) -> Path:
+    """A file with the rows of `tables` in Arrow's stream format, which is mapped into memory; made once for a `key`.
+
+    It lies where the `datasets` library keeps its own, in a folder `mmalign`.
+    """
+    import pyarrow
+    from datasets import config
+
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = Path(config.HF_DATASETS_CACHE) / "mmalign" / f"{digest}.arrow"
+    if not path.exists():
+        with write_beside(path) as beside, pyarrow.ipc.new_stream(beside, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+    return path
+
+
+def require_used(options: DatasetOptions, name: str, kind: str) -> None:
+    """Raise DataError for options of data sets beside a `kind` of file that has no use for them."""
+    if unread := options.unread(kind):
+        values = ", ".join(f"data.{option}: {shown(getattr(options, option), 60)}" for option in unread)
+        what = {"file": "a file", "folder": "a folder", "hub": "a dataset"}[kind]
+        raise DataError(f"{name}: is {what}, and {values} is of datasets of the Hub; leave it out.")
+
+
+__all__ = ["DataFiles", "DatasetOptions", "arrow_file", "open_dataset", "require_used"]

@@ -1,0 +1,68 @@
+"""Prompts in the rows of a table, made when they are indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, overload
+
+from mmalign.core.types import Prompt
+from mmalign.data.lazy_media import row_media
+from mmalign.data.lazy_rows import LazyRows
+from mmalign.data.row_kinds import RowKind
+from mmalign.data.tables import Table
+
+__all__ = ["PromptRows", "Texts"]
+
+
+class Texts(LazyRows[str]):
+    """One column of some rows of a table."""
+
+    def __init__(self, table: Table, rows: Sequence[int], column: str) -> None:
+        super().__init__(lambda at: table.text(at, column), rows)
+        self._table, self._column = table, column
+
+    def __iter__(self) -> Iterator[str]:
+        """In order; a whole table is read at once."""
+        return self._table.texts(self._column, self.places)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptRows(Sequence[Prompt]):
+    """Some rows of a table as prompts; the pictures and sounds they are about are decoded when they are looked at."""
+
+    row_kind: ClassVar[RowKind] = "prompts"
+    table: Table
+    rows: Sequence[int]
+    column: str  # of the text
+    media_columns: Mapping[str, str]  # of what prompts are about, by kind; "" for none
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Prompt: ...
+    @overload
+    def __getitem__(self, index: slice) -> PromptRows: ...
+    def __getitem__(self, index: int | slice) -> Prompt | PromptRows:
+        if isinstance(index, slice):
+            return self.only(self.rows[index])
+        return self.made(self.rows[index])
+
+    def only(self, rows: Sequence[int]) -> PromptRows:
+        """The same table with other rows."""
+        return replace(self, rows=rows)
+
+    def prompts(self) -> Sequence[Prompt]:
+        """The rows themselves."""
+        return self
+
+    def units(self) -> Sequence[Any]:
+        """What rows are told apart by: their texts, where they are about nothing else."""
+        return self if any(self.media_columns.values()) else Texts(self.table, self.rows, self.column)
+
+    def made(self, at: int) -> Prompt:
+        """The prompt of row `at` of the table; DataError where it is none."""
+        text = self.table.text(at, self.column)
+        meta = self.table.facts(at, (self.column, *self.media_columns.values()))
+        return Prompt(text, row_media(self.table, at, self.media_columns), meta, self.table.place(at))

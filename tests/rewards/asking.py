@@ -6,7 +6,7 @@ from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded, load_reward
 
 
-def told(*rows, group=None):
+def rollout_of(*rows, group=None):
     """Rows of (output, meta)."""
     numbers = torch.arange(len(rows)) if group is None else torch.tensor(group)
     return Rollout(
@@ -16,10 +16,10 @@ def told(*rows, group=None):
 
 def scored(name, *rows, group=None, **options):
     """Scores of rows through everything a run puts around a reward."""
-    return Guarded(name, load_reward(name, **options), failed_share=1.0)(told(*rows, group=group))
+    return Guarded(name, load_reward(name, **options), failed_share=1.0)(rollout_of(*rows, group=group))
 
 
 def one(name, output, meta=None, **options):
     """Value and status of a single answer."""
-    found = scored(name, (output, meta or {}), **options)
-    return found.value.item(), Status(int(found.status[0]))
+    scores = scored(name, (output, meta or {}), **options)
+    return scores.value.item(), Status(int(scores.status[0]))

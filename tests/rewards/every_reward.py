@@ -84,8 +84,8 @@ def scenes(per_prompt=2):
     output = torch.from_numpy(np.stack(images)).float()
     output = (output + 0.01 * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     points = [{"point": "counting", "question": "say two"}, {"point": "size", "question": "say red", "parent": 0}]
-    wrong = {text: [other for other in TEXTS if other != text] for text in TEXTS}
-    prompts = [Prompt(text, meta={"key_points": points, "negatives": wrong[text]}) for text in texts]
+    negatives = {text: [other for other in TEXTS if other != text] for text in TEXTS}
+    prompts = [Prompt(text, meta={"key_points": points, "negatives": negatives[text]}) for text in texts]
     return Rollout(prompts, output, torch.arange(len(texts)) // per_prompt)
 
 

@@ -17,11 +17,11 @@ from tests.rewards.doubles import answers, pictures, troubled
 
 
 def test_statuses_of_rows():
-    found = troubled()(answers("0.5", "decline", "fail", "raise", "nan"))
+    scores = troubled()(answers("0.5", "decline", "fail", "raise", "nan"))
     states = [Status.OK, Status.NOT_APPLICABLE, Status.PARSE_FAIL, Status.ERROR, Status.ERROR]
-    assert found.status.tolist() == states
-    assert found.value[[0, 2]].tolist() == [0.5, -1] and found.value[[1, 3, 4]].isnan().all()
-    assert "ZeroDivisionError" in found.info[3] and found.info[4] == "the value is nan"
+    assert scores.status.tolist() == states
+    assert scores.value[[0, 2]].tolist() == [0.5, -1] and scores.value[[1, 3, 4]].isnan().all()
+    assert "ZeroDivisionError" in scores.info[3] and scores.info[4] == "the value is nan"
 
 
 def test_options_are_fields_and_are_checked():
@@ -32,7 +32,7 @@ def test_options_are_fields_and_are_checked():
     assert pickle.loads(pickle.dumps(made)).nap == 3.0  # noqa: S301  # so that a process can be given it
 
 
-def asked(function, modalities=("text",), bounds=(0.0, 1.0), **options):
+def made_of(function, modalities=("text",), bounds=(0.0, 1.0), **options):
     return rule(modalities=modalities, range=bounds)(function)(**options)
 
 
@@ -50,14 +50,14 @@ def test_arguments_are_given_by_their_names():
         return float(output == f"{answer} {unit}")
 
     rollout = answers("q0", "x")
-    assert asked(turned)(rollout).value.tolist() == [1, 0] and asked(alone)(rollout).value.tolist() == [0.25, 0.25]
-    assert asked(texts)(answers("Q0", "q1")).value.tolist() == [1, 0]
+    assert made_of(turned)(rollout).value.tolist() == [1, 0] and made_of(alone)(rollout).value.tolist() == [0.25, 0.25]
+    assert made_of(texts)(answers("Q0", "q1")).value.tolist() == [1, 0]
     rows: list[dict[str, Any]] = [{"answer": 3}, {"answer": 3, "unit": "m"}, {"answer": None}, {}]
-    told = Rollout([Prompt("q", meta=meta) for meta in rows], ["3 cm", "3 m", "3 cm", "3 cm"], torch.arange(4))
-    made = asked(column)
-    found = made(told)
-    assert found.value[:2].tolist() == [1, 1] and found.status.tolist() == [0, 0, *[Status.NOT_APPLICABLE] * 2]
-    assert made.needs == ("answer",) and "Prompt.meta has no 'answer'" in found.info[3]
+    rows_of_units = Rollout([Prompt("q", meta=meta) for meta in rows], ["3 cm", "3 m", "3 cm", "3 cm"], torch.arange(4))
+    made = made_of(column)
+    scores = made(rows_of_units)
+    assert scores.value[:2].tolist() == [1, 1] and scores.status.tolist() == [0, 0, *[Status.NOT_APPLICABLE] * 2]
+    assert made.needs == ("answer",) and "Prompt.meta has no 'answer'" in scores.info[3]
 
 
 async def later(output):
@@ -92,7 +92,7 @@ def bare(output, *, words=[]):  # noqa: B006
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "message"),
     [
         (later, "is async"),
         (yields, "yields, and a rule returns one value"),
@@ -103,9 +103,9 @@ def bare(output, *, words=[]):  # noqa: B006
         (bare, r".* with immutable defaults; not so: words"),
     ],
 )
-def test_functions_that_can_be_no_rule_are_refused(function, said):
-    with pytest.raises(ConfigError, match=f"@rule {function.__name__}: {said}"):
-        asked(function)
+def test_functions_that_can_be_no_rule_are_refused(function, message):
+    with pytest.raises(ConfigError, match=f"@rule {function.__name__}: {message}"):
+        made_of(function)
 
 
 def test_functions_that_return_sometimes_are_rules():
@@ -122,11 +122,11 @@ def test_functions_that_return_sometimes_are_rules():
             return 1.0
 
     for function in (some, either, falls):
-        assert asked(function)(answers("a", "b")).status.tolist() == [Status.OK, Status.NOT_APPLICABLE]
+        assert made_of(function)(answers("a", "b")).status.tolist() == [Status.OK, Status.NOT_APPLICABLE]
 
 
 @pytest.mark.parametrize(
-    ("modalities", "bounds", "said"),
+    ("modalities", "bounds", "message"),
     [
         ("text", (0.0, 1.0), "modalities: 'text'; name them as a set"),
         ((), (0.0, 1.0), "modalities"),
@@ -137,8 +137,8 @@ def test_functions_that_return_sometimes_are_rules():
         (("text",), (0.0, 1.0, 2.0), "range"),
     ],
 )
-def test_declarations_that_make_no_sense_are_refused(modalities, bounds, said):
-    with pytest.raises(ConfigError, match=said):
+def test_declarations_that_make_no_sense_are_refused(modalities, bounds, message):
+    with pytest.raises(ConfigError, match=message):
         check_declared("it", modalities, bounds)
 
 
@@ -173,15 +173,15 @@ def test_values_are_numbers_of_any_kind_within_the_range_and_never_clipped():
     def look(output):
         return kinds[output]
 
-    found = asked(look)(answers(*kinds))
-    status = dict(zip(kinds, found.status.tolist(), strict=True))
-    fine = {"float32", "array", "tensor", "bool", "parts", "rounded"}
-    assert {name for name, code in status.items() if code == Status.OK} == fine
-    assert {code for name, code in status.items() if name not in fine} == {Status.ERROR}
-    info = dict(zip(kinds, found.info, strict=True))
+    scores = made_of(look)(answers(*kinds))
+    status = dict(zip(kinds, scores.status.tolist(), strict=True))
+    accepted = {"float32", "array", "tensor", "bool", "parts", "rounded"}
+    assert {name for name, code in status.items() if code == Status.OK} == accepted
+    assert {code for name, code in status.items() if name not in accepted} == {Status.ERROR}
+    info = dict(zip(kinds, scores.info, strict=True))
     assert info["seven"] == "the value 7 is outside the declared range (0.0, 1.0)"
     assert "a rule returns one number, not Image" in info["picture"] and "not str" in info["words"]
-    assert found.parts["inner"][list(kinds).index("parts")] == 2
+    assert scores.parts["inner"][list(kinds).index("parts")] == 2
 
 
 def test_pictures_are_floats_of_which_a_rule_has_its_own_copy():
@@ -193,11 +193,11 @@ def test_pictures_are_floats_of_which_a_rule_has_its_own_copy():
 
     rollout = pictures()
     before = rollout.output.clone()
-    assert asked(spoil, ("image",))(rollout).value.tolist() == [1] * 4 and torch.equal(rollout.output, before)
+    assert made_of(spoil, ("image",))(rollout).value.tolist() == [1] * 4 and torch.equal(rollout.output, before)
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "message"),
     [
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"these are torch\.uint8 of shape"),
         (torch.full((1, 3, 4, 4), 255.0), "these reach 255; divide them by 255"),
@@ -211,8 +211,8 @@ def test_pictures_are_floats_of_which_a_rule_has_its_own_copy():
         ("text", "not str"),
     ],
 )
-def test_outputs_of_other_kinds_are_refused_with_the_way(output, said):
-    with pytest.raises(MediaError, match=said):
+def test_outputs_of_other_kinds_are_refused_with_the_way(output, message):
+    with pytest.raises(MediaError, match=message):
         Rollout.of(["a"], output)
 
 
@@ -243,12 +243,12 @@ def test_compressibility_is_the_size_of_the_jpeg():
 
     rollout = pictures(size=64)
     rollout.output[1] = 0.5
-    found = load_reward("compressibility", quality=80)(rollout)
+    scores = load_reward("compressibility", quality=80)(rollout)
     file = io.BytesIO()
     pixels = (rollout.output[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(file, "JPEG", quality=80)
-    assert found.value[0].item() == pytest.approx(-len(file.getvalue()) / 1000)
-    assert found.value[1] > 2 * found.value[0]  # a flat picture is far smaller
+    assert scores.value[0].item() == pytest.approx(-len(file.getvalue()) / 1000)
+    assert scores.value[1] > 2 * scores.value[0]  # a flat picture is far smaller
     broken = pictures(size=16)
     broken.output[2, 0, 0, 0] = torch.nan
     assert load_reward("compressibility")(broken).status.tolist() == [0, 0, Status.ERROR, 0]

@@ -95,8 +95,8 @@ def test_built_in_rewards_can_be_cached_and_tell_their_options_apart(name, make)
 @pytest.mark.parametrize("name", NAMES)
 def test_guarded_calls_hold_for_all(name, make):
     reward = make(name)
-    found = Guarded(name, reward)(judged(reward))
-    assert isinstance(found, Scores) and found.valid.all()
+    scores = Guarded(name, reward)(judged(reward))
+    assert isinstance(scores, Scores) and scores.valid.all()
 
 
 # texts -------------------------------------------------------------------------------------------------------------
@@ -170,19 +170,19 @@ def test_texts_are_scored_with_every_row_accounted_for(name, make, asked_about):
     rollout = asked_about(name, reward)
     guarded = Guarded(name, reward, failed_share=1.0)
     try:
-        found = guarded(rollout)
+        scores = guarded(rollout)
         low, high = reward.range
-        carries = found.valid
-        assert (found.status == Status.OK).any(), f"none was scored: {found.info}"
-        assert torch.equal(found.value.isfinite(), carries)
-        assert (found.value[carries] >= low - 1e-4).all() and (found.value[carries] <= high + 1e-4).all()
-        assert (found.value[found.status == Status.PARSE_FAIL] == low).all()
+        carries = scores.valid
+        assert (scores.status == Status.OK).any(), f"none was scored: {scores.info}"
+        assert torch.equal(scores.value.isfinite(), carries)
+        assert (scores.value[carries] >= low - 1e-4).all() and (scores.value[carries] <= high + 1e-4).all()
+        assert (scores.value[scores.status == Status.PARSE_FAIL] == low).all()
         for row in (~carries).nonzero().flatten().tolist():
-            assert found.status[row] == Status.NOT_APPLICABLE or found.info[row], "a failure without its reason"
+            assert scores.status[row] == Status.NOT_APPLICABLE or scores.info[row], "a failure without its reason"
         order = torch.tensor([3, 0, 5, 1, 4, 2])
         turned = guarded(rollout[order])
-        assert torch.equal(turned.status, found.status[order])
-        assert torch.allclose(turned.value, found.value[order], atol=1e-5, equal_nan=True)
+        assert torch.equal(turned.status, scores.status[order])
+        assert torch.allclose(turned.value, scores.value[order], atol=1e-5, equal_nan=True)
         check_reward(reward, rollout[:4])
     finally:
         guarded.close()
@@ -194,11 +194,11 @@ def test_texts_are_scored_with_every_row_accounted_for(name, make, asked_about):
 def test_the_verifier_tells_truth_from_falsehood():
     rollout = scenes()
     strict, graded = load_reward("verifier"), load_reward("verifier", graded=True)
-    found = strict(rollout)
-    assert found.value.tolist() == [1.0] * 6 and torch.equal(found.parts["graded"], graded(rollout).value)
-    wrong = Rollout([Prompt("two blue squares")] * 6, rollout.output, rollout.group)
-    assert strict(wrong).value.tolist() == [0, 0, 1, 1, 0, 0]
-    assert 0 <= graded(wrong).value[0] < 1
+    scores = strict(rollout)
+    assert scores.value.tolist() == [1.0] * 6 and torch.equal(scores.parts["graded"], graded(rollout).value)
+    mismatched = Rollout([Prompt("two blue squares")] * 6, rollout.output, rollout.group)
+    assert strict(mismatched).value.tolist() == [0, 0, 1, 1, 0, 0]
+    assert 0 <= graded(mismatched).value[0] < 1
 
 
 def test_the_verifier_declines_what_it_cannot_read_and_keeps_the_original_request():
@@ -211,9 +211,9 @@ def test_the_verifier_declines_what_it_cannot_read_and_keeps_the_original_reques
         Prompt("two azure quads", meta={"request": "two blue squares"}),
         rollout.prompts[2],
     ]
-    found = load_reward("verifier")(Rollout(prompts, rollout.output[[0, 2, 2]], rollout.group))
-    assert found.status[0] == Status.NOT_APPLICABLE and found.value[0].isnan() and "oil painting" in found.info[0]
-    assert found.status[1:].tolist() == [0, 0]
+    scores = load_reward("verifier")(Rollout(prompts, rollout.output[[0, 2, 2]], rollout.group))
+    assert scores.status[0] == Status.NOT_APPLICABLE and scores.value[0].isnan() and "oil painting" in scores.info[0]
+    assert scores.status[1:].tolist() == [0, 0]
     with pytest.raises(CapabilityError, match=r"reads pictures \(3, 64, 64\); these are \(3, 32, 32\)"):
         load_reward("verifier")(Rollout(prompts, rollout.output[:, :, :32, :32], rollout.group))
 

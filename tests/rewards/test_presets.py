@@ -156,7 +156,7 @@ def test_clap_music_is_clap(tiny_clap):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("PickScore", "Did you mean 'pickscore'\\?"),
         ("HPSv2", "Did you mean 'hpsv2'\\?"),
@@ -166,8 +166,8 @@ def test_clap_music_is_clap(tiny_clap):
         ("pickscor", "Did you mean 'pickscore'\\?"),
     ],
 )
-def test_names_of_other_projects_lead_to_ours(name, said):
-    with pytest.raises(ConfigError, match=said):
+def test_names_of_other_projects_lead_to_ours(name, message):
+    with pytest.raises(ConfigError, match=message):
         load_reward(name)
 
 

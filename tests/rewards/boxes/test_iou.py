@@ -16,7 +16,7 @@ from mmalign.rewards import load_reward
 from mmalign.rewards.boxes.iou import Iou
 from mmalign.rewards.engine.traits import require_columns
 from mmalign.rewards.parsing import Unreadable, boxes_in
-from tests.rewards.asking import one, scored, told
+from tests.rewards.asking import one, rollout_of, scored
 
 OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE
 
@@ -103,30 +103,32 @@ GOLDEN = [([0, 0, 2, 2], [1, 1, 3, 3], 0.142857, -0.079365), ([0, 0, 1, 1], [2, 
 GOLDEN += [([10, 10, 20, 20], [12, 12, 18, 18], 0.36, 0.36), ([0, 0, 100, 100], [50, 50, 150, 150], 0.142857, None)]
 
 
-@pytest.mark.parametrize("said, truth, iou, giou", GOLDEN)
-def test_golden_values_of_one_box(said, truth, iou, giou):
-    assert one("iou", json.dumps(said), {"boxes": truth}) == (pytest.approx(iou, abs=1e-6), OK)
+@pytest.mark.parametrize("answer, truth, iou, giou", GOLDEN)
+def test_golden_values_of_one_box(answer, truth, iou, giou):
+    assert one("iou", json.dumps(answer), {"boxes": truth}) == (pytest.approx(iou, abs=1e-6), OK)
     if giou is not None:
-        assert one("iou", json.dumps(said), {"boxes": truth}, kind="giou")[0] == pytest.approx((giou + 1) / 2, abs=1e-6)
+        assert one("iou", json.dumps(answer), {"boxes": truth}, kind="giou")[0] == pytest.approx(
+            (giou + 1) / 2, abs=1e-6
+        )
 
 
-@pytest.mark.parametrize("said", ["[.5,.5,.1,.1]", "[1,1,0,0]", "[2,2,0,0]", "[10,10,0,0]"])
+@pytest.mark.parametrize("answer", ["[.5,.5,.1,.1]", "[1,1,0,0]", "[2,2,0,0]", "[10,10,0,0]"])
 @pytest.mark.parametrize("kind", ["iou", "giou"])
-def test_inverted_boxes_are_never_paid(said, kind):
+def test_inverted_boxes_are_never_paid(answer, kind):
     """Unchecked, GIoU pays the last one 625 times the perfect score."""
     options = {"frame": "unit", "truth_frame": "unit", "kind": kind}
-    assert one("iou", said, {"boxes": [0.1, 0.1, 0.5, 0.5]}, **options) == (0, FAIL)
+    assert one("iou", answer, {"boxes": [0.1, 0.1, 0.5, 0.5]}, **options) == (0, FAIL)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         "", "nothing", "[nan, 0, 1, 1]", "[NaN, 0, 1, 1]", "[0, 0, inf, 1]", "[0, 0, 1e999, 1]", "[0,0,0,1]", "[1,2,3]",
         "[[", "[" * 1_000_000, "[0,0,2,2]" * 1_000, "<box>1,2</box>", "[-5, 0, 1, 1]", "[0, 0, 101, 50.6]",
     ],
 )  # fmt: skip
-def test_what_is_no_box_in_the_picture_fails(said):
-    value, status = one("iou", said, {"boxes": [0, 0, 2, 2], "size": [100, 50]}, tolerance=0.0)
+def test_what_is_no_box_in_the_picture_fails(answer):
+    value, status = one("iou", answer, {"boxes": [0, 0, 2, 2], "size": [100, 50]}, tolerance=0.0)
     assert (value, status) == (0, FAIL)
 
 
@@ -138,26 +140,26 @@ def test_what_is_no_box_in_the_picture_fails(said):
 )
 def test_every_convention_says_the_same(seed, frame, layout):
     rng = torch.Generator().manual_seed(seed)
-    truth, said = boxes(rng, 3), boxes(rng, 2)
+    truth, predicted = boxes(rng, 3), boxes(rng, 2)
     size = torch.tensor([100.0, 200.0], dtype=torch.float64)
     whole = {"pixel": size, "unit": torch.ones(2), "per_mille": torch.full((2,), 1000.0)}[frame].repeat(2)
-    scaled = said / size.repeat(2) * whole
+    scaled = predicted / size.repeat(2) * whole
     written = ops.box_convert(scaled, "xyxy", layout) if layout != "yxyx" else scaled[:, [1, 0, 3, 2]]
     meta = {"boxes": truth.tolist(), "size": [100, 200]}
-    found = Iou(frame=frame, layout=layout, kind="ciou")(told((json.dumps(written.tolist()), meta)))
-    expected = F.match_boxes(said, truth, "ciou").score
-    assert found.status.item() == OK and found.value.item() == pytest.approx(expected, abs=1e-5)
+    result = Iou(frame=frame, layout=layout, kind="ciou")(rollout_of((json.dumps(written.tolist()), meta)))
+    expected = F.match_boxes(predicted, truth, "ciou").score
+    assert result.status.item() == OK and result.value.item() == pytest.approx(expected, abs=1e-5)
     prompt = Prompt("where?", media={"image": torch.zeros(3, 200, 100)}, meta={"boxes": truth.tolist()})
     drawn = Iou(frame=frame, layout=layout).marked(prompt, json.dumps(written.tolist()))
-    for boxes_drawn, exact in zip(drawn, (truth, said), strict=True):
+    for boxes_drawn, exact in zip(drawn, (truth, predicted), strict=True):
         torch.testing.assert_close(boxes_drawn, exact / size.repeat(2), atol=1e-9, rtol=0)
 
 
 def test_nothing_is_drawn_of_an_answer_that_names_no_box():
     prompt = Prompt("where?", media={"image": torch.zeros(3, 64, 64)}, meta={"boxes": [[0, 0, 32, 64]]})
     for answer in ("there", "[ 9 , 9 , 2 , 2 ]"):
-        true, said = Iou().marked(prompt, answer)
-        assert true.tolist() == [[0, 0, 0.5, 1]] and not len(said)
+        true, predicted = Iou().marked(prompt, answer)
+        assert true.tolist() == [[0, 0, 0.5, 1]] and not len(predicted)
 
 
 def test_other_writings_and_frames():
@@ -185,11 +187,11 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_documented_options_of_a_family_read_its_boxes(family):
-    said, options = FAMILIES[family]
+    answer, options = FAMILIES[family]
     meta = {"boxes": [500, 250, 1000, 500], "size": [2000, 1000], "seen": [1400, 700]}
     # Florence-2 means the middle of a bin, half a thousandth on.
     expected = pytest.approx(1, abs=0.01) if family == "Florence-2" else 1
-    assert one("iou", said, meta, labels=False, **options) == (expected, OK)
+    assert one("iou", answer, meta, labels=False, **options) == (expected, OK)
 
     row = next(
         line for line in Iou.__doc__.splitlines() if line.strip().startswith("|") and family in line.split("|")[1]
@@ -201,11 +203,11 @@ def test_the_documented_options_of_a_family_read_its_boxes(family):
 
 def test_the_tall_box_of_a_family_that_writes_y_first():
     meta = {"boxes": [200, 500, 400, 1000], "size": [2000, 1000]}
-    for family, said in (
+    for family, answer in (
         ("Gemini", '{"box_2d": [500, 100, 1000, 200]}'),
         ("PaliGemma", "<loc0512><loc0102><loc1023><loc0205>"),
     ):
-        assert one("iou", said, meta, **FAMILIES[family][1])[0] > 0.97
+        assert one("iou", answer, meta, **FAMILIES[family][1])[0] > 0.97
     assert one("iou", "x<loc_100><loc_500><loc_200><loc_999>", meta)[0] > 0.97
 
 
@@ -214,8 +216,8 @@ def test_qwen2_5_vl_sees_the_size_that_its_processor_makes():
 
     height, width = smart_resize(1000, 2000, factor=28)
     meta = {"boxes": [500, 250, 1000, 500], "size": [2000, 1000], "seen": [width, height]}
-    said = json.dumps([width / 4, height / 4, width / 2, height / 2])
-    assert one("iou", said, meta, seen_size="seen") == (1, OK)
+    answer = json.dumps([width / 4, height / 4, width / 2, height / 2])
+    assert one("iou", answer, meta, seen_size="seen") == (1, OK)
 
 
 def test_florence_tokens_as_transformers_reads_them():
@@ -225,10 +227,10 @@ def test_florence_tokens_as_transformers_reads_them():
     peer.quantize_bins = (1000, 1000)
     bins = [[52, 332, 932, 774], [0, 0, 999, 999]]
     text = "a car<loc_52><loc_332><loc_932><loc_774>, all<loc_0><loc_0><loc_999><loc_999>"
-    found = boxes_in(text)
+    read = boxes_in(text)
     exact = peer.dequantize(torch.tensor(bins), (2_000_000, 1_000_000)) / torch.tensor([2e6, 1e6, 2e6, 1e6])
-    torch.testing.assert_close(torch.tensor([box.values for box in found]), exact.float(), atol=1e-6, rtol=0)
-    assert [box.label for box in found] == ["a car", "all"]
+    torch.testing.assert_close(torch.tensor([box.values for box in read]), exact.float(), atol=1e-6, rtol=0)
+    assert [box.label for box in read] == ["a car", "all"]
     with pytest.raises(Unreadable, match="four <loc_…> tokens, found 3"):
         boxes_in("x<loc_1><loc_2><loc_3>")
 
@@ -254,14 +256,14 @@ def test_boxes_and_sizes_as_text_from_csv():
 )  # fmt: skip
 def test_true_boxes_that_cannot_be_read_stop_the_run(meta, why):
     with pytest.raises(DataError, match=f"rewards.a: Prompt.meta.*{why}"):
-        require_columns({"rewards.a": load_reward("iou")}, told(("", meta)).prompts)
+        require_columns({"rewards.a": load_reward("iou")}, rollout_of(("", meta)).prompts)
     assert one("iou", "[0,0,1,1]", meta)[1] is ERROR
 
 
 def test_a_wrong_frame_says_so():
     """The classic: answers in pixels, scored as 0 to 1, all near zero without a word."""
-    found = scored("iou", ("[10, 20, 30, 40]", {"boxes": [0.1, 0.2, 0.3, 0.4]}), frame="unit", truth_frame="unit")
-    assert found.info == ["box 0, [10.0, 20.0, 30.0, 40.0], is not ordered or not inside the unit frame"]
+    result = scored("iou", ("[10, 20, 30, 40]", {"boxes": [0.1, 0.2, 0.3, 0.4]}), frame="unit", truth_frame="unit")
+    assert result.info == ["box 0, [10.0, 20.0, 30.0, 40.0], is not ordered or not inside the unit frame"]
 
 
 def test_parts_and_invalid_boxes_as_misses():
@@ -271,19 +273,19 @@ def test_parts_and_invalid_boxes_as_misses():
         ("[[0,0,10,10],[9,9,1,1]]", truth),
         ("[]", {"boxes": []}),
     ]
-    found = scored("iou", *rows, invalid="miss")
-    assert found.value.tolist() == pytest.approx([1.9 / 3, 0.5, 1])
-    assert found.parts["iou"].tolist() == pytest.approx([0.95, 1, 0])
-    assert found.parts["precision"].tolist() == pytest.approx([2 / 3, 0.5, 1])
-    assert found.parts["recall"].tolist() == pytest.approx([1, 0.5, 1])
-    assert found.parts["surplus"].tolist() == [1, 0, 0]
+    result = scored("iou", *rows, invalid="miss")
+    assert result.value.tolist() == pytest.approx([1.9 / 3, 0.5, 1])
+    assert result.parts["iou"].tolist() == pytest.approx([0.95, 1, 0])
+    assert result.parts["precision"].tolist() == pytest.approx([2 / 3, 0.5, 1])
+    assert result.parts["recall"].tolist() == pytest.approx([1, 0.5, 1])
+    assert result.parts["surplus"].tolist() == [1, 0, 0]
     assert scored("iou", ("[9,9,1,1]", {"boxes": []}), invalid="miss").value.item() == 0
 
 
 def test_data_that_does_not_fit():
-    found = scored("iou", ("[0,0,1,1]", {"boxes": [5, 5, 1, 1]}), ("[0,0,1,1]", {"boxes": [1, 2]}))
-    assert found.status.tolist() == [ERROR] * 2 and "invalid box for its frame" in found.info[0]
-    found = scored("iou", ("[0,0,1,1]", {"boxes": [0, 0, 1, 1]}), frame="unit")
-    assert found.status.item() == NONE and "has no 'size'" in found.info[0]
+    result = scored("iou", ("[0,0,1,1]", {"boxes": [5, 5, 1, 1]}), ("[0,0,1,1]", {"boxes": [1, 2]}))
+    assert result.status.tolist() == [ERROR] * 2 and "invalid box for its frame" in result.info[0]
+    result = scored("iou", ("[0,0,1,1]", {"boxes": [0, 0, 1, 1]}), frame="unit")
+    assert result.status.item() == NONE and "has no 'size'" in result.info[0]
     assert one("iou", "[0,0,1,1]", {"boxes": [0, 0, 1, 1], "size": [0, 5]})[1] is ERROR
     assert one("iou", "<loc0000><loc0000><loc0512><loc0512>", {"boxes": [0, 0, 1, 1]})[1] is ERROR

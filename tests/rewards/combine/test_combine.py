@@ -73,12 +73,12 @@ def test_running_statistics_follow_the_rows_of_every_process():
     every = torch.cat(rows)
     alone = made("weighted_sum", scale="running")({"a": scores(every.tolist())}, {"a": 1.0}, group).value
     means = [torch.tensor([every.sum(), 4.0]).double() / 2, (every - every.mean()).square().sum().double() / 2]
-    found = []
+    values = []
     for mine in rows:
-        one, told = made("weighted_sum", scale="running"), iter(means)
-        one.over_ranks = lambda total, told=told: next(told)
-        found.append(one({"a": scores(mine.tolist())}, {"a": 1.0}, group[: len(mine)]).value)
-    assert torch.allclose(torch.cat(found), alone, atol=1e-6)
+        one, shared = made("weighted_sum", scale="running"), iter(means)
+        one.over_ranks = lambda total, shared=shared: next(shared)
+        values.append(one({"a": scores(mine.tolist())}, {"a": 1.0}, group[: len(mine)]).value)
+    assert torch.allclose(torch.cat(values), alone, atol=1e-6)
 
 
 def test_missing_parts_propagate_the_worst_status_unless_told_to_renormalise():
@@ -97,8 +97,8 @@ def test_missing_parts_propagate_the_worst_status_unless_told_to_renormalise():
 
 def test_log_sigmoid_is_the_papers_and():
     parts = {"a": scores([0, 2, 1]), "b": scores([0, -2, 3])}
-    found = combine("log_sigmoid", parts)
-    assert found.value[:2].tolist() == pytest.approx([-1.386294, -2.253856], abs=1e-6)
+    combined = combine("log_sigmoid", parts)
+    assert combined.value[:2].tolist() == pytest.approx([-1.386294, -2.253856], abs=1e-6)
     moved = combine("log_sigmoid", parts, references={"a": 1.0, "b": 3.0})
     assert moved.value[2].item() == pytest.approx(-1.386294, abs=1e-6)
 
@@ -108,8 +108,8 @@ def test_rank_minimum_product():
     assert combine("rank", parts).value.tolist() == pytest.approx([0 + 1, 0.5 + 2 / 3, 0.5 + 1 / 3, 1 + 0])
     assert combine("minimum", parts, scale="raw").value.tolist() == pytest.approx([0.1, 0.5, 0.5, 1])
     assert combine("minimum", parts, {"a": 100.0, "b": 1.0}, scale="raw").value.tolist() == [4, 3, 2, 1]
-    found = combine("product", {"a": scores([0.25, -1.0]), "b": scores([0.5, 0.5])}, {"a": 0.5, "b": 2.0})
-    assert found.value.tolist() == pytest.approx([0.125, 0.0])
+    combined = combine("product", {"a": scores([0.25, -1.0]), "b": scores([0.5, 0.5])}, {"a": 0.5, "b": 2.0})
+    assert combined.value.tolist() == pytest.approx([0.125, 0.0])
     roots = {"a": scores([-0.1, 0.0, 0.25]), "b": scores([0.5, 0.5, 0.5])}
     for part in roots.values():
         part.value.requires_grad_()
@@ -123,34 +123,34 @@ def test_gate():
         "a": scores([1, 0, 0, None], [OK, OK, OK, ERR]),
         "b": scores([2, 2, None, 2], [OK, OK, ERR, OK]),
     }
-    found = combine("gate", parts)
-    assert found.value[:3].tolist() == [2, -5, -5] and found.status.tolist() == [OK, OK, OK, ERR]
+    combined = combine("gate", parts)
+    assert combined.value[:3].tolist() == [2, -5, -5] and combined.status.tolist() == [OK, OK, OK, ERR]
 
 
 def test_stratified_and_confidence():
     parts = {"a": scores([1, 1, 0, 0, 0]), "b": scores([2, 5, 4, 0, -1])}
     assert combine("stratified", parts).value.tolist() == pytest.approx([0.95, 1.05, 0.05, -0.03, -0.05])
     parts["b"].value[3], parts["b"].status[3] = math.nan, ERR
-    found = combine("stratified", parts)
-    assert found.value[[2, 4]].tolist() == pytest.approx([0.05, -0.05]) and found.value[3].isnan()
+    combined = combine("stratified", parts)
+    assert combined.value[[2, 4]].tolist() == pytest.approx([0.05, -0.05]) and combined.value[3].isnan()
     with pytest.raises(ConfigError, match="low \\+ high must be below 1"):
         made("stratified", rule="a", model="b", low=0.6, high=0.5)
 
     rule = scores([1, 1, None, None, 1], [OK, OK, NA, ERR, OK])
     rule.confidence = torch.tensor([0.7, 1.0, 0.0, 1.0, 0.5])
     model = scores([0.2, None, 0.4, 0.4, None], [OK, ERR, OK, OK, TO])
-    found = combine("confidence", {"a": rule, "b": model})
-    assert found.value[:3].tolist() == pytest.approx([0.76, 1.0, 0.4])
-    assert found.status.tolist() == [OK, OK, OK, ERR, TO]
+    combined = combine("confidence", {"a": rule, "b": model})
+    assert combined.value[:3].tolist() == pytest.approx([0.76, 1.0, 0.4])
+    assert combined.status.tolist() == [OK, OK, OK, ERR, TO]
 
 
 def test_ensemble():
     parts = {"a": scores([1, 1, None, None]), "b": scores([3, 1, 5, None])}
     for how, expected in {"mean": [2, 1, 5], "min": [1, 1, 5], "mean_minus_std": [1, 1, 5]}.items():
-        found = combine("ensemble", parts, how=how, scale="raw", spread=4.0)
-        assert found.value[:3].tolist() == expected
-        assert found.confidence.tolist() == [0.75, 1, 1, 0]
-        assert found.status.tolist() == [OK, OK, OK, ERR]
+        combined = combine("ensemble", parts, how=how, scale="raw", spread=4.0)
+        assert combined.value[:3].tolist() == expected
+        assert combined.confidence.tolist() == [0.75, 1, 1, 0]
+        assert combined.status.tolist() == [OK, OK, OK, ERR]
     judges = {"a": scores([1, 2, 3]), "b": scores([10, 20, 30]), "c": scores([9, 5, 1])}
     vote = combine("ensemble", judges, how="vote")
     assert vote.value.tolist() == pytest.approx([-1 / 3, 0, 1 / 3])
@@ -159,28 +159,28 @@ def test_ensemble():
 
 @pytest.mark.parametrize("kind", ["at_least", "equal"])
 def test_lagrangian_multipliers_move_against_the_gap(kind):
-    held = made("lagrangian", thresholds={"a": 0.5}, kind=kind, lr=1.0)
-    start = held.multipliers["a"]
+    lagrangian = made("lagrangian", thresholds={"a": 0.5}, kind=kind, lr=1.0)
+    start = lagrangian.multipliers["a"]
     assert start == pytest.approx(0.5, abs=1e-3)
     above, below = {"a": scores([0.9, 0.9])}, {"a": scores([0.1, 0.1])}
     group = torch.zeros(2, dtype=torch.long)
-    held(above, {"a": 1.0}, group)
-    assert held.multipliers["a"] < start
+    lagrangian(above, {"a": 1.0}, group)
+    assert lagrangian.multipliers["a"] < start
     for _ in range(3):
-        held(below, {"a": 1.0}, group)
-    assert held.multipliers["a"] > start
-    assert float(held.metrics()["multiplier/a"]) == pytest.approx(held.multipliers["a"])
+        lagrangian(below, {"a": 1.0}, group)
+    assert lagrangian.multipliers["a"] > start
+    assert float(lagrangian.metrics()["multiplier/a"]) == pytest.approx(lagrangian.multipliers["a"])
     for _ in range(200):
-        held(above, {"a": 1.0}, group)
-    assert (held.multipliers["a"] < 0) == (kind == "equal")
+        lagrangian(above, {"a": 1.0}, group)
+    assert (lagrangian.multipliers["a"] < 0) == (kind == "equal")
 
 
 def test_projected_multipliers_are_dual_ascent_by_hand_and_keep_to_their_bounds():
-    held = made("lagrangian", thresholds={"a": 0.5}, multiplier="projected", lr=0.5, momentum=0.0, most=0.3)
+    lagrangian = made("lagrangian", thresholds={"a": 0.5}, multiplier="projected", lr=0.5, momentum=0.0, most=0.3)
     group, seen = torch.zeros(2, dtype=torch.long), []
     for mean in (0.1, 0.9, 0.2, 0.0, 0.4, 1.0, 1.0):
-        held({"a": scores([mean - 0.1, mean + 0.1])}, {"a": 1.0}, group)
-        seen.append(held.multipliers["a"])
+        lagrangian({"a": scores([mean - 0.1, mean + 0.1])}, {"a": 1.0}, group)
+        seen.append(lagrangian.multipliers["a"])
     # lambda + (threshold - mean) / 2, cut to [0, 0.3]
     assert seen == pytest.approx([0.2, 0.0, 0.15, 0.3, 0.3, 0.05, 0.0], abs=1e-6)
     quick = made("lagrangian", thresholds={"a": 0.5}, multiplier="projected", lr=1.0, momentum=0.9, most=1.0)
@@ -201,17 +201,17 @@ def test_projected_multipliers_are_dual_ascent_by_hand_and_keep_to_their_bounds(
 
 def test_a_lagrangian_finds_the_constrained_optimum_where_a_fixed_sum_does_not():
     """Main reward -(x - 2)², held reward -x at least -1: the optimum is x = 1 with λ = 2 (dλ: 2(2 - x) = λ)."""
-    held = made(
+    lagrangian = made(
         "lagrangian", thresholds={"held": -1.0}, multiplier="projected", scale="raw", lr=0.1, momentum=0.0, most=5.0
     )
     x, group = torch.tensor([0.0], requires_grad=True), torch.zeros(1, dtype=torch.long)
     for _ in range(600):
         parts = {"main": scores([0.0]), "held": scores([0.0])}
         parts["main"].value, parts["held"].value = -((x - 2) ** 2), -x
-        (gradient,) = torch.autograd.grad(held(parts, {"main": 1.0, "held": 1.0}, group).value.sum(), x)
+        (gradient,) = torch.autograd.grad(lagrangian(parts, {"main": 1.0, "held": 1.0}, group).value.sum(), x)
         x = (x + 0.05 * gradient).detach().requires_grad_()
     assert x.item() == pytest.approx(1.0, abs=1e-2)
-    assert held.multipliers["held"] == pytest.approx(2.0, abs=2e-2)
+    assert lagrangian.multipliers["held"] == pytest.approx(2.0, abs=2e-2)
 
 
 def test_lagrangian_multipliers_follow_the_rows_of_every_process():
@@ -228,21 +228,21 @@ def test_lagrangian_multipliers_follow_the_rows_of_every_process():
 
 
 def test_lagrangian_values_state_and_missing_rows():
-    held = made("lagrangian", thresholds={"a": 0.0}, scale="raw", lr=1.0)
+    lagrangian = made("lagrangian", thresholds={"a": 0.0}, scale="raw", lr=1.0)
     parts = {"a": scores([4, None]), "b": scores([1, 1])}
     group = torch.zeros(2, dtype=torch.long)
-    found = held(parts, {"a": 0.5, "b": 3.0}, group)
-    assert found.value[0] == 3 + 0.5 * 0.5 * 4 and found.value[1].isnan()
+    combined = lagrangian(parts, {"a": 0.5, "b": 3.0}, group)
+    assert combined.value[0] == 3 + 0.5 * 0.5 * 4 and combined.value[1].isnan()
     again = made("lagrangian", thresholds={"a": 0.0}, scale="raw", lr=1.0)
-    again.load_state_dict(held.state_dict())
-    for one in (held, again):
+    again.load_state_dict(lagrangian.state_dict())
+    for one in (lagrangian, again):
         one(parts, {"a": 0.5, "b": 3.0}, group)
-    assert held.multipliers == again.multipliers
+    assert lagrangian.multipliers == again.multipliers
     again.adapting = False
     again(parts, {"a": 0.5, "b": 3.0}, group)
-    assert held.multipliers == again.multipliers
+    assert lagrangian.multipliers == again.multipliers
     with pytest.raises(ValueError, match=r"multipliers are of \['z'\]"):
-        held.load_state_dict({"z": torch.zeros(2)})
+        lagrangian.load_state_dict({"z": torch.zeros(2)})
 
 
 ALL = combinations.names()
@@ -259,15 +259,15 @@ def test_what_holds_for_every_combination(name, data):
     weights = {"a": 1.0, "b": 0.5, "c": 2.0}
     group = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows)))
     before = {n: part.value.clone() for n, part in parts.items()}
-    found = made(name)(parts, weights, group)
-    assert (found.value.isnan() == ~found.valid).all()
+    combined = made(name)(parts, weights, group)
+    assert (combined.value.isnan() == ~combined.valid).all()
     assert all(torch.equal(part.value.nan_to_num(9), before[n].nan_to_num(9)) for n, part in parts.items())
     order = torch.randperm(rows)
     shuffled = made(name)({n: part[order] for n, part in parts.items()}, weights, group[order])
-    assert torch.allclose(shuffled.value, found.value[order], atol=1e-5, equal_nan=True)
-    assert torch.equal(shuffled.status, found.status[order])
+    assert torch.allclose(shuffled.value, combined.value[order], atol=1e-5, equal_nan=True)
+    assert torch.equal(shuffled.status, combined.status[order])
     low, high = made(name).bounds(dict.fromkeys("abc", (0.0, 1.0)), weights)
-    values = found.value[found.valid]
+    values = combined.value[combined.valid]
     assert (values >= low - 1e-5).all() and (values <= high + 1e-5).all()
 
 
@@ -277,10 +277,10 @@ def test_gradient_passes_where_declared(name):
     parts = {n: scores([0.2, 0.9, 0.6, 0.7]) for n in "ab"}
     for part in parts.values():
         part.value.requires_grad_()
-    found = made_(parts, {"a": 1.0, "b": 1.0}, ONE)
-    assert found.value.requires_grad == made_.differentiable
+    combined = made_(parts, {"a": 1.0, "b": 1.0}, ONE)
+    assert combined.value.requires_grad == made_.differentiable
     if made_.differentiable:
-        (found.value * torch.tensor([1.0, 2, 3, 4])).sum().backward()
+        (combined.value * torch.tensor([1.0, 2, 3, 4])).sum().backward()
         assert parts["b"].value.grad.isfinite().all() or name == "confidence"
 
 

@@ -30,8 +30,8 @@ def judged(texts: list[str]) -> Rollout:
 def test_a_prompt_that_is_cut_is_said_once_and_counted_each_time(tiny_clip: Path) -> None:
     reward = Guarded("clip", load_reward("clip", checkpoint=str(tiny_clip)))
     with pytest.warns(UserWarning, match=rf"CLIP {tiny_clip}: the last 5 of 17 tokens of 'a red circle .*' are cut"):
-        found = reward(judged([LONG, "a star", LONG + "star"]))
-    assert found.valid.all() and reward.metrics()["texts_cut"] == 2
+        scores = reward(judged([LONG, "a star", LONG + "star"]))
+    assert scores.valid.all() and reward.metrics()["texts_cut"] == 2
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*are cut")
         reward(judged([LONG, "a star", LONG]))
@@ -71,9 +71,9 @@ def test_a_run_says_which_of_its_prompts_are_read_in_part(tmp_path: Path) -> Non
     (tmp_path / "p.txt").write_text("\n".join(lines))
     run = load("configs/quickstart/image.yaml", [f"data.path={tmp_path}/p.txt", "data.held_out_path=''"])
     parts = build(run)
-    told = long_texts(parts)
-    assert [sentence.partition(":")[0] for sentence in told] == ["rewards.clip", "evaluation.judges.judge_clip"]
-    assert "and 1 of 3 different prompts are longer: their ends are not seen. The longest has" in told[0]
+    sentences = long_texts(parts)
+    assert [sentence.partition(":")[0] for sentence in sentences] == ["rewards.clip", "evaluation.judges.judge_clip"]
+    assert "and 1 of 3 different prompts are longer: their ends are not seen. The longest has" in sentences[0]
     (tmp_path / "p.txt").write_text("\n".join(lines[::2]))
     assert long_texts(build(run)) == []
 

@@ -35,25 +35,25 @@ def guard(reward, **options):
 
 
 def test_good_scores_pass_unchanged():
-    found = guard(Numbers())(answers("1", "-2.5"))
-    assert found.value.tolist() == [1, -2.5] and found.status.tolist() == [OK, OK] and found.info is None
+    result = guard(Numbers())(answers("1", "-2.5"))
+    assert result.value.tolist() == [1, -2.5] and result.status.tolist() == [OK, OK] and result.info is None
 
 
 def test_a_failing_row_is_isolated_and_says_why():
     reward = Numbers()
     texts = [str(i) for i in range(31)]
     texts[13] = "thirteen"
-    found = guard(reward)(answers(*texts))
-    assert found.status.tolist() == [ERR if i == 13 else OK for i in range(31)]
-    assert found.value[13].isnan() and found.value[14] == 14
-    assert "ValueError: could not convert string to float: 'thirteen' (doubles.py:" in found.info[13]
+    result = guard(reward)(answers(*texts))
+    assert result.status.tolist() == [ERR if i == 13 else OK for i in range(31)]
+    assert result.value[13].isnan() and result.value[14] == 14
+    assert "ValueError: could not convert string to float: 'thirteen' (doubles.py:" in result.info[13]
     assert len(reward.calls) <= 1 + 2 * math.ceil(math.log2(31))
 
 
 def test_a_reward_that_fails_everywhere_is_not_called_for_every_row():
     reward = Numbers()
-    found = guard(reward, failed_share=1.0)(answers(*["x"] * 200))
-    assert found.status.tolist() == [ERR] * 200 and all("ValueError" in text for text in found.info)
+    result = guard(reward, failed_share=1.0)(answers(*["x"] * 200))
+    assert result.status.tolist() == [ERR] * 200 and all("ValueError" in text for text in result.info)
     assert len(reward.calls) <= 50
 
 
@@ -86,10 +86,10 @@ def test_the_breaker_forgets_and_never_stops_for_a_monitor():
     ],
 )
 def test_broken_contracts_stop_at_once(field, value, message):
-    given = Scores.of(torch.zeros(2))
-    setattr(given, field, value)  # past the annotations, as an outside reward would be
+    own = Scores.of(torch.zeros(2))
+    setattr(own, field, value)  # past the annotations, as an outside reward would be
     with pytest.raises(ScoreError, match=message):
-        guard(Given(given), failed_share=1.0)(answers("a", "b"))
+        guard(Given(own), failed_share=1.0)(answers("a", "b"))
 
 
 def test_something_else_than_scores_is_refused():
@@ -98,27 +98,25 @@ def test_something_else_than_scores_is_refused():
 
 
 def test_values_that_are_no_values_become_errors_of_their_row():
-    given = scores([math.nan, math.inf, 1.5, 1.00005], [Status.OK] * 4)
-    found = guard(Given(given), failed_share=1.0)(answers(*"abcd"))
-    assert found.status.tolist() == [ERR, ERR, ERR, OK]
-    assert found.value[:3].isnan().all()
-    assert found.info[0] == "the value is nan"
-    assert found.info[2] == "the value 1.5 is outside the declared range (-1.0, 1.0)"
+    own = scores([math.nan, math.inf, 1.5, 1.00005], [Status.OK] * 4)
+    result = guard(Given(own), failed_share=1.0)(answers(*"abcd"))
+    assert result.status.tolist() == [ERR, ERR, ERR, OK]
+    assert result.value[:3].isnan().all()
+    assert result.info[0] == "the value is nan"
+    assert result.info[2] == "the value 1.5 is outside the declared range (-1.0, 1.0)"
 
 
 def test_invalid_is_not_zero_and_parse_fail_is_the_floor():
-    given = scores(
-        [0.0, 0.0, 0.0, 0.0, 0.5], [Status.NOT_APPLICABLE, Status.PARSE_FAIL, Status.ERROR, Status.TIMEOUT, 0]
-    )
-    found = guard(Given(given), failed_share=1.0)(answers(*"abcde"))
-    assert found.value[1] == -1 and found.value[4] == 0.5
-    assert found.value.isnan().tolist() == [True, False, True, True, False]
+    own = scores([0.0, 0.0, 0.0, 0.0, 0.5], [Status.NOT_APPLICABLE, Status.PARSE_FAIL, Status.ERROR, Status.TIMEOUT, 0])
+    result = guard(Given(own), failed_share=1.0)(answers(*"abcde"))
+    assert result.value[1] == -1 and result.value[4] == 0.5
+    assert result.value.isnan().tolist() == [True, False, True, True, False]
 
 
 def test_parse_fail_without_a_floor_is_the_rewards_mistake():
-    given = scores([0.0], [Status.PARSE_FAIL])
+    own = scores([0.0], [Status.PARSE_FAIL])
     with pytest.raises(ScoreError, match="declare a finite floor"):
-        guard(Given(given, bounds=(-math.inf, 1.0)))(answers("a"))
+        guard(Given(own, bounds=(-math.inf, 1.0)))(answers("a"))
 
 
 @dataclass
@@ -162,8 +160,8 @@ def test_global_random_state_is_put_back():
 def test_calls_of_bounded_rows_keep_groups_whole():
     reward = Numbers()
     rollout = answers(*[str(i) for i in range(14)], per_prompt=3)  # groups of 3, 3, 3, 3, 2
-    found = guard(reward, rows=7)(rollout)
-    assert found.value.tolist() == list(range(14)) and reward.calls == [6, 6, 2]
+    result = guard(reward, rows=7)(rollout)
+    assert result.value.tolist() == list(range(14)) and reward.calls == [6, 6, 2]
     guard(reward, rows=2)(rollout)
     assert reward.calls[3:] == [3, 3, 3, 3, 2]
 
@@ -182,12 +180,12 @@ def test_time_limits_kill_and_replace_the_process():
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGINT)  # Ctrl-C is for the run, not for its rows
         assert judge(answers("0.5")).status.tolist() == [OK]
         start = time.perf_counter()
-        found = judge(answers("sleep", "0.25", "raise", "decline", "fail", "nan", "exit"))
+        result = judge(answers("sleep", "0.25", "raise", "decline", "fail", "nan", "exit"))
         assert time.perf_counter() - start < 200  # far below the nap; most of it starts a new process
-        assert found.status.tolist() == [TO, OK, ERR, NA, PF, ERR, ERR]
-        assert found.value[1] == 0.25 and found.value[4] == -1
-        assert found.info[0] == "no answer within 1 s" and "ZeroDivisionError" in found.info[2]
-        assert "exit code 7" in found.info[6]
+        assert result.status.tolist() == [TO, OK, ERR, NA, PF, ERR, ERR]
+        assert result.value[1] == 0.25 and result.value[4] == -1
+        assert result.info[0] == "no answer within 1 s" and "ZeroDivisionError" in result.info[2]
+        assert "exit code 7" in result.info[6]
     finally:
         judge.close()
 
@@ -216,11 +214,11 @@ def test_books():
     judge = guard(Numbers(), failed_share=1.0)
     judge(answers("1", "3"))
     judge(answers("x", "5"))
-    found = {name: float(value) for name, value in judge.metrics().items()}
-    assert (found["mean"], found["min"], found["max"]) == (3, 1, 5)
-    assert found["std"] == pytest.approx(math.sqrt(8 / 3))
-    assert found["ok"] == 0.75 and found["error"] == 0.25 and "timeout" not in found
-    assert 0 < found["seconds"] <= found["seconds_p95"]
+    metrics = {name: float(value) for name, value in judge.metrics().items()}
+    assert (metrics["mean"], metrics["min"], metrics["max"]) == (3, 1, 5)
+    assert metrics["std"] == pytest.approx(math.sqrt(8 / 3))
+    assert metrics["ok"] == 0.75 and metrics["error"] == 0.25 and "timeout" not in metrics
+    assert 0 < metrics["seconds"] <= metrics["seconds_p95"]
     assert judge.metrics() == {}
 
 
@@ -229,8 +227,8 @@ def test_parts_are_logged_as_means_of_the_rows_that_have_them():
     parts = {"count": torch.tensor([0.5, nan]), "size": torch.tensor([nan, nan])}
     judge = Guarded("points", Given(scores([0.1, 0.2], parts=parts)))
     judge(answers("a", "b")), judge(answers("a", "b"))
-    found = judge.metrics()
-    assert float(found["parts/count"]) == 0.5 and "parts/size" not in found and "parts/count" not in judge.metrics()
+    metrics = judge.metrics()
+    assert float(metrics["parts/count"]) == 0.5 and "parts/size" not in metrics and "parts/count" not in judge.metrics()
 
 
 # cache -------------------------------------------------------------------------------------------------------------
@@ -304,8 +302,10 @@ def test_failures_and_gradients_and_undeclared_rewards_are_not_cached(tmp_path):
 def test_the_cache_knows_long_arrays_nested_rewards_and_a_rules_own_words(tmp_path):
     table = np.arange(5000.0)
     other = np.where(table == 2500, -1.0, table)  # where an array's repr says "..."
-    asked = [Rollout([Prompt("a", meta={"boxes": v})], ["1"], torch.zeros(1, dtype=torch.long)) for v in (table, other)]
-    assert row_keys("who", asked[0]) != row_keys("who", asked[1])
+    rollouts = [
+        Rollout([Prompt("a", meta={"boxes": v})], ["1"], torch.zeros(1, dtype=torch.long)) for v in (table, other)
+    ]
+    assert row_keys("who", rollouts[0]) != row_keys("who", rollouts[1])
     nested = {"name": "bmas", "checkpoint": "assets/scenes_clip"}
     named = load_reward("cosine_length", unit="words", correct=nested)
     assert load_reward(**nested).fingerprint() in identity(named)
@@ -323,14 +323,14 @@ def test_the_cache_knows_long_arrays_nested_rewards_and_a_rules_own_words(tmp_pa
 
 def test_every_field_survives_the_cache(tmp_path):
     cache = ScoreCache(tmp_path / "scores.sqlite")
-    given = scores([0.1, None], [Status.OK, Status.NOT_APPLICABLE], confidence=torch.tensor([0.7, 0.2]))
-    given.parts, given.info = {"a": torch.tensor([1 / 3, math.nan])}, ["", "why"]
-    cache.write([b"k", b"l"], given)
-    found = cache.read([b"l", b"k", b"m"])
-    assert set(found) == {b"k", b"l"}
-    assert found[b"k"].value.tolist() == given.value[:1].tolist() and found[b"l"].value.isnan()
-    assert found[b"k"].parts["a"].tolist() == given.parts["a"][:1].tolist() and found[b"l"].info == ["why"]
-    assert found[b"k"].confidence.tolist() == given.confidence[:1].tolist()
+    written = scores([0.1, None], [Status.OK, Status.NOT_APPLICABLE], confidence=torch.tensor([0.7, 0.2]))
+    written.parts, written.info = {"a": torch.tensor([1 / 3, math.nan])}, ["", "why"]
+    cache.write([b"k", b"l"], written)
+    cached = cache.read([b"l", b"k", b"m"])
+    assert set(cached) == {b"k", b"l"}
+    assert cached[b"k"].value.tolist() == written.value[:1].tolist() and cached[b"l"].value.isnan()
+    assert cached[b"k"].parts["a"].tolist() == written.parts["a"][:1].tolist() and cached[b"l"].info == ["why"]
+    assert cached[b"k"].confidence.tolist() == written.confidence[:1].tolist()
     assert sqlite3.connect(cache.path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
@@ -385,8 +385,8 @@ class Doing(Numbers):
 
 
 def test_a_reward_that_exits_is_an_error_of_its_rows_and_not_the_end():
-    found = guard(Doing(act="leave"), failed_share=1.0)(answers("1", "2"))
-    assert found.status.tolist() == [ERR, ERR] and found.info[0].startswith("SystemExit: 0")
+    result = guard(Doing(act="leave"), failed_share=1.0)(answers("1", "2"))
+    assert result.status.tolist() == [ERR, ERR] and result.info[0].startswith("SystemExit: 0")
 
     @rule(modalities={"text"}, range=(0.0, 1.0))
     def leaving(prompt: Prompt, output: str) -> float:
@@ -404,9 +404,9 @@ def test_a_reward_that_changes_the_folder_moves_nothing(tmp_path):
 def test_a_reward_that_takes_long_is_named(monkeypatch, capfd):
     monkeypatch.setattr(foreign_code, "SLOW", 0.1)
     guard(Doing(act="sleep"))(answers("1", "2"))
-    said = [line for line in capfd.readouterr().err.splitlines() if line]
-    assert all(re.fullmatch(r"note: reward 'judge' has been scoring 2 rows for \d+ s\.", line) for line in said)
-    assert 2 <= len(said) <= 6  # each after twice the time: about two, more where the machine is busy
+    notes = [line for line in capfd.readouterr().err.splitlines() if line]
+    assert all(re.fullmatch(r"note: reward 'judge' has been scoring 2 rows for \d+ s\.", line) for line in notes)
+    assert 2 <= len(notes) <= 6  # each after twice the time: about two, more where the machine is busy
     guard(Doing())(answers("1", "2"))
     assert capfd.readouterr().err == ""
 
@@ -450,7 +450,7 @@ def test_no_process_outlives_a_killed_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"value": torch.tensor([1j])}, r"value of complex numbers \(torch\.complex64\)"),
         ({"value": [0.5]}, "value as list; return a tensor"),
@@ -458,25 +458,25 @@ def test_no_process_outlives_a_killed_run(tmp_path):
         ({"per_step": torch.ones(1, 2) * 1j}, "per_step of complex numbers"),
     ],
 )
-def test_numbers_that_are_not_real_tensors_are_the_rewards_mistake(change, said):
-    given = scores([0.5])
+def test_numbers_that_are_not_real_tensors_are_the_rewards_mistake(change, message):
+    own = scores([0.5])
     for name, value in change.items():
-        setattr(given, name, value)
-    with pytest.raises(ScoreError, match=said):
-        guard(Given(given))(answers("a"))
+        setattr(own, name, value)
+    with pytest.raises(ScoreError, match=message):
+        guard(Given(own))(answers("a"))
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"per_step": torch.tensor([[0.5, math.nan], [0.1, 0.2]])}, "the credit of a step is not finite"),
         ({"confidence": torch.tensor([math.nan, 0.5])}, "the confidence is nan, not in [0, 1]"),
         ({"confidence": torch.tensor([2.0, 0.5])}, "the confidence is 2, not in [0, 1]"),
     ],
 )
-def test_numbers_beside_the_value_that_make_no_sense_are_errors_of_their_row(more, said):
-    found = guard(Given(scores([0.5, 0.5], **more)), failed_share=1.0)(answers("a", "b"))
-    assert found.status.tolist() == [ERR, OK] and found.info == [said, ""]
+def test_numbers_beside_the_value_that_make_no_sense_are_errors_of_their_row(more, message):
+    result = guard(Given(scores([0.5, 0.5], **more)), failed_share=1.0)(answers("a", "b"))
+    assert result.status.tolist() == [ERR, OK] and result.info == [message, ""]
 
 
 @dataclass

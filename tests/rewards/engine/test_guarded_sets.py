@@ -45,8 +45,8 @@ class Drawing(NearGaussian):
 class Swapping(NearGaussian):
     """Scores all swaps at once."""
 
-    def swap_scores(self, kept, other, start):
-        sets = [torch.cat([kept[:i], other[i : i + 1], kept[i + 1 :]]) for i in range(start, len(kept))]
+    def swap_scores(self, better, other, start):
+        sets = [torch.cat([better[:i], other[i : i + 1], better[i + 1 :]]) for i in range(start, len(better))]
         return torch.stack([self.score(one) for one in sets])
 
 
@@ -72,9 +72,9 @@ def test_the_log_has_the_value_of_the_set_that_was_embedded():
     rows = guarded.embed(rollout)
     for some in (rows[:3], rows[3:]):
         guarded.score(some)
-    found = guarded.metrics()
-    assert float(found["mean"]) == pytest.approx(float(judge.score(judge.embed(rollout))))
-    assert float(found["ok"]) == 1 and float(found["sets"]) == 2 and float(found["sets_seconds"]) > 0
+    metrics = guarded.metrics()
+    assert float(metrics["mean"]) == pytest.approx(float(judge.score(judge.embed(rollout))))
+    assert float(metrics["ok"]) == 1 and float(metrics["sets"]) == 2 and float(metrics["sets_seconds"]) > 0
     assert guarded.metrics() == {}
 
 
@@ -83,9 +83,9 @@ def test_a_pool_of_a_mix_is_in_its_metrics_under_the_slots_name():
     pool, judge = EmbeddedOutputs.of(mix, rollout), NearGaussian()
     rows = torch.arange(3)
     assert pool.value(rows) == pytest.approx(2.0 * float(judge.score(judge.embed(rollout)[:3])))
-    found = mix.metrics()
-    assert float(found["reward/near"]) == pytest.approx(float(judge.score(judge.embed(rollout))))
-    assert float(found["reward/near/sets"]) == 1
+    metrics = mix.metrics()
+    assert float(metrics["reward/near"]) == pytest.approx(float(judge.score(judge.embed(rollout))))
+    assert float(metrics["reward/near/sets"]) == 1
 
 
 def test_global_random_numbers_are_left_alone():
@@ -98,8 +98,8 @@ def test_global_random_numbers_are_left_alone():
 def test_swaps_are_offered_where_the_reward_has_them_and_counted():
     assert not hasattr(guard("near", NearGaussian()), "swap_scores")
     guarded = guarded_set("near", Swapping())
-    kept, other = guarded.embed(points(8)).split(4)
-    assert torch.equal(guarded.swap_scores(kept, other, 1), Swapping().swap_scores(kept, other, 1))
+    better, other = guarded.embed(points(8)).split(4)
+    assert torch.equal(guarded.swap_scores(better, other, 1), Swapping().swap_scores(better, other, 1))
     assert float(guarded.metrics()["sets"]) == 3
 
 

@@ -43,11 +43,11 @@ def test_value_parts_and_monitors():
     rollout = pictures()
     dark = Given(scores([-0.1, -0.2, -0.3, -0.4], parts={"inner": torch.arange(4.0)}))
     mixed = mix({"bright": Slot(Brightness(), 2.0), "dark": Slot(dark), "watch": Slot(Brightness(), 7.0, monitor=True)})
-    found = mixed(rollout)
+    result = mixed(rollout)
     mean = rollout.output.mean((1, 2, 3))
-    assert torch.allclose(found.value, 2 * mean + dark.scores.value)
-    assert set(found.parts) == {"bright", "dark", "watch", "dark/inner"}
-    assert torch.allclose(found.parts["watch"], mean) and found.parts["dark/inner"].tolist() == [0, 1, 2, 3]
+    assert torch.allclose(result.value, 2 * mean + dark.scores.value)
+    assert set(result.parts) == {"bright", "dark", "watch", "dark/inner"}
+    assert torch.allclose(result.parts["watch"], mean) and result.parts["dark/inner"].tolist() == [0, 1, 2, 3]
     assert mixed.range == (-1.0, 3.0) and mixed.modalities == {"image"}
     assert set(mixed.members) == {"bright", "dark"} and mixed.members["bright"][1] == 2.0
 
@@ -65,10 +65,10 @@ def test_a_mix_is_what_its_slots_say_by_default():
 
 def test_missing_parts_reach_the_value_and_the_reasons_their_slot():
     mixed = mix({"numbers": Slot(Numbers()), "given": Slot(Given(scores([1, None, 1])))}, failed_share=1.0)
-    found = mixed(answers("1", "2", "x"))
-    assert found.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR]
-    assert found.value[0] == 2 and found.value[1:].isnan().all()
-    assert found.info[2].startswith("numbers: ValueError")
+    result = mixed(answers("1", "2", "x"))
+    assert result.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR]
+    assert result.value[0] == 2 and result.value[1:].isnan().all()
+    assert result.info[2].startswith("numbers: ValueError")
 
 
 def test_a_failing_monitor_never_alters_or_stops_training():
@@ -77,8 +77,8 @@ def test_a_failing_monitor_never_alters_or_stops_training():
         {"numbers": Slot(Numbers()), "broken": Slot(Given(scores([None] * 16)), monitor=True)}, failed_share=0.1
     )
     for _ in range(30):
-        found = mixed(rollout)
-    assert found.status.tolist() == [0] * 16 and found.parts["broken"].isnan().all()
+        result = mixed(rollout)
+    assert result.status.tolist() == [0] * 16 and result.parts["broken"].isnan().all()
     trained = mix({"broken": Slot(Given(scores([None] * 16)))}, failed_share=0.1)
     with pytest.raises(ScoreError, match="reward 'broken' failed on 16 of the last 16 rows"):
         trained(rollout)
@@ -87,11 +87,11 @@ def test_a_failing_monitor_never_alters_or_stops_training():
 def test_a_set_reward_enters_as_credit_and_stays_a_set():
     rollout = points()
     whole = mix({"near": Slot(NearGaussian(), 2.0)})
-    found = whole(rollout)
+    result = whole(rollout)
     judge = NearGaussian()
     credit = judge.credit(judge.embed(rollout))
-    assert torch.allclose(found.value, 2 * credit)
-    assert torch.allclose(found.parts["near/set"], judge.score(judge.embed(rollout)).expand(12))
+    assert torch.allclose(result.value, 2 * credit)
+    assert torch.allclose(result.parts["near/set"], judge.score(judge.embed(rollout)).expand(12))
     member, weight = whole.members["near"]
     assert weight == 2.0 and torch.allclose(member.score(member.embed(rollout)), judge.score(rollout.output.flatten(1)))
     row_member = mix({"point": Slot(NearPoint())}).members["point"][0]
@@ -102,20 +102,20 @@ def test_a_set_reward_enters_as_credit_and_stays_a_set():
 
 
 def test_sets_are_embedded_in_pieces_but_never_cut():
-    found = mix({"near": Slot(counting := Counting(), call_rows=5)})(points())
+    result = mix({"near": Slot(counting := Counting(), call_rows=5)})(points())
     assert counting.sizes == [5, 5, 2]
-    assert torch.allclose(found.value, mix({"near": Slot(NearGaussian())})(points()).value)
+    assert torch.allclose(result.value, mix({"near": Slot(NearGaussian())})(points()).value)
 
 
 def test_small_sets_and_broken_embeddings_have_no_credit():
-    found = Credit(NearGaussian(), "group")(points(5, 3))  # groups of 3 and 2
-    assert found.status.tolist() == [0, 0, 0, *[Status.NOT_APPLICABLE] * 2]
+    result = Credit(NearGaussian(), "group")(points(5, 3))  # groups of 3 and 2
+    assert result.status.tolist() == [0, 0, 0, *[Status.NOT_APPLICABLE] * 2]
     rollout = points()
     rollout.output[5] = math.nan
-    found = Credit(NearGaussian())(rollout)
-    kept = torch.tensor([i for i in range(12) if i != 5])
-    assert found.status[5] == Status.ERROR and found.info[5] == "the embedding is not finite"
-    assert torch.allclose(found.value[kept], Credit(NearGaussian())(rollout[kept]).value)
+    result = Credit(NearGaussian())(rollout)
+    others = torch.tensor([i for i in range(12) if i != 5])
+    assert result.status[5] == Status.ERROR and result.info[5] == "the embedding is not finite"
+    assert torch.allclose(result.value[others], Credit(NearGaussian())(rollout[others]).value)
 
 
 def test_the_mean_of_a_sets_rows_has_the_gradient_of_the_set():
@@ -135,16 +135,16 @@ def test_differentiable_needs_every_trained_slot_and_the_combination():
 
 
 def test_one_trained_slot_passes_its_step_credit_and_confidence():
-    given = scores([0.5, 0.1], confidence=torch.tensor([0.3, 0.4]))
-    given.per_step = torch.arange(6.0).reshape(2, 3)
-    found = Mix({"steps": Given(given)})(answers("a", "b"))
-    assert torch.equal(found.per_step, given.per_step) and torch.equal(found.confidence, given.confidence)
+    own = scores([0.5, 0.1], confidence=torch.tensor([0.3, 0.4]))
+    own.per_step = torch.arange(6.0).reshape(2, 3)
+    result = Mix({"steps": Given(own)})(answers("a", "b"))
+    assert torch.equal(result.per_step, own.per_step) and torch.equal(result.confidence, own.confidence)
 
 
 def advantages(mixed, rollout):
     """GRPO's, of every step."""
-    found = mixed(rollout)
-    return group_relative(found.per_step, rollout.group, found.valid[:, None].expand_as(found.per_step))[0]
+    result = mixed(rollout)
+    return group_relative(result.per_step, rollout.group, result.valid[:, None].expand_as(result.per_step))[0]
 
 
 STEPS = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None].expand(4, 3) / 3
@@ -165,26 +165,26 @@ STEPS = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None].expand(4, 3) / 3
 )
 def test_step_credit_is_on_the_scale_of_the_value(combine, weight, factor):
     """d value / d part, found by moving the part, is what its credit of steps is multiplied by."""
-    given = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
-    mixed = mix({"steps": Slot(given, weight)}, combine)
-    found = mixed(answers(*"abcd", per_prompt=4))
-    assert torch.allclose(found.per_step, factor * STEPS)
-    slope = (found.value[1:] - found.value[:-1]) / (given.scores.value[1:] - given.scores.value[:-1])
+    own = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
+    mixed = mix({"steps": Slot(own, weight)}, combine)
+    result = mixed(answers(*"abcd", per_prompt=4))
+    assert torch.allclose(result.per_step, factor * STEPS)
+    slope = (result.value[1:] - result.value[:-1]) / (own.scores.value[1:] - own.scores.value[:-1])
     assert torch.allclose(slope, torch.full((3,), factor))
 
 
 def test_a_negative_weight_turns_the_advantage_of_steps_round():
-    given = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
-    up = advantages(mix({"steps": Slot(given)}), answers(*"abcd", per_prompt=4))
-    down = advantages(mix({"steps": Slot(given, -1.0)}), answers(*"abcd", per_prompt=4))
+    own = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
+    up = advantages(mix({"steps": Slot(own)}), answers(*"abcd", per_prompt=4))
+    down = advantages(mix({"steps": Slot(own, -1.0)}), answers(*"abcd", per_prompt=4))
     assert up[3, 0] > 1 and torch.allclose(down, -up)
 
 
 def test_step_credits_of_several_rewards_add_up_by_weight():
     a = Given(scores([1, 2, 3, 4], per_step=STEPS), (-10.0, 10.0))
     b = Given(scores([4, 2, 3, 1], per_step=STEPS.flip(0)), (-10.0, 10.0))
-    found = mix({"a": Slot(a, 2.0), "b": Slot(b, -1.0)})(answers(*"abcd", per_prompt=4))
-    assert torch.allclose(found.per_step, 2 * STEPS - STEPS.flip(0))
+    result = mix({"a": Slot(a, 2.0), "b": Slot(b, -1.0)})(answers(*"abcd", per_prompt=4))
+    assert torch.allclose(result.per_step, 2 * STEPS - STEPS.flip(0))
 
 
 @pytest.mark.parametrize(
@@ -204,22 +204,22 @@ def test_a_malformed_output_never_has_the_best_steps():
     """Its steps were left as the reward gave them (0), above those of every well-formed row."""
     per_step = torch.tensor([[-1.0], [-2.0], [0.0], [-3.0]]).expand(4, 3)
     states = [Status.OK, Status.OK, Status.PARSE_FAIL, Status.OK]
-    given = Given(scores([-3, -6, -10, -9], states, per_step=per_step), (-10.0, 0.0))
-    mixed = mix({"steps": Slot(given)})
+    own = Given(scores([-3, -6, -10, -9], states, per_step=per_step), (-10.0, 0.0))
+    mixed = mix({"steps": Slot(own)})
     assert mixed(answers(*"abcd", per_prompt=4)).value.tolist() == [-3, -6, -10, -9]
-    found = advantages(mixed, answers(*"abcd", per_prompt=4))
-    assert (found[2] < found[[0, 1, 3]].amin(0)).all() and (found[2] < 0).all()
+    advantage = advantages(mixed, answers(*"abcd", per_prompt=4))
+    assert (advantage[2] < advantage[[0, 1, 3]].amin(0)).all() and (advantage[2] < 0).all()
 
 
 @pytest.mark.parametrize(("bounds", "low"), [((-10.0, 0.0), -10.0), ((1.0, 10.0), 1 / 3), ((0.0, 1.0), 0.0)])
 def test_the_steps_of_a_malformed_output_are_at_the_floor_however_steps_make_a_value(bounds, low):
     states = [Status.PARSE_FAIL, Status.OK]
-    given = scores([0, bounds[1]], states, per_step=torch.full((2, 3), bounds[1]))
-    assert Mix({"steps": Given(given, bounds)})(answers("a", "b")).per_step[0].tolist() == pytest.approx([low] * 3)
+    own = scores([0, bounds[1]], states, per_step=torch.full((2, 3), bounds[1]))
+    assert Mix({"steps": Given(own, bounds)})(answers("a", "b")).per_step[0].tolist() == pytest.approx([low] * 3)
 
 
 @pytest.mark.parametrize(
-    ("combine", "weights", "said"),
+    ("combine", "weights", "message"),
     [
         (RAW, (0.0, 0.0), r"every weight is 0 \(a, b\)"),
         ({"name": "rank"}, (0.0, 0.0), "every weight is 0"),
@@ -233,8 +233,8 @@ def test_the_steps_of_a_malformed_output_are_at_the_floor_however_steps_make_a_v
         (RAW, (math.inf, 1.0), "weight must be finite, not inf"),
     ],
 )
-def test_weights_that_make_no_sense_are_refused(combine, weights, said):
-    with pytest.raises(ValueError, match=said):
+def test_weights_that_make_no_sense_are_refused(combine, weights, message):
+    with pytest.raises(ValueError, match=message):
         mix({"a": Slot(Brightness(), weights[0]), "b": Slot(Brightness(), weights[1])}, combine)
 
 
@@ -244,9 +244,9 @@ def test_gdpo_is_group_z_that_is_whitened_and_not_divided_by_the_group_again():
     slots = {"a": Slot(Given(scores(a), (0.0, 4.0))), "b": Slot(Given(scores(b), (0.0, 4.0)))}
     rollout, valid = answers(*"abcdefgh", per_prompt=4), torch.ones(8, 1, dtype=torch.bool)
     value = mix(slots, {"name": "weighted_sum"})(rollout).value[:, None]
-    found = whiten(group_relative(value, rollout.group, valid, std="none", limit=None)[0], valid)[4:, 0]
+    whitened = whiten(group_relative(value, rollout.group, valid, std="none", limit=None)[0], valid)[4:, 0]
     sample = (7 / 8) ** 0.5  # TRL's deviations divide by n - 1
-    assert (sample * found).tolist() == pytest.approx([0.017, -0.023, -0.006, 0.012], abs=6e-4)
+    assert (sample * whitened).tolist() == pytest.approx([0.017, -0.023, -0.006, 0.012], abs=6e-4)
     twice = group_relative(value, rollout.group, valid)[0][4:, 0]
     assert twice.tolist() == pytest.approx([1.07, -1.46, -0.36, 0.74], abs=1e-2)
 
@@ -258,30 +258,30 @@ def test_rewards_that_are_never_above_0_have_no_product():
 
 def test_state_of_the_combination_is_the_mixs():
     spec = {"name": "lagrangian", "thresholds": {"bright": 0.1}, "scale": "raw", "lr": 1.0}
-    held = mix({"bright": Slot(Brightness())}, spec)
-    with held.frozen():
-        held(pictures())
-    assert held.combination.multipliers["bright"] == 0.5
-    held(pictures())
-    assert held.combination.multipliers["bright"] < 0.5
+    trained = mix({"bright": Slot(Brightness())}, spec)
+    with trained.frozen():
+        trained(pictures())
+    assert trained.combination.multipliers["bright"] == 0.5
+    trained(pictures())
+    assert trained.combination.multipliers["bright"] < 0.5
     again = mix({"bright": Slot(Brightness())}, spec)
-    again.load_state_dict(held.state_dict())
-    assert again.combination.multipliers == held.combination.multipliers
-    assert float(held.metrics()["multiplier/bright"]) == pytest.approx(held.combination.multipliers["bright"])
+    again.load_state_dict(trained.state_dict())
+    assert again.combination.multipliers == trained.combination.multipliers
+    assert float(trained.metrics()["multiplier/bright"]) == pytest.approx(trained.combination.multipliers["bright"])
     stateless = mix({"bright": Slot(Brightness())}, {"name": "rank"})
     assert stateless.state_dict() == {}
     with pytest.raises(ValueError, match=r"saved state holds \['bright'\], but this combination keeps none"):
-        stateless.load_state_dict(held.state_dict())
+        stateless.load_state_dict(trained.state_dict())
 
 
 def test_books_name_slots_flat_groups_and_correlations():
     a, b = Given(scores([0, 1, 0.5, 0.5])), Given(scores([0, -1, -0.5, 0.5]))
     mixed = mix({"a": Slot(a), "b": Slot(b, monitor=True)})
     mixed(pictures())
-    found = {name: float(value) for name, value in mixed.metrics().items()}
-    assert found["reward/a"] == 0.5 and found["reward/b/min"] == -1 and found["reward/a/ok"] == 1
-    assert found["reward/a/flat_groups"] == 0.5 and found["reward/b/flat_groups"] == 0
-    assert found["correlation/a/b"] == pytest.approx(
+    metrics = {name: float(value) for name, value in mixed.metrics().items()}
+    assert metrics["reward/a"] == 0.5 and metrics["reward/b/min"] == -1 and metrics["reward/a/ok"] == 1
+    assert metrics["reward/a/flat_groups"] == 0.5 and metrics["reward/b/flat_groups"] == 0
+    assert metrics["correlation/a/b"] == pytest.approx(
         float(torch.corrcoef(torch.stack([a.scores.value, b.scores.value]))[0, 1])
     )
     assert mixed.metrics() == {}

@@ -9,7 +9,7 @@ import pytest
 from mmalign.core.types import Status
 from mmalign.rewards import Guarded, load_reward, rewards
 from mmalign.rewards.engine.traits import data_check
-from tests.rewards.asking import told
+from tests.rewards.asking import rollout_of
 
 ROWS = 250  # for each reward; 2,000 pass too
 SECONDS = 3.0  # for one row, of processor time
@@ -100,7 +100,7 @@ def test_odd_rows_have_a_status_and_no_row_takes_long(name):
     counts = dict.fromkeys(Status, 0)
     for _ in range(ROWS):
         meta = {column: good if rng.random() < 0.5 else value(rng) for column, good in GOOD.items()}
-        row = told((text(rng), meta))
+        row = rollout_of((text(rng), meta))
         try:
             data_check(reward)(row.prompts[0])
             readable = True
@@ -108,15 +108,15 @@ def test_odd_rows_have_a_status_and_no_row_takes_long(name):
             readable = False
             assert 0 < len(str(why)) < 1_000
         start = time.process_time()
-        found = guarded(row)
+        scores = guarded(row)
         assert time.process_time() - start < SECONDS, row
-        status = Status(int(found.status[0]))
+        status = Status(int(scores.status[0]))
         counts[status] += 1
-        assert found.info is None or len(found.info[0]) < 2_000
+        assert scores.info is None or len(scores.info[0]) < 2_000
         # What the columns alone show to be unreadable is told before training, and only that.
         if readable and hasattr(reward, "check_data") and name != "hybrid":
-            assert status is not Status.ERROR, (row.output, meta, found.info)
-        assert status in (Status.OK, Status.PARSE_FAIL) or found.value.isnan().all()
+            assert status is not Status.ERROR, (row.output, meta, scores.info)
+        assert status in (Status.OK, Status.PARSE_FAIL) or scores.value.isnan().all()
     assert counts[Status.OK] + counts[Status.PARSE_FAIL] > 0
 
 
@@ -124,5 +124,5 @@ def test_one_bad_row_does_not_change_its_neighbours():
     rng = random.Random(7)
     good = ("5", {"answer": "5"})
     rows = [good if n % 2 else (text(rng), {"answer": value(rng)}) for n in range(60)]
-    found = Guarded("a", load_reward("exact_match"), failed_share=1.0)(told(*rows))
-    assert found.value[1::2].eq(1).all() and found.status[1::2].eq(0).all()
+    scores = Guarded("a", load_reward("exact_match"), failed_share=1.0)(rollout_of(*rows))
+    assert scores.value[1::2].eq(1).all() and scores.status[1::2].eq(0).all()

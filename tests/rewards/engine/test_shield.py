@@ -19,12 +19,12 @@ def rollout(output, trajectory=None, rows=2):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 3, 5, 7), (2,), (2, 0)])
 def test_one_value_that_numpy_writes_is_seen_in_every_kind_of_numbers(kind, shape):
-    held = torch.zeros(shape).to(kind)
-    given = rollout(["a", "b"], {"latents": held})
-    shield = Shield(given)
+    latents = torch.zeros(shape).to(kind)
+    made = rollout(["a", "b"], {"latents": latents})
+    shield = Shield(made)
     shield.check("still")
-    if held.numel():
-        held.data.view(-1)[-1] = 1  # `.data` counts no writes, as NumPy does not
+    if latents.numel():
+        latents.data.view(-1)[-1] = 1  # `.data` counts no writes, as NumPy does not
         with pytest.raises(ScoreError, match="reward 'one' wrote into what it was given"):
             shield.check("one")
 

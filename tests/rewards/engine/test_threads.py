@@ -48,12 +48,19 @@ def in_threads(call: Callable[[int], Any], calls: int, threads: int = 8) -> list
 
 def written(pictured: bool) -> Rollout:
     """Six texts, about pictures or not, with what is right and what is wrong of them."""
-    said = ["a red circle", "two blue star", "three green square", "a star left of a circle", "red", "blue and green"]
+    answers = [
+        "a red circle",
+        "two blue star",
+        "three green square",
+        "a star left of a circle",
+        "red",
+        "blue and green",
+    ]
     pictures = torch.rand(6, 3, 40, 32, generator=torch.Generator().manual_seed(1))
     columns = {"references": ["a red circle", "a blue star"], "answer": "a red circle"}
     media = [{"image": picture} if pictured else {} for picture in pictures]
     prompts = [Prompt(f"describe {i}", media=shown, meta=columns) for i, shown in enumerate(media)]
-    return Rollout(prompts, said, torch.arange(6))
+    return Rollout(prompts, answers, torch.arange(6))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -66,8 +73,8 @@ def test_eight_threads_give_what_one_gives(name: str, make: Callable[[str], Any]
     value_of(fresh, parts[1])  # its model is loaded
     if hasattr(fresh, "towers"):
         fresh.towers = replace(fresh.towers)  # the same model, with an empty memory of texts
-    found = in_threads(lambda call: value_of(fresh, parts[call % 4]), 24)
-    for call, value in enumerate(found):
+    values = in_threads(lambda call: value_of(fresh, parts[call % 4]), 24)
+    for call, value in enumerate(values):
         torch.testing.assert_close(value, want[call % 4], atol=1e-6, rtol=0, equal_nan=True)
     again = value_of(fresh, parts[0])
     torch.testing.assert_close(again, value_of(reward, parts[0]), atol=0, rtol=0, equal_nan=True)  # and stays so
@@ -90,8 +97,8 @@ def test_a_head_on_the_text_tower_and_the_tower_itself_are_asked_at_once(tiny_cl
         towers = replace(load_towers(Source(str(tiny_clip))))
         for reward in rewards:
             reward.towers = towers
-        found = in_threads(lambda call: rewards[call % 4](rollout).value, 40)
-        assert all(torch.equal(value, want[call % 4]) for call, value in enumerate(found))
+        values = in_threads(lambda call: rewards[call % 4](rollout).value, 40)
+        assert all(torch.equal(value, want[call % 4]) for call, value in enumerate(values))
     assert towers.module.text_projection is not None
 
 
@@ -102,16 +109,16 @@ def test_a_memory_that_forgets_answers_every_thread() -> None:
         encoded.extend(texts)
         return torch.tensor([[float(int(text)), 1.0] for text in texts])
 
-    kept = KeptTexts(encode, most=64)
+    memory = KeptTexts(encode, most=64)
 
-    def asked(call: int) -> bool:
+    def agrees(call: int) -> bool:
         numbers = torch.randperm(300, generator=torch.Generator().manual_seed(call))[:200].tolist()
-        rows = kept([str(number) for number in numbers])
+        rows = memory([str(number) for number in numbers])
         return torch.allclose(rows[:, 0] / rows[:, 1], torch.tensor(numbers).float(), rtol=1e-4)
 
-    assert all(in_threads(asked, 64))
+    assert all(in_threads(agrees, 64))
     encoded.clear()
-    kept([str(number) for number in range(300)])
+    memory([str(number) for number in range(300)])
     assert len(encoded) == 300 - 64
 
 

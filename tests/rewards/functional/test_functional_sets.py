@@ -197,9 +197,9 @@ def test_kernels_hold_no_table_of_differences():
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            found = func(*args, **(kwargs or {}))
-            largest.append(found.numel() if isinstance(found, torch.Tensor) else 0)
-            return found
+            result = func(*args, **(kwargs or {}))
+            largest.append(result.numel() if isinstance(result, torch.Tensor) else 0)
+            return result
 
     reference = torch.randn(60, 200, generator=torch.Generator().manual_seed(0))
     with Watch():

@@ -33,8 +33,8 @@ def test_cosine_equals_open_clips_own_pipeline(tiny_clip):
     rollout = pictures(TEXTS, size=32)
     rollout.output = (rollout.output * 255).round() / 255  # PIL holds 8 bits
     expected, scale = open_clip_cosines(tiny_clip, rollout)
-    found = load_reward("clip", checkpoint=str(tiny_clip))(rollout)
-    assert torch.allclose(found.value, expected, atol=1e-5)
+    scores = load_reward("clip", checkpoint=str(tiny_clip))(rollout)
+    assert torch.allclose(scores.value, expected, atol=1e-5)
     scored = load_reward("clip", checkpoint=str(tiny_clip), score="clip_score")
     assert torch.allclose(scored(rollout).value, 2.5 * expected.clamp_min(0), atol=1e-5) and scored.range == (0.0, 2.5)
     logit = load_reward("clip", checkpoint=str(tiny_clip), score="logit")
@@ -81,11 +81,11 @@ def test_a_picture_is_not_held_to_an_empty_prompt(tiny_clip):
     rollout.prompts[3] = Prompt(" \n")
     rollout.output.requires_grad_()
     reward = load_reward("clip", checkpoint=str(tiny_clip), prefix="A photo depicts ")
-    found = Guarded("clip", reward)(rollout)
-    assert found.status.tolist() == [Status.OK, Status.OK, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE]
-    assert found.value[2:].isnan().all() and found.info == ["", "", *["the prompt is empty"] * 2]
-    assert torch.allclose(found.value[:2], reward(rollout[:2]).value, atol=1e-6)
-    found.value[:2].sum().backward()
+    scores = Guarded("clip", reward)(rollout)
+    assert scores.status.tolist() == [Status.OK, Status.OK, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE]
+    assert scores.value[2:].isnan().all() and scores.info == ["", "", *["the prompt is empty"] * 2]
+    assert torch.allclose(scores.value[:2], reward(rollout[:2]).value, atol=1e-6)
+    scores.value[:2].sum().backward()
     sizes = rollout.output.grad.flatten(1).norm(dim=1)
     assert sizes[:2].min() > 0 and sizes[2:].tolist() == [0, 0]
 
@@ -124,11 +124,13 @@ def test_captions_are_judged_against_their_picture(tiny_clip):
     image = rollout.output[0]
     prompts = [Prompt("describe", media={"image": image}) for _ in range(3)] + [Prompt("describe")]
     captions = ["a red circle", "two blue star", "  ", "a star"]
-    found = load_reward("clip", checkpoint=str(tiny_clip))(Rollout(prompts, captions, torch.zeros(4, dtype=torch.long)))
-    assert found.status.tolist() == [Status.OK, Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE]
+    scores = load_reward("clip", checkpoint=str(tiny_clip))(
+        Rollout(prompts, captions, torch.zeros(4, dtype=torch.long))
+    )
+    assert scores.status.tolist() == [Status.OK, Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE]
     both = Rollout([Prompt(c) for c in captions[:2]], image.expand(2, -1, -1, -1), torch.arange(2))
-    assert torch.allclose(found.value[:2], load_reward("clip", checkpoint=str(tiny_clip))(both).value, atol=1e-6)
-    assert found.value[2] == -1 and found.value[3].isnan()
+    assert torch.allclose(scores.value[:2], load_reward("clip", checkpoint=str(tiny_clip))(both).value, atol=1e-6)
+    assert scores.value[2] == -1 and scores.value[3].isnan()
 
 
 def test_lower_precision_stays_near(tiny_clip):

@@ -15,10 +15,10 @@ WRONG = {"a red circle": ["a blue circle", "a red star", "two red circles"], "tw
 
 @pytest.fixture
 def rollout():
-    found = pictures(tuple(WRONG), size=32)
-    found.output = (found.output * 255).round() / 255  # PIL holds 8 bits
-    found.prompts = [Prompt(prompt.text, meta={"negatives": WRONG[prompt.text]}) for prompt in found.prompts]
-    return found
+    made = pictures(tuple(WRONG), size=32)
+    made.output = (made.output * 255).round() / 255  # PIL holds 8 bits
+    made.prompts = [Prompt(prompt.text, meta={"negatives": WRONG[prompt.text]}) for prompt in made.prompts]
+    return made
 
 
 def test_it_is_the_softmax_of_open_clip(tiny_clip, rollout):
@@ -38,8 +38,8 @@ def test_it_is_the_softmax_of_open_clip(tiny_clip, rollout):
         hits.append(float(logits[0].argmax() == 0))
     options = {"checkpoint": str(tiny_clip)}
     assert torch.allclose(load_reward("clip_r_precision", **options)(rollout).value, torch.stack(expected), atol=1e-4)
-    found = load_reward("clip_r_precision", **options, score="probability")(rollout).value
-    assert torch.allclose(found, torch.stack(expected).exp(), atol=1e-4)
+    probability = load_reward("clip_r_precision", **options, score="probability")(rollout).value
+    assert torch.allclose(probability, torch.stack(expected).exp(), atol=1e-4)
     assert load_reward("clip_r_precision", **options, score="hit")(rollout).value.tolist() == hits
 
 
@@ -70,19 +70,19 @@ def test_a_row_without_wrong_texts_has_a_status_and_no_value(tiny_clip, rollout,
     reward = load_reward("clip_r_precision", checkpoint=str(tiny_clip), score=score)
     whole = reward(rollout).value
     rollout.prompts[0] = Prompt("a red circle", meta=meta)
-    found = reward(rollout)
-    assert found.status[0] == status and found.value[0].isnan() and why in found.info[0]
-    assert found.status[1] == Status.OK and found.value[1] == pytest.approx(whole[1].item(), abs=1e-5)
+    scores = reward(rollout)
+    assert scores.status[0] == status and scores.value[0].isnan() and why in scores.info[0]
+    assert scores.status[1] == Status.OK and scores.value[1] == pytest.approx(whole[1].item(), abs=1e-5)
     assert reward(rollout[:1]).value.isnan().all()
 
 
 def test_an_empty_prompt_is_not_told_from_wrong_texts(tiny_clip, rollout):
     rollout.prompts[0] = Prompt(" ", meta={"negatives": ["a red star"]})
     rollout.output.requires_grad_()
-    found = load_reward("clip_r_precision", checkpoint=str(tiny_clip))(rollout)
-    assert found.status.tolist() == [Status.NOT_APPLICABLE, *[Status.OK] * 3] and found.value[0].isnan()
-    assert found.info[0] == "the prompt is empty"
-    found.value[1:].sum().backward()
+    scores = load_reward("clip_r_precision", checkpoint=str(tiny_clip))(rollout)
+    assert scores.status.tolist() == [Status.NOT_APPLICABLE, *[Status.OK] * 3] and scores.value[0].isnan()
+    assert scores.info[0] == "the prompt is empty"
+    scores.value[1:].sum().backward()
     assert rollout.output.grad.isfinite().all() and rollout.output.grad[0].abs().max() == 0
 
 
@@ -100,8 +100,8 @@ def test_the_embedded_clip_finds_the_right_one_of_sixteen():
     for _ in range(48):
         request = sample_request(rng)
         scene = sample_scene(request, rng)
-        wrong = [other.text for other in hard_negatives(request, 15, rng, scene)]
-        prompts.append(Prompt(request.text, meta={"negatives": wrong}))
+        negatives = [other.text for other in hard_negatives(request, 15, rng, scene)]
+        prompts.append(Prompt(request.text, meta={"negatives": negatives}))
         images.append(torch.from_numpy(render(scene, rng)).float())
     rollout = Rollout(prompts, torch.stack(images), torch.arange(48))
     reward = load_reward("clip_r_precision", checkpoint="assets/scenes_clip", score="hit")

@@ -19,11 +19,11 @@ WIDTHS = (16, 1024, 128, 64, 16, 1)
 
 def test_aesthetic_equals_the_layers_one_by_one(tiny_clip, linear_head):
     rollout = pictures(size=32)
-    found = load_reward("aesthetic", head=str(linear_head), checkpoint=str(tiny_clip))(rollout)
+    scores = load_reward("aesthetic", head=str(linear_head), checkpoint=str(tiny_clip))(rollout)
     t = load_file(linear_head)
     x = load_towers(Source(str(tiny_clip))).images(rollout.output)
     expected = (x @ t["layers.0.weight"].T + t["layers.0.bias"]) @ t["layers.2.weight"].T + t["layers.2.bias"]
-    assert torch.allclose(found.value, expected[:, 0], atol=1e-5)
+    assert torch.allclose(scores.value, expected[:, 0], atol=1e-5)
 
 
 def published():
@@ -47,10 +47,10 @@ def test_the_published_shape_under_its_own_names(prefix, tiny_clip, tmp_path):
     reward = load_reward(
         "mlp_head", head=str(tmp_path / "head.safetensors"), checkpoint=str(tiny_clip), mean=0.25, std=2.0
     )
-    found = reward(rollout).value
+    value = reward(rollout).value
     features = load_towers(Source(str(tiny_clip))).images(rollout.output)
-    assert torch.allclose(found, (module(features)[:, 0] - 0.25) / 2, atol=1e-6)
-    (slope,) = torch.autograd.grad(found.sum(), rollout.output)
+    assert torch.allclose(value, (module(features)[:, 0] - 0.25) / 2, atol=1e-6)
+    (slope,) = torch.autograd.grad(value.sum(), rollout.output)
     assert slope.abs().sum() > 0
 
 

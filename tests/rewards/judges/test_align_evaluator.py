@@ -49,17 +49,17 @@ class Answering:
 
 def answering(reward: Any, margins: dict[str, float | None], too_long: bool = False) -> list[list[Prompt]]:
     """Let the judge answer by the last word of a question; None: it has no answer. Gives what it was asked."""
-    asked = []
+    batches = []
 
     def judge(questions: list[Prompt]) -> Answers:
-        asked.append(questions)
-        found = [margins[q.text.split()[-1]] for q in questions]
-        why = ["" if m is not None else "the judge is silent" for m in found]
-        value = torch.tensor([NAN if m is None else m for m in found])
-        return Answers(value, torch.ones(len(found)), why, [m is None and too_long for m in found])
+        batches.append(questions)
+        answers = [margins[q.text.split()[-1]] for q in questions]
+        why = ["" if m is not None else "the judge is silent" for m in answers]
+        value = torch.tensor([NAN if m is None else m for m in answers])
+        return Answers(value, torch.ones(len(answers)), why, [m is None and too_long for m in answers])
 
     reward.ask = Answering(judge)
-    return asked
+    return batches
 
 
 def point(name: str, word: str, **more: Any) -> dict[str, Any]:
@@ -99,17 +99,17 @@ def test_golden_readings_of_three_groups() -> None:
     ones, row = torch.ones(5), torch.zeros(5, dtype=torch.long)
     means = group_means(value, row, group, ones, (1, 6))[0]
     assert means[[0, 2, 4]].tolist() == pytest.approx([0.85, 0.2, 0.75]) and means[[1, 3, 5]].isnan().all()
-    found = key_point_scores(value, row, group, ones, torch.ones(6), 1)
+    readings = key_point_scores(value, row, group, ones, torch.ones(6), 1)
     want = {"groups": 0.60, "flat": 0.68, "all": 0.5908, "hard": 2 / 3}
-    assert {name: v.item() for name, v in found.items()} == pytest.approx(want, abs=5e-5)
+    assert {name: v.item() for name, v in readings.items()} == pytest.approx(want, abs=5e-5)
 
 
 def test_weights_shares_and_missing_answers() -> None:
     value = torch.tensor([1.0, 0.0, NAN, 0.5])
     row, group = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 0])
-    found = key_point_scores(value, row, group, torch.tensor([1.0, 1.0, 5.0, 2.0]), torch.tensor([3.0, 1.0]), 3)
-    assert found["groups"][:2].tolist() == pytest.approx([0.75, 0.5]) and found["groups"][2].isnan()
-    assert found["flat"][:2].tolist() == pytest.approx([0.5, 0.5]) and found["all"][0] == 0
+    readings = key_point_scores(value, row, group, torch.tensor([1.0, 1.0, 5.0, 2.0]), torch.tensor([3.0, 1.0]), 3)
+    assert readings["groups"][:2].tolist() == pytest.approx([0.75, 0.5]) and readings["groups"][2].isnan()
+    assert readings["flat"][:2].tolist() == pytest.approx([0.5, 0.5]) and readings["all"][0] == 0
 
 
 @settings(max_examples=60)
@@ -118,23 +118,23 @@ def test_readings_are_means_whatever_the_points(points: list[tuple[float, int, i
     """Against sums by hand in Python's floats."""
     value, group, row = (torch.tensor(list(column)) for column in zip(*points, strict=True))
     value = value.float()
-    found = key_point_scores(value, row, group, torch.ones(len(points)), torch.ones(6), 4)
+    readings = key_point_scores(value, row, group, torch.ones(len(points)), torch.ones(6), 4)
     for number in range(4):
         own = [(float(v), g) for v, g, r in zip(value, group.tolist(), row.tolist(), strict=True) if r == number]
         if not own:
-            assert all(v[number].isnan() for v in found.values())
+            assert all(v[number].isnan() for v in readings.values())
             continue
-        held = sorted({g for _, g in own})
-        means = [sum(v for v, g in own if g == one) / sum(g == one for _, g in own) for one in held]
-        assert found["groups"][number].item() == pytest.approx(sum(means) / len(means), abs=1e-5)
-        assert found["flat"][number].item() == pytest.approx(sum(v for v, _ in own) / len(own), abs=1e-5)
-        assert found["all"][number].item() == pytest.approx(math.prod(v for v, _ in own) ** (1 / len(own)), abs=1e-4)
+        groups = sorted({g for _, g in own})
+        means = [sum(v for v, g in own if g == one) / sum(g == one for _, g in own) for one in groups]
+        assert readings["groups"][number].item() == pytest.approx(sum(means) / len(means), abs=1e-5)
+        assert readings["flat"][number].item() == pytest.approx(sum(v for v, _ in own) / len(own), abs=1e-5)
+        assert readings["all"][number].item() == pytest.approx(math.prod(v for v, _ in own) ** (1 / len(own)), abs=1e-4)
 
 
 def test_gates_multiply_along_the_path() -> None:
     yes = torch.tensor([0.5, 0.8, 0.9, NAN, 1.0])
-    found = gated(yes, [(), (0,), (1,), (), (0, 3)])
-    assert found[:3].tolist() == pytest.approx([0.5, 0.4, 0.36]) and found[3:].isnan().all()
+    probability = gated(yes, [(), (0,), (1,), (), (0, 3)])
+    assert probability[:3].tolist() == pytest.approx([0.5, 0.4, 0.36]) and probability[3:].isnan().all()
 
 
 # the reward --------------------------------------------------------------------------------------------------------
@@ -144,13 +144,13 @@ def test_gates_multiply_along_the_path() -> None:
 def test_the_value_is_the_reading_asked_for(checkpoint: str, reading: str, want: float) -> None:
     reward = evaluator(checkpoint, reading=reading, frame="{question}")
     answering(reward, MARGINS)
-    found = reward(shown(FIVE))
-    assert found.value.item() == pytest.approx(want, abs=5e-5)
-    parts = {name: v.item() for name, v in found.parts.items()}
+    scores = reward(shown(FIVE))
+    assert scores.value.item() == pytest.approx(want, abs=5e-5)
+    parts = {name: v.item() for name, v in scores.parts.items()}
     assert parts["visual"] == pytest.approx(0.85) and parts["text"] == pytest.approx(0.75)
     assert parts["counting"] == pytest.approx(0.9) and parts["similarity_relation"] == pytest.approx(0.2)
     assert parts["unanswered"] == 0 and "linguistic" not in parts and "negation" not in parts
-    assert found.confidence.item() == pytest.approx((0.8 + 0.6 + 0.6 + 1.0 + 0.0) / 5, abs=1e-5)
+    assert scores.confidence.item() == pytest.approx((0.8 + 0.6 + 0.6 + 1.0 + 0.0) / 5, abs=1e-5)
 
 
 def test_polarity_gates_temperatures_and_shares(checkpoint: str) -> None:
@@ -161,10 +161,10 @@ def test_polarity_gates_temperatures_and_shares(checkpoint: str) -> None:
     ]
     reward = evaluator(checkpoint, frame="{question}", temperatures={"state": 2.0}, shares={"linguistic": 2.0})
     answering(reward, {"hat": odds(0.6), "red": 2 * odds(0.9), "dog": odds(0.3)})
-    found = reward(shown(points))
-    assert found.parts["state"].item() == pytest.approx(0.54, abs=1e-5)
-    assert found.parts["negation"].item() == pytest.approx(0.7, abs=1e-5)
-    assert found.value.item() == pytest.approx((0.6 + 0.54 + 2 * 0.7) / 4, abs=1e-5)
+    scores = reward(shown(points))
+    assert scores.parts["state"].item() == pytest.approx(0.54, abs=1e-5)
+    assert scores.parts["negation"].item() == pytest.approx(0.7, abs=1e-5)
+    assert scores.value.item() == pytest.approx((0.6 + 0.54 + 2 * 0.7) / 4, abs=1e-5)
 
 
 def test_an_answer_that_is_missing_is_left_out_and_none_at_all_is_an_error(checkpoint: str) -> None:
@@ -172,22 +172,24 @@ def test_an_answer_that_is_missing_is_left_out_and_none_at_all_is_an_error(check
     answering(reward.reward, {"one": odds(0.9), "two": None})
     both, silent = [point("counting", "one"), point("size", "two")], [point("size", "two")]
     child = [point("counting", "one"), point("size", "two"), point("negation", "one", parent=1)]
-    found = reward(shown(both, silent, [], None, child))
+    scores = reward(shown(both, silent, [], None, child))
     wanted = [Status.OK, Status.ERROR, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE, Status.OK]
-    assert found.status.tolist() == wanted
-    assert found.value[0].item() == pytest.approx(0.9) and found.value[1:4].isnan().all()
-    assert found.parts["unanswered"][0] == 0.5 and found.parts["unanswered"][4].item() == pytest.approx(2 / 3)
-    assert found.value[4].item() == pytest.approx(0.9) and "the judge is silent" in found.info[1]
-    assert "no 'key_points'" in found.info[3]
+    assert scores.status.tolist() == wanted
+    assert scores.value[0].item() == pytest.approx(0.9) and scores.value[1:4].isnan().all()
+    assert scores.parts["unanswered"][0] == 0.5 and scores.parts["unanswered"][4].item() == pytest.approx(2 / 3)
+    assert scores.value[4].item() == pytest.approx(0.9) and "the judge is silent" in scores.info[1]
+    assert "no 'key_points'" in scores.info[3]
 
 
 def test_texts_are_judged_by_reading_them(checkpoint: str) -> None:
     reward = evaluator(checkpoint)
-    asked = answering(reward, {"no.": 0.0})
+    batches = answering(reward, {"no.": 0.0})
     prompts = [Prompt("q", meta={"key_points": [point("counting", "{output} so")]})] * 2
-    found = reward(Rollout(prompts, ["a {prompt} b", " "], torch.arange(2)))
-    assert asked[0][0].text == "Text:\na {prompt} b\n\nis it {output} so Answer yes or no." and not asked[0][0].media
-    assert found.status.tolist() == [Status.OK, Status.PARSE_FAIL] and found.value.tolist() == [0.5, 0.0]
+    scores = reward(Rollout(prompts, ["a {prompt} b", " "], torch.arange(2)))
+    assert (
+        batches[0][0].text == "Text:\na {prompt} b\n\nis it {output} so Answer yes or no." and not batches[0][0].media
+    )
+    assert scores.status.tolist() == [Status.OK, Status.PARSE_FAIL] and scores.value.tolist() == [0.5, 0.0]
     with pytest.raises(CapabilityError, match=r"frame: shows the judge none of the text it is about; name \{output\}"):
         evaluator(checkpoint, frame="{question}?")(Rollout(prompts, ["a", "b"], torch.arange(2)))
     answering(reward, {"no.": None}, too_long=True)
@@ -203,7 +205,7 @@ def test_a_real_judge_answers_each_question_by_itself(checkpoint: str) -> None:
         [point("negation", "two", positive=False), point("size", "b")],
     ]
     rollout = shown(*lists)
-    found = reward(rollout)
+    scores = reward(rollout)
     for row, (points, image) in enumerate(zip(lists, rollout.output, strict=True)):
         alone = [reward.ask([Prompt(f"say {p['question']}", {"image": image})]).margin.sigmoid() for p in points]
         yes = [
@@ -214,7 +216,7 @@ def test_a_real_judge_answers_each_question_by_itself(checkpoint: str) -> None:
             want = ((yes[0] + yes[1]) / 2 + yes[2]) / 2
         else:
             want = sum(yes) / len(yes)
-        assert found.value[row].item() == pytest.approx(want, abs=1e-5)
+        assert scores.value[row].item() == pytest.approx(want, abs=1e-5)
 
 
 # the data ----------------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def test_names_as_data_sets_write_them() -> None:
 
 
 def test_every_fault_of_the_data_names_its_place() -> None:
-    wrong = {
+    faults = {
         r"k: expected a list of key points, found str": "x",
         r"k\[0\]: expected an object with point and question, found int": [3],
         r"k\[0\]: unknown field 'points'; known: point, question": [{**FIVE[0], "points": 1}],
@@ -246,7 +248,7 @@ def test_every_fault_of_the_data_names_its_place() -> None:
         r"k\[0\]: weight is a positive number, found nan": [{**FIVE[0], "weight": NAN}],
         r"k\[0\]: 'colour' is none of the 24": [point("colour", "x")],
     }
-    for sentence, value in wrong.items():
+    for sentence, value in faults.items():
         with pytest.raises(ValueError, match=sentence):
             read_key_points(value, "k")
 
@@ -254,8 +256,8 @@ def test_every_fault_of_the_data_names_its_place() -> None:
 def test_data_at_fault_is_an_error_of_its_row(checkpoint: str) -> None:
     reward = evaluator(checkpoint, frame="{question}")
     answering(reward, MARGINS)
-    found = reward(shown([point("colour", "one")], FIVE))
-    assert found.status.tolist() == [Status.ERROR, Status.OK] and "none of the 24" in found.info[0]
+    scores = reward(shown([point("colour", "one")], FIVE))
+    assert scores.status.tolist() == [Status.ERROR, Status.OK] and "none of the 24" in scores.info[0]
 
 
 _ANY = st.recursive(
@@ -269,19 +271,19 @@ _ANY = st.recursive(
 @given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(("point", "question", "parent", "weight"), _ANY))))
 def test_any_data_is_key_points_or_a_value_error(value: Any) -> None:
     try:
-        found = read_key_points(value, "k")
+        points = read_key_points(value, "k")
     except ValueError as error:
         assert str(error).startswith("k")
         return
-    assert all(isinstance(p, KeyPoint) and all(q < n for q in p.parents) for n, p in enumerate(found))
+    assert all(isinstance(p, KeyPoint) and all(q < n for q in p.parents) for n, p in enumerate(points))
 
 
 def test_two_columns_of_a_published_set() -> None:
     source = make_source({"name": "described"})
     meta = {"prompt_points": ["Counting", "Negation"], "prompt_points_des": ["three cats", "no dog "]}
-    found = source(Prompt("x", meta=meta))
-    assert [p.point for p in found] == ["counting", "negation"] and source.needs == tuple(meta)
-    assert found[0].question == "Is the following true of this picture? three cats"
+    points = source(Prompt("x", meta=meta))
+    assert [p.point for p in points] == ["counting", "negation"] and source.needs == tuple(meta)
+    assert points[0].question == "Is the following true of this picture? three cats"
     with pytest.raises(ValueError, match="1 in 'prompt_points' but 2 in 'prompt_points_des'"):
         source(Prompt("x", meta={**meta, "prompt_points": ["Counting"]}))
     with pytest.raises(ValueError, match="are lists of texts"):
@@ -291,9 +293,9 @@ def test_two_columns_of_a_published_set() -> None:
 
 
 def test_every_fault_of_the_options_is_told(checkpoint: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         evaluator(checkpoint, temperature=0.0, temperatures={"countng": 1.0}, shares={"texts": 2.0, "text": -1.0})
-    text = str(told.value)
+    text = str(caught.value)
     assert (
         "temperature: must be above 0 (got 0.0)" in text and "temperatures.countng: no key point is called so" in text
     )
@@ -311,8 +313,8 @@ def test_every_fault_of_the_options_is_told(checkpoint: str) -> None:
 def test_scenes_ask_a_question_per_clause_of_the_original_request() -> None:
     source = make_source("scenes")
     rewrite = Prompt("one blue quad next to it", meta={"request": "two red circles and a blue square"})
-    asked = [(p.point, p.question, p.parents) for p in source(rewrite)]
-    assert asked == [
+    questions = [(p.point, p.question, p.parents) for p in source(rewrite)]
+    assert questions == [
         ("cross_entity_binding", "Are there exactly two red circles?", ()),
         ("cross_entity_binding", "Is there exactly one blue square?", ()),
         ("counting", "Are there exactly three things?", ()),
@@ -324,8 +326,8 @@ def test_scenes_ask_a_question_per_clause_of_the_original_request() -> None:
 
 
 def test_fine_questions_of_scenes_stand_behind_their_parents() -> None:
-    found = make_source({"name": "scenes", "fine": True})(Prompt("a small red circle"))
-    assert [(p.point, p.parents) for p in found] == [
+    points = make_source({"name": "scenes", "fine": True})(Prompt("a small red circle"))
+    assert [(p.point, p.parents) for p in points] == [
         ("counting", ()),
         ("attribute_consistency", (0,)),
         ("size", (1,)),
@@ -336,8 +338,8 @@ def test_fine_questions_of_scenes_stand_behind_their_parents() -> None:
     assert relation.point == "entity_layout" and len(relation.parents) == 2
 
 
-@pytest.mark.parametrize("fine", [False, True])
-def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bool) -> None:
+@pytest.mark.parametrize("by_attribute", [False, True])
+def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, by_attribute: bool) -> None:
     """The exact answers in the model's place: 1 where the picture fulfils the request, less where it does not."""
     from mmalign.miniworld.grammar import sample_request, sample_scene
     from mmalign.miniworld.questions import answer, parse_question
@@ -345,11 +347,11 @@ def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bo
     from mmalign.miniworld.verifier import read_scene
 
     rng = np.random.default_rng(0)
-    asked, shown = ([sample_request(rng, "heldout") for _ in range(12)] for _ in range(2))
-    seen = [sample_scene(a if i % 2 else s, rng) for i, (a, s) in enumerate(zip(asked, shown, strict=True))]
+    requested, shown = ([sample_request(rng, "heldout") for _ in range(12)] for _ in range(2))
+    seen = [sample_scene(a if i % 2 else s, rng) for i, (a, s) in enumerate(zip(requested, shown, strict=True))]
     images = torch.from_numpy(np.stack([render(scene, rng) for scene in seen])).float()
-    rollout = Rollout([Prompt(request.text) for request in asked], images, torch.arange(12))
-    reward = evaluator(checkpoint, points={"name": "scenes", "fine": fine})
+    rollout = Rollout([Prompt(request.text) for request in requested], images, torch.arange(12))
+    reward = evaluator(checkpoint, points={"name": "scenes", "fine": by_attribute})
 
     def judge(questions: list[Prompt]) -> Answers:
         texts = [q.text.removesuffix(" Answer yes or no.") for q in questions]
@@ -362,5 +364,7 @@ def test_a_judge_who_is_right_agrees_with_the_verifier(checkpoint: str, fine: bo
     truth = mmalign.load_reward("verifier")(rollout).value
     value = reward(rollout).value
     assert torch.equal((value > 0.999).float(), truth) and 0 < truth.sum() < 12
-    rewritten = Rollout([Prompt("x", meta={"request": request.text}) for request in asked], images, torch.arange(12))
+    rewritten = Rollout(
+        [Prompt("x", meta={"request": request.text}) for request in requested], images, torch.arange(12)
+    )
     torch.testing.assert_close(reward(rewritten).value, value)

@@ -54,27 +54,27 @@ class Noting:
 def test_golden_value_of_the_confidence_gate() -> None:
     """c = .7, rule 1, model .2: .76."""
     reward = hybrid_of(Given(scores([1.0]), (0.0, 1.0)), Given(scores([0.2]), (0.0, 1.0)), trust=0.7)
-    found = reward(answers(("a", "a")))
-    assert found.value.item() == pytest.approx(0.76, abs=1e-6) and found.confidence.item() == pytest.approx(0.7)
-    assert {name: round(v.item(), 6) for name, v in found.parts.items()} == {"rule": 1.0, "model": 0.2, "trust": 0.7}
+    result = reward(answers(("a", "a")))
+    assert result.value.item() == pytest.approx(0.76, abs=1e-6) and result.confidence.item() == pytest.approx(0.7)
+    assert {name: round(v.item(), 6) for name, v in result.parts.items()} == {"rule": 1.0, "model": 0.2, "trust": 0.7}
 
 
 def test_the_model_judges_what_the_rule_cannot_and_is_asked_of_nothing_else() -> None:
     model = Noting(mmalign.load_reward("length", low=4.0))
     made = answers(("yes", "yes"), ("no", "yes"), ("one two", None), ("one two three four", None))
-    found = hybrid_of(mmalign.load_reward("exact_match"), model)(made)
-    assert found.value.tolist() == [1.0, 0.0, 0.5, 1.0] and found.status.tolist() == [0] * 4
-    assert model.outputs == [["one two", "one two three four"]] and found.parts["model"][:2].isnan().all()
-    assert found.confidence.tolist() == [1.0, 1.0, 0.0, 0.0]
+    result = hybrid_of(mmalign.load_reward("exact_match"), model)(made)
+    assert result.value.tolist() == [1.0, 0.0, 0.5, 1.0] and result.status.tolist() == [0] * 4
+    assert model.outputs == [["one two", "one two three four"]] and result.parts["model"][:2].isnan().all()
+    assert result.confidence.tolist() == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_scales_meet_on_zero_to_one() -> None:
     rule = Given(scores([-3.0, 4.0, 0.5]), (-3.0, 4.0))
     wide = Given(scores([2.0, -2.0, 0.0]), (-float("inf"), float("inf")))
     reward = hybrid_of(rule, wide, trust=0.5, scale="sigmoid", middle=0.0, spread=2.0)
-    found = reward(answers(("a", "a"), ("a", "a"), ("a", "a")))
+    result = reward(answers(("a", "a"), ("a", "a"), ("a", "a")))
     model = torch.tensor([1.0, -1.0, 0.0]).sigmoid()
-    torch.testing.assert_close(found.value, 0.5 * torch.tensor([0.0, 1.0, 0.5]) + 0.5 * model)
+    torch.testing.assert_close(result.value, 0.5 * torch.tensor([0.0, 1.0, 0.5]) + 0.5 * model)
 
 
 def test_statuses_of_the_parts() -> None:
@@ -83,10 +83,10 @@ def test_statuses_of_the_parts() -> None:
     model = Noting(lambda rollout: known[torch.tensor([int(text) for text in rollout.output])])
     rule.scores.confidence = torch.tensor([0.5, 0.5, 1.0, 0.5])
     made = answers(("0", "x"), ("1", "x"), ("2", "x"), ("3", "x"))
-    found = Guarded("both", hybrid_of(rule, model), failed_share=1.0)(made)
+    result = Guarded("both", hybrid_of(rule, model), failed_share=1.0)(made)
     assert model.outputs == [["2", "3"]]  # the model changes nothing of what the rule could not read or failed on
-    assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.ERROR]
-    assert found.value[0] == 0 and found.value[1:].isnan().all()
+    assert result.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.ERROR]
+    assert result.value[0] == 0 and result.value[1:].isnan().all()
 
 
 def test_what_it_is_made_of_shows() -> None:

@@ -65,7 +65,7 @@ def shown(*texts: str, group: list[int] | None = None) -> Rollout:
     return Rollout([Prompt(text) for text in texts], images, torch.tensor(group or list(range(len(texts)))))
 
 
-def said(*rows: tuple[str, Prompt]) -> Rollout:
+def written(*rows: tuple[str, Prompt]) -> Rollout:
     return Rollout([prompt for _, prompt in rows], [text for text, _ in rows], torch.arange(len(rows)))
 
 
@@ -73,8 +73,8 @@ def said(*rows: tuple[str, Prompt]) -> Rollout:
 def plain(reward: Any, text: str, *pictures: Any) -> float:
     """log P(good) - log P(bad) by the model itself: the processor's output for one question, no padding, no cache."""
     model = reward.ask.model
-    asked = Prompt(text, {f"p{i}": picture for i, picture in enumerate(pictures)})
-    inputs = {n: v[None] if v.dim() == 1 else v for n, v in model.encode([asked])[0].items()}
+    question = Prompt(text, {f"p{i}": picture for i, picture in enumerate(pictures)})
+    inputs = {n: v[None] if v.dim() == 1 else v for n, v in model.encode([question])[0].items()}
     logits = model.network.model(**inputs, use_cache=False).logits[0, -1].double()
     good, bad = model.texts.tokenizer.convert_tokens_to_ids(["good", "bad"])
     return float(logits[good] - logits[bad])
@@ -106,12 +106,12 @@ def test_probabilities_of_variants_add_up_and_are_float32() -> None:
 def test_pictures_are_judged_as_the_model_judges_one_alone(judge: Callable[..., Any], kind: str) -> None:
     reward = judge(kind, question="say {prompt}")
     rollout = shown("a b", "red cube", "a", "two dogs asleep")
-    found = reward(rollout)
+    scores = reward(rollout)
     want = [plain(reward, f"say {p.text}", image) for p, image in zip(rollout.prompts, rollout.output, strict=True)]
-    assert found.parts["margin"].tolist() == pytest.approx(want, abs=1e-4)
-    assert found.value.tolist() == pytest.approx([1 / (1 + math.exp(-m)) for m in want], abs=1e-5)
-    assert found.confidence.tolist() == pytest.approx([abs(2 * v - 1) for v in found.value.tolist()], abs=1e-6)
-    assert max(want) - min(want) > 0.05 and found.status.tolist() == [0] * 4
+    assert scores.parts["margin"].tolist() == pytest.approx(want, abs=1e-4)
+    assert scores.value.tolist() == pytest.approx([1 / (1 + math.exp(-m)) for m in want], abs=1e-5)
+    assert scores.confidence.tolist() == pytest.approx([abs(2 * v - 1) for v in scores.value.tolist()], abs=1e-6)
+    assert max(want) - min(want) > 0.05 and scores.status.tolist() == [0] * 4
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "idefics3", "gemma3"])
@@ -121,7 +121,7 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
     """Two pictures with several questions each, one with one, one question without a picture; two batches."""
     asking = judge(kind, judge={**SAID, "rows": 5}).ask
     one, two, three = picture(1), picture(2), picture(3)
-    asked = [
+    questions = [
         Prompt("say red cube", {"image": one}),
         Prompt("say red", {"image": one}),
         Prompt("two dogs asleep", {"image": one}),
@@ -134,8 +134,8 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
     seen: list[int] = []
     features = noting(asking.model.features, lambda inputs: seen.append(len(inputs)))
     monkeypatch.setattr(asking.model, "features", features)
-    answers = asking(asked)
-    want = [plain(type("R", (), {"ask": asking}), q.text, *q.media.values()) for q in asked]
+    answers = asking(questions)
+    want = [plain(type("R", (), {"ask": asking}), q.text, *q.media.values()) for q in questions]
     assert answers.margin.tolist() == pytest.approx(want, abs=1e-4)
     assert answers.margin[1] == answers.margin[7]  # the same question about the same pixels is asked once
     assert seen == [3]  # five questions of the first batch: three beginnings; in the second nothing is shared
@@ -144,12 +144,12 @@ def test_questions_about_one_picture_share_its_forward_and_keep_their_answers(
 def test_questions_behind_one_text_share_it(judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     asking = judge("llama", question="{output}").ask
     text = "red cube two dogs asleep " * 8
-    asked = [Prompt(f"{text} a say b"), Prompt(f"{text} a b"), Prompt("a b"), Prompt(f"{text} say two")]
+    questions = [Prompt(f"{text} a say b"), Prompt(f"{text} a b"), Prompt("a b"), Prompt(f"{text} say two")]
     seen: list[int] = []
     features = noting(asking.model.features, lambda inputs: seen.append(len(inputs)))
     monkeypatch.setattr(asking.model, "features", features)
-    want = [plain(type("R", (), {"ask": asking}), question.text) for question in asked]
-    assert asking(asked).margin.tolist() == pytest.approx(want, abs=1e-4) and seen == [2]
+    want = [plain(type("R", (), {"ask": asking}), question.text) for question in questions]
+    assert asking(questions).margin.tolist() == pytest.approx(want, abs=1e-4) and seen == [2]
 
 
 def test_what_fits_alone_is_answered_beside_anything(judge: Callable[..., Any]) -> None:
@@ -157,25 +157,25 @@ def test_what_fits_alone_is_answered_beside_anything(judge: Callable[..., Any]) 
     asking = judge("llava", question="{prompt}").ask
     shared = [Prompt("red cube " * 30 + end, {"image": picture(1)}) for end in ("a", "b")]
     shared.append(Prompt("two dogs " * 30, {"image": picture(1)}))
-    asked = [*shared, Prompt("say a " * 55)]
-    answers = asking(asked)
-    want = [plain(type("R", (), {"ask": asking}), q.text, *q.media.values()) for q in asked]
+    questions = [*shared, Prompt("say a " * 55)]
+    answers = asking(questions)
+    want = [plain(type("R", (), {"ask": asking}), q.text, *q.media.values()) for q in questions]
     assert answers.margin.tolist() == pytest.approx(want, abs=1e-4) and not any(answers.why)
 
 
 def test_texts_of_a_language_model_and_captions_of_a_picture(judge: Callable[..., Any]) -> None:
     spoken = judge("llama", question="say {prompt} : {output}")
-    found = spoken(said(("two dogs", Prompt("a")), ("red cube a b", Prompt("b"))))
+    scores = spoken(written(("two dogs", Prompt("a")), ("red cube a b", Prompt("b"))))
     want = [plain(spoken, "say a : two dogs"), plain(spoken, "say b : red cube a b")]
-    assert found.parts["margin"].tolist() == pytest.approx(want, abs=1e-4)
+    assert scores.parts["margin"].tolist() == pytest.approx(want, abs=1e-4)
     seeing = judge("llava", question="say {output}", media="required")
-    found = seeing(said(("two dogs", Prompt("a", {"image": picture(5)})), ("red", Prompt("a"))))
-    assert found.parts["margin"][0].item() == pytest.approx(plain(seeing, "say two dogs", picture(5)), abs=1e-4)
-    assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and found.value[1].isnan()
+    scores = seeing(written(("two dogs", Prompt("a", {"image": picture(5)})), ("red", Prompt("a"))))
+    assert scores.parts["margin"][0].item() == pytest.approx(plain(seeing, "say two dogs", picture(5)), abs=1e-4)
+    assert scores.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and scores.value[1].isnan()
     with pytest.raises(
         CapabilityError, match=r"question: shows the judge none of the text it is about; name \{output\}"
     ):
-        judge("llama", question="say {prompt}")(said(("two dogs", Prompt("a"))))
+        judge("llama", question="say {prompt}")(written(("two dogs", Prompt("a"))))
 
 
 def test_sounds_are_judged_and_what_is_said_of_them(judge: Callable[..., Any]) -> None:
@@ -184,12 +184,12 @@ def test_sounds_are_judged_and_what_is_said_of_them(judge: Callable[..., Any]) -
     sounds = Audio(0.3 * torch.randn(3, 1, 8000, generator=rng), RATE, mask)
     reward = judge("qwen2_audio", question="say {prompt}")
     made = Rollout([Prompt("a b"), Prompt("red"), Prompt("two dogs")], sounds, torch.arange(3))
-    found = reward(made)
+    scores = reward(made)
     want = [plain(reward, f"say {p.text}", sounds[i : i + 1]) for i, p in enumerate(made.prompts)]
-    assert found.parts["margin"].tolist() == pytest.approx(want, abs=1e-4) and max(want) - min(want) > 0.05
-    heard = judge("qwen2_audio", question="say {output}", media="required")
-    spoken = heard(said(("two dogs", Prompt("a", {"audio": sounds[1:2]})), ("red", Prompt("a"))))
-    assert spoken.parts["margin"][0].item() == pytest.approx(plain(heard, "say two dogs", sounds[1:2]), abs=1e-4)
+    assert scores.parts["margin"].tolist() == pytest.approx(want, abs=1e-4) and max(want) - min(want) > 0.05
+    listening = judge("qwen2_audio", question="say {output}", media="required")
+    spoken = listening(written(("two dogs", Prompt("a", {"audio": sounds[1:2]})), ("red", Prompt("a"))))
+    assert spoken.parts["margin"][0].item() == pytest.approx(plain(listening, "say two dogs", sounds[1:2]), abs=1e-4)
     assert spoken.status.tolist() == [Status.OK, Status.NOT_APPLICABLE]
     assert "sound match" in judge("qwen2_audio")._about(made.prompts[0], {"audio": sounds[:1]}).text
     silent = Audio(torch.full((2, 1, 8000), float("nan")), RATE)
@@ -206,18 +206,18 @@ def test_no_is_the_good_answer_where_it_is_said_so(judge: Callable[..., Any]) ->
 
 
 def test_nothing_is_asked_about_an_empty_prompt(judge: Callable[..., Any]) -> None:
-    rows = said(("two dogs", Prompt("a")), ("two dogs", Prompt(" ")))
-    found = judge("llama", question="say {prompt} : {output}")(rows)
-    assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and found.value[1].isnan()
+    rows = written(("two dogs", Prompt("a")), ("two dogs", Prompt(" ")))
+    scores = judge("llama", question="say {prompt} : {output}")(rows)
+    assert scores.status.tolist() == [Status.OK, Status.NOT_APPLICABLE] and scores.value[1].isnan()
     assert judge("llama", question="say {output}")(rows).status.tolist() == [Status.OK, Status.OK]
 
 
 def test_a_column_may_stand_in_the_question(judge: Callable[..., Any]) -> None:
     reward = judge("llama", question="say {hint} {output}")
     assert reward.needs == ("hint",)
-    found = reward(said(("red", Prompt("a", meta={"hint": "two"})), ("red", Prompt("a"))))
-    assert found.parts["margin"][0].item() == pytest.approx(plain(reward, "say two red"), abs=1e-4)
-    assert found.status[1] == Status.NOT_APPLICABLE and "no 'hint'" in found.info[1]
+    scores = reward(written(("red", Prompt("a", meta={"hint": "two"})), ("red", Prompt("a"))))
+    assert scores.parts["margin"][0].item() == pytest.approx(plain(reward, "say two red"), abs=1e-4)
+    assert scores.status[1] == Status.NOT_APPLICABLE and "no 'hint'" in scores.info[1]
 
 
 # what goes wrong ---------------------------------------------------------------------------------------------------
@@ -234,28 +234,28 @@ def test_bad_texts_are_the_writers_fault_and_bad_pictures_are_not(judge: Callabl
     (tmp_path / "torn.png").write_bytes(b"\x89PNG and no more")
     reward = Guarded("judge", judge(question="say {output}"), failed_share=1.0)
     sound = Prompt("a", {"image": picture(1)})
-    found = reward(said(("  ", sound), ("red", missing), ("red", torn), ("red " * 200, sound), ("red", sound)))
+    scores = reward(written(("  ", sound), ("red", missing), ("red", torn), ("red " * 200, sound), ("red", sound)))
     wanted = [Status.PARSE_FAIL, Status.ERROR, Status.ERROR, Status.PARSE_FAIL, Status.OK]
-    assert found.status.tolist() == wanted
-    assert found.value[0] == 0 and found.value[3] == 0 and found.value[1:3].isnan().all()
-    assert "lost.png" in found.info[1] and "torn.png" in found.info[2]
-    assert "tokens long and the judge reads 128" in found.info[3]
-    alone = judge(question="say {output}")(said(("red", sound)))
-    assert found.value[4].item() == pytest.approx(alone.value.item(), abs=1e-5)
+    assert scores.status.tolist() == wanted
+    assert scores.value[0] == 0 and scores.value[3] == 0 and scores.value[1:3].isnan().all()
+    assert "lost.png" in scores.info[1] and "torn.png" in scores.info[2]
+    assert "tokens long and the judge reads 128" in scores.info[3]
+    alone = judge(question="say {output}")(written(("red", sound)))
+    assert scores.value[4].item() == pytest.approx(alone.value.item(), abs=1e-5)
 
 
 def test_a_judge_that_says_neither_is_an_error_that_ends_the_run(judge: Callable[..., Any]) -> None:
     mute = judge(judge={**SAID, "least_mass": 0.99})
-    found = mute(shown("a", "b"))
-    assert found.status.tolist() == [Status.ERROR] * 2 and found.value.isnan().all()
-    assert "least_mass 0.99" in found.info[0] and "it would begin with" in found.info[0]
+    scores = mute(shown("a", "b"))
+    assert scores.status.tolist() == [Status.ERROR] * 2 and scores.value.isnan().all()
+    assert "least_mass 0.99" in scores.info[0] and "it would begin with" in scores.info[0]
     with pytest.raises(ScoreError, match=r"reward 'judge' failed on 8 of the last 8 rows.*good and bad together"):
         Guarded("judge", mute)(shown(*"abcdefab"))
 
 
 def test_a_prompt_too_long_for_the_judge_is_no_fault_of_the_picture(judge: Callable[..., Any]) -> None:
-    found = judge()(shown("a", "red " * 200))
-    assert found.status.tolist() == [Status.OK, Status.ERROR]
+    scores = judge()(shown("a", "red " * 200))
+    assert scores.status.tolist() == [Status.OK, Status.ERROR]
 
 
 def test_every_fault_of_the_options_is_told(folder: Callable[[str], str], judge: Callable[..., Any]) -> None:
@@ -281,16 +281,16 @@ def test_every_spelling_of_the_words_is_found() -> None:
     from tests.adapters.language.tiny_tokens import qwen_tokenizer
 
     tokenizer = qwen_tokenizer(["yes Yes  yes no No no YES no"] * 50)
-    found = answer_words(tokenizer, "yes", "no")
-    texts = {tokenizer.decode([i]) for i in found.yes}
-    assert {" yes", " Yes"} <= texts and {t.strip().casefold() for t in texts} == {"yes"} and not found.doubts
-    assert not set(found.yes) & set(found.no)
+    words = answer_words(tokenizer, "yes", "no")
+    texts = {tokenizer.decode([i]) for i in words.yes}
+    assert {" yes", " Yes"} <= texts and {t.strip().casefold() for t in texts} == {"yes"} and not words.doubts
+    assert not set(words.yes) & set(words.no)
 
 
 def test_words_in_pieces_are_doubtful_and_words_alike_are_refused() -> None:
     letters = letter_tokenizer()
-    found = answer_words(letters, "zest", "quiet")
-    assert len(found.doubts) == 2 and "'zest' is no token of its own; it is known by its first: " in found.doubts[0]
+    words = answer_words(letters, "zest", "quiet")
+    assert len(words.doubts) == 2 and "'zest' is no token of its own; it is known by its first: " in words.doubts[0]
     with pytest.raises(ConfigError, match="'zest' and 'zeal' begin with the same token"):
         answer_words(letters, "zest", "zeal")
     with pytest.raises(ConfigError, match="yes: this tokenizer has no token for 'oui'"):
@@ -300,10 +300,10 @@ def test_words_in_pieces_are_doubtful_and_words_alike_are_refused() -> None:
 def test_a_doubt_is_told_once(judge: Callable[..., Any]) -> None:
     reward = judge("qwen2", question="{output}", judge={"yes": "zest", "no": "quiet", "least_mass": 0.0})
     with pytest.warns(UserWarning, match="no token of its own"):
-        reward(said(("a b", Prompt(""))))
+        reward(written(("a b", Prompt(""))))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        reward(said(("a", Prompt(""))))
+        reward(written(("a", Prompt(""))))
 
 
 @settings(max_examples=200)
@@ -372,11 +372,11 @@ def test_a_judge_goes_to_another_process_without_its_model(judge: Callable[..., 
 def test_a_judge_that_takes_too_long_is_a_timeout(judge: Callable[..., Any]) -> None:
     guarded = Guarded("slow", judge(judge={**SAID, "isolated": True}), timeout=1e-4, failed_share=1.0)
     try:
-        found = guarded(shown("a"))
+        scores = guarded(shown("a"))
     finally:
         guarded.close()
-    assert found.status.tolist() == [Status.TIMEOUT] and found.value.isnan().all()
-    assert "no answer within 0.0001 s" in found.info[0]
+    assert scores.status.tolist() == [Status.TIMEOUT] and scores.value.isnan().all()
+    assert "no answer within 0.0001 s" in scores.info[0]
 
 
 def test_a_run_refuses_to_train_a_frozen_model() -> None:
@@ -406,5 +406,5 @@ def test_the_model_refusing_a_picture_is_that_rows_error(
         return real(prompts)
 
     monkeypatch.setattr(reward.ask.model, "encode", refuse)
-    found = reward(shown("a", "cube"))
-    assert found.status.tolist() == [Status.OK, Status.ERROR] and "too thin" in found.info[1]
+    scores = reward(shown("a", "cube"))
+    assert scores.status.tolist() == [Status.OK, Status.ERROR] and "too thin" in scores.info[1]

@@ -84,9 +84,9 @@ def sounds(seconds: float) -> Rollout:
 
 def own_score(module, rows: Rollout) -> torch.Tensor:
     with torch.no_grad():
-        heard = module.get_audio_embedding_from_data(rows.output.samples[:, 0], use_tensor=True)
-        said = module.get_text_embedding([prompt.text for prompt in rows.prompts], use_tensor=True)
-    return (heard * said).sum(1)
+        of_sounds = module.get_audio_embedding_from_data(rows.output.samples[:, 0], use_tensor=True)
+        of_texts = module.get_text_embedding([prompt.text for prompt in rows.prompts], use_tensor=True)
+    return (of_sounds * of_texts).sum(1)
 
 
 @pytest.mark.parametrize("seconds", [2.3, 10.0])
@@ -96,8 +96,8 @@ def test_original_weights_score_as_laion_clap_itself(checkpoint, seconds, monkey
     rows = sounds(seconds)
     want = own_score(module, rows)
     for options in ({"processor": str(folder / "processor")}, {"backend": "laion"}):
-        found = load_reward("clap", checkpoint=str(folder / "clap.pt"), **options)(rows).value
-        torch.testing.assert_close(found, want, atol=1e-4, rtol=0)
+        value = load_reward("clap", checkpoint=str(folder / "clap.pt"), **options)(rows).value
+        torch.testing.assert_close(value, want, atol=1e-4, rtol=0)
 
 
 def test_a_long_sound_is_the_mean_of_laion_claps_windows(checkpoint, monkeypatch):
@@ -110,10 +110,10 @@ def test_a_long_sound_is_the_mean_of_laion_claps_windows(checkpoint, monkeypatch
             module.get_audio_embedding_from_data(part, use_tensor=True)
             for part in (wave[:, :480_000], wave[:, -480_000:])
         ]
-        said = module.get_text_embedding(TEXTS, use_tensor=True)
-    want = (torch.nn.functional.normalize(sum(parts) / 2, dim=1) * said).sum(1)
-    found = load_reward("clap", checkpoint=str(folder / "clap.pt"), processor=str(folder / "processor"))(rows).value
-    torch.testing.assert_close(found, want, atol=1e-4, rtol=0)
+        of_texts = module.get_text_embedding(TEXTS, use_tensor=True)
+    want = (torch.nn.functional.normalize(sum(parts) / 2, dim=1) * of_texts).sum(1)
+    value = load_reward("clap", checkpoint=str(folder / "clap.pt"), processor=str(folder / "processor"))(rows).value
+    torch.testing.assert_close(value, want, atol=1e-4, rtol=0)
 
 
 def test_its_random_crop_is_not_met_and_gradient_reaches_the_samples(checkpoint, monkeypatch):

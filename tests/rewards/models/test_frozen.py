@@ -7,9 +7,9 @@ from mmalign.rewards.models.frozen import settle
 
 
 @pytest.mark.parametrize(
-    ("held", "inputs", "where"),
+    ("device", "inputs", "where"),
     [("cpu", "cpu", "cpu"), ("cpu", "meta", "meta"), ("meta", "cpu", "meta"), ("meta", "meta", "meta")],
 )
-def test_a_model_follows_to_an_accelerator_only(held: str, inputs: str, where: str) -> None:
-    module = torch.nn.Linear(2, 2, device=held)
+def test_a_model_follows_to_an_accelerator_only(device: str, inputs: str, where: str) -> None:
+    module = torch.nn.Linear(2, 2, device=device)
     assert settle(module, torch.device(inputs)) == torch.device(where) == module.weight.device

@@ -47,9 +47,9 @@ def test_written_numbers(text, value):
     ],
 )  # fmt: skip
 def test_what_is_no_number_by_itself_is_never_read_in_part(text):
-    for read, said in ((P.quantity, text), (P.last_quantity, text), (P.last_quantity, f"First 7, then {text}")):
+    for read, written in ((P.quantity, text), (P.last_quantity, text), (P.last_quantity, f"First 7, then {text}")):
         with pytest.raises(P.Unreadable):
-            read(said)
+            read(written)
 
 
 @pytest.mark.parametrize(
@@ -79,32 +79,32 @@ def test_a_number_that_is_read_whole_is_the_one_that_is_read_last(text):
 
 
 @pytest.mark.parametrize(
-    "said, truth, value",
+    "answer, truth, value",
     # Golden values of `relaxed_correctness` of pix2struct, Qwen-VL and lmms-eval: "12%" is the float 0.12.
     [
         ("12%", "0.12", 1), ("0.12", "12%", 1), ("12", "12%", 0), ("12%", "12", 0), ("12%", "12.5%", 1),
         ("104", "100", 1), ("105.1", "100", 0), ("Yes", "yes", 1), ("-95", "-100", 1),
     ],
 )  # fmt: skip
-def test_per_cent_as_the_public_graders_of_chartqa_read_it(said, truth, value):
-    assert one("relaxed_accuracy", said, {"answer": truth}) == (value, OK)
+def test_per_cent_as_the_public_graders_of_chartqa_read_it(answer, truth, value):
+    assert one("relaxed_accuracy", answer, {"answer": truth}) == (value, OK)
 
 
 def test_per_cent_may_be_ignored():
-    for said, truth in (("12%", "12"), ("12", "12%")):
-        assert one("relaxed_accuracy", said, {"answer": truth}, percent="ignored") == (1, OK)
+    for answer, truth in (("12%", "12"), ("12", "12%")):
+        assert one("relaxed_accuracy", answer, {"answer": truth}, percent="ignored") == (1, OK)
 
 
 def test_guesses_of_a_part_are_not_paid():
-    for said in (r"The probability is \frac{1}{2}", "It is 3/4, so 1/2", "10^2 − 98 is 1½"):
-        assert one("relaxed_accuracy", said, {"answer": 2}, find="last") == (0, OK), said
-    for said in ("about 1.234,2", "2 to 1-2", r"\sqrt{2}", "H2"):
-        assert one("relaxed_accuracy", said, {"answer": 2}, find="last") == (0, FAIL), said
+    for answer in (r"The probability is \frac{1}{2}", "It is 3/4, so 1/2", "10^2 − 98 is 1½"):
+        assert one("relaxed_accuracy", answer, {"answer": 2}, find="last") == (0, OK), answer
+    for answer in ("about 1.234,2", "2 to 1-2", r"\sqrt{2}", "H2"):
+        assert one("relaxed_accuracy", answer, {"answer": 2}, find="last") == (0, FAIL), answer
     assert one("relaxed_accuracy", "It is 0.5", {"answer": r"… so \boxed{\frac{1}{2}}."}, find="last") == (1, OK)
 
 
 @pytest.mark.parametrize(
-    "said, right",
+    "answer, right",
     [
         ("−5", "-5"), ("5.0", "5"), ("5", 5.0), ("1,000", "1000"), ("$5$", "5"), (r"\(5\)", "5"),
         ("**Paris**", "Paris"),
@@ -113,25 +113,25 @@ def test_guesses_of_a_part_are_not_paid():
         ("½", "1/2"), ("0.5", "50%"), ("5", r"we get $\boxed{5}$."), ("5", "$5"),
     ],
 )  # fmt: skip
-def test_exact_match_of_what_is_only_written_otherwise(said, right):
-    assert one("exact_match", said, {"answer": right}) == (1, OK)
+def test_exact_match_of_what_is_only_written_otherwise(answer, right):
+    assert one("exact_match", answer, {"answer": right}) == (1, OK)
 
 
 @pytest.mark.parametrize(
-    "said, right",
+    "answer, right",
     [
         ("2⁵", "25"), ("10²", "102"), ("log₂5", "log25"), ("3½", "31/2"), ("5①", "51"), ("5㎡", "5m2"), ("$5", "€5"),
         ("007", "7"), ("1/3", "0.333"), ("50", "50%"), ("a b", "ab"),
     ],
 )  # fmt: skip
-def test_exact_match_of_what_only_looks_alike(said, right):
-    assert one("exact_match", said, {"answer": right}) == (0, OK)
-    assert one("exact_match", right, {"answer": said}) == (0, OK)
+def test_exact_match_of_what_only_looks_alike(answer, right):
+    assert one("exact_match", answer, {"answer": right}) == (0, OK)
+    assert one("exact_match", right, {"answer": answer}) == (0, OK)
 
 
 def test_exact_match_word_for_word():
     literal = {"markup": False, "numbers": False}
-    for said, right in (("5.0", "5"), ("**a**", "a"), ("1,000", "1000")):
-        assert one("exact_match", said, {"answer": right}, **literal) == (0, OK)
-        assert one("exact_match", said, {"answer": said}, **literal) == (1, OK)
+    for answer, right in (("5.0", "5"), ("**a**", "a"), ("1,000", "1000")):
+        assert one("exact_match", answer, {"answer": right}, **literal) == (0, OK)
+        assert one("exact_match", answer, {"answer": answer}, **literal) == (1, OK)
     assert one("exact_match", "5", {"answer": 5.0}, **literal) == (1, OK)  # a table's float of a whole number

@@ -149,9 +149,9 @@ def test_boxes_come_back_from_every_writing(boxes):
     for writing, text in writings.items():
         ways: tuple[Writing, Writing] = ("auto", writing)
         for how in ways:
-            found = P.boxes_in(text, how)
-            assert [box.values for box in found] == expected, (writing, how)
-            assert {box.label for box in found} == ({None} if writing == "brackets" else {"cat"})
+            read = P.boxes_in(text, how)
+            assert [box.values for box in read] == expected, (writing, how)
+            assert {box.label for box in read} == ({None} if writing == "brackets" else {"cat"})
 
 
 @settings(max_examples=50)

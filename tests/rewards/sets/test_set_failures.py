@@ -28,21 +28,21 @@ TEXTS = ("1", "2", "x", "4", "5", "7")
 class Spread:
     """The variance of texts that are numbers; raises on what is none."""
 
-    wrong: str = ""
+    fault: str = ""
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     differentiable = False
 
     def embed(self, rollout):
-        if self.wrong == "setup":
+        if self.fault == "setup":
             raise ConfigError("checkpoint: nowhere")
-        if self.wrong == "shape":
+        if self.fault == "shape":
             return torch.zeros(3)
-        if self.wrong == "width" and len(rollout) == 1:
+        if self.fault == "width" and len(rollout) == 1:
             return torch.zeros(1, 5)
         return torch.tensor([[float(text), float(text) ** 2] for text in rollout.output])
 
     def score(self, embedding):
-        if self.wrong == "score":
+        if self.fault == "score":
             raise RuntimeError("the matrix is singular")
         return embedding[:, 0].var(correction=0)
 
@@ -56,13 +56,13 @@ SOME, NONE = answers(*TEXTS), answers("a", "b", "c")
 
 
 def test_a_row_that_cannot_be_embedded_leaves_the_set():
-    found = embed_rows("spread", Spread(), SOME)
-    assert found.rows.isfinite().all(1).tolist() == [True, True, False, True, True, True]
-    assert list(found.why) == [2] and "could not convert string to float: 'x'" in found.why[2]
+    embedded = embed_rows("spread", Spread(), SOME)
+    assert embedded.rows.isfinite().all(1).tolist() == [True, True, False, True, True, True]
+    assert list(embedded.why) == [2] and "could not convert string to float: 'x'" in embedded.why[2]
     scores = Credit(Spread())(SOME)
-    kept = torch.tensor([0, 1, 3, 4, 5])
-    assert torch.allclose(scores.value[kept], Spread().credit(Spread().embed(GOOD)))
-    assert scores.status[2] == Status.ERROR and scores.info[2] == found.why[2]
+    others = torch.tensor([0, 1, 3, 4, 5])
+    assert torch.allclose(scores.value[others], Spread().credit(Spread().embed(GOOD)))
+    assert scores.status[2] == Status.ERROR and scores.info[2] == embedded.why[2]
 
 
 def test_where_none_can_be_embedded_the_reward_is_named():
@@ -83,11 +83,11 @@ def test_what_is_no_embedding_is_refused():
         embed_rows("s", Spread("width"), SOME)
 
 
-@pytest.mark.parametrize("wrong", ["setup", ""])
-def test_a_fault_of_the_set_up_is_itself(wrong):
-    if wrong:
+@pytest.mark.parametrize("fault", ["setup", ""])
+def test_a_fault_of_the_set_up_is_itself(fault):
+    if fault:
         with pytest.raises(ConfigError, match="checkpoint: nowhere"):
-            embed_rows("s", Spread(wrong), SOME)
+            embed_rows("s", Spread(fault), SOME)
     else:
         assert isinstance(Credit(Spread()), SetReward)
 
@@ -142,11 +142,11 @@ def prompts(n):
 
 def test_an_evaluation_leaves_rows_out_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, "mmalign"):
-        found = evaluation.evaluate_policy(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets[
+        of_set = evaluation.evaluate_policy(Writer(TEXTS), prompts(6), {"spread": Spread()}, seed=0, rows=2).sets[
             "spread"
         ]
-    assert (found.n, found.invalid) == (5, 1)
-    assert found.value == pytest.approx(float(Spread().score(Spread().embed(GOOD))))
+    assert (of_set.n, of_set.invalid) == (5, 1)
+    assert of_set.value == pytest.approx(float(Spread().score(Spread().embed(GOOD))))
     assert "reward 'spread' could not embed 1 of 6 rows; the first, row 2: ValueError" in caplog.text
     with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
         evaluation.evaluate_policy(Writer("abc"), prompts(3), {"spread": Spread()}, seed=0, rows=2)
@@ -188,9 +188,9 @@ def test_every_set_reward_leaves_out_what_its_encoder_raises_on(name, make, monk
         return own(self, part)
 
     monkeypatch.setattr(type(reward), "embed", embed)
-    found = embed_rows(name, reward, rollout)
-    kept = [0, 2, 3, 4, 5]
-    assert list(found.why) == at and torch.allclose(found.rows[kept], whole[kept], atol=1e-5)
+    embedded = embed_rows(name, reward, rollout)
+    others = [0, 2, 3, 4, 5]
+    assert list(embedded.why) == at and torch.allclose(embedded.rows[others], whole[others], atol=1e-5)
     scores = Guarded(name, reward, failed_share=1.0)(rollout)
     assert [scores.status[row] == Status.ERROR for row in range(6)] == [row in at for row in range(6)]
     monkeypatch.setattr(type(reward), "embed", lambda self, part: embed(self, part, range(6)))

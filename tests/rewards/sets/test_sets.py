@@ -39,13 +39,13 @@ def test_frechet_and_mmd_against_the_functions(tiny_clip, picture_folder):
 @pytest.mark.parametrize("name", ["frechet", "mmd"])
 def test_swaps_at_once_equal_swaps_one_by_one(tiny_clip, picture_folder, name):
     reward = built(name, reference=str(picture_folder), encoder=str(tiny_clip))
-    kept, other = (reward.embed(pictures(per_prompt=3, size=32, seed=s)) for s in (1, 2))
+    better, other = (reward.embed(pictures(per_prompt=3, size=32, seed=s)) for s in (1, 2))
     expected = []
     for place in range(2, 6):
-        trial = kept.clone()
+        trial = better.clone()
         trial[place] = other[place]
         expected.append(reward.score(trial))
-    assert torch.allclose(reward.swap_scores(kept, other, 2), torch.stack(expected), atol=1e-6)
+    assert torch.allclose(reward.swap_scores(better, other, 2), torch.stack(expected), atol=1e-6)
 
 
 def test_a_set_equal_to_its_reference_is_best(tiny_clip, picture_folder):
@@ -80,10 +80,10 @@ def test_a_row_that_is_embedded_as_zeros_leaves_the_set_alone():
     reward.embedder = Plain()
     rollout = pictures(per_prompt=3)
     rollout.output[2] = 0
-    found = Credit(reward)(rollout)
-    kept = torch.tensor([0, 1, 3, 4, 5])
-    assert found.status.tolist() == [0, 0, Status.ERROR, 0, 0, 0] and found.info[2] == "the embedding is not finite"
-    assert torch.allclose(found.value[kept], Credit(reward)(rollout[kept]).value)
+    scores = Credit(reward)(rollout)
+    others = torch.tensor([0, 1, 3, 4, 5])
+    assert scores.status.tolist() == [0, 0, Status.ERROR, 0, 0, 0] and scores.info[2] == "the embedding is not finite"
+    assert torch.allclose(scores.value[others], Credit(reward)(rollout[others]).value)
 
 
 @pytest.mark.parametrize("name", ["frechet", "mmd", "vendi"])
@@ -117,10 +117,10 @@ def test_statistics_are_kept_with_their_provenance(tiny_clip, tiny_transformers_
     encoder = make_encoder(str(tiny_clip))
     rows = embedded(picture_folder, encoder)
     save_reference(tmp_path / "ref.safetensors", rows, encoder, "six pictures")
-    found = load_reference(str(tmp_path / "ref.safetensors"), encoder)
+    loaded = load_reference(str(tmp_path / "ref.safetensors"), encoder)
     x = encoder.embed(pictures(per_prompt=3, size=32))
-    assert torch.allclose(F.frechet_distance(x, found.gaussian), F.frechet_distance(x, rows), atol=1e-7)
-    assert torch.equal(found.rows, rows) and found.gaussian.count == 6
+    assert torch.allclose(F.frechet_distance(x, loaded.gaussian), F.frechet_distance(x, rows), atol=1e-7)
+    assert torch.equal(loaded.rows, rows) and loaded.gaussian.count == 6
     with safe_open(tmp_path / "ref.safetensors", "pt") as file:
         facts = json.loads(file.metadata()["provenance"])
     spec = facts.pop("spec")
@@ -195,9 +195,9 @@ def test_set_rewards_are_called_like_others(tiny_clip):
     reward = mmalign.load_reward("vendi", encoder=str(tiny_clip))
     assert reward.reward.order == 1.0 and isinstance(reward, Reward) and isinstance(reward, SetReward)
     rollout = pictures(per_prompt=3)
-    found, rows = reward(rollout), reward.embed(rollout)
-    assert torch.allclose(found.value, reward.credit(rows).float())
-    assert torch.allclose(found.parts["set"], reward.score(rows).float().expand(6))
+    scores, rows = reward(rollout), reward.embed(rollout)
+    assert torch.allclose(scores.value, reward.credit(rows).float())
+    assert torch.allclose(scores.parts["set"], reward.score(rows).float().expand(6))
     mixed = Mix({"each": Slot(reward, over="group")})(rollout)
     assert torch.allclose(mixed.parts["each/set"][0], reward.score(rows[:3]).float())
 

@@ -71,10 +71,10 @@ def test_codecs_equal_their_models_own_calls(tiny_codecs):
             .encode(x.expand(-1, 2, -1))
             .latent_dist.mode(),
         }
-    for name, given in expected.items():
+    for name, frames in expected.items():
         encoder = frame_encoder({"name": name, "checkpoint": str(tiny_codecs[name])})
-        assert torch.allclose(torch.stack(encoder.frames(sounds)), given.transpose(1, 2), atol=1e-5)
-        both = torch.cat([given.mean(2), given.std(2, correction=0)], 1)
+        assert torch.allclose(torch.stack(encoder.frames(sounds)), frames.transpose(1, 2), atol=1e-5)
+        both = torch.cat([frames.mean(2), frames.std(2, correction=0)], 1)
         assert torch.allclose(encoder.embed(sounds), both, atol=1e-4)
 
 
@@ -109,11 +109,11 @@ def test_checkpoints_that_take_no_waveform_or_are_not_there(tmp_path):
 @pytest.mark.parametrize("name", ["spectral", "clap"])
 def test_fad_and_kad_against_the_functions(name, spec, sound_folder):
     sounds, encoder = tones(6), make_encoder(spec(name))
-    found = load_reference(str(sound_folder), encoder)
+    reference = load_reference(str(sound_folder), encoder)
     x = encoder.embed(sounds)
     for reward, value, credit in (
-        ("fad", -F.frechet_distance(x, found.rows), F.frechet_credit(x, found.rows)),
-        ("kad", -F.kad(x, found.rows), 100 * F.mmd_credit(x, found.rows)),
+        ("fad", -F.frechet_distance(x, reference.rows), F.frechet_credit(x, reference.rows)),
+        ("kad", -F.kad(x, reference.rows), 100 * F.mmd_credit(x, reference.rows)),
     ):
         few = {"least_rows": 2} if reward == "fad" else {}
         made = built(reward, reference=str(sound_folder), encoder=spec(name), **few)
@@ -121,8 +121,8 @@ def test_fad_and_kad_against_the_functions(name, spec, sound_folder):
         assert torch.allclose(made.credit(made.embed(sounds)), credit, atol=1e-9)
         assert "audio" in made.modalities and made.differentiable
     itself = built("fad", reference=str(sound_folder), encoder=spec(name), least_rows=2)
-    assert abs(itself.score(found.rows).item()) < 1e-9  # FAD(X, X), n < d
-    fewer = found.rows[:2]
+    assert abs(itself.score(reference.rows).item()) < 1e-9  # FAD(X, X), n < d
+    fewer = reference.rows[:2]
     assert itself.score(fewer).isfinite() and itself.score(fewer) < 0
 
 
@@ -240,11 +240,14 @@ def test_song_fad_is_the_distance_of_a_songs_own_frames(sound_folder, tiny_clip,
     reward, sounds = built("song_fad", reference=str(sound_folder), encoder={"name": "spectral"}), tones(4)
     every = torch.cat([encoder.frames(one)[0] for one in files(sound_folder)])
     expected = [-F.frechet_distance(frames, every).item() for frames in encoder.frames(sounds)]
-    found = reward(sounds)
-    assert found.value.tolist() == pytest.approx(expected, rel=1e-5) and (found.value < 0).all()
+    result = reward(sounds)
+    assert result.value.tolist() == pytest.approx(expected, rel=1e-5) and (result.value < 0).all()
     save_reference(tmp_path / "f.safetensors", load_reference(str(sound_folder), encoder, "frame"), encoder, "x")
-    kept = built("song_fad", reference=str(tmp_path / "f.safetensors"))
-    assert torch.allclose(kept(sounds).value, found.value, atol=1e-5) and kept.fingerprint() == reward.fingerprint()
+    from_file = built("song_fad", reference=str(tmp_path / "f.safetensors"))
+    assert (
+        torch.allclose(from_file(sounds).value, result.value, atol=1e-5)
+        and from_file.fingerprint() == reward.fingerprint()
+    )
     with pytest.raises(
         DataError, match=r"holds statistics of frames, this reward compares rows; make them with --unit row"
     ):
@@ -263,8 +266,8 @@ def test_song_fad_is_the_distance_of_a_songs_own_frames(sound_folder, tiny_clip,
 
 def test_a_song_of_one_window_has_no_covariance(tiny_clap, sound_folder):
     clap = {"name": "clap", "checkpoint": str(tiny_clap)}
-    found = built("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=0.6))
-    assert found.status.tolist() == [Status.NOT_APPLICABLE] * 2 and "fewer than 2 frames" in found.info[0]
+    result = built("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=0.6))
+    assert result.status.tolist() == [Status.NOT_APPLICABLE] * 2 and "fewer than 2 frames" in result.info[0]
     assert built("song_fad", reference=str(sound_folder), encoder=clap)(tones(2, seconds=2.5)).value.isfinite().all()
 
 
@@ -300,8 +303,8 @@ def test_reports_free_the_score_of_the_bias_of_n(sound_folder):
     assert "parts.infinity takes 128 rows of 16 features" in reward.doubts(rows[:127])
     expected = -F.frechet_infinity(rows, reward.target.gaussian)
     assert torch.equal(reward.report(rows)["infinity"], expected)
-    (told,) = reward.doubts(rows)  # five sounds make no covariance of 16 features
-    assert told.startswith("the reference has 5 rows for 16 features, fewer than a covariance of full rank takes (17)")
+    (doubt,) = reward.doubts(rows)  # five sounds make no covariance of 16 features
+    assert doubt.startswith("the reference has 5 rows for 16 features, fewer than a covariance of full rank takes (17)")
     assert reward.doubts(rows[:9])[0].startswith("the set has 9 rows for 16 features")
 
 
@@ -332,8 +335,8 @@ def test_the_pool_equals_merged_moments_with_scipys_root(n, d):
     from scipy.linalg import sqrtm
 
     pool, x, y = F.gaussian(gauss(60, d, 1)), gauss(n, d, 2, 1.5, 0.4), F.gaussian(gauss(200, d, 3, 0.8))
-    kept = F.Moments(60 - n, pool.mean, pool.cov * (60 - n - 1))
-    mixed = (kept + F.Moments.of(x)).gaussian()
+    rest = F.Moments(60 - n, pool.mean, pool.cov * (60 - n - 1))
+    mixed = (rest + F.Moments.of(x)).gaussian()
     root = np.real(np.trace(sqrtm(mixed.cov.numpy() @ y.cov.numpy())))
     expected = ((mixed.mean - y.mean) ** 2).sum() + mixed.cov.trace() + y.cov.trace() - 2 * root
     assert F.frechet_in_pool(x, pool, y).item() == pytest.approx(expected.item(), abs=1e-8)
@@ -387,8 +390,8 @@ def test_where_the_extrapolation_is_shown_it_is_near_the_truth(d):
     truth = float(F.frechet_between(F.Gaussian(torch.full((d,), 0.1), torch.eye(d)), reference))
 
     def off(times):
-        found = [float(F.frechet_infinity(gauss(times * d, d, 20 + i, shift=0.1), reference)) for i in range(6)]
-        return abs(sum(found) / len(found) / truth - 1)
+        distances = [float(F.frechet_infinity(gauss(times * d, d, 20 + i, shift=0.1), reference)) for i in range(6)]
+        return abs(sum(distances) / len(distances) / truth - 1)
 
     assert off(LINEAR_FROM) < 0.2 and off(3) > 0.5
 

@@ -52,9 +52,9 @@ def alone(folder: Path, text: str, pooling: str, auto: str = "AutoModel") -> tor
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 def test_rows_are_the_models_own_pooled(bert: Path, pooling: str) -> None:
-    found = make_encoder({"name": "text", "checkpoint": str(bert), "pooling": pooling}).embed(rollout())
+    embedded = make_encoder({"name": "text", "checkpoint": str(bert), "pooling": pooling}).embed(rollout())
     want = torch.stack([alone(bert, text, pooling) for text in TEXTS])
-    torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
+    torch.testing.assert_close(embedded, want, atol=1e-5, rtol=0)
 
 
 def test_language_models_are_read_at_their_last_token(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ def own_features(folder, wave):
     from transformers import ClapFeatureExtractor, ClapModel
 
     model, extractor = ClapModel.from_pretrained(folder).eval(), ClapFeatureExtractor.from_pretrained(folder)
-    given = extractor(wave.numpy(), sampling_rate=RATE, return_tensors="pt")
+    inputs = extractor(wave.numpy(), sampling_rate=RATE, return_tensors="pt")
     with torch.no_grad():
-        return model, model.get_audio_features(given["input_features"], is_longer=torch.tensor([[False]])).pooler_output
+        return model, model.get_audio_features(
+            inputs["input_features"], is_longer=torch.tensor([[False]])
+        ).pooler_output
 
 
 @pytest.mark.parametrize("which", ["tiny_clap", "tiny_fused_clap"])
@@ -34,15 +36,15 @@ def test_cosine_equals_transformers_own_pipeline(which, request):
 
     folder, sounds = request.getfixturevalue(which), tones(seconds=0.6)
     reward = load_reward("clap", checkpoint=str(folder))
-    found = reward(sounds).value
+    value = reward(sounds).value
     tokens = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
     for row in range(4):
         model, features = own_features(folder, sounds.output.samples[row, 0])
         with torch.no_grad():
             text = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output[row]
-        assert found[row].item() == pytest.approx((features[0] @ text).item(), abs=1e-5)
+        assert value[row].item() == pytest.approx((features[0] @ text).item(), abs=1e-5)
     logit = load_reward("clap", checkpoint=str(folder), score="logit")
-    assert torch.allclose(logit(sounds).value, found * model.logit_scale_a.exp().detach(), atol=1e-4)
+    assert torch.allclose(logit(sounds).value, value * model.logit_scale_a.exp().detach(), atol=1e-4)
     assert logit.range[1] == pytest.approx(model.logit_scale_a.exp().item())
 
 
@@ -79,8 +81,8 @@ def test_rate_channels_and_mask_do_not_matter(tiny_clap):
     plain = towers.sounds(sounds.output)
     stereo = Audio(sounds.output.samples.expand(-1, 2, -1), RATE)
     assert torch.allclose(towers.sounds(stereo), plain, atol=1e-6)
-    heard = (torch.arange(2700) < 2000).expand(2, -1)
-    padded = Audio(torch.cat([sounds.output.samples, torch.ones(2, 1, 700)], 2), RATE, heard)
+    mask = (torch.arange(2700) < 2000).expand(2, -1)
+    padded = Audio(torch.cat([sounds.output.samples, torch.ones(2, 1, 700)], 2), RATE, mask)
     assert torch.allclose(towers.sounds(padded), plain, atol=1e-6)
     tone = [
         torch.sin(torch.arange(int(0.5 * rate)) / rate * 2 * torch.pi * 440).expand(1, 2, -1) for rate in (RATE, 11_025)
@@ -113,9 +115,9 @@ def test_sounds_without_sound_are_errors_of_their_rows(tiny_clap):
     samples[1, 0, 7] = float("nan")
     mask = torch.ones(4, samples.shape[2], dtype=torch.bool)
     mask[2] = False
-    found = Guarded("clap", load_reward("clap", checkpoint=str(tiny_clap)))(rollout(samples, mask=mask))
-    assert found.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR, Status.OK]
-    assert found.value[1:3].isnan().all() and "empty or not finite" in found.info[1]
+    scores = Guarded("clap", load_reward("clap", checkpoint=str(tiny_clap)))(rollout(samples, mask=mask))
+    assert scores.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR, Status.OK]
+    assert scores.value[1:3].isnan().all() and "empty or not finite" in scores.info[1]
     one = load_reward("clap", checkpoint=str(tiny_clap))(rollout(torch.full((1, 1, 1), 0.5)))
     assert one.status.tolist() == [Status.OK]  # one sample is a sound
     silent = load_reward("clap", checkpoint=str(tiny_clap))(rollout(torch.zeros(1, 1, 900)))
@@ -127,9 +129,9 @@ def test_a_sound_is_not_held_to_an_empty_prompt(tiny_clap):
     samples[3, 0, 7] = float("nan")
     whole = rollout(samples)
     whole.prompts = [Prompt(text) for text in ("a red circle", "", "  ", "")]
-    found = Guarded("clap", load_reward("clap", checkpoint=str(tiny_clap)))(whole)
-    assert found.status.tolist() == [Status.OK, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE, Status.ERROR]
-    assert found.value[1:].isnan().all() and found.info[:2] == ["", "the prompt is empty"]
+    scores = Guarded("clap", load_reward("clap", checkpoint=str(tiny_clap)))(whole)
+    assert scores.status.tolist() == [Status.OK, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE, Status.ERROR]
+    assert scores.value[1:].isnan().all() and scores.info[:2] == ["", "the prompt is empty"]
 
 
 def test_captions_are_judged_against_their_sound(tiny_clap):
@@ -143,9 +145,9 @@ def test_captions_are_judged_against_their_sound(tiny_clap):
     ]
     captions = ["a red circle", "a red circle", " ", "a star"]
     reward = load_reward("clap", checkpoint=str(tiny_clap))
-    found = reward(Rollout(prompts, captions, torch.arange(4)))
-    assert found.status.tolist() == [Status.OK, Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE]
-    assert torch.allclose(found.value[:2], reward(sounds[:1]).value.expand(2), atol=1e-6) and found.value[2] == -1
+    scores = reward(Rollout(prompts, captions, torch.arange(4)))
+    assert scores.status.tolist() == [Status.OK, Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE]
+    assert torch.allclose(scores.value[:2], reward(sounds[:1]).value.expand(2), atol=1e-6) and scores.value[2] == -1
 
 
 def test_captions_of_one_sound_hear_it_once_and_a_file_that_is_not_there_is_its_rows_error(tiny_clap, tmp_path):
@@ -156,13 +158,13 @@ def test_captions_of_one_sound_hear_it_once_and_a_file_that_is_not_there_is_its_
     gone = Prompt("describe", media=LazyMedia({"audio": "gone.wav"}, tmp_path, "row 3"))
     try:
         towers.encode_waves = noting(encode, lambda part: calls.append(len(part)))
-        found = Guarded("c", reward, failed_share=1.0)(
+        scores = Guarded("c", reward, failed_share=1.0)(
             Rollout([prompt, prompt, prompt, gone], ["a star", "a red circle", "two blue", "a"], torch.arange(4))
         )
     finally:
         towers.encode_waves = encode
-    assert calls == [1] and found.status.tolist() == [Status.OK] * 3 + [Status.ERROR]
-    assert "gone.wav cannot be read" in found.info[3]
+    assert calls == [1] and scores.status.tolist() == [Status.OK] * 3 + [Status.ERROR]
+    assert "gone.wav cannot be read" in scores.info[3]
 
 
 def test_a_collapsed_text_tower_is_refused_when_it_is_loaded(tiny_clap, tmp_path):
@@ -260,8 +262,8 @@ def test_original_weights_score_as_the_converted_ones(which, request, tmp_path):
     wanted = ClapModel.from_pretrained(folder)
     assert model.config.audio_config.depths == wanted.config.audio_config.depths
     assert model.config.audio_config.window_size == 4 and model.config.audio_config.spec_size == 64
-    given = renamed({key.removeprefix("module."): value for key, value in state.items()})
-    assert all(torch.equal(given[key], value) for key, value in wanted.named_parameters())
+    weights = renamed({key.removeprefix("module."): value for key, value in state.items()})
+    assert all(torch.equal(weights[key], value) for key, value in wanted.named_parameters())
 
 
 def test_a_file_of_original_weights_is_a_checkpoint(tiny_clap, tmp_path, monkeypatch):
@@ -272,10 +274,10 @@ def test_a_file_of_original_weights_is_a_checkpoint(tiny_clap, tmp_path, monkeyp
     state = {key.removeprefix("module."): value for key, value in original(tiny_clap).items()}
     save_file(state, tmp_path / "original.safetensors")
     sounds = tones()
-    found = load_reward("clap", checkpoint=str(tmp_path / "original.safetensors"), processor=str(tiny_clap))
+    scores = load_reward("clap", checkpoint=str(tmp_path / "original.safetensors"), processor=str(tiny_clap))
     converted = load_reward("clap", checkpoint=str(tiny_clap))
     # One head of 64 instead of two of 16 in the text tower: RoBERTa's width is all a file tells.
-    assert torch.allclose(found.towers.sounds(sounds.output), converted.towers.sounds(sounds.output), atol=1e-6)
+    assert torch.allclose(scores.towers.sounds(sounds.output), converted.towers.sounds(sounds.output), atol=1e-6)
     with pytest.raises(DataError, match="names differ, first"):
         as_clap_model({key: value for key, value in state.items() if "norm1" not in key})
 

@@ -23,8 +23,8 @@ def sine(level=0.5, seconds=1.0, hertz=997.0, rate=RATE):
 
 
 def value(name, wave, rate=RATE, **options):
-    found = load_reward(name, **options)(rollout(torch.as_tensor(wave).reshape(1, -1, wave.shape[-1]), rate))
-    return found.value.item() if found.status[0] == Status.OK else Status(int(found.status[0]))
+    scores = load_reward(name, **options)(rollout(torch.as_tensor(wave).reshape(1, -1, wave.shape[-1]), rate))
+    return scores.value.item() if scores.status[0] == Status.OK else Status(int(scores.status[0]))
 
 
 def test_loudness_of_the_standards_own_tone():
@@ -62,15 +62,15 @@ def test_noise_is_flat_and_tones_are_not():
 
 def test_duration_ends_where_the_sound_is_last_heard():
     wave = torch.cat([sine(seconds=0.5), torch.zeros(RATE)])
-    asked = Rollout(
+    wanted = Rollout(
         [Prompt("a", meta={"seconds": 1.0}), Prompt("a")], Audio(wave.expand(2, 1, -1), RATE), torch.arange(2)
     )
-    found = load_reward("duration")(asked)
-    assert found.value[0].item() == pytest.approx(-0.5) and found.status[1] == Status.NOT_APPLICABLE
-    assert load_reward("duration", seconds=0.25)(asked).value[1].item() == pytest.approx(-1.0)
+    scores = load_reward("duration")(wanted)
+    assert scores.value[0].item() == pytest.approx(-0.5) and scores.status[1] == Status.NOT_APPLICABLE
+    assert load_reward("duration", seconds=0.25)(wanted).value[1].item() == pytest.approx(-1.0)
     assert value("duration", torch.zeros(RATE), seconds=2.0) == -1.0
-    said = Rollout([Prompt("a", meta={"seconds": None})], Audio(torch.zeros(1, 1, RATE), RATE), torch.arange(1))
-    assert load_reward("duration", seconds=2.0)(said).value.item() == -1.0  # a table's empty cell says nothing
+    without = Rollout([Prompt("a", meta={"seconds": None})], Audio(torch.zeros(1, 1, RATE), RATE), torch.arange(1))
+    assert load_reward("duration", seconds=2.0)(without).value.item() == -1.0  # a table's empty cell says nothing
 
 
 @pytest.mark.parametrize("name", SANITY)
@@ -81,11 +81,11 @@ def test_masks_are_heeded_and_bad_sounds_are_errors_of_their_rows(name):
     mask[2] = False
     mask[3, RATE // 2 :] = False
     samples[3, 0, RATE // 2 :] = 1.0  # beyond the mask: not heard
-    found = load_reward(name)(rollout(samples, RATE, mask=mask))
-    assert found.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR, Status.OK]
-    assert "not finite" in found.info[1] and "the sound is empty" in found.info[2]
+    scores = load_reward(name)(rollout(samples, RATE, mask=mask))
+    assert scores.status.tolist() == [Status.OK, Status.ERROR, Status.ERROR, Status.OK]
+    assert "not finite" in scores.info[1] and "the sound is empty" in scores.info[2]
     half = load_reward(name)(rollout(samples[3:, :, : RATE // 2], RATE))
-    assert found.value[3].item() == pytest.approx(half.value.item(), abs=1e-5)
+    assert scores.value[3].item() == pytest.approx(half.value.item(), abs=1e-5)
 
 
 def test_options_out_of_range_are_said():
@@ -107,10 +107,10 @@ def test_aesthetics_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize("answer", [dict, json.dumps])
 def test_aesthetics_calls_the_packages_predictor(monkeypatch, answer):
     """A stand-in that answers as its `forward` does: one dict (0.0.4) or JSON (before) per sound."""
-    asked = []
+    batches = []
 
     def forward(batch):
-        asked.extend(batch)
+        batches.extend(batch)
         return [answer({"CE": 5.0, "CU": 6.0, "PC": 3.0, "PQ": float(item["path"].shape[1] / 1000)}) for item in batch]
 
     made = lambda checkpoint: types.SimpleNamespace(forward=forward)  # noqa: E731
@@ -118,10 +118,10 @@ def test_aesthetics_calls_the_packages_predictor(monkeypatch, answer):
     monkeypatch.setitem(sys.modules, "audiobox_aesthetics.infer", types.SimpleNamespace(initialize_predictor=made))
     samples = sine(seconds=0.5).expand(3, 2, -1).clone()
     samples[1, 0, 0] = float("nan")
-    found = load_reward("aesthetics")(rollout(samples, RATE))
-    assert found.status.tolist() == [Status.OK, Status.ERROR, Status.OK]
-    assert found.value[[0, 2]].tolist() == [8.0, 8.0] and found.value[1].isnan() and found.parts["PC"][0] == 3.0
-    assert [item["sample_rate"] for item in asked] == [RATE] * 2 and asked[0]["path"].shape == (2, 8000)
+    scores = load_reward("aesthetics")(rollout(samples, RATE))
+    assert scores.status.tolist() == [Status.OK, Status.ERROR, Status.OK]
+    assert scores.value[[0, 2]].tolist() == [8.0, 8.0] and scores.value[1].isnan() and scores.parts["PC"][0] == 3.0
+    assert [item["sample_rate"] for item in batches] == [RATE] * 2 and batches[0]["path"].shape == (2, 8000)
     assert load_reward("aesthetics", axis="mean")(rollout(samples, RATE)).value[0].item() == pytest.approx(5.5)
 
 

@@ -9,7 +9,7 @@ from mmalign.core.types import Status
 from mmalign.rewards import functional as F
 from mmalign.rewards import load_reward
 from mmalign.rewards.engine.traits import require_columns
-from tests.rewards.asking import one, scored, told
+from tests.rewards.asking import one, rollout_of, scored
 
 OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE
 
@@ -84,7 +84,7 @@ def test_options_by_number(answer, count_from, letter):
 def test_a_right_option_that_cannot_be_read_is_told_before_training(meta, options, why):
     reward = load_reward("multiple_choice", **options)
     with pytest.raises(DataError, match=why):
-        require_columns({"rewards.a": reward}, told(("", meta), ("", {"answer": "A"})).prompts)
+        require_columns({"rewards.a": reward}, rollout_of(("", meta), ("", {"answer": "A"})).prompts)
     assert one("multiple_choice", "A", meta, **options)[1] is ERROR
 
 
@@ -92,16 +92,18 @@ def test_a_right_option_that_cannot_be_read_is_told_before_training(meta, option
 @pytest.mark.parametrize("name", ["exact_match", "relaxed_accuracy", "cosine_length"])
 def test_an_answer_without_text_is_told_before_training(name, value):
     with pytest.raises(DataError, match=r"row 1 .*: rewards.a: Prompt.meta\['answer'\].*Mend the row or leave it out"):
-        require_columns({"rewards.a": load_reward(name)}, told(("", {"answer": "a"}), ("", {"answer": value})).prompts)
+        require_columns(
+            {"rewards.a": load_reward(name)}, rollout_of(("", {"answer": "a"}), ("", {"answer": value})).prompts
+        )
 
 
 @pytest.mark.parametrize(
-    "said, truth, value",  # golden values of ChartQA's relaxed accuracy
+    "answer, truth, value",  # golden values of ChartQA's relaxed accuracy
     [(104, 100, 1), (105, 100, 1), (105.1, 100, 0), (-95, -100, 1), (0, 0, 1), (0.01, 0, 0), (1.05, 1, 1)],
 )
-def test_relaxed_accuracy_golden_values(said, truth, value):
-    assert F.relaxed_accuracy(said, truth) == value
-    assert one("relaxed_accuracy", f"<answer>{said}</answer>", {"answer": truth}) == (value, OK)
+def test_relaxed_accuracy_golden_values(answer, truth, value):
+    assert F.relaxed_accuracy(answer, truth) == value
+    assert one("relaxed_accuracy", f"<answer>{answer}</answer>", {"answer": truth}) == (value, OK)
 
 
 def test_relaxed_accuracy_reads_amounts_words_and_the_last_number():
@@ -122,9 +124,9 @@ def test_relaxed_accuracy_reads_amounts_words_and_the_last_number():
 
 @settings(max_examples=50)
 @given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9).filter(lambda x: abs(x) > 1e-9), st.floats(0.01, 1))
-def test_graded_accuracy_agrees_with_all_or_nothing(said, truth, tolerance):
-    graded = F.relaxed_accuracy(said, truth, tolerance, graded=True)
-    strict = F.relaxed_accuracy(said, truth, tolerance)
+def test_graded_accuracy_agrees_with_all_or_nothing(answer, truth, tolerance):
+    graded = F.relaxed_accuracy(answer, truth, tolerance, graded=True)
+    strict = F.relaxed_accuracy(answer, truth, tolerance)
     assert 0 <= graded <= 1 and (graded == 0 or strict == 1)
     assert F.relaxed_accuracy(truth, truth, tolerance, graded=True) == 1
 
@@ -216,12 +218,12 @@ def test_options_of_format_are_checked(options, why):
 
 
 def test_a_row_without_its_column_is_not_applicable_and_a_bad_column_is_our_error():
-    found = scored("exact_match", ("a", {"answer": "a"}), ("a", {"id": 7}), ("a", {"answer": []}))
-    assert found.status.tolist() == [OK, NONE, ERROR] and found.value[1:].isnan().all()
-    assert found.info[1] == "row 1 ('question 1'): Prompt.meta has no 'answer'; it holds id"
-    assert "Prompt.meta['answer'] holds no text: '[]'" in found.info[2]
-    found = scored("multiple_choice", ("A", {"answer": "A or B"}), ("A", {"answer": "x" * 20_000}))
-    assert found.status.tolist() == [ERROR] * 2 and "Prompt.meta['answer']: the answer must name one" in found.info[0]
+    scores = scored("exact_match", ("a", {"answer": "a"}), ("a", {"id": 7}), ("a", {"answer": []}))
+    assert scores.status.tolist() == [OK, NONE, ERROR] and scores.value[1:].isnan().all()
+    assert scores.info[1] == "row 1 ('question 1'): Prompt.meta has no 'answer'; it holds id"
+    assert "Prompt.meta['answer'] holds no text: '[]'" in scores.info[2]
+    scores = scored("multiple_choice", ("A", {"answer": "A or B"}), ("A", {"answer": "x" * 20_000}))
+    assert scores.status.tolist() == [ERROR] * 2 and "Prompt.meta['answer']: the answer must name one" in scores.info[0]
 
 
 def test_a_column_that_no_row_has_is_found_before_training():
@@ -230,14 +232,14 @@ def test_a_column_that_no_row_has_is_found_before_training():
         "rewards.b": load_reward("iou"),
         "rewards.c": load_reward("format"),
     }
-    prompts = told(("", {"anwser": "a", "boxes": None}), ("", {"boxes": []})).prompts
+    prompts = rollout_of(("", {"anwser": "a", "boxes": None}), ("", {"boxes": []})).prompts
     with pytest.raises(DataError) as error:
         require_columns(rewards, prompts)
     assert str(error.value) == (
         "rewards.a: needs the column 'answer', which none of the 2 rows has. Did you mean 'anwser'? "
         "Columns found: anwser, boxes."
     )
-    require_columns(rewards, told(("", {"answer": 1}), ("", {"boxes": []})).prompts)
+    require_columns(rewards, rollout_of(("", {"answer": 1}), ("", {"boxes": []})).prompts)
     require_columns(rewards, [])
 
 
@@ -260,12 +262,12 @@ def test_a_column_that_no_row_has_is_found_before_training():
 )
 def test_columns_that_cannot_be_read_stop_the_run(name, meta, why):
     with pytest.raises(DataError) as error:
-        require_columns({"rewards.a": load_reward(name)}, told(("", meta)).prompts)
+        require_columns({"rewards.a": load_reward(name)}, rollout_of(("", meta)).prompts)
     assert why in str(error.value) and str(error.value).startswith("row 0 ('question 0'): rewards.a: Prompt.meta['")
 
 
 def test_instructions_as_a_table_holds_them():
     """JSON text from CSV, and floats where another row has no value."""
-    for held in ('{"max_words": 2}', '[{"max_words": 2}]', {"max_words": 2.0}, {"max_words": 2, "json": None}):
-        assert one("instruction_adherence", "two words", {"instructions": held}) == (1, OK)
-        assert one("instruction_adherence", "now three words", {"instructions": held}) == (0, OK)
+    for cell in ('{"max_words": 2}', '[{"max_words": 2}]', {"max_words": 2.0}, {"max_words": 2, "json": None}):
+        assert one("instruction_adherence", "two words", {"instructions": cell}) == (1, OK)
+        assert one("instruction_adherence", "now three words", {"instructions": cell}) == (0, OK)

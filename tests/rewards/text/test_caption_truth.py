@@ -26,10 +26,10 @@ def judged(*captions: str, prompt: Prompt | None = None, **options: str) -> Scor
 
 def test_inventing_and_leaving_out_cost_the_same() -> None:
     turned = "A large blue star right of a small red circle."
-    said = judged(FULL, turned, "a circle and a star", "a small red circle left of a large green star", "two stars")
-    assert said.value.tolist() == [1.0, 1.0, 0.25, 0.5, 0.25]
-    assert said.parts["true"].tolist() == [1.0, 1.0, 1.0, 0.5, 0.5]
-    assert said.parts["told"].tolist() == [1.0, 1.0, 0.25, 0.5, 0.25]
+    scores = judged(FULL, turned, "a circle and a star", "a small red circle left of a large green star", "two stars")
+    assert scores.value.tolist() == [1.0, 1.0, 0.25, 0.5, 0.25]
+    assert scores.parts["true"].tolist() == [1.0, 1.0, 1.0, 0.5, 0.5]
+    assert scores.parts["told"].tolist() == [1.0, 1.0, 0.25, 0.5, 0.25]
     assert judged(FULL, "a circle and a star", measure="whole").value.tolist() == [1.0, 0.0]
 
 
@@ -37,8 +37,8 @@ def test_inventing_and_leaving_out_cost_the_same() -> None:
     "text", ["", "   ", "a dog", "a red circle " * 40_000, "a red circle left of a red circle", "\0\n["]
 )
 def test_what_is_no_caption_scores_the_floor(text: str) -> None:
-    said = judged(text)
-    assert said.status.tolist() == [int(Status.PARSE_FAIL)] and said.value.tolist() == [0.0]
+    scores = judged(text)
+    assert scores.status.tolist() == [int(Status.PARSE_FAIL)] and scores.value.tolist() == [0.0]
 
 
 def test_prompts_that_it_cannot_judge() -> None:
@@ -46,8 +46,8 @@ def test_prompts_that_it_cannot_judge() -> None:
         tuple(Thing(shape, "red", "small", 10 + 20 * i, 30) for i, shape in enumerate(("circle", "star", "cross")))
     )
     for prompt in (Prompt("a"), Prompt("a", {"image": picture(Scene(()))}), Prompt("a", {"image": picture(three)})):
-        said = judged(FULL, prompt=prompt)
-        assert said.status.tolist() == [int(Status.NOT_APPLICABLE)] and said.value.isnan().all()
+        scores = judged(FULL, prompt=prompt)
+        assert scores.status.tolist() == [int(Status.NOT_APPLICABLE)] and scores.value.isnan().all()
     with pytest.raises(
         CapabilityError, match=r"caption_truth reads pictures \(3, 64, 64\) of scenes; this is \(3, 8, 8\)"
     ):
@@ -71,9 +71,9 @@ def test_scenes_are_drawn_by_seed_and_their_own_answers_are_right(skill: str) ->
         "boxes": lambda meta: write_boxes([tuple(box) for box in meta["boxes"]]),
         "questions": lambda meta: meta["answer"],
     }
-    said = [answers[skill](p.meta) for p in prompts]
+    captions = [answers[skill](p.meta) for p in prompts]
     name = {"caption": "caption_truth", "boxes": "iou", "questions": "exact_match"}[skill]
-    scores = load_reward(name)(Rollout(prompts, said, torch.arange(30)))
+    scores = load_reward(name)(Rollout(prompts, captions, torch.arange(30)))
     assert scores.value.tolist() == [1.0] * 30
 
 

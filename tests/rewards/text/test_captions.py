@@ -10,7 +10,7 @@ from mmalign.core.errors import DataError, MissingExtra
 from mmalign.core.types import Status
 from mmalign.rewards import functional as F
 from mmalign.rewards import load_reward
-from tests.rewards.asking import one, scored, told
+from tests.rewards.asking import one, rollout_of, scored
 
 OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE
 CATS = {"references": ["the cat sat on the mat", "a cat is sitting on a mat"]}
@@ -19,16 +19,16 @@ CATS = {"references": ["the cat sat on the mat", "a cat is sitting on a mat"]}
 # BLEU, chrF --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", ["the cat sat on the mat", "The cat sits on a mat.", "dogs", "cat", "x" * 300])
-def test_bleu_and_chrf_are_sacrebleus(said):
+@pytest.mark.parametrize("captions", ["the cat sat on the mat", "The cat sits on a mat.", "dogs", "cat", "x" * 300])
+def test_bleu_and_chrf_are_sacrebleus(captions):
     sacrebleu = pytest.importorskip("sacrebleu")
     references = CATS["references"]
-    expected = sacrebleu.sentence_bleu(said, references, lowercase=True).score / 100
-    assert one("bleu", said, CATS) == (pytest.approx(min(1, expected), abs=1e-6), OK)
-    expected = sacrebleu.sentence_chrf(said.lower(), references).score / 100
-    assert one("chrf", said, CATS) == (pytest.approx(expected, abs=1e-6), OK)
-    expected = sacrebleu.sentence_chrf(said, references, word_order=2).score / 100
-    assert one("chrf", said, CATS, word_order=2, lowercase=False) == (pytest.approx(expected, abs=1e-6), OK)
+    expected = sacrebleu.sentence_bleu(captions, references, lowercase=True).score / 100
+    assert one("bleu", captions, CATS) == (pytest.approx(min(1, expected), abs=1e-6), OK)
+    expected = sacrebleu.sentence_chrf(captions.lower(), references).score / 100
+    assert one("chrf", captions, CATS) == (pytest.approx(expected, abs=1e-6), OK)
+    expected = sacrebleu.sentence_chrf(captions, references, word_order=2).score / 100
+    assert one("chrf", captions, CATS, word_order=2, lowercase=False) == (pytest.approx(expected, abs=1e-6), OK)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
@@ -81,15 +81,17 @@ def test_cider_of_a_row_equals_the_whole_corpus_scored_by_the_library(tmp_path):
         ["a cat and a dog"],
         ["red dogs"],
     ]
-    said = ["a red cat here", "two dogs", "a dog and a cat", "blue birds"]
+    captions = ["a red cat here", "two dogs", "a dog and a cat", "blue birds"]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"references": texts}) + "\n" for texts in references))
-    _, expected = cider.Cider().compute_score(dict(enumerate(references)), {i: [text] for i, text in enumerate(said)})
-    rows = [(text, {"references": texts}) for text, texts in zip(said, references, strict=True)]
-    found = scored("cider", *rows, corpus=str(path))
-    assert found.value.tolist() == pytest.approx(list(expected), abs=1e-5)
+    _, expected = cider.Cider().compute_score(
+        dict(enumerate(references)), {i: [text] for i, text in enumerate(captions)}
+    )
+    rows = [(text, {"references": texts}) for text, texts in zip(captions, references, strict=True)]
+    scores = scored("cider", *rows, corpus=str(path))
+    assert scores.value.tolist() == pytest.approx(list(expected), abs=1e-5)
     alone = torch.cat([scored("cider", row, corpus=str(path)).value for row in rows])
-    assert torch.equal(found.value, alone)
+    assert torch.equal(scores.value, alone)
 
 
 def test_a_corpus_that_says_nothing_is_refused(tmp_path):
@@ -189,14 +191,14 @@ def test_contrastive_reward_against_the_batch_and_a_column(tiny_clip):
     options = {"encoder": str(tiny_clip)}
     truths = ["a red circle", "two blue star", "green square"]
     rows = [(text, {"answer": text}) for text in truths] + [("", {"answer": "a"}), ("a", {})]
-    found = scored("contrastive", *rows, group=[0, 1, 2, 0, 1], **options)
-    assert found.status.tolist() == [OK, OK, OK, FAIL, NONE] and found.value[3] == -2
+    scores = scored("contrastive", *rows, group=[0, 1, 2, 0, 1], **options)
+    assert scores.status.tolist() == [OK, OK, OK, FAIL, NONE] and scores.value[3] == -2
     features = load_reward("contrastive", **options)._encoder.texts(truths)
     cosine = features @ features.T
     expected = [1 - (cosine[0, 1] + cosine[0, 2]) / 2, 1 - (cosine[1, 0] + cosine[1, 2]) / 2]
-    assert found.value[:2].tolist() == pytest.approx([float(e) for e in expected], abs=1e-5)
-    given = [(truths[0], {"answer": truths[0], "negatives": truths[1:]})]
-    alone = scored("contrastive", *given, negatives="column", **options)
+    assert scores.value[:2].tolist() == pytest.approx([float(e) for e in expected], abs=1e-5)
+    columns = [(truths[0], {"answer": truths[0], "negatives": truths[1:]})]
+    alone = scored("contrastive", *columns, negatives="column", **options)
     assert alone.value[0].item() == pytest.approx(float(expected[0]), abs=1e-5)
     assert scored("contrastive", *rows[:2], group=[4, 4], **options).status.tolist() == [NONE, NONE]
     query = ("```sql\nselect 1\n```", {"answer": "select 1", "negatives": "x"})
@@ -208,5 +210,5 @@ def test_a_batch_contrast_is_not_cached_or_split(tiny_clip):
     reward = load_reward("contrastive", encoder=str(tiny_clip))
     assert reward.batch_dependent and not reward.deterministic
     assert not load_reward("contrastive", encoder=str(tiny_clip), negatives="column").batch_dependent
-    rollout = told(("a", {"answer": "a"}), ("b", {"answer": "b"}))
+    rollout = rollout_of(("a", {"answer": "a"}), ("b", {"answer": "b"}))
     assert torch.equal(reward(rollout).value.flip(0), reward(rollout[torch.tensor([1, 0])]).value)

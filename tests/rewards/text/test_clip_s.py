@@ -42,13 +42,13 @@ def rows() -> Rollout:
 def cosines(clip: Path, rows: Rollout, prefix: str) -> Tensor:
     """Cosines of captions and pictures by open_clip itself, one pair at a time, in float64."""
     towers = load_towers(Source(str(clip)))
-    found = []
+    by_pair = []
     for prompt, caption in zip(rows.prompts, rows.output, strict=True):
         with torch.no_grad():
             image = towers.encode_image(towers.preprocess(prompt.media["image"][None]))[0].double()
             text = towers.encode_text(towers.tokenize([prefix + caption]))[0].double()
-        found.append(image @ text / image.norm() / text.norm())
-    return torch.stack(found)
+        by_pair.append(image @ text / image.norm() / text.norm())
+    return torch.stack(by_pair)
 
 
 def likeness(clip: Path, first: str, second: str) -> float:
@@ -65,11 +65,11 @@ def test_clip_s_is_the_papers_and_the_picture_is_seen_once(
     seen: list[int] = []
     encode_image = noting(reward.towers.encode_image, lambda x: seen.append(len(x)))
     monkeypatch.setattr(reward.towers, "encode_image", encode_image)
-    found = reward(rows)
+    scores = reward(rows)
     assert seen == [1, 1]  # two pictures
     want = 2.5 * cosines(tiny_clip, rows, "A photo depicts ").clamp_min(0)
-    torch.testing.assert_close(found.value, 2 * want.float(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.parts["clip_s"], want.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.value, 2 * want.float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.parts["clip_s"], want.float(), atol=1e-5, rtol=0)
     raw = load_reward("clip_s", checkpoint=str(tiny_clip), clipped=False, weight=1.0)
     torch.testing.assert_close(raw(rows).value, 2.5 * cosines(tiny_clip, rows, raw.prefix).float(), atol=1e-5, rtol=0)
     assert reward.range == (0.0, 5.0) and raw.range == (-2.5, 2.5)
@@ -80,10 +80,10 @@ def test_the_grammar_head_adds_its_probability_without_the_prefix(
 ) -> None:
     plain = load_reward("clip_s", checkpoint=str(tiny_clip))(rows)
     reward = load_reward("clip_s", checkpoint=str(tiny_clip), head=str(grammar_head), grammar_weight=0.5)
-    found = reward(rows)
+    scores = reward(rows)
     alone = load_reward("grammar", checkpoint=str(tiny_clip), head=str(grammar_head))(rows)
-    torch.testing.assert_close(found.value, plain.value + 0.5 * alone.value, atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.parts["grammar"], alone.value)
+    torch.testing.assert_close(scores.value, plain.value + 0.5 * alone.value, atol=1e-6, rtol=0)
+    torch.testing.assert_close(scores.parts["grammar"], alone.value)
     towers, weights = load_towers(Source(str(tiny_clip))), load_grammar_head(str(grammar_head)).layers
     with torch.no_grad():
         states = towers.pooled_texts(["two blue star"]).double()
@@ -102,7 +102,7 @@ def test_pooled_features_projected_are_the_towers_own(tiny_clip: Path, tiny_tran
 
 
 def test_ref_clip_score_is_the_harmonic_mean_with_the_best_reference(tiny_clip: Path, rows: Rollout) -> None:
-    found = load_reward("ref_clip_score", checkpoint=str(tiny_clip))(rows)
+    scores = load_reward("ref_clip_score", checkpoint=str(tiny_clip))(rows)
     image = 2.5 * cosines(tiny_clip, rows, "A photo depicts ").clamp_min(0)
     for row, references in enumerate(REFERENCES):
         own = [references] if isinstance(references, str) else references
@@ -110,8 +110,8 @@ def test_ref_clip_score_is_the_harmonic_mean_with_the_best_reference(tiny_clip: 
             max(likeness(tiny_clip, f"A photo depicts {CAPTIONS[row]}", f"A photo depicts {r}") for r in own), 0.0
         )
         want = 2 * float(image[row]) * best / (float(image[row]) + best) if image[row] + best > 0 else 0.0
-        assert found.value[row].item() == pytest.approx(want, abs=1e-5)
-    assert (found.value > 0).any()
+        assert scores.value[row].item() == pytest.approx(want, abs=1e-5)
+    assert (scores.value > 0).any()
 
 
 def test_statuses_are_those_of_captions(tiny_clip: Path, rows: Rollout, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_statuses_are_those_of_captions(tiny_clip: Path, rows: Rollout, tmp_path
     made = Rollout(prompts, ["a star", "  ", "a star", "a star"], torch.arange(4))
     wanted = [Status.NOT_APPLICABLE, Status.PARSE_FAIL, Status.ERROR, Status.OK]
     for name, last in (("clip", Status.OK), ("clip_s", Status.OK), ("ref_clip_score", Status.NOT_APPLICABLE)):
-        found = Guarded(name, load_reward(name, checkpoint=str(tiny_clip)), failed_share=1.0)(made)
-        assert found.status.tolist() == [*wanted[:3], last], name
-        assert "torn.png" in found.info[2] and found.value[[0, 2]].isnan().all()
+        scores = Guarded(name, load_reward(name, checkpoint=str(tiny_clip)), failed_share=1.0)(made)
+        assert scores.status.tolist() == [*wanted[:3], last], name
+        assert "torn.png" in scores.info[2] and scores.value[[0, 2]].isnan().all()
 
 
 def test_heads_that_do_not_fit_are_refused(tiny_clip: Path, tmp_path: Path, linear_head: Path, rows: Rollout) -> None:
@@ -165,22 +165,22 @@ def test_negatives_are_never_the_caption_and_keep_to_their_way(words: list[str],
         if made is None:
             assert len(words) < 2 or len(set(words)) == 1
             continue
-        said = made.split()
-        assert said != words
+        tokens = made.split()
+        assert tokens != words
         if way in ("swap", "shuffle"):
-            assert sorted(said) == sorted(words)
+            assert sorted(tokens) == sorted(words)
         elif way == "remove":
-            assert 1 <= len(words) - len(said) <= 3
+            assert 1 <= len(words) - len(tokens) <= 3
         elif way == "insert":
-            assert [w for w in said if w != "new"] == words and 1 <= said.count("new") <= 3
+            assert [w for w in tokens if w != "new"] == words and 1 <= tokens.count("new") <= 3
         else:
-            assert 1 <= len(said) - len(words) <= 9 and set(said) == set(words)
+            assert 1 <= len(tokens) - len(words) <= 9 and set(tokens) == set(words)
 
 
 def test_what_is_well_formed_is_no_negative() -> None:
     rng = np.random.default_rng(0)
-    found = {corrupted("a red circle", ["x"], rng, lambda text: text == "a circle", "remove") for _ in range(60)}
-    assert "a circle" not in found and {"red circle", "a red"} <= found
+    negatives = {corrupted("a red circle", ["x"], rng, lambda text: text == "a circle", "remove") for _ in range(60)}
+    assert "a circle" not in negatives and {"red circle", "a red"} <= negatives
     assert corrupted("circle", ["x"], rng, way="shuffle") is None
 
 

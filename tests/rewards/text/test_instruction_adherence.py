@@ -24,8 +24,8 @@ POEM = "- Roses are red.\n- Violets are blue!\n\nIs it so?"
 def answered(text: str, instructions: Any, **options: Any) -> tuple[float, Status, str]:
     reward = Guarded("a", mmalign.load_reward("instruction_adherence", **options), failed_share=1.0)
     meta = {} if instructions is None else {"instructions": instructions}
-    found = reward(Rollout([Prompt("q", meta=meta)], [text], torch.arange(1)))
-    return round(found.value.item(), 6), Status(int(found.status[0])), (found.info or [""])[0]
+    scores = reward(Rollout([Prompt("q", meta=meta)], [text], torch.arange(1)))
+    return round(scores.value.item(), 6), Status(int(scores.status[0])), (scores.info or [""])[0]
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_instructions_in_words_are_asked_of_the_judge(tmp_path: Any) -> None:
         Prompt("q", meta={"instructions": {"max_words": 1}}),
     ]
     made = Rollout(prompts, ["a b", "cube", "cube"], torch.arange(3))
-    found = reward(made)
+    scores = reward(made)
     questions = [reward.question.format(instruction=text, output="a b") for text in ("say red", "say two")]
     assert "Instruction: say two" in questions[1] and "Text:\na b" in questions[1]
     yes = reward.ask([Prompt(question) for question in questions]).margin.sigmoid().tolist()
-    assert found.value[0].item() == pytest.approx((sum(yes) + 0) / 3, abs=1e-5)
-    assert found.parts["judged"][0].item() == pytest.approx(sum(yes) / 2, abs=1e-5) and found.parts["rules"][0] == 0
-    assert found.value[2] == 1 and found.parts["judged"][2].isnan() and found.status.tolist() == [0, 0, 0]
+    assert scores.value[0].item() == pytest.approx((sum(yes) + 0) / 3, abs=1e-5)
+    assert scores.parts["judged"][0].item() == pytest.approx(sum(yes) / 2, abs=1e-5) and scores.parts["rules"][0] == 0
+    assert scores.value[2] == 1 and scores.parts["judged"][2].isnan() and scores.status.tolist() == [0, 0, 0]
 
     def silent(questions: list[Prompt]) -> Answers:
         n = len(questions)
@@ -108,9 +108,9 @@ def test_instructions_in_words_are_asked_of_the_judge(tmp_path: Any) -> None:
         return Answers(torch.full((n,), float("nan")), torch.zeros(n), why, [True, *[False] * (n - 1)])
 
     reward.ask = silent
-    found = reward(Rollout([prompts[1], prompts[1], prompts[2]], ["a", "b", "cube"], torch.arange(3)))
-    assert found.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.OK]
-    assert found.value[0] == 0 and found.value[1].isnan() and found.info[:2] == ["too long", "mute"]
+    scores = reward(Rollout([prompts[1], prompts[1], prompts[2]], ["a", "b", "cube"], torch.arange(3)))
+    assert scores.status.tolist() == [Status.PARSE_FAIL, Status.ERROR, Status.OK]
+    assert scores.value[0] == 0 and scores.value[1].isnan() and scores.info[:2] == ["too long", "mute"]
 
 
 def test_faults_of_the_options() -> None:
@@ -131,8 +131,8 @@ _ANY = st.recursive(
 @given(_ANY, st.text(max_size=30))
 def test_any_data_and_any_text_give_verdicts_or_a_value_error(value: Any, text: str) -> None:
     try:
-        checks, said = read_instructions(value, "c")
+        checks, sentences = read_instructions(value, "c")
     except ValueError as error:
         assert str(error).startswith("c: ")
         return
-    assert all(isinstance(v, bool) for v in followed(text, checks)) and all(said)
+    assert all(isinstance(v, bool) for v in followed(text, checks)) and all(sentences)

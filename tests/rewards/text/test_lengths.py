@@ -12,7 +12,7 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Status
 from mmalign.rewards import functional as F
 from mmalign.rewards import load_reward
-from tests.rewards.asking import one, scored, told
+from tests.rewards.asking import one, rollout_of, scored
 
 OK, FAIL, ERROR, NONE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.NOT_APPLICABLE
 
@@ -30,9 +30,9 @@ def test_cosine_golden_values():
     """TRL's tests, Lmax 100: both are held at their end, where others climb back."""
     length = torch.tensor([25.0, 75, 50, 0, 100, 200, 1e9])
     right = F.cosine_length(length, torch.ones(7, dtype=torch.bool), 100)
-    wrong = F.cosine_length(length, torch.zeros(7, dtype=torch.bool), 100)
+    incorrect = F.cosine_length(length, torch.zeros(7, dtype=torch.bool), 100)
     assert right.tolist() == pytest.approx([0.92678, 0.57322, 0.75, 1, 0.5, 0.5, 0.5], abs=1e-5)
-    assert wrong.tolist() == pytest.approx([-0.92678, -0.57322, -0.75, -1, -0.5, -0.5, -0.5], abs=1e-5)
+    assert incorrect.tolist() == pytest.approx([-0.92678, -0.57322, -0.75, -1, -0.5, -0.5, -0.5], abs=1e-5)
     wide = F.cosine_length(torch.tensor([50.0]), torch.tensor([True]), 100, right=(2.0, 0.0))
     assert wide.item() == pytest.approx(1.0)
 
@@ -78,24 +78,24 @@ def test_group_length_by_hand():
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans(), st.integers(0, 2)), min_size=1, max_size=12))
 def test_group_length_equals_a_loop_over_rows(rows):
     length, right, group = (torch.tensor(column) for column in zip(*rows, strict=True))
-    found = F.group_length(length.double(), right, group, tolerance=0.3)
+    value = F.group_length(length.double(), right, group, tolerance=0.3)
     for row, (own, correct, number) in enumerate(rows):
         good = [n for n, c, g in rows if c and g == number]
         mean = sum(good) / len(good) if good else 0
         due = 0 if correct or not mean else min(1, max(0, ((mean - own) / mean - 0.3) / 0.7))
-        assert found[row].item() == pytest.approx(-due)
+        assert value[row].item() == pytest.approx(-due)
 
 
 # rewards -----------------------------------------------------------------------------------------------------------
 
 
 def test_length_in_every_unit():
-    rows = told(("one two three", {}), ("一二三四", {}), ("", {}))
+    rows = rollout_of(("one two three", {}), ("一二三四", {}), ("", {}))
     options: dict[str, Any] = {"low": 4}
     assert load_reward("length", **options)(rows).value.tolist() == pytest.approx([0.75, 1, 0])
     assert load_reward("length", unit="characters", low=26)(rows).value.tolist() == pytest.approx([0.5, 4 / 26, 0])
-    found = load_reward("length", unit="tokens", **options)(tokens(rows, 2, 8, 1))
-    assert found.value.tolist() == [0.5, 1, 0.25] and found.parts["length"].tolist() == [2, 8, 1]
+    scores = load_reward("length", unit="tokens", **options)(tokens(rows, 2, 8, 1))
+    assert scores.value.tolist() == [0.5, 1, 0.25] and scores.parts["length"].tolist() == [2, 8, 1]
     with pytest.raises(CapabilityError, match="unit: tokens counts the tokens a policy sampled"):
         scored("length", ("a", {}), unit="tokens")
 
@@ -107,16 +107,16 @@ def test_length_of_thinking_as_toolrl_counts_it():
 
 
 def test_overlong_counts_what_was_sampled():
-    rows = tokens(told(("a", {}), ("b", {}), ("c", {})), 80, 90, 100)
+    rows = tokens(rollout_of(("a", {}), ("b", {}), ("c", {})), 80, 90, 100)
     assert load_reward("overlong", limit=100, buffer=20)(rows).value.tolist() == pytest.approx([0, -0.5, -1])
 
 
 def test_cosine_length_asks_another_reward_what_is_right():
     rows = [("yes " * 25, {"answer": "yes " * 25}), ("no " * 75, {"answer": "yes"}), ("", {"answer": "a"}), ("a", {})]
-    found = scored("cosine_length", *rows, limit=100, unit="words")
-    assert found.value[:3].tolist() == pytest.approx([0.92678, -0.57322, -1], abs=1e-5)
-    assert found.status.tolist() == [OK, OK, OK, NONE] and "no 'answer'" in found.info[3]
-    assert found.parts["correct"][:3].tolist() == [1, 0, 0] and found.parts["length"][1] == 75
+    scores = scored("cosine_length", *rows, limit=100, unit="words")
+    assert scores.value[:3].tolist() == pytest.approx([0.92678, -0.57322, -1], abs=1e-5)
+    assert scores.status.tolist() == [OK, OK, OK, NONE] and "no 'answer'" in scores.info[3]
+    assert scores.parts["correct"][:3].tolist() == [1, 0, 0] and scores.parts["length"][1] == 75
     reward = load_reward("cosine_length", correct={"name": "iou", "column": "where"}, right=(2.0, 1.0))
     assert reward.range == (-1, 2) and reward.needs == ("where",)
     with pytest.raises(
@@ -128,10 +128,10 @@ def test_cosine_length_asks_another_reward_what_is_right():
 def test_group_length_charges_only_short_wrong_answers_beside_right_ones():
     long, answer = "<think>" + "so " * 100 + "</think>yes", {"answer": "yes"}
     rows = [(long, answer), ("no", answer), ("yes", answer), ("no", answer), ("no", answer), ("no", {})]
-    found = scored("group_length", *rows, group=[0, 0, 1, 2, 2, 0], correct="exact_match")
+    scores = scored("group_length", *rows, group=[0, 0, 1, 2, 2, 0], correct="exact_match")
     measure = 101
-    assert found.value[:5].tolist() == pytest.approx([0, -(((measure - 1) / measure) - 0.5) / 0.5, 0, 0, 0], abs=1e-6)
-    assert found.status.tolist() == [OK] * 5 + [NONE]
+    assert scores.value[:5].tolist() == pytest.approx([0, -(((measure - 1) / measure) - 0.5) / 0.5, 0, 0, 0], abs=1e-6)
+    assert scores.status.tolist() == [OK] * 5 + [NONE]
 
 
 def test_repetition_in_every_unit():
@@ -147,8 +147,8 @@ def test_repetition_in_every_unit():
 @given(st.text(min_size=1, max_size=50))
 def test_any_text_has_a_length_and_a_repetition(text):
     for name in ("length", "repetition"):
-        found = load_reward(name)(told((text, {})))
-        assert found.status.item() in (OK, FAIL) and math.isfinite(found.value.item())
+        scores = load_reward(name)(rollout_of((text, {})))
+        assert scores.status.item() in (OK, FAIL) and math.isfinite(scores.value.item())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from mmalign.core.errors import DataError, MissingExtra
 from mmalign.core.types import Status
 from mmalign.rewards import Guarded, load_reward
 from mmalign.rewards.engine.traits import require_columns
-from tests.rewards.asking import told
+from tests.rewards.asking import rollout_of
 
 OK, FAIL, ERROR, LATE = Status.OK, Status.PARSE_FAIL, Status.ERROR, Status.TIMEOUT
 
@@ -23,8 +23,8 @@ def reward():
 
 
 def judged(reward, output, answer):
-    found = Guarded("math", reward, failed_share=1.0)(told((output, {"answer": answer})))
-    return found.value.item(), Status(int(found.status[0]))
+    scores = Guarded("math", reward, failed_share=1.0)(rollout_of((output, {"answer": answer})))
+    return scores.value.item(), Status(int(scores.status[0]))
 
 
 # The cases of TRL's `tests/test_rewards.py` for `accuracy_reward` and `reasoning_accuracy_reward`.
@@ -53,7 +53,7 @@ def test_cases_of_trl(reward, output, answer, expected):
 )
 def test_a_right_answer_that_is_no_mathematics_is_told_before_training(reward, answer):
     with pytest.raises(DataError, match=r"row 1 .*rewards.a: Prompt.meta\['answer'\].*Mend the row or leave it out"):
-        require_columns({"rewards.a": reward}, told(("", {"answer": "1/2"}), ("", {"answer": answer})).prompts)
+        require_columns({"rewards.a": reward}, rollout_of(("", {"answer": "1/2"}), ("", {"answer": answer})).prompts)
     value, status = judged(reward, r"\boxed{42}", answer)
     assert value != value and status is ERROR
 
@@ -98,17 +98,17 @@ def test_a_formula_that_never_ends_is_ended_and_the_next_row_is_judged():
 
 
 def test_threads_are_answered_each_with_its_own(reward):
-    found = {}
+    verdicts = {}
 
     def ask(number):
-        found[number] = [judged(reward, str(n), number)[0] for n in range(6)]
+        verdicts[number] = [judged(reward, str(n), number)[0] for n in range(6)]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {number: [float(n == number) for n in range(6)] for number in range(6)}
+    assert verdicts == {number: [float(n == number) for n in range(6)] for number in range(6)}
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch):

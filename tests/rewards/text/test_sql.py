@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mmalign.core.types import Status
 from mmalign.rewards import functional as F
 from mmalign.rewards.text.sql_execution import SqlExecution
-from tests.rewards.asking import one, scored, told
+from tests.rewards.asking import one, rollout_of, scored
 
 OK, FAIL, ERROR = Status.OK, Status.PARSE_FAIL, Status.ERROR
 FILL = "create table pet(name text, age int, weight real); insert into pet values "
@@ -38,8 +38,8 @@ class Judge:
     reward: SqlExecution
 
     def __call__(self, output, sql="select name, age from pet", database="pets"):
-        found = self.reward(told((output, {"sql": sql, "database": database})))
-        return found.value.item(), Status(int(found.status[0])), (found.info or [""])[0]
+        scores = self.reward(rollout_of((output, {"sql": sql, "database": database})))
+        return scores.value.item(), Status(int(scores.status[0])), (scores.info or [""])[0]
 
 
 def noting_queries(run, queries):
@@ -140,9 +140,9 @@ def test_faults_of_the_data_are_ours(judge, folder):
         status is ERROR and value != value and "Prompt.meta['database']: no such file" in why and "dogs.sqlite" in why
     )
     whole = {"sql": "select 1", "database": str(folder / "pets" / "pets.sqlite")}
-    found = scored("sql_execution", ("select 1", whole), ("select 1", {"sql": "select 1"}))
-    assert found.status.tolist() == [OK, Status.NOT_APPLICABLE] and "no 'database'" in found.info[1]
-    assert found.parts["executes"][0] == 1
+    scores = scored("sql_execution", ("select 1", whole), ("select 1", {"sql": "select 1"}))
+    assert scores.status.tolist() == [OK, Status.NOT_APPLICABLE] and "no 'database'" in scores.info[1]
+    assert scores.parts["executes"][0] == 1
 
 
 def test_right_results_are_remembered_and_the_process_ends_with_its_reward(folder, monkeypatch):

@@ -14,7 +14,7 @@ from mmalign.core.types import Status
 from mmalign.rewards import functional as F
 from mmalign.rewards import load_reward
 from mmalign.rewards.engine.traits import require_columns
-from tests.rewards.asking import one, scored, told
+from tests.rewards.asking import one, rollout_of, scored
 
 OK, FAIL, ERROR = Status.OK, Status.PARSE_FAIL, Status.ERROR
 THINK = "<think>the user wants the weather</think>\n"
@@ -75,8 +75,8 @@ def test_unreadable_calls_without_their_frame_are_the_floor(output):
 
 def test_no_call_wanted():
     truth = {"ground_truth": "<think>…</think>\n<response>hello</response>"}
-    said = THINK + "<response>hi</response>"
-    assert one("tool_call", said, truth) == (1, OK)
+    output = THINK + "<response>hi</response>"
+    assert one("tool_call", output, truth) == (1, OK)
     assert one("tool_call", THINK + lines(PARIS), truth) == (0, OK)
     assert one("tool_call", THINK + lines(PARIS), truth, spurious=-1.0) == (-1, OK)
     both = {"ground_truth": lines(PARIS) + "\n<response>x</response>"}
@@ -107,7 +107,7 @@ def test_no_call_wanted():
 )
 def test_right_calls_with_and_without_tags(truth):
     meta = {"ground_truth": truth}
-    require_columns({"rewards.a": load_reward("tool_call")}, told(("", meta)).prompts)
+    require_columns({"rewards.a": load_reward("tool_call")}, rollout_of(("", meta)).prompts)
     assert one("tool_call", THINK + lines(PARIS), meta) == (4, OK)
     assert one("tool_call", THINK + lines(call(city="Paris", unit="F")), meta) == (2.5, OK)
     assert one("tool_call", "no call", meta) == (-3, FAIL)
@@ -127,15 +127,15 @@ def test_right_calls_with_and_without_tags(truth):
 def test_right_calls_that_cannot_be_read_stop_the_run(truth, why):
     meta = {"ground_truth": truth}
     with pytest.raises(DataError, match=f"rewards.a: Prompt.meta..ground_truth..: .*{why}"):
-        require_columns({"rewards.a": load_reward("tool_call")}, told(("", meta)).prompts)
+        require_columns({"rewards.a": load_reward("tool_call")}, rollout_of(("", meta)).prompts)
     assert one("tool_call", THINK + lines(PARIS), meta)[1] is ERROR
 
 
 def test_no_call_is_right():
     truths: tuple[Any, ...] = ([], "[]")
     for truth in truths:
-        for said in (THINK + "hello", THINK, THINK + "<response>hi</response>"):
-            assert one("tool_call", said, {"ground_truth": truth}) == (1, OK)
+        for output in (THINK + "hello", THINK, THINK + "<response>hi</response>"):
+            assert one("tool_call", output, {"ground_truth": truth}) == (1, OK)
         assert one("tool_call", "", {"ground_truth": truth}) == (0, OK)
         assert one("tool_call", THINK + lines(PARIS), {"ground_truth": truth}, spurious=-3.0) == (-3, OK)
     assert one("tool_call", "", {"ground_truth": "<think>…</think>\n<response>hello</response>"}) == (0, OK)
@@ -180,31 +180,33 @@ def test_where_calls_stand_and_when_they_are_equal(output, truth, total):
     ],
 )
 def test_values_of_toolrl(output, truth, value, form):
-    found = scored("tool_call", (output, {"ground_truth": truth}))
-    assert found.parts["match"].item() == pytest.approx(value, abs=1e-6) and found.parts["format"].item() == form
+    scores = scored("tool_call", (output, {"ground_truth": truth}))
+    assert scores.parts["match"].item() == pytest.approx(value, abs=1e-6) and scores.parts["format"].item() == form
 
 
 def test_parts_and_bad_truth():
-    found = scored(
+    scores = scored(
         "tool_call", (lines(PARIS), {"ground_truth": lines(PARIS)}), ("a", {"ground_truth": lines("nonsense")})
     )
-    assert found.parts["match"][0] == 3 and found.parts["format"][0] == 0
-    assert found.status.tolist() == [OK, ERROR] and "Prompt.meta['ground_truth']: a line of the calls" in found.info[1]
+    assert scores.parts["match"][0] == 3 and scores.parts["format"][0] == 0
+    assert (
+        scores.status.tolist() == [OK, ERROR] and "Prompt.meta['ground_truth']: a line of the calls" in scores.info[1]
+    )
 
 
 def test_variants_of_the_repository():
-    wrong = [call(city="Paris", unit="F")]
-    assert F.tool_match(wrong, [PARIS], "fine") == 0.75
-    assert F.tool_match(wrong, [PARIS], "coarse") == 0 and F.tool_match([PARIS], [PARIS], "coarse") == 1
-    assert F.tool_match(wrong, [PARIS], "intermediate") == 0.5  # the name alone, of S_max = 1 + 1
+    predicted = [call(city="Paris", unit="F")]
+    assert F.tool_match(predicted, [PARIS], "fine") == 0.75
+    assert F.tool_match(predicted, [PARIS], "coarse") == 0 and F.tool_match([PARIS], [PARIS], "coarse") == 1
+    assert F.tool_match(predicted, [PARIS], "intermediate") == 0.5  # the name alone, of S_max = 1 + 1
     assert F.tool_match([call(city="Paris", unit="C", days=1)], [PARIS], "refined") == (1 + 2) / 4
     assert F.tool_match([call(city="Paris")], [PARIS], "refined") == (1 + 1) / 4
 
 
 def test_greedy_matching_can_lose_to_the_best():
     truth = [call(a=1, b=1), call(a=1, b=2)]
-    said = [call(a=1, b=2), call(a=9, b=1)]
-    assert F.tool_match(said, truth) <= F.tool_match(said, truth, optimal=True)
+    predicted = [call(a=1, b=2), call(a=9, b=1)]
+    assert F.tool_match(predicted, truth) <= F.tool_match(predicted, truth, optimal=True)
     swapped = [call(b=2, a=1), call(a=1)]
     assert F.tool_match(swapped, truth, optimal=True) == pytest.approx((1 + (0.5 + 1) + (1 + 2)) / 7)
 
@@ -229,16 +231,16 @@ a_call = st.builds(
 
 @settings(max_examples=60)
 @given(st.lists(a_call, min_size=1, max_size=3), st.lists(a_call, max_size=3))
-def test_the_best_match_equals_trying_every_order(truth, said):
+def test_the_best_match_equals_trying_every_order(truth, predicted):
     def worth(g, p):
         if p is None or g["name"] != p["name"]:
             return 0
         keys = F.multiset_jaccard(list(g["parameters"]), list(p["parameters"]))
         return keys + sum(p["parameters"].get(k, None) == v for k, v in g["parameters"].items())
 
-    padded = said + [None] * len(truth)
+    padded = predicted + [None] * len(truth)
     best = max(sum(map(worth, truth, order)) for order in itertools.permutations(padded, len(truth)))
-    names = F.multiset_jaccard([g["name"] for g in truth], [p["name"] for p in said])
-    expected = 1 if truth == said else (names + best) / (1 + sum(1 + len(g["parameters"]) for g in truth))
-    assert F.tool_match(said, truth, optimal=True) == pytest.approx(expected)
-    assert 0 <= F.tool_match(said, truth) <= F.tool_match(said, truth, optimal=True) + 1e-9
+    names = F.multiset_jaccard([g["name"] for g in truth], [p["name"] for p in predicted])
+    expected = 1 if truth == predicted else (names + best) / (1 + sum(1 + len(g["parameters"]) for g in truth))
+    assert F.tool_match(predicted, truth, optimal=True) == pytest.approx(expected)
+    assert 0 <= F.tool_match(predicted, truth) <= F.tool_match(predicted, truth, optimal=True) + 1e-9

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import torch
 
 from mmalign.core.errors import ConfigError, DataError, MediaError, ScoreError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status, single_outputs
 from mmalign.rewards.columns import missing
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, describe_error, inside
@@ -203,7 +204,7 @@ def _of_names(parameters: list[inspect.Parameter]) -> list[str]:
     return faults
 
 
-def _argument(parameter: inspect.Parameter, hint: Any) -> Callable[[Prompt, Any], Any]:
+def _argument(parameter: inspect.Parameter, hint: object) -> Callable[[Prompt, Any], Any]:
     name, default = parameter.name, parameter.default
     if name == "output":
         return lambda prompt, output: output
@@ -287,7 +288,7 @@ def read_rows(
     """
     values: dict[int, T] = {}
 
-    def kept(row: int, prompt: Prompt, output: Any) -> float | None:
+    def kept(row: int, prompt: Prompt, output: object) -> float | None:
         if (made := read(prompt, output)) is None:
             return None
         values[row] = made
@@ -320,7 +321,7 @@ def _each(
     )
 
 
-def _judged(judge: Callable[[int, Prompt, Any], Verdict], row: int, prompt: Prompt, output: Any) -> Found:
+def _judged(judge: Callable[[int, Prompt, Any], Verdict], row: int, prompt: Prompt, output: object) -> Found:
     try:
         verdict = judge(row, prompt, output)
         if verdict is None:
@@ -350,7 +351,7 @@ def _number(value: Any) -> float:
         raise TypeError(f"a rule returns one number, not {type(value).__name__}") from None
 
 
-def _own(output: Any) -> Any:
+def _own(output: object) -> Any:
     """A copy, so that what judges a row cannot change what is trained on."""
     if isinstance(output, Audio):
         return replace(output, samples=output.samples.clone())
@@ -379,5 +380,5 @@ def media_of(prompt: Prompt, known: Known | None = None) -> Mapping[str, Any]:
     return known[id(media)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Tensor | Audio) -> Tensor | Audio:
     return value.to("cpu") if isinstance(value, Audio) else value.detach().cpu()

@@ -41,7 +41,7 @@ class NeedsColumn:
         return (self.column,)
 
 
-def plain_data(value: Any, column: str) -> Any:
+def plain_data(value: object, column: str) -> Any:
     """A column's lists and objects, also where a table holds them as JSON text, as CSV files must.
 
     Raises:
@@ -93,7 +93,7 @@ def from_data(column: str, read: Callable[[], T]) -> T:
         raise ValueError(f"Prompt.meta['{column}']: {error}") from None
 
 
-def _as_text(value: Any) -> str:
+def _as_text(value: object) -> str:
     """A value as text, "" where it has none. Tables make floats of whole numbers where a row has no value."""
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,7 @@ def moved(boxes: Float[Tensor, "N 4"], source: Size, target: Size) -> Float[Tens
     return boxes * scale.repeat(2)
 
 
-def size_in(value: Any, column: str) -> Size | None:
+def size_in(value: object, column: str) -> Size | None:
     """[width, height] from a column, also as JSON text; ValueError if it is something else."""
     if value is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -151,7 +151,7 @@ class Iou(RowRule):
             rows.append(_moved(values, whole, common))
         return torch.cat(rows) if rows else torch.zeros(0, 4, dtype=torch.float64)
 
-    def _truth(self, value: Any, size: Size | None) -> tuple[Float[Tensor, "M 4"], list[str | None]]:
+    def _truth(self, value: object, size: Size | None) -> tuple[Float[Tensor, "M 4"], list[str | None]]:
         """The true boxes in their own frame, and their labels."""
         value = plain_data(value, self.column)
         if not isinstance(value, dict | list | tuple):
@@ -166,7 +166,7 @@ class Iou(RowRule):
         return boxes, [label for _, label in pairs]
 
 
-def _true_box(box: Any, column: str) -> tuple[list[float], str | None]:
+def _true_box(box: object, column: str) -> tuple[list[float], str | None]:
     values = next((box[key] for key in BOX_KEYS if key in box), None) if isinstance(box, dict) else box
     four = isinstance(values, list | tuple) and len(values) == 4
     if not four or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):  # type: ignore[union-attr]

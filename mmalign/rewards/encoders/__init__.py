@@ -87,6 +87,6 @@ def described(encoder: Encoder) -> str:
     return " ".join([name, *weights[:1]])
 
 
-def named_by(reward: Any) -> str:
+def named_by(reward: object) -> str:
     """The encoder of a reward in a few words, "" for one that has none."""
     return described(reward.embedder) if isinstance(reward, SeesThroughEncoder) else ""

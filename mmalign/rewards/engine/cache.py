@@ -21,7 +21,7 @@ import torch
 
 from mmalign.core.errors import CheckpointError
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.core.types import Audio, Output, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.traits import RewardTraits
 
 _KEPT = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE)  # our own failures are tried again
@@ -95,7 +95,7 @@ class ScoreCache:
         self._db.close()
 
 
-def identity(reward: Any) -> str | None:
+def identity(reward: object) -> str | None:
     """What tells this reward from any other as text; None if its scores may not be cached.
 
     It must say `deterministic = True` and be a dataclass (its options) or have `fingerprint() -> str` (the digest of
@@ -130,15 +130,18 @@ def row_keys(who: str, rollout: Rollout) -> list[bytes]:
     return keys
 
 
-def _output(output: Any, row: int) -> Any:
+def _output(output: Output, row: int) -> Any:
     if isinstance(output, Audio):
         mask = None if output.mask is None else output.mask[row]
         return {"samples": output.samples[row], "rate": output.rate, "mask": mask}
     return output[row]
 
 
-def _feed(digest: Any, value: Any) -> None:
-    """Every value with its type and length, so that no two different inputs give one stream of bytes."""
+def _feed(digest: Any, value: object) -> None:
+    """Every value with its type and length, so that no two different inputs give one stream of bytes.
+
+    `digest` is what `hashlib.sha256` makes, whose type has no public name.
+    """
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()
         data = (

@@ -47,7 +47,7 @@ class Guarded:
     """
 
     name: str
-    reward: Any
+    reward: Any  # no protocol: looking for its members would read its range, which may be in a model's weights
     weight: float = 1.0
     monitor: bool = False
     rows: int = 0
@@ -267,13 +267,13 @@ def _whole_groups(rollout: Rollout, rows: int) -> list[Rollout]:
     return [rollout[i:j] for i, j in zip(cuts, [*cuts[1:], len(group)], strict=True)]
 
 
-def _require_modality(name: str, modalities: frozenset[Modality], output: Any) -> None:
+def _require_modality(name: str, modalities: frozenset[Modality], output: object) -> None:
     modality = modality_of(output)
     if modality not in modalities:
         raise CapabilityError(f"reward '{name}' judges {', '.join(sorted(modalities))}; these outputs are {modality}.")
 
 
-def _carries_gradient(output: Any) -> bool:
+def _carries_gradient(output: object) -> bool:
     tensor = output.samples if isinstance(output, Audio) else output
     return isinstance(tensor, Tensor) and tensor.requires_grad and torch.is_grad_enabled()
 
@@ -295,10 +295,9 @@ class Shield:
             output=list(rollout.output) if isinstance(rollout.output, list) else rollout.output,
             group=rollout.group.clone(),
             trajectory=dict(rollout.trajectory),
-            **{
-                name: None if (tensor := getattr(rollout, name)) is None else tensor.clone()
-                for name in ("step_logp", "mask", "truncated")
-            },
+            step_logp=_cloned(rollout.step_logp),
+            mask=_cloned(rollout.mask),
+            truncated=_cloned(rollout.truncated),
         )
 
     def _seen(self) -> tuple[list[int], list[Tensor]]:
@@ -316,7 +315,7 @@ class Shield:
             )
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Audio):
@@ -324,6 +323,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, dict | tuple):  # media that are decoded at each look are nobody's to spoil
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _tensors(inner)
+
+
+def _cloned(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()
 
 
 def _writes(tensor: Tensor) -> int:
@@ -356,7 +359,7 @@ def _copies(prompts: list[Prompt]) -> list[Prompt]:
     return [made[id(prompt)] for prompt in prompts]
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: object) -> Any:
     """Containers are made anew, what they hold stays."""
     if isinstance(value, _PLAIN):
         return value

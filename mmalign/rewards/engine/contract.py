@@ -10,7 +10,7 @@ import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 _SLACK = 1e-4  # of the range's size: rounding may step over a declared bound
 
 
-def enforce_contract(scores: Any, rows: int, bounds: tuple[float, float], name: str) -> Scores:
-    """`scores` made to hold the contract.
+def enforce_contract(returned: object, rows: int, bounds: tuple[float, float], name: str) -> Scores:
+    """The scores that were `returned`, made to hold the contract.
 
     Values of rows without a score become NaN; PARSE_FAIL rows get the floor, their steps what `floor_of_steps` says; an
     OK row whose value, credit of a step or confidence is NaN or infinite, or whose value is outside the declared range,
@@ -41,7 +41,7 @@ def enforce_contract(scores: Any, rows: int, bounds: tuple[float, float], name: 
         ScoreError: the reward's code is wrong whatever the row: not `Scores`, not one real value and status per row, an
             unknown status, or PARSE_FAIL with no finite floor.
     """
-    _shapes(scores, rows, name)
+    scores = _require_shapes(returned, rows, name)
     ok, failed = scores.status == Status.OK, scores.status == Status.PARSE_FAIL
     if bool(failed.any()) and not math.isfinite(bounds[0]):
         raise ScoreError(
@@ -75,7 +75,7 @@ def floor_of_steps(floor: float, steps: int) -> float:
     return min(floor, floor / max(steps, 1))
 
 
-def _shapes(scores: Any, rows: int, name: str) -> None:
+def _require_shapes(scores: object, rows: int, name: str) -> Scores:
     if not isinstance(scores, Scores):
         raise ScoreError(f"reward '{name}' returned {type(scores).__name__}; return Scores.")
     fields: dict[str, Tensor | None] = {"value": scores.value, "status": scores.status, "confidence": scores.confidence}
@@ -95,6 +95,7 @@ def _shapes(scores: Any, rows: int, name: str) -> None:
     if unknown := set(scores.status.tolist()) - set(Status):
         known = ", ".join(f"{s.value} ({s.label})" for s in Status)
         raise ScoreError(f"reward '{name}' returned status {sorted(unknown)[0]}; known: {known}.")
+    return scores
 
 
 def inside(value: float, bounds: tuple[float, float]) -> bool:

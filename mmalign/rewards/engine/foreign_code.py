@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
@@ -121,7 +122,7 @@ class Preparable(Protocol):
         ...
 
 
-def prepare(reward: Any, place: str) -> None:
+def prepare(reward: object, place: str) -> None:
     """Load what `reward` needs; twice costs nothing. `place` is how messages call it.
 
     Raises:
@@ -162,7 +163,7 @@ def prepare_all(rewards: Mapping[str, Any]) -> None:
         )
 
 
-def _load(part: Any, seen: set[int]) -> None:
+def _load(part: object, seen: set[int]) -> None:
     kind = type(part)
     if id(part) in seen:
         return
@@ -189,7 +190,7 @@ def _made_on_use(kind: type) -> list[str]:
 class RowProcess:
     """Scores rows one at a time in a spawned process; `timeout` seconds each."""
 
-    def __init__(self, reward: Any, name: str, timeout: float) -> None:
+    def __init__(self, reward: Callable[[Rollout], Scores], name: str, timeout: float) -> None:
         self.reward, self.name, self.timeout = reward, name, timeout
         self._process: Any = None
         self._pipe: Connection | None = None
@@ -212,7 +213,7 @@ class RowProcess:
             self._end()
         self._process = self._pipe = self._end = None
 
-    def _one(self, prompt: Prompt, output: Any, group: int) -> Scores:
+    def _one(self, prompt: Prompt, output: object, group: int) -> Scores:
         pipe = self._started()
         try:
             pipe.send(_arrays((prompt, output, group)))
@@ -252,13 +253,13 @@ class RowProcess:
         return self._process.exitcode
 
 
-def _kill(process: Any, pipe: Connection) -> None:
+def _kill(process: BaseProcess, pipe: Connection) -> None:
     process.kill()
     process.join()
     pipe.close()
 
 
-def _live(pipe: Connection, permit: Permit, reward: Any) -> None:
+def _live(pipe: Connection, permit: Permit, reward: Callable[[Rollout], Scores]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which may still need its rows
     threading.Thread(target=_end_with_the_run, daemon=True).start()
     _serve(pipe, reward)
@@ -271,7 +272,7 @@ def _end_with_the_run() -> None:
         os._exit(1)
 
 
-def _serve(pipe: Connection, reward: Any) -> None:
+def _serve(pipe: Connection, reward: Callable[[Rollout], Scores]) -> None:
     """The process's whole life: load, say "" or why not; read a row, say "begun", answer with its scores or a fault."""
     torch.set_num_threads(1)
     try:
@@ -294,16 +295,16 @@ def _serve(pipe: Connection, reward: Any) -> None:
             pipe.send(describe_error(error))
 
 
-def _arrays(value: Any) -> Any:
+def _arrays(value: object) -> Any:
     """Tensors as NumPy arrays, which travel by value; tensors would travel as shared files that outlive a kill."""
     return _mapped(value, Tensor, lambda t: t.detach().cpu().numpy())
 
 
-def _tensors(value: Any) -> Any:
+def _tensors(value: object) -> Any:
     return _mapped(value, np.ndarray, lambda a: torch.from_numpy(np.array(a)))
 
 
-def _mapped(value: Any, kind: type, change: Any) -> Any:
+def _mapped(value: object, kind: type, change: Callable[[Any], object]) -> Any:
     if isinstance(value, kind):
         return change(value)
     if isinstance(value, dict):

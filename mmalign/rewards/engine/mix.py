@@ -40,7 +40,7 @@ class Slot:
         over: the set of a set reward: the whole batch, or each prompt's group on its own.
     """
 
-    reward: Any
+    reward: Any  # as in `Guarded`
     weight: float = 1.0
     monitor: bool = False
     timeout: Positive | None = None

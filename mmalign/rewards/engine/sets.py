@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -97,7 +97,7 @@ class Embedded:
         return f"the first, {self.places[row] or f'row {row}'}: {self.why[row]}"
 
 
-def embed_rows(name: str, reward: Any, rollout: Rollout, step: int = 0) -> Embedded:
+def embed_rows(name: str, reward: SetReward, rollout: Rollout, step: int = 0) -> Embedded:
     """The embeddings of set reward `name`, `step` rows at a time (0: all); a row on which it raises is NaN.
 
     Raises:
@@ -116,7 +116,7 @@ def embed_rows(name: str, reward: Any, rollout: Rollout, step: int = 0) -> Embed
     return embedded
 
 
-def _checked(name: str, value: Any, rows: int) -> Tensor:
+def _checked(name: str, value: object, rows: int) -> Tensor:
     if not isinstance(value, Tensor) or value.dim() != 2 or len(value) != rows or not value.is_floating_point():
         what = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ScoreError(f"reward '{name}' embedded {rows} rows as {what}; a tensor ({rows}, D) of floats is needed.")
@@ -236,6 +236,6 @@ class Credit:
         return Scores(value, status, parts={"set": whole}, info=info if any(info) else None)
 
 
-def scores_only_sets(reward: Any) -> bool:
+def scores_only_sets(reward: object) -> bool:
     """Does it embed rows and score sets of them, and not score rows?"""
     return isinstance(reward, SetReward) and not isinstance(reward, Credit)

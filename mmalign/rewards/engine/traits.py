@@ -68,7 +68,7 @@ class RewardTraits:
     doubts: Callable[[Tensor], Sequence[str]] | None = None
 
     @classmethod
-    def of(cls, reward: Any) -> RewardTraits:
+    def of(cls, reward: object) -> RewardTraits:
         """The traits of `reward`, the default of each that it does not have.
 
         Raises:
@@ -146,7 +146,7 @@ def _public_members(kind: type) -> dict[str, Any]:
     return {name: value for name, value in members.items() if not name.startswith("_")}
 
 
-def _read_later(value: Any) -> bool:
+def _read_later(value: object) -> bool:
     """Is the value made for each reward: by a property, by an option?"""
     return value is _UNSET or isinstance(value, property | cached_property | MemberDescriptorType)
 
@@ -211,7 +211,7 @@ def data_check(*rewards: Any) -> Callable[[Prompt], None]:
     return check_data
 
 
-def _unreadable(place: str, reward: Any, prompts: Sequence[Prompt]) -> list[str]:
+def _unreadable(place: str, reward: object, prompts: Sequence[Prompt]) -> list[str]:
     faults, check_data = [], data_check(reward)
     for row, prompt in enumerate(prompts):
         try:

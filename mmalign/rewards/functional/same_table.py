@@ -67,7 +67,7 @@ def _equal(left: Sequence[Row], right: Sequence[Row], ordered: bool, tolerance: 
     return all(_same(a, b, tolerance) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
 
 
-def _same(a: Any, b: Any, tolerance: float) -> bool:
+def _same(a: object, b: object, tolerance: float) -> bool:
     if isinstance(a, int | float) and isinstance(b, int | float):
         return a == b or math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
     return type(a) is type(b) and a == b
@@ -78,7 +78,7 @@ def _place(row: Row) -> list[tuple[int, Any]]:
     return [_rank(value) for value in row]
 
 
-def _rank(value: Any) -> tuple[int, Any]:
+def _rank(value: object) -> tuple[int, Any]:
     if value is None:
         return 0, 0
     if isinstance(value, int | float):

@@ -81,7 +81,7 @@ def tool_format(output: str, calls: bool, response: bool | None = False) -> floa
     return float(re.fullmatch(pattern, rest, re.DOTALL) is not None)
 
 
-def same_json(first: Any, second: Any) -> bool:
+def same_json(first: object, second: object) -> bool:
     """Are two JSON values equal? 1 is 1.0, but true is not 1."""
     if isinstance(first, bool) or isinstance(second, bool):
         return first is second

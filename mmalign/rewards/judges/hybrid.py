@@ -59,19 +59,12 @@ class Hybrid:
             faults.append("reward 'hybrid' is built of two rewards; use mmalign.load_reward or a run file.")
         if faults or self.make is None:
             raise ConfigError(faults)
-        self._rule, self._model = self._built("rule", self.make), self._built("model", self.make)
+        self._rule, self._model = _built("rule", self.rule, self.make), _built("model", self.model, self.make)
         self.make = None
         scaled = [("rule", self._rule), *([("model", self._model)] if self.scale == "range" else [])]
         for name, judge in scaled:
             if not all(map(math.isfinite, judge.range)):
                 raise ConfigError(f"{name}: has no finite range {judge.range} to be scaled from; set scale: sigmoid.")
-
-    def _built(self, name: str, make: Make) -> Guarded:
-        spec = getattr(self, name)
-        reward = make("rewards", spec, name)
-        if not callable(reward):
-            raise ConfigError(f"{name}: '{spec['name']}' judges sets, not rows; name a reward of rows.")
-        return Guarded(name, reward, monitor=True)
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -130,6 +123,13 @@ class Hybrid:
         low = torch.sigmoid((scores.value - self.middle) / self.spread)
         scores.value = _from_range(scores.value, self._model.range) if self.scale == "range" else low
         return merge_at([(rows, scores), *([(others, silent[others])] if len(others) else [])], len(rule), "cpu")
+
+
+def _built(name: str, spec: dict[str, Any], make: Make) -> Guarded:
+    reward = make("rewards", spec, name)
+    if not callable(reward):
+        raise ConfigError(f"{name}: '{spec['name']}' judges sets, not rows; name a reward of rows.")
+    return Guarded(name, reward, monitor=True)
 
 
 def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:

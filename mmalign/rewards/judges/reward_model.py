@@ -69,7 +69,8 @@ class RewardModel:
             faults.append("reward 'reward_model' builds a model of its own; make it with mmalign.load_reward.")
         if faults or self.make is None:
             raise ConfigError(faults)
-        same = {name: getattr(self, name) for name in ("model", "judges", "chat", "dtype", "device", "revision")}
+        same: dict[str, Any] = {"model": self.model, "judges": self.judges, "chat": self.chat}
+        same |= {"dtype": self.dtype, "device": self.device, "revision": self.revision}
         self.adapter = self.make("adapters", {"name": "reward_model", "train": "frozen", **same}, "model")
         self.policy = self.make("policies", {"name": "scorer", "rows": self.rows}, "rows", adapter=self.adapter)
         self.make = None

@@ -67,7 +67,8 @@ class Through:
     _loaded: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        faults = [f"{name}: must be at least 1." for name in ("images", "rows") if getattr(self, name) < 1]
+        counts = {"images": self.images, "rows": self.rows}
+        faults = [f"{name}: must be at least 1." for name, count in counts.items() if count < 1]
         if self.make is None:
             faults.append("reward 'through' builds a generator and a reward from a run file; name it there.")
         if sorted(self.generator) != ["adapter", "policy"]:

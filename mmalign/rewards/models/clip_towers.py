@@ -256,7 +256,8 @@ def _open_clip_tokens(source: Source) -> Tokens:
 def _unprojected(model: Any) -> Callable[[Tensor], Tensor]:
     """ids → features before the projection, which open_clip applies within `encode_text`.
 
-    By a second view of the model, with the same weights and without the projection: the model itself is shared.
+    By a second view of the model, with the same weights and without the projection: the model itself is shared. Models
+    of open_clip are looked at by the names of their parts, for no class has them all.
     """
     tower = getattr(model, "text", model)
     if not hasattr(tower, "text_projection"):

@@ -272,7 +272,7 @@ def _digests(questions: Sequence[Prompt]) -> list[bytes]:
     return [digest(question.media) for question in questions]
 
 
-def _digest(value: Any) -> bytes:
+def _digest(value: Tensor | Audio) -> bytes:
     total = hashlib.blake2b(f"{value.rate if isinstance(value, Audio) else ''} ".encode(), digest_size=16)
     for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
         if part is not None:

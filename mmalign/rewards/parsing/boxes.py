@@ -76,7 +76,7 @@ def _json(text: str) -> list[FoundBox]:
     return _some([box for value in values for box in _walk(value)], "JSON")
 
 
-def _walk(value: Any, label: str | None = None) -> Iterator[FoundBox]:
+def _walk(value: object, label: str | None = None) -> Iterator[FoundBox]:
     if isinstance(value, dict):
         name = next((str(value[key]) for key in LABEL_KEYS if key in value), label)
         boxed = [value[key] for key in BOX_KEYS if key in value]
@@ -91,7 +91,7 @@ def _walk(value: Any, label: str | None = None) -> Iterator[FoundBox]:
         raise Unreadable(f"expected boxes, found {str(value)[:60]}")
 
 
-def _real(value: Any) -> float:
+def _real(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"a coordinate is a number, found {str(value)[:60]}")
     return _float(value)

@@ -33,7 +33,7 @@ def tool_calls(text: str, tools: Collection[str] | None = None) -> list[dict[str
     return [call for part in parts[1:] for call in _calls_in(bounded(part.partition(END)[0], LONG), tools)]
 
 
-def calls_of(value: Any) -> list[dict[str, Any]] | None:
+def calls_of(value: object) -> list[dict[str, Any]] | None:
     """The calls that a column holds: in tags, as JSON text (a list, an object, one a line), as a list or an object.
 
     None where the value is a text in tags without a call, such as `<response>…</response>`: none is right then.
@@ -78,7 +78,7 @@ def _json(text: str) -> Any:
         raise Unreadable(f"not JSON: {str(error)[:100]}") from None
 
 
-def _call(value: Any, tools: Collection[str] | None = None) -> dict[str, Any]:
+def _call(value: object, tools: Collection[str] | None = None) -> dict[str, Any]:
     """One call; OpenAI's {"type": "function", "function": {…}}, and parameters that are JSON text, are opened."""
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
@@ -94,5 +94,5 @@ def _call(value: Any, tools: Collection[str] | None = None) -> dict[str, Any]:
     return {"name": value["name"], "parameters": dict(parameters)}
 
 
-def _said(value: Any) -> str:
+def _said(value: object) -> str:
     return json.dumps(value, default=lambda v: type(v).__name__, ensure_ascii=False)[:60]

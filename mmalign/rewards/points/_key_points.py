@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mmalign.core.errors import did_you_mean
 
@@ -95,7 +94,7 @@ def point_named(name: str) -> str:
     return key
 
 
-def read_key_points(value: Any, place: str) -> list[KeyPoint]:
+def read_key_points(value: object, place: str) -> list[KeyPoint]:
     """Key points from plain data: a list of {point, question, positive?, parent?, weight?}.
 
     `parent` is the number of an earlier point, or a list of such.
@@ -108,7 +107,7 @@ def read_key_points(value: Any, place: str) -> list[KeyPoint]:
     return [_key_point(entry, number, f"{place}[{number}]") for number, entry in enumerate(value)]
 
 
-def _key_point(entry: Any, number: int, place: str) -> KeyPoint:
+def _key_point(entry: object, number: int, place: str) -> KeyPoint:
     known = ("point", "question", "positive", "parent", "weight")
     if not isinstance(entry, Mapping):
         raise ValueError(f"{place}: expected an object with point and question, found {type(entry).__name__}")

@@ -166,7 +166,7 @@ def write_reference(
 
 
 def spec_of(encoder: Any) -> dict[str, Any]:
-    """What `make_encoder` makes it again from."""
+    """What `make_encoder` makes it again from. It is an `Encoder` and a dataclass, for which there is no one type."""
     return {"name": type(encoder).__module__.rpartition(".")[2], **asdict(encoder)}
 
 

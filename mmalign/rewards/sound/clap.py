@@ -117,7 +117,7 @@ class Clap(ReadsClap):
         return scores
 
 
-def _sound_of(sound: Any, rate: Any) -> Audio | None:
+def _sound_of(sound: Tensor | Audio, rate: float | None) -> Audio | None:
     if isinstance(sound, Audio):
         return sound
     return None if rate is None else Audio(sound.reshape(1, -1, sound.shape[-1]), int(rate))

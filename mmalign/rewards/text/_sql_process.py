@@ -64,5 +64,5 @@ class SqlProcess:
         self._process.close()
 
 
-def _value(value: Any) -> Any:
+def _value(value: object) -> Any:
     return bytes.fromhex(value["bytes"]) + b"%d" % value["rest"] if isinstance(value, dict) else value

@@ -63,7 +63,7 @@ def _opened(request: dict[str, Any]) -> sqlite3.Connection:
     return db
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, bytes):
         return {"bytes": value[:_CELL].hex(), "rest": zlib.crc32(value)}
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from mmalign.core.errors import CapabilityError
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.rewards.by_row import Verdict, media_of, rule
 from mmalign.rewards.parsing import LONG, Unreadable, bounded
@@ -44,7 +45,7 @@ def caption_truth(prompt: Prompt, output: str, *, measure: Literal["clauses", "w
     return (found.right if measure == "clauses" else whole), parts
 
 
-def _scene(picture: Any) -> Any:
+def _scene(picture: Tensor) -> Any:
     from mmalign.miniworld.scenes import IMAGE_SIZE
     from mmalign.miniworld.verifier import read_scene
 

@@ -19,16 +19,16 @@ CATS = {"references": ["the cat sat on the mat", "a cat is sitting on a mat"]}
 # BLEU, chrF --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("captions", ["the cat sat on the mat", "The cat sits on a mat.", "dogs", "cat", "x" * 300])
-def test_bleu_and_chrf_are_sacrebleus(captions):
+@pytest.mark.parametrize("caption", ["the cat sat on the mat", "The cat sits on a mat.", "dogs", "cat", "x" * 300])
+def test_bleu_and_chrf_are_sacrebleus(caption):
     sacrebleu = pytest.importorskip("sacrebleu")
     references = CATS["references"]
-    expected = sacrebleu.sentence_bleu(captions, references, lowercase=True).score / 100
-    assert one("bleu", captions, CATS) == (pytest.approx(min(1, expected), abs=1e-6), OK)
-    expected = sacrebleu.sentence_chrf(captions.lower(), references).score / 100
-    assert one("chrf", captions, CATS) == (pytest.approx(expected, abs=1e-6), OK)
-    expected = sacrebleu.sentence_chrf(captions, references, word_order=2).score / 100
-    assert one("chrf", captions, CATS, word_order=2, lowercase=False) == (pytest.approx(expected, abs=1e-6), OK)
+    expected = sacrebleu.sentence_bleu(caption, references, lowercase=True).score / 100
+    assert one("bleu", caption, CATS) == (pytest.approx(min(1, expected), abs=1e-6), OK)
+    expected = sacrebleu.sentence_chrf(caption.lower(), references).score / 100
+    assert one("chrf", caption, CATS) == (pytest.approx(expected, abs=1e-6), OK)
+    expected = sacrebleu.sentence_chrf(caption, references, word_order=2).score / 100
+    assert one("chrf", caption, CATS, word_order=2, lowercase=False) == (pytest.approx(expected, abs=1e-6), OK)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf"])
@@ -193,7 +193,7 @@ def test_contrastive_reward_against_the_batch_and_a_column(tiny_clip):
     rows = [(text, {"answer": text}) for text in truths] + [("", {"answer": "a"}), ("a", {})]
     scores = scored("contrastive", *rows, group=[0, 1, 2, 0, 1], **options)
     assert scores.status.tolist() == [OK, OK, OK, FAIL, NONE] and scores.value[3] == -2
-    features = load_reward("contrastive", **options)._encoder.texts(truths)
+    features = load_reward("contrastive", **options).embedder.texts(truths)
     cosine = features @ features.T
     expected = [1 - (cosine[0, 1] + cosine[0, 2]) / 2, 1 - (cosine[1, 0] + cosine[1, 2]) / 2]
     assert scores.value[:2].tolist() == pytest.approx([float(e) for e in expected], abs=1e-5)

@@ -142,7 +142,7 @@ def _output(row: Row, kind: str, folder: Path, unread: dict[int, str], at: int) 
         return None
 
 
-def _embedded(name: str, reward: object, rollout: Rollout) -> Embedded:
+def _embedded(name: str, reward: SetReward, rollout: Rollout) -> Embedded:
     """The embeddings of some rows; the reasons of those that have none name their place."""
     from mmalign.rewards.engine.sets import embed_rows
 

@@ -65,7 +65,7 @@ def require_kind(policy: str, wanted: Kind, adapter: object) -> None:
 
 
 def first_rows(group: Int[Tensor, " B"]) -> list[int]:
-    """The first row of each group, by group number."""
+    """Return the index of the first row of each group, by group number."""
     first: dict[int, int] = {}
     for row, number in enumerate(group.tolist()):
         first.setdefault(number, row)
@@ -73,7 +73,7 @@ def first_rows(group: Int[Tensor, " B"]) -> list[int]:
 
 
 def micro_batches(count: int, rows: int) -> list[slice]:
-    """Slices of at most `rows` of `count` rows; all at once where `rows` is 0."""
+    """Slice `count` rows into parts of at most `rows`; one part where `rows` is 0."""
     size = rows or max(count, 1)
     return [slice(i, i + size) for i in range(0, count, size)]
 
@@ -94,7 +94,7 @@ def decode_in_range(adapter: LatentAdapter, x0: Float[Tensor, " B *latent"], row
 
 
 def encode_outputs(adapter: LatentAdapter, prompts: Sequence[Prompt], outputs: Tensor | Audio, rows: int) -> Rollout:
-    """A rollout of given outputs whose `trajectory["x0"]` (B, *latent) holds their latents, float32, no gradient."""
+    """Make a rollout of given outputs; `trajectory["x0"]` (B, *latent) holds their latents, float32, no gradient."""
     if len(outputs) != len(prompts):
         raise DataError(f"observe: {len(prompts)} prompts but {len(outputs)} outputs; give one output per prompt row.")
     with torch.no_grad():
@@ -104,7 +104,7 @@ def encode_outputs(adapter: LatentAdapter, prompts: Sequence[Prompt], outputs: T
 
 
 def in_range(output: Tensor | Audio, saturation: Saturation = "clamp") -> Tensor | Audio:
-    """Images in [0, 1], sound in [-1, 1]: clamped, clamped with the gradient of the identity, or as they are."""
+    """Bring images into [0, 1], sound into [-1, 1]: clamped, clamped with the gradient of the identity, or neither."""
     if isinstance(output, Audio):
         return replace(output, samples=_saturate(output.samples, -1.0, saturation))
     return _saturate(output, 0.0, saturation)
@@ -120,7 +120,7 @@ def _saturate(values: Tensor, low: float, saturation: Saturation) -> Tensor:
 def guided(
     adapter: LatentAdapter, condition: Condition, scale: float | None, detach_unconditional: bool = False
 ) -> Predict:
-    """The network's prediction under `condition` at guidance `scale`, as a function of (x, times).
+    """Return the network's prediction under `condition` at guidance `scale`, as a function of (x, times).
 
     Classifier-free guidance (Ho & Salimans, 2207.12598), both branches in one doubled forward. A scale of None or at
     most 1 means no guidance: one plain forward, no unconditional branch. With `detach_unconditional` the gradient flows
@@ -139,7 +139,7 @@ def guided(
 
 
 def both_predictions(adapter: LatentAdapter, x: Tensor, times: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-    """(conditional, unconditional) predictions at x, each (B, *latent), in one doubled forward."""
+    """Return the (conditional, unconditional) predictions at x, each (B, *latent), of one doubled forward."""
     return _both(adapter, x, times, _doubled(adapter, condition))
 
 

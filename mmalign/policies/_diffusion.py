@@ -145,22 +145,22 @@ class Diffusion(LatentPolicy, ABC):
 
     @abstractmethod
     def rule_over(self, levels: NoiseLevel) -> StepRule:
-        """The step rule along a schedule of K + 1 levels."""
+        """Return the step rule along a schedule of K + 1 levels."""
 
     def step_rule(self, steps: int | None = None) -> StepRule:
-        """The step rule along the adapter's schedule of `steps` steps; None is `num_inference_steps`."""
+        """Return the step rule along the adapter's schedule of `steps` steps; None is `num_inference_steps`."""
         return self.rule_over(self.adapter.schedule(steps or self.num_inference_steps).to(self.adapter.device))
 
     def state_dict(self) -> dict[str, int]:
-        """How often `sample` was called: where the progressive window stands."""
+        """Return how often `sample` was called: where the progressive window stands."""
         return {"calls": self._calls}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Restore `state_dict`."""
+        """Take up what `state_dict` gave."""
         self._calls = int(state["calls"])
 
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
-        """One output per row by noisy steps; the trajectory holds `x0` (B, *latent) and what the replay needs.
+        """Sample one output per row by noisy steps; the trajectory holds `x0` (B, *latent) and what the replay needs.
 
         That is `x`, `next` (B, T, *latent), the latents before and after each recorded step, and `step` (B, T), its
         index.
@@ -173,28 +173,28 @@ class Diffusion(LatentPolicy, ABC):
         return sample_trajectories(process, prompts, plan, rng, self.rows, self.same_noise, self.store)
 
     def generate(self, prompts: Sequence[Prompt], rng: Noise) -> Rollout:
-        """One output per row by the deterministic steps, `eval_steps` of them; the trajectory holds `x0`."""
+        """Sample one output per row by `eval_steps` deterministic steps; the trajectory holds `x0` (B, *latent)."""
         scale = self.guidance_scale if self.eval_guidance_scale is None else self.eval_guidance_scale
         return sample_final(self._process(self.eval_steps, scale), prompts, rng, self.rows)
 
     def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
-        """The Gaussians of the recorded steps under the current weights, with gradient."""
+        """Return the Gaussians of the recorded steps under the current weights, (B, T, *latent), with gradient."""
         return replay(self._process(), rollout, steps, self.rows)
 
     def step_log_prob(self, rollout: Rollout, steps: slice = slice(None)) -> Float[Tensor, "B T"]:
-        """`step_dist(...).log_prob`."""
+        """Return `step_dist(...).log_prob`, (B, T) in nats, with gradient."""
         return self.step_dist(rollout, steps).log_prob
 
     def observe(self, prompts: Sequence[Prompt], outputs: Tensor | Audio) -> Rollout:
-        """Given outputs, encoded as a rollout that `log_prob` accepts."""
+        """Encode given outputs as a rollout that `log_prob` accepts."""
         return encode_outputs(self.adapter, prompts, outputs, self.rows)
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
-        """`draws` noise samples and levels per row for `log_prob`, to be shared by everything that is compared."""
+        """Draw `draws` noise samples and levels per row for `log_prob`, shared by everything that is compared."""
         return draw_probe(self.adapter, rollout, draws, self.density_levels, rng)
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
-        """Denoising-error terms, T = draws, that sum to an estimate of log p up to a constant; with gradient."""
+        """Return denoising-error terms, T = draws, that sum to an estimate of log p up to a constant; with gradient."""
         return surrogate_log_prob(self.adapter, rollout, probe, self.weighting, self.rows)
 
     def _process(self, steps: int | None = None, guidance_scale: float | None = None) -> Process:
@@ -219,7 +219,7 @@ class Diffusion(LatentPolicy, ABC):
 
 
 def draw_probe(adapter: LatentAdapter, rollout: Rollout, draws: int, levels: LevelDraw, rng: torch.Generator) -> Probe:
-    """Independent noise samples: `noise` (B, draws, *latent), levels `u` (B, draws) in (0, 1), their `density` p(u).
+    """Draw noise: `noise` (B, draws, *latent), levels `u` (B, draws) in (0, 1), and their `density` p(u).
 
     `logit_normal` is sigmoid(N(0, 1)) (Esser et al., 2403.03206), which prefers the middle of the schedule.
     """
@@ -239,7 +239,7 @@ def draw_probe(adapter: LatentAdapter, rollout: Rollout, draws: int, levels: Lev
 def surrogate_log_prob(
     adapter: LatentAdapter, rollout: Rollout, probe: Probe, weighting: Weighting, rows: int
 ) -> Float[Tensor, "B draws"]:
-    """One term per draw, with gradient; their sum over draws estimates log p up to a constant."""
+    """Return one term per draw, with gradient; their sum over draws estimates log p up to a constant."""
     if "x0" not in rollout.trajectory:
         raise CapabilityError("log_prob needs trajectory['x0']; use a rollout of sample(), generate() or observe().")
     parts = []
@@ -256,14 +256,14 @@ def surrogate_log_prob(
 
 
 def constant_weight(kind: Prediction, alpha: Float[Tensor, " B"], weighting: Weighting) -> Float[Tensor, " B"]:
-    """w of "const_v" or "const_eps" on the squared error of the network's own prediction."""
+    """Return w of "const_v" or "const_eps" on the squared error of the network's own prediction."""
     if (kind == "epsilon") == (weighting == "const_eps"):
         return torch.ones_like(alpha)
     return alpha.square() if weighting == "const_eps" else alpha.square().reciprocal()
 
 
 def bound_weight(adapter: LatentAdapter, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """−dλ/du on the squared error of ε, times α² where the network predicts a velocity; "elbo" before 1 / p(u).
+    """Return −dλ/du on ε's squared error, times α² where a velocity is predicted; "elbo" before 1 / p(u).
 
     −dλ/du = 2 (dσ/du / σ − dα/du / α), by central differences between whole entries of a 1,000-entry table.
     """

@@ -67,11 +67,11 @@ class StepRule(ABC):
 
     @abstractmethod
     def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
-        """The step that draws noise: its Gaussian, and x′ for `noise` (its mean for None)."""
+        """Make the step that draws noise: its Gaussian, and x′ for `noise` (its mean for None)."""
 
     @abstractmethod
     def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
-        """The deterministic step; std 0."""
+        """Make the deterministic step, whose std is 0."""
 
     @property
     def dt(self) -> Float[Tensor, " K"] | None:
@@ -80,7 +80,7 @@ class StepRule(ABC):
 
     @property
     def steps(self) -> int:
-        """K."""
+        """The number of steps, K."""
         return len(self.levels.times) - 1
 
     def std(self) -> Float[Tensor, " K"]:

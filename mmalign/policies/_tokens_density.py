@@ -37,7 +37,7 @@ class LogProbOptions:
     entropy: Entropy = "detached"
 
     def slice_size(self, adapter: TokenAdapter) -> int:
-        """Positions whose logits are held at once."""
+        """Return the number of positions whose logits are held at once."""
         logits = adapter.vocabulary * max(1, torch.Size(adapter.event_shape).numel())
         return self.positions or max(1, LOGITS_AT_ONCE // logits)
 
@@ -50,7 +50,7 @@ def completion_dist(
     steps: range,
     options: LogProbOptions,
 ) -> StepDist:
-    """Log-prob (and entropy) in nats of `steps` of the completions, (B, len(steps)), 0 where masked, with gradient.
+    """Compute log-probs (and entropies) in nats of `steps` of completions, (B, len(steps)), 0 where masked.
 
     Rows of equal prompts share the prompt's forward. Columns past the longest completion are not computed, and change
     no other number.
@@ -72,7 +72,7 @@ def completion_dist(
 def token_log_probs(
     logits: Float[Tensor, " N *event V"], tokens: Int[Tensor, " N *event"], options: LogProbOptions
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"] | None]:
-    """Log-prob and entropy in nats of N steps, each summed over the step's entries; fixed entries count as 0."""
+    """Compute log-prob and entropy in nats of N steps, each summed over the step's entries; fixed ones count as 0."""
     scaled = to_float32(logits) if options.temperature == 1 else to_float32(logits) / options.temperature
     free = (tokens >= 0) & (tokens < scaled.shape[-1])
     normaliser = scaled.logsumexp(-1)
@@ -90,7 +90,7 @@ def token_log_probs(
 
 
 def to_float32(logits: Tensor) -> Tensor:
-    """The logits in float32; float64 stays."""
+    """Convert logits to float32; float64 stays."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -50,7 +50,7 @@ class SamplingParams:
 def sample_token(
     logits: Float[Tensor, "A V"], uniform: Float[Tensor, " A"], params: SamplingParams
 ) -> Int[Tensor, " A"]:
-    """One token per row; `uniform` in [0, 1) decides which. In float64: a vocabulary of 152,000 sums up exactly."""
+    """Draw one token per row; `uniform` in [0, 1) decides which. In float64: a vocabulary of 152,000 sums exactly."""
     if params.temperature == 0:
         return logits.argmax(-1)
     probabilities = top_k_top_p_filter(logits.double() / params.temperature, params.top_k, params.top_p).softmax(-1)
@@ -62,7 +62,7 @@ def sample_token(
 
 
 def top_k_top_p_filter(logits: Float[Tensor, "A V"], top_k: int, top_p: float) -> Float[Tensor, "A V"]:
-    """-inf outside the `top_k` likeliest tokens (0: all), then outside the smallest set of probability `top_p`."""
+    """Set logits to -inf outside the `top_k` likeliest tokens (0: all), then outside the set of probability `top_p`."""
     if 0 < top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -77,7 +77,7 @@ def top_k_top_p_filter(logits: Float[Tensor, "A V"], top_k: int, top_p: float) -
 def penalize_repetition(
     logits: Float[Tensor, "A V"], completion: Int[Tensor, "A t"], params: SamplingParams
 ) -> Float[Tensor, "A V"]:
-    """The logits after the repetition penalty and the n-gram ban for what each row has written so far."""
+    """Apply the repetition penalty and the n-gram ban for what each row has written so far."""
     if params.repetition_penalty != 1.0 and completion.shape[1]:
         seen = logits.gather(1, completion)
         penalized = torch.where(seen < 0, seen * params.repetition_penalty, seen / params.repetition_penalty)
@@ -96,14 +96,14 @@ def penalize_repetition(
 
 
 def row_seeds(rows: int, rng: Noise) -> Int[Tensor, " B"]:
-    """A seed per row; equal states of `rng` give equal seeds."""
+    """Draw a seed per row; equal states of `rng` give equal seeds."""
     if not isinstance(rng, torch.Generator):
         return torch.cat([row_seeds(1, one) for one in rng])
     return torch.randint(0, 2**63 - 1, (rows,), generator=rng, device=rng.device).cpu()
 
 
 def uniform_noise(seeds: Int[Tensor, " B"], steps: int, entries: int) -> Float[Tensor, "B steps entries"]:
-    """Uniform noise of every row from its own seed alone, float64, on the CPU: the same numbers on every device."""
+    """Draw every row's noise in [0, 1) from its own seed alone, float64, on the CPU: equal on every device."""
     rows = [
         torch.rand(steps, entries, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         for seed in seeds.tolist()
@@ -146,7 +146,7 @@ Engine = Callable[[Request], Completions]
 
 @without_gradient
 def own_engine(request: Request) -> Completions:
-    """The adapter's network step by step: prompts forwarded once, rows that ended leave the batch."""
+    """Run the adapter's network step by step: prompts forwarded once, rows that ended leave the batch."""
     adapter, params = request.adapter, request.params
     if params.penalizes_repetition and adapter.event_shape:
         raise CapabilityError(
@@ -214,7 +214,7 @@ class CompletionBuffer:
         self.mask[rows, step] = True
 
     def completions(self, record: bool) -> Completions:
-        """The completions, cut to the longest; with log-probs if `record`."""
+        """Return the completions, cut to the longest; with log-probs if `record`."""
         length = max(1, int(self.mask.sum(1).max()))
         mask = self.mask[:, :length]
         log_prob = self.log_prob[:, :length].where(mask, 0.0) if record else None

@@ -62,7 +62,7 @@ class Plan:
 
 
 def bounds(window_range: tuple[float, float], steps: int) -> tuple[int, int]:
-    """[start, end) step indices: a range whose values are at most 1 is in fractions of `steps`, else in steps.
+    """Return step indices [start, end): a range of values up to 1 is in fractions of `steps`, else in steps.
 
     At least one step: (0, 0.1) of 4 steps is step 0.
     """
@@ -76,7 +76,7 @@ def bounds(window_range: tuple[float, float], steps: int) -> tuple[int, int]:
 def candidates(
     std: Sequence[float], sigma_next: Sequence[float], window_range: tuple[float, float], residual_noise: bool
 ) -> list[int]:
-    """Steps of the range that may carry noise, by their noise `std` and the level `sigma_next` they land on, each (K,).
+    """Return steps of the range that may carry noise, by `std` and the level `sigma_next` they land on, each (K,).
 
     The last step, and any step whose noise is far above the level it lands on, would leave noise in the output; only
     `residual_noise` admits them. A step with std 0 is deterministic and never a candidate.
@@ -91,7 +91,7 @@ def candidates(
 
 
 def window_position(calls: int, stays: Sequence[int]) -> int:
-    """Which start the window has after `calls` calls, if it stays `stays[i]` calls at the i-th and then begins anew."""
+    """Return which start the window has after `calls` calls, if it stays `stays[i]` calls at the i-th, repeatedly."""
     remaining = calls % sum(stays)
     for position, stay in enumerate(stays):
         if remaining < stay:
@@ -101,7 +101,7 @@ def window_position(calls: int, stays: Sequence[int]) -> int:
 
 
 def window_start(position: int, count: int, size: int, stride: int = 1) -> int:
-    """Where the sliding window of `size` ≤ `count` starts after `position` moves; the last window touches the end."""
+    """Return where the sliding window of `size` ≤ `count` starts after `position` moves; the last touches the end."""
     last = max(count - size, 0)
     moves = -(-last // stride) + 1
     return min((position % moves) * stride, last)

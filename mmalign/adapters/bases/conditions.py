@@ -60,7 +60,7 @@ class Conditions:
         }
 
     def unconditional(self, rows: int) -> Condition:
-        """The negative prompt's condition for `rows` rows."""
+        """Return the negative prompt's condition for `rows` rows, every entry (rows, ...) on `device`."""
         with self._lock:
             if self._negative is None:
                 with self._encoding():
@@ -118,7 +118,7 @@ def warn_if_cut(
 
 
 def warn_if_clip_cuts(family: str, text: str, *tokenizers: Tokenizer) -> None:
-    """`warn_if_cut` for the shortest of CLIP's encoders, whose contexts are what they are."""
+    """Warn as `warn_if_cut` does, for the shortest context of CLIP's encoders, which is fixed."""
     if text and tokenizers:
         rooms = {tokenizer.model_max_length: tokenizer for tokenizer in tokenizers}
         room = min(rooms)
@@ -126,5 +126,5 @@ def warn_if_clip_cuts(family: str, text: str, *tokenizers: Tokenizer) -> None:
 
 
 def token_count(tokenizer: Tokenizer, text: str) -> int:
-    """Tokens of an uncut text, those at its ends included."""
+    """Count the tokens of an uncut text, those that the tokenizer puts at its ends included."""
     return len(tokenizer(text, truncation=False, verbose=False).input_ids)

@@ -55,14 +55,14 @@ DECODERS = ("vae", "vocoder")  # from latents to images or sound, in float32
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """Between latents and images or sound."""
+    """What decodes latents to images or sound, and encodes those as latents."""
 
     def decode(self, x: Tensor) -> Any:
-        """Images (B, 3, H, W) nominally in [0, 1], or `Audio`; not clamped, with gradient to x."""
+        """Return images (B, 3, H, W) nominally in [0, 1], or `Audio`; not clamped, with gradient to x."""
         ...
 
     def latents(self, output: Any) -> Tensor:
-        """The mode of the latents of images in [0, 1] or of `Audio`, no gradient."""
+        """Return the mode of the latents (B, *latent) of images in [0, 1] or of `Audio`, no gradient."""
         ...
 
 
@@ -104,7 +104,7 @@ class DiffusersAdapter(PretrainedAdapter):
     loaded: Loaded = field(init=False, repr=False, compare=False)
 
     def absent(self) -> tuple[str, ...]:
-        """Components of the pipeline that are not read."""
+        """Name the components of the pipeline that are not read from the checkpoint."""
         return ()
 
     def inspect(self, pipe: Pipeline) -> None:
@@ -115,19 +115,19 @@ class DiffusersAdapter(PretrainedAdapter):
         """Set `latent_shape`, of one row, and give the autoencoder; ConfigError for outputs it cannot make."""
 
     def unread(self, network: PretrainedModel) -> list[str]:
-        """What the names of layers begin with whose output nothing reads: without gradient, they do not train."""
+        """Give the beginnings of names of layers whose output nothing reads: they get no gradient, and do not train."""
         return []
 
     @abstractmethod
     def encode_text(self, text: str) -> Condition:
-        """What `call_network` is told of one prompt, by name, each (1, ...) and as long for any other prompt."""
+        """Return the condition of one prompt, by name: entries (1, ...) that are as long for any other prompt."""
 
     @abstractmethod
     def encode_negative(self) -> Condition:
-        """The condition that guidance leads away from, with the entries that `encode_text` gives."""
+        """Return the condition that guidance leads away from, with the entries that `encode_text` gives."""
 
     def call_network(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
-        """What `module` predicts (B, *latent) for latents in its own precision, inside autocast.
+        """Return what `module` predicts (B, *latent) for latents in its own precision, inside autocast.
 
         Conditions enter by their names.
         """
@@ -135,11 +135,11 @@ class DiffusersAdapter(PretrainedAdapter):
 
     @abstractmethod
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
-        """The pipeline's own levels, K + 1 of them from noise to data."""
+        """Return the pipeline's own noise levels, K + 1 of them from noise to data."""
 
     @abstractmethod
     def level(self, u: Tensor) -> NoiseLevel:
-        """Training levels at u in (0, 1)."""
+        """Return the training levels at u in (0, 1), the share of the schedule; of the shape of u."""
 
     def load_parts(self, device: torch.device) -> None:
         """Open the pipeline on the CPU, make its network trainable there, and place all parts."""
@@ -199,28 +199,28 @@ class DiffusersAdapter(PretrainedAdapter):
         return Origin(model=self.model, revision=self.revision, variant=self.variant)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """Conditions of B prompts, each entry (B, ...), see the family's `encode_text`; kept once they are made."""
+        """Return the conditions of B prompts, each entry (B, ...), see the family's `encode_text`; kept once made."""
         return self.loaded.conditions(texts_only(prompts, self.name))
 
     def unconditional(self, rows: int) -> Condition:
-        """Conditions of the negative prompt for `rows` rows, with the entries that `encode` gives."""
+        """Return the negative prompt's condition for `rows` rows, with the entries that `encode` gives."""
         return self.loaded.conditions.unconditional(rows)
 
     def predict(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
-        """What the network predicts at the schedule's `times`, (B, *latent) float32, with gradient."""
+        """Return what the network predicts at the schedule's `times`, (B, *latent) float32, with gradient."""
         with mixed_precision(x.device, self.dtype):
             return self.call_network(x.to(input_dtype(self.train, self.dtype)), times, condition).float()
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans, 2207.12598) as most pipelines write it: u + scale (c - u)."""
+        """Combine as most pipelines do: u + scale (c - u), classifier-free guidance (Ho & Salimans, 2207.12598)."""
         return unconditional + scale * (conditional - unconditional)
 
     def decode(self, x: Float[Tensor, " B *latent"]) -> Any:
-        """Images (B, 3, H, W) nominally in [0, 1], or `Audio`, of latents; not clamped, with gradient to x."""
+        """Decode latents to images (B, 3, H, W) nominally in [0, 1] or `Audio`; not clamped, with gradient to x."""
         return self.loaded.autoencoder.decode(x)
 
     def latents(self, output: Tensor | Audio) -> Float[Tensor, " B *latent"]:
-        """The mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
+        """Return the mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
         return self.loaded.autoencoder.latents(output)
 
 
@@ -235,12 +235,12 @@ class NegativeTextAdapter(DiffusersAdapter):
     negative_prompt: str = ""
 
     def encode_negative(self) -> Condition:
-        """The negative prompt, encoded as any text."""
+        """Encode the negative prompt as any other text."""
         return self.encode_text(self.negative_prompt)
 
 
 def configs_of(pipe: Pipeline) -> Configs:
-    """The configurations of a pipeline's components."""
+    """Return what reads the configurations of a pipeline's components, by a component's name."""
 
     def config(component: str) -> Mapping[str, Any]:
         return getattr(pipe, component).config
@@ -280,7 +280,7 @@ def make_trainable(
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recompute: bool = False) -> Tensor:
-    """`function(x)` in chunks of `rows` rows; with `recompute`, activations are made again in the backward pass."""
+    """Compute `function(x)` in chunks of `rows` rows; with `recompute`, activations are made again in backward."""
     if recompute and torch.is_grad_enabled() and x.requires_grad:
         parts = [torch.utils.checkpoint.checkpoint(function, chunk, use_reentrant=False) for chunk in x.split(rows)]
     else:
@@ -289,5 +289,5 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
 
 
 def device_of_weights(module: torch.nn.Module) -> torch.device:
-    """Where the weights of `module` lie."""
+    """Return the device on which the weights of `module` lie."""
     return next(module.parameters()).device

@@ -39,7 +39,7 @@ class Heard:
 
 @runtime_checkable
 class Sized(Protocol):
-    """An adapter of pictures, by its options."""
+    """An adapter of pictures, by its options of their size in pixels."""
 
     model: str
     resolution: int | None
@@ -48,7 +48,7 @@ class Sized(Protocol):
 
 
 def sides_of(adapter: Sized, frame: Frame) -> tuple[int, int]:
-    """(height, width) in pixels that the adapter makes of a checkpoint; ConfigError where that makes no such size."""
+    """Return (height, width) in pixels that the adapter makes; ConfigError where its checkpoint makes no such size."""
     height, width = image_size(adapter.resolution, adapter.height, adapter.width, frame.native, frame.multiple)
     if 0 < frame.largest < max(height, width):
         raise ConfigError(
@@ -59,19 +59,19 @@ def sides_of(adapter: Sized, frame: Frame) -> tuple[int, int]:
 
 
 def image_scale(configs: Configs) -> int:
-    """Pixels a latent, of an autoencoder that halves the sides between its blocks."""
+    """Return the pixels per latent, of an autoencoder that halves the sides between its blocks."""
     return int(2 ** (len(configs("vae")["block_out_channels"]) - 1))
 
 
 def sound_scale(configs: Configs) -> int:
-    """Samples a latent, of an autoencoder that lists by how much it downsamples."""
+    """Return the samples per latent, of an autoencoder that lists by how much it downsamples."""
     return math.prod(configs("vae")["downsampling_ratios"])
 
 
 def image_size(
     resolution: int | None, height: int | None, width: int | None, native: tuple[int, int], multiple: int
 ) -> tuple[int, int]:
-    """(height, width) in pixels: each as given, else `resolution`, else `native`, what the model was trained at.
+    """Return (height, width) in pixels: each as the option says, else `resolution`, else `native`, its training size.
 
     Raises ConfigError where a side is not a positive multiple of `multiple` pixels.
     """

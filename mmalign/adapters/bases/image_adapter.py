@@ -42,14 +42,14 @@ class LatentImages:
     recompute: bool = False
 
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
-        """Images nominally in [0, 1], float32, not clamped, with gradient to `x`."""
+        """Decode latents to images nominally in [0, 1], float32, not clamped, with gradient to `x`."""
         device_type = x.device.type
         with torch.autocast(device_type, enabled=False):
             return by_rows(self._picture, x.float(), self.rows, self.recompute)
 
     @without_gradient
     def latents(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        """The mode of the encoder's distribution for images in [0, 1], scaled for the generator, float32."""
+        """Return the mode of the encoder's distribution for images in [0, 1], scaled for the generator, float32."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise MediaError(f"images must be (B, 3, H, W) in [0, 1]; got {tuple(images.shape)}.")
         images = images.to(device_of_weights(self.vae), torch.float32)
@@ -78,7 +78,7 @@ class LatentImages:
 
 @dataclass
 class ImageAdapter(NegativeTextAdapter):
-    """Text to images; latents are (B, C, h, w).
+    """An adapter from text to images; latents are (B, C, h, w), images (B, 3, H, W).
 
     Args:
         resolution: of the images in pixels, both sides; what the checkpoint was trained at by default.
@@ -96,7 +96,7 @@ class ImageAdapter(NegativeTextAdapter):
     @staticmethod
     @abstractmethod
     def frame(configs: Configs) -> Frame:
-        """What the images of a checkpoint are like, by its configuration files alone."""
+        """Tell what the images of a checkpoint are like, by its configuration files alone."""
 
     def open_outputs(self, pipe: Pipeline) -> Autoencoder:
         """Set `height`, `width` and `latent_shape`; ConfigError for a size that the checkpoint cannot make."""

@@ -61,22 +61,22 @@ class FlowLevels:
         return self.loaded.pipeline.scheduler
 
     def image_tokens(self) -> int | None:
-        """By how many tokens the pipeline shifts its levels; None where it does not."""
+        """Count the tokens of an image, by which the pipeline shifts its levels; None where it does not."""
         return None
 
     def sigmas(self, num_inference_steps: int) -> Sequence[float] | None:
-        """The K unshifted levels of a pipeline that passes its own; None for the scheduler's."""
+        """Return the K unshifted levels of a pipeline that passes its own; None for the scheduler's."""
         return None
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
-        """The pipeline's own sigmas, shifted as its scheduler says."""
+        """Return the pipeline's own K + 1 levels from noise to data, shifted as its scheduler says."""
         tokens = self.image_tokens()
         shift = None if tokens is None else dynamic_shift(self.scheduler, tokens)
         sigmas = self.sigmas(num_inference_steps)
         return flow_schedule(self.scheduler, num_inference_steps, default_device(self.device), shift, sigmas)
 
     def level(self, u: Tensor) -> NoiseLevel:
-        """Training levels at u, shifted as the scheduler's config says; unshifted where that depends on resolution."""
+        """Return the training levels at u in (0, 1), see `flow_level`; of the shape of u."""
         return flow_level(self.scheduler, u)
 
 
@@ -93,11 +93,11 @@ class DiffusionLevels:
         self.prediction = ddim_prediction(pipe.scheduler)
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
-        """DDIM's levels for the scheduler's config."""
+        """Return the K + 1 levels from noise to data of the scheduler's config, see `ddim_schedule`."""
         return ddim_schedule(self.loaded.pipeline.scheduler, num_inference_steps, default_device(self.device))
 
     def level(self, u: Tensor) -> NoiseLevel:
-        """Training levels at u."""
+        """Return the training levels at u in (0, 1); of the shape of u."""
         return ddim_level(self.loaded.pipeline.scheduler, u)
 
 
@@ -108,7 +108,7 @@ def flow_schedule(
     mu: float | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> NoiseLevel:
-    """The K + 1 levels a flow pipeline steps through; `mu` where the scheduler shifts by resolution.
+    """Return the K + 1 levels a flow pipeline steps through; `mu` where the scheduler shifts by resolution.
 
     `sigmas` are the unshifted levels of pipelines that pass their own (K values), None for the scheduler's.
     """
@@ -124,7 +124,7 @@ def flow_schedule(
 
 
 def flow_level(scheduler: Scheduler, u: Tensor) -> NoiseLevel:
-    """Training levels at u: the config's static shift of σ = u; unshifted where the shift depends on resolution.
+    """Return training levels at u: the config's static shift of σ = u; unshifted where the shift depends on resolution.
 
     That is the grid a flow scheduler holds before `set_timesteps`, which diffusers' training scripts draw from.
     """
@@ -135,7 +135,7 @@ def flow_level(scheduler: Scheduler, u: Tensor) -> NoiseLevel:
 
 
 def dynamic_shift(scheduler: Scheduler, tokens: int) -> float | None:
-    """μ for `tokens` image tokens: linear through (base_image_seq_len, base_shift), (max_image_seq_len, max_shift).
+    """Return μ, linear in `tokens` from (base_image_seq_len, base_shift) to (max_image_seq_len, max_shift).
 
     None where the scheduler does not shift by resolution.
     """
@@ -147,7 +147,7 @@ def dynamic_shift(scheduler: Scheduler, tokens: int) -> float | None:
 
 
 def ddim_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
-    """The K + 1 levels that a diffusion pipeline with this scheduler steps through: its K times, then where it ends.
+    """Return the K + 1 levels a diffusion pipeline with this scheduler steps through: its K times, then its end.
 
     Schedulers that keep ᾱ (DDIM, DDPM, PNDM) have `DDIMScheduler`'s levels. Those that keep σ / α (Euler's and
     DPM-Solver's kin) have their own: α = 1 / sqrt(1 + s²), σ = s α for s = σ / α; what a second-order one visits twice
@@ -182,7 +182,7 @@ def ddim_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.
 
 
 def ddim_level(scheduler: Scheduler, u: Tensor) -> NoiseLevel:
-    """Training levels at u: time floor(u T) of the T it was trained on."""
+    """Return training levels at u in (0, 1): those of time floor(u T) of the T it was trained on."""
     _check_diffusion(scheduler)
     fresh = _fresh_ddim(scheduler)
     train_steps = fresh.config.num_train_timesteps
@@ -192,7 +192,7 @@ def ddim_level(scheduler: Scheduler, u: Tensor) -> NoiseLevel:
 
 
 def ddim_prediction(scheduler: Scheduler) -> Prediction:
-    """What the network predicts, from the scheduler's config; CapabilityError for anything but ε and v.
+    """Read what the network predicts from the scheduler's config; CapabilityError for anything but ε and v.
 
     Also for a scheduler whose levels are not known to be those of its pipeline.
     """
@@ -222,7 +222,7 @@ def check_cosine(scheduler: Scheduler) -> None:
 
 
 def cosine_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
-    """The K + 1 levels of a `CosineDPMSolverMultistepScheduler`."""
+    """Return the K + 1 levels of a `CosineDPMSolverMultistepScheduler`, from noise to data."""
     from diffusers import CosineDPMSolverMultistepScheduler
 
     _check_steps(num_inference_steps)
@@ -234,7 +234,7 @@ def cosine_schedule(scheduler: Scheduler, num_inference_steps: int, device: torc
 
 
 def cosine_level(t: Tensor) -> NoiseLevel:
-    """Levels at times t in [0, 1]."""
+    """Return the levels at times t in [0, 1]: α = cos(π t / 2), σ = sin(π t / 2); of the shape of t."""
     return NoiseLevel(times=t, alpha=(t * math.pi / 2).cos(), sigma=(t * math.pi / 2).sin())
 
 

@@ -41,28 +41,28 @@ def not_loaded(adapter: PretrainedAdapter, name: str) -> NoReturn:
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:
-    """The torch dtype an option names."""
+    """Return the torch dtype that the option names."""
     dtype: torch.dtype = getattr(torch, _DTYPES[name])
     return dtype
 
 
 def default_device(named: torch.device | str | None) -> torch.device:
-    """`named`, or the fastest there is."""
+    """Return the device that is `named`, or the fastest there is where that is None."""
     return fastest() if named is None else torch.device(named)
 
 
 def mixed_precision(device: torch.device, dtype: Dtype) -> AbstractContextManager[None]:
-    """Autocast to `dtype`, or off for fp32: what surrounds the adapter never changes what it computes."""
+    """Switch autocast to `dtype`, or off for fp32: what surrounds the adapter never changes what it computes."""
     return torch.autocast(device.type, dtype=torch_dtype(dtype), enabled=dtype != "fp32")
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """No autocast, whatever surrounds it."""
+    """Switch autocast off, whatever surrounds it."""
     return torch.autocast(device.type, enabled=False)
 
 
 def input_dtype(train: Train, dtype: Dtype) -> torch.dtype:
-    """What the trained network's frozen weights, and hence its inputs, are kept in: float32 where all of it trains."""
+    """Return the dtype of the network's frozen weights, and hence of its inputs: float32 where all of it trains."""
     return torch.float32 if train == "full" else torch_dtype(dtype)
 
 
@@ -86,7 +86,7 @@ def _positive(kind: type[Any]) -> tuple[str, ...]:
 
 
 def texts_only(prompts: Sequence[Prompt], family: str) -> list[str]:
-    """The texts of prompts, or a CapabilityError where one carries media that `family` would have to ignore."""
+    """Return the texts of prompts; CapabilityError where one carries media that `family` would have to ignore."""
     for row, prompt in enumerate(prompts):
         if prompt.media:
             raise CapabilityError(
@@ -161,7 +161,7 @@ class PretrainedAdapter(ABC):
         return self.weights.reference()
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Trainable parameters by name, float32."""
+        """Return the trainable parameters by name, float32."""
         return self.weights.trainable()
 
     def save(self, directory: Path) -> None:

@@ -22,7 +22,7 @@ from mmalign.loading.foreign import PretrainedModel
 
 @dataclass
 class SoundAdapter(DiffusersAdapter):
-    """Text to sound.
+    """An adapter from text to sound: `Audio` of samples (B, channels, S).
 
     Args:
         decode_rows: sounds decoded at once.
@@ -35,7 +35,7 @@ class SoundAdapter(DiffusersAdapter):
     @staticmethod
     @abstractmethod
     def heard(configs: Configs) -> Heard:
-        """What the sounds of a checkpoint are like, by its configuration files alone."""
+        """Tell what the sounds of a checkpoint are like, by its configuration files alone."""
 
     @property
     def rate(self) -> int:
@@ -64,7 +64,7 @@ class SoundDecoder(ABC):
         return x
 
     def decode(self, x: Float[Tensor, "B C *latent"]) -> Audio:
-        """Sound (B, channels, samples) nominally in [-1, 1], float32, not clamped, with gradient to `x`."""
+        """Decode to sound (B, channels, samples) nominally in [-1, 1], float32, not clamped, with gradient to `x`."""
         with torch.autocast(x.device.type, enabled=False):
             sound = by_rows(self._sound, self._needed(x.float()), self.rows, self.recompute)
         return Audio(sound[..., : self.samples], self.rate)
@@ -95,7 +95,7 @@ class LatentSounds(SoundDecoder):
 
     @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C frames"]:
-        """What the encoder says, float32; silence follows where a sound is shorter than the latents.
+        """Return the mode of the encoder's distribution, float32; silence follows a sound shorter than the latents.
 
         What a mask hides is silence too. One channel is heard on both sides; no rate is converted.
 
@@ -120,7 +120,7 @@ class LatentSounds(SoundDecoder):
 
 
 def checked_sound(audio: Audio, rate: int, channels: int, samples: int) -> Tensor:
-    """The samples (B, channels, S), silent where a mask hides them; one channel is heard on all sides.
+    """Return the samples (B, channels, S), silent where a mask hides them; one channel is repeated for all sides.
 
     Raises:
         MediaError: another rate, other channels, more than `samples`, or samples that are not finite.
@@ -141,7 +141,7 @@ def checked_sound(audio: Audio, rate: int, channels: int, samples: int) -> Tenso
 
 
 def reach(ratios: Sequence[int]) -> int:
-    """Latent frames beyond the end of a sound that its last sample depends on, for an Oobleck decoder.
+    """Count the latent frames beyond the end of a sound that its last sample depends on, for an Oobleck decoder.
 
     A kernel of 7 at the frames' rate; in each block an upsampling that mixes two frames, and residual units of kernel 7
     with dilations 1, 3 and 9, 39 steps at the block's rate; a kernel of 7 at the end.

@@ -34,7 +34,7 @@ from mmalign.loading.trained import named
 
 @dataclass
 class TextAdapter(TransformersAdapter):
-    """`TokenAdapter` of text.
+    """`TokenAdapter` of text: a step is one token, and a completion B strings.
 
     Args:
         lora: of a fresh LoRA, without dropout; on every linear layer of the language model unless it names others.
@@ -121,7 +121,7 @@ class TextAdapter(TransformersAdapter):
 
     @abstractmethod
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
-        """Model inputs of each prompt, `input_ids` (L,) among them, unpadded."""
+        """Return the model inputs of each prompt, `input_ids` (L,) among them, unpadded."""
 
     @abstractmethod
     def forward_prompts(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Prefix:
@@ -131,7 +131,7 @@ class TextAdapter(TransformersAdapter):
     def forward_whole(
         self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """The hidden state before each step, prompt and completion of every row in one forward, without a cache."""
+        """Return the hidden state before each step, forwarding prompt and completion together, without a cache."""
 
     @abstractmethod
     def call_network(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
@@ -140,7 +140,7 @@ class TextAdapter(TransformersAdapter):
     def features(
         self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """The hidden state before each step, with gradient."""
+        """Return the hidden state (B, T, D) before each step, with gradient."""
         if self.share_prompts and not (self.gradient_checkpointing and torch.is_grad_enabled()):
             prefix = self.forward_prompts(inputs, rows, mask.sum(1)).take_rows_(rows)
             return continued(self.call_network, prefix, tokens, mask)
@@ -154,19 +154,19 @@ class TextAdapter(TransformersAdapter):
         return Steps(self.call_network, prefix)
 
     def logits(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Logits of N steps."""
+        """Return the logits (N, V) of N hidden states (N, D), with gradient."""
         with self.weights.lock.forward(), mixed_precision(features.device, self.dtype):
             return self.network.head(features)
 
     def forced(self, step: int, steps: int) -> None:
-        """Text fixes nothing."""
+        """Return None: text fixes no entry of a step."""
 
     def decode(self, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> list[str]:
-        """The texts of completions."""
+        """Return the texts of completions (B, T), without what ends them."""
         return self.texts.decode(tokens, mask)
 
     def tokenize(self, outputs: Sequence[str]) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-        """Given texts as completions that end."""
+        """Return B texts as completions that end: tokens (B, T) and mask (B, T), right-padded."""
         return self.texts.tokenize(outputs, default_device(self.device))
 
 

@@ -35,13 +35,13 @@ class TransformersAdapter(PretrainedAdapter):
 
 
 def accepted(forward: Callable[..., Any]) -> frozenset[str]:
-    """The arguments a forward names."""
+    """Return the names of the arguments that a forward takes."""
     return frozenset(signature(forward).parameters)
 
 
 @contextmanager
 def checkpointed(network: Module) -> Iterator[None]:
-    """Layers recompute what they made in here, if gradient checkpointing was switched on.
+    """Let layers recompute what they made in here, if gradient checkpointing was switched on.
 
     transformers does so only in training mode, in which a layer would also draw its dropout: it is told the mode, and
     computes without it.
@@ -73,7 +73,7 @@ def _undropped(layer: Module, recompute: Callable[..., Any], run: Callable[..., 
 
 
 def with_towers(value: Tensor, model: PretrainedModel) -> Tensor:
-    """`value` itself, whose graph holds every weight of `model` that trains outside its language model.
+    """Return `value` itself, with every weight of `model` that trains outside its language model in its graph.
 
     Processes that train together wait for the gradient of every weight that trains. A batch without pictures or sounds
     leaves the tower that reads them out of its graph, and some models never read their tower's last layers: a process

@@ -41,26 +41,26 @@ class PackedImages(FlowLevels, ImageAdapter):
             )
 
     def image_tokens(self) -> int:
-        """Of one image."""
+        """Count the tokens of one image."""
         return (self.latent_shape[1] // 2) * (self.latent_shape[2] // 2)
 
     def sigmas(self, num_inference_steps: int) -> list[float]:
-        """Evenly spaced from 1 down."""
+        """Return K levels, evenly spaced from 1 down."""
         return [1 - i / num_inference_steps for i in range(num_inference_steps)]
 
 
 def packed_frame(configs: Configs, scale: int) -> Frame:
-    """A token holds 2 x 2 latents, so the network takes four times their channels and sides are even."""
+    """Return the format of images whose tokens hold 2 x 2 latents: a quarter of the network's channels, even sides."""
     return Frame(configs("transformer")["in_channels"] // 4, (SIDE * scale,) * 2, 2 * scale)
 
 
 def pack(x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B N D"]:
-    """(B, C, h, w) → (B, h/2 · w/2, 4 C); h and w even."""
+    """Pack latents (B, C, h, w), h and w even, into tokens (B, h/2 · w/2, 4 C)."""
     patches = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # (B, C, h/2, 2, w/2, 2)
     return patches.permute(0, 2, 4, 1, 3, 5).flatten(3, 5).flatten(1, 2)
 
 
 def unpack(tokens: Float[Tensor, "B N D"], height: int, width: int) -> Float[Tensor, "B C h w"]:
-    """The inverse of `pack`; `height` and `width` of the latents."""
+    """Undo `pack`: tokens (B, N, 4 C) to latents (B, C, height, width)."""
     patches = tokens.unflatten(2, (-1, 2, 2)).unflatten(1, (height // 2, width // 2))  # (B, h/2, w/2, C, 2, 2)
     return patches.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, height, width)

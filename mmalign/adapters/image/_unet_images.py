@@ -35,7 +35,7 @@ class UNetImages(DiffusionLevels, ImageAdapter):
 
     @staticmethod
     def frame(configs: Configs) -> Frame:
-        """Latents as the U-Net takes them, images of the size it was trained on."""
+        """Return the format of latents as the U-Net takes them, and of images of its training size."""
         unet, scale = configs("unet"), image_scale(configs)
         size = unet["sample_size"]
         height, width = (size, size) if isinstance(size, int) else size

@@ -40,16 +40,16 @@ class Flux(PackedImages):
     longest: ClassVar[int] = 512
 
     def absent(self) -> tuple[str, ...]:
-        """What reads images."""
+        """Name the components that read images, which text to image does not need."""
         return ("image_encoder", "feature_extractor")
 
     @staticmethod
     def frame(configs: Configs) -> Frame:
-        """Of tokens over an autoencoder that halves the sides between its blocks."""
+        """Return the format of tokens over an autoencoder that halves the sides between its blocks."""
         return packed_frame(configs, image_scale(configs))
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        """The velocity (B, C, h, w); the embedded guidance goes in where the checkpoint has a place for it."""
+        """Predict the velocity (B, C, h, w); the embedded guidance goes in where the checkpoint has a place for it."""
         height, width = x.shape[2:]
         tokens = self.module(
             hidden_states=pack(x),
@@ -68,7 +68,7 @@ class Flux(PackedImages):
         return torch.full((len(x),), self.embedded_guidance, device=x.device, dtype=torch.float32)
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` of T5 (1, L, D) and `pooled_projections` of CLIP (1, P)."""
+        """Return `encoder_hidden_states` of T5 (1, L, D) and `pooled_projections` of CLIP (1, P)."""
         tokens = token_count(self.loaded.pipeline.tokenizer_2, text)
         warn_if_cut(self.name, text, tokens, self.max_sequence_length)
         embeds, pooled, _ = self.loaded.pipeline.encode_prompt(

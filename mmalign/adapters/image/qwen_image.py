@@ -64,16 +64,16 @@ class QwenImage(PackedImages):
 
     @staticmethod
     def frame(configs: Configs) -> Frame:
-        """Of an autoencoder of videos."""
+        """Return the format of tokens over an autoencoder of videos, whose frame an image is."""
         return packed_frame(configs, 2 ** len(configs("vae")["temperal_downsample"]))
 
     def unread(self, network: PretrainedModel) -> list[str]:
-        """Where the text leaves the last block."""
+        """Name the layers through which the text leaves the last block; nothing reads it."""
         last = len(network.transformer_blocks) - 1
         return [f"transformer_blocks.{last}.{part}." for part in ("attn.to_add_out", "txt_mlp")]
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        """The velocity (B, C, h, w)."""
+        """Predict the velocity (B, C, h, w)."""
         height, width = x.shape[2:]
         tokens = self.module(
             hidden_states=pack(x),
@@ -85,7 +85,7 @@ class QwenImage(PackedImages):
         return unpack(tokens, height, width)
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """The pipeline's guidance: u + scale (c - u), each token then brought back to the length it has in c."""
+        """Combine as the pipeline: u + scale (c - u), each token then brought back to the length it has in c."""
         height, width = conditional.shape[2:]
         wanted = pack(conditional).norm(dim=-1, keepdim=True)
         combined = pack(unconditional + scale * (conditional - unconditional))
@@ -93,7 +93,7 @@ class QwenImage(PackedImages):
         return unpack(combined * (wanted / length), height, width)
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
-        """The pipeline's own sigmas: even, shifted by the number of tokens, stretched to the scheduler's last one.
+        """Return the pipeline's sigmas: even, shifted by the number of tokens, stretched to the scheduler's last one.
 
         Raises ConfigError for a single step where they are stretched: the pipeline itself then divides by zero.
         """
@@ -102,7 +102,7 @@ class QwenImage(PackedImages):
         return super().schedule(num_inference_steps)
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, L, D) and `encoder_hidden_states_mask` (1, L), False at padding."""
+        """Return `encoder_hidden_states` (1, L, D) and `encoder_hidden_states_mask` (1, L), False at padding."""
         embeds, mask = self.loaded.pipeline.encode_prompt(
             prompt=[text], device=self.device, max_sequence_length=self.longest
         )

@@ -63,18 +63,18 @@ class Sana(FlowLevels, ImageAdapter):
 
     @staticmethod
     def frame(configs: Configs) -> Frame:
-        """Sides are whole patches, and multiples of 32, which is the pipeline's own rule."""
+        """Return the format of images: sides are whole patches and multiples of 32 pixels, the pipeline's own rule."""
         network, scale = configs("transformer"), 2 ** (len(configs("vae")["encoder_block_out_channels"]) - 1)
         multiple = math.lcm(32, network["patch_size"] * scale)
         return Frame(network["in_channels"], (network["sample_size"] * scale,) * 2, multiple)
 
     @property
     def scheduler(self) -> Scheduler:
-        """The checkpoint's own where it is flow-matching Euler, else that with the shift of its DPM-Solver."""
+        """Return the checkpoint's scheduler if it is flow-matching Euler, else that with its DPM-Solver's shift."""
         return euler(self.loaded.pipeline.scheduler)
 
     def sigmas(self, num_inference_steps: int) -> list[float] | None:
-        """Of a DPM-Solver over T training steps: even from 1 - 1/T down."""
+        """Return the K levels of a DPM-Solver over T training steps: even from 1 - 1/T down; None for Euler's own."""
         own = self.loaded.pipeline.scheduler
         if self.scheduler is own:
             return None
@@ -82,16 +82,16 @@ class Sana(FlowLevels, ImageAdapter):
         return [top * (1 - i / num_inference_steps) for i in range(num_inference_steps)]
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """The velocity (B, C, h, w): the first half of the channels where the checkpoint also predicts a variance."""
+        """Predict the velocity (B, C, h, w): the first half of the channels where a variance is predicted, too."""
         times = times * self.loaded.pipeline.transformer.config.timestep_scale
         return self.module(x, timestep=times, **condition, return_dict=False)[0][:, : x.shape[1]]
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, L, D) and `encoder_attention_mask` (1, L), 1 at tokens, 0 at padding."""
+        """Return `encoder_hidden_states` (1, L, D) and `encoder_attention_mask` (1, L), 1 at tokens, 0 at padding."""
         return self._encode(text, self._instruction())
 
     def encode_negative(self) -> Condition:
-        """The negative prompt, without instruction."""
+        """Encode the negative prompt, without the instruction."""
         return self._encode(self.negative_prompt, [])
 
     def _encode(self, text: str, instruction: list[str]) -> Condition:
@@ -115,7 +115,7 @@ class Sana(FlowLevels, ImageAdapter):
 
 
 def euler(scheduler: Scheduler) -> Any:
-    """`scheduler` itself, or for a DPM-Solver over flow sigmas the Euler scheduler with its shift."""
+    """Return `scheduler` itself, or for a DPM-Solver over flow sigmas the Euler scheduler with its shift."""
     from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
     if not isinstance(scheduler, DPMSolverMultistepScheduler):

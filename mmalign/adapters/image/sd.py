@@ -21,17 +21,17 @@ class SD(UNetImages):
     pipeline_name: ClassVar[str] = "StableDiffusionPipeline"
 
     def absent(self) -> tuple[str, ...]:
-        """What guards or reads images."""
+        """Name the components that guard or read images, which text to image does not need."""
         return ("safety_checker", "feature_extractor", "image_encoder")
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, 77, D)."""
+        """Return `encoder_hidden_states` (1, 77, D) of CLIP."""
         warn_if_clip_cuts(self.name, text, self.loaded.pipeline.tokenizer)
         embeds, _ = self.loaded.pipeline.encode_prompt([text], self.device, 1, do_classifier_free_guidance=False)
         return {"encoder_hidden_states": embeds}
 
     def encode_negative(self) -> Condition:
-        """The negative prompt's states, as the pipeline makes them."""
+        """Return the negative prompt's states (1, 77, D), as the pipeline makes them."""
         _, embeds = self.loaded.pipeline.encode_prompt(
             [""], self.device, 1, True, negative_prompt=[self.negative_prompt]
         )

@@ -34,27 +34,27 @@ class SD3(FlowLevels, ImageAdapter):
     optional: ClassVar[tuple[str, ...]] = ("text_encoder_3", "tokenizer_3")
 
     def absent(self) -> tuple[str, ...]:
-        """What reads images, and T5 where it is left out."""
+        """Name the components that read images, and T5's where it is left out."""
         return ("image_encoder", "feature_extractor", *(() if self.text_encoder_3 else self.optional))
 
     @staticmethod
     def frame(configs: Configs) -> Frame:
-        """Its positions end at `pos_embed_max_size` patches a side."""
+        """Return the format of images, whose positions end at `pos_embed_max_size` patches a side."""
         network, scale = configs("transformer"), image_scale(configs)
         side, native = network["patch_size"] * scale, (network["sample_size"] * scale,) * 2
         return Frame(network["in_channels"], native, side, network["pos_embed_max_size"] * side)
 
     def image_tokens(self) -> int:
-        """The patches of an image."""
+        """Count the patches of an image, each a token of the network."""
         patch = self.loaded.pipeline.transformer.config.patch_size
         return (self.latent_shape[1] // patch) * (self.latent_shape[2] // patch)
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """The velocity (B, C, h, w)."""
+        """Predict the velocity (B, C, h, w)."""
         return self.module(hidden_states=x, timestep=times, **condition, return_dict=False)[0]
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, L, D) and `pooled_projections` (1, P)."""
+        """Return `encoder_hidden_states` (1, L, D) and `pooled_projections` (1, P)."""
         pipe = self.loaded.pipeline
         warn_if_clip_cuts(self.name, text, pipe.tokenizer, pipe.tokenizer_2)
         if pipe.tokenizer_3 is not None:
@@ -63,7 +63,7 @@ class SD3(FlowLevels, ImageAdapter):
         return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
 
     def encode_negative(self) -> Condition:
-        """The negative prompt's, as the pipeline makes them."""
+        """Return the negative prompt's states (1, L, D) and projections (1, P), as the pipeline makes them."""
         _, embeds, _, pooled = self._encode_prompt("", guided=True)
         return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
 

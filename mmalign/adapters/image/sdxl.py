@@ -25,23 +25,23 @@ class SDXL(UNetImages):
     pipeline_name: ClassVar[str] = "StableDiffusionXLPipeline"
 
     def absent(self) -> tuple[str, ...]:
-        """What guards or reads images."""
+        """Name the components that read images, which text to image does not need."""
         return ("feature_extractor", "image_encoder")
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """ε or v (B, C, h, w)."""
+        """Predict ε or v (B, C, h, w)."""
         states, added = condition["encoder_hidden_states"], {k: condition[k] for k in ("text_embeds", "time_ids")}
         return self.module(x, times, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, 77, D), `text_embeds` (1, P) and `time_ids` (1, 6)."""
+        """Return `encoder_hidden_states` (1, 77, D), `text_embeds` (1, P) and `time_ids` (1, 6) in pixels."""
         pipe = self.loaded.pipeline
         warn_if_clip_cuts(self.name, text, *(t for t in (pipe.tokenizer, pipe.tokenizer_2) if t is not None))
         embeds, _, pooled, _ = pipe.encode_prompt([text], device=self.device, do_classifier_free_guidance=False)
         return self._with_size(embeds, pooled)
 
     def encode_negative(self) -> Condition:
-        """The negative prompt's; zeros for "" where the checkpoint says so."""
+        """Return the negative prompt's condition; zeros for "" where the checkpoint says so."""
         negative = [self.negative_prompt] if self.negative_prompt else None
         _, embeds, _, pooled = self.loaded.pipeline.encode_prompt([""], device=self.device, negative_prompt=negative)
         return self._with_size(embeds, pooled)

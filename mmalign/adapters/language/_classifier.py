@@ -63,7 +63,7 @@ FACTS = "reward_model.json"  # beside the weights: what head it is
 def open_classifier(
     folder: Path, head: HeadOptions, dtype: torch.dtype, attention: str | None = None
 ) -> tuple[Any, str]:
-    """The model of `folder` as a classifier with `head`, frozen, on the CPU; and the place of its head.
+    """Open the model of `folder` as a classifier with `head`, frozen, on the CPU; also tell the place of its head.
 
     A head that the folder holds is read, whatever `head.seed` says; of another model a fresh one is made.
 
@@ -98,7 +98,7 @@ def sees(config: ModelConfig) -> bool:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What `write_facts` wrote into the folder; {} if it did not."""
+    """Read what `write_facts` wrote into the folder; {} if it did not."""
     return read_json(folder / FACTS, "copy the folder again") if (folder / FACTS).exists() else {}
 
 
@@ -108,7 +108,7 @@ def write_facts(folder: Path, head: HeadOptions, **more: object) -> None:
 
 
 def classifier_class(config: ModelConfig) -> Any:
-    """The class of a classifier for models of this config: transformers' own, or one made like it."""
+    """Return the class of a classifier for this config's models: transformers' own, or one made like it."""
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
     from transformers.modeling_layers import GenericForSequenceClassification
     from transformers.modeling_utils import PreTrainedModel

@@ -35,11 +35,11 @@ class ClassifierInputs(Protocol):
     """How a kind of model reads prompts with outputs."""
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
-        """One row, unpadded, on the CPU; DataError where it is longer than the model's context."""
+        """Return one row, unpadded, on the CPU; DataError where it is longer than the model's context."""
         ...
 
     def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
-        """Rows as the arguments of one call of the model."""
+        """Return rows as the arguments of one call of the model, each (B, ...) on `device`."""
         ...
 
 
@@ -56,13 +56,13 @@ class TextInputs:
         self.pad_id = _padding(model, self.texts.pad_id)
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
-        """`input_ids` (L,), and token types where the model has them."""
+        """Return `input_ids` (L,), and token types (L,) where the model has them."""
         inputs = self.found(prompt, output)
         _check_length(len(inputs["input_ids"]), self.context)
         return {name: value for name, value in inputs.items() if name in self.takes}
 
     def found(self, prompt: Prompt, output: str) -> Inputs:
-        """The same as `row`, however long it is."""
+        """Return the same as `row`, however long it is."""
         if prompt.media:
             media = ", ".join(prompt.media)
             raise CapabilityError(f"a prompt carries media ({media}), and this reward model reads text only.")
@@ -103,7 +103,7 @@ class MediaInputs:
         self.context = context_of(model, words)
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
-        """What the processor makes of the prompt with its output."""
+        """Return what the processor makes of the prompt with its output."""
         if self.judges == "image":
             inputs = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))
         else:
@@ -112,7 +112,7 @@ class MediaInputs:
         return inputs
 
     def words(self, prompt: Prompt, output: str) -> int:
-        """Tokens of the prompt and a text, what its media come to not counted; nothing is decoded."""
+        """Count the tokens of the prompt and a text, without what its media come to; nothing is decoded."""
         if self.looking.chat:
             return self.looking.words(prompt, output)
         return self.looking.words(prompt) + len(self.texts.completion_ids(output))
@@ -126,7 +126,7 @@ class MediaInputs:
 
 
 def context_of(model: PretrainedModel, tokenizer: Tokenizer) -> int | None:
-    """How many tokens fit; None if nothing says so."""
+    """Return how many tokens fit; None if neither model nor tokenizer says so."""
     known = (max_positions(model.config), tokenizer.model_max_length)
     return min((int(n) for n in known if n is not None and 0 < n < 10**9), default=None)
 

@@ -87,7 +87,7 @@ class Looking:
         self.ending = ending(self.processor.tokenizer, stops, self.answered if self.chat else None)
 
     def inputs(self, prompt: Prompt, answer: str | None = None) -> Inputs:
-        """`input_ids` (L,), other tensors along the tokens (L,), and those of the pictures, on the CPU.
+        """Return `input_ids` (L,), other tensors along the tokens (L,), and those of the pictures, on the CPU.
 
         Of a prompt to be continued, or of one with its `answer`, ended.
 
@@ -148,7 +148,7 @@ class Looking:
         return self.options.get(kind) or {}
 
     def words(self, prompt: Prompt, answer: str | None = None) -> int:
-        """Tokens of a prompt's text in its template, what its media come to not counted; nothing is decoded.
+        """Count the tokens of a prompt's text in its template, without what its media come to; nothing is decoded.
 
         With an `answer` in a template: those of both.
 
@@ -160,7 +160,7 @@ class Looking:
         return len(self.processor.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]) - self._appended
 
     def answered(self, answer: str) -> str:
-        """A short conversation that ends with `answer`, as the template writes it."""
+        """Write a short conversation that ends with `answer`, as the template does."""
         return self._written("Hello", 0, answer)
 
     def _written(self, text: str, count: int, answer: str | None = None) -> str:
@@ -179,7 +179,7 @@ class Looking:
 
 
 def surroundings(config: ModelConfig, tokenizer: Tokenizer) -> tuple[str, str]:
-    """The tokens that a family puts before and after a picture, if its config names them (Qwen-VL)."""
+    """Return the tokens that a family puts before and after a picture, if its config names them (Qwen-VL)."""
     ids = [getattr(config, name, None) for name in ("vision_start_token_id", "vision_end_token_id")]
     if any(i is None or i >= len(tokenizer) for i in ids):
         return "", ""
@@ -232,7 +232,7 @@ class Batch:
 def batch_of(
     inputs: Sequence[Inputs], pad_id: int, model: PretrainedModel, names: Collection[str], device: torch.device | str
 ) -> Batch:
-    """The inputs of several prompts as one batch for `model` (a backbone whose forward takes `names`)."""
+    """Put the inputs of several prompts into one batch for `model` (a backbone whose forward takes `names`)."""
     width = max(len(prompt["input_ids"]) for prompt in inputs)
     ids = _left([prompt["input_ids"] for prompt in inputs], width, pad_id)
     mask = _left([torch.ones_like(prompt["input_ids"]) for prompt in inputs], width, 0).bool()

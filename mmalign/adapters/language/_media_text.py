@@ -57,11 +57,11 @@ class MediaTextAdapter(TextAdapter):
 
     @abstractmethod
     def model_class(self, folder: Path) -> str:
-        """The class of transformers that opens the model of `folder`."""
+        """Name the class of transformers that opens the model of `folder`."""
 
     @abstractmethod
     def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
-        """The tokens before and after a medium where there is no template to write them."""
+        """Return the tokens before and after a medium where there is no template to write them."""
 
     def load_parts(self, device: torch.device) -> None:
         """Open model and processor; a LoRA goes on the linear layers of the language model."""
@@ -75,7 +75,7 @@ class MediaTextAdapter(TextAdapter):
         self.takes = accepted((model.base_model if self.network.split else model).forward)
 
     def reader(self, fetch: bool = True) -> Reader:
-        """What counts tokens of prompts and texts, without the model; CheckpointError where there is no processor."""
+        """Return what counts tokens without the model; CheckpointError where there is no processor."""
         folder = reading_folder(self.model, self.revision, fetch)
         looking = self._looking(open_processor(folder, *self.part), ("", ""))
         stops = stop_tokens(looking.processor.tokenizer, more=self.stop)
@@ -106,11 +106,11 @@ class MediaTextAdapter(TextAdapter):
         )
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
-        """What the processor makes of each prompt: `input_ids` (L,) and the features of its media."""
+        """Return what the processor makes of each prompt: `input_ids` (L,) and the features of its media."""
         return [self.looking.inputs(prompt) for prompt in prompts]
 
     def forward_prompts(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Prefix:
-        """Prompts with their media, each of them forwarded once."""
+        """Forward left-padded prompts with their media, each of them once."""
         batch = self._batch(inputs, rows, steps)
         more = batch.along | batch.pictures
         hidden, cache = self._call(batch.ids, batch.mask, batch.positions, None, True, more)
@@ -119,7 +119,7 @@ class MediaTextAdapter(TextAdapter):
     def forward_whole(
         self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """Prompt and completion of every row in one forward."""
+        """Forward prompt and completion of every row together; hidden states (B, T, D) before each step."""
         self._check_written(tokens, mask)
         batch = self._batch([inputs[i] for i in rows.tolist()], torch.arange(len(rows)), mask.sum(1))
         before, live = tokens[:, :-1], mask[:, :-1]
@@ -137,7 +137,7 @@ class MediaTextAdapter(TextAdapter):
         return hidden[:, batch.ids.shape[1] - 1 :]
 
     def call_network(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """Text behind the prompts, see `prefix.py`."""
+        """Forward text behind the prompts, see `prefix.py`."""
         spatial = hasattr(self.network.model.base_model, "get_rope_index")
         return self._call(ids, mask, positions.expand(3, -1, -1) if spatial else positions, cache, True, {})
 

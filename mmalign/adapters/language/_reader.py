@@ -25,15 +25,15 @@ class Reader:
     context: int | None
 
     def prompt(self, prompt: Prompt) -> int:
-        """Tokens of a prompt in its template (its media, if any, not counted). DataError if it cannot be asked."""
+        """Count a prompt's tokens in its template, without those of its media. DataError if it cannot be asked."""
         return self.length(prompt)
 
     def target(self, text: str) -> int:
-        """Tokens of a given text and its end."""
+        """Count the tokens of a given text and its end."""
         return len(self.texts.completion_ids(text))
 
     def shortened(self, prompt: Prompt, over: int) -> Prompt | None:
-        """The prompt without at least `over` of the first tokens of its text; None where nothing would be left."""
+        """Drop at least `over` of the first tokens of a prompt's text; None where nothing would be left."""
         wanted = self.prompt(prompt) - over
         return without_first(self.texts.tokenizer, prompt, over, lambda shorter: self.prompt(shorter) <= wanted)
 
@@ -47,17 +47,17 @@ class PairReader:
     context: int | None
 
     def pair(self, prompt: Prompt, output: str) -> int:
-        """Tokens of both together (the prompt's media, if any, not counted). DataError if they cannot be read."""
+        """Count the tokens of both together, without those of media. DataError if they cannot be read."""
         return self.length(prompt, output)
 
     def shortened(self, prompt: Prompt, output: str, over: int) -> Prompt | None:
-        """The prompt without at least `over` of the first tokens of its text; None where nothing would be left."""
+        """Drop at least `over` of the first tokens of a prompt's text; None where nothing would be left."""
         wanted = self.pair(prompt, output) - over
         return without_first(self.tokenizer, prompt, over, lambda shorter: self.pair(shorter, output) <= wanted)
 
 
 def without_first(tokenizer: Tokenizer, prompt: Prompt, over: int, fits: Callable[[Prompt], bool]) -> Prompt | None:
-    """The prompt without the first `over` tokens of its text, or more until it `fits`; None where nothing is left."""
+    """Drop the first `over` tokens of a prompt's text, or more until it `fits`; None where nothing is left."""
     ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
     for gone in range(over, len(ids)):
         shorter = replace(prompt, text=tokenizer.decode(ids[gone:]))
@@ -67,7 +67,7 @@ def without_first(tokenizer: Tokenizer, prompt: Prompt, over: int, fits: Callabl
 
 
 def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
-    """The local folder with tokenizer and config of `model`; of a Hub id those files alone, downloaded if `fetch`.
+    """Return the local folder with tokenizer and config of `model`; of a Hub id those files, downloaded if `fetch`.
 
     Raises:
         CheckpointError: they are not here, and could or should not be fetched.
@@ -89,7 +89,7 @@ def reading_folder(model: str, revision: str | None, fetch: bool) -> Path:
 
 
 def context_in(folder: Path) -> int | None:
-    """Tokens that the model of `folder` takes at most, by its config.json, or by what its class fills in."""
+    """Return the most tokens that the model of `folder` takes, by its config.json, or by what its class fills in."""
     entries = read_json(folder / "config.json", "copy it again")
     parted = any(isinstance(value, dict) for name, value in entries.items() if name.endswith("_config"))
     if not parted and isinstance(most := entries.get("max_position_embeddings"), int):

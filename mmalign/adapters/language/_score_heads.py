@@ -30,7 +30,7 @@ class OneNumber(torch.nn.Module):
     """A head whose first number is the score."""
 
     def read(self, pooled: Float[Tensor, "B 1"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """That number, whoever the user is."""
+        """Return that number (B,) of every row, whoever the user is."""
         return pooled[:, 0]
 
 
@@ -44,7 +44,7 @@ class LinearHead(OneNumber):
         self.bias = torch.nn.Parameter(torch.zeros(1)) if bias else None
 
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any 1"]:
-        """One number."""
+        """Compute one number per row, (B, 1), of features (B, D)."""
         with full_precision(features.device):
             return torch.nn.functional.linear(
                 features.float(), self.weight.float(), None if self.bias is None else self.bias.float()
@@ -107,7 +107,7 @@ class ScoringNetwork(torch.nn.Module):
         self.model, self.place = model, place
 
     def forward(self, user: Int[Tensor, " B"], inputs: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
-        """One score per row."""
+        """Compute one score per row, (B,)."""
         pooled = self.model(**inputs).logits
         head = self.model.get_submodule(self.place)
         trained = getattr(head, "modules_to_save", None)  # of a LoRA: the trained copy that answered

@@ -52,7 +52,7 @@ SOUNDS = Sense(kind="audio", one="sound", read=_sound, given=_given)
 
 
 def around_sounds(processor: Processor) -> tuple[str, str]:
-    """The tokens that a family puts before and after a sound, if its processor names them."""
+    """Return the tokens that a family puts before and after a sound, if its processor names them."""
     names = ("audio_bos_token", "audio_eos_token")
     start, end = (getattr(processor, name, None) or "" for name in names)
     return start, end
@@ -75,7 +75,7 @@ class AudioText(MediaTextAdapter):
         return model_class(folder)
 
     def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
-        """What the processor names."""
+        """Return the tokens that the processor names."""
         return around_sounds(processor)
 
 

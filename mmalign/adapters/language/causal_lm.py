@@ -47,7 +47,7 @@ class CausalLM(TextAdapter):
         self.place(model, linear_endings(model.base_model), tokenizer, device)
 
     def reader(self, fetch: bool = True) -> Reader:
-        """What counts tokens of prompts and texts, without the model; CheckpointError where there is no tokenizer."""
+        """Return what counts tokens without the model; CheckpointError where there is no tokenizer."""
         folder = reading_folder(self.model, self.revision, fetch)
         tokenizer = open_tokenizer(folder)
         texts = self._texts(tokenizer, stop_tokens(tokenizer, more=self.stop))
@@ -69,17 +69,17 @@ class CausalLM(TextAdapter):
         )
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
-        """`input_ids` (L,) of each prompt, in the chat template where one is used."""
+        """Return `input_ids` (L,) of each prompt, in the chat template where one is used."""
         return [{"input_ids": torch.tensor(self.texts.prompt_ids(t))} for t in texts_only(prompts, self.name)]
 
     def forward_prompts(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Prefix:
-        """Left-padded prompts, each of them forwarded once."""
+        """Forward left-padded prompts, each of them once."""
         return forward_prompts(self.call_network, *self._padded(inputs, rows, steps))
 
     def forward_whole(
         self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
     ) -> Float[Tensor, "B T D"]:
-        """Prompt and completion of every row in one forward."""
+        """Forward prompt and completion of every row together; hidden states (B, T, D) before each step."""
         ids, seen = self._padded(inputs, rows, mask.sum(1))
         return whole(partial(self.call_network, keep=False), ids[rows], seen[rows], tokens, mask)
 
@@ -93,7 +93,7 @@ class CausalLM(TextAdapter):
     def call_network(
         self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache, keep: bool = True
     ) -> tuple[Tensor, Cache]:
-        """One call of the network, see `prefix.py`."""
+        """Call the network once: hidden states (B, t, D) and the cache, see `prefix.py`."""
         more = {"position_ids": positions} if self._positions else {}
         with mixed_precision(ids.device, self.dtype):
             hidden, cache = self.module(

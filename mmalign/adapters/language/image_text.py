@@ -24,11 +24,11 @@ class ImageText(MediaTextAdapter):
     sense: ClassVar[Sense] = PICTURES
 
     def model_class(self, folder: Path) -> str:
-        """An Auto class."""
+        """Name transformers' Auto class of image-text-to-text models."""
         return "AutoModelForImageTextToText"
 
     def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
-        """What the model's config names."""
+        """Return the tokens that the model's config names."""
         return surroundings(model.config, processor.tokenizer)
 
 

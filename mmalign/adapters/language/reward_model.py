@@ -86,7 +86,7 @@ class RewardModel(TransformersAdapter):
 
     @property
     def modality(self) -> Modality:
-        """Of the outputs it judges."""
+        """The modality of the outputs it judges."""
         return self.judges
 
     def load_parts(self, device: torch.device) -> None:

@@ -26,11 +26,11 @@ class Delays:
 
     @property
     def depth(self) -> int:
-        """D."""
+        """The number of different delays, D."""
         return self.codebooks // self.channels
 
     def frames(self, steps: int) -> int:
-        """Whole frames that `steps` steps say; DataError where there is none."""
+        """Count the whole frames that `steps` steps say; DataError where there is none."""
         if steps < self.depth:
             raise DataError(
                 f"{steps} steps say no whole frame of {self.codebooks} codebooks; set the policy's max_new_tokens to "
@@ -39,13 +39,13 @@ class Delays:
         return steps + 1 - self.depth
 
     def free(self, steps: int) -> Bool[Tensor, "T K"]:
-        """True where an entry is said."""
+        """Return True where an entry (step, codebook) is part of a frame, False where it is the fill."""
         late = self._late()
         at = torch.arange(steps)[:, None]
         return (at >= late) & (at < late + self.frames(steps))
 
     def delayed(self, codes: Int[Tensor, "B K F"]) -> Int[Tensor, "B T K"]:
-        """Codes as steps."""
+        """Return codes (B, K, F) as the steps (B, T, K) of the delay pattern."""
         frames = codes.shape[2]
         tokens = codes.new_full((len(codes), frames - 1 + self.depth, self.codebooks), self.fill)
         for k, late in enumerate(self._late().tolist()):
@@ -53,7 +53,7 @@ class Delays:
         return tokens
 
     def aligned(self, tokens: Int[Tensor, "B T K"]) -> Int[Tensor, "B K F"]:
-        """Steps as codes."""
+        """Return steps (B, T, K) as codes (B, K, F): undo `delayed`."""
         frames = self.frames(tokens.shape[1])
         rows = [tokens[:, late : late + frames, k] for k, late in enumerate(self._late().tolist())]
         return torch.stack(rows, 1)

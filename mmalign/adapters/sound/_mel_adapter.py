@@ -60,7 +60,7 @@ class Mel:
             raise ConfigError(faults)
 
     def of(self, waves: Float[Tensor, "B S"], rate: int, hop: int, bands: int) -> Float[Tensor, "B F M"]:
-        """Log-mel spectrograms of S // hop frames, in the waves' own precision; slaney's scale and areas."""
+        """Return log-mel spectrograms of S // hop frames, in the waves' own precision; slaney's scale and areas."""
         if self.frames == "on":
             waves = torch.nn.functional.pad(waves, (self.window // 2, self.window // 2))
         else:
@@ -97,7 +97,7 @@ class LatentMels(SoundDecoder):
 
     @without_gradient
     def latents(self, audio: Audio) -> Float[Tensor, "B C t f"]:
-        """The mode of the encoder's distribution, float32; silence follows where a sound is shorter than `samples`.
+        """Return the mode of the encoder's distribution, float32; silence follows a sound shorter than `samples`.
 
         What a mask hides is silence too. No rate is converted, no channels are mixed.
 
@@ -121,7 +121,7 @@ class LatentMels(SoundDecoder):
 
 
 def mel_sounds(pipe: Pipeline, model: str, seconds: float | None, mel: Mel, rows: int, recompute: bool) -> LatentMels:
-    """The two ends of a pipeline with `vae` and `vocoder`, for sounds of `seconds` (None: what its U-Net was made for).
+    """Make the two ends of a pipeline with `vae` and `vocoder`, for sounds of `seconds` (None: the U-Net's own).
 
     As in the pipelines, latents are rounded up to whole ones and the sound is cut.
 
@@ -154,7 +154,7 @@ def mel_sounds(pipe: Pipeline, model: str, seconds: float | None, mel: Mel, rows
 
 
 def mel_heard(configs: Configs) -> Heard:
-    """One channel at the vocoder's rate, as long as the U-Net was made for."""
+    """Return the format of sounds: one channel at the vocoder's rate, as long as the U-Net was made for."""
     vocoder, native = configs("vocoder"), configs("unet")["sample_size"]
     step = math.prod(vocoder["upsample_rates"]) / vocoder["sampling_rate"]
     frames = (native if isinstance(native, int) else native[0]) * image_scale(configs)
@@ -162,7 +162,7 @@ def mel_heard(configs: Configs) -> Heard:
 
 
 def mel_shape(pipe: Pipeline, sounds: LatentMels) -> tuple[int, int, int]:
-    """Of one row's latents: channels, time, bands."""
+    """Return the shape of one row's latents: channels, time, bands."""
     scale = pipe.vae_scale_factor
     return pipe.unet.config.in_channels, sounds.frames // scale, pipe.vocoder.config.model_in_dim // scale
 
@@ -187,18 +187,18 @@ class MelAdapter(DiffusionLevels, NegativeTextAdapter, SoundAdapter):
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
-        """One channel at the vocoder's rate, as long as the U-Net was made for."""
+        """Return the format of sounds: one channel at the vocoder's rate, as long as the U-Net was made for."""
         return mel_heard(configs)
 
     def open_outputs(self, pipe: Pipeline) -> LatentMels:
-        """Set `seconds` and `latent_shape`."""
+        """Set `seconds` and `latent_shape`, (channels, time, bands), and give the autoencoder with its vocoder."""
         sounds = mel_sounds(pipe, self.model, self.seconds, self.mel, self.decode_rows, self.gradient_checkpointing)
         self.seconds = sounds.samples / sounds.rate if self.seconds is None else self.seconds
         self.latent_shape = mel_shape(pipe, sounds)
         return sounds
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """ε or v (B, C, time, bands); conditions enter by their names (without states it attends to x)."""
+        """Predict ε or v (B, C, time, bands); conditions enter by their names (without states it attends to x)."""
         return self.module(x, times, **{"encoder_hidden_states": None, **condition}, return_dict=False)[0]
 
 
@@ -207,12 +207,12 @@ class ClapAdapter(MelAdapter):
     """A family whose only condition is CLAP's embedding of the prompt."""
 
     def encode_text(self, text: str) -> Condition:
-        """`class_labels` (1, D): the text's CLAP embedding."""
+        """Return `class_labels` (1, D): the text's CLAP embedding."""
         return {"class_labels": clap_text(self.loaded.pipeline, text, default_device(self.device), self.name)}
 
 
 def clap_text(pipe: Pipeline, text: str, device: torch.device, reader: str) -> Float[Tensor, "1 D"]:
-    """CLAP's embedding of a text, of length 1, from a `ClapModel` or a `ClapTextModelWithProjection`."""
+    """Embed a text, scaled to length 1, by a `ClapModel` or a `ClapTextModelWithProjection`."""
     room = pipe.tokenizer.model_max_length
     warn_if_cut(reader, text, len(pipe.tokenizer(text).input_ids), room, "shorten it")
     tokens = pipe.tokenizer([text], padding="max_length", max_length=room, truncation=True, return_tensors="pt")

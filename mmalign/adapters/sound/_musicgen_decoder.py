@@ -23,14 +23,14 @@ class MusicGenDecoder(torch.nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the decoder's weights."""
+        """The dtype of the decoder's weights."""
         return self.model.decoder.lm_heads[0].weight.dtype
 
     def forward(self, **inputs: object) -> tuple[torch.Tensor, Any]:
-        """Hidden states (B, t, D) and the cache."""
+        """Return hidden states (B, t, D) and the cache."""
         out, past = call_with_past(self.model.decoder.model, inputs)
         return out.last_hidden_state, past
 
     def heads(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(…, D) → (…, K, V)."""
+        """Return the logits (…, K, V) of hidden states (…, D), one head per codebook."""
         return torch.stack([head(hidden) for head in self.model.decoder.lm_heads], -2)

@@ -57,16 +57,16 @@ class AceStep(FlowLevels, SoundAdapter):
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
-        """The autoencoder's; a rate that it does not name is the pipeline's own default."""
+        """Return the autoencoder's format of sounds; a rate that it does not name is the pipeline's own default."""
         vae = configs("vae")
         return Heard(vae.get("sampling_rate", 48_000), vae["audio_channels"])
 
     def absent(self) -> tuple[str, ...]:
-        """What codes sounds as tokens."""
+        """Name the components that code sounds as tokens, which text to music does not need."""
         return ("audio_tokenizer", "audio_token_detokenizer")
 
     def open_outputs(self, pipe: Pipeline) -> LatentSounds:
-        """Set `latent_shape`, (frames, channels)."""
+        """Set `latent_shape`, (frames, channels), and give the autoencoder."""
         samples, frames = int(self.seconds * pipe.sample_rate), math.ceil(self.seconds * pipe.latents_per_second)
         if samples < 1:
             raise ConfigError(f"seconds: {self.seconds:g} is less than a sample of this model ({pipe.sample_rate} Hz).")
@@ -83,13 +83,13 @@ class AceStep(FlowLevels, SoundAdapter):
         self._context = torch.cat([silence.to(device), torch.ones_like(silence, device=device)], 2)
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """`encoder_hidden_states` (B, L, D) of lyrics, timbre and caption, and the `length` (B,) of each row."""
+        """Return `encoder_hidden_states` (B, L, D) of lyrics, timbre and caption, and the `length` (B,) of each row."""
         texts = texts_only(prompts, self.name)
         lyrics = [str(prompt.meta.get("lyrics") or "") for prompt in prompts]
         return self.loaded.conditions([f"{text}{ENDS}{sung}" for text, sung in zip(texts, lyrics, strict=True)])
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Tensor:
-        """The velocity (B, frames, C) in float32; rows of one length at a time."""
+        """Predict the velocity (B, frames, C) in float32; rows of one length at a time."""
         lengths = condition["length"]
         out = torch.empty_like(x, dtype=torch.float32)
         for length in lengths.unique().tolist():
@@ -101,7 +101,7 @@ class AceStep(FlowLevels, SoundAdapter):
         return out
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """c plus (scale - 1) times the part of c - u that is orthogonal to c over time; c - u at most 2.5 long."""
+        """Return c plus (scale - 1) times the part of c - u orthogonal to c over time; c - u is at most 2.5 long."""
         if self.loaded.pipeline.is_turbo:
             raise CapabilityError(f"{self.model}: has guidance distilled in; set the policy's guidance_scale to 1.")
         apart = conditional - unconditional
@@ -111,20 +111,20 @@ class AceStep(FlowLevels, SoundAdapter):
         return conditional + (scale - 1) * (apart - (apart * along).sum(1, keepdim=True) * along)
 
     def decode(self, x: Float[Tensor, "B frames C"]) -> Audio:
-        """Sound (B, channels, S), not clamped, with gradient to x."""
+        """Decode latents to sound (B, channels, S), not clamped, with gradient to x."""
         return self.loaded.autoencoder.decode(x.transpose(1, 2))
 
     def latents(self, output: Tensor | Audio) -> Float[Tensor, "B frames C"]:
-        """The mode of the autoencoder's latents for sounds."""
+        """Return the mode of the autoencoder's latents (B, frames, C) for sounds."""
         return self.loaded.autoencoder.latents(output).transpose(1, 2)
 
     def sigmas(self, num_inference_steps: int) -> list[float]:
-        """Even, shifted towards noise."""
+        """Return K levels, even and then shifted towards noise."""
         at = torch.linspace(1, 0, max(num_inference_steps, 0) + 1)[:-1]
         return (self.shift * at / (1 + (self.shift - 1) * at)).tolist()
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, L, D) of lyrics, timbre and caption, padded, and their `length` (1,)."""
+        """Return `encoder_hidden_states` (1, L, D) of lyrics, timbre and caption, padded, and their `length` (1,)."""
         pipe, device = self.loaded.pipeline, default_device(self.device)
         caption, _, lyrics = text.partition(ENDS)
         rooms = {"max_text_length": TEXT_TOKENS, "max_lyric_length": self.max_lyric_length}
@@ -139,7 +139,7 @@ class AceStep(FlowLevels, SoundAdapter):
         return self._padded(packed[:, : int(mask.sum())])
 
     def encode_negative(self) -> Condition:
-        """The learned empty condition; it is constant over positions, so one of them is enough."""
+        """Return the learned empty condition; it is constant over positions, so one of them is enough."""
         return self._padded(self.loaded.pipeline.condition_encoder.null_condition_emb)
 
     def _padded(self, states: Float[Tensor, "1 L D"]) -> Condition:

@@ -50,7 +50,7 @@ class AudioLDM2(MelAdapter):
                 block.gradient_checkpointing = False  # type: ignore[assignment]
 
     def encode_text(self, text: str) -> Condition:
-        """GPT-2's `encoder_hidden_states` (1, 8, D), T5's `encoder_hidden_states_1` (1, L, E) and its mask (1, L)."""
+        """Return GPT-2's `encoder_hidden_states` (1, 8, D), and T5's `encoder_hidden_states_1` with mask (1, L)."""
         pipe, device = self.loaded.pipeline, default_device(self.device)
         clap = clap_text(pipe, text, device, self.name)[:, None]
         length = len(pipe.tokenizer_2(text).input_ids)
@@ -68,7 +68,7 @@ class AudioLDM2(MelAdapter):
 
 
 def check_reads_prompts(config: ModelConfig, model: str) -> None:
-    """CapabilityError unless the second text encoder is a T5, as for sound and music."""
+    """Raise CapabilityError unless the second text encoder is a T5, as for sound and music."""
     if config.model_type != "t5":
         raise CapabilityError(
             f"{model}: its second encoder is a {config.model_type}, which reads a transcription besides the prompt; "
@@ -79,7 +79,7 @@ def check_reads_prompts(config: ModelConfig, model: str) -> None:
 def written_on(
     model: PretrainedModel, states: Float[Tensor, "B L D"], mask: Int[Tensor, "B L"]
 ) -> Float[Tensor, "B N D"]:
-    """The N states that a GPT-2 adds to `states`, each its own last one; N is what its configuration says.
+    """Return the N states that a GPT-2 adds to `states`, each its own last one; N is what its configuration says.
 
     As the pipeline's `generate_language_model`, which needs a `GPT2LMHeadModel` with transformers 5 while published
     checkpoints hold a `GPT2Model`; this takes both.

@@ -75,23 +75,23 @@ class MusicGen(TransformersAdapter):
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
-        """What the sounds of a checkpoint are like, by its configuration alone."""
+        """Tell what the sounds of a checkpoint are like, by its configuration alone."""
         whole = configs("")
         return Heard(whole["audio_encoder"]["sampling_rate"], whole["decoder"].get("audio_channels", 1))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """(K,)."""
+        """The shape of one step, (K,): an entry for each codebook."""
         return (self.delays.codebooks,)
 
     @property
     def vocabulary(self) -> int:
-        """Codes of a codebook."""
+        """The number V of codes of a codebook."""
         return int(self.network.model.decoder.config.vocab_size)
 
     @property
     def pad_id(self) -> int:
-        """The delay pattern's fill, one past the codes."""
+        """The delay pattern's fill, which is one past the codes."""
         return self.delays.fill
 
     @property
@@ -100,7 +100,7 @@ class MusicGen(TransformersAdapter):
         return int(self.network.model.audio_encoder.config.sampling_rate)
 
     def steps(self, seconds: float) -> int:
-        """The policy's `max_new_tokens` for sounds of at least `seconds`."""
+        """Return the policy's `max_new_tokens` for sounds of at least `seconds`."""
         return -int(-seconds * self.rate // self._hop) - 1 + self.delays.depth
 
     @property
@@ -149,7 +149,7 @@ class MusicGen(TransformersAdapter):
         return folder, base, weights / base.component
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
-        """`input_ids` (L,) and T5's `states` (L, D) of each prompt, on the CPU."""
+        """Return `input_ids` (L,) and T5's `states` (L, D) of each prompt, on the CPU."""
         inputs = []
         for text in texts_only(prompts, self.name):
             if text not in self._kept:
@@ -167,7 +167,7 @@ class MusicGen(TransformersAdapter):
         tokens: Int[Tensor, "B T K"],
         mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T *branches D"]:
-        """The decoder's state before each step, with gradient; guided (B, T, 2, D), the prompt's branch first."""
+        """Return the state before each step, with gradient; guided (B, T, 2, D), the prompt's branch first."""
         self._require_positions(tokens.shape[1])
         start = tokens.new_full((len(tokens), 1, tokens.shape[2]), self.pad_id)
         before = self._branched(torch.cat([start, tokens[:, :-1]], 1))
@@ -175,7 +175,7 @@ class MusicGen(TransformersAdapter):
             return self._unbranched(self._call(before, *self._states(inputs, rows), None, keep=False)[0])
 
     def logits(self, features: Float[Tensor, "N *branches D"]) -> Float[Tensor, "N K V"]:
-        """Logits of N steps, with guidance."""
+        """Return the logits (N, K, V) of N steps, with guidance."""
         with self.weights.lock.forward(), mixed_precision(features.device, self.dtype):
             logits = self.network.heads(features)
         if features.dim() == 2:
@@ -185,7 +185,7 @@ class MusicGen(TransformersAdapter):
 
     @without_gradient
     def begin(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: int) -> CodebookDecoding:
-        """Stand before the first of `steps` steps.
+        """Forward the prompts and stand before the first of `steps` steps.
 
         Raises:
             DataError: they make no whole frame.
@@ -196,12 +196,12 @@ class MusicGen(TransformersAdapter):
         return CodebookDecoding(self, *self._states(inputs, rows))
 
     def forced(self, step: int, steps: int) -> Int[Tensor, " K"]:
-        """The fill where a codebook is not yet, or no more, said."""
+        """Return the fill for codebooks that have not begun or have ended at this step, -1 where entries are free."""
         return torch.where(self.delays.free(steps)[step], -1, self.pad_id)
 
     @without_gradient
     def decode(self, tokens: Int[Tensor, "B T K"], mask: Bool[Tensor, "B T"]) -> Audio:
-        """The sound (B, channels, S) of completions, not clamped."""
+        """Decode completions to sound (B, channels, S), not clamped."""
         codec, channels = self.network.model.audio_encoder, self.delays.channels
         codes = self.delays.aligned(tokens)
         codes = codes.where(codes < self.vocabulary, 0)  # past the end of a shorter row
@@ -220,7 +220,7 @@ class MusicGen(TransformersAdapter):
 
     @without_gradient
     def tokenize(self, outputs: Audio) -> tuple[Int[Tensor, "B T K"], Bool[Tensor, "B T"]]:
-        """Sounds as the codes that EnCodec gives them, each row as long as it sounds.
+        """Encode sounds as the codes that EnCodec gives them, each row as long as it sounds.
 
         Raises:
             MediaError: another rate, other channels, or samples that are not finite.

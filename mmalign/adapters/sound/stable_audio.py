@@ -46,13 +46,13 @@ class StableAudio(SoundAdapter):
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
-        """The autoencoder's rate and channels, and the longest that the network has latents for and can be told."""
+        """Return the autoencoder's rate and channels, and the longest sound that the network has latents for."""
         vae, seconds = configs("vae"), configs("projection_model")
         longest = configs("transformer")["sample_size"] * sound_scale(configs) / vae["sampling_rate"]
         return Heard(vae["sampling_rate"], vae["audio_channels"], min(longest, float(seconds["max_value"])))
 
     def load_parts(self, device: torch.device) -> None:
-        """Load, once its scheduler's package is known to be there."""
+        """Load the pipeline, once its scheduler's package is known to be there."""
         _check_installed()
         super().load_parts(device)
 
@@ -61,7 +61,7 @@ class StableAudio(SoundAdapter):
         check_cosine(pipe.scheduler)
 
     def open_outputs(self, pipe: Pipeline) -> LatentSounds:
-        """Set `seconds` and `latent_shape`, (channels, frames)."""
+        """Set `seconds` and `latent_shape`, (channels, frames), and give the autoencoder."""
         self.seconds = _checked_seconds(self.seconds, pipe)
         samples = int(self.seconds * pipe.vae.config.sampling_rate)
         longest = pipe.transformer.config.sample_size
@@ -72,7 +72,7 @@ class StableAudio(SoundAdapter):
         )
 
     def call_network(self, x: Tensor, times: Tensor, condition: Condition) -> Any:
-        """v (B, C, frames)."""
+        """Predict v (B, C, frames)."""
         from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
         width = self.loaded.pipeline.rotary_embed_dim
@@ -81,22 +81,22 @@ class StableAudio(SoundAdapter):
         return self.module(x, times, **condition, rotary_embedding=turns, return_dict=False)[0]
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
-        """The pipeline's own levels."""
+        """Return the pipeline's own K + 1 levels, from noise to data."""
         return cosine_schedule(self.loaded.pipeline.scheduler, num_inference_steps, default_device(self.device))
 
     def level(self, u: Tensor) -> NoiseLevel:
-        """Training levels at u: time u itself."""
+        """Return the training levels at u in (0, 1), which is the time itself."""
         return cosine_level(u)
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, L + 2, D), text and both ends in seconds; `global_hidden_states` (1, 1, 2 D)."""
+        """Return `encoder_hidden_states` (1, L + 2, D) of text and ends, `global_hidden_states` (1, 1, 2 D) of ends."""
         pipe = self.loaded.pipeline
         room = pipe.tokenizer.model_max_length
         warn_if_cut(self.name, text, token_count(pipe.tokenizer, text), room, "shorten it")
         return self._with_ends(pipe.encode_prompt([text], self.device, do_classifier_free_guidance=False))
 
     def encode_negative(self) -> Condition:
-        """The negative prompt's, or zeros for a text."""
+        """Return the negative prompt's condition, or zeros in the place of a text."""
         if self.negative_prompt is None:
             empty = self.encode_text("")
             return empty | {"encoder_hidden_states": torch.zeros_like(empty["encoder_hidden_states"])}

@@ -87,12 +87,12 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
-        """The autoencoder's rate and channels."""
+        """Return the autoencoder's rate in Hz and channels."""
         vae = configs("vae")
         return Heard(vae["sampling_rate"], vae["audio_channels"])
 
     def open_outputs(self, pipe: Pipeline) -> SameSounds:
-        """Set `latent_shape`, (channels, frames)."""
+        """Set `latent_shape`, (channels, frames), and give the autoencoder."""
         vae, patch, longest = pipe.vae, pipe.transformer.config.patch_size, pipe.duration_embedder.config.max_val
         samples = int(self.seconds * vae.config.sampling_rate)
         if samples < 1 or self.seconds > longest:
@@ -111,11 +111,11 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
         )
 
     def unread(self, network: PretrainedModel) -> list[str]:
-        """What mixes a sound to be filled in into each block; none is given here."""
+        """Name what mixes a sound to be filled in into each block; there is none here."""
         return [f"transformer_blocks.{i}.to_local_embed." for i in range(len(network.transformer_blocks))]
 
     def sigmas(self, num_inference_steps: int) -> list[float]:
-        """Even in log-SNR but for the first, which is noise, and the last, which is data."""
+        """Return K levels even in log-SNR but for the first, which is noise; the last, not among them, is data."""
         low, high = self.logsnr
         at = torch.linspace(1, 0, num_inference_steps + 1)[:-1] if num_inference_steps > 0 else torch.zeros(0)
         sigmas = torch.sigmoid(at * (high - low) - high)
@@ -123,7 +123,7 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
         return sigmas.tolist()
 
     def encode_text(self, text: str) -> Condition:
-        """`encoder_hidden_states` (1, L + 1, D), text and length, their mask, and `global_hidden_states` (1, E)."""
+        """Return `encoder_hidden_states` (1, L + 1, D), their mask, and the length's `global_hidden_states` (1, E)."""
         pipe, device = self.loaded.pipeline, default_device(self.device)
         room = min(pipe.tokenizer.model_max_length, TOKENS)
         warn_if_cut(self.name, text, len(pipe.tokenizer(text).input_ids), room, "shorten it")

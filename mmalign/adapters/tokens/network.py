@@ -29,7 +29,7 @@ class Network(torch.nn.Module):
         self.split = self._splits()
 
     def forward(self, **inputs: object) -> tuple[Tensor, Cache]:
-        """(B, t, D) and the cache (None without `use_cache`)."""
+        """Return hidden states (B, t, D), or logits where not `split`, and the cache (None without `use_cache`)."""
         if not self.split:
             out, past = call_with_past(self.model, inputs)
             return out.logits, past
@@ -37,7 +37,7 @@ class Network(torch.nn.Module):
         return out.last_hidden_state, past
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Hidden states (…, D) → logits (…, V)."""
+        """Return the logits (…, V) of hidden states (…, D)."""
         return _finish(self.model)(self.model.get_output_embeddings()(hidden)) if self.split else hidden
 
     @torch.no_grad()
@@ -71,7 +71,7 @@ OLD, NEW = "past_key_values", "cache"
 
 
 def call_with_past(network: PretrainedModel, inputs: Mapping[str, object]) -> tuple[Any, Any]:
-    """The output of `network(**inputs)` and its keys and values; `inputs` may hold some as `past_key_values`."""
+    """Call `network(**inputs)`: its output, and its keys and values; `inputs` may hold some as `past_key_values`."""
     name = _name_of(type(network).forward)
     out = network(**{name if key == OLD else key: value for key, value in inputs.items()})
     return out, out[NEW] if NEW in out else out.get(OLD)

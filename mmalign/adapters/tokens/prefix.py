@@ -30,7 +30,7 @@ class Prefix:
     following: Int[Tensor, " B"]  # the position of the next token
 
     def take_rows_(self, rows: Int[Tensor, " K"]) -> Prefix:
-        """The prefix of these rows, with gradient; the cache is changed in place."""
+        """Return the prefix of these rows, with gradient; the cache is changed in place."""
         if len(rows) == len(self.last) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):
             return self
         self.cache.batch_select_indices(rows)
@@ -38,20 +38,20 @@ class Prefix:
 
 
 def forward_prompts(run: Run, ids: Int[Tensor, "U L"], mask: Bool[Tensor, "U L"]) -> Prefix:
-    """One forward of left-padded prompts; a cache is made."""
+    """Forward left-padded prompts once; a cache is made."""
     hidden, cache = run(ids, mask, positions(mask), None)
     return Prefix(last=hidden[:, -1], cache=cache, mask=mask, following=mask.sum(1))
 
 
 def positions(mask: Bool[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """0, 1, 2, … over what is not padding: a row then does not know how far it was padded."""
+    """Count 0, 1, 2, … over what is not padding: a row then does not know how far it was padded."""
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
 def continued(
     run: Run, prefix: Prefix, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B T D"]:
-    """The hidden state before each step of the completions, behind their prompts' cache; with gradient."""
+    """Return the hidden state before each step of the completions, behind their prompts' cache; with gradient."""
     first = prefix.last[:, None]
     if tokens.shape[1] == 1:
         return first
@@ -63,7 +63,7 @@ def continued(
 def whole(
     run: Run, ids: Int[Tensor, "B L"], seen: Bool[Tensor, "B L"], tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B T D"]:
-    """As `continued`, with prompt and completion in one forward: for networks that must not keep a cache."""
+    """Return what `continued` does from one forward of prompt and completion, for networks that keep no cache."""
     everything = torch.cat([seen, mask[:, :-1]], 1)
     hidden, _ = run(torch.cat([ids, tokens[:, :-1]], 1), everything, positions(everything), None)
     return hidden[:, ids.shape[1] - 1 :]

@@ -83,7 +83,7 @@ class Texts:
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's, or the token that ends texts; its places are masked."""
+        """The tokenizer's padding token, or the one that ends texts; its places are masked."""
         known = (self.tokenizer.pad_token_id, *self.stop_ids, 0)
         return next(int(i) for i in known if i is not None)
 
@@ -99,13 +99,13 @@ class Texts:
         return (start,)
 
     def answered_ids(self, text: str, answer: str) -> tuple[int, ...]:
-        """Ids of a prompt with its answer, ended; in a template, with all that it writes, as classifiers read it."""
+        """Return the ids of a prompt with its answer, ended; in a template, with all that it writes."""
         if self.chat:
             return self._templated(text, {"role": "assistant", "content": self.ending.bare(answer)})
         return (*self.prompt_ids(text), *self.completion_ids(answer))
 
     def completion_ids(self, text: str) -> list[int]:
-        """Ids of a given text by itself, ended once."""
+        """Return the ids of a given text by itself, ended once."""
         return self.ending.ended(self.tokenizer(self.ending.bare(text), add_special_tokens=False)["input_ids"])
 
     def _templated(self, text: str, *answers: Mapping[str, str]) -> tuple[int, ...]:
@@ -128,13 +128,13 @@ class Texts:
     def tokenize(
         self, outputs: Sequence[str], device: torch.device | str
     ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"]]:
-        """Completions that end: ids of each text by itself and what ends it, right-padded."""
+        """Return B texts as completions that end: ids (B, T) and mask (B, T), right-padded, on `device`."""
         ids = [self.completion_ids(text) for text in outputs]
         tokens, mask = padded(ids, self.pad_id, "right")
         return tokens.to(device), mask.to(device)
 
     def decode(self, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> list[str]:
-        """The texts of completions, without what ends them."""
+        """Return the B texts of completions, without what ends them."""
         texts = []
         for row, live in zip(tokens.tolist(), mask.tolist(), strict=True):
             ids = [i for i, is_live in zip(row, live, strict=True) if is_live]
@@ -143,7 +143,7 @@ class Texts:
 
 
 def templated(written_by: Tokenizer | Processor, messages: Sequence[Mapping[str, Any]], **options: object) -> str:
-    """A conversation as the chat template of a tokenizer or processor writes it.
+    """Write a conversation with the chat template of a tokenizer or processor.
 
     Raises:
         DataError: what the template says of a conversation that it refuses (it may raise as it likes).
@@ -160,7 +160,7 @@ def templated(written_by: Tokenizer | Processor, messages: Sequence[Mapping[str,
 def padded(
     ids: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"]
 ) -> tuple[Int[Tensor, "B L"], Bool[Tensor, "B L"]]:
-    """Rows of ids as one tensor of at least one column, and where they are."""
+    """Put rows of ids into one tensor (B, L) of at least one column; also return where they are."""
     width = max(1, *(len(row) for row in ids))
     tokens = torch.full((len(ids), width), pad_id, dtype=torch.long)
     mask = torch.zeros(len(ids), width, dtype=torch.bool)
@@ -172,12 +172,12 @@ def padded(
 
 
 def max_positions(config: ModelConfig) -> int | None:
-    """The context of a language model in tokens, as its config says; None where it does not."""
+    """Return the context of a language model in tokens, as its config says; None where it does not."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def stop_tokens(tokenizer: Tokenizer, *configs: ModelConfig, more: Collection[str] = ()) -> tuple[int, ...]:
-    """Every id that ends a text by the word of the tokenizer, of any of `configs` (model, generation), or `more`.
+    """Return every id that ends a text by the tokenizer, any of `configs` (model, generation), or `more`.
 
     Chat models name several and not all in one place. Raises ConfigError for a text in `more` that is not one token.
     """
@@ -207,24 +207,24 @@ class Ending:
     marks: tuple[str, ...]  # texts of ends: what a given text may already end with
 
     def bare(self, text: str) -> str:
-        """A given text without an end that it already has (and blanks behind that)."""
+        """Return a given text without an end that it already has (and blanks behind that)."""
         while mark := next((m for m in self.marks if text.rstrip().endswith(m)), None):
             text = text.rstrip().removesuffix(mark)
         return text
 
     def ended(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a bare text, ended once: a stop that is a word of the text is its end."""
+        """Return the ids of a bare text, ended once: a stop that is a word of the text is its end."""
         return [*ids] if ids and ids[-1] in self.stops else [*ids, *self.end]
 
     def cut(self, ids: Sequence[int]) -> list[int]:
-        """The ids of a completion without what ended it."""
+        """Return the ids of a completion without what ended it."""
         if self.end and tuple(ids[-len(self.end) :]) == self.end:
             return [*ids[: -len(self.end)]]
         return [*ids[:-1]] if ids and ids[-1] in self.stops else [*ids]
 
 
 def ending(tokenizer: Tokenizer, stops: Sequence[int], write: Write | None = None) -> Ending:
-    """What ends a text.
+    """Find what ends a text.
 
     Args:
         tokenizer: of transformers.
@@ -277,7 +277,7 @@ def _added(tokenizer: Tokenizer) -> set[int]:
 
 
 def appended(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer puts behind every text by itself (`add_eos_token`): no end of a prompt to be continued."""
+    """Return what the tokenizer puts behind every text (`add_eos_token`): no end of a prompt to be continued."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):

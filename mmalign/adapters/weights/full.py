@@ -79,7 +79,7 @@ def copy_into(network: torch.nn.Module, state: Mapping[str, Tensor], folder: Pat
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of all safetensors files of `folder`."""
+    """Read the tensors of all safetensors files of `folder`, by name."""
     from safetensors.torch import load_file
 
     return {key: value for file in sorted(folder.glob("*.safetensors")) for key, value in load_file(file).items()}

@@ -70,7 +70,7 @@ class LoRA:
             raise ConfigError(faults)
 
     def placed(self, usual: Sequence[str]) -> list[str]:
-        """The name endings of the layers it goes to, of which the family's choice is `usual`."""
+        """Return the name endings of the layers it goes to, of which the family's choice is `usual`."""
         endings = self.target_modules
         return list(usual if endings is None or isinstance(endings, str) else endings)
 
@@ -86,7 +86,7 @@ class LoRAWeights:
         attach(network, lora, lora.placed(targets))
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """The LoRA matrices by their name in the network, float32."""
+        """Return the LoRA matrices by their name in the network, float32."""
         return {name: p for name, p in self._network.named_parameters() if ".lora_" in name and p.requires_grad}
 
     @contextmanager
@@ -126,7 +126,7 @@ class LoRAWeights:
 
 
 def lora_state(network: PretrainedModel) -> dict[str, Tensor]:
-    """The matrices of the adapter on `network` by the names that peft saves them under."""
+    """Return the matrices of the adapter on `network` by the names that peft saves them under."""
     from peft import get_peft_model_state_dict
 
     return get_peft_model_state_dict(network, adapter_name="default")

@@ -95,13 +95,13 @@ def _read_into(network: PretrainedModel, directory: Path) -> None:
 
 
 def linear_endings(network: torch.nn.Module) -> tuple[str, ...]:
-    """The last names of all linear layers of `network` (with GPT-2's transposed ones): where a LoRA goes by default."""
+    """Return the last names of all linear layers of `network` (with GPT-2's transposed ones)."""
     kinds = ("Linear", "Conv1D")
     return tuple(sorted({n.rpartition(".")[2] for n, m in network.named_modules() if type(m).__name__ in kinds}))
 
 
 def language_layers(model: PretrainedModel) -> tuple[str, ...]:
-    """The names of all linear layers of the language model inside `model`: the vision tower stays as it is."""
+    """Name all linear layers of the language model inside `model`: the vision tower stays as it is."""
     language = model.get_decoder()
     prefix = next((name for name, part in model.named_modules() if part is language), "")
     endings = linear_endings(language)
@@ -110,7 +110,7 @@ def language_layers(model: PretrainedModel) -> tuple[str, ...]:
 
 
 def base_of(folder: Path, way: str | None = None) -> str:
-    """The model that the adapter in `folder` says it belongs to, or what lies at the end of the `way` from there.
+    """Return the model that the adapter in `folder` says it belongs to, or what lies at the end of the `way`.
 
     Raises:
         CheckpointError: it does not say, or names a folder that is at neither place.
@@ -119,7 +119,7 @@ def base_of(folder: Path, way: str | None = None) -> str:
 
 
 def named_base(folder: Path) -> str:
-    """The model that the adapter in `folder` says it belongs to; CheckpointError if it does not say."""
+    """Return the model that the adapter in `folder` says it belongs to; CheckpointError if it does not say."""
     base = read_json(folder / CONFIG_FILE, "copy the folder again").get(BASE_KEY)
     if not base:
         raise CheckpointError(f"{folder / CONFIG_FILE}: names no {BASE_KEY}; write the base model there.")

@@ -39,7 +39,7 @@ class ReadWriteLock:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around a computation with the weights that is no forward of a watched module."""
+        """Hold the lock around a computation with the weights that is no forward of a watched module."""
         self._begin()
         try:
             yield
@@ -92,7 +92,7 @@ class TrainedWeights(Protocol):
     lock: ReadWriteLock
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Trainable parameters by name, float32."""
+        """Return the trainable parameters by name, float32."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:
@@ -148,7 +148,7 @@ class StartedWeights:
         self.lock = self._start.lock
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Every parameter that trains, by its name in the network, float32."""
+        """Return every parameter that trains, by its name in the network, float32."""
         return trained_parameters(self._network)
 
     def reference(self) -> AbstractContextManager[None]:
@@ -157,7 +157,7 @@ class StartedWeights:
 
 
 def trained_parameters(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters of `network` that get a gradient, by name."""
+    """Return the parameters of `network` that get a gradient, by name."""
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
@@ -168,11 +168,11 @@ class FrozenWeights:
         self.lock = ReadWriteLock()
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """None."""
+        """Return {}: nothing trains."""
         return {}
 
     def reference(self) -> AbstractContextManager[None]:
-        """The network is its own reference."""
+        """Change nothing: the network is its own reference."""
         return nullcontext()
 
     def save(self, directory: Path) -> None:

@@ -33,7 +33,7 @@ def describe_component(kind: str, name: str, component: type[Any]) -> str:
 
 
 def values(kind: Any) -> str:
-    """A type in words: "whole number ≥ 0", "'mean' or 'sum'", "list of number"."""
+    """Return a type in words: "whole number ≥ 0", "'mean' or 'sum'", "list of number"."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         bounds = [f"{_SIGNS[type(each)]} {_bound(each)}" for each in arguments[1:] if type(each) in _SIGNS]

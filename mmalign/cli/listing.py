@@ -101,7 +101,7 @@ def _require_component(kind: str, name: str) -> None:
 
 
 def configs_root() -> Path:
-    """The folder of ready run files: a source checkout's `configs/` or the installed copy."""
+    """Return the folder of ready run files: a source checkout's `configs/` or the installed copy."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "configs"
     return checkout if checkout.is_dir() else package / "_configs"
@@ -114,7 +114,7 @@ def configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> Path:
-    """The file `name`, or the ready run file of that name."""
+    """Return the file `name`, or the ready run file of that name."""
     if Path(name).is_file():
         return Path(name)
     known = configs()
@@ -169,13 +169,13 @@ def _docstring(module: str) -> str:
 
 
 def head_comment(path: Path) -> str:
-    """The comment that a run file begins with: what it is for, the columns it reads, the machine it needs."""
+    """Return the comment that a run file begins with: what it is for, the columns it reads, the machine it needs."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     return "\n".join(lines)
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a paragraph, on one line; all of one that has no end."""
+    """Return the first sentence of a paragraph, on one line; all of one that has no end."""
     line = " ".join(text.split())
     return re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!et al\.) +(?=[A-Z0-9`(])", line, maxsplit=1)[0]
 

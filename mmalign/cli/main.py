@@ -41,7 +41,7 @@ def options(
 
 
 def application() -> typer.Typer:
-    """The Typer application with every command of this folder."""
+    """Return the Typer application with every command of this folder."""
     app = typer.Typer(
         name="mmalign",
         cls=Commands,

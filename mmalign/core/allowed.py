@@ -34,7 +34,7 @@ class Permit:
 
 
 def permitted(modules: list[str]) -> Permit:
-    """What a `Permit` becomes where it arrives."""
+    """Return what a `Permit` becomes where it arrives."""
     for module in modules:
         allow_here(module)
     return Permit()

@@ -10,18 +10,18 @@ from mmalign.core.protocols import Policy, ScorePolicy, Weights
 
 
 def members(capability: type) -> list[str]:
-    """The methods that `capability` adds to a policy, computed from the protocol itself."""
+    """Return the methods that `capability` adds to a policy, computed from the protocol itself."""
     names = {name for cls in capability.__mro__ if cls is not Weights for name in vars(cls) if not name.startswith("_")}
     return sorted(names)
 
 
 def methods(protocol: type) -> list[str]:
-    """What is called of a part that follows `protocol`: its methods, without its data."""
+    """Return what is called of a part that follows `protocol`: its methods, without its data."""
     return [name for name in members(protocol) if any(callable(vars(cls).get(name)) for cls in protocol.__mro__)]
 
 
 def data_members(protocol: type) -> set[str]:
-    """What is read of a part that follows `protocol`: its annotated attributes and its properties."""
+    """Return what is read of a part that follows `protocol`: its annotated attributes and its properties."""
     annotated = {name for kind in protocol.__mro__ for name in getattr(kind, "__annotations__", {})}
     properties = {
         name for kind in protocol.__mro__ for name, value in vars(kind).items() if isinstance(value, property)
@@ -30,7 +30,7 @@ def data_members(protocol: type) -> set[str]:
 
 
 def lacking(component: object, protocol: type) -> list[str]:
-    """The members of `protocol` that a component does not have: methods, `__call__`, and data.
+    """Return the members of `protocol` that a component does not have: methods, `__call__`, and data.
 
     They are looked for in its class, among its options and in what it has set; no property is read, for that may load
     a model. Of an adapter only the data that it has before its weights are asked for.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def commit() -> str:
-    """The source checkout's commit, with "+" if it has uncommitted changes; "" outside a checkout."""
+    """Return the source checkout's commit, with "+" if it has uncommitted changes; "" outside a checkout."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+"]
     try:

@@ -24,12 +24,12 @@ _NAME = re.compile(r"step_(\d{6,})")
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
+    """Return the folder in `checkpoints` in which the checkpoint of `step` lies, whether it is there or not."""
     return checkpoints / f"step_{step:06d}"
 
 
 def step_of(path: Path) -> int:
-    """The step after which a checkpoint was written, from its folder's name."""
+    """Return the step after which a checkpoint was written, from its folder's name."""
     return int(path.name.removeprefix("step_"))
 
 
@@ -42,7 +42,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def complete(folder: Path) -> list[Path]:
-    """The finished checkpoints, oldest first."""
+    """List the folders of the checkpoints that were written to their end, oldest first."""
     return [path for path in numbered(folder) if _unfinished(path) is None]
 
 
@@ -71,7 +71,7 @@ def latest(folder: Path, part: str = "adapter", way: str = "start the run withou
 
 
 def fault_of(path: Path, part: str) -> str | None:
-    """What is wrong with `part` of a checkpoint, as far as sizes, headers and JSON tell; None if nothing is."""
+    """Return what is wrong with `part` of a checkpoint, as far as sizes, headers and JSON tell; None if nothing is."""
     if (fault := _unfinished(path)) is not None:
         return fault
     try:

@@ -234,7 +234,7 @@ def draft(path: Path | str, changes: Iterable[str] = ()) -> Draft:
 
 
 def sections() -> list[str]:
-    """The section names of a run file."""
+    """Return the section names of a run file."""
     return [f.name for f in dataclasses.fields(RunFile) if f.name != "source"]
 
 
@@ -312,5 +312,5 @@ def _typed(kind: type[T], raw: object, at: str, faults: list[str]) -> T:
 
 
 def dump(run: RunFile) -> str:
-    """The YAML text of a resolved run file; `load(dump(run))` is `run`."""
+    """Return the YAML text of a resolved run file; `load(dump(run))` is `run`."""
     return yaml.safe_dump(run.to_dict(), sort_keys=False, allow_unicode=True, width=110)

@@ -94,7 +94,7 @@ def count_cut(reader: str, text: str) -> None:
 
 
 def brief(text: str) -> str:
-    """The beginning of a text, for a message."""
+    """Return the beginning of a text, for a message."""
     return text if len(text) <= 40 else f"{text[:40]}…"
 
 

@@ -58,7 +58,7 @@ class ScoreError(MmalignError, RuntimeError):
 
 
 class CheckError(MmalignError, RuntimeError):
-    """A run-start check that failed."""
+    """A check at the start of a run failed: the policy does not agree with itself or with its reference."""
 
 
 class Diverged(MmalignError, RuntimeError):
@@ -101,12 +101,12 @@ class _Brief(reprlib.Repr):
         self.maxlevel, self.maxdict, self.maxlist, self.maxstring, self.maxother = 3, 12, 6, 120, 80
 
     def repr_int(self, x: int, level: int) -> str:
-        """A number, unless it is longer than Python prints."""
+        """Return a number, unless it is longer than Python prints."""
         return super().repr_int(x, level) if x.bit_length() < 4096 else f"<a number of {x.bit_length()} bits>"
 
 
 def shown(value: object, length: int = 300) -> str:
-    """A value as one short line of a message, whatever its size and depth."""
+    """Return a value as one short line of a message, whatever its size and depth."""
     text = _Brief().repr(dict(value) if isinstance(value, Mapping) else value)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 

@@ -33,13 +33,13 @@ class Experience(Rows):
         return (self[rows] for rows in order.tensor_split(max(1, min(count, len(self)))))
 
     def with_weight(self: E, weight: Tensor) -> E:
-        """The same rows, of which every entry weighs what `weight` (of the shape of `mask`) says."""
+        """Return the same rows, of which every entry weighs what `weight` (of the shape of `mask`) says."""
         weighted: E = copy(self)
         weighted.weight = weight
         return weighted
 
     def contributing(self: E) -> E:
-        """The rows that weigh anything, in their order; the first row alone where none does.
+        """Return the rows that weigh anything, in their order; the first row alone where none does.
 
         A loss is a weighted sum: rows of weight 0 (groups without reward variance, ties, rows without a score) change
         neither it nor its gradient, and need not be computed. One row stays, because every process takes part in the

@@ -85,7 +85,7 @@ def _written(fault: Mapping[str, Any], options: Mapping[str, Any]) -> list[Any]:
 
 
 def unknown(location: Sequence[Any], component: type[Any], given: Collection[str]) -> str:
-    """What to say of an option that the dataclass has not: what it is called here, or all that there are."""
+    """Return what to say of an option that the dataclass has not: what it is called here, or all that there are."""
     owner, key = owner_at(component, location[:-1]), str(location[-1])
     if local_name := getattr(owner, "also_called", {}).get(key):
         return f"unknown option; here it is {local_name}."
@@ -131,7 +131,7 @@ def _nearest(fault: Mapping[str, Any]) -> str:
 
 
 def owner_at(component: type[Any], location: Sequence[Any]) -> type[Any]:
-    """The dataclass that `location` leads to from `component`."""
+    """Return the dataclass that `location` leads to from `component`."""
     owner = component
     for key in location:
         hint = typing.get_type_hints(owner).get(str(key)) if dataclasses.is_dataclass(owner) else None
@@ -142,5 +142,5 @@ def owner_at(component: type[Any], location: Sequence[Any]) -> type[Any]:
 
 
 def option_names(component: type[Any]) -> list[str]:
-    """The options of a dataclass that a run file may set."""
+    """Return the options of a dataclass that a run file may set."""
     return [f.name for f in dataclasses.fields(component) if f.init] if dataclasses.is_dataclass(component) else []

@@ -141,7 +141,7 @@ def assets_root() -> Path:
 
 
 def local_path(reference: str, relative_to: Path | None = None) -> Path | None:
-    """The existing local path that `reference` names, or None (then it may be a Hub id).
+    """Return the existing local path that `reference` names, or None (then it may be a Hub id).
 
     Tried in order: beside the run file, as given, and `assets/…` among the embedded assets.
     """

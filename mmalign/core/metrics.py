@@ -110,7 +110,7 @@ class Average:
 
 
 def meaning(name: str) -> str | None:
-    """The sentence of `METRICS` on a logged name; None if the table does not know it."""
+    """Return the sentence of `METRICS` on a logged name; None if the table does not know it."""
     if name in METRICS:
         return METRICS[name]
     return next((text for pattern, text in _patterns() if pattern.fullmatch(name)), None)
@@ -154,12 +154,12 @@ class Meter:
         return sums
 
     def take(self) -> dict[str, float]:
-        """The means so far, then forget them."""
+        """Return the means so far, then forget them."""
         return merged([self.take_sums()])
 
 
 def merged(parts: Iterable[Sums]) -> dict[str, float]:
-    """The means over several processes' entries, each entry counting alike; what none has any of is left out."""
+    """Return the means over several processes' entries, each entry counting alike; what none has any of is left out."""
     totals: dict[str, tuple[float, float]] = {}
     for part in parts:
         for name, (total, count) in part.items():

@@ -83,7 +83,7 @@ class ObjectiveTraits:
 
     @classmethod
     def of(cls, objective: object) -> ObjectiveTraits:
-        """The traits of an objective, or of its class, the default of each that it does not have."""
+        """Return the traits of an objective, or of its class, the default of each that it does not have."""
         values: dict[str, Any] = {f.name: getattr(objective, f.name, f.default) for f in fields(cls)}
         return cls(**values)
 

@@ -42,12 +42,12 @@ PositiveOrInfinite = Annotated[float, Gt(0), AllowInfNan(True)]
 
 
 def must(holds: bool, sentence: str) -> list[str]:
-    """The rule that `holds`: [] if it does, else its `sentence`, which names the option and what to set."""
+    """Return the rule that `holds`: [] if it does, else its `sentence`, which names the option and what to set."""
     return [] if holds else [sentence]
 
 
 def requires(when: bool, then: bool, sentence: str) -> list[str]:
-    """The rule that `then` holds where `when` does: [] if it is kept, else its `sentence`."""
+    """Return the rule that `then` holds where `when` does: [] if it is kept, else its `sentence`."""
     return must(not when or then, sentence)
 
 

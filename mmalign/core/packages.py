@@ -38,7 +38,7 @@ OPTIONAL = frozenset({"torchaudio"})  # what a task may do without: only sounds 
 
 
 def installed(package: str) -> str | None:
-    """The version that is installed, None if none is."""
+    """Return the version that is installed, None if none is."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -99,7 +99,7 @@ def _forget(answer: str) -> None:
 
 
 def need(package: str) -> Any:
-    """The module `package`, which the task cannot do without; PackageError if it is missing or does not load."""
+    """Return the module `package`, which the task cannot do without; PackageError if it is missing or does not load."""
     name = package.partition(".")[0]
     try:
         return importlib.import_module(package)
@@ -114,7 +114,7 @@ def need(package: str) -> Any:
 
 
 def outside_ranges() -> list[str]:
-    """The packages whose installed version mmalign was not tested with, by the ranges of its own metadata."""
+    """Return the packages whose installed version mmalign was not tested with, by the ranges of its own metadata."""
     from packaging.requirements import Requirement
 
     faults = []
@@ -131,7 +131,7 @@ def outside_ranges() -> list[str]:
 
 
 def extras() -> dict[str, list[str]]:
-    """The packages that are not installed, by extra of mmalign's metadata (without those that bundle others)."""
+    """Return the packages that are not installed, by extra of mmalign's metadata (without those that bundle others)."""
     from importlib.metadata import metadata
 
     from packaging.requirements import Requirement

@@ -58,7 +58,7 @@ class Registry:
         return sorted({*self.built_in(), *self.plugins()})
 
     def built_in(self) -> dict[str, str]:
-        """The names of mmalign's own, in their order, and the module of each."""
+        """Return the names of mmalign's own, in their order, and the module of each."""
         return dict(sorted((name, module) for name, module in self._files()))
 
     def family(self, name: str) -> str:
@@ -74,7 +74,7 @@ class Registry:
                 yield name, f"{inside}.{name}"
 
     def plugins(self) -> dict[str, list[EntryPoint]]:
-        """What installed distributions offer by name; more than one of a name is a clash."""
+        """Return what installed distributions offer by name; more than one of a name is a clash."""
         points: dict[str, list[EntryPoint]] = {}
         for group in dict.fromkeys([self.group, f"mmalign.{self.kind}s"]):
             for point in _entry_points(tuple(sys.path)):
@@ -88,7 +88,7 @@ class Registry:
         return points
 
     def clash(self, name: str) -> str:
-        """A sentence if more than one component is called `name`, else ""."""
+        """Return a sentence if more than one component is called `name`, else ""."""
         points = self.plugins().get(name, [])
         owners = [*(["mmalign itself"] if name in self.built_in() else []), *map(origin, points)]
         if len(points) == 0 or len(owners) < 2:
@@ -215,7 +215,7 @@ def _entry_points(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
 
 
 def origin(point: EntryPoint) -> str:
-    """The distribution that an entry point is of, with its version."""
+    """Return the distribution that an entry point is of, with its version."""
     return (
         f"{point.dist.name} {point.dist.version}"
         if point.dist is not None
@@ -224,7 +224,7 @@ def origin(point: EntryPoint) -> str:
 
 
 def loaded(point: EntryPoint) -> Any:
-    """What an entry point names; ConfigError if its distribution does not hold it, or does not load."""
+    """Return what an entry point names; ConfigError if its distribution does not hold it, or does not load."""
     try:
         return point.load()
     except Exception as error:  # a distribution that does not load raises what it likes

@@ -32,7 +32,7 @@ def unreadable(path: Path | str, most: int | None = None) -> str:
 
 
 def read_regular(path: Path | str, most: int | None = None) -> bytes:
-    """The file's bytes; ValueError with the sentence of `unreadable`, which an empty file passes."""
+    """Return the file's bytes; ValueError with the sentence of `unreadable`, which an empty file passes."""
     why = unreadable(path, most)
     if why and not why.startswith("is empty"):
         raise ValueError(why)

@@ -16,13 +16,13 @@ Noise = Generator | Sequence[Generator]  # one source for all rows, or one per r
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream `names` of `seed`; equal on every machine and Python."""
+    """Return a 63-bit seed for the stream `names` of `seed`; equal on every machine and Python."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for the stream `names` of `seed`."""
+    """Return a generator for the stream `names` of `seed`."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, *names))
 
 
@@ -50,7 +50,7 @@ class Streams:
 
 
 def home(rng: Noise) -> torch.device:
-    """Where `rng` draws."""
+    """Return the device on which `rng` draws; of several generators, that of the first."""
     return rng.device if isinstance(rng, torch.Generator) else next((one.device for one in rng), torch.device("cpu"))
 
 

@@ -21,7 +21,7 @@ class Setting:
     policy: type | None = None
 
     def taken_over(self, what: str) -> list[str]:
-        """The rewards of the run file that are taken `over` it ("group", "batch")."""
+        """Return the rewards of the run file that are taken `over` it ("group", "batch")."""
         return [name for name, slot in self.reward.slots.items() if slot.over == what] if self.reward else []
 
     def rules_of_single_rewards(self) -> list[str]:

@@ -11,7 +11,7 @@ from mmalign.core.regular import read_regular, written
 
 
 def read_text(path: Path) -> str:
-    """A regular file's text, without a byte order mark; DataError with the line that is not UTF-8."""
+    """Return a regular file's text, without a byte order mark; DataError with the line that is not UTF-8."""
     try:
         return read_regular(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -22,7 +22,7 @@ def read_text(path: Path) -> str:
 
 
 def parsed(line: str, place: str) -> Any:
-    """What a line of JSON says; DataError with `place` where it is none, or is nested too deeply to be read."""
+    """Return what a line of JSON says; DataError with `place` where it is none, or is nested too deeply to be read."""
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:

@@ -39,7 +39,7 @@ class Rows:
         return replace(self, **{f.name: _pick(getattr(self, f.name), rows) for f in fields(self)})
 
     def to(self: R, device: torch.device | str) -> R:
-        """The record with every tensor moved to `device`."""
+        """Return the record with every tensor moved to `device`."""
         return replace(self, **{f.name: _move(getattr(self, f.name), device) for f in fields(self)})
 
 
@@ -168,7 +168,7 @@ def _kind(value: object) -> str:
 
 
 def device_of(output: object) -> torch.device:
-    """Where outputs are; texts are on the CPU."""
+    """Return where outputs are; texts are on the CPU."""
     tensor = output.samples if isinstance(output, Audio) else output
     return tensor.device if isinstance(tensor, torch.Tensor) else torch.device("cpu")
 
@@ -235,7 +235,7 @@ class StepDist(Rows):
     dt: Float[Tensor, "B T"] | None = None
 
     def steps(self, chosen: slice) -> StepDist:
-        """The distribution of the steps `chosen` along T."""
+        """Return the distribution of the steps `chosen` along T."""
         whole = {f.name: getattr(self, f.name) for f in fields(self)}
         parts: dict[str, Any] = {name: None if value is None else value[:, chosen] for name, value in whole.items()}
         return StepDist(**parts)

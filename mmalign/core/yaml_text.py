@@ -83,7 +83,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def parse_yaml(text: str) -> Any:
-    """The plain data that `text` says; raises `NotYAML`."""
+    """Return the plain data that `text` says; raises `NotYAML`."""
     if len(text) > MOST_BYTES:
         raise NotYAML(f"it is longer than {MOST_BYTES:,} characters, which no run file is")
     loader: _Loader | None = None
@@ -106,7 +106,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The file's content; ConfigError with line and column if it is not YAML."""
+    """Return the file's content; ConfigError with line and column if it is not YAML."""
     try:
         file_stat = path.stat()
         if not stat.S_ISREG(file_stat.st_mode):

@@ -24,7 +24,7 @@ log = logging.getLogger("mmalign")
 
 
 class Batches(Generic[Item]):
-    """Batches of `items` for one process.
+    """Deals `items` out in batches, shuffled once an epoch, to one of the processes that train together.
 
     Args:
         items: prompts or preferences; only the items of this process are indexed (lazy ones decode then).
@@ -75,7 +75,7 @@ class Batches(Generic[Item]):
         return int(self._order[1][offset])
 
     def state_dict(self) -> dict[str, int]:
-        """Where the stream is; the same on every process, plain numbers."""
+        """Return where the stream is; the same on every process, plain numbers."""
         return {"position": self.position, "seed": self.seed, "items": len(self.items)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

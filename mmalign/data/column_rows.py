@@ -57,7 +57,7 @@ class ColumnRows(Sequence[Row], ABC):
         """Is there nothing in a cell of a heavy column?"""
 
     def cell(self, index: int, column: str) -> Any:
-        """A cell as whoever decodes it takes it: bytes stay where they are until they are looked at."""
+        """Return a cell as whoever decodes it takes it: bytes stay where they are until they are looked at."""
         if column not in self.media:
             return self[index].get(column)
         return None if self.is_null(index, column) else StoredMedia(lambda: self.value(index, column))

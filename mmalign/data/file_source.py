@@ -29,15 +29,15 @@ class TableRows(Protocol):
     def __len__(self) -> int: ...
 
     def only(self, rows: Sequence[int]) -> Self:
-        """The same table with other rows."""
+        """Return the same table with other rows."""
         ...
 
     def prompts(self) -> Sequence[Prompt]:
-        """What each row asks; nothing is decoded."""
+        """Return what each row asks; nothing is decoded."""
         ...
 
     def units(self) -> Sequence[Unit]:
-        """What rows are told apart by where some are held out; those that share it stay together."""
+        """Return what rows are told apart by where some are held out; those that share it stay together."""
         ...
 
 
@@ -102,11 +102,11 @@ class FileSource(ABC, Generic[Rows]):
         )
 
     def training_items(self) -> Rows:
-        """The rows to train on, in file order."""
+        """Return the rows to train on, in file order."""
         return self._sides[0]
 
     def held_out_items(self) -> Rows:
-        """The rows never trained on, in file order; empty if no `held_out…` option is set."""
+        """Return the rows never trained on, in file order; empty if no `held_out…` option is set."""
         return self._sides[1]
 
     @abstractmethod
@@ -114,7 +114,7 @@ class FileSource(ABC, Generic[Rows]):
         """The column that holds the text of the prompt."""
 
     def media_columns(self) -> dict[str, str]:
-        """The column of each kind of media; "" where the file has none."""
+        """Return the column of each kind of media; "" where the file has none."""
         return {"image": self.image, "audio": self.audio}
 
     @abstractmethod

@@ -91,7 +91,7 @@ def warn_of_leaks(training: Sequence[Unit], held_out: Sequence[Unit], files: tup
 
 
 def shared_with_training(source: DataSource, questions: Sequence[Any]) -> tuple[int, int]:
-    """How many units of `questions` (prompts or preferences) the source trains on, and how many there are."""
+    """Return how many units of `questions` (prompts or preferences) the source trains on, and how many there are."""
     training = source.training_items()
     shared, total = overlap(_units_of(training), _units_of(questions))
     return len(shared), total
@@ -102,7 +102,7 @@ def _units_of(rows: Any) -> Sequence[Unit]:
 
 
 def overlap(training: Sequence[Unit], held_out: Sequence[Unit]) -> tuple[list[str], int]:
-    """The units of `held_out` that `training` shares, and how many units it has."""
+    """Return the units of `held_out` that `training` shares, and how many units it has."""
     aside = dict.fromkeys(_text_of(unit) for unit in held_out if _is_text(unit))
     shown = [list(_names(unit)) for unit in held_out if not _is_text(unit)]
     trained, trained_media = set[str](), list[list[tuple[str, Path | None]]]()

@@ -30,7 +30,7 @@ class DatasetOptions:
     limit: int = 0
 
     def unread(self, kind: str) -> list[str]:
-        """The options that are set and that a "file", "folder" or "hub" has no use for."""
+        """Return the options that are set and that a "file", "folder" or "hub" has no use for."""
         used = {"file": (), "folder": FOLDER, "hub": (*FOLDER, "revision", "streaming")}
         named = {f.name: getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("split", "limit")}
         return [name for name, is_set in named.items() if is_set and name not in used[kind]]

@@ -42,7 +42,7 @@ def label_of(table: Table, at: int, label: str) -> float | None:
 
 
 def verdicts(table: Table, rows: Sequence[int], label: str, sides: tuple[str, str]) -> set[int]:
-    """The rows in which the second of `sides` was preferred; says how many those are, and how many ties."""
+    """Return the rows in which the second of `sides` was preferred; says how many those are, and how many ties."""
     if label not in table.columns:
         return set()
     labels = {}

@@ -18,7 +18,7 @@ from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named
 
 
 def kind_of(value: object, folder: Path) -> str:
-    """What a cell holds: "image", "audio" or "text".
+    """Return what a cell holds: "image", "audio" or "text".
 
     Bytes and files that are there are looked into; a name that no file has says it by its suffix.
     """
@@ -74,7 +74,7 @@ Shape = tuple[int, int] | audio.SoundShape  # (height, width), or what a sound's
 
 
 def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
-    """What the header of a cell's picture or sound says of it; nothing is decoded.
+    """Return what the header of a cell's picture or sound says of it; nothing is decoded.
 
     Raises:
         DataError, MediaError: there is no file where the cell says, or no picture or sound in it, or a too large one.
@@ -128,7 +128,7 @@ class LazyMedia(Mapping[str, Any]):
                 yield kind, str(error)
 
     def faults(self) -> list[str]:
-        """What keeps its files from being read, as far as headers show."""
+        """Return what keeps its files from being read, as far as headers show."""
         return [header for _, header in self.shapes() if isinstance(header, str)]
 
     def __iter__(self) -> Iterator[str]:
@@ -143,7 +143,7 @@ def _path_of(cell: object) -> Any:
 
 
 def row_media(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the prompt of a row is about: `columns` names the column of each of "image" and "audio", "" for none.
+    """Return what the prompt of a row is about: `columns` names the column of each of "image" and "audio", "" for none.
 
     Raises:
         DataError: a row without it.

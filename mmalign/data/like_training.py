@@ -18,7 +18,7 @@ _LOOKED_AT = 12  # prompts of a source that names no columns
 
 
 def prompts_like(source: DataSource, path: str, relative_to: Path | None = None) -> Sequence[Prompt]:
-    """The prompts of the file `path`, about pictures or sounds where those of the data `source` are.
+    """Return the prompts of the file `path`, about pictures or sounds where those of the data `source` are.
 
     Columns are named as `source` names its own; the text may also stand in "prompt".
 

@@ -47,19 +47,19 @@ class Pairs(Sequence[Preference]):
         return Preference(self.prompt(at), *(self._output(at, column) for column in sides))
 
     def only(self, rows: Sequence[int]) -> Pairs:
-        """The same table with other rows."""
+        """Return the same table with other rows."""
         return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
-        """What was asked in every row; nothing is decoded."""
+        """Return what was asked in every row; nothing is decoded."""
         return LazyRows(self.prompt, self.rows)
 
     def units(self) -> Sequence[Any]:
-        """What rows are told apart by: what their prompts are about, or their texts."""
+        """Return what rows are told apart by: what their prompts are about, or their texts."""
         return self.prompts() if any(self.media_columns.values()) else Texts(self.table, self.rows, self.columns[0])
 
     def faults(self) -> list[str]:
-        """What keeps rows from being read, as far as that shows without opening a file."""
+        """Return what keeps rows from being read, as far as that shows without opening a file."""
         return [fault for at in self.rows for fault in self._faults_at(at)]
 
     def shapes(self) -> Iterator[tuple[str, lazy_media.Shape]]:
@@ -90,7 +90,7 @@ class Pairs(Sequence[Preference]):
                 yield str(error)
 
     def prompt(self, at: int) -> Prompt:
-        """What row `at` of the table asks; DataError where it asks nothing."""
+        """Return what row `at` of the table asks; DataError where it asks nothing."""
         meta = self.table.facts(at, (*self.columns, *self.media_columns.values(), self.label))
         if (label := label_of(self.table, at, self.label)) is not None:
             meta["label"] = label or 1.0  # of 0 the sides are swapped

@@ -50,19 +50,19 @@ class PromptRows(Sequence[Prompt]):
         return self.made(self.rows[index])
 
     def only(self, rows: Sequence[int]) -> PromptRows:
-        """The same table with other rows."""
+        """Return the same table with other rows."""
         return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
-        """The rows themselves."""
+        """Return the rows themselves."""
         return self
 
     def units(self) -> Sequence[Any]:
-        """What rows are told apart by: their texts, where they are about nothing else."""
+        """Return what rows are told apart by: their texts, where they are about nothing else."""
         return self if any(self.media_columns.values()) else Texts(self.table, self.rows, self.column)
 
     def made(self, at: int) -> Prompt:
-        """The prompt of row `at` of the table; DataError where it is none."""
+        """Return the prompt of row `at` of the table; DataError where it is none."""
         text = self.table.text(at, self.column)
         meta = self.table.facts(at, (self.column, *self.media_columns.values()))
         return Prompt(text, row_media(self.table, at, self.media_columns), meta, self.table.place(at))

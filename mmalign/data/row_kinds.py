@@ -13,19 +13,19 @@ SOURCES: dict[str, str] = {"prompts": "prompts", "preferences": "preferences", "
 
 
 def prompts_of(rows: Sequence[Any]) -> Sequence[Prompt]:
-    """The prompt of each row; rows that are made by indexing say their prompts themselves, by `prompts()`."""
+    """Return the prompt of each row; rows that are made by indexing say their prompts themselves, by `prompts()`."""
     if hasattr(rows, "prompts"):
         return rows.prompts()
     return [prompt_of(row) for row in rows]
 
 
 def prompt_of(row: Row) -> Prompt:
-    """What a row asks: itself where it is a prompt."""
+    """Return what a row asks: itself where it is a prompt."""
     return row if isinstance(row, Prompt) else row.prompt
 
 
 def kind_of_rows(rows: Sequence[Any]) -> RowKind:
-    """What the rows are; rows that are made when they are indexed say it themselves, by `row_kind`."""
+    """Return what the rows are; rows that are made when they are indexed say it themselves, by `row_kind`."""
     if (kind := getattr(rows, "row_kind", None)) is not None:
         return kind
     if getattr(rows, "kind", None) is not None:

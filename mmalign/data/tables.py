@@ -76,12 +76,12 @@ class Table:
         refuse_rows(faults)
 
     def facts(self, index: int, without: Container[str]) -> dict[str, Any]:
-        """The other cells of row `index`, which are looked at."""
+        """Return the other cells of row `index`, which are looked at."""
         row = self.row(index)
         return {key: row[key] for key in row if key not in without}
 
     def place(self, index: int) -> str:
-        """Where row `index` is, for messages: "file:line", or "file, row i" (from 0)."""
+        """Return where row `index` is, for messages: "file:line", or "file, row i" (from 0)."""
         return f"{self.file}:{self.lines[index]}" if self.lines else f"{self.file}, row {index}"
 
     def require(self, *columns: str) -> None:
@@ -131,7 +131,7 @@ def read_table(
     split: str = "train",
     options: DatasetOptions | None = None,
 ) -> Table:
-    """The rows that `reference` names.
+    """Read the rows that `reference` names, each with its place.
 
     Args:
         reference: a path (beside the run file, as given, or `assets/…`) to a file of a known suffix or a folder that

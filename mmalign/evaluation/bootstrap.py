@@ -48,7 +48,7 @@ def mean_interval(
     resamples: int = 4000,
     seed: int = 0,
 ) -> Interval:
-    """The mean of the values that exist (not NaN) and its interval.
+    """Return the mean of the values that exist (not NaN) and its interval.
 
     Args:
         values: one per row; NaN rows are left out and do not count in `n`.
@@ -177,14 +177,14 @@ def centred_interval(value: float, resampled: Float[ndarray, " R"], n: int, leve
 
 
 def win_rate(before: Num[ndarray, " R"], after: Num[ndarray, " R"]) -> float:
-    """The share of entries in which `after` beats `before`; a tie is half a win. NaN pairs are left out."""
+    """Return the share of entries in which `after` beats `before`; a tie is half a win. NaN pairs are left out."""
     difference = np.asarray(after, float) - np.asarray(before, float)
     difference = difference[~np.isnan(difference)]
     return float(((difference > 0) + 0.5 * (difference == 0)).mean()) if len(difference) else float("nan")
 
 
 def prompt_means(values: Float[ndarray, " B"], group: Shaped[ndarray, " B"]) -> Float[ndarray, " G"]:
-    """The mean of each prompt's rows that have a value (not NaN); prompts without any are left out."""
+    """Return the mean of each prompt's rows that have a value (not NaN); prompts without any are left out."""
     exists = ~np.isnan(values)
     _, member = np.unique(np.asarray(group)[exists], return_inverse=True)
     sizes = np.bincount(member)

@@ -55,7 +55,7 @@ class CardFacts:
 
 
 def card(directory: Path | str) -> str:
-    """The model card as Markdown with the Hub's YAML header; missing parts of the directory are left out of it.
+    """Return the model card as Markdown with the Hub's YAML header; missing parts of the directory are left out of it.
 
     Raises:
         DataError: there is no such directory.
@@ -85,7 +85,7 @@ def card(directory: Path | str) -> str:
 
 
 def card_facts(record: RunRecord) -> CardFacts:
-    """The facts, from the run file and from what the newest checkpoint holds."""
+    """Return the facts, from the run file and from what the newest checkpoint holds."""
     run = record.run
     names = {key: str((run.get(key) or {}).get("name", "")) for key in ("objective", "policy", "adapter")}
     adapter = run.get("adapter") or {}
@@ -158,13 +158,13 @@ def _load(facts: CardFacts) -> str:
 
 
 def escaped(text: str) -> str:
-    """A name as Markdown shows it, within a line and a cell: nothing in it is markup."""
+    """Return a name as Markdown shows it, within a line and a cell: nothing in it is markup."""
     line = " ".join(str(text).split())
     return re.sub(r"(?<!\w)_|_(?!\w)|[\\`*\[\]<>|~#$]", lambda match: f"\\{match.group()}", line)
 
 
 def code(text: str) -> str:
-    """A name as Markdown shows code, within a line and a cell."""
+    """Return a name as Markdown shows code, within a line and a cell."""
     line = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
     return f"`{line}`"
 
@@ -244,7 +244,7 @@ def _remake(record: RunRecord) -> str:
 
 
 def remaking(run: Mapping[str, Any]) -> str:
-    """The command that trains a run's own file again, from its folder; changes are in the file already."""
+    """Return the command that trains a run's own file again, from its folder; changes are in the file already."""
     modules = sorted({name.partition(":")[0] for name in _names(run) if ":" in name})
     return shlex.join(["mmalign", "train", "run.yaml", *(word for module in modules for word in ("--allow", module))])
 

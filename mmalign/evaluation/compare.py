@@ -63,7 +63,7 @@ def _verdict(a: Evaluation, b: Evaluation, row: SummaryRow) -> Comparison:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The two-sided probability of a split at least this uneven if both sides were equally good."""
+    """Return the two-sided probability of a split at least this uneven if both sides were equally good."""
     from scipy.special import bdtr
 
     return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5))) if wins + losses else 1.0
@@ -106,7 +106,7 @@ def _nullable(value: object) -> object:
 
 
 def comparison_table(comparisons: list[Comparison], names: tuple[str, str]) -> Table:
-    """A rich table of B (`names[1]`) against A (`names[0]`)."""
+    """Return a rich table of B (`names[1]`) against A (`names[0]`)."""
     from rich.table import Table
 
     table = Table(title=f"{names[1]} against {names[0]}", title_justify="left", header_style="bold")

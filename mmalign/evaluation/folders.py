@@ -10,7 +10,7 @@ __all__ = ["evaluation_folders", "require_run"]
 
 
 def evaluation_folders(run: Path) -> list[Path]:
-    """The run's own final evaluation, then what `mmalign evaluate` measured later, newest first.
+    """Return the run's own final evaluation, then what `mmalign evaluate` measured later, newest first.
 
     Raises:
         DataError: `run` holds none, or is none itself.

@@ -143,7 +143,7 @@ def _of_peft(name: str, place: str, base: Place, run: Place, pipeline: str, earl
 
 
 def absent(base: Path | None, adapter: Mapping[str, Any]) -> list[str]:
-    """What must be given as None where the base is loaded: parts it was saved without, or that were left out."""
+    """Return what must be given as None where the base is loaded: parts it was saved without, or that were left out."""
     index = read_object(base / "model_index.json") if base is not None else {}
     empty = [name for name, value in index.items() if value == [None, None]]
     left_out = ["text_encoder_3", "tokenizer_3"] if adapter.get("text_encoder_3") is False else []
@@ -180,12 +180,12 @@ def plain_name(model: str) -> str:
 
 
 def name_of(path: str) -> str:
-    """The last part of a path of this disk; anything else as it is."""
+    """Return the last part of a path of this disk; anything else as it is."""
     return Path(path).name if path.startswith(("/", "~", "../")) or Path(path).is_absolute() else path
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; {} where there is none."""
+    """Return a JSON object; {} where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -15,7 +15,7 @@ __all__ = ["are_rates", "paired_rate_interval", "rate_interval"]
 
 
 def are_rates(*sides: Float[ndarray, " B"]) -> bool:
-    """Is every value 0 or 1?"""
+    """Is every value 0 or 1 (NaN is neither), so that their mean is a rate?"""
     return all(bool(np.isin(side, (0.0, 1.0)).all()) for side in sides)
 
 

@@ -54,7 +54,7 @@ class RowScores:
 
     @classmethod
     def of(cls, scores: Scores) -> RowScores:
-        """The scores of the reward as arrays."""
+        """Return the scores of the reward as arrays."""
         parts = {name: part.float().numpy() for name, part in scores.parts.items()}
         return cls(scores.value.float().numpy(), scores.status.numpy(), parts)
 
@@ -98,7 +98,7 @@ class Evaluation:
         return np.where(scores.valid, scores.value, np.nan).astype(np.float64)
 
     def interval(self, name: str) -> Interval:
-        """The reward's mean (or set value) with its 95 % interval, resampling prompts."""
+        """Return the reward's mean (or set value) with its 95 % interval, resampling prompts."""
         if name in self.sets:
             value = self.sets[name]
             return centred_interval(value.value, value.resampled.astype(np.float64), value.n)
@@ -119,7 +119,7 @@ class Evaluation:
 
     @classmethod
     def load(cls, folder: Path | str, outputs: bool = True, sounds: bool = True) -> Evaluation:
-        """What `save` wrote; without `outputs` and pictures asked about, only its numbers and texts.
+        """Return what `save` wrote; without `outputs` and pictures asked about, only its numbers and texts.
 
         Without `sounds`, outputs that are sounds stay in their `files`.
 

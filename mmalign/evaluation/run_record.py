@@ -46,7 +46,7 @@ class RunRecord:
         return roles_of(self.run) | {row.name: row.role for row in self.summary}
 
     def curve(self, name: str) -> list[tuple[float, float]]:
-        """The (step, value) points of one metric."""
+        """Return the (step, value) points of one metric."""
         return [(line["step"], line[name]) for line in self.metrics if name in line]
 
     def metric_names(self) -> list[str]:

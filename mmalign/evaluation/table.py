@@ -129,7 +129,7 @@ def _nullable(value: object) -> Any:
 
 
 def read_summary(path: Path | str) -> list[SummaryRow]:
-    """The rows of a `summary.json`; DataError if it is not one."""
+    """Return the rows of a `summary.json`; DataError if it is not one."""
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))["rows"]
         return [SummaryRow(**{k: _known(k, v) for k, v in row.items()}) for row in rows]
@@ -155,7 +155,7 @@ def _known(key: str, value: Any) -> Any:
 
 
 def summary_table(rows: Sequence[SummaryRow], title: str = "Held-out prompts") -> Table:
-    """A rich table; a delta is green where its interval lies above 0, red where below."""
+    """Return a rich table; a delta is green where its interval lies above 0, red where below."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -201,7 +201,7 @@ def evaluation_table(evaluation: Evaluation, title: str = "Held-out prompts") ->
 
 
 def number_text(value: float, signed: bool = False) -> str:
-    """A number for people: about four digits, a real minus sign, "–" where there is none."""
+    """Return a number for people: about four digits, a real minus sign, "–" where there is none."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):

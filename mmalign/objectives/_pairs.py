@@ -78,7 +78,7 @@ class PreferenceOptions:
         return {self.loss_type: 1.0, **{kind: w for kind, w in self.also.items() if kind != self.loss_type}}
 
     def broken_rules(self) -> list[str]:
-        """A sentence for everything that is wrong with these values."""
+        """Return a sentence for everything that is wrong with these values."""
         orpo, kto = "orpo" in self.mixture, "kto" in self.mixture
         return [
             *must(self.beta > 0, f"beta: {self.beta} must be positive."),
@@ -126,7 +126,7 @@ class PreferenceOptions:
         return self.beta / self.nats(event_size)
 
     def nats(self, event_size: int) -> float:
-        """How many nats of the joint one unit of β, and of the winner's term, is of."""
+        """Return how many nats of the joint one unit of β, and of the winner's term, is of."""
         return float(event_size) if self.beta_unit == "mean" else 1.0
 
 
@@ -153,7 +153,7 @@ def pairs_of_preferences(policy: DensityPolicy | ScorePolicy, batch: Sequence[An
 
 
 def rows_read(online: str) -> frozenset[str]:
-    """What batches hold for an objective that compares: preferences where it is offline, else prompts."""
+    """Return what batches hold for an objective that compares: preferences where it is offline, else prompts."""
     return frozenset({"preferences"} if online == "off" else {"prompts"})
 
 
@@ -267,7 +267,7 @@ def _metrics(
 
 
 def share_skipped(pairs: Pairs) -> dict[str, Tensor]:
-    """The share of pairs that say nothing: ties, and sides without a score."""
+    """Return the share of pairs that say nothing: ties, and sides without a score."""
     return {"pairs/skipped": (~pairs.mask).float().mean()}
 
 
@@ -354,7 +354,7 @@ class PreferenceObjective(RowsAlike, ABC):
         return add_reference_terms(policy, pairs, self.preference, rng, self.over_ranks)
 
     def counts(self, experience: Pairs) -> Metrics:
-        """The share of pairs that are skipped."""
+        """Return the share of pairs that are skipped."""
         return share_skipped(experience)
 
     def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:

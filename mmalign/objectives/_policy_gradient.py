@@ -140,7 +140,7 @@ def guard_log_ratio(dist: StepDist, old: StepDist, mask: Bool[Tensor, "B T"]) ->
 
 
 def importance_log_ratio(delta: Ratios, mask: Bool[Tensor, "B T"], level: RatioLevel) -> Ratios:
-    """The log-ratio that every step is judged by, with gradient; 0 where not `mask`."""
+    """Return the log-ratio that every step is judged by, with gradient; 0 where not `mask`."""
     own = delta.where(mask, 0.0)
     if level == "step":
         return own
@@ -166,7 +166,7 @@ def surrogate_objective(
     region: Region,
     cap: float | None = None,
 ) -> tuple[Ratios, Ratios]:
-    """The gain of every step and the ratio behind it; `delta` is at its level, `log_prob` the step's own."""
+    """Return the gain of every step and the ratio behind it; `delta` is at its level, `log_prob` the step's own."""
     if kind == "clip":
         return clipped_surrogate(delta, advantage, region, cap)
     if kind == "cispo":
@@ -181,30 +181,30 @@ def surrogate_objective(
 
 
 def soft_gate(ratio: Ratios, advantage: Float[Tensor, " B #T"]) -> Ratios:
-    """A σ(κ(r - 1)) 4/κ: a soft clip whose slope at r = 1 is A."""
+    """SAPO's gain of every step, A σ(κ(r - 1)) 4/κ: a soft clip of the ratio r, whose slope at r = 1 is A."""
     steepness = torch.where(advantage > 0, 1.0, 1.05)
     return advantage * (steepness * (ratio - 1)).sigmoid() * 4 / steepness
 
 
 def gamma_weight(ratio: Ratios, advantage: Float[Tensor, " B #T"]) -> Ratios:
-    """φ(r) = e^λ r^k e^(-λr): 1 at r = 1, falling to 0 on both sides of its peak."""
+    """VESPO's weight of every step, φ(r) = e^λ r^k e^(-λr): 1 at r = 1, falling to 0 on both sides of its peak."""
     good = advantage >= 0
     power, rate = torch.where(good, 2.0, 3.0), torch.where(good, 3.0, 2.0)
     return (rate + power * ratio.clamp(min=1e-8).log() - rate * ratio).exp()
 
 
 def k1(logp: Float[Tensor, "B T"], ref: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """k1 = Δ, the log-ratio of the sample, in nats."""
+    """Return the log-ratio of the sample, k1 = Δ = `logp` - `ref`, nats of the joint per step."""
     return logp - ref
 
 
 def k2(logp: Float[Tensor, "B T"], ref: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """k2 = Δ²/2, in nats."""
+    """Half the squared log-ratio, k2 = Δ²/2 with Δ = `logp` - `ref`, nats of the joint per step."""
     return (logp - ref).square() / 2
 
 
 def k3(logp: Float[Tensor, "B T"], ref: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """k3 = exp(-Δ) - 1 + Δ, in nats."""
+    """The estimate that is never negative, k3 = exp(-Δ) - 1 + Δ with Δ = `logp` - `ref`, nats of the joint per step."""
     return (ref - logp).expm1() + (logp - ref)
 
 

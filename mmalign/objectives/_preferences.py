@@ -76,33 +76,33 @@ Side = Callable[[Tensor, Tensor], Tensor]
 
 
 def sigmoid(z: Row, label: Row) -> Row:
-    """-label log σ(z) - (1 - label) log σ(-z)."""
+    """DPO's loss of each pair, -label log σ(z) - (1 - label) log σ(-z); `z` in nats times β, `label` in [0, 1]."""
     return -label * _log_sigmoid(z) - (1 - label) * _log_sigmoid(-z)
 
 
 def hinge(z: Row, label: Row) -> Row:
-    """label max(0, 1 - z) + (1 - label) max(0, 1 + z)."""
+    """SLiC's loss of each pair, label max(0, 1 - z) + (1 - label) max(0, 1 + z)."""
     return label * torch.nn.functional.relu(1 - z) + (1 - label) * torch.nn.functional.relu(1 + z)
 
 
 def ipo(one: Row, other: Row, label: Row) -> Row:
-    """(z₁ - t)(z₂ - t) with t = label - 1/2, from two independent estimates of z (or the exact z twice)."""
+    """IPO's loss of each pair, (z₁ - t)(z₂ - t), t = label - 1/2; z₁, z₂ are independent estimates, or both exact."""
     target = label - 0.5
     return (one - target) * (other - target)
 
 
 def copg(one: Row, other: Row, gap: Row) -> Row:
-    """½ (gap - z₁)(gap - z₂), from two independent estimates of z (or the exact z twice)."""
+    """CoPG's loss of each pair, ½ (gap - z₁)(gap - z₂), from two independent estimates of z (or the exact z twice)."""
     return (gap - one) * (gap - other) / 2
 
 
 def exo_pair(z: Row, label: Row) -> Row:
-    """KL((σ(z), σ(-z)) ‖ (label, 1 - label)); the label must lie in (0, 1)."""
+    """EXO's loss of each pair, KL((σ(z), σ(-z)) ‖ (label, 1 - label)); the label must lie in (0, 1)."""
     return z.sigmoid() * (_log_sigmoid(z) - label.log()) + (-z).sigmoid() * (_log_sigmoid(-z) - (1 - label).log())
 
 
 def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
-    """A blend of the logistic and the exponential loss, by σ(z/τ).
+    """DiscoPOP's loss of each pair, which blends the logistic and the exponential loss by σ(z/τ).
 
     As published it rises with z at z = 0 (slope +0.78 at τ = 0.05): pairs that start there drift apart the wrong way.
     """
@@ -115,32 +115,32 @@ def discopop(z: Row, label: Row, tau: float = 0.05) -> Row:
 
 
 def expected_over_label(loss: Side, chosen: Row, rejected: Row, label: Row) -> Row:
-    """A loss of two sides, where either may be the better one."""
+    """Return the mean of a loss of two sides over which of them is better: the chosen one with probability `label`."""
     return label * loss(chosen, rejected) + (1 - label) * loss(rejected, chosen)
 
 
 def nca_pair(chosen: Row, rejected: Row) -> Row:
-    """-log σ(c) - ½ log σ(-c) - ½ log σ(-r)."""
+    """NCA's loss of each pair, -log σ(c) - ½ log σ(-c) - ½ log σ(-r)."""
     return -_log_sigmoid(chosen) - (_log_sigmoid(-chosen) + _log_sigmoid(-rejected)) / 2
 
 
 def bco_pair(chosen: Row, rejected: Row) -> Row:
-    """-log σ(c) - log σ(-r)."""
+    """BCO's loss of each pair, -log σ(c) - log σ(-r)."""
     return -_log_sigmoid(chosen) - _log_sigmoid(-rejected)
 
 
 def apo_zero(chosen: Row, rejected: Row) -> Row:
-    """1 - σ(c) + σ(r)."""
+    """APO's loss of each pair that raises the chosen and lowers the rejected output, 1 - σ(c) + σ(r)."""
     return (-chosen).sigmoid() + rejected.sigmoid()
 
 
 def apo_down(chosen: Row, rejected: Row) -> Row:
-    """σ(c) + 1 - σ(c - r)."""
+    """APO's loss of each pair that lowers both outputs and the rejected one more, σ(c) + 1 - σ(c - r)."""
     return chosen.sigmoid() + (rejected - chosen).sigmoid()
 
 
 def orpo(chosen: Row, rejected: Row) -> Row:
-    """-log σ of the log odds ratio; both sides are mean log-probs, below 0.
+    """ORPO's loss of each pair, -log σ of the log odds ratio; both sides are mean log-probs, below 0.
 
     Closer to 0 than `_CERTAIN` the odds are those of `_CERTAIN`, without gradient: in float32 a sure answer has 0.
     """
@@ -149,15 +149,15 @@ def orpo(chosen: Row, rejected: Row) -> Row:
 
 
 def sppo_hard(chosen: Estimates, rejected: Estimates, label: Row) -> Row:
-    """(c₁ - t)(c₂ - t) + (r₁ + t)(r₂ + t) with t = label - 1/2, from two independent estimates of each side."""
+    """SPPO's loss of each pair, (c₁ - t)(c₂ - t) + (r₁ + t)(r₂ + t), t = label - 1/2; each side is estimated twice."""
     target = label - 0.5
     return (chosen[0] - target) * (chosen[1] - target) + (rejected[0] + target) * (rejected[1] + target)
 
 
 def kto(chosen: Row, rejected: Row, point: Row, label: Row, weights: tuple[float, float] = (1.0, 1.0)) -> Row:
-    """Both sides judged on their own against the reference point q: `chosen` and `rejected` are β ρ, `point` is β q.
+    """KTO's loss of each pair, which judges both sides on their own: `chosen` and `rejected` are β ρ, `point` is β q.
 
-    `weights` of desirable and undesirable outputs.
+    `weights` are those of desirable and undesirable outputs.
     """
     good, bad = weights
     up, down = (chosen - point).sigmoid(), (rejected - point).sigmoid()
@@ -166,12 +166,12 @@ def kto(chosen: Row, rejected: Row, point: Row, label: Row, weights: tuple[float
 
 
 def smooth_labels(label: Row, smoothing: float) -> Row:
-    """The label if a share `smoothing` of the comparisons is flipped."""
+    """The probability that the chosen side is preferred once a share `smoothing` of the comparisons is flipped."""
     return label * (1 - smoothing) + (1 - label) * smoothing
 
 
 def unflip_labels(label: Row, share: float) -> Row:
-    """The label that has `label` as its mean after a known share of flips: outside [0, 1] for a sure label."""
+    """Return the label that has `label` as its mean after a known share of flips: outside [0, 1] for a sure label."""
     return (label - share) / (1 - 2 * share)
 
 
@@ -196,7 +196,7 @@ def halves(terms: Float[Tensor, "B T"]) -> Estimates:
 
 
 def log_win(lead: Row, ties: Ties, share: float) -> Row:
-    """log P(the leading side is preferred)."""
+    """The log-probability, in nats, that the side which leads by `lead` is preferred; `share` is that of ties."""
     if ties == "rao_kupper":
         return _log_sigmoid(lead - _log_theta(share))
     if ties == "davidson":
@@ -205,7 +205,7 @@ def log_win(lead: Row, ties: Ties, share: float) -> Row:
 
 
 def log_tie(lead: Row, ties: Ties, share: float) -> Row:
-    """log P(neither is preferred); of `half`, the mean of log P(win) and log P(loss)."""
+    """The log-probability, in nats, that neither is preferred; of `half`, the mean of log P(win) and log P(loss)."""
     if ties == "rao_kupper":
         eta = _log_theta(share)
         return _log_sigmoid(lead - eta) + _log_sigmoid(-lead - eta) + math.log(math.expm1(2 * eta))
@@ -217,7 +217,7 @@ def log_tie(lead: Row, ties: Ties, share: float) -> Row:
 def comparison_loss(
     lead: Row, margin: Row, label: Row, tie: Bool[Tensor, " B"], ties: Ties = "half", share: float = 0.2
 ) -> Row:
-    """-log P(the recorded outcome).
+    """Return the negative log-likelihood of each recorded comparison, in nats.
 
     Args:
         lead: d = r_chosen - r_rejected.
@@ -232,8 +232,9 @@ def comparison_loss(
 
 
 def centring(chosen: Row, rejected: Row) -> Row:
-    """(r_c + r_r)²: scores are only known up to a constant per prompt, and this draws their mean to 0.
+    """Return the centring term of each pair, (r_c + r_r)², which draws the mean of the scores of a prompt to 0.
 
+    Scores are only known up to a constant per prompt.
     Eisenstein et al. 2023, arXiv 2312.09244, eq. 2; `center_rewards_coefficient` of TRL.
     """
     return (chosen + rejected) ** 2

@@ -32,7 +32,7 @@ A, B = ".lora_A.", ".lora_B."
 
 
 def output_tensor(output: object) -> Tensor:
-    """The tensor behind images (B, 3, H, W) or the samples (B, C, S) of `Audio`."""
+    """Return the tensor behind images (B, 3, H, W) or the samples (B, C, S) of `Audio`."""
     tensor = output.samples if isinstance(output, Audio) else output
     if not isinstance(tensor, Tensor):
         raise CapabilityError(f"r0 needs outputs that carry gradient (images or sound), got {type(output).__name__}.")
@@ -67,7 +67,7 @@ def drop_outward(gradient: Float[Tensor, " B *event"], output: object) -> Float[
 
 
 def gradient_norms(gradient: Float[Tensor, " B *event"]) -> Float[Tensor, " B"]:
-    """The norm of every sample's gradient, in float32 or better."""
+    """Return the norm of every sample's gradient, in float32 or better."""
     wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     return wide.flatten(1).norm(dim=1)
 
@@ -79,7 +79,7 @@ def unit_gradients(gradient: Float[Tensor, " B *event"]) -> Float[Tensor, " B *e
 
 
 def cosines(gradients: Mapping[str, Float[Tensor, " B *event"]]) -> dict[str, Float[Tensor, " B"]]:
-    """Per-sample cosine of every two gradients: how far the rewards agree."""
+    """Return the cosine in [-1, 1] between every two rewards' gradients, per sample: how far the rewards agree."""
     return {
         f"{a}~{b}": torch.nn.functional.cosine_similarity(gradients[a].flatten(1), gradients[b].flatten(1), dim=1)
         for a, b in combinations(gradients, 2)
@@ -87,12 +87,12 @@ def cosines(gradients: Mapping[str, Float[Tensor, " B *event"]]) -> dict[str, Fl
 
 
 def inner_products(gradient: Float[Tensor, " B *event"], output: Float[Tensor, " B *event"]) -> Float[Tensor, " B"]:
-    """<sg(gradient), output> per sample."""
+    """Return the inner product of each sample with its gradient, which is taken as a constant."""
     return (gradient.detach() * output).flatten(1).sum(1)
 
 
 def initial_weights(policy: DiffPolicy) -> dict[str, Tensor]:
-    """A copy of what the trained weights (LoRA apart) were at the start, by name, from `policy.reference()`."""
+    """Return a copy of what the trained weights (LoRA apart) were at the start, by name, from `policy.reference()`."""
     names = {name for name, _ in _trained(policy.module) if "lora_" not in name}
     if not names:
         return {}

@@ -52,7 +52,7 @@ def neighbours(value: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Ranking
 
 
 def halves_of_pool(value: Float[Tensor, " B"], valid: Bool[Tensor, " B"]) -> Ranking:
-    """The top half of all valid rows and the bottom half, whatever their prompts: k-th best with k-th worst."""
+    """Return the top half of all valid rows and the bottom half, whatever their prompts: k-th best with k-th worst."""
     order = value.masked_fill(~valid, -torch.inf).argsort(descending=True, stable=True)
     place = torch.arange(len(value) // 2, device=value.device)
     last = valid.sum() - 1 - place
@@ -90,7 +90,7 @@ class EmbeddedOutputs:
         return torch.stack(each).all(0)
 
     def value(self, rows: Int[Tensor, " n"]) -> float:
-        """The score of the set of these rows."""
+        """Return the score of the set of these rows."""
         return sum(
             weight * float(member.score(embedding[rows.to(embedding.device)]))
             for (member, weight), embedding in zip(self.members, self.embeddings, strict=True)
@@ -117,7 +117,7 @@ class EmbeddedOutputs:
 
 
 def set_rewards(reward: object) -> list[tuple[Any, float]]:
-    """The set rewards behind `reward` with their weights."""
+    """Return the set rewards behind `reward` with their weights."""
     named: Mapping[str, tuple[Any, float]] = getattr(reward, "members", {"reward": (reward, 1.0)})
     if rowwise := [name for name, (member, _) in named.items() if not scores_sets(member)]:
         raise CapabilityError(
@@ -128,7 +128,7 @@ def set_rewards(reward: object) -> list[tuple[Any, float]]:
 
 
 def scores_sets(reward: object) -> bool:
-    """Does it score sets?"""
+    """Does the reward embed rows and score sets of them?"""
     return hasattr(reward, "embed") and hasattr(reward, "score")
 
 

@@ -24,23 +24,23 @@ Per = Literal["output", "token", "batch_token"]
 
 
 def per_row(mask: Bool[Tensor, " B"], mean: Mean) -> Float[Tensor, " B"]:
-    """Every valid row alike."""
+    """Weigh every valid row alike; the weights of all processes together sum to their number."""
     return mask.float() / _positive(mean(mask.float().sum()))
 
 
 def per_sequence(mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
-    """Every sequence alike, whatever its length (GRPO, Shao et al. 2024, eq. 3: 1/|o_i|)."""
+    """Weigh every sequence alike, whatever its length (GRPO, Shao et al. 2024, eq. 3: 1/|o_i|)."""
     share = mask.float() / mask.float().sum(1, keepdim=True).clamp(min=1)
     return share / _positive(mean(mask.any(1).float().sum()))
 
 
 def per_step(mask: Bool[Tensor, "B T"], mean: Mean) -> Float[Tensor, "B T"]:
-    """Every step alike, so long sequences count more (DAPO, Yu et al. 2025)."""
+    """Weigh every step alike, so long sequences count more (DAPO, Yu et al. 2025)."""
     return mask.float() / _positive(mean(mask.float().sum()))
 
 
 def constant(mask: Bool[Tensor, "B T"], mean: Mean, horizon: int = 1) -> Float[Tensor, "B T"]:
-    """Every step weighs 1/`horizon` of a sequence, whatever its length (Dr. GRPO, Liu et al. 2025)."""
+    """Weigh every step by 1/`horizon` of a sequence, whatever its length (Dr. GRPO, Liu et al. 2025)."""
     return mask.float() / horizon / _positive(mean(mask.any(1).float().sum()))
 
 
@@ -53,7 +53,7 @@ class RowsAlike:
 
 
 def weight_of(chunk: Experience) -> Tensor:
-    """The weight of every entry of the chunk, of the shape of its mask. Raises ValueError where it has none."""
+    """Return the weight of every entry of the chunk, of the shape of its mask. Raises ValueError where it has none."""
     if chunk.weight is None:
         raise ValueError("the chunk has no weight; set it with `weigh` on the whole minibatch before splitting.")
     return chunk.weight
@@ -79,7 +79,7 @@ def token_counts(rollout: Rollout, exact: bool) -> Float[Tensor, " B"]:
 def log_prob_divisors(
     rollout: Rollout, exact: bool, mask: Bool[Tensor, " B"], per: Per, over_ranks: Mean
 ) -> Float[Tensor, " B"]:
-    """What each output's log-prob is divided by: 1, its own length, or the mean length of all that count.
+    """Return what each output's log-prob is divided by: 1, its own length, or the mean length of all that count.
 
     "batch_token" makes the mean over outputs the mean over all their tokens, on every process together.
     """

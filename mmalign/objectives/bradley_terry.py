@@ -42,7 +42,7 @@ YES, NO = ("true", "1", "1.0"), ("", "false", "0", "0.0")
 
 @dataclass
 class BradleyTerry(RowsAlike):
-    """Fit scores to preferences.
+    """Fit a reward model's scores to preferences.
 
     Args:
         ties: what a tie says: half a win for each side, or an outcome with a probability of its own.
@@ -74,7 +74,7 @@ class BradleyTerry(RowsAlike):
         )
 
     def collect(self, policy: ScorePolicy, batch: Sequence[Any], rng: torch.Generator) -> Comparisons:
-        """The rows of the data; nothing is sampled."""
+        """Return the rows of the data; nothing is sampled."""
         pairs = pairs_of_preferences(policy, batch, "bradley_terry", "data: {name: preferences, …}")
         device = pairs.mask.device
         rows = [(row.prompt.place or f"row {at} of the batch", row.prompt) for at, row in enumerate(batch)]

@@ -105,7 +105,7 @@ class R0(RowsAlike):
         yield from setting.rules_of_single_rewards()
 
     def rewards(self) -> Mapping[str, tuple[Any, float]]:
-        """The rewards to follow with their weights: the members of a mix, or the one reward."""
+        """Return the rewards to follow with their weights: the members of a mix, or the one reward."""
         return getattr(self.reward, "members", None) or {"reward": (self.reward, 1.0)}
 
     def collect(self, policy: DiffPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Requests:

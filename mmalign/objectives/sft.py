@@ -109,7 +109,7 @@ class SFT(RowsAlike):
         return rollout[best], scores.valid[best]
 
     def counts(self, experience: Demonstrations) -> Metrics:
-        """The share of prompts without an output to imitate."""
+        """Return the share of prompts without an output to imitate."""
         return {"rows/skipped": (~experience.mask).float().mean()}
 
     def loss(self, policy: DensityPolicy, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Metrics]:

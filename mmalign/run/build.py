@@ -67,16 +67,16 @@ class Parts:
             prepare_all(components)
 
     def stateful(self) -> dict[str, Any]:
-        """What a checkpoint must hold besides weights: parts with a state of their own."""
+        """Return what a checkpoint must hold besides weights: parts with a state of their own."""
         named = {"policy": self.policy, "reward": self.reward, "objective": self.objective}
         return {name: part for name, part in named.items() if hasattr(part, "load_state_dict")}
 
     def resolved(self) -> RunFile:
-        """The run file with every default filled in, so that it means the same from every folder."""
+        """Return the run file with every default filled in, so that it means the same from every folder."""
         return anchored(self.filled(), self.source)
 
     def filled(self) -> RunFile:
-        """The run file with every default filled in, and its paths as they were written."""
+        """Return the run file with every default filled in, and its paths as they were written."""
         rewards = {
             name: {**with_defaults(spec, slot.reward), **slot_options(slot)}
             for (name, spec), slot in zip(self.file.rewards.items(), self.slots(), strict=True)
@@ -99,7 +99,7 @@ class Parts:
         )
 
     def slots(self) -> list[Any]:
-        """The reward slots in the order of the run file."""
+        """Return the reward slots in the order of the run file."""
         return list(self.reward.slots.values()) if self.reward is not None else []
 
 
@@ -160,14 +160,14 @@ def held_out(parts: Parts) -> list[Any]:
 
 
 def fitting_questions(parts: Parts, rows: Sequence[Any]) -> Sequence[Any]:
-    """The rows to measure on, without those that `trainer.too_long` leaves out."""
+    """Return the rows to measure on, without those that `trainer.too_long` leaves out."""
     if parts.file.trainer.too_long == "refuse" or (reader := reader_of(parts.adapter)) is None:
         return rows
     return evaluation_lengths(parts.file, parts.policy, reader, rows).rows
 
 
 def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
-    """The rows to train on, without those that `trainer.too_long` leaves out.
+    """Return the rows to train on, without those that `trainer.too_long` leaves out.
 
     Raises:
         DataError: rows of a model that was not on this machine when everything else was checked.
@@ -188,7 +188,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
 
 
 def measured_on(questions: Sequence[Any], policy: AnyPolicy) -> list[Any]:
-    """Held-out rows as evaluation takes them."""
+    """Return the held-out rows as evaluation takes them: whole rows for a scorer, else their prompts."""
     return list(questions) if judges_only(policy) else list(prompts_of(questions))
 
 
@@ -267,7 +267,7 @@ class Assembly:
         self.classes = self._classes()
 
     def made(self) -> Inspection:
-        """The parts; one that is not among them has a fault."""
+        """Return the parts; one that is not among them has a fault."""
         run, judged = self.run, "evaluation.judges"
         known: dict[str, Any] = {"file": run, "classes": self.classes}
         rewards = self._each("rewards", run.rewards, lambda n, s: build_slot(f"rewards.{n}", s, self.allow))
@@ -332,12 +332,12 @@ class Assembly:
 
 
 def required(option: dataclasses.Field[Any]) -> bool:
-    """Has the option no default?"""
+    """Does a run file have to set the option, because it has no default?"""
     return option.default is dataclasses.MISSING and option.default_factory is dataclasses.MISSING
 
 
 def mixed(slots: Mapping[str, Any], combine: Spec, failed_share: float, allow: Collection[str]) -> Any:
-    """The mix of built slots."""
+    """Make one reward (a `Mix`) of built slots and the section `combine` of the run file."""
     from mmalign.rewards import Mix
 
     combination = build_whole("combinations", combine, "combine", allow)
@@ -345,7 +345,7 @@ def mixed(slots: Mapping[str, Any], combine: Spec, failed_share: float, allow: C
 
 
 def build_slot(at: str, spec: Spec, allow: Collection[str] = ()) -> Any:
-    """The reward at `at` in its slot; the options of both at once."""
+    """Return the reward at `at` in its slot; the options of both at once."""
     from mmalign.rewards import Slot
 
     own = sorted({f.name for f in dataclasses.fields(Slot)} - {"reward"})
@@ -371,7 +371,7 @@ def _or_of_slot(fault: str, at: str, own: Sequence[str]) -> str:
 
 
 def build_judge(name: str, spec: Spec, allow: Collection[str] = ()) -> Any:
-    """A reward that only measures."""
+    """Build a reward that only measures, from its section in `evaluation.judges`; raises ConfigError."""
     if (role := spec.get("role", "judge")) not in MEASURED:
         raise ConfigError(f"evaluation.judges.{name}.role: {shown(role)}; there is {', '.join(MEASURED)}.")
     options = {k: v for k, v in spec.items() if k != "role"}

@@ -26,12 +26,12 @@ def with_defaults(spec: Spec, component: Any) -> Spec:
 
 
 def slot_options(slot: Any) -> Spec:
-    """The options of a reward's slot (weight, monitor, …)."""
+    """Return the options of a reward's slot (weight, monitor, …)."""
     return {f.name: yaml_data(getattr(slot, f.name)) for f in dataclasses.fields(slot) if f.init and f.name != "reward"}
 
 
 def yaml_data(value: object) -> Any:
-    """YAML-safe data."""
+    """Return `value` as data that YAML can hold: records and mappings as dicts, sequences as lists, else its text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: yaml_data(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
     if isinstance(value, Mapping):

@@ -59,11 +59,11 @@ class RunDirectory:
         return self.path / "references"
 
     def evaluation(self, when: str) -> Path:
-        """The folder of the evaluation `when` ("before", "after")."""
+        """Return the folder of the evaluation `when` ("before", "after")."""
         return self.path / "evaluation" / when
 
     def samples(self, step: int) -> Path:
-        """The folder of the samples of one step."""
+        """Return the folder of the samples of one step."""
         return self.path / "samples" / f"step_{step:06d}"
 
     def refuse(self, fresh: bool) -> None:
@@ -148,7 +148,7 @@ class RunDirectory:
         return original | {"resumed": [*(before if isinstance(before, list) else []), {"step": step, **changed}]}
 
     def environment(self) -> dict[str, Any]:
-        """What `environment.json` says; {} where it is missing or damaged."""
+        """Return what `environment.json` says; {} where it is missing or damaged."""
         try:
             content = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):

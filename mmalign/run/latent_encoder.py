@@ -35,7 +35,7 @@ class LatentEncoder:
         return False
 
     def fingerprint(self) -> str:
-        """The encoder's: how a sound came to its latents does not count."""
+        """Return the encoder's: how a sound came to its latents does not count."""
         return self.encoder.fingerprint()
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
@@ -43,7 +43,7 @@ class LatentEncoder:
         return self.encoder.embed(self._with_latents(rollout))
 
     def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
-        """The latent frames of each sound."""
+        """Return the latent frames of each sound."""
         return self.encoder.frames(self._with_latents(rollout))
 
     def _with_latents(self, rollout: Rollout) -> Rollout:

@@ -72,7 +72,7 @@ def on_cpu() -> bool:
 
 
 def taking_part(accelerator: Accelerator) -> str:
-    """How many processes train, and on what."""
+    """Return how many processes train, and on what."""
     import torch
 
     number = accelerator.num_processes

@@ -35,7 +35,7 @@ class HasReader(Protocol):
     """An adapter of language, whose rows can be measured before it is loaded."""
 
     def reader(self, fetch: bool = True) -> AnyReader | None:
-        """What counts its tokens; CheckpointError where the tokenizer is not to be had."""
+        """Return what counts its tokens; CheckpointError where the tokenizer is not to be had."""
         ...
 
 

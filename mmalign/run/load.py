@@ -68,7 +68,7 @@ class Trained:
         return cast(Policy, self.parts.policy)  # `load_run` refuses the others
 
     def score(self, rollout: Rollout) -> dict[str, Scores]:
-        """What every reward and judge of the run says of B outputs; rewards of sets give each row its credit."""
+        """Return what every reward and judge of the run says of B outputs; rewards of sets give each row its credit."""
         with stored_in(self.references):
             return {name: reward(rollout) for name, reward in self.rewards.items()}
 
@@ -89,7 +89,7 @@ class Lost:
 
 
 def open_parts(run: RunFile, allow: Collection[str]) -> tuple[Parts, dict[str, Lost]]:
-    """The parts of a run, and what stands for those of its rewards and judges that cannot be built any more.
+    """Return the parts of a run, and what stands for those of its rewards and judges that cannot be built any more.
 
     What only training asks for (an objective without its reward, a combination without its threshold) is no fault here.
     """

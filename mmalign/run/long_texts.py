@@ -12,7 +12,7 @@ from mmalign.run.build import Parts
 
 
 def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
-    """A sentence for each reward and judge about the texts in the data that are longer than its model reads.
+    """Return a sentence for each reward and judge about the texts in the data that are longer than its model reads.
 
     Tokenizers alone are loaded; where that fails, loading the model will say why. What is cut while training (captions,
     for one) is counted as `reward/…/texts_cut`.

@@ -9,7 +9,7 @@ from mmalign.run.references import newest_taken
 
 
 def notes(parts: Parts) -> list[str]:
-    """What is allowed and may not be what was meant."""
+    """Return what is allowed and may not be what was meant."""
     mixed, objective = parts.reward, ObjectiveTraits.of(parts.objective)
     sentences = [*newest_taken(parts.file), *objective.doubts]
     twice = objective.std == "group" and mixed is not None and mixed.relative

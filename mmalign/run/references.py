@@ -42,7 +42,7 @@ def needs_base(run: RunFile, source: DataSource) -> bool:
 
 
 def newest_taken(run: RunFile) -> list[str]:
-    """A sentence for each run directory of which the adapter takes the newest checkpoint."""
+    """Return a sentence for each run directory of which the adapter takes the newest checkpoint."""
     sentences = []
     for key, value in run.adapter.items():
         if key != "name" and isinstance(value, str) and (taken := _weights(value)) != value:

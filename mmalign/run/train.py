@@ -146,7 +146,7 @@ def refuse_both(out: Path | str | None, resume: Path | str | None) -> None:
 
 
 def resume_point(resume: Path | str) -> tuple[Path, int | None]:
-    """The run directory and, of "directory@step", the step."""
+    """Return the run directory and, of "directory@step", the step."""
     place, at, step = str(resume).rpartition("@")
     if at and step.isdecimal() and not Path(resume).is_dir():
         return Path(place), int(step)
@@ -154,7 +154,7 @@ def resume_point(resume: Path | str) -> tuple[Path, int | None]:
 
 
 def checkpoint_to_resume(directory: RunDirectory, step: int | None) -> Path:
-    """The checkpoint of `step`, or the newest whole one.
+    """Return the checkpoint of `step`, or the newest whole one.
 
     Raises:
         CheckpointError: there is none; the steps that there are.
@@ -195,7 +195,7 @@ def resuming(folder: Path, allow: Collection[str], own: bool) -> str:
 
 
 def left(directory: RunDirectory, steps: int, way: str) -> str:
-    """What a run of so many steps that was stopped has left, and the `way` that goes on from there."""
+    """Return what a run of so many steps that was stopped has left, and the `way` that goes on from there."""
     if not (checkpoints := checkpoint.complete(directory.checkpoints)):
         place = shlex.quote(str(directory.path))
         return f"stopped before the first checkpoint; the same command starts again in {place}."
@@ -332,7 +332,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
 
 
 def same_questions(before: Path, prompts: Sequence[Any]) -> str:
-    """A resumed run is measured on what its start was measured on; returns why that is lost, or "".
+    """Return a resumed run is measured on what its start was measured on; returns why that is lost, or "".
 
     Raises:
         ConfigError: it was measured on other prompts.

@@ -40,7 +40,7 @@ _WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 @dataclass
 class Idle:
-    """Counts steps without an update.
+    """Counts steps without an update, and ends the run where they are too many in a row.
 
     Args:
         limit: idle steps in a row that end the run (`trainer.stop_on_idle_steps`; 0: none do).

@@ -39,7 +39,7 @@ class Patient:
         work.wait()
 
     def gather(self, value: T) -> list[T]:
-        """The value of every process, in their order."""
+        """Return the value of every process, in their order."""
         import torch.distributed as dist
 
         self.meet()

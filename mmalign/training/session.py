@@ -40,7 +40,7 @@ class Sink(Protocol):
 
 
 class Nowhere:
-    """Keeps nothing."""
+    """A sink that forgets numbers and samples, for sessions that nobody watches."""
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         """Forget numbers."""
@@ -51,7 +51,7 @@ class Nowhere:
 
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds inside to `seconds[name]`."""
+    """Add the wall-clock seconds that pass inside it to `seconds[name]`."""
     start = time.perf_counter()
     try:
         yield
@@ -132,11 +132,11 @@ class Session:
             self._patient.meet()
 
     def gather(self, value: T) -> list[T]:
-        """What every process holds, in their order; all call it."""
+        """Return what every process holds, in their order; all call it."""
         return [value] if self.processes == 1 else self._patient.gather(value)
 
     def mean(self, total: Tensor) -> Tensor:
-        """The mean of a tensor over processes, entry by entry, on the tensor's own device."""
+        """Return the mean of a tensor over processes, entry by entry, on the tensor's own device."""
         if self.processes == 1:
             return total
         self.meet()
@@ -155,7 +155,7 @@ class Session:
                 part.over_ranks = self.mean
 
     def traits(self, objective: Objective[Any]) -> ObjectiveTraits:
-        """What the objective of this session says of itself, read once."""
+        """Return what the objective of this session says of itself, read once."""
         if self._read_of is not objective:
             self._read_of, self._traits = objective, ObjectiveTraits.of(objective)
         return self._traits

@@ -57,7 +57,7 @@ class Adapter(Protocol):
         ...
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
-        """The parameters that the optimizer moves and a checkpoint's state holds, by name."""
+        """Return the parameters that the optimizer moves and a checkpoint's state holds, by name."""
         ...
 
     def save(self, directory: Path) -> None:
@@ -92,11 +92,11 @@ class LatentAdapter(Adapter, Protocol):
         ...
 
     def predict(self, x: Float[Tensor, " B *latent"], times: Float[Tensor, " B"], condition: Condition) -> Tensor:
-        """The network's raw prediction, (B, *latent) float32, with gradient to `module`."""
+        """Return the network's raw prediction, (B, *latent) float32, with gradient to `module`."""
         ...
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """The pipeline's own combination of the two predictions (usually u + scale (c - u))."""
+        """Return the pipeline's own combination of the two predictions (usually u + scale (c - u))."""
         ...
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
@@ -175,7 +175,7 @@ class TokenAdapter(Adapter, Protocol):
         tokens: Int[Tensor, " B T *event"],
         mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T *features"]:
-        """The hidden states that predict each step from the prompt and the steps before it; with gradient.
+        """Return the hidden states that predict each step from the prompt and the steps before it; with gradient.
 
         Row b continues the prompt `inputs[rows[b]]`.
 
@@ -216,7 +216,7 @@ class ScoreAdapter(Adapter, Protocol):
         ...
 
     def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
-        """The scores, float32, higher is better, with gradient; a row's score does not depend on the others."""
+        """Return the scores, float32, higher is better, with gradient; a row's score does not depend on the others."""
         ...
 
 

@@ -23,7 +23,7 @@ class DataSource(Protocol):
     """
 
     def training_items(self) -> Sequence[Prompt] | Sequence[Preference] | Sequence[Example]:
-        """The rows to train on, at least one; all prompts, all preferences, or all examples."""
+        """Return the rows to train on, at least one; all prompts, all preferences, or all examples."""
         ...
 
     def held_out_items(self) -> Sequence[Prompt] | Sequence[Preference] | Sequence[Example]:

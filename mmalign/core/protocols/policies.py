@@ -63,7 +63,7 @@ class StepPolicy(Policy, Protocol):
         ...
 
     def step_dist(self, rollout: Rollout, steps: slice = ...) -> StepDist:
-        """The distribution of the recorded steps under the current weights, with gradient."""
+        """Return the distribution of the recorded steps under the current weights, with gradient."""
         ...
 
     def step_log_prob(self, rollout: Rollout, steps: slice = ...) -> Float[Tensor, "B T"]:
@@ -94,7 +94,7 @@ class DensityPolicy(Policy, Protocol):
         ...
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
-        """The noise and times that policy, reference and both sides of a pair share; {} for tokens."""
+        """Return the noise and times that policy, reference and both sides of a pair share; {} for tokens."""
         ...
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
@@ -131,7 +131,7 @@ class GuidedPolicy(DiffPolicy, Protocol):
     def guidance_direction(
         self, x0: Float[Tensor, " B *latent"], prompts: Sequence[Prompt], draws: Probe
     ) -> Float[Tensor, " B *latent"]:
-        """The reference's prediction of x₀ with the prompt minus that without, at a noised x₀; no gradient."""
+        """Return the reference's prediction of x₀ with the prompt minus that without, at a noised x₀; no gradient."""
         ...
 
 
@@ -144,7 +144,7 @@ class ScorePolicy(Weights, Protocol):
         ...
 
     def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
-        """The score of every row, float32, higher is better; with gradient."""
+        """Return the score of every row, float32, higher is better; with gradient."""
         ...
 
 

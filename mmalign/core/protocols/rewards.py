@@ -16,7 +16,7 @@ Bounds = tuple[float, float]  # the least and the largest value
 
 @runtime_checkable
 class Reward(Protocol):
-    """A score per row."""
+    """Gives every row of a rollout a score of its own."""
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -57,7 +57,7 @@ class SetReward(Protocol):
         ...
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-        """The set's value; higher is better."""
+        """Return the set's value; higher is better."""
         ...
 
     def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
@@ -83,7 +83,7 @@ class Combination(Protocol):
         ...
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
-        """The least and the largest value, which may be infinite."""
+        """Return the least and the largest value, which may be infinite."""
         ...
 
 
@@ -92,7 +92,7 @@ class Stateful(Protocol):
     """A combination that learns from the rows that it combines: its state lies in checkpoints."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """What it has learned."""
+        """Return what it has learned."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -160,7 +160,7 @@ class FrameEncoder(Encoder, Protocol):
     """Embeds sounds as frames over time."""
 
     def frames(self, rollout: Rollout) -> list[Float[Tensor, "_ D"]]:
-        """The frames of each of B sounds, whose number differs; none for a sound that cannot be embedded."""
+        """Return the frames of each of B sounds, whose number differs; none for a sound that cannot be embedded."""
         ...
 
 

@@ -20,12 +20,12 @@ Prediction = Literal["flow", "epsilon", "v"]
 
 
 def one_process(total: Tensor) -> Tensor:
-    """The `Mean` of a process that has no others beside it."""
+    """Return the `Mean` of a process that has no others beside it."""
     return total
 
 
 def one_alone(value: object) -> list[Any]:
-    """The `Gather` of a process that has no others beside it."""
+    """Return the `Gather` of a process that has no others beside it."""
     return [value]
 
 

@@ -39,11 +39,11 @@ class Preferences(FileSource[Pairs]):
     outputs: Outputs = "auto"
 
     def prompt_column(self) -> str:
-        """The column that holds the text of the prompt."""
+        """Return the column that holds the text of the prompt."""
         return self.prompt
 
     def of(self, table: Table) -> Pairs:
-        """The comparisons of a table that was read, in its order."""
+        """Return the comparisons of a table that was read, in its order."""
         columns, media_columns = (self.prompt, self.chosen, self.rejected), self.media_columns()
         about = [column for column in media_columns.values() if column]
         table.require(*columns, *about)

@@ -24,11 +24,11 @@ class Prompts(FileSource[PromptRows]):
     column: str = "prompt"
 
     def prompt_column(self) -> str:
-        """The column that holds the text of the prompt."""
+        """Return the column that holds the text of the prompt."""
         return self.column
 
     def of(self, table: Table) -> PromptRows:
-        """The prompts of a table that was read, in its order; DataError with up to 20 rows that are none."""
+        """Return the prompts of a table that was read, in its order; DataError with up to 20 rows that are none."""
         table.require(self.column, *filter(None, self.media_columns().values()))
         rows = PromptRows(table, range(self._count(table)), self.column, self.media_columns())
         if any(rows.media_columns.values()):

@@ -117,7 +117,7 @@ def aligned_chart(learned: Series, truth: Series, width: int = 460, height: int 
 
 
 def path_chart(learned: Series, truth: Series, width: int = 460, height: int = 260) -> str:
-    """Where the run went: learned reward across, truth up, one dot per point of `truth`, from start to end.
+    """Return where the run went: learned reward across, truth up, one dot per point of `truth`, from start to end.
 
     Up and to the right is alignment; to the right and down is reward hacking.
     """
@@ -151,7 +151,7 @@ def path_chart(learned: Series, truth: Series, width: int = 460, height: int = 2
 
 
 def interval_mark(value: float, low: float, high: float, width: int = 150) -> str:
-    """A change with its interval against zero, on an axis that reaches as far to both sides."""
+    """Return a change with its interval against zero, on an axis that reaches as far to both sides."""
     if not all(map(math.isfinite, (value, low, high))):
         return ""
     reach = max(abs(low), abs(high), abs(value)) or 1.0

@@ -39,7 +39,7 @@ class Section:
 
 @dataclass
 class Against:
-    """One learned reward against one truth."""
+    """One learned reward against one truth: their names, the role of the truth, and two drawings as SVG."""
 
     learned: str
     truth: str

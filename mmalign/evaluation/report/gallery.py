@@ -86,7 +86,7 @@ class Sheet:
 
 
 def cards(record: RunRecord) -> list[Card]:
-    """The first kept prompts, in file order and not chosen by score, with what each policy made of them."""
+    """Return the first kept prompts, in file order and not chosen by score, with what each policy made of them."""
     sides = [(label, e) for label, e in (("before", record.before), ("after", record.after)) if e is not None]
     if not sides:
         return []

@@ -40,7 +40,7 @@ def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
 
 
 def report_html(record: RunRecord) -> str:
-    """The page of one run as text."""
+    """Return the page of one run as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     engine = Environment(

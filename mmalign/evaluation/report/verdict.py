@@ -38,7 +38,7 @@ def directions(rows: Sequence[SummaryRow], level: float = 0.05) -> list[str]:
 
 
 def p_value(row: SummaryRow) -> float:
-    """The two-sided p of no change, from the 95 % interval; 1 where there is none or it has no width."""
+    """Return the two-sided p of no change, from the 95 % interval; 1 where there is none or it has no width."""
     from scipy.special import ndtr, ndtri
 
     width = row.ci[1] - row.ci[0]
@@ -48,7 +48,7 @@ def p_value(row: SummaryRow) -> float:
 
 
 def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
-    """A tone (good, bad or even) and a sentence; ("even", "") without rows.
+    """Return a tone (good, bad or even) and a sentence; ("even", "") without rows.
 
     The truth is the verifier, or the judges where there is none; of several, what counts as moved is Holm's.
     """
@@ -82,7 +82,7 @@ def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
 
 
 def told_of(rows: Sequence[SummaryRow], ways: Sequence[str]) -> str:
-    """The first rows in words, those that moved before others, and how many more there are."""
+    """Return the first rows in words, those that moved before others, and how many more there are."""
     order = sorted(range(len(rows)), key=lambda i: ways[i] == "even")
     more = [f"{len(rows) - MOST_TOLD} more below"] if len(rows) > MOST_TOLD else []
     return "; ".join([*(_told(rows[i]) for i in order[:MOST_TOLD]), *more])

@@ -67,7 +67,7 @@ def part(make: Make) -> Make:
 
 
 def stages() -> list[str]:
-    """The files of this folder, all imported."""
+    """Return the files of this folder, all imported."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     for name in names:
         importlib.import_module(f"{__name__}.{name}")
@@ -94,7 +94,7 @@ class Inspection:
                 self._look(each)
 
     def part(self, name: str) -> Any:
-        """The part, made of others if need be; Unknown if a fault stands in the way."""
+        """Return the part, made of others if need be; Unknown if a fault stands in the way."""
         if name not in self.known and name not in self._absent and name in PARTS:
             try:
                 self.known[name] = PARTS[name](**self._named(PARTS[name]))
@@ -129,7 +129,7 @@ class Inspection:
             self.faults.append(fault)
 
     def left_out(self) -> list[str]:
-        """A sentence for each stage that could not be judged in full."""
+        """Return a sentence for each stage that could not be judged in full."""
         of = {stage: sum(each.stage == stage for each in CHECKS) for stage in self.unjudged}
         return [
             f"{stage}: {count} of {of[stage]} checks wait until that is mended."

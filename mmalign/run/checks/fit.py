@@ -18,7 +18,7 @@ from mmalign.run.registries import REGISTRIES
 
 @check_training
 def trains(adapter: object) -> Faults:
-    """A frozen adapter trains nothing."""
+    """Refuse an adapter that is frozen, which a run of training could not change."""
     if getattr(adapter, "train", "") == "frozen":
         yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
 
@@ -38,7 +38,7 @@ def drives(file: RunFile, classes: Mapping[str, type]) -> Faults:
 
 
 def fitting(needs: type) -> list[str]:
-    """The policies that offer the capability."""
+    """List the names of the policies that offer the capability; ["none"] where no policy does."""
     registry = REGISTRIES["policies"]
     return [name for name in registry.names() if offers(registry.get(name), needs)] or ["none"]
 

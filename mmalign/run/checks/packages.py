@@ -15,7 +15,7 @@ from mmalign.run.checks import Faults, check, check_training
 
 @check_training
 def tracker(file: RunFile) -> Faults:
-    """Of `trainer.tracker`."""
+    """Refuse a `trainer.tracker` whose package is not installed."""
     if file.trainer.tracker != "none" and not importable(file.trainer.tracker):
         yield MissingExtra(f"trainer.tracker: {file.trainer.tracker}", "track")
 

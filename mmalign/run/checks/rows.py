@@ -20,7 +20,7 @@ from mmalign.run.checks import Faults, check, check_training, part
 
 @part
 def items(source: DataSource) -> Sequence[Any]:
-    """The rows to train on."""
+    """Read the rows to train on; those that are expensive to make are made when they are indexed."""
     return source.training_items()
 
 
@@ -41,7 +41,7 @@ def questions(file: RunFile, source: DataSource) -> Sequence[Any]:
 
 @check_training
 def kinds(file: RunFile, objective: Objective[Any], items: Sequence[Any]) -> Faults:
-    """Prompts, preferences, or examples."""
+    """Refuse rows of a kind (prompts, preferences, examples) that the objective does not read."""
     traits = ObjectiveTraits.of(objective)
     if (kind := kind_of_rows(items)) not in (reads := traits.reads):
         instead = "" if traits.online is None else f", or set objective.online (now {traits.online})"
@@ -53,7 +53,7 @@ def kinds(file: RunFile, objective: Objective[Any], items: Sequence[Any]) -> Fau
 
 @check_training
 def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
-    """By the suffixes of files."""
+    """Refuse outputs of another modality than the policy's, by the suffixes of their files."""
     kind = getattr(items, "kind", None)
     if kind in (None, policy.modality):
         return

@@ -49,7 +49,7 @@ def fetched(adapter: Adapter, items: Sequence[Any]) -> None:
 
 
 def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | Heard | None:
-    """What the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
+    """Return what the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
     describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
     model, revision = getattr(adapter, "model", None), getattr(adapter, "revision", None)
     if describe is None or not isinstance(model, str) or not model:

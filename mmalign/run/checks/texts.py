@@ -27,7 +27,7 @@ def texts(
     reader: AnyReader | None,
     items: Sequence[Any],
 ) -> Faults:
-    """Of the rows to train on."""
+    """Refuse rows to train on that the language model cannot take, or say what `trainer.too_long` leaves of them."""
     if reader is not None:
         rows = sampled(items) if file.trainer.too_long == "refuse" else items  # all are to be cut or left out
         training_lengths(file, policy, objective, reader, rows).told(file.trainer.too_long, "to train on")

@@ -207,7 +207,8 @@ def _digest(media: Mapping[str, Any]) -> bytes:
     """The same for the same pixels."""
     digest = blake2b(digest_size=16)
     for name, value in media.items():
-        digest.update(f"\0{name}{getattr(value, 'shape', getattr(value, 'rate', ''))}".encode())
+        kind = value.shape if isinstance(value, Tensor) else value.rate if isinstance(value, Audio) else ""
+        digest.update(f"\0{name}{kind}".encode())
         value = value.samples if isinstance(value, Audio) else value
         if isinstance(value, Tensor):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())

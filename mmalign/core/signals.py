@@ -21,7 +21,12 @@ class Interrupted(KeyboardInterrupt):
 
 def exit_code(stopped: KeyboardInterrupt) -> int:
     """As shells count: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
-    return 128 + int(getattr(stopped, "number", signal.SIGINT))
+    return 128 + signal_of(stopped)
+
+
+def signal_of(stopped: KeyboardInterrupt) -> int:
+    """Return the number of the signal that interrupted the program; of Python's own interrupt that of Ctrl-C."""
+    return stopped.number if isinstance(stopped, Interrupted) else int(signal.SIGINT)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from mmalign.core.options import AtLeastOne, must, refuse, requires
 from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Example, Preference, Prompt, Rollout
+from mmalign.data.row_kinds import prompts_of
 from mmalign.objectives import _weights
 from mmalign.objectives._pairs import BetaUnit
 from mmalign.objectives._rollouts import batch_outputs, masked_means, sample_groups, score_rollout
@@ -83,7 +84,7 @@ class SFT(RowsAlike):
         return Demonstrations(rollout=rollout, mask=mask, divisor=divisor, probe=probe)
 
     def _given(self, policy: DensityPolicy, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
-        prompts = [getattr(row, "prompt", row) for row in batch]
+        prompts = prompts_of(batch)
         outputs = [self._output(number, row) for number, row in enumerate(batch)]
         rollout = policy.observe(prompts, batch_outputs(outputs, "target"))
         return rollout, torch.ones(len(prompts), dtype=torch.bool, device=rollout.group.device)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from mmalign.core.capabilities import judges_only
 from mmalign.core.config import Draft, RunFile, Spec, sections
 from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, shown, together
-from mmalign.core.protocols import Adapter, AnyPolicy, DataSource
+from mmalign.core.protocols import Adapter, AnyPolicy, DataSource, Stateful
 from mmalign.core.registry import construct
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.sampled import sampled
@@ -69,7 +69,7 @@ class Parts:
     def stateful(self) -> dict[str, Any]:
         """Return what a checkpoint must hold besides weights: parts with a state of their own."""
         named = {"policy": self.policy, "reward": self.reward, "objective": self.objective}
-        return {name: part for name, part in named.items() if hasattr(part, "load_state_dict")}
+        return {name: part for name, part in named.items() if isinstance(part, Stateful)}
 
     def resolved(self) -> RunFile:
         """Return the run file with every default filled in, so that it means the same from every folder."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -17,8 +16,9 @@ from mmalign.core.checkpoints import fault_of, folder_of
 from mmalign.core.config import RunFile, draft
 from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.objective import ObjectiveTraits
+from mmalign.core.protocols import AdapterTraits
 from mmalign.core.rng import Streams
-from mmalign.core.signals import Interrupted, interrupting
+from mmalign.core.signals import Interrupted, interrupting, signal_of
 from mmalign.data.batches import Batches
 from mmalign.data.row_kinds import prompt_of
 from mmalign.rewards.reference_sets.kept import KeptReferences
@@ -125,7 +125,7 @@ def stopped_with_a_way_on(directory: RunDirectory, steps: int, way: str) -> Iter
         yield
     except KeyboardInterrupt as stopped:
         message = left(directory, steps, way) if is_first() else ""
-        raise Stopped(getattr(stopped, "number", signal.SIGINT), message) from None
+        raise Stopped(signal_of(stopped), message) from None
     except OSError as error:
         if isinstance(error, MmalignError) or error.errno not in DISK:
             raise
@@ -265,7 +265,7 @@ def _resume(
         if session.is_main:
             log.warning("%s, so the start is measured again.", lost)
         evaluate_now(parts, prompts, directory.evaluation("before"), session)
-    if getattr(parts.adapter, "train", "") == "lora":
+    if AdapterTraits.of(parts.adapter).train == "lora":
         parts.adapter.restore(begin / "adapter")  # refuses one of another rank, scale or other modules
     checkpoint.load_checkpoint(begin, session, parts.stateful())
     session.meet()  # nobody reads it any more
@@ -315,7 +315,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     batches.other_data = trainer.other_data
     under_way(f"loading {parts.file.adapter['name']} {parts.file.adapter.get('model', '')}".rstrip())
     parts.load(str(accelerator.device))
-    half = getattr(parts.adapter, "dtype", None) == "fp16"
+    half = AdapterTraits.of(parts.adapter).dtype == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)
     session = Session(
         trainer=trainer,

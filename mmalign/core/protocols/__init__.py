@@ -6,6 +6,7 @@ names; an objective names the capability it drives (`needs`). Nobody inherits: a
 
 from mmalign.core.protocols.adapters import (
     Adapter,
+    AdapterTraits,
     Decoding,
     LatentAdapter,
     ScoreAdapter,
@@ -57,6 +58,7 @@ from mmalign.core.protocols.values import (
 __all__ = [
     "Accelerator",
     "Adapter",
+    "AdapterTraits",
     "Adaptive",
     "AnyPolicy",
     "Bounds",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -220,8 +221,38 @@ class ScoreAdapter(Adapter, Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterTraits:
+    """The options that adapters may have and that a run reads of them, before or after weights are loaded.
+
+    Args:
+        train: "lora", "full" or "frozen"; "" where an adapter of one's own does not say.
+        dtype: of the network's arithmetic.
+        model: the checkpoint: a folder or a Hub id.
+        revision: of the Hub's files.
+        resolution, height, width: of pictures, in pixels; None: the checkpoint's own.
+        seconds: of sounds; None: the checkpoint's own.
+    """
+
+    train: str = ""
+    dtype: str = "fp32"
+    model: object = None
+    revision: str | None = None
+    resolution: int | None = None
+    height: int | None = None
+    width: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, adapter: object) -> AdapterTraits:
+        """Return the options of an adapter, the default of each that it does not have."""
+        values: dict[str, Any] = {f.name: getattr(adapter, f.name, f.default) for f in fields(cls)}
+        return cls(**values)
+
+
 __all__ = [
     "Adapter",
+    "AdapterTraits",
     "Decoding",
     "LatentAdapter",
     "ScoreAdapter",

@@ -89,7 +89,7 @@ class Combination(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A combination that learns from the rows that it combines: its state lies in checkpoints."""
+    """A part with a state of its own, as a combination that learns from the rows: it lies in checkpoints."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return what it has learned."""

@@ -10,7 +10,7 @@ from mmalign.core.capabilities import judges_only, members, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
 from mmalign.core.objective import Objective, ObjectiveTraits
-from mmalign.core.protocols import Adapter, AnyPolicy
+from mmalign.core.protocols import Adapter, AdapterTraits, AnyPolicy
 from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
@@ -19,7 +19,7 @@ from mmalign.run.registries import REGISTRIES
 @check_training
 def trains(adapter: object) -> Faults:
     """Refuse an adapter that is frozen, which a run of training could not change."""
-    if getattr(adapter, "train", "") == "frozen":
+    if AdapterTraits.of(adapter).train == "frozen":
         yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
 
 

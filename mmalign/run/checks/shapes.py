@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from mmalign.adapters.bases.formats import Frame, Heard, Sized, sides_of
 from mmalign.core.errors import ConfigError, all_faults
-from mmalign.core.protocols import Adapter
+from mmalign.core.protocols import Adapter, AdapterTraits
 from mmalign.loading.described import Get, component_config
 from mmalign.media.audio import SoundShape
 from mmalign.run.checks import Faults, check, check_training
@@ -51,7 +51,8 @@ def fetched(adapter: Adapter, items: Sequence[Any]) -> None:
 def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | Heard | None:
     """Return what the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
     describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
-    model, revision = getattr(adapter, "model", None), getattr(adapter, "revision", None)
+    traits = AdapterTraits.of(adapter)
+    model, revision = traits.model, traits.revision
     if describe is None or not isinstance(model, str) or not model:
         return None
 
@@ -81,7 +82,8 @@ def _hold(adapter: Adapter, items: Sequence[Any], get: Get) -> None:
 
 def _pictures(adapter: Adapter, makes: Frame | None, shapes: Sequence[tuple[str, Any]]) -> list[str]:
     native = makes.native if makes else (None, None)
-    sides = [getattr(adapter, side, None) or getattr(adapter, "resolution", None) for side in ("height", "width")]
+    traits = AdapterTraits.of(adapter)
+    sides = [side or traits.resolution for side in (traits.height, traits.width)]
     wanted, why = tuple(side or own for side, own in zip(sides, native, strict=True)), "the run makes"
     if None in wanted:
         wanted, why = Counter(shape for _, shape in shapes).most_common(1)[0][0], "most others are"
@@ -98,7 +100,7 @@ def _sounds(adapter: Adapter, makes: Heard | None, shapes: Sequence[tuple[str, S
     else:
         rate, why = Counter(shape.rate for _, shape in shapes).most_common(1)[0][0], "most others are"
         channels = max(Counter(shape.channels for _, shape in shapes).most_common(1)[0][0], 1)
-    seconds = getattr(adapter, "seconds", None) or (makes.seconds if makes else None)
+    seconds = AdapterTraits.of(adapter).seconds or (makes.seconds if makes else None)
     faults = []
     for place, shape in shapes:
         if shape.rate != rate:

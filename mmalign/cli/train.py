@@ -34,6 +34,7 @@ def train_command(
     from mmalign.core.config import draft, dump, is_change
     from mmalign.run.build import examine, training_rows
     from mmalign.run.launch import is_first
+    from mmalign.run.media_lines import media_lines, row_lines
     from mmalign.run.notes import notes
     from mmalign.run.train import refuse_both, resume_point, train
 
@@ -49,6 +50,8 @@ def train_command(
         typer.echo(dump(parts.resolved()), nl=False)
         for note in notes(parts):
             typer.echo(f"# note: {note}")
+        for line in [*media_lines(items), *row_lines(items)]:
+            typer.echo(f"# {line}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
     finished = train(path, words, out=out, resume=resume, allow=allow or ())

@@ -44,17 +44,52 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where a picture came to lie; sizes are (height, width) in pixels.
+
+    Args:
+        original: its own size.
+        scaled: its size once scaled.
+        corner: (top, left) of the target inside the scaled picture; negative where a band of the ground lies before it.
+        size: the target's.
+    """
+
+    original: tuple[int, int]
+    scaled: tuple[int, int]
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def changes(self) -> bool:
+        """Is it another picture than before?"""
+        return self.original != self.size
+
+    @property
+    def cropped(self) -> float:
+        """The share of the picture's area that is cropped away, in [0, 1)."""
+        height, width = (min(have, want) for have, want in zip(self.scaled, self.size, strict=True))
+        return 1 - height * width / (self.scaled[0] * self.scaled[1])
+
+    @property
+    def enlarged(self) -> float:
+        """By how much its height was multiplied (above 1: detail that it does not have is made up)."""
+        return self.scaled[0] / self.original[0]
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One request. `media` conditions the policy; `meta` carries facts for rewards (answer, boxes, references).
 
     Media are pictures (3, H, W) in [0, 1] and sounds, each an `Audio` of one row. `place` says for messages where it
-    was read ("file:line"), "" of one that no file holds.
+    was read ("file:line"), "" of one that no file holds; `placement` what was done to the given picture that stands
+    beside the prompt as its output, for generators that are told.
     """
 
     text: str
     media: Mapping[str, Any] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     place: str = field(default="", compare=False)
+    placement: Placement | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

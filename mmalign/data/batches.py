@@ -4,13 +4,16 @@ All processes walk one global order: epoch after epoch, each a fresh permutation
 Batch k is the next `size` items of it; process r of w takes the r-th of w equal parts. Hence: every process gets the
 same number of items, each item (so each group of samples drawn for it) lives on one process, and no item is left out:
 a batch at the end of an epoch is filled from the next one. An item that this repeats in a batch is two entries there.
+
+Where items have buckets (pictures of several shapes) every batch is of one bucket, see `in_buckets`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -19,6 +22,41 @@ from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor
 
 Item = TypeVar("Item")
+
+
+@runtime_checkable
+class Redrawn(Protocol):
+    """Items of which some look different in each pass (a stretch of a sound, from anywhere)."""
+
+    def at(self, index: int, epoch: int) -> Any:
+        """Item `index` as it is in pass `epoch`."""
+        ...
+
+
+def bucket_of_each(items: Sequence[Any]) -> list[Hashable]:
+    """What the items of a batch must have in common, of each item; [] where all go together."""
+    bucket = getattr(type(items), "bucket", None)
+    each = [bucket(items, i) for i in range(len(items))] if bucket is not None else []
+    return each if any(one is not None for one in each) else []
+
+
+def in_buckets(order: Sequence[int], buckets: Sequence[Hashable], size: int, rng: torch.Generator) -> list[int]:
+    """The indices in `order` so that every `size` of them, from the first on, are of one bucket.
+
+    The last batch of each bucket is filled with rows of it that stand in its first ones, other ones in each pass; the
+    order of the batches is drawn.
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for index in order:
+        rows.setdefault(buckets[index], []).append(index)
+    batches = []
+    for of_bucket in rows.values():
+        missing = -len(of_bucket) % size
+        filled = (of_bucket * (1 + -(-missing // len(of_bucket))))[: len(of_bucket) + missing]
+        batches += [filled[start : start + size] for start in range(0, len(filled), size)]
+    drawn = torch.randperm(len(batches), generator=rng).tolist()
+    return [index for batch in drawn for index in batches[batch]]
+
 
 log = logging.getLogger("mmalign")
 
@@ -51,11 +89,14 @@ class Batches(Generic[Item]):
         self.position = 0
         self.other_data = False  # may a state of another number of items be continued?
         self._order: tuple[int, Tensor] | None = None
+        self.buckets = bucket_of_each(items)
+        counts = Counter(self.buckets)
+        self.pass_length = sum(-(-count // size) * size for count in counts.values()) or len(items)
 
     @property
     def epoch(self) -> float:
         """Passes over the items so far."""
-        return self.position / len(self.items)
+        return self.position / self.pass_length
 
     def __iter__(self) -> Iterator[list[Item]]:
         return self
@@ -63,20 +104,24 @@ class Batches(Generic[Item]):
     def __next__(self) -> list[Item]:
         share = self.size // self.world
         start = self.position + self.rank * share
-        batch = [self.items[self._index(i)] for i in range(start, start + share)]
+        batch = [self._item(i) for i in range(start, start + share)]
         self.position += self.size
         return batch
 
-    def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, len(self.items))
+    def _item(self, position: int) -> Item:
+        epoch, offset = divmod(position, self.pass_length)
         if self._order is None or self._order[0] != epoch:
             rng = stream(self.seed, "shuffle", epoch)
-            self._order = epoch, torch.randperm(len(self.items), generator=rng)
-        return int(self._order[1][offset])
+            order = torch.randperm(len(self.items), generator=rng)
+            if self.buckets:
+                order = torch.tensor(in_buckets(order.tolist(), self.buckets, self.size, rng))
+            self._order = epoch, order
+        index = int(self._order[1][offset])
+        return self.items.at(index, epoch) if isinstance(self.items, Redrawn) else self.items[index]
 
     def state_dict(self) -> dict[str, int]:
         """Return where the stream is; the same on every process, plain numbers."""
-        return {"position": self.position, "seed": self.seed, "items": len(self.items)}
+        return {"position": self.position, "seed": self.seed, "items": len(self.items), "pass": self.pass_length}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from `state`; the number of processes and the batch size may have changed.
@@ -86,9 +131,10 @@ class Batches(Generic[Item]):
         Raises:
             CheckpointError: the state belongs to other data or another seed.
         """
+        length = state.get("pass", state.get("items", len(self.items)))
         if self.other_data and state["items"] != len(self.items):
-            passes = -(-state["position"] // state["items"])
-            self.position = passes * len(self.items)
+            passes = -(-state["position"] // length)
+            self.position = passes * self.pass_length
             log.warning(
                 "the checkpoint's data order was of %d rows and there are %d now: pass %d over these begins.",
                 *(state["items"], len(self.items), passes + 1),
@@ -102,4 +148,8 @@ class Batches(Generic[Item]):
                     + (", set trainer.other_data=true to go on with a new order of these" if name == "items" else "")
                     + ", or start a new run."
                 )
+        if length != self.pass_length:  # buckets are filled to whole batches, which are of another size now
+            self.position = -(-state["position"] // length) * self.pass_length
+            log.warning("batches of buckets have another size than the checkpoint's: a new pass over the rows begins.")
+            return
         self.position = state["position"]

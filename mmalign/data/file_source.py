@@ -13,6 +13,7 @@ from mmalign.core.options import Count, ShareBelowOne, refuse, requires
 from mmalign.core.types import Prompt
 from mmalign.data.held_out import Unit, split, warn_of_leaks
 from mmalign.data.hub import DataFiles, DatasetOptions
+from mmalign.data.intake import MediaOptions
 from mmalign.data.tables import Table, read_table
 
 __all__ = ["FileSource"]
@@ -45,7 +46,7 @@ Rows = TypeVar("Rows", bound=TableRows)
 
 
 @dataclass
-class FileSource(ABC, Generic[Rows]):
+class FileSource(MediaOptions, ABC, Generic[Rows]):
     """Rows from one file, with a part held out; a source says how rows are made of its table.
 
     Args:
@@ -87,6 +88,7 @@ class FileSource(ABC, Generic[Rows]):
     references: ClassVar[tuple[str, ...]] = ("path", "held_out_path")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out is a share in [0, 1), got {self.held_out}")
         if self.held_out and self.held_out_path:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,47 +18,15 @@ from jaxtyping import Float
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.tensor import Tensor
+from mmalign.core.types import Placement
 
-__all__ = ["Fit", "Placement", "bucket_of", "buckets", "fitted", "ground_of", "placed"]
+__all__ = ["Fit", "bucket_of", "buckets", "fitted", "ground_of", "placement_of"]
 
 Fit = Literal["cover", "contain", "stretch"]
 Size = tuple[int, int]  # (height, width) in pixels
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where a picture came to lie; sizes are (height, width) in pixels.
-
-    Args:
-        original: its own size.
-        scaled: its size once scaled.
-        corner: (top, left) of the target inside the scaled picture; negative where a band of the ground lies before it.
-        size: the target's.
-    """
-
-    original: Size
-    scaled: Size
-    corner: tuple[int, int]
-    size: Size
-
-    @property
-    def changes(self) -> bool:
-        """Is it another picture than before?"""
-        return self.original != self.size
-
-    @property
-    def cropped(self) -> float:
-        """The share of the picture's area that is cropped away, in [0, 1)."""
-        height, width = (min(have, want) for have, want in zip(self.scaled, self.size, strict=True))
-        return 1 - height * width / (self.scaled[0] * self.scaled[1])
-
-    @property
-    def enlarged(self) -> float:
-        """By how much its height was multiplied (above 1: detail that it does not have is made up)."""
-        return self.scaled[0] / self.original[0]
-
-
-def placed(original: Size, size: Size, fit: Fit) -> Placement:
+def placement_of(original: Size, size: Size, fit: Fit) -> Placement:
     """Where a picture of `original` size lies in a target of `size`."""
     if fit == "stretch":
         return Placement(original, size, (0, 0), size)
@@ -91,7 +58,7 @@ def fitted(
     Scaling is bicubic with antialiasing, as Pillow's, and its overshoot clamped. A picture of the size comes back as
     it is.
     """
-    place = placed((picture.shape[1], picture.shape[2]), size, fit)
+    place = placement_of((picture.shape[1], picture.shape[2]), size, fit)
     if place.scaled != place.original:
         picture = torch.nn.functional.interpolate(
             picture[None], size=list(place.scaled), mode="bicubic", antialias=True, align_corners=False

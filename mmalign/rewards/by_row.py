@@ -115,12 +115,12 @@ def rule(
             "judge": staticmethod(function),
             "__call__": call,
             "__doc__": function.__doc__,
-            "__module__": function.__module__,
         }
         if check is not None:
             members["check_data"] = _checks(check)
         made = dataclasses.make_dataclass(function.__name__, signature.options, namespace=members)
-        made.__qualname__ = function.__qualname__
+        # From Python 3.12 on make_dataclass names the module of its caller, whatever the namespace says.
+        made.__module__, made.__qualname__ = function.__module__, function.__qualname__
         return made
 
     return wrap

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from mmalign.core.capabilities import judges_only
 from mmalign.core.config import Draft, RunFile, Spec, sections
-from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, did_you_mean, shown, together
+from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, all_faults, did_you_mean, shown, together
 from mmalign.core.protocols import Adapter, AnyPolicy, DataSource, Stateful
 from mmalign.core.registry import construct
+from mmalign.data.intake import FittedRows, refused
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.sampled import sampled
 from mmalign.run.checks import Inspection
-from mmalign.run.checks.shapes import fetched
+from mmalign.run.checks.shapes import fitted_rows
 from mmalign.run.defaults import slot_options, with_defaults
 from mmalign.run.lengths import evaluation_lengths, reader_of, training_lengths
 from mmalign.run.members import build_whole
@@ -167,14 +168,17 @@ def fitting_questions(parts: Parts, rows: Sequence[Any]) -> Sequence[Any]:
 
 
 def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
-    """Return the rows to train on, without those that `trainer.too_long` leaves out.
+    """Return the rows to train on, given media as the run makes them, without those that `trainer.too_long` leaves out.
 
     Raises:
         DataError: rows of a model that was not on this machine when everything else was checked.
     """
-    items: Sequence[Any] = parts.source.training_items()
-    if fetch:
-        fetched(parts.adapter, sampled(items))
+    rows, seed = parts.source.training_items(), parts.file.trainer.seed
+    items = fitted_rows(parts.adapter, parts.source, rows, seed, "fetch" if fetch else "kept")
+    if isinstance(items, FittedRows):
+        if faults := list(refused(items)):  # of a model that was not here when everything else was checked
+            raise all_faults(faults)
+        return items
     known = reader_of(parts.adapter)
     how, reader = parts.file.trainer.too_long, known or (reader_of(parts.adapter, fetch=True) if fetch else None)
     if reader is None or (known is not None and how == "refuse"):

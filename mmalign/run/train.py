@@ -29,6 +29,7 @@ from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, Timed, evaluate_now, log_means, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
 from mmalign.run.long_texts import long_texts
+from mmalign.run.media_lines import media_lines
 from mmalign.run.notes import notes
 from mmalign.run.sink import RunSink
 from mmalign.run.trackers import open_tracker
@@ -309,6 +310,9 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
         say(taking_part(accelerator))
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     items = training_rows(parts)
+    if accelerator.is_main_process:
+        for line in media_lines(items):
+            say(line)
     batches = Batches(
         items, trainer.prompts_per_step, trainer.seed, accelerator.process_index, accelerator.num_processes
     )

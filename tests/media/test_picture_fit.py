@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mmalign.core.errors import ConfigError
-from mmalign.media.picture_fit import Fit, bucket_of, buckets, fitted, ground_of, placed
+from mmalign.media.picture_fit import Fit, bucket_of, buckets, fitted, ground_of, placement_of
 
 SIDES = st.integers(1, 97)
 FITS = st.sampled_from(["cover", "contain", "stretch"])
@@ -54,7 +54,10 @@ def test_a_picture_comes_to_the_size_asked_for(high: int, wide: int, height: int
 
 @given(SIDES, SIDES, SIDES, SIDES)
 def test_covering_leaves_no_ground_and_containing_crops_nothing(high: int, wide: int, height: int, width: int) -> None:
-    cover, contain = placed((high, wide), (height, width), "cover"), placed((high, wide), (height, width), "contain")
+    cover, contain = (
+        placement_of((high, wide), (height, width), "cover"),
+        placement_of((high, wide), (height, width), "contain"),
+    )
     assert cover.scaled[0] >= height and cover.scaled[1] >= width and min(cover.corner) >= 0
     assert contain.scaled[0] <= height and contain.scaled[1] <= width and max(contain.corner) <= 0
     assert contain.cropped == 0 and 0 <= cover.cropped < 1

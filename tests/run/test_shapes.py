@@ -1,4 +1,7 @@
-"""Compared pictures and sounds of another size, rate, length or channels are named before anything is loaded."""
+"""Given pictures and sounds of another size, rate, length or channels are brought to the run's, or refused by name.
+
+Either is told before anything is loaded.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ import pytest
 
 from mmalign.adapters import adapters
 from mmalign.adapters.bases.formats import Frame, Heard
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, all_faults
+from mmalign.data.intake import FittedRows, MediaOptions, refused
 from mmalign.data.sources.preferences import Preferences
-from mmalign.run.checks.shapes import alike, declared_shape, fetched, size
+from mmalign.run.checks.shapes import declared_shape, fitted_rows, size
+from mmalign.run.media_lines import media_lines, row_lines
 from tests.adapters import tiny as plain
 from tests.adapters.image.tiny_flux import write_flux
 from tests.adapters.image.tiny_qwen_image import write_qwen_image
@@ -54,6 +59,22 @@ def pairs(folder: Path, contents: list[bytes], suffix: str) -> Any:
     return Preferences(str(folder / "p.jsonl")).training_items()
 
 
+REFUSE = MediaOptions(fit="refuse", cut="refuse")
+
+
+def alike(adapter: Any, items: Any, get: Any = "kept") -> None:
+    """Raise DataError for the rows that differ."""
+    rows = fitted_rows(adapter, REFUSE, items, get=get)
+    if isinstance(rows, FittedRows) and (faults := list(refused(rows))):
+        raise all_faults(faults)
+
+
+def fitted(adapter: Any, items: Any, **options: Any) -> FittedRows:
+    rows = fitted_rows(adapter, MediaOptions(**options), items)
+    assert isinstance(rows, FittedRows)
+    return rows
+
+
 def scenes(**options: Any) -> Any:
     return adapters.get("sd3")(model="assets/scenes_sd3", **options)
 
@@ -78,11 +99,14 @@ def test_pictures_are_held_to_the_runs_size(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         alike(scenes(), items)
     told = str(caught.value).split("\n")
-    assert told[0].endswith(":2, 'chosen': a picture of 65 x 65 (width x height), but the run makes 64 x 64.")
+    assert told[0].endswith(
+        ":2, 'chosen': a picture of 65 x 65 (width x height), but the run makes 64 x 64; set data.fit: cover, contain "
+        "or stretch."
+    )
     assert "p.jsonl:3, 'chosen': a picture of 64 x 32" in told[1] and len(told) == 2
     with pytest.raises(DataError, match=r"p\.jsonl:1, 'chosen': a picture of 64 x 64 .* the run makes 65 x 65"):
         alike(scenes(resolution=65), items)
-    with pytest.raises(DataError, match=r"p\.jsonl:2, 'chosen': .* but most others are 64 x 64"):
+    with pytest.raises(DataError, match=r"p\.jsonl:2, 'chosen': .* the run makes 64 x 64"):  # as most others are
         alike(SimpleNamespace(model="elsewhere/unknown"), items)
 
 
@@ -123,15 +147,17 @@ def test_sounds_are_held_to_what_the_checkpoint_makes(name: str, tiny: Callable[
     adapter = adapters.get(name)(model=tiny(name), device="cpu", train="frozen", **options)
     told = declared_shape(adapter)
     assert isinstance(told, Heard)
-    given = pairs(tmp_path, [odd.sound(rate=told.rate + 1, seconds=1)], ".wav")
-    with pytest.raises(DataError, match=rf"p\.jsonl:1, 'chosen': a sound at {told.rate + 1} Hz, but the run's are at"):
-        alike(adapter, given)
+    given = fitted(adapter, pairs(tmp_path, [odd.sound(rate=told.rate + 1, seconds=3, channels=3)], ".wav"))
+    output = given[0].chosen
+    assert (output.rate, output.samples.shape[1]) == (told.rate, told.channels)
     if name == "stable_audio":
         pytest.importorskip("torchsde")
     adapter.load()
     assert adapter.rate == told.rate
     if told.seconds is not None:
         assert adapter.seconds == pytest.approx(told.seconds)
+    if name in ("stable_audio", "stable_audio_3", "ace_step"):  # of others the tiny ones make less than one window
+        assert adapter.latents(output).shape[1:] == adapter.latent_shape
     if hasattr(adapter, "loaded") and hasattr(adapter.loaded.pipeline.vae.config, "audio_channels"):
         assert adapter.loaded.pipeline.vae.config.audio_channels == told.channels
 
@@ -160,11 +186,10 @@ def test_a_hub_model_is_held_to_once_its_configuration_is_here(
     alike(adapter, items)
     assert fetches == [] and declared_shape(adapter) is None
     with pytest.raises(DataError, match=r"p\.jsonl:1, 'chosen': a picture of 40 x 40 .* but the run makes"):
-        fetched(adapter, items)
+        alike(adapter, items, "fetch")
     assert sorted(fetches) == ["transformer/config.json", "vae/config.json"]
     with pytest.raises(DataError, match=r"a picture of 40 x 40 .* but the run makes"):
         alike(adapter, items)
-    fetched(adapter, items)  # was told at the start
 
 
 def test_pictures_of_a_data_set_are_held_to_it_too(tmp_path: Path) -> None:
@@ -191,17 +216,10 @@ def test_more_than_twenty_are_counted(tmp_path: Path) -> None:
         alike(scenes(), items)
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        ({"rate": 22_050}, "a sound at 22050 Hz, but most others are at 8000 Hz; resample it"),
-        ({"channels": 3}, "a sound of 3 channels, but most others are of 1; mix it"),
-        ({"seconds": 4}, r"a sound of 4 s, but the run makes 3 s; raise adapter\.seconds, or cut it"),
-    ],
-)
-def test_sounds_are_held_to_the_runs_rate_channels_and_length(tmp_path: Path, make: dict[str, Any], said: str) -> None:
-    items = pairs(tmp_path, [odd.sound(), odd.sound(**make)], ".wav")
-    with pytest.raises(DataError, match=rf"p\.jsonl:2, 'chosen': {said}"):
+def test_longer_sounds_are_refused_where_that_is_asked_for(tmp_path: Path) -> None:
+    items = pairs(tmp_path, [odd.sound(), odd.sound(seconds=4)], ".wav")
+    sentence = r"p\.jsonl:2, 'chosen': a sound of 4 s, but the run makes 3 s; raise adapter\.seconds, or set data\.cut"
+    with pytest.raises(DataError, match=sentence):
         alike(SimpleNamespace(model="", seconds=3.0), items)
 
 
@@ -209,3 +227,52 @@ def test_what_is_alike_passes(tmp_path: Path) -> None:
     alike(scenes(), pairs(tmp_path, [odd.picture(size=(64, 64))] * 3, ".png"))
     alike(SimpleNamespace(model="", seconds=2.0), pairs(tmp_path, [odd.sound()] * 3, ".wav"))
     alike(SimpleNamespace(), [])
+
+
+def test_pictures_are_scaled_and_what_was_done_is_told(tmp_path: Path) -> None:
+    items = pairs(tmp_path, [odd.picture(size=size) for size in ((64, 64), (128, 64), (32, 32))], ".png")
+    rows = fitted(scenes(), items)
+    assert [tuple(row.chosen.shape) for row in rows] == [(3, 64, 64)] * 3
+    assert rows[1].prompt.placement.original == (64, 128) and rows[1].prompt.placement.corner == (0, 32)
+    (told,) = media_lines(rows)
+    assert told == (
+        "data: 6 pictures of 3 sizes from 32 x 32 to 128 x 64 (width x height); 2 are scaled to 64 x 64 "
+        "(data.fit: cover), 1 of them are enlarged, up to 2 times, 1 are cropped, of their area up to 50%."
+    )
+    first, second = row_lines(rows)
+    assert first.endswith("p.jsonl:2, 'chosen': 128 x 64 → 64 x 64, scaled to 128 x 64, 50% of it cropped")
+    assert second.endswith("p.jsonl:3, 'chosen': 32 x 32 → 64 x 64, scaled to 64 x 64")
+
+
+def test_buckets_hold_each_picture_s_shape(tmp_path: Path) -> None:
+    items = pairs(tmp_path, [odd.picture(size=size) for size in ((640, 640), (900, 450), (450, 900))], ".png")
+    rows = fitted(scenes(), items, buckets=True)
+    heights = [row.chosen.shape[1] for row in rows]
+    assert heights[1] < heights[0] < heights[2]
+    assert all(row.chosen.shape == row.rejected.shape for row in rows)
+    assert len({rows.bucket(i) for i in range(3)}) == 3
+    assert media_lines(rows)[1].startswith("data.buckets (width x height): ")
+
+
+def test_sounds_are_converted_cut_and_told(tmp_path: Path) -> None:
+    contents = [odd.sound(), odd.sound(rate=16_000, channels=2), odd.sound(seconds=4)]
+    items = pairs(tmp_path, contents, ".wav")
+    adapter = SimpleNamespace(model="", seconds=1.5)
+    rows = fitted(adapter, items)
+    assert {(row.chosen.rate, tuple(row.chosen.samples.shape)) for row in rows} == {(8_000, (1, 1, 12_000))}
+    (told,) = media_lines(rows)
+    for part in (
+        "data: 6 sounds of 2 to 4 s, 0.233 minutes",
+        "1 are resampled to 8000 Hz (1 of 16000 Hz)",
+        "1 are brought to 1 channel",
+        "6 are longer than 1.5 s (data.cut: start), of which the beginning stays",
+    ):
+        assert part in told, told
+    assert row_lines(rows)[2].endswith("16000 → 8000 Hz, 2 → 1 channels, 2 s, cut: start")
+
+
+def test_a_random_stretch_is_another_one_in_each_pass_and_the_same_in_a_repeated_run(tmp_path: Path) -> None:
+    items = pairs(tmp_path, [odd.sound(seconds=4)], ".wav")
+    rows = fitted(SimpleNamespace(model="", seconds=1.0), items, cut="random")
+    passes = [rows.at(0, epoch).chosen.samples for epoch in (0, 1, 0)]
+    assert passes[0].shape == passes[1].shape and not passes[0].equal(passes[1]) and passes[0].equal(passes[2])

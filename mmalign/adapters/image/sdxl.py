@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from mmalign.adapters.bases.conditions import warn_if_clip_cuts
 from mmalign.adapters.image._unet_images import UNetImages
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Tensor
+from mmalign.core.types import Prompt
 
 
 @dataclass
@@ -32,6 +34,18 @@ class SDXL(UNetImages):
         """Predict ε or v (B, C, h, w)."""
         states, added = condition["encoder_hidden_states"], {k: condition[k] for k in ("text_embeds", "time_ids")}
         return self.module(x, times, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
+
+    def encode(self, prompts: Sequence[Prompt]) -> Condition:
+        """Conditions of B prompts; the sizes of a given picture are its own, as the prompt's placement has them."""
+        condition = super().encode(prompts)
+        if not any(prompt.placement for prompt in prompts):
+            return condition
+        sizes = condition["time_ids"].clone()
+        for row, prompt in enumerate(prompts):
+            if (place := prompt.placement) is not None:
+                numbers = (*place.original, *(max(0, side) for side in place.corner), *place.size)
+                sizes[row] = torch.tensor(numbers, dtype=sizes.dtype)
+        return {**condition, "time_ids": sizes}
 
     def encode_text(self, text: str) -> Condition:
         """Return `encoder_hidden_states` (1, 77, D), `text_embeds` (1, P) and `time_ids` (1, 6) in pixels."""

@@ -1,21 +1,30 @@
-"""Are compared pictures of the size, and compared sounds of the rate and length, that the run itself makes?
-
-Headers tell it. Of a checkpoint that is here, its configuration says what it makes; of others only what the run file
-says is known before its few files of configuration are fetched (`fetched`), and that all must be alike.
-"""
+"""What the run makes, and given pictures and sounds brought to it: known by headers and configurations alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 from mmalign.adapters.bases.formats import Frame, Heard, Sized, sides_of
+from mmalign.core.config import RunFile
 from mmalign.core.errors import ConfigError, all_faults
-from mmalign.core.protocols import Adapter, AdapterTraits
+from mmalign.core.protocols import Adapter, AdapterTraits, DataSource
+from mmalign.data.intake import FittedRows, MediaOptions, PictureTarget, refused
+from mmalign.data.sampled import sampled
 from mmalign.loading.described import Get, component_config
 from mmalign.media.audio import SoundShape
+from mmalign.media.sound_fit import SoundTarget
 from mmalign.run.checks import Faults, check, check_training
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """Rows that are decoded by indexing, and tell before what headers say of their outputs."""
+
+    def shapes(self) -> Iterator[tuple[str, Any]]:
+        """Where each output stands, and its shape."""
+        ...
 
 
 @check
@@ -29,23 +38,31 @@ def size(adapter: Adapter) -> Faults:
 
 
 @check_training
-def alike(adapter: Adapter, looked_into: Sequence[Any]) -> None:
-    """Raise DataError for the rows that differ, with the places of the first twenty."""
-    _hold(adapter, looked_into, "kept")
-
-
-def fetched(adapter: Adapter, items: Sequence[Any]) -> None:
-    """`alike`, once the configuration of a Hub's model may be fetched.
-
-    Raises:
-        DataError: the rows that differ.
-    """
-    if (
-        hasattr(items, "shapes")
-        and declared_shape(adapter, "kept") is None
-        and declared_shape(adapter, "fetch") is not None
+def refused_media(file: RunFile, adapter: Adapter, source: DataSource, items: Sequence[Any]) -> None:
+    """Raise DataError for outputs that `fit` or `cut` refuses, with the places of the first twenty."""
+    if isinstance(rows := fitted_rows(adapter, source, items, file.trainer.seed), FittedRows) and (
+        faults := list(refused(rows))
     ):
-        _hold(adapter, items, "kept")
+        raise all_faults(faults)
+
+
+def fitted_rows(
+    adapter: Adapter, source: object, items: Sequence[Any], seed: int = 0, get: Get = "kept"
+) -> Sequence[Any]:
+    """The rows with pictures and sounds as the adapter makes them, by the options of `source`; others as they are.
+
+    What it makes, its checkpoint's configuration says, of which `get` tells how it is come by; where nothing says it,
+    what most of the rows are (of very many, of those that are looked into).
+    """
+    if not isinstance(items, Shaped) or not (shapes := list(cast(Shaped, sampled(items)).shapes())):
+        return items
+    makes = declared_shape(adapter, get)
+    if isinstance(shapes[0][1], SoundShape):
+        target: PictureTarget | SoundTarget = sound_target(adapter, makes if isinstance(makes, Heard) else None, shapes)
+    else:
+        target = picture_target(adapter, makes if isinstance(makes, Frame) else None, shapes)
+    options = source if isinstance(source, MediaOptions) else MediaOptions()
+    return FittedRows(items, target, options, seed)
 
 
 def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | Heard | None:
@@ -65,55 +82,23 @@ def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | Heard | None:
         return None  # a file that is missing, or damaged: loading tells
 
 
-def _hold(adapter: Adapter, items: Sequence[Any], get: Get) -> None:
-    if not hasattr(items, "shapes"):
-        return
-    shapes = list(items.shapes())
-    if not shapes:
-        return
-    makes = declared_shape(adapter, get)
-    if isinstance(shapes[0][1], SoundShape):
-        faults = _sounds(adapter, makes if isinstance(makes, Heard) else None, shapes)
-    else:
-        faults = _pictures(adapter, makes if isinstance(makes, Frame) else None, shapes)
-    if faults:
-        raise all_faults(faults)
-
-
-def _pictures(adapter: Adapter, makes: Frame | None, shapes: Sequence[tuple[str, Any]]) -> list[str]:
+def picture_target(adapter: Adapter, makes: Frame | None, shapes: Sequence[tuple[str, Any]]) -> PictureTarget:
+    """The size of the adapter's options, or of its checkpoint, or of most pictures."""
     native = makes.native if makes else (None, None)
     traits = AdapterTraits.of(adapter)
     sides = [side or traits.resolution for side in (traits.height, traits.width)]
-    wanted, why = tuple(side or own for side, own in zip(sides, native, strict=True)), "the run makes"
-    if None in wanted:
-        wanted, why = Counter(shape for _, shape in shapes).most_common(1)[0][0], "most others are"
-    return [
-        f"{place}: a picture of {shape[1]} x {shape[0]} (width x height), but {why} {wanted[1]} x {wanted[0]}."
-        for place, shape in shapes
-        if shape != wanted
-    ]
+    height, width = (side or own for side, own in zip(sides, native, strict=True))
+    if height is None or width is None:
+        height, width = Counter(shape for _, shape in shapes).most_common(1)[0][0]
+    return PictureTarget((height, width), makes.multiple if makes else 1)
 
 
-def _sounds(adapter: Adapter, makes: Heard | None, shapes: Sequence[tuple[str, SoundShape]]) -> list[str]:
+def sound_target(adapter: Adapter, makes: Heard | None, shapes: Sequence[tuple[str, SoundShape]]) -> SoundTarget:
+    """The rate, channels and length of the adapter's options and its checkpoint, or the first two of most sounds."""
     if makes is not None:
-        rate, channels, why = makes.rate, makes.channels, "the run's are"
+        rate, channels = makes.rate, makes.channels
     else:
-        rate, why = Counter(shape.rate for _, shape in shapes).most_common(1)[0][0], "most others are"
-        channels = max(Counter(shape.channels for _, shape in shapes).most_common(1)[0][0], 1)
+        rate = Counter(shape.rate for _, shape in shapes).most_common(1)[0][0]
+        channels = Counter(shape.channels for _, shape in shapes).most_common(1)[0][0]
     seconds = AdapterTraits.of(adapter).seconds or (makes.seconds if makes else None)
-    faults = []
-    for place, shape in shapes:
-        if shape.rate != rate:
-            faults.append(f"{place}: a sound at {shape.rate} Hz, but {why} at {rate} Hz; resample it.")
-        elif shape.channels not in (1, channels):
-            faults.append(f"{place}: a sound of {shape.channels} channels, but {why} of {channels}; mix it.")
-        elif seconds and shape.samples > int(seconds * rate):
-            faults.append(
-                f"{place}: a sound of {shape.samples / rate:g} s, but the run makes {seconds:g} s; raise "
-                "adapter.seconds, or cut it."
-            )
-    counts = {shape.channels for _, shape in shapes if shape.channels in (1, channels)}
-    if len(counts) > 1 and not faults:
-        place = next(place for place, shape in shapes if shape.channels != shapes[0][1].channels)
-        faults.append(f"{place}: a sound of other channels than {shapes[0][0]}; mix or repeat them to one number.")
-    return faults
+    return SoundTarget(rate, channels, int(seconds * rate) if seconds else None)

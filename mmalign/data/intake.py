@@ -1,0 +1,217 @@
+"""Pictures and sounds of rows, brought to what the run's generator makes when a row is indexed.
+
+Headers alone say what will become of each (`FittedRows.plan`), so that it is told before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, overload
+
+import torch
+
+from mmalign.core.errors import all_faults
+from mmalign.core.rng import stream
+from mmalign.core.types import Audio, Placement, Preference, Prompt
+from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of
+from mmalign.data.sampled import sampled
+from mmalign.media.audio import SoundShape
+from mmalign.media.picture_fit import Fit, bucket_of, buckets, fitted, ground_of, placement_of
+from mmalign.media.sound_fit import SoundTarget, converted, stretch, window_starts
+
+__all__ = ["FittedRows", "MediaOptions", "PictureTarget", "refused", "samples_at"]
+
+
+@dataclass(kw_only=True)
+class MediaOptions:
+    """What becomes of pictures and sounds that are not what the generator makes.
+
+    Args:
+        fit: of a picture of another size: "cover" (scaled until it fills the size, cropped at the middle), "contain"
+            (scaled until all of it is inside, bands of the ground beside it), "stretch", or "refuse".
+        ground: the colour behind transparency and in the bands of `contain`; a name or #rrggbb.
+        buckets: pictures are brought to the nearest of several shapes of about the run's number of pixels; a step
+            holds rows of one shape.
+        cut: of a sound that is longer than what the generator makes: its "start", a "random" stretch (another one in
+            each pass), "windows" (all of it, as several rows with the same caption), or "refuse".
+    """
+
+    fit: Literal["cover", "contain", "stretch", "refuse"] = "cover"
+    ground: str = "white"
+    buckets: bool = False
+    cut: Literal["start", "random", "windows", "refuse"] = "start"
+
+    def __post_init__(self) -> None:
+        ground_of(self.ground)
+        if self.buckets and self.fit == "refuse":
+            raise ValueError("buckets: true scales pictures to the nearest shape, which fit: refuse forbids; set one.")
+
+
+@dataclass(frozen=True)
+class PictureTarget:
+    """What a generator makes: pictures of `size` (height, width), whose sides are multiples of `multiple` pixels."""
+
+    size: tuple[int, int]
+    multiple: int = 1
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Which of the rows, and from which of its samples on, at the generator's rate."""
+
+    row: int
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRows(Sequence[Any]):
+    """Preferences or examples whose outputs fit `target`; prompts, and what they are about, stay as they are.
+
+    Headers of all rows are read where buckets or windows need them, else those of a sample, for what is told.
+    """
+
+    rows: Any  # a sequence of preferences or examples that is decoded by indexing
+    target: PictureTarget | SoundTarget
+    options: MediaOptions
+    seed: int = 0
+
+    @property
+    def row_kind(self) -> RowKind:
+        """Of what the rows are."""
+        return kind_of_rows(self.rows)
+
+    @property
+    def kind(self) -> str:
+        """The modality of the outputs."""
+        return "image" if isinstance(self.target, PictureTarget) else "audio"
+
+    @cached_property
+    def told(self) -> list[tuple[str, Any]]:
+        """Where the outputs of the rows that are looked into stand, and what their headers say."""
+        rows: Any = sampled(self.rows)
+        return list(rows.shapes())
+
+    @property
+    def sides(self) -> int:
+        """How many outputs a row has: two of a preference, one of an example."""
+        return 2 if self.row_kind == "preferences" else 1
+
+    @cached_property
+    def windows(self) -> list[Stretch]:
+        """The rows that there are where sounds become windows; [] where each row stays one."""
+        target = self.target
+        if self.options.cut != "windows" or not isinstance(target, SoundTarget) or target.samples is None:
+            return []
+        starts = [window_starts(samples_at(shape, target), target.samples) for shape in self._first_shapes()]
+        return [Stretch(row, start) for row, of_row in enumerate(starts) for start in of_row]
+
+    @cached_property
+    def bucketed(self) -> list[tuple[int, int]]:
+        """The size (height, width) that the pictures of each row are brought to, of several; [] where it is one."""
+        if not isinstance(self.target, PictureTarget) or not self.options.buckets:
+            return []
+        shapes = buckets(self.target.size, self.target.multiple)
+        return [bucket_of(shape, shapes) for shape in self._first_shapes()]
+
+    def bucket(self, index: int) -> tuple[int, int] | None:
+        """What a batch's rows must have in common; None where all have."""
+        return self.bucketed[index] if self.bucketed else None
+
+    def size(self, row: int) -> tuple[int, int]:
+        """What the pictures of a row are brought to, (height, width)."""
+        assert isinstance(self.target, PictureTarget)
+        return self.bucketed[row] if self.bucketed else self.target.size
+
+    def _first_shapes(self) -> list[Any]:
+        shapes = [
+            shape for _, shape in (self.told if len(sampled(self.rows)) == len(self.rows) else self.rows.shapes())
+        ]
+        if len(shapes) != self.sides * len(self.rows):  # one that cannot be read
+            raise all_faults(self.rows.faults())
+        return shapes[:: self.sides]
+
+    def __len__(self) -> int:
+        return len(self.windows) or len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return [self.at(i) for i in range(len(self))[index]] if isinstance(index, slice) else self.at(index)
+
+    def at(self, index: int, epoch: int = 0) -> Any:
+        """Row `index` as it is in pass `epoch` over the rows."""
+        place = self.windows[index] if self.windows else Stretch(index)
+        row = self.rows[place.row]
+        return self._with_outputs(row, place, index, epoch)
+
+    def _with_outputs(self, row: Any, place: Stretch, index: int, epoch: int) -> Any:
+        names = ("chosen", "rejected") if isinstance(row, Preference) else ("output",)
+        outputs = [getattr(row, name) for name in names]
+        if isinstance(self.target, SoundTarget):
+            rng = stream(self.seed, "cut", epoch, index)
+            made = [self._sound(output, place.start, rng) for output in outputs]
+            return replace(row, **dict(zip(names, made, strict=True)))
+        size = self.size(place.row)
+        laid = placement_of(tuple(outputs[0].shape[1:]), size, self._fit)
+        pictures = [fitted(output, size, self._fit, ground_of(self.options.ground)) for output in outputs]
+        prompt = replace(row.prompt, placement=laid)
+        return replace(row, prompt=prompt, **dict(zip(names, pictures, strict=True)))
+
+    @property
+    def _fit(self) -> Fit:
+        return "cover" if self.options.fit == "refuse" else self.options.fit
+
+    def _sound(self, sound: Audio, start: int, rng: torch.Generator) -> Audio:
+        target = self.target
+        assert isinstance(target, SoundTarget)
+        samples = converted(sound.samples[0], sound.rate, target)
+        if target.samples is not None and self.options.cut == "random" and samples.shape[-1] > target.samples:
+            start = int(torch.randint(samples.shape[-1] - target.samples + 1, (1,), generator=rng))
+        return Audio(stretch(samples, start, target.samples)[None], target.rate)
+
+    def prompts(self) -> Sequence[Prompt]:
+        """What was asked in every row; nothing is decoded."""
+        asked = prompts_of(self.rows)
+        return [asked[place.row] for place in self.windows] if self.windows else asked
+
+    def faults(self) -> list[str]:
+        """What keeps rows from being read."""
+        found: list[str] = self.rows.faults()
+        return found
+
+    def shapes(self) -> Iterator[tuple[str, Any]]:
+        """Where each output stands that is looked into, and what its header says, before it is fitted."""
+        return iter(self.told)
+
+    def plan(self) -> Iterator[tuple[str, Any, Placement | None]]:
+        """Place and shape of each output that is looked into, and where a picture comes to lie."""
+        step = -(-len(self.rows) // max(1, len(sampled(self.rows))))
+        for number, (place, shape) in enumerate(self.told):
+            size = self.size(number // self.sides * step) if self.kind == "image" else None
+            yield place, shape, placement_of(shape, size, self._fit) if size else None
+
+
+def samples_at(shape: SoundShape, target: SoundTarget) -> int:
+    """Samples of a sound at the rate of `target`."""
+    return -(-shape.samples * target.rate // shape.rate)
+
+
+def refused(rows: FittedRows) -> Iterator[str]:
+    """A sentence for each output that differs from the target where `fit` or `cut` says that it may not."""
+    target = rows.target
+    for place, shape in rows.shapes():
+        if isinstance(target, PictureTarget):
+            if rows.options.fit == "refuse" and shape != target.size:
+                yield (
+                    f"{place}: a picture of {shape[1]} x {shape[0]} (width x height), but the run makes "
+                    f"{target.size[1]} x {target.size[0]}; set data.fit: cover, contain or stretch."
+                )
+        elif rows.options.cut == "refuse" and target.samples and samples_at(shape, target) > target.samples:
+            yield (
+                f"{place}: a sound of {shape.samples / shape.rate:g} s, but the run makes "
+                f"{target.samples / target.rate:g} s; raise adapter.seconds, or set data.cut: start, random or windows."
+            )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Container, Hashable, Sequence
 
-from mmalign.data.tables import Table
+from mmalign.data.table import Table
 
 log = logging.getLogger("mmalign")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -14,9 +15,12 @@ from mmalign.core.types import Prompt
 from mmalign.data.held_out import Unit, split, warn_of_leaks
 from mmalign.data.hub import DataFiles, DatasetOptions
 from mmalign.data.intake import MediaOptions
-from mmalign.data.tables import Table, read_table
+from mmalign.data.table import Table
+from mmalign.data.tables import read_table
 
 __all__ = ["FileSource"]
+
+log = logging.getLogger("mmalign")
 
 
 class TableRows(Protocol):
@@ -139,7 +143,13 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
     def _read(self, path: str, split: str) -> tuple[Rows, str]:
         options = DatasetOptions(split, self.config, self.revision, self.data_files, self.streaming, self.limit)
         table = read_table(path, self.relative_to, options=options)
+        self.left_out(table)
         return self.of(table), table.file
+
+    def left_out(self, table: Table) -> None:
+        """Say which files of a folder of media are of no row."""
+        if table.unlisted:
+            log.warning("%d files are left out; the first: %s", len(table.unlisted), table.unlisted[0])
 
     def _count(self, table: Table) -> int:
         """How many of the table's rows are read."""

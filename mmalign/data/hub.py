@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ from typing import Any
 
 from mmalign.core.errors import DataError, did_you_mean, shown
 from mmalign.core.files import write_beside
+
+log = logging.getLogger("mmalign")
 
 MOST_FILES = 100_000  # in a folder that is read as a data set
 FOLDER = ("config", "data_files")  # options that a local folder has, too
@@ -127,8 +130,10 @@ def _streamed(place: str, config: str, name: str, options: DatasetOptions, chose
     stream = _split_of(stream, name, options.split)
     try:
         stream = _undecoded(stream if stream.features is not None else stream._resolve_features())
-        schema = stream.features.arrow_schema
-        path = arrow_file(key, schema, _tables(stream.take(options.limit), schema))
+        schema, path = stream.features.arrow_schema, arrow_path(key)
+        if path.exists():
+            log.warning("%s: the rows that were fetched before are read; to fetch them again, delete %s.", name, path)
+        arrow_file(path, schema, _tables(stream.take(options.limit), schema))
     except Exception as error:
         raise DataError(_reason(error, place, name, options)) from None
     return datasets.Dataset.from_file(str(path))
@@ -139,21 +144,23 @@ def _tables(stream: Any, schema: Any) -> Iterator[Any]:
         yield table.cast(schema)
 
 
-def arrow_file(key: Mapping[str, Any], schema: Any, tables: Iterable[Any]) -> Path:
-    """A file with the rows of `tables` in Arrow's stream format, which is mapped into memory; made once for a `key`.
-
-    It lies where the `datasets` library keeps its own, in a folder `mmalign`.
-    """
-    import pyarrow
+def arrow_path(key: Mapping[str, Any]) -> Path:
+    """The file for what `key` says: where the `datasets` library keeps its own, in a folder `mmalign`."""
     from datasets import config
 
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    path = Path(config.HF_DATASETS_CACHE) / "mmalign" / f"{digest}.arrow"
-    if not path.exists():
-        with write_beside(path) as beside, pyarrow.ipc.new_stream(beside, schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-    return path
+    return Path(config.HF_DATASETS_CACHE) / "mmalign" / f"{digest}.arrow"
+
+
+def arrow_file(path: Path, schema: Any, tables: Iterable[Any]) -> None:
+    """Write the rows of `tables` in Arrow's stream format, which is mapped into memory, unless the file is there."""
+    import pyarrow
+
+    if path.exists():
+        return
+    with write_beside(path) as beside, pyarrow.ipc.new_stream(beside, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def require_used(options: DatasetOptions, name: str, kind: str) -> None:
@@ -164,4 +171,4 @@ def require_used(options: DatasetOptions, name: str, kind: str) -> None:
         raise DataError(f"{name}: is {what}, and {values} is of datasets of the Hub; leave it out.")
 
 
-__all__ = ["DataFiles", "DatasetOptions", "arrow_file", "open_dataset", "require_used"]
+__all__ = ["DataFiles", "DatasetOptions", "arrow_file", "arrow_path", "open_dataset", "require_used"]

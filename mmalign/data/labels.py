@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from mmalign.core.errors import DataError, shown
-from mmalign.data.tables import Table
+from mmalign.data.table import Table
 
 log = logging.getLogger("mmalign")
 

@@ -11,7 +11,7 @@ from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 from mmalign.data.row_kinds import prompts_of
-from mmalign.data.tables import Table, refuse_rows
+from mmalign.data.table import Table, refuse_rows
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file

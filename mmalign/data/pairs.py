@@ -15,7 +15,7 @@ from mmalign.data.labels import label_of
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.prompt_rows import Texts
 from mmalign.data.row_kinds import RowKind
-from mmalign.data.tables import Table
+from mmalign.data.table import Table
 
 __all__ = ["Pairs"]
 

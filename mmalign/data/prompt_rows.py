@@ -10,7 +10,7 @@ from mmalign.core.types import Prompt
 from mmalign.data.lazy_media import row_media
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import RowKind
-from mmalign.data.tables import Table
+from mmalign.data.table import Table
 
 __all__ = ["PromptRows", "Texts"]
 

@@ -3,126 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.errors import DataError, all_faults, did_you_mean, shown
+from mmalign.core.errors import DataError, shown
 from mmalign.core.files import require_local
 from mmalign.core.regular import unreadable, written
-from mmalign.core.texts import half_character
-from mmalign.data.column_rows import ArrowRows, ColumnRows, DatasetRows
-from mmalign.data.hub import DatasetOptions, arrow_file, open_dataset, require_used
+from mmalign.data.column_rows import ArrowRows, DatasetRows
+from mmalign.data.hub import DatasetOptions, arrow_file, arrow_path, open_dataset, require_used
 from mmalign.data.lines import read_csv, read_jsonl, read_txt
+from mmalign.data.media_folders import media_folder
+from mmalign.data.table import Table, refuse_rows
+from mmalign.data.tars import names_tars, read_tars
 
-Row = Mapping[str, Any]
 IN_MEMORY = 256 * 2**20  # bytes of a Parquet file's cells; those of a larger one are mapped from a file of Arrow
-
-
-@dataclass
-class Table:
-    """Rows of one file. `lines[i]` is the line row i stands on, where the format has lines.
-
-    `rows` makes a row when it is indexed. Relative paths in its cells start at `base`, the file's own folder if None.
-    """
-
-    file: str
-    rows: Sequence[Row]
-    columns: list[str]
-    lines: Sequence[int] | None = None
-    base: Path | None = None
-    _latest: tuple[int, Row] = field(default=(-1, {}), init=False, repr=False)
-
-    def row(self, index: int) -> Row:
-        """Row `index`, fetched once for all its columns: a data set's own rows are slow to fetch."""
-        if self._latest[0] != index:
-            self._latest = index, self.rows[index]
-        return self._latest[1]
-
-    @property
-    def folder(self) -> Path:
-        """Where relative paths in cells start."""
-        return self.base or Path(self.file).parent
-
-    def cell(self, index: int, column: str) -> Any:
-        """A cell for whoever decodes it; None where there is none. Stored bytes are fetched when they are looked at."""
-        if isinstance(self.rows, ColumnRows):
-            return self.rows.cell(index, column) if column in self.columns else None
-        return self.row(index).get(column)
-
-    def texts(self, column: str, rows: Sequence[int]) -> Iterator[str]:
-        """`text` of each row; all from the first one on are read at once."""
-        if not isinstance(rows, range) or rows != range(len(rows)):
-            yield from (self.text(index, column) for index in rows)
-            return
-        for index, row in zip(rows, self.rows, strict=False):
-            value = row.get(column)
-            plain = isinstance(value, str) and value.isascii() and value and not value.isspace()
-            yield str(value) if plain else self.text(index, column)
-
-    def check_texts(self, column: str, rows: range) -> None:
-        """DataError with up to 20 of the rows, from the first on, that have no text in `column`."""
-        texts, faults, at = self.texts(column, rows), list[str](), 0
-        while at < len(rows):
-            try:
-                for _ in texts:
-                    at += 1
-                break
-            except DataError as error:
-                faults.append(str(error))
-                at += 1
-                texts = (self.text(index, column) for index in rows[at:])
-        refuse_rows(faults)
-
-    def facts(self, index: int, without: Container[str]) -> dict[str, Any]:
-        """Return the other cells of row `index`, which are looked at."""
-        row = self.row(index)
-        return {key: row[key] for key in row if key not in without}
-
-    def place(self, index: int) -> str:
-        """Return where row `index` is, for messages: "file:line", or "file, row i" (from 0)."""
-        return f"{self.file}:{self.lines[index]}" if self.lines else f"{self.file}, row {index}"
-
-    def require(self, *columns: str) -> None:
-        """DataError unless every name in `columns` is a column; shows the columns found and the first row."""
-        for column in columns:
-            if column not in self.columns:
-                raise DataError(
-                    f"{self.file}: no column '{column}'.{did_you_mean(column, self.columns)} "
-                    f"Columns found: {', '.join(self.columns)}. First row: {shown(self.rows[0])}"
-                )
-
-    def text(self, index: int, column: str) -> str:
-        """The string in `column` of row `index`; anything else, or only blanks, is a DataError that shows the row."""
-        row = self.row(index)
-        value = row.get(column)
-        if isinstance(value, str) and value.strip():
-            if half := half_character(value):
-                raise DataError(
-                    f"{self.place(index)}: '{column}' holds {half}, half of a character, which no model reads. "
-                    f"The row: {shown(row)}"
-                )
-            return value
-        fault = "missing" if column not in row else f"{shown(value)}, not a text" if value else f"empty ({value!r})"
-        raise DataError(f"{self.place(index)}: '{column}' is {fault}. The row: {shown(row)}")
-
-
-def refuse_rows(faults: Sequence[str]) -> None:
-    """Raise DataError with the first 20 of `faults`, if there are any."""
-    if faults:
-        raise all_faults(faults)
-
-
-def check_rows(make: Callable[[int], Any], rows: Iterable[int]) -> None:
-    """`make(row)` for all rows, holding none; DataError with what it says of up to 20 of them."""
-    faults = []
-    for row in rows:
-        try:
-            make(row)
-        except DataError as error:
-            faults.append(str(error))
-    refuse_rows(faults)
 
 
 def read_table(
@@ -134,9 +29,9 @@ def read_table(
     """Read the rows that `reference` names, each with its place.
 
     Args:
-        reference: a path (beside the run file, as given, or `assets/…`) to a file of a known suffix or a folder that
-            the `datasets` library reads, or "hub:owner/name" for a dataset of the Hugging Face Hub, with ":config"
-            behind it where it has several.
+        reference: a path (beside the run file, as given, or `assets/…`) to a file of a known suffix, a folder of media
+            with their metadata or texts, or one that the `datasets` library reads; tar files by a pattern; or
+            "hub:owner/name" for a dataset of the Hugging Face Hub, with ":config" behind it where it has several.
         relative_to: the run file's folder.
         split: of a dataset that has splits.
         options: more of what is read of a dataset; its own split counts instead.
@@ -147,6 +42,9 @@ def read_table(
     options = options or DatasetOptions(split)
     if reference.startswith("hub:"):
         return _filled(_dataset(reference.removeprefix("hub:"), reference, options))
+    if names_tars(reference):
+        require_used(options, reference, "file")
+        return _filled(read_tars(reference, relative_to))
     try:
         path = require_local(reference, relative_to)
     except DataError as error:
@@ -155,10 +53,11 @@ def read_table(
         raise DataError(f"{error} If a dataset of the Hugging Face Hub is meant, write {hub}.") from None
     require_used(options, str(path), "folder" if path.is_dir() else "file")
     if path.is_dir():
-        return _filled(_dataset(path, str(path), options))
+        return _filled(_folder(path, options))
     if path.suffix.lower() not in READERS:
         raise DataError(
-            f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, or a folder saved by `datasets`."
+            f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, .tar, or a folder saved by "
+            "`datasets`."
         )
     return _filled(READERS[path.suffix.lower()](path))
 
@@ -225,7 +124,7 @@ def _mapped(file: Any, path: Path) -> Any:
     stat = path.stat()
     key = {"parquet": str(path.absolute()), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
     parts: Iterator[Any] = (pyarrow.Table.from_batches([part]) for part in file.iter_batches(batch_size=1024))
-    copy = arrow_file(key, file.schema_arrow, parts)
+    arrow_file(copy := arrow_path(key), file.schema_arrow, parts)
     return pyarrow.ipc.open_stream(pyarrow.memory_map(str(copy))).read_all()
 
 
@@ -241,6 +140,17 @@ READERS: dict[str, Callable[[Path], Table]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
+
+
+def _folder(path: Path, options: DatasetOptions) -> Table:
+    """Media with what is said of them, archives, or what the `datasets` library reads."""
+    if options.config or options.data_files:
+        return _dataset(path, str(path), options)
+    if (table := media_folder(path, options.split, lambda file: READERS[file.suffix](file))) is not None:
+        return table
+    if any(path.glob("*.tar")):
+        return read_tars(str(path / "*.tar"), None)
+    return _dataset(path, str(path), options)
 
 
 def _dataset(source: Path | str, name: str, options: DatasetOptions) -> Table:

@@ -13,7 +13,7 @@ from mmalign.data.file_source import FileSource
 from mmalign.data.labels import require_label, verdicts
 from mmalign.data.pairs import Pairs
 from mmalign.data.sampled import sampled
-from mmalign.data.tables import Table
+from mmalign.data.table import Table
 
 __all__ = ["Preferences"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmalign.data.file_source import FileSource
 from mmalign.data.prompt_rows import PromptRows
-from mmalign.data.tables import Table, check_rows
+from mmalign.data.table import Table, check_rows
 
 __all__ = ["Prompts"]
 

@@ -69,7 +69,7 @@ class ExampleRows(Sequence[Example]):
         place = self.table.place(at)
         if (cell := self.table.cell(at, self.output)) is None:
             raise DataError(f"{place}: '{self.output}' is missing; every row needs its {NOUNS[self.kind]}.")
-        return LazyMedia({self.kind: cell}, self.table.folder, place)
+        return LazyMedia({self.kind: cell}, self.table.folder, place, self.table.ground)
 
     def fault_at(self, at: int) -> str:
         """Why row `at` cannot be read, as far as headers show; "" if it can."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
@@ -17,6 +17,7 @@ from mmalign.data.hub import DataFiles, DatasetOptions
 from mmalign.data.intake import MediaOptions
 from mmalign.data.table import Table
 from mmalign.data.tables import read_table
+from mmalign.media.picture_fit import ground_of
 
 __all__ = ["FileSource"]
 
@@ -142,7 +143,7 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
 
     def _read(self, path: str, split: str) -> tuple[Rows, str]:
         options = DatasetOptions(split, self.config, self.revision, self.data_files, self.streaming, self.limit)
-        table = read_table(path, self.relative_to, options=options)
+        table = replace(read_table(path, self.relative_to, options=options), ground=ground_of(self.ground))
         self.left_out(table)
         return self.of(table), table.file
 

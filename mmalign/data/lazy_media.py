@@ -11,7 +11,7 @@ from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 from mmalign.data.row_kinds import prompts_of
-from mmalign.data.table import Table, refuse_rows
+from mmalign.data.table import WHITE, Ground, Table, refuse_rows
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file
@@ -33,10 +33,13 @@ def kind_of(value: object, folder: Path) -> str:
     return kind_of_file(folder / name) or "text"
 
 
-def read_picture(value: object, folder: Path, place: str) -> Tensor:
-    """(3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`), bytes, or both in a mapping."""
+def read_picture(value: object, folder: Path, place: str, ground: Ground = WHITE) -> Tensor:
+    """Read (3, H, W) in [0, 1] from a cell: a path (relative ones start at `folder`), bytes, or both in a mapping.
+
+    Transparency is laid over `ground`.
+    """
     data, name = _content(value, folder, place)
-    return image.decode_image(data, name)
+    return image.decode_image(data, name, ground)
 
 
 def read_sound(value: object, folder: Path, place: str) -> Audio:
@@ -94,8 +97,8 @@ def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
 class LazyMedia(Mapping[str, Any]):
     """`Prompt.media`: "image" as a picture and "audio" as an `Audio` of one row, each decoded at each look."""
 
-    def __init__(self, cells: Mapping[str, Any], folder: Path, place: str) -> None:
-        self._cells, self._folder, self._place = dict(cells), folder, place
+    def __init__(self, cells: Mapping[str, Any], folder: Path, place: str, ground: Ground = WHITE) -> None:
+        self._cells, self._folder, self._place, self._ground = dict(cells), folder, place, ground
 
     @property
     def source(self) -> tuple[Any, ...]:
@@ -104,7 +107,7 @@ class LazyMedia(Mapping[str, Any]):
             (kind, None if isinstance(cell, bytes) else str(_path_of(cell)), _bytes_of(cell))
             for kind, cell in sorted(self._cells.items())
         ]
-        return self._folder, *cells
+        return self._folder, *cells, *(() if self._ground == WHITE else (self._ground,))
 
     def origins(self) -> Iterator[tuple[bytes | Path, str]]:
         """What is decoded: the bytes of a cell, or the file that it names, and how it names it."""
@@ -117,7 +120,10 @@ class LazyMedia(Mapping[str, Any]):
                 yield b"", ""
 
     def __getitem__(self, key: str) -> Any:
-        return (read_sound if key == "audio" else read_picture)(self._cells[key], self._folder, self._place)
+        cell = self._cells[key]
+        if key == "audio":
+            return read_sound(cell, self._folder, self._place)
+        return read_picture(cell, self._folder, self._place, self._ground)
 
     def shapes(self) -> Iterator[tuple[str, Shape | str]]:
         """By kind, what each header says, or the sentence why it says nothing; nothing is decoded."""
@@ -156,7 +162,7 @@ def row_media(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[s
     for kind, column in wanted.items():
         if cells[kind] is None:
             raise DataError(f"{place}: '{column}' is missing; every row needs its {NOUNS[kind]}.")
-    return LazyMedia(cells, table.folder, place)
+    return LazyMedia(cells, table.folder, place, table.ground)
 
 
 def require_files(*sides: Sequence[Any]) -> None:

@@ -100,7 +100,10 @@ class Pairs(Sequence[Preference]):
     def _output(self, at: int, column: str) -> Any:
         if self.kind == "text":
             return self.table.text(at, column)
-        return (lazy_media.read_picture if self.kind == "image" else lazy_media.read_sound)(*self._cell(at, column))
+        cell = self._cell(at, column)
+        if self.kind == "audio":
+            return lazy_media.read_sound(*cell)
+        return lazy_media.read_picture(*cell, self.table.ground)
 
     def _cell(self, at: int, column: str) -> tuple[Any, Path, str]:
         """A cell of a file, the folder where its path starts, and where it stands."""

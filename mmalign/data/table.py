@@ -12,6 +12,8 @@ from mmalign.core.texts import half_character
 from mmalign.data.column_rows import ColumnRows
 
 Row = Mapping[str, Any]
+Ground = tuple[float, float, float]  # red, green and blue in [0, 1]
+WHITE: Ground = (1.0, 1.0, 1.0)
 
 
 @dataclass
@@ -20,7 +22,7 @@ class Table:
 
     `rows` makes a row when it is indexed. Relative paths in its cells start at `base`, the file's own folder if None.
     `place_of` says where a row is that stands on no line. `unlisted` has a sentence for each file of a folder that is
-    of no row.
+    of no row. `ground` is what transparency of its pictures is laid over.
     """
 
     file: str
@@ -30,6 +32,7 @@ class Table:
     base: Path | None = None
     place_of: Callable[[int], str] | None = None
     unlisted: Sequence[str] = ()
+    ground: Ground = WHITE
     _latest: tuple[int, Row] = field(default=(-1, {}), init=False, repr=False)
 
     def row(self, index: int) -> Row:

@@ -9,6 +9,7 @@ import base64
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -112,15 +113,16 @@ def _eight_bit(picture: Image) -> UInt8[np.ndarray, "3 H W"]:
     return _opaque(ImageOps.exif_transpose(picture))
 
 
-def decode_image(data: bytes, name: str) -> Float[Tensor, "3 H W"]:
+def decode_image(data: bytes, name: str, ground: Sequence[float] = (1.0, 1.0, 1.0)) -> Float[Tensor, "3 H W"]:
     """The picture in `data` (the first, of several); `name` says in errors where the bytes came from.
 
-    The bytes decide the format (one of `kinds.FORMATS`), not the name.
+    The bytes decide the format (one of `kinds.FORMATS`), not the name. Transparency is laid over `ground`, red, green
+    and blue in [0, 1].
 
     Raises:
         MediaError: empty, foreign, truncated or corrupt bytes, or more pixels than `bounds.PIXELS`.
     """
-    return _decoded(data, name, from_pil)
+    return _decoded(data, name, partial(from_pil, ground=ground))
 
 
 def _decoded(data: bytes, name: str, made: Callable[[Image], T]) -> T:

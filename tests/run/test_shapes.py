@@ -17,7 +17,9 @@ from mmalign.adapters import adapters
 from mmalign.adapters.bases.formats import Frame, Heard
 from mmalign.core.errors import DataError, all_faults
 from mmalign.data.intake import FittedRows, MediaOptions, refused
+from mmalign.data.sources.captioned import Captioned
 from mmalign.data.sources.preferences import Preferences
+from mmalign.data.sources.prompts import Prompts
 from mmalign.run.checks.shapes import declared_shape, fitted_rows, size
 from mmalign.run.media_lines import media_lines, row_lines
 from tests.adapters import tiny as plain
@@ -276,3 +278,17 @@ def test_a_random_stretch_is_another_one_in_each_pass_and_the_same_in_a_repeated
     rows = fitted(SimpleNamespace(model="", seconds=1.0), items, cut="random")
     passes = [rows.at(0, epoch).chosen.samples for epoch in (0, 1, 0)]
     assert passes[0].shape == passes[1].shape and not passes[0].equal(passes[1]) and passes[0].equal(passes[2])
+
+
+def test_transparency_lies_over_the_stated_ground_in_prompts_pairs_and_examples(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "a.png").write_bytes(odd.encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 0)), "PNG"))
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "q", "chosen": "a.png", "rejected": "a.png", "text": "t"}))
+    for ground, colour in (("white", [1, 1, 1]), ("#0000ff", [0, 0, 1])):
+        path = str(tmp_path / "p.jsonl")
+        pair = Preferences(path, ground=ground).training_items()[0]
+        prompt = Prompts(path, image="chosen", ground=ground).training_items()[0]
+        example = Captioned(path, output="chosen", ground=ground).training_items()[0]
+        for picture in (pair.chosen, pair.rejected, prompt.media["image"], example.output):
+            assert picture[:, 0, 0].tolist() == colour

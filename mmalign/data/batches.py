@@ -33,6 +33,15 @@ class Redrawn(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """Items that say themselves which of them comes next."""
+
+    def place_at(self, position: int, seed: int) -> int | None:
+        """The index of the item at a position of the run; None where an order is drawn as for all others."""
+        ...
+
+
 def bucket_of_each(items: Sequence[Any]) -> list[Hashable]:
     """What the items of a batch must have in common, of each item; [] where all go together."""
     bucket = getattr(type(items), "bucket", None)
@@ -116,7 +125,8 @@ class Batches(Generic[Item]):
             if self.buckets:
                 order = torch.tensor(in_buckets(order.tolist(), self.buckets, self.size, rng))
             self._order = epoch, order
-        index = int(self._order[1][offset])
+        placed = self.items.place_at(position, self.seed) if isinstance(self.items, Placed) else None
+        index = int(self._order[1][offset]) if placed is None else placed
         return self.items.at(index, epoch) if isinstance(self.items, Redrawn) else self.items[index]
 
     def state_dict(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ from mmalign.core.rng import stream_seed
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Example, Prompt
 from mmalign.data.lazy_media import LazyMedia
-from mmalign.data.row_kinds import prompts_of
+from mmalign.data.row_kinds import units_of
 
 log = logging.getLogger("mmalign")
 
@@ -93,12 +93,24 @@ def warn_of_leaks(training: Sequence[Unit], held_out: Sequence[Unit], files: tup
 def shared_with_training(source: DataSource, questions: Sequence[Any]) -> tuple[int, int]:
     """Return how many units of `questions` (prompts or preferences) the source trains on, and how many there are."""
     training = source.training_items()
-    shared, total = overlap(_units_of(training), _units_of(questions))
+    shared, total = overlap(units_of(training), units_of(questions))
     return len(shared), total
 
 
-def _units_of(rows: Any) -> Sequence[Unit]:
-    return rows.units() if hasattr(rows, "units") else prompts_of(rows)
+def shared_rows(training: Sequence[Unit], held_out: Sequence[Unit]) -> list[int]:
+    """Return the indices of units of `training` that `held_out` has, too."""
+    aside = {_text_of(unit) for unit in held_out if _is_text(unit)}
+    shown = [list(_names(unit)) for unit in held_out if not _is_text(unit)]
+    rows, media = list[int](), dict[int, list[tuple[str, Path | None]]]()
+    for at, unit in enumerate(training):
+        if not _is_text(unit):
+            if shown:
+                media[at] = list(_names(unit))
+        elif _text_of(unit) in aside:
+            rows.append(at)
+    joined = _joined([*media.values(), *shown])
+    held_out_names = set(joined[len(media) :])
+    return sorted(rows + [at for at, name in zip(media, joined, strict=False) if name in held_out_names])
 
 
 def overlap(training: Sequence[Unit], held_out: Sequence[Unit]) -> tuple[list[str], int]:

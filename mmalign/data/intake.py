@@ -173,6 +173,11 @@ class FittedRows(Sequence[Any]):
             start = int(torch.randint(samples.shape[-1] - target.samples + 1, (1,), generator=rng))
         return Audio(stretch(samples, start, target.samples)[None], target.rate)
 
+    def place_at(self, position: int, seed: int) -> int | None:
+        """Which row comes at a position of the run, where its sources have shares; None where none says it."""
+        place_at = getattr(self.rows, "place_at", None)
+        return None if place_at is None else place_at(position, seed)
+
     def prompts(self) -> Sequence[Prompt]:
         """What was asked in every row; nothing is decoded."""
         asked = prompts_of(self.rows)

@@ -24,6 +24,11 @@ def prompt_of(row: Row) -> Prompt:
     return row if isinstance(row, Prompt) else row.prompt
 
 
+def units_of(rows: Sequence[Any]) -> Sequence[Any]:
+    """Return what rows are told apart by where some are held out: their own word for it, or their prompts."""
+    return rows.units() if hasattr(rows, "units") else prompts_of(rows)
+
+
 def kind_of_rows(rows: Sequence[Any]) -> RowKind:
     """Return what the rows are; rows that are made when they are indexed say it themselves, by `row_kind`."""
     if (kind := getattr(rows, "row_kind", None)) is not None:
@@ -34,4 +39,4 @@ def kind_of_rows(rows: Sequence[Any]) -> RowKind:
     return "preferences" if isinstance(first, Preference) else "examples" if isinstance(first, Example) else "prompts"
 
 
-__all__ = ["SOURCES", "Row", "RowKind", "kind_of_rows", "prompt_of", "prompts_of"]
+__all__ = ["SOURCES", "Row", "RowKind", "kind_of_rows", "prompt_of", "prompts_of", "units_of"]

@@ -15,6 +15,7 @@ from mmalign.core.errors import ConfigError, MissingExtra, MmalignError, all_fau
 from mmalign.core.protocols import Adapter, AnyPolicy, DataSource, Stateful
 from mmalign.core.registry import construct
 from mmalign.data.intake import FittedRows, refused
+from mmalign.data.mixed_rows import MixedRows
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.sampled import sampled
 from mmalign.run.checks import Inspection
@@ -188,6 +189,8 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     )
     if known is None:
         selection.told(how, "to train on")
+    if selection.long and isinstance(items, MixedRows):
+        return items.keeping(selection.fitting, selection.shortened)
     return selection.rows if selection.long else items
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.config import RunFile
+from mmalign.core.config import RunFile, Spec
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import lasting
 from mmalign.core.protocols import DataSource
@@ -21,12 +21,12 @@ from mmalign.loading.trained import named
 
 def anchored(run: RunFile, source: DataSource) -> RunFile:
     """`run` with an absolute path for everything that only the current folder leads to."""
-    own, prompts = _own(run, source), run.evaluation.prompts
+    prompts = run.evaluation.prompts
     return replace(
         run,
         adapter=_anchored(run.adapter),
         rewards=_anchored(run.rewards),
-        data={key: lasting(value, run.folder) if key in own else value for key, value in run.data.items()},
+        data=_lasting_data(run.data, source, run.folder),
         evaluation=replace(
             run.evaluation,
             prompts=lasting(prompts, run.folder) if prompts else "",
@@ -37,7 +37,7 @@ def anchored(run: RunFile, source: DataSource) -> RunFile:
 
 def needs_base(run: RunFile, source: DataSource) -> bool:
     """Does something that the run file names lie beside it?"""
-    named = [run.data[key] for key in _own(run, source)] + [run.evaluation.prompts]
+    named = [*_named_files(run.data, source), run.evaluation.prompts]
     return run.folder is not None and any(name and (run.folder / name).exists() for name in named)
 
 
@@ -50,9 +50,28 @@ def newest_taken(run: RunFile) -> list[str]:
     return sentences
 
 
-def _own(run: RunFile, source: DataSource) -> Collection[str]:
-    """The options of the data that name something."""
-    return [key for key in getattr(source, "references", ()) if run.data.get(key)]
+def _own(spec: Spec, source: DataSource) -> Collection[str]:
+    """The options of a source that name something."""
+    return [key for key in getattr(source, "references", ()) if spec.get(key)]
+
+
+def _parts(source: DataSource) -> Mapping[str, DataSource]:
+    """The sources that a source is made of, by their names in its option `parts`."""
+    return getattr(source, "sources", {})
+
+
+def _named_files(spec: Spec, source: DataSource) -> list[str]:
+    """What a source and its parts name."""
+    inside = [name for part, own in _parts(source).items() for name in _named_files(spec["parts"][part], own)]
+    return [spec[key] for key in _own(spec, source)] + inside
+
+
+def _lasting_data(spec: Spec, source: DataSource, folder: Path | None) -> Spec:
+    """The options of a source, with an absolute path for everything that only the current folder leads to."""
+    own = _own(spec, source)
+    lasts = {key: lasting(value, folder) if key in own else value for key, value in spec.items()}
+    parts = {name: _lasting_data(spec["parts"][name], part, folder) for name, part in _parts(source).items()}
+    return {**lasts, "parts": {**spec["parts"], **parts}} if parts else lasts
 
 
 def _anchored(value: object) -> Any:

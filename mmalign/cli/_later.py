@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
@@ -41,6 +44,36 @@ def _execute(module: _Later) -> None:
     module.__class__ = ModuleType  # type: ignore[assignment]
 
 
+class _Again(Loader):
+    """Gives a module that is loaded already."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.own = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.own
+
+
+class _Once(MetaPathFinder):
+    """Finds submodules of `package` that were loaded while they were looked for.
+
+    `import torch.utils` asks the package for its `__path__`, for which that is executed and imports `torch.utils`
+    itself; Python does not look again whether it is there, and would execute it a second time.
+    """
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        known = sys.modules.get(fullname) if fullname.startswith(f"{self.package}.") else None
+        return None if known is None else ModuleSpec(fullname, _Again(known))
+
+
 def import_later(name: str) -> None:
     """From now on `import name` costs nothing, and its first attribute, or submodule, loads it.
 
@@ -49,5 +82,6 @@ def import_later(name: str) -> None:
     if name in sys.modules or (spec := find_spec(name)) is None:
         return
     made = module_from_spec(spec)
+    sys.meta_path.insert(0, _Once(name))
     sys.modules[name] = later = _Later(name, made.__doc__)
     later.__dict__.update({key: value for key, value in made.__dict__.items() if key != "__path__"})

@@ -226,7 +226,8 @@ def draw_probe(adapter: LatentAdapter, rollout: Rollout, draws: int, levels: Lev
     if draws < 1:
         raise ValueError(f"draws is {draws}; it must be at least 1.")
     rows, device = len(rollout), adapter.device
-    noise = randn((rows, draws, *adapter.latent_shape), rng, device)
+    shape = rollout.trajectory["x0"].shape[1:] if "x0" in rollout.trajectory else adapter.latent_shape
+    noise = randn((rows, draws, *shape), rng, device)
     if levels == "uniform":
         u = _EDGE + (1 - 2 * _EDGE) * rand((rows, draws), rng, device)
         return {"noise": noise, "u": u, "density": torch.ones_like(u)}

@@ -103,10 +103,14 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "import time\nfrom a_slow_package import part\nfirst = 1\ntime.sleep(0.3)\nlast = 2\n"
         "def __getattr__(name):\n    if name == 'made': return 3\n    raise AttributeError(name)\n"
     )
-    (package / "part.py").write_text("import a_slow_package\nheld = a_slow_package\n")
+    (package / "part.py").write_text(
+        "import sys\nimport a_slow_package\nheld = a_slow_package\n"
+        "count = sys.__dict__.setdefault('_a_count', [0])\ncount[0] += 1\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     import_later("a_slow_package")
     yield "a_slow_package"
+    vars(sys).pop("_a_count", None)
     for name in ("a_slow_package", "a_slow_package.part"):
         sys.modules.pop(name, None)
 
@@ -130,6 +134,20 @@ def test_its_submodule_loads_it_first(slow: str) -> None:
     import a_slow_package.part as part
 
     assert part.held.last == 2
+    assert part is sys.modules["a_slow_package"].part and part.__spec__.loader.name == "a_slow_package.part"
+
+
+def test_a_submodule_that_the_package_imports_itself_is_executed_once(slow: str) -> None:
+    """Python looks for it, reads the package's path, for which that is executed, and does not look again."""
+    import a_slow_package.part
+
+    assert a_slow_package.part.count == [1]
+
+
+def test_torch_is_whole_after_whatever_submodule_came_first() -> None:
+    code = "from mmalign.cli._later import import_later; import_later('torch'); import torch.utils.hooks, torch; "
+    code += "import torch._dynamo; assert torch.utils is __import__('sys').modules['torch.utils']"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
 
 
 def test_threads_that_ask_while_it_is_loaded_wait_for_all_of_it(slow: str) -> None:

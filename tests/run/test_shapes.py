@@ -156,7 +156,7 @@ def test_sounds_are_held_to_what_the_checkpoint_makes(name: str, tiny: Callable[
         pytest.importorskip("torchsde")
     adapter.load()
     assert adapter.rate == told.rate
-    if told.seconds is not None:
+    if told.seconds is not None and not options:
         assert adapter.seconds == pytest.approx(told.seconds)
     if name in ("stable_audio", "stable_audio_3", "ace_step"):  # of others the tiny ones make less than one window
         assert adapter.latents(output).shape[1:] == adapter.latent_shape

@@ -87,9 +87,9 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
-        """Return the autoencoder's rate in Hz and channels."""
+        """Return the autoencoder's rate in Hz and channels, and the longest sound that the network is told of."""
         vae = configs("vae")
-        return Heard(vae["sampling_rate"], vae["audio_channels"])
+        return Heard(vae["sampling_rate"], vae["audio_channels"], float(configs("duration_embedder")["max_val"]))
 
     def open_outputs(self, pipe: Pipeline) -> SameSounds:
         """Set `latent_shape`, (channels, frames), and give the autoencoder."""

@@ -37,6 +37,14 @@ def size(adapter: Adapter) -> Faults:
             yield from [fault if fault.startswith("adapter.") else f"adapter.{fault}" for fault in error.faults]
 
 
+@check
+def length(adapter: Adapter) -> Faults:
+    """The length of what is made is one that the checkpoint makes, as far as its own folder tells."""
+    makes, seconds = declared_shape(adapter), AdapterTraits.of(adapter).seconds
+    if isinstance(makes, Heard) and makes.seconds and seconds and seconds > makes.seconds * (1 + 1e-6):
+        yield f"adapter.seconds: {seconds:g} is longer than {makes.seconds:g} s, the most that this checkpoint makes."
+
+
 @check_training
 def refused_media(file: RunFile, adapter: Adapter, source: DataSource, items: Sequence[Any]) -> None:
     """Raise DataError for outputs that `fit` or `cut` refuses, with the places of the first twenty."""

@@ -102,8 +102,10 @@ def opened_by_av(source: bytes | Path | Any) -> AvSound | None:
     import av
 
     av.logging.set_level(av.logging.PANIC)
+    # Up to PyAV 18 a title in another encoding ends the opening, unless it may be ignored; from 19 on none is decoded.
+    lenient: Any = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
-        container = av.open(io.BytesIO(source) if isinstance(source, bytes) else source, metadata_errors="ignore")
+        container: Any = av.open(io.BytesIO(source) if isinstance(source, bytes) else source, **lenient)
     except (av.FFmpegError, OSError, ValueError):
         return None
     moving = [video for video in container.streams.video if not video.disposition & video.disposition.attached_pic]

@@ -139,12 +139,18 @@ class Comparisons(Experience):
 
 @dataclass(kw_only=True)
 class Demonstrations(Experience):
-    """Outputs to imitate, with the noise they are judged under; `divisor` (B,) divides each one's log-prob."""
+    """Outputs to imitate, with the noise they are judged under; `divisor` (B,) divides each one's log-prob.
+
+    `unconditional` (B,) is True for rows that are learned without their prompt, `prior` (B,) for outputs of the model
+    that the run started from; None where there are none.
+    """
 
     rollout: Rollout
     mask: Bool[Tensor, " B"]
     divisor: Float[Tensor, " B"]
     probe: dict[str, Tensor] = field(default_factory=dict)
+    unconditional: Bool[Tensor, " B"] | None = None
+    prior: Bool[Tensor, " B"] | None = None
     weight: Float[Tensor, " B"] | None = None
 
 

@@ -53,6 +53,7 @@ METRICS: dict[str, str] = {
     # imitation
     "fit/target": "log π_θ of the imitated output per event dimension, up to a constant.",
     "fit/per_token": "The same per token of the output.",
+    "fit/prior": "log π_θ per event dimension of the start's own outputs, which prior preservation holds.",
     # reward gradients
     "gradient/<reward>": "The norm of a reward's gradient with respect to the output, mean over scored rows.",
     "gradient/guidance": "The norm of the guidance direction, mean over rows.",

@@ -45,6 +45,14 @@ class Objective(Protocol[P]):
         ...
 
 
+@dataclass(frozen=True)
+class Prior:
+    """`count` outputs for `prompts`, dealt out in turn, that the start makes once before training."""
+
+    prompts: Sequence[str]
+    count: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveTraits:
     """The optional members of an objective, read here and nowhere by name.
@@ -61,6 +69,7 @@ class ObjectiveTraits:
         doubts: sentences about what is allowed and may not be what was meant.
         whole_outputs: does its loss need every step of an output in one pass?
         group_size, samples_per_prompt: outputs that it makes of a prompt, under either name.
+        prior: what the model that the run starts from makes before training, set as `prior_rows`; None: nothing.
         reference_rows: the option that bounds its rows per no-gradient forward; None: it has none.
         std: what divides its advantages; "" where it has none.
         clip_unit: the unit of its clip range; "" where it has none.
@@ -77,6 +86,7 @@ class ObjectiveTraits:
     whole_outputs: bool = False
     group_size: int | None = None
     samples_per_prompt: int = 1
+    prior: Prior | None = None
     reference_rows: int | None = None
     std: str = ""
     clip_unit: str = ""
@@ -88,4 +98,4 @@ class ObjectiveTraits:
         return cls(**values)
 
 
-__all__ = ["Objective", "ObjectiveTraits"]
+__all__ = ["Objective", "ObjectiveTraits", "Prior"]

@@ -12,13 +12,14 @@ class Setting:
 
     `objective` and `combine` are their names in the run file; `reward` is the run's one reward (a mix with `slots`, and
     `relative` if it puts values on a scale of their group), None where the run file has none; `policy` is the class of
-    the run's policy, None where it is not known.
+    the run's policy and `adapter` that of its adapter, None where they are not known.
     """
 
     objective: str
     combine: str
     reward: Any = None
     policy: type | None = None
+    adapter: type | None = None
 
     def taken_over(self, what: str) -> list[str]:
         """Return the rewards of the run file that are taken `over` it ("group", "batch")."""

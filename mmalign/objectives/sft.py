@@ -5,13 +5,29 @@
 Best-of-N as training: RAFT (Dong et al. 2023, arXiv 2304.06767), one round per step: sample `group_size` outputs, keep
 the best by the reward, imitate it. A prompt without a scored output is skipped and counted.
 
-For diffusion -log π_θ is the denoising error of Diffusion-DPO's density: ordinary fine-tuning of it, in the `unit` of
-the joint ("sum") or per latent element ("mean").
+For diffusion -log π_θ is the denoising error of the policy's density, w/2 ‖error‖²: ordinary fine-tuning, with the
+levels and weights of the policy's options (`policies/_diffusion.py` has a table of published trainers). Its `unit`:
+
+| unit | loss of one output |
+|------|--------------------|
+| sum  | w/2 ‖error‖², the joint's nats |
+| mean | the same per latent element |
+| mse  | w ‖error‖² per latent element: the mean squared error as trainers of diffusion models write it |
+
+For codebooks `unit: mean` is the cross-entropy per step and codebook. A step of MusicGen's delay pattern counts whole,
+also where some of its K codebooks have not begun: transformers' own loss is ours times steps / frames (503/500 for 10
+seconds). With `adapter.guided_density: false` it is that of the prompt's branch alone, as MusicGen was trained.
+
+Caption dropout (Ho & Salimans, 2207.12598): a row is learned without its prompt with the probability `caption_dropout`,
+so that guidance still has an unconditional model to lead away from.
+
+Prior preservation (DreamBooth, Ruiz et al., 2208.12242, eq. 2): loss(given) + λ loss(prior), where prior are outputs of
+the model that the run started from for prompts of the same class. Each batch takes as many of these as it has rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -19,16 +35,20 @@ import torch
 
 from mmalign.core.errors import DataError
 from mmalign.core.experience import Demonstrations
-from mmalign.core.options import AtLeastOne, must, refuse, requires
+from mmalign.core.objective import Prior
+from mmalign.core.options import AtLeastOne, Positive, ShareBelowOne, must, refuse, requires
 from mmalign.core.protocols import DensityPolicy, Mean, Metrics, one_process
+from mmalign.core.rng import rand
+from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Example, Preference, Prompt, Rollout
 from mmalign.data.row_kinds import prompts_of
 from mmalign.objectives import _weights
-from mmalign.objectives._pairs import BetaUnit
 from mmalign.objectives._rollouts import batch_outputs, masked_means, sample_groups, score_rollout
 from mmalign.objectives._selection import best_and_worst
 from mmalign.objectives._weights import Per, RowsAlike, log_prob_divisors, token_counts
+
+Unit = Literal["sum", "mean", "mse"]
 
 
 @dataclass
@@ -44,8 +64,14 @@ class SFT(RowsAlike):
         group_size: N of best-of-N.
         target: the column of a prompt file that holds the output.
         per: what -log p is divided by: nothing, the output's own tokens, or the batch's mean number of tokens.
-        unit: nats of the joint ("sum"), or of one event dimension ("mean").
+        unit: nats of the joint ("sum"), or of one event dimension ("mean"); for diffusion also the mean squared error
+            itself ("mse").
         draws: noise draws per output, for diffusion.
+        caption_dropout: the share of rows that are learned without their prompt, drawn anew each step.
+        prior_prompts: what the model that the run starts from is asked before training, to keep what it knows of the
+            class ("a photo of a dog"); none is no prior preservation.
+        prior_count: outputs that it makes, dealt out over these prompts in turn; they stay in the run directory.
+        prior_weight: λ, what their loss weighs beside that of the given rows.
     """
 
     reward: Any = None
@@ -53,9 +79,14 @@ class SFT(RowsAlike):
     group_size: AtLeastOne = 4
     target: str = "target"
     per: Per = "batch_token"
-    unit: BetaUnit = "sum"
+    unit: Unit = "sum"
     draws: AtLeastOne = 1
+    caption_dropout: ShareBelowOne = 0.0
+    prior_prompts: tuple[str, ...] = ()
+    prior_count: AtLeastOne = 100
+    prior_weight: Positive = 1.0
 
+    prior_rows: Sequence[Example] = field(default=(), init=False, repr=False, compare=False)
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
 
     needs: ClassVar[type] = DensityPolicy
@@ -69,7 +100,26 @@ class SFT(RowsAlike):
             ),
             must(self.group_size >= 1, f"group_size: {self.group_size} must be at least 1."),
             must(self.draws >= 1, f"draws: {self.draws} must be at least 1."),
+            requires(
+                bool(self.prior_prompts),
+                self.online == "off",
+                "prior_prompts: hold outputs of the start beside given ones, and online: best_of_n has none given.",
+            ),
         )
+
+    def check(self, setting: Setting) -> Iterator[str]:
+        """What the policy or the adapter cannot do of what is asked."""
+        if self.unit == "mse" and setting.policy is not None and not hasattr(setting.policy, "weighting"):
+            yield "objective.unit: mse is of denoising errors, and this policy has exact log-probs; set unit: mean."
+        if self.caption_dropout and setting.adapter is not None and not hasattr(setting.adapter, "unconditional"):
+            yield "objective.caption_dropout: this adapter has no unconditional to learn; set it to 0."
+        if self.prior_prompts and getattr(setting.adapter, "modality", None) == "text":
+            yield "objective.prior_prompts: keep pictures or sounds, and this adapter makes texts; remove them."
+
+    @property
+    def prior(self) -> Prior | None:
+        """What the start makes before training; None without prior preservation."""
+        return Prior(self.prior_prompts, self.prior_count) if self.prior_prompts else None
 
     @property
     def reads(self) -> frozenset[str]:
@@ -78,10 +128,27 @@ class SFT(RowsAlike):
 
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
         """Outputs to imitate, with their noise and what divides their log-probs."""
-        rollout, mask = self._given(policy, batch) if self.online == "off" else self._best(policy, batch, rng)
+        prior = self._drawn_prior(len(batch), rng)
+        rows = [*batch, *prior]
+        rollout, mask = self._given(policy, rows) if self.online == "off" else self._best(policy, batch, rng)
         probe = policy.probe(rollout, rng, self.draws)
         divisor = log_prob_divisors(rollout, not probe, mask, self.per, self.over_ranks)
-        return Demonstrations(rollout=rollout, mask=mask, divisor=divisor, probe=probe)
+        is_prior = torch.arange(len(rollout), device=mask.device) >= len(batch) if prior else None
+        if is_prior is not None:  # rows weigh alike and are twice as many: the means of both halves are added up
+            divisor = divisor / torch.where(is_prior, 2 * self.prior_weight, 2.0).to(divisor)
+        dropped = rand((len(rollout),), rng, mask.device) < self.caption_dropout if self.caption_dropout else None
+        return Demonstrations(
+            rollout=rollout, mask=mask, divisor=divisor, probe=probe, unconditional=dropped, prior=is_prior
+        )
+
+    def _drawn_prior(self, count: int, rng: torch.Generator) -> list[Example]:
+        if not self.prior_prompts:
+            return []
+        if not self.prior_rows:
+            raise DataError(
+                "prior_rows: prior preservation needs outputs of the start; set them before the first step."
+            )
+        return [self.prior_rows[i] for i in torch.randint(len(self.prior_rows), (count,), generator=rng).tolist()]
 
     def _given(self, policy: DensityPolicy, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
         prompts = prompts_of(batch)
@@ -116,11 +183,15 @@ class SFT(RowsAlike):
     def loss(self, policy: DensityPolicy, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × log p).sum() of these outputs."""
         size = float(policy.event_size)
-        log_prob = policy.log_prob(chunk.rollout, chunk.probe).sum(1)
-        gain = log_prob / chunk.divisor.to(log_prob) / (size if self.unit == "mean" else 1.0)
+        dropped = {} if chunk.unconditional is None else {"unconditional": chunk.unconditional}
+        log_prob = policy.log_prob(chunk.rollout, {**chunk.probe, **dropped}).sum(1)
+        unit = {"sum": 1.0, "mean": size, "mse": size / 2}[self.unit]
+        gain = log_prob / chunk.divisor.to(log_prob) / unit
         tokens = token_counts(chunk.rollout, not chunk.probe).to(log_prob)
-        fit = {"fit/target": log_prob / size, "fit/per_token": log_prob / size / tokens}
-        metrics = masked_means(chunk.mask, fit)
+        given = chunk.mask if chunk.prior is None else chunk.mask & ~chunk.prior
+        metrics = masked_means(given, {"fit/target": log_prob / size, "fit/per_token": log_prob / size / tokens})
+        if chunk.prior is not None:
+            metrics |= masked_means(chunk.mask & chunk.prior, {"fit/prior": log_prob / size})
         return -_weights.weighted_sum(chunk, gain), metrics
 
 

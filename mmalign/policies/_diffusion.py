@@ -1,53 +1,50 @@
 """The diffusion policy: sampling, replay with exact step log-probs, and a surrogate density of a latent generator.
 
 Everything but the step rule is here, once. Policies `flow` and `ddpm` are this one with their rules: which noise their
-steps draw, and the options of that noise.
+steps draw, and the options of that noise. The surrogate density of any output stands in `_surrogate.py`.
 
-The density of any output is a denoising-error surrogate of log p. Each draw is a noise ε and a level u; with
-x = α x0 + σ ε the term of one draw is
+Fine-tuning as published trainers do it, by options of the density and of objective `sft`:
 
-    −½ w · ‖target − prediction‖² / draws        (a sum over the event, never a mean)
-
-so that terms add up to (an estimate of) log p up to a constant. The network is evaluated without guidance: the
-surrogate is of the conditional model. Policy, reference and both sides of a pair must share one `probe`.
-
-| weighting | w on ‖ε − ε̂‖² | w on ‖v − v̂‖², flow time t | source |
-|-----------|----------------|----------------------------|--------|
-| const_eps | 1              | (1 − t)²                   | Diffusion-DPO (Wallace et al., 2311.12908) |
-| const_v   | 1 / α²         | 1                          | public flow-DPO code: the plain velocity error |
-| elbo      | −dλ/du / p(u)  | 2 (1 − t) / t / p(t)       | variational bound (Kingma et al., 2107.00630) |
-
-with λ = log α²/σ², because ε̂ − ε = α (v̂ − v) at equal x. With `elbo` the expectation of a term over draws is the
-bound itself, E[−(1 − t)/t ‖v − v̂‖²] for a flow with uniform t: dividing by the density p(u) of the drawn level makes
-it so for any distribution of levels. The other two weightings take the distribution of levels as part of the objective.
+| trainer                                  | policy | options |
+|------------------------------------------|--------|---------|
+| text to image, ε (diffusers)             | ddpm   | the defaults: weighting: const_eps, density_levels: uniform |
+| … its `--snr_gamma 5`, ε and v           | ddpm   | weighting: min_snr, min_snr_gamma: 5 |
+| … of a network that predicts v           | ddpm   | weighting: const_v |
+| SD3's paper, FLUX (`logit_normal`)       | flow   | the defaults: weighting: const_v, density_levels: logit_normal |
+| diffusers' SD3 scripts as they stand     | flow   | weighting: const_x0, density_levels: logit_normal |
+| … `--weighting_scheme mode`              | flow   | weighting: const_x0, density_levels: mode, density_mode: 1.29 |
+| … `--weighting_scheme cosmap`            | flow   | weighting: cosmap, density_levels: uniform |
+| … `--weighting_scheme none` (FLUX)       | flow   | weighting: const_v, density_levels: uniform |
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 
-from mmalign.core.errors import CapabilityError
-from mmalign.core.options import AtLeastOne, Count, NotNegative, at_least, one_of
-from mmalign.core.protocols import Condition, LatentAdapter, Prediction, Probe
-from mmalign.core.rng import Noise, rand, randn
+from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, at_least, one_of
+from mmalign.core.protocols import LatentAdapter, Prediction, Probe
+from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, NoiseLevel, Prompt, Rollout, StepDist
 from mmalign.core.unloaded import Unloaded
-from mmalign.policies._base import LatentPolicy, encode_outputs, micro_batches, require_kind
-from mmalign.policies._steps import StepRule, like, target
+from mmalign.policies._base import LatentPolicy, encode_outputs, require_kind
+from mmalign.policies._steps import StepRule
+from mmalign.policies._surrogate import (
+    OF_FLOWS,
+    ErrorWeight,
+    LevelDistribution,
+    LevelDraw,
+    Weighting,
+    draw_probe,
+    surrogate_log_prob,
+)
 from mmalign.policies._trajectory import Process, Store, Window, WindowKind, replay, sample_final, sample_trajectories
-
-Weighting = Literal["const_v", "const_eps", "elbo"]
-LevelDraw = Literal["uniform", "logit_normal"]
-_TABLE = 1000  # discrete schedules look u up in a table of this many entries
-_EDGE = 1e-3  # the levels at the very ends carry unbounded weights and no information
 
 # What other programs call the options of policies of latents.
 ALSO_CALLED = {
@@ -84,7 +81,13 @@ class Diffusion(LatentPolicy, ABC):
         residual_noise: also noisy: the last step where its variance is not 0, and steps that land near σ = 0 with more
             noise than what follows can remove (as Flow-GRPO's first code did). Rewards then judge noisy images.
         same_noise: rows of a group share the initial noise; steps before the first noisy one run once per group.
-        weighting, density_levels: weights and distribution of levels of the surrogate density, see above.
+        weighting: what an error weighs in the surrogate density, see `_surrogate.py`: "const_v", "const_eps",
+            "const_x0", "min_snr", "elbo", and for flows "sigma_sqrt" and "cosmap".
+        min_snr_gamma: γ of "min_snr".
+        density_levels: the distribution of its levels of noise: "uniform", "logit_normal" or "mode".
+        density_mean, density_std: of "logit_normal" before its sigmoid; a mean above 0 prefers noise.
+        density_mode: the scale of "mode"; above 0 it prefers the middle of the schedule, below 0 its ends.
+        density_shift: moves drawn levels towards noise (above 1), beyond the shift of the checkpoint's own schedule.
         rows: micro-batch of forwards without gradient, and of the replay; 0 is all rows at once. For a ratio of exactly
             1, train in chunks of the same number of rows.
         store: where recorded latents wait: on the adapter's device or in host memory.
@@ -110,7 +113,12 @@ class Diffusion(LatentPolicy, ABC):
     residual_noise: bool = False
     same_noise: bool = False
     weighting: Weighting = "const_v"
+    min_snr_gamma: Positive = 5.0
     density_levels: LevelDraw = "logit_normal"
+    density_mean: float = 0.0
+    density_std: Positive = 1.0
+    density_mode: float = 1.29
+    density_shift: Positive = 1.0
     rows: Count = 0
     store: Store = "device"
 
@@ -133,6 +141,12 @@ class Diffusion(LatentPolicy, ABC):
         at_least("num_inference_steps", self.num_inference_steps, 1)
         at_least("eval_steps", self.eval_steps, 1)
         at_least("rows", self.rows, 0)
+        if self.weighting in OF_FLOWS and "flow" not in self.predictions:
+            raise ValueError(
+                f"weighting {self.weighting} weighs levels of a rectified flow, which policy '{self.name}' has not; "
+                "use const_eps, const_v or min_snr."
+            )
+        self._levels()  # refuses options out of range
         self._calls = 0
         window = self._window()
         if self.draws_noise:  # the schedule is not loaded yet; `sample` checks the window against it
@@ -191,11 +205,24 @@ class Diffusion(LatentPolicy, ABC):
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
         """Draw `draws` noise samples and levels per row for `log_prob`, shared by everything that is compared."""
-        return draw_probe(self.adapter, rollout, draws, self.density_levels, rng)
+        return draw_probe(self.adapter, rollout, draws, self._levels(), rng)
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
-        """Return denoising-error terms, T = draws, that sum to an estimate of log p up to a constant; with gradient."""
-        return surrogate_log_prob(self.adapter, rollout, probe, self.weighting, self.rows)
+        """Return denoising-error terms, T = draws, that sum to an estimate of log p up to a constant; with gradient.
+
+        Rows where `probe["unconditional"]` (B,) is True are taken without their prompt.
+        """
+        weight = ErrorWeight(kind=self.weighting, gamma=self.min_snr_gamma)
+        return surrogate_log_prob(self.adapter, rollout, probe, weight, self.rows)
+
+    def _levels(self) -> LevelDistribution:
+        return LevelDistribution(
+            kind=self.density_levels,
+            mean=self.density_mean,
+            std=self.density_std,
+            mode=self.density_mode,
+            shift=self.density_shift,
+        )
 
     def _process(self, steps: int | None = None, guidance_scale: float | None = None) -> Process:
         return Process(
@@ -216,83 +243,3 @@ class Diffusion(LatentPolicy, ABC):
             decay=self.window_decay,
             decay_after=self.window_decay_after,
         )
-
-
-def draw_probe(adapter: LatentAdapter, rollout: Rollout, draws: int, levels: LevelDraw, rng: torch.Generator) -> Probe:
-    """Draw noise: `noise` (B, draws, *latent), levels `u` (B, draws) in (0, 1), and their `density` p(u).
-
-    `logit_normal` is sigmoid(N(0, 1)) (Esser et al., 2403.03206), which prefers the middle of the schedule.
-    """
-    if draws < 1:
-        raise ValueError(f"draws is {draws}; it must be at least 1.")
-    rows, device = len(rollout), adapter.device
-    shape = rollout.trajectory["x0"].shape[1:] if "x0" in rollout.trajectory else adapter.latent_shape
-    noise = randn((rows, draws, *shape), rng, device)
-    if levels == "uniform":
-        u = _EDGE + (1 - 2 * _EDGE) * rand((rows, draws), rng, device)
-        return {"noise": noise, "u": u, "density": torch.ones_like(u)}
-    z = randn((rows, draws), rng, device)
-    u = torch.sigmoid(z).clamp(_EDGE, 1 - _EDGE)
-    density = (-0.5 * torch.logit(u).square()).exp() / (math.sqrt(2 * math.pi) * u * (1 - u))
-    return {"noise": noise, "u": u, "density": density}
-
-
-def surrogate_log_prob(
-    adapter: LatentAdapter, rollout: Rollout, probe: Probe, weighting: Weighting, rows: int
-) -> Float[Tensor, "B draws"]:
-    """Return one term per draw, with gradient; their sum over draws estimates log p up to a constant."""
-    if "x0" not in rollout.trajectory:
-        raise CapabilityError("log_prob needs trajectory['x0']; use a rollout of sample(), generate() or observe().")
-    parts = []
-    for part in micro_batches(len(rollout), rows):
-        condition = adapter.encode(rollout.prompts[part])
-        clean = rollout.trajectory["x0"][part].to(adapter.device)
-        draws = {key: value[part].to(adapter.device) for key, value in probe.items()}
-        terms = [
-            _term(adapter, clean, condition, {key: value[:, d] for key, value in draws.items()}, weighting)
-            for d in range(draws["u"].shape[1])
-        ]
-        parts.append(torch.stack(terms, 1) / len(terms))
-    return torch.cat(parts)
-
-
-def constant_weight(kind: Prediction, alpha: Float[Tensor, " B"], weighting: Weighting) -> Float[Tensor, " B"]:
-    """Return w of "const_v" or "const_eps" on the squared error of the network's own prediction."""
-    if (kind == "epsilon") == (weighting == "const_eps"):
-        return torch.ones_like(alpha)
-    return alpha.square() if weighting == "const_eps" else alpha.square().reciprocal()
-
-
-def bound_weight(adapter: LatentAdapter, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return −dλ/du on ε's squared error, times α² where a velocity is predicted; "elbo" before 1 / p(u).
-
-    −dλ/du = 2 (dσ/du / σ − dα/du / α), by central differences between whole entries of a 1,000-entry table.
-    """
-    middle = ((u * _TABLE).floor().clamp(2, _TABLE - 3) + 0.5) / _TABLE
-    after, before = _level(adapter, middle + 2 / _TABLE), _level(adapter, middle - 2 / _TABLE)
-    alpha_slope, sigma_slope = (
-        (a - b) * _TABLE / 4 for a, b in ((after.alpha, before.alpha), (after.sigma, before.sigma))
-    )
-    level = _level(adapter, u)
-    if adapter.prediction == "epsilon":
-        return 2 * (sigma_slope / level.sigma - alpha_slope / level.alpha)
-    return 2 * level.alpha * (sigma_slope * level.alpha / level.sigma - alpha_slope)
-
-
-def _term(
-    adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe, weighting: Weighting
-) -> Float[Tensor, " B"]:
-    level = _level(adapter, draw["u"])
-    alpha, sigma, noise = level.alpha, level.sigma, draw["noise"]
-    x = like(alpha, clean) * clean + like(sigma, clean) * noise
-    expected = target(adapter.prediction, clean, noise, alpha, sigma)
-    if weighting == "elbo":
-        weight = bound_weight(adapter, draw["u"]) / draw["density"]
-    else:
-        weight = constant_weight(adapter.prediction, alpha, weighting)
-    error = (expected - adapter.predict(x, level.times, condition)).flatten(1).square().sum(1)
-    return -0.5 * weight * error
-
-
-def _level(adapter: LatentAdapter, u: Tensor) -> NoiseLevel:
-    return adapter.level(u).to(u.device)

@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mmalign.core.protocols import TokenAdapter
+from mmalign.core.errors import CapabilityError
+from mmalign.core.protocols import Inputs, TokenAdapter, UnconditionalTokens
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, StepDist, groups
 from mmalign.policies._base import first_rows
@@ -49,16 +50,20 @@ def completion_dist(
     mask: Bool[Tensor, "B T"],
     steps: range,
     options: LogProbOptions,
+    dropped: Bool[Tensor, " B"] | None = None,
 ) -> StepDist:
     """Compute log-probs (and entropies) in nats of `steps` of completions, (B, len(steps)), 0 where masked.
 
-    Rows of equal prompts share the prompt's forward. Columns past the longest completion are not computed, and change
-    no other number.
+    Rows where `dropped` is True continue the adapter's unconditional. Rows of equal prompts share the prompt's forward.
+    Columns past the longest completion are not computed, and change no other number.
     """
     last = int(mask[:, : steps.stop].any(0).nonzero().max()) + 1 if bool(mask[:, : steps.stop].any()) else 1
     length = max(last, steps.start + 1)  # at least one column: a part that is masked throughout has a gradient, of 0
     group = groups(prompts)
     inputs = adapter.encode([prompts[i] for i in first_rows(group)])
+    if dropped is not None and bool(dropped.any()):
+        group = group + len(inputs) * dropped.to(group)
+        inputs = [*inputs, *unconditional_inputs(adapter, inputs)]
     tokens, mask = tokens[:, :length], mask[:, :length]
     features = adapter.features(inputs, group.to(tokens.device), tokens, mask)[:, steps.start :]
     log_prob, entropy = _masked_log_probs(adapter, features, tokens[:, steps.start :], mask[:, steps.start :], options)
@@ -67,6 +72,15 @@ def completion_dist(
         torch.nn.functional.pad(log_prob, missing),
         entropy=None if entropy is None else torch.nn.functional.pad(entropy, missing),
     )
+
+
+def unconditional_inputs(adapter: TokenAdapter, inputs: Sequence[Inputs]) -> list[Inputs]:
+    """Return the unconditional twin of each prompt's inputs; CapabilityError where the adapter knows none."""
+    if not isinstance(adapter, UnconditionalTokens):
+        raise CapabilityError(
+            f"{type(adapter).__name__} has no unconditional to drop captions to; set objective.caption_dropout: 0."
+        )
+    return adapter.unconditional(inputs)
 
 
 def token_log_probs(

@@ -21,8 +21,9 @@ from mmalign.core.options import AtLeastOne, NotNegative, within
 from mmalign.core.protocols import Prediction
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel
-from mmalign.policies._diffusion import Diffusion, LevelDraw, Weighting
+from mmalign.policies._diffusion import Diffusion
 from mmalign.policies._steps import Step, StepRule, clean_and_noise, posterior_std, renoise
+from mmalign.policies._surrogate import LevelDraw, Weighting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,8 +150,11 @@ class Tokens(AdapterPolicy):
         return {}
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
-        """The log-prob of every token in nats, exact, 0 where masked; with gradient."""
-        return self.step_log_prob(rollout)
+        """The log-prob of every token in nats, exact, 0 where masked; with gradient.
+
+        Rows where `probe["unconditional"]` (B,) is True are taken without their prompt.
+        """
+        return self._dist(rollout, slice(None), "off", probe.get("unconditional")).log_prob
 
     def log_probs(self, rollouts: Sequence[Rollout], probe: Probe) -> list[Float[Tensor, "B _"]]:
         """`log_prob` of rollouts with equal prompts row by row, in one pass: a prompt is forwarded once for all."""
@@ -176,7 +179,7 @@ class Tokens(AdapterPolicy):
         """Does the adapter compute in less than float32?"""
         return str(getattr(self.adapter, "dtype", "fp32")) in ("bf16", "fp16")
 
-    def _dist(self, rollout: Rollout, steps: slice, entropy: Entropy) -> StepDist:
+    def _dist(self, rollout: Rollout, steps: slice, entropy: Entropy, dropped: Tensor | None = None) -> StepDist:
         device = self.adapter.device
         options = LogProbOptions(temperature=self.temperature, positions=self.positions, entropy=entropy)
         mask = _mask(rollout).to(device)
@@ -185,9 +188,8 @@ class Tokens(AdapterPolicy):
         if not chosen:
             raise ValueError(f"steps {steps} selects none of the {mask.shape[1]} recorded steps.")
         parts = micro_batches(len(rollout), self.rows)
-        return join(
-            [completion_dist(self.adapter, rollout.prompts[p], tokens[p], mask[p], chosen, options) for p in parts]
-        )
+        rows = [(rollout.prompts[p], tokens[p], mask[p], None if dropped is None else dropped[p]) for p in parts]
+        return join([completion_dist(self.adapter, *row[:3], chosen, options, row[3]) for row in rows])
 
     def _complete(self, prompts: Sequence[Prompt], seeds: Tensor, params: SamplingParams, record: bool) -> Rollout:
         """A rollout of one completion per row, with the sampler's log-probs if `record` and the engine gives them."""

@@ -11,7 +11,7 @@ import torch
 from mmalign.core.config import Trainer
 from mmalign.core.metrics import METRICS, Average, Meter, meaning
 from mmalign.core.rng import Streams
-from mmalign.core.types import Rollout, Scores, Status
+from mmalign.core.types import Example, Prompt, Rollout, Scores, Status
 from mmalign.data.batches import Batches
 from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.objectives.dpo import DPO
@@ -70,6 +70,12 @@ class TextLength:
         return Scores.of(torch.tensor([float(len(text)) for text in rollout.output]))
 
 
+def with_prior() -> SFT:
+    objective = SFT(prior_prompts=("xx",))
+    objective.prior_rows = [Example(Prompt("xx"), torch.zeros(1, 1, 2))]
+    return objective
+
+
 def logged(policy: Any, objective: Any, items: Sequence[Any], steps: int = 2, **options: Any) -> list[dict[str, float]]:
     """The lines of a short run by the training loop itself."""
     lines: list[tuple[int, dict[str, float]]] = []
@@ -97,6 +103,7 @@ def near_and_far(**combine: Any) -> Mix:
 
 def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Callable[..., Any]) -> None:
     point, texts = GaussianPolicy, [row.prompt for row in preferences()]
+    shown = [Example(Prompt("x"), torch.ones(1, 1, 2))] * 6
     held = near_and_far(name="lagrangian", thresholds={"far": -5.0})
     runs = [
         logged(point(), GRPO(near_and_far(), group_size=4, beta=0.1, keep_groups=2), prompts(6)),
@@ -107,6 +114,7 @@ def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Cal
         logged(point(), DPO(), preferences()),
         logged(point(), DRAGON(mix(near=NearGaussian())), prompts(6)),
         logged(point(), SFT(mix(near=NearPoint()), online="best_of_n"), prompts(6)),
+        logged(point(), with_prior(), shown),
         logged(point(), R0(near_and_far(), guidance_weight=0.1, weight_decay_to_start=0.1), prompts(6)),
         logged(Scorer(Valued()), BradleyTerry(), rows({}, {}, {}, {"tie": True})),
     ]

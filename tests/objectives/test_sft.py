@@ -4,14 +4,19 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.adapters.image.sd3 import SD3
+from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.core.errors import ConfigError, DataError
+from mmalign.core.setting import Setting
 from mmalign.core.types import Example, Preference, Prompt, Rollout, Status
 from mmalign.objectives import objectives
 from mmalign.objectives._weights import log_prob_divisors
 from mmalign.objectives.sft import SFT
+from mmalign.policies.flow import Flow
+from mmalign.policies.tokens import Tokens
 from tests.objectives.driving import Fixed, accumulate, alone, collect, gradient, learn, outputs, preferences, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
-from tests.toys import NearPoint, prompts
+from tests.toys import NearPoint, ToyLatent, prompts
 
 
 @pytest.mark.parametrize("online", ["off", "best_of_n"])
@@ -86,3 +91,71 @@ def _reads(name: str) -> frozenset[str]:
     kind, reward = objectives.get(name), NearPoint()
     takes = {f.name for f in dataclasses.fields(kind)}
     return getattr(kind(**({"reward": reward} if "reward" in takes else {})), "reads", frozenset({"prompts"}))
+
+
+def shown(count: int, length: int = 1) -> list[Example]:
+    rng = stream(length)
+    return [Example(Prompt("x" * length), torch.rand(1, 1, 2, generator=rng)) for _ in range(count)]
+
+
+def loss_of(policy: Any, experience: Any, **more: Any) -> float:
+    """The mean of -log p / D over rows, written out."""
+    rows = policy.log_prob(experience.rollout, experience.probe).sum(1) / 2
+    return -float(rows.detach().mean())
+
+
+def test_a_dropped_caption_is_the_adapters_unconditional_and_nothing_else_changes() -> None:
+    policy: Any = Flow(ToyLatent(), num_inference_steps=5)
+    plain = collect(policy, SFT(unit="mean"), shown(40))
+    dropping = collect(policy, SFT(unit="mean", caption_dropout=0.4), shown(40))
+    assert torch.equal(plain.probe["noise"], dropping.probe["noise"]) and torch.equal(plain.divisor, dropping.divisor)
+    dropped = dropping.unconditional.tolist()
+    assert 5 < sum(dropped) < 30
+    # the toy reads the length of a text modulo 3, and 0 without one
+    prompts_there = [Prompt("xxx" if gone else "x") for gone in dropped]
+    replaced = dataclasses.replace(plain, rollout=dataclasses.replace(plain.rollout, prompts=prompts_there))
+    objective = SFT(unit="mean", caption_dropout=0.4)
+    whole = gradient(policy, objective, dropping)
+    assert torch.allclose(whole, gradient(policy, objective, replaced), rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(whole, gradient(policy, objective, plain), rtol=1e-2)
+    assert (gradient(policy, objective, dropping, 7) - whole).norm() <= 1e-6 * whole.norm()
+
+
+def test_dropped_captions_are_seeded_and_go_on_where_a_stream_was_left() -> None:
+    policy: Any = Flow(ToyLatent(), num_inference_steps=5)
+    objective, rng = SFT(caption_dropout=0.3), stream(4)
+    first, state = objective.collect(policy, shown(50), rng), rng.get_state()
+    second = objective.collect(policy, shown(50), rng)
+    again = objective.collect(policy, shown(50), torch.Generator().set_state(state))
+    assert torch.equal(second.unconditional, again.unconditional)
+    assert not torch.equal(first.unconditional, second.unconditional)
+    many = objective.collect(policy, shown(5000), rng).unconditional.float().mean().item()
+    assert many == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_prior_preservation_adds_the_mean_loss_of_the_starts_outputs(weight: float) -> None:
+    policy: Any = Flow(ToyLatent(), num_inference_steps=5)
+    objective = SFT(unit="mean", prior_prompts=("xx",), prior_weight=weight)
+    objective.prior_rows = shown(10, 2)
+    experience = collect(policy, objective, shown(6))
+    assert experience.prior.tolist() == [False] * 6 + [True] * 6
+    assert all(len(p.text) == 1 + own for p, own in zip(experience.rollout.prompts, experience.prior, strict=True))
+    halves = [loss_of(policy, experience[rows]) for rows in (~experience.prior, experience.prior)]
+    weighted = dataclasses.replace(experience, weight=objective.weigh(experience.mask, alone))
+    loss, metrics = objective.loss(policy, weighted, stream())
+    assert loss.item() == pytest.approx(halves[0] + weight * halves[1], rel=1e-5)
+    assert [-float(metrics[name]) for name in ("fit/target", "fit/prior")] == pytest.approx(halves, rel=1e-5)
+    whole = gradient(policy, objective, experience)
+    assert (gradient(policy, objective, experience, 5) - whole).norm() <= 1e-5 * whole.norm()
+
+
+def test_what_fine_tuning_asks_of_the_run_is_checked() -> None:
+    rules = SFT(unit="mse", caption_dropout=0.1, prior_prompts=("a dog",)).check
+    assert len(list(rules(Setting("sft", "weighted_sum", None, Tokens, CausalLM)))) == 3
+    assert not list(rules(Setting("sft", "weighted_sum", None, Flow, SD3)))
+    assert not list(rules(Setting("sft", "weighted_sum")))
+    with pytest.raises(ConfigError, match="prior_prompts: hold outputs of the start beside given ones, and online"):
+        SFT(NearPoint(), online="best_of_n", prior_prompts=("a dog",))
+    with pytest.raises(DataError, match="prior preservation needs outputs of the start"):
+        collect(Flow(ToyLatent()), SFT(prior_prompts=("a dog",)), shown(2))

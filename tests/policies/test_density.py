@@ -11,7 +11,7 @@ from torch import nn
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Prediction
 from mmalign.core.types import NoiseLevel, Rollout
-from mmalign.policies._diffusion import bound_weight, constant_weight
+from mmalign.policies._surrogate import bound_weight, error_weight
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
 from tests.policies.worlds import CountingLatent, DoubleLatent, descend, generator, gradient, grouped, jolt, slope
@@ -82,20 +82,20 @@ def test_terms_are_those_of_an_independent_computation(
 
 def test_weightings_are_related_as_the_papers_say() -> None:
     t = torch.linspace(0.05, 0.95, 19)
-    assert constant_weight("flow", 1 - t, "const_v").eq(1).all()
-    assert constant_weight("epsilon", 1 - t, "const_eps").eq(1).all()
-    torch.testing.assert_close(constant_weight("flow", 1 - t, "const_eps"), (1 - t).square())
+    assert error_weight("flow", 1 - t, t, "const_v").eq(1).all()
+    assert error_weight("epsilon", 1 - t, t, "const_eps").eq(1).all()
+    torch.testing.assert_close(error_weight("flow", 1 - t, t, "const_eps"), (1 - t).square())
     torch.testing.assert_close(bound_weight(ToyLatent(), t), 2 * (1 - t) / t, rtol=1e-3, atol=0)
     alpha = torch.cos(t)
     for weighting in ("const_eps", "const_v"):  # one weighting, seen through ε or through v = ε-error / α
-        on_noise, on_velocity = (constant_weight(kind, alpha, weighting) for kind in ("epsilon", "v"))
+        on_noise, on_velocity = (error_weight(kind, alpha, torch.sin(t), weighting) for kind in ("epsilon", "v"))
         torch.testing.assert_close(on_velocity, alpha.square() * on_noise)
 
 
 def test_a_velocity_at_pure_noise_has_a_finite_weight() -> None:
     nothing = torch.zeros(1)  # α = 0: the zero terminal SNR of v-prediction models
-    assert constant_weight("v", nothing, "const_v").item() == 1
-    assert constant_weight("v", nothing, "const_eps").item() == 0
+    assert error_weight("v", nothing, nothing + 1, "const_v").item() == 1
+    assert error_weight("v", nothing, nothing + 1, "const_eps").item() == 0
 
 
 def test_the_defaults_are_constant_in_noise_for_diffusion_and_in_velocity_for_flows() -> None:

@@ -54,11 +54,14 @@ class MusicGen(TransformersAdapter):
         lora: on every linear layer of the decoder's blocks unless it names others; without dropout.
         dtype: of frozen weights and of the network's arithmetic (autocast); EnCodec stays float32.
         guidance_scale: of sampling, evaluation and every log-prob; 1 is none, and half the cost.
+        guided_density: log-probs are those of what is sampled from; false: those of the prompt's branch alone, which
+            is what fine-tuning (objective sft) trains, while sampling stays guided.
         decode_rows: sounds decoded at once.
         cached_prompts: prompts whose states are kept, on the CPU.
     """
 
     guidance_scale: NotNegative = 3.0
+    guided_density: bool = True
     decode_rows: AtLeastOne = 4
 
     modality: ClassVar[Modality] = "audio"
@@ -160,6 +163,10 @@ class MusicGen(TransformersAdapter):
             self._kept.popitem(last=False)
         return inputs
 
+    def unconditional(self, inputs: Sequence[Inputs]) -> list[Inputs]:
+        """Return the inputs of generating without a prompt: states of zeros, as the model was trained (2306.05284)."""
+        return [{**prompt, "states": torch.zeros_like(prompt["states"])} for prompt in inputs]
+
     def features(
         self,
         inputs: Sequence[Inputs],
@@ -170,9 +177,14 @@ class MusicGen(TransformersAdapter):
         """Return the state before each step, with gradient; guided (B, T, 2, D), the prompt's branch first."""
         self._require_positions(tokens.shape[1])
         start = tokens.new_full((len(tokens), 1, tokens.shape[2]), self.pad_id)
-        before = self._branched(torch.cat([start, tokens[:, :-1]], 1))
+        before, (states, known) = torch.cat([start, tokens[:, :-1]], 1), self._states(inputs, rows)
+        if self.guided_density:
+            before = self._branched(before)
+        else:
+            states, known = states[: len(rows)], known[: len(rows)]
         with checkpointed(self.network) if torch.is_grad_enabled() else nullcontext():
-            return self._unbranched(self._call(before, *self._states(inputs, rows), None, keep=False)[0])
+            hidden = self._call(before, states, known, None, keep=False)[0]
+        return self._unbranched(hidden) if self.guided_density else hidden
 
     def logits(self, features: Float[Tensor, "N *branches D"]) -> Float[Tensor, "N K V"]:
         """Return the logits (N, K, V) of N steps, with guidance."""

@@ -11,6 +11,7 @@ from mmalign.core.protocols.adapters import (
     LatentAdapter,
     ScoreAdapter,
     TokenAdapter,
+    UnconditionalTokens,
 )
 from mmalign.core.protocols.data import (
     DataSource,
@@ -92,6 +93,7 @@ __all__ = [
     "Synchronized",
     "TextEncoder",
     "TokenAdapter",
+    "UnconditionalTokens",
     "VelocityPolicy",
     "Weights",
     "one_alone",

@@ -206,6 +206,15 @@ class TokenAdapter(Adapter, Protocol):
 
 
 @runtime_checkable
+class UnconditionalTokens(Protocol):
+    """A `TokenAdapter` that also generates without a prompt, for classifier-free guidance."""
+
+    def unconditional(self, inputs: Sequence[Inputs]) -> list[Inputs]:
+        """Return, for the inputs of each prompt, those of generating without it."""
+        ...
+
+
+@runtime_checkable
 class ScoreAdapter(Adapter, Protocol):
     """A network that gives an output one number: a reward model. `modality` is that of the outputs it scores."""
 
@@ -257,4 +266,5 @@ __all__ = [
     "LatentAdapter",
     "ScoreAdapter",
     "TokenAdapter",
+    "UnconditionalTokens",
 ]

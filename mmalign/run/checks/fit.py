@@ -61,7 +61,7 @@ def objective_rules(file: RunFile, objective: Objective[Any], reward: object, cl
     """What the objective itself has against the run around it."""
     if (check_run := ObjectiveTraits.of(objective).check) is not None:
         names = (file.objective["name"], file.combine["name"])
-        yield from check_run(Setting(*names, reward=reward, policy=classes.get("policy")))
+        yield from check_run(Setting(*names, reward, classes.get("policy"), classes.get("adapter")))
 
 
 @check

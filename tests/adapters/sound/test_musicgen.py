@@ -306,3 +306,23 @@ def test_a_prompt_longer_than_its_t5_was_made_for_is_said(make):
     adapter.tokenizer.model_max_length = 6
     with pytest.warns(UserWarning, match=r"musicgen: the prompt 'two dogs.*' has \d+ tokens, more than the 6 that its"):
         adapter.encode(PROMPTS)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_row_without_its_prompt_has_the_density_of_the_unconditional_branch(make, scale):
+    adapter = make(guidance_scale=scale, guided_density=False)
+    policy = Tokens(adapter, max_new_tokens=STEPS)
+    tokens = drawn(adapter, 3)
+    rollout = policy.sample(PROMPTS, torch.Generator().manual_seed(0))
+    rollout.trajectory["tokens"] = tokens
+    dropped = torch.tensor([False, True, False])
+    with torch.no_grad():
+        found = policy.log_prob(rollout, {"unconditional": dropped})
+        whole = policy.log_prob(rollout, {})
+        conditional, mixed = (plain(adapter, torch.arange(3), tokens, at) for at in (1.0, 2.0))
+        logits = 2 * conditional - mixed  # the unconditional branch, for mixed = u + 2 (c - u)
+    free = tokens < V
+    log_prob = logits.log_softmax(-1).gather(-1, tokens.where(free, 0)[..., None])[..., 0].where(free, 0.0).sum(-1)
+    torch.testing.assert_close(found[1], log_prob[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[[0, 2]], whole[[0, 2]], rtol=1e-4, atol=1e-4)
+    assert (found[1] - whole[1]).abs().max() > 1e-3

@@ -45,25 +45,25 @@ class ExampleRows(Sequence[Example]):
         return Example(self.prompt(at), shown if isinstance(shown, str) else shown[self.kind])
 
     def only(self, rows: Sequence[int]) -> ExampleRows:
-        """The same table with other rows."""
+        """Return the same table with other rows."""
         return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
-        """The prompt of every row; nothing is decoded."""
+        """Return the prompt of every row; nothing is decoded."""
         return LazyRows(self.prompt, self.rows)
 
     def units(self) -> Sequence[Example]:
-        """What rows are told apart by: caption and output, undecoded; those that share either stay together."""
+        """Return what rows are told apart by: caption and output, undecoded; those that share either stay together."""
         return LazyRows(lambda at: Example(self.prompt(at), self.shown(at)), self.rows)
 
     def prompt(self, at: int) -> Prompt:
-        """What row `at` of the table asks; DataError where it has no caption."""
+        """Return what row `at` of the table asks; DataError where it has no caption."""
         meta = self.table.facts(at, (self.caption, self.output, *self.media_columns.values()))
         media = row_media(self.table, at, self.media_columns)
         return Prompt(self.table.text(at, self.caption), media, meta, self.table.place(at))
 
     def shown(self, at: int) -> str | LazyMedia:
-        """The output of row `at`: a text, or what decodes it when it is looked at; DataError where there is none."""
+        """Return the output of row `at`: a text, or what decodes it when looked at; DataError where there is none."""
         if self.kind == "text":
             return self.table.text(at, self.output)
         place = self.table.place(at)
@@ -72,7 +72,7 @@ class ExampleRows(Sequence[Example]):
         return LazyMedia({self.kind: cell}, self.table.folder, place, self.table.ground)
 
     def fault_at(self, at: int) -> str:
-        """Why row `at` cannot be read, as far as headers show; "" if it can."""
+        """Return why row `at` cannot be read, as far as headers show; "" if it can."""
         try:
             media = self.prompt(at).media
             shown = self.shown(at)
@@ -82,11 +82,11 @@ class ExampleRows(Sequence[Example]):
         return next((fault for each in lazy for fault in each.faults()), "")
 
     def faults(self) -> list[str]:
-        """What keeps rows from being read; of files, headers are read."""
+        """Return what keeps rows from being read; of files, headers are read."""
         return [fault for at in self.rows if (fault := self.fault_at(at))]
 
     def shapes(self) -> Iterator[tuple[str, Shape]]:
-        """Where each picture or sound stands, and what its header says; those that say nothing are in `faults`."""
+        """Yield where each picture or sound stands, and what its header says; others are in `faults`."""
         for at in self.rows if self.kind != "text" else ():
             place, cell = self.table.place(at), self.table.cell(at, self.output)
             with suppress(DataError, MediaError):

@@ -40,7 +40,7 @@ class DatasetOptions:
 
 
 def open_dataset(source: Path | str, name: str, options: DatasetOptions) -> Any:
-    """A folder written by `save_to_disk`, a folder of data files, or a Hub dataset; pictures stay undecoded bytes.
+    """Load a folder written by `save_to_disk`, a folder of data files, or a Hub dataset; pictures stay undecoded bytes.
 
     Raises:
         DataError: what the library cannot load, in a sentence; the configs or splits to choose from.
@@ -145,7 +145,7 @@ def _tables(stream: Any, schema: Any) -> Iterator[Any]:
 
 
 def arrow_path(key: Mapping[str, Any]) -> Path:
-    """The file for what `key` says: where the `datasets` library keeps its own, in a folder `mmalign`."""
+    """Return the file for what `key` says: where the `datasets` library keeps its own, in a folder `mmalign`."""
     from datasets import config
 
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]

@@ -49,13 +49,13 @@ class LineRows(Sequence[Row]):
             raise DataError(f"{self.path}: was written to after it was read; start again with the file as it is now.")
 
     def add(self, begin: int, end: int, line: int) -> None:
-        """One more row: its bytes, and the line that messages name."""
+        """Add a row: its bytes, and the line that messages name."""
         self._begins.append(begin)
         self._sizes.append(end - begin)
         self.lines.append(line)
 
     def raw_lines(self) -> Iterator[tuple[int, int, bytes]]:
-        """Number from 1, first byte and bytes of each line, without a byte order mark."""
+        """Yield the number from 1, the first byte and the bytes of each line, without a byte order mark."""
         begin = 0
         with open(self._file, "rb", closefd=False) as file:
             file.seek(0)
@@ -65,7 +65,7 @@ class LineRows(Sequence[Row]):
                 begin += len(raw)
 
     def text_lines(self) -> Iterator[tuple[int, int, int, str]]:
-        """Number, first byte, byte behind it and text of each line; DataError for one that is not UTF-8."""
+        """Yield number, first byte, byte behind it and text of each line; DataError for one that is not UTF-8."""
         for number, begin, raw in self.raw_lines():
             try:
                 yield number, begin, begin + len(raw), raw.decode()
@@ -98,7 +98,7 @@ class LineRows(Sequence[Row]):
 
 
 def read_txt(path: Path) -> tuple[LineRows, list[str]]:
-    """One prompt a line; blank lines and lines that begin with # are comments (write \\# for a literal #)."""
+    """Read one prompt a line; blank lines and lines that begin with # are comments (write \\# for a literal #)."""
     rows = LineRows(path, _prompt_line)
     for number, begin, end, text in rows.text_lines():
         if (line := text.strip()) and not line.startswith("#"):
@@ -112,7 +112,7 @@ def _prompt_line(text: str) -> Row:
 
 
 def read_jsonl(path: Path) -> tuple[LineRows, list[str], list[str]]:
-    """One object a line; its rows, its columns in their order, and a sentence for every line that is none."""
+    """Read one object a line; its rows, its columns in their order, and a sentence for every line that is none."""
     rows, columns, faults = LineRows(path, json.loads), dict[str, None](), list[str]()
     decode = json.JSONDecoder(object_pairs_hook=_distinct).decode
     for number, begin, end, text in rows.text_lines():
@@ -158,7 +158,7 @@ def _why_not(line: str, place: str, error: Exception) -> str:
 
 
 def read_csv(path: Path) -> tuple[LineRows, list[str], list[str]]:
-    """Cells as texts under the names of the first line; a sentence for every row of another length."""
+    """Read cells as texts under the names of the first line; a sentence for every row of another length."""
     names: list[str] = []
     rows, faults, at = LineRows(path, lambda text: dict(zip(names, _cells(text), strict=False))), list[str](), _Place()
     reader = csv.reader(_unbroken(rows, at), strict=True)

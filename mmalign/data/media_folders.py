@@ -39,7 +39,7 @@ class Contents:
 
 
 def media_folder(folder: Path, split: str, read: Callable[[Path], Table]) -> Table | None:
-    """The rows of such a folder, metadata files by `read`; None if it is none.
+    """Read the rows of such a folder, metadata files by `read`; None if it is none.
 
     Raises:
         DataError: several metadata files, names that lead out of the folder, two files for one cell.
@@ -154,7 +154,7 @@ class CaptionFiles(Sequence[Row]):
         return len(self._media)
 
     def name(self, index: int) -> str:
-        """The first file of a row."""
+        """Return the name of the first file of a row."""
         return next(iter(self._media[index].values()))
 
     @overload

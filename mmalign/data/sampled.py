@@ -18,12 +18,12 @@ log = logging.getLogger("mmalign")
 
 
 def sampled(rows: Sequence[Row]) -> Sequence[Row]:
-    """`rows` if there are at most `MOST`, else every k-th of them."""
+    """Return `rows` if there are at most `MOST`, else every k-th of them."""
     return rows[:: -(-len(rows) // MOST)] if len(rows) > MOST else rows
 
 
 def say_sampled(rows: Sequence[Row]) -> None:
-    """Say it if `sampled` leaves rows out."""
+    """Warn if `sampled` leaves rows out, with both numbers."""
     if len(rows) > MOST:
         log.warning(
             "data: of %s rows, %s at even distances are looked into for files, columns and lengths; the others are "

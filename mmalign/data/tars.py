@@ -38,12 +38,12 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def names_tars(reference: str) -> bool:
-    """Does it name tar files, one or by a pattern?"""
+    """Return whether it names tar files, one or by a pattern."""
     return reference.lower().endswith(".tar")
 
 
 def shards(reference: str, relative_to: Path | None) -> list[Path]:
-    """The archives that a name with braces ("{000..009}", "{a,b}") and wildcards stands for, in order.
+    """Return the archives that a name with braces ("{000..009}", "{a,b}") and wildcards stands for, in order.
 
     Raises:
         DataError: there is none, or one is missing.
@@ -157,7 +157,7 @@ class TarRows(ColumnRows):
         return content
 
     def place(self, index: int) -> str:
-        """Where a row stands."""
+        """Return where a row stands, for messages: the archive and the key."""
         return f"{written(self.paths[self._shard[index]])}/{written(self.keys[index])}"
 
     def _members(self, index: int) -> Iterator[tuple[str, int]]:
@@ -176,7 +176,7 @@ class TarRows(ColumnRows):
             return os.pread(file.fileno(), self._size[at], self._begin_of[at])
 
     def light_rows(self, begin: int, end: int) -> list[Mapping[str, Any]]:
-        """Rows of all cells that are no bytes."""
+        """Read the cells of rows that are no bytes."""
         rows: list[Mapping[str, Any]] = []
         for index in range(begin, end):
             row: dict[str, Any] = dict.fromkeys(name for name in self.columns if name not in self.heavy)
@@ -190,11 +190,11 @@ class TarRows(ColumnRows):
         return rows
 
     def value(self, index: int, column: str) -> Any:
-        """The bytes of a member, None where there is none."""
+        """Read the bytes of a member, None where there is none."""
         return next((self._read(index, at) for name, at in self._members(index) if _column(name) == column), None)
 
     def is_null(self, index: int, column: str) -> bool:
-        """Has the row no such member?"""
+        """Return whether the row has no such member."""
         return all(_column(name) != column for name, _ in self._members(index))
 
 
@@ -220,7 +220,7 @@ def _decoded(data: bytes, place: str) -> str:
 
 
 def read_tars(reference: str, relative_to: Path | None) -> Table:
-    """The rows of the archives that `reference` names."""
+    """Index the archives that `reference` names."""
     rows = TarRows(shards(reference, relative_to))
     return Table(reference, rows, rows.columns, place_of=rows.place)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmalign.core.files import write_beside
 from mmalign.run.directory import environment
-from tests.benchmarks import group_size, overhead, set_rewards, shield, span_memory, trl_peer
+from tests.benchmarks import group_size, million_rows, overhead, set_rewards, shield, span_memory, trl_peer
 
 BENCHMARKS: dict[str, Callable[[], Any]] = {
     "overhead": overhead.measure,
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[], Any]] = {
     "span_memory": span_memory.measure,
     "set_rewards": set_rewards.measure,
     "shield": shield.measure,
+    "million_rows": million_rows.measure,
     "trl_grpo": trl_peer.measure_grpo,
     "trl_grpo_short": partial(trl_peer.measure_grpo, trl_peer.SHORT),
     "trl_dpo": trl_peer.measure_dpo,

@@ -48,14 +48,14 @@ class Captioned(FileSource[ExampleRows]):
     skip_bad: bool = False
 
     def prompt_column(self) -> str:
-        """The column that holds the text of the prompt."""
+        """Return the column that holds the text of the prompt."""
         return self.caption
 
     def left_out(self, table: Table) -> None:
-        """Files without a caption and captions without a file are told with the rows."""
+        """Say nothing: files without a caption and captions without a file are told with the rows."""
 
     def of(self, table: Table) -> ExampleRows:
-        """The examples of a table that was read, in its order."""
+        """Return the examples of a table that was read, in its order."""
         self._require_caption(table)
         about = [column for column in self.media_columns().values() if column]
         table.require(*about, *([self.output] if self.output else []))

@@ -5,6 +5,7 @@ runs/<name>/
   samples/step_000050/   contact_sheet.png, rows.parquet
   evaluation/before/, evaluation/after/
   references/            statistics of what set rewards compare with, as it was when the run began
+  prior/                 what the start made for prior preservation, where the objective asks for it
   checkpoints/step_000100/
   abandoned/1/           what an earlier run left here that ended before its first checkpoint, or what came after the
                          step that a run was resumed from
@@ -58,6 +59,11 @@ class RunDirectory:
         """What its rewards compare with, as it was when the run began."""
         return self.path / "references"
 
+    @property
+    def prior(self) -> Path:
+        """What the start made for prior preservation."""
+        return self.path / "prior"
+
     def evaluation(self, when: str) -> Path:
         """Return the folder of the evaluation `when` ("before", "after")."""
         return self.path / "evaluation" / when
@@ -108,7 +114,7 @@ class RunDirectory:
         with self._written():
             if fresh and (self.metrics.exists() or numbered(self.checkpoints)):
                 names = ("run.yaml", "environment.json", "metrics.jsonl", "report.html", "README.md")
-                place = self._set_aside([*names, "samples", "evaluation", "checkpoints", "references"])
+                place = self._set_aside([*names, "samples", "evaluation", "checkpoints", "references", "prior"])
                 log.warning("%s: a run ended here before its first checkpoint; what it left: %s.", self.path, place)
             if not fresh:
                 self._rewind(step)

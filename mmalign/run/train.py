@@ -31,6 +31,7 @@ from mmalign.run.launch import check_accelerator, check_environment, is_first, o
 from mmalign.run.long_texts import long_texts
 from mmalign.run.media_lines import media_lines
 from mmalign.run.notes import notes
+from mmalign.run.prior import preserve_prior
 from mmalign.run.sink import RunSink
 from mmalign.run.trackers import open_tracker
 from mmalign.training import checkpoint
@@ -225,6 +226,7 @@ def _trained(
     else:
         _resume(parts, directory, session, resolved, prompts, begin)
         references.save()
+    preserve_prior(parts, directory.prior, session)
     if trainer.tracker != "none":
         config = {"run": directory.path.name, "objective": parts.file.objective["name"]}
         open_tracker(session.accelerator, trainer.tracker, directory.path, config)

@@ -29,7 +29,7 @@ from mmalign.adapters.weights.reference import FrozenWeights
 from mmalign.core.cuts import brief
 from mmalign.core.errors import CheckpointError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import lasting
-from mmalign.core.options import AtLeastOne, NotNegative
+from mmalign.core.options import AtLeastOne, NotNegative, Positive
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality, Prompt
@@ -56,12 +56,14 @@ class MusicGen(TransformersAdapter):
         guidance_scale: of sampling, evaluation and every log-prob; 1 is none, and half the cost.
         guided_density: log-probs are those of what is sampled from; false: those of the prompt's branch alone, which
             is what fine-tuning (objective sft) trains, while sampling stays guided.
+        seconds: length that given sounds (SFT, DPO) are cut and filled up to; None leaves each as long as it is.
         decode_rows: sounds decoded at once.
         cached_prompts: prompts whose states are kept, on the CPU.
     """
 
     guidance_scale: NotNegative = 3.0
     guided_density: bool = True
+    seconds: Positive | None = None
     decode_rows: AtLeastOne = 4
 
     modality: ClassVar[Modality] = "audio"

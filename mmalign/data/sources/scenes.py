@@ -12,7 +12,7 @@ import torch
 
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt
+from mmalign.core.types import Example, Prompt
 
 if TYPE_CHECKING:
     from mmalign.miniworld.language import Request
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Scenes"]
 
-Skill = Literal["caption", "boxes", "questions"]
+Skill = Literal["caption", "boxes", "questions", "draw"]
 Compositions = Literal["unseen", "seen"]
 
 
 @dataclass
 class Scenes:
-    """Prompts with `media["image"]` (3, 64, 64); no held-out picture is trained on.
+    """Prompts with `media["image"]` (3, 64, 64), or examples of pictures; no held-out picture is trained on.
 
     | skill | the prompt asks | `Prompt.meta` |
     |---|---|---|
     | caption | to describe the picture | references: [its fullest caption], for `bmas`, `cider`, … |
     | boxes | where the things of one kind are | boxes: in pixels, for `iou`; size: [64, 64] |
     | questions | something with yes or no | answer: "yes" or "no", for `exact_match` |
+    | draw | for the picture, which is the output to imitate (objective sft) | |
 
     Args:
         skill: which of them.
@@ -40,7 +41,8 @@ class Scenes:
         held_out: pictures to evaluate on.
         seed: of all pictures; the two sides differ for every seed.
         compositions: of held-out pictures. "unseen": each shows one that training never shows; "seen": none does, they
-            are new pictures of what training shows.
+            are new pictures of what training shows. Of skill draw both sides show what the embedded generator's own
+            training never showed ("unseen") or did ("seen"), and have no caption in common.
     """
 
     skill: Skill = "caption"
@@ -57,23 +59,40 @@ class Scenes:
         if self.count < 1 or self.held_out < 0:
             raise ValueError(f"count is {self.count} and held_out {self.held_out}; they count pictures")
 
-    def training_items(self) -> list[Prompt]:
+    def training_items(self) -> list[Any]:
         """Pictures of the train split."""
         return self._training
 
-    def held_out_items(self) -> list[Prompt]:
+    def held_out_items(self) -> list[Any]:
         """New pictures, of unseen or of seen compositions."""
         return self._held_out
 
     @cached_property
-    def _training(self) -> list[Prompt]:
+    def _training(self) -> list[Any]:
+        if self.skill == "draw":
+            aside = {row.prompt.text for row in self._held_out if isinstance(row, Example)}
+            return self._pictures(self.count, np.random.default_rng([43, self.seed, 3]), aside)
         return self._drawn("train", self.count, np.random.default_rng([43, self.seed, 0]))
 
     @cached_property
-    def _held_out(self) -> list[Prompt]:
+    def _held_out(self) -> list[Any]:
+        if self.skill == "draw":
+            return self._pictures(self.held_out, np.random.default_rng([43, self.seed, 4]), set())
         seen = self.compositions == "seen"
         rng = np.random.default_rng([43, self.seed, 2 if seen else 1])
         return self._drawn("train" if seen else "heldout", self.held_out, rng)
+
+    def _pictures(self, count: int, rng: np.random.Generator, aside: set[str]) -> list[Example]:
+        """Captions that are not set `aside`, each with its picture."""
+        from mmalign.miniworld.descriptions import sample_described
+        from mmalign.miniworld.scenes import render
+
+        rows: list[Example] = []
+        while len(rows) < count:
+            scene, request = sample_described(rng, "heldout" if self.compositions == "unseen" else "train")
+            if request.text not in aside:
+                rows.append(Example(Prompt(request.text), torch.from_numpy(render(scene, rng))))
+        return rows
 
     def _drawn(self, split: str, count: int, rng: np.random.Generator) -> list[Prompt]:
         from mmalign.miniworld.descriptions import sample_described

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmalign.core.conversation import Message, conversation_key, transcript, user_turn
 from mmalign.core.errors import CapabilityError, DataError, MediaError, shown
 from mmalign.core.tensor import Tensor
 
@@ -83,6 +84,10 @@ class Prompt:
     Media are pictures (3, H, W) in [0, 1] and sounds, each an `Audio` of one row. `place` says for messages where it
     was read ("file:line"), "" of one that no file holds; `placement` what was done to the given picture that stands
     beside the prompt as its output, for generators that are told.
+
+    A conversation has `messages`, all of them before the answer (see `mmalign.core.conversation`), and `text` is what
+    the user said last; () is the one message of a user that says `text`. `tools` are descriptions of functions as chat
+    templates take them.
     """
 
     text: str
@@ -90,6 +95,23 @@ class Prompt:
     meta: Mapping[str, Any] = field(default_factory=dict)
     place: str = field(default="", compare=False)
     placement: Placement | None = field(default=None, compare=False)
+    messages: Sequence[Message] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def converses(self) -> bool:
+        """Is it more than one turn of text?"""
+        return bool(self.messages or self.tools)
+
+    @property
+    def question(self) -> str:
+        """Its words, equal for prompts that ask the same: its text, or the whole conversation as JSON."""
+        return conversation_key(self.messages or [user_turn(self.text)], self.tools) if self.converses else self.text
+
+    @property
+    def shown(self) -> str:
+        """Its words for people: its text, or the whole conversation, a line for each message."""
+        return transcript(self.messages) or self.text
 
 
 @dataclass(frozen=True)
@@ -227,12 +249,12 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
 
 
 def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
-    """Rows of equal prompts (same text, the very same media) share a number, in order of first appearance.
+    """Rows of equal prompts (same words, the very same media) share a number, in order of first appearance.
 
     The same media are the very same tensors, or lazy ones of one `source`.
     """
     seen: dict[Any, int] = {}
-    keys = [(p.text, _media_key(p.media)) for p in prompts]
+    keys = [(p.question, _media_key(p.media)) for p in prompts]
     return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
 
 

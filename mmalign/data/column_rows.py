@@ -7,7 +7,8 @@ their cell is looked at: what a row asks is known without reading what it shows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any, overload
 
 from mmalign.core.errors import DataError
@@ -38,10 +39,12 @@ class StoredMedia(Mapping[str, Any]):
 
 
 class ColumnRows(Sequence[Row], ABC):
-    """`heavy` of `columns` hold bytes; of these, `media` are a picture's or sound's alone."""
+    """`heavy` of `columns` hold bytes; of these, `media` are a picture's or sound's alone, `several` lists of such."""
 
-    def __init__(self, length: int, columns: Sequence[str], heavy: set[str], media: set[str]) -> None:
-        self.length, self.columns, self.heavy, self.media = length, list(columns), heavy, media
+    def __init__(
+        self, length: int, columns: Sequence[str], heavy: set[str], media: set[str], several: Set[str] = frozenset()
+    ) -> None:
+        self.length, self.columns, self.heavy, self.media, self.several = length, list(columns), heavy, media, several
         self._begin, self._block = 0, list[Row]()
 
     @abstractmethod
@@ -56,11 +59,24 @@ class ColumnRows(Sequence[Row], ABC):
     def is_null(self, index: int, column: str) -> bool:
         """Is there nothing in a cell of a heavy column?"""
 
+    def entries(self, index: int, column: str) -> int:
+        """How many entries has the list in a cell of a heavy column?"""
+        return len(self.value(index, column))
+
     def cell(self, index: int, column: str) -> Any:
         """Return a cell as whoever decodes it takes it: bytes stay where they are until they are looked at."""
-        if column not in self.media:
+        if column not in self.media and column not in self.several:
             return self[index].get(column)
-        return None if self.is_null(index, column) else StoredMedia(lambda: self.value(index, column))
+        if self.is_null(index, column):
+            return None
+        if column in self.media:
+            return StoredMedia(lambda: self.value(index, column))
+        return [
+            StoredMedia(partial(self._entry, index, column, number)) for number in range(self.entries(index, column))
+        ]
+
+    def _entry(self, index: int, column: str, number: int) -> Any:
+        return self.value(index, column)[number]
 
     def __len__(self) -> int:
         return self.length
@@ -132,6 +148,10 @@ class ArrowRows(ColumnRows):
         """Is there nothing in a cell of a heavy column?"""
         return not self._table.column(column)[index].is_valid
 
+    def entries(self, index: int, column: str) -> int:
+        """How many entries has the list in a cell of a heavy column? Nothing of it is copied."""
+        return len(self._table.column(column)[index])
+
 
 class DatasetRows(ColumnRows):
     """Rows of a data set of the `datasets` library, which maps its files into memory."""
@@ -154,11 +174,21 @@ class DatasetRows(ColumnRows):
 
     def is_null(self, index: int, column: str) -> bool:
         """Is there nothing in a cell of a heavy column?"""
-        return not self._plain[column][index : index + 1].column(0)[0].is_valid
+        return not self._scalar(index, column).is_valid
+
+    def entries(self, index: int, column: str) -> int:
+        """How many entries has the list in a cell of a heavy column? Nothing of it is copied."""
+        return len(self._scalar(index, column))
+
+    def _scalar(self, index: int, column: str) -> Any:
+        return self._plain[column][index : index + 1].column(0)[0]
 
 
-def _of_bytes(schema: Any) -> tuple[set[str], set[str]]:
-    """The columns with bytes anywhere in them, and those that are a picture or a sound: bytes, or {"bytes", "path"}."""
+def _of_bytes(schema: Any) -> tuple[set[str], set[str], set[str]]:
+    """The columns with bytes anywhere in them, those that are a picture or a sound, and those that are lists of such.
+
+    A picture is bytes, or {"bytes", "path"}.
+    """
     from pyarrow import types
 
     def binary(kind: Any) -> bool:
@@ -170,8 +200,12 @@ def _of_bytes(schema: Any) -> tuple[set[str], set[str]]:
     def stored(kind: Any) -> bool:
         return binary(kind) or (types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"})
 
-    heavy = {field.name for field in schema if anywhere(field.type)}
-    return heavy, {field.name for field in schema if field.name in heavy and stored(field.type)}
+    def listed(kind: Any) -> bool:
+        return (types.is_list(kind) or types.is_large_list(kind)) and stored(kind.value_type)
+
+    heavy = [field for field in schema if anywhere(field.type)]
+    several = {field.name for field in heavy if listed(field.type)}
+    return {field.name for field in heavy}, {field.name for field in heavy if stored(field.type)}, several
 
 
 __all__ = ["ArrowRows", "ColumnRows", "DatasetRows", "StoredMedia"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
@@ -15,6 +15,7 @@ from mmalign.core.types import Prompt
 from mmalign.data.held_out import Unit, split, warn_of_leaks
 from mmalign.data.hub import DataFiles, DatasetOptions
 from mmalign.data.intake import MediaOptions
+from mmalign.data.renamed_columns import ColumnMap, require_column_map, with_columns
 from mmalign.data.table import Table
 from mmalign.data.tables import read_table
 from mmalign.media.picture_fit import ground_of
@@ -59,7 +60,7 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
             sounds beside a metadata.jsonl, .csv or .parquet, or beside .txt files of their names; or what the
             `datasets` library reads), or "hub:owner/name". Relative paths start at the run file.
         image: column with a picture that the prompt is about (a path relative to the file, or bytes) →
-            `media["image"]`, decoded when looked at; "" for none.
+            `media["image"]`, decoded when looked at; "" for none. Of a list the next ones are "image_2", "image_3", ….
         audio: column with a sound that the prompt is about, likewise → `media["audio"]`.
         held_out: share of the distinct prompts set aside, by a hash of their text, all rows of one together; of
             prompts about pictures or sounds, of those.
@@ -72,6 +73,8 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
         streaming: fetch only the first `limit` rows of a dataset of the Hub. They stay on this disk: every pass
             shuffles all of them, and a resumed run has the same.
         limit: keep only the first rows (0: all).
+        columns: other names for columns of the file, by the name that they are read under: {prompt: instruction};
+            entries of lists and objects as "answers.text[0]"; a list of columns is one of their values.
         relative_to: the run file's folder; set by mmalign.
     """
 
@@ -88,12 +91,14 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
     data_files: DataFiles | None = None
     streaming: bool = False
     limit: Count = 0
+    columns: ColumnMap = field(default_factory=dict)
     relative_to: Path | None = None
 
     references: ClassVar[tuple[str, ...]] = ("path", "held_out_path")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_column_map(self.columns)
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out is a share in [0, 1), got {self.held_out}")
         if self.held_out and self.held_out_path:
@@ -144,6 +149,7 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
     def _read(self, path: str, split: str) -> tuple[Rows, str]:
         options = DatasetOptions(split, self.config, self.revision, self.data_files, self.streaming, self.limit)
         table = replace(read_table(path, self.relative_to, options=options), ground=ground_of(self.ground))
+        table = with_columns(table, self.columns)
         self.left_out(table)
         return self.of(table), table.file
 

@@ -95,7 +95,10 @@ def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
 
 
 class LazyMedia(Mapping[str, Any]):
-    """`Prompt.media`: "image" as a picture and "audio" as an `Audio` of one row, each decoded at each look."""
+    """`Prompt.media`: "image" as a picture and "audio" as an `Audio` of one row, each decoded at each look.
+
+    Of several they are "image", "image_2", "image_3", ….
+    """
 
     def __init__(self, cells: Mapping[str, Any], folder: Path, place: str, ground: Ground = WHITE) -> None:
         self._cells, self._folder, self._place, self._ground = dict(cells), folder, place, ground
@@ -121,7 +124,7 @@ class LazyMedia(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         cell = self._cells[key]
-        if key == "audio":
+        if _kind(key) == "audio":
             return read_sound(cell, self._folder, self._place)
         return read_picture(cell, self._folder, self._place, self._ground)
 
@@ -129,7 +132,7 @@ class LazyMedia(Mapping[str, Any]):
         """By kind, what each header says, or the sentence why it says nothing; nothing is decoded."""
         for kind, cell in self._cells.items():
             try:
-                yield kind, shape_of(kind, cell, self._folder, self._place)
+                yield kind, shape_of(_kind(kind), cell, self._folder, self._place)
             except (DataError, MediaError) as error:
                 yield kind, str(error)
 
@@ -142,6 +145,17 @@ class LazyMedia(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._cells)
+
+
+def _kind(name: str) -> str:
+    """What is called "image_2" is an image."""
+    return name.partition("_")[0]
+
+
+def media_cells(table: Table, index: int, column: str) -> list[Any]:
+    """Return the cells of the media in a column: none, one, or those of a list; null entries count as none."""
+    cell = table.cell(index, column)
+    return [one for one in (cell if isinstance(cell, list | tuple) else [cell]) if one is not None]
 
 
 def _path_of(cell: object) -> Any:
@@ -158,10 +172,11 @@ def row_media(table: Table, index: int, columns: Mapping[str, str]) -> Mapping[s
     wanted = {kind: column for kind, column in columns.items() if column}
     if not wanted:
         return {}
-    cells = {kind: table.cell(index, column) for kind, column in wanted.items()}
+    cells = dict[str, Any]()
     for kind, column in wanted.items():
-        if cells[kind] is None:
+        if not (several := media_cells(table, index, column)):
             raise DataError(f"{place}: '{column}' is missing; every row needs its {NOUNS[kind]}.")
+        cells |= {kind if number == 1 else f"{kind}_{number}": cell for number, cell in enumerate(several, 1)}
     return LazyMedia(cells, table.folder, place, table.ground)
 
 

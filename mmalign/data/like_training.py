@@ -9,6 +9,7 @@ from mmalign.core.errors import DataError
 from mmalign.core.protocols import DataSource
 from mmalign.core.types import Prompt
 from mmalign.data.file_source import FileSource
+from mmalign.data.renamed_columns import columns_there, with_columns
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.sources.prompts import Prompts
 from mmalign.data.tables import read_table
@@ -20,12 +21,15 @@ _LOOKED_AT = 12  # prompts of a source that names no columns
 def prompts_like(source: DataSource, path: str, relative_to: Path | None = None) -> Sequence[Prompt]:
     """Return the prompts of the file `path`, about pictures or sounds where those of the data `source` are.
 
-    Columns are named as `source` names its own; the text may also stand in "prompt".
+    Columns are named as `source` names its own, or by the names that it gives them; the text may also stand in
+    "prompt".
 
     Raises:
         DataError: the file has no column for what the source's prompts are about, or rows that cannot be used.
     """
     table, media = read_table(path, relative_to), _media_columns(source)
+    if isinstance(source, FileSource):
+        table = with_columns(table, columns_there(table, source.columns))
     for kind, column in media.items():
         if column not in table.columns:
             raise DataError(

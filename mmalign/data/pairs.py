@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any, ClassVar, overload
 from mmalign.core.errors import DataError, MediaError
 from mmalign.core.types import Preference, Prompt
 from mmalign.data import lazy_media
+from mmalign.data.asking import Asking
 from mmalign.data.labels import label_of
 from mmalign.data.lazy_rows import LazyRows
+from mmalign.data.pair_forms import Form, compared
 from mmalign.data.prompt_rows import Texts
 from mmalign.data.row_kinds import RowKind
 from mmalign.data.table import Table
@@ -29,8 +31,9 @@ class Pairs(Sequence[Preference]):
     rows: Sequence[int]
     kind: str  # of outputs: "text", "image" or "audio"
     columns: tuple[str, str, str]  # of the prompt, the chosen and the rejected output
-    media_columns: Mapping[str, str]  # of what prompts are about, by kind; "" for none
+    asking: Asking
     label: str  # column with P(chosen is better)
+    form: Form = "plain"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,11 +59,16 @@ class Pairs(Sequence[Preference]):
 
     def units(self) -> Sequence[Any]:
         """Return what rows are told apart by: what their prompts are about, or their texts."""
-        return self.prompts() if any(self.media_columns.values()) else Texts(self.table, self.rows, self.columns[0])
+        plain = not self.asking.about and self.form == "plain"
+        return Texts(self.table, self.rows, self.columns[0]) if plain else self.prompts()
 
     def faults(self) -> list[str]:
         """Return what keeps rows from being read, as far as that shows without opening a file."""
         return [fault for at in self.rows for fault in self._faults_at(at)]
+
+    def fault_at(self, at: int) -> str:
+        """Return why row `at` cannot be read, as far as headers show; "" if it can."""
+        return next(self._faults_at(at), "")
 
     def shapes(self) -> Iterator[tuple[str, lazy_media.Shape]]:
         """Where each compared picture or sound stands, and what its header says; others are in `faults`."""
@@ -83,6 +91,7 @@ class Pairs(Sequence[Preference]):
                     lazy_media.shape_of(self.kind, *self._cell(at, column))
                 except (DataError, MediaError) as error:
                     yield str(error)
+            if self.kind != "text" or self.form != "plain":  # of another form the prompt is not known without them
                 continue
             try:
                 self.table.text(at, column)
@@ -91,15 +100,23 @@ class Pairs(Sequence[Preference]):
 
     def prompt(self, at: int) -> Prompt:
         """Return what row `at` of the table asks; DataError where it asks nothing."""
-        meta = self.table.facts(at, (*self.columns, *self.media_columns.values(), self.label))
+        meta = self.table.facts(at, (*self.columns, *self.asking.columns, self.label))
         if (label := label_of(self.table, at, self.label)) is not None:
             meta["label"] = label or 1.0  # of 0 the sides are swapped
-        media = lazy_media.row_media(self.table, at, self.media_columns)
-        return Prompt(self.table.text(at, self.columns[0]), media, meta, self.table.place(at))
+        if self.form == "plain":
+            return self.asking.prompt(self.table, at, meta)
+        question = compared(self.table, at, self.columns, self.form).prompt
+        if isinstance(question, str):
+            return Prompt(question, lazy_media.row_media(self.table, at, self.asking.media), meta, self.table.place(at))
+        whole = self.asking.placed(self.table, at, question)
+        return self.asking.of_conversation(self.table, at, whole, meta)
 
     def _output(self, at: int, column: str) -> Any:
-        if self.kind == "text":
+        if self.kind == "text" and self.form == "plain":
             return self.table.text(at, column)
+        if self.kind == "text":
+            pair = compared(self.table, at, self.columns, self.form)
+            return pair.chosen if column == self.columns[1] else pair.rejected
         cell = self._cell(at, column)
         if self.kind == "audio":
             return lazy_media.read_sound(*cell)

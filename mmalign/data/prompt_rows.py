@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, overload
 
 from mmalign.core.types import Prompt
-from mmalign.data.lazy_media import row_media
+from mmalign.data.asking import Asking, holds_messages
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import RowKind
 from mmalign.data.table import Table
 
-__all__ = ["PromptRows", "Texts"]
+__all__ = ["TARGET", "PromptRows", "Texts"]
+
+TARGET = "target"  # the fact that `sft` imitates of prompts
 
 
 class Texts(LazyRows[str]):
@@ -34,8 +36,8 @@ class PromptRows(Sequence[Prompt]):
     row_kind: ClassVar[RowKind] = "prompts"
     table: Table
     rows: Sequence[int]
-    column: str  # of the text
-    media_columns: Mapping[str, str]  # of what prompts are about, by kind; "" for none
+    asking: Asking
+    answered: bool = False  # conversations hold the answer, too: it is `TARGET` of the prompt's facts
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,10 +61,18 @@ class PromptRows(Sequence[Prompt]):
 
     def units(self) -> Sequence[Any]:
         """Return what rows are told apart by: their texts, where they are about nothing else."""
-        return self if any(self.media_columns.values()) else Texts(self.table, self.rows, self.column)
+        plain = not self.asking.about and not self.holds_conversations
+        return Texts(self.table, self.rows, self.asking.column) if plain else self
+
+    @property
+    def holds_conversations(self) -> bool:
+        """Is a row a conversation, as the first one shows?"""
+        return holds_messages(self.table, self.asking.column)
 
     def made(self, at: int) -> Prompt:
         """Return the prompt of row `at` of the table; DataError where it is none."""
-        text = self.table.text(at, self.column)
-        meta = self.table.facts(at, (self.column, *self.media_columns.values()))
-        return Prompt(text, row_media(self.table, at, self.media_columns), meta, self.table.place(at))
+        meta = self.table.facts(at, self.asking.columns)
+        if not self.answered:
+            return self.asking.prompt(self.table, at, meta)
+        conversation, answer = self.asking.answered(self.table, at)
+        return self.asking.of_conversation(self.table, at, conversation, meta | {TARGET: answer})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ class Table:
         if self._latest[0] != index:
             self._latest = index, self.rows[index]
         return self._latest[1]
+
+    @cached_property
+    def first(self) -> Row:
+        """The first row, which says what form the others have."""
+        return self.rows[0]
 
     @property
     def folder(self) -> Path:

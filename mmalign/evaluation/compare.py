@@ -81,9 +81,9 @@ def compare_runs(a: Path | str, b: Path | str) -> tuple[list[Comparison], tuple[
     ours, theirs = (
         [(folder, Evaluation.load(folder, outputs=False)) for folder in evaluation_folders(Path(run))] for run in (a, b)
     )
-    questions = [[prompt.text for prompt in evaluation.prompts] for _, evaluation in theirs]
+    questions = [[prompt.question for prompt in evaluation.prompts] for _, evaluation in theirs]
     for folder, evaluation in ours:
-        texts = [prompt.text for prompt in evaluation.prompts]
+        texts = [prompt.question for prompt in evaluation.prompts]
         if texts in questions:
             other, same = theirs[questions.index(texts)]
             return compare(evaluation, same), (folder, other)

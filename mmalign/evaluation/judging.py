@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def judge_shared(
         return None
     return Evaluation(
         modality=policy.modality,
-        prompts=[Prompt(row.prompt.text, row.prompt.media, _facts(row)) for row in ranked],
+        prompts=[replace(row.prompt, meta=_facts(row)) for row in ranked],
         group=groups([row.prompt for row in ranked]).numpy(),
         scores={name: RowScores.of(rule_scores) for name, rule_scores in (scores | _by_subset(ranked, scores)).items()},
         sets=_benchmark(ranked, scores, seed),

@@ -205,6 +205,8 @@ def _row(evaluation: Evaluation, i: int, file: str | None) -> dict[str, Any]:
     }
     return {
         "prompt": prompt.text,
+        **({"messages": list(prompt.messages)} if prompt.messages else {}),
+        **({"tools": list(prompt.tools)} if prompt.tools else {}),
         "group": int(evaluation.group[i]),
         "meta": dict(prompt.meta),
         "output": file,
@@ -244,7 +246,10 @@ def _read(folder: Path, outputs: bool, sounds: bool) -> Evaluation:
     shown = head["modality"] == "text" or (outputs and (sounds or head["modality"] != "audio"))
     return Evaluation(
         modality=head["modality"],
-        prompts=[Prompt(row["prompt"], meta=row["meta"]) for row in rows],
+        prompts=[
+            Prompt(row["prompt"], meta=row["meta"], messages=row.get("messages", ()), tools=row.get("tools", ()))
+            for row in rows
+        ],
         group=np.array([row["group"] for row in rows], dtype=np.int64),
         scores={name: _scores([row["scores"][name] for row in rows]) for name in head["rewards"]},
         sets=sets,

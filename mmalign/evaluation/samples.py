@@ -27,7 +27,7 @@ def save_samples(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -
 
     folder.mkdir(parents=True, exist_ok=True)
     columns: dict[str, list[Any]] = {
-        "prompt": [prompt.text for prompt in rollout.prompts],
+        "prompt": [prompt.shown for prompt in rollout.prompts],
         "group": rollout.group.tolist(),
         "output": _write(folder, rollout, scores),
     }
@@ -53,7 +53,7 @@ def _write(folder: Path, rollout: Rollout, scores: Mapping[str, Scores]) -> list
                 write_image(spectrogram(sound.detach().cpu().numpy(), output.rate), (folder / name).with_suffix(".png"))
         return names
     captions = [
-        "\n".join([prompt.text, *(f"{name} {number_text(judged.value[i].item())}" for name, judged in scores.items())])
+        "\n".join([prompt.shown, *(f"{name} {number_text(judged.value[i].item())}" for name, judged in scores.items())])
         for i, prompt in enumerate(rollout.prompts)
     ]
     write_image(contact_sheet(output, captions), folder / "contact_sheet.png")

@@ -78,10 +78,11 @@ def summarize(before: Evaluation, after: Evaluation, roles: Mapping[str, Role]) 
 
 def common_rewards(before: Evaluation, after: Evaluation) -> list[str]:
     """Rewards in both, after a check that rows pair up; rewards in one only are logged, other noise too."""
-    if [p.text for p in before.prompts] != [p.text for p in after.prompts]:
+    questions = [[p.question for p in side.prompts] for side in (before, after)]
+    if questions[0] != questions[1]:
         a, b = before.prompts, after.prompts
-        i = next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p.text != q.text), min(len(a), len(b)))
-        seen = [repr(side[i].text) if i < len(side) else "nothing" for side in (a, b)]
+        i = next((i for i, (p, q) in enumerate(zip(*questions, strict=False)) if p != q), min(len(a), len(b)))
+        seen = [repr(side[i].shown) if i < len(side) else "nothing" for side in (a, b)]
         raise DataError(
             f"the evaluations have different prompts: {len(a)} and {len(b)} rows, row {i} is {seen[0]} and {seen[1]}; "
             "evaluate both on the same file with the same count and repeats."

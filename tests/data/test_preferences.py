@@ -118,8 +118,8 @@ def test_faults_show_the_row(tmp_path: Path) -> None:
         DataError, match=r"n\.jsonl: no column 'rejected'\..* Columns found: prompt, chosen\. First row"
     ):
         Preferences(write(tmp_path / "n.jsonl", {"prompt": "q", "chosen": "x"})).training_items()
-    listed = write(tmp_path / "l.jsonl", {"prompt": "q", "chosen": [{"role": "user"}], "rejected": "x"})
-    with pytest.raises(DataError, match=r"l\.jsonl:1: 'chosen' is \[\{'role': 'user'\}\], not a text"):
+    listed = write(tmp_path / "l.jsonl", {"prompt": "q", "chosen": ["yes"], "rejected": "x"})
+    with pytest.raises(DataError, match=r"l\.jsonl:1: 'chosen' is \['yes'\], not a text"):
         Preferences(listed).training_items()[0]
 
 

@@ -33,7 +33,7 @@ def lines(path: Path, *rows: Any) -> str:
 
 
 def test_registry_lists_the_sources() -> None:
-    assert data_sources.names() == ["captioned", "mixture", "preferences", "prompts", "scenes"]
+    assert data_sources.names() == ["captioned", "conversations", "mixture", "preferences", "prompts", "scenes"]
     assert data_sources.get("prompts") is Prompts
 
 

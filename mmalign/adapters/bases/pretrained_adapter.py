@@ -86,13 +86,24 @@ def _positive(kind: type[Any]) -> tuple[str, ...]:
 
 
 def texts_only(prompts: Sequence[Prompt], family: str) -> list[str]:
-    """Return the texts of prompts; CapabilityError where one carries media that `family` would have to ignore."""
+    """Return the texts of prompts; CapabilityError where one says more (media, turns) than `family` reads."""
+    for row, prompt in enumerate(without_media(prompts, family)):
+        if prompt.messages:
+            raise CapabilityError(
+                f"row {row}: the prompt is a conversation of {len(prompt.messages)} messages and '{family}' reads one "
+                "text; name a column of texts."
+            )
+    return [prompt.text for prompt in prompts]
+
+
+def without_media(prompts: Sequence[Prompt], family: str) -> Sequence[Prompt]:
+    """Return the prompts; CapabilityError where one carries media that `family` would have to ignore."""
     for row, prompt in enumerate(prompts):
         if prompt.media:
             raise CapabilityError(
                 f"row {row}: the prompt carries media ({', '.join(prompt.media)}) and '{family}' reads text only."
             )
-    return [prompt.text for prompt in prompts]
+    return prompts
 
 
 @dataclass

@@ -10,7 +10,8 @@ import torch
 
 from mmalign.adapters.bases.transformers_adapter import accepted
 from mmalign.adapters.language._looking import Looking, batch_of, surroundings
-from mmalign.adapters.tokens.texts import Chat, Texts, max_positions, padded, stop_tokens
+from mmalign.adapters.tokens.texts import WITHOUT_TEMPLATE, Chat, Texts, max_positions, padded, stop_tokens
+from mmalign.core.conversation import shown_with
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
@@ -67,9 +68,11 @@ class TextInputs:
             media = ", ".join(prompt.media)
             raise CapabilityError(f"a prompt carries media ({media}), and this reward model reads text only.")
         if self.pairs and not self.texts.chat:
+            if prompt.messages:
+                raise DataError(WITHOUT_TEMPLATE)
             made = self.texts.tokenizer(prompt.text, output)
             return {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
-        return {"input_ids": torch.tensor(self.texts.answered_ids(prompt.text, output))}
+        return {"input_ids": torch.tensor(self.texts.answered_ids(prompt, output))}
 
     def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Pad on the right: encoders look at the first token, decoders do not look ahead."""
@@ -105,7 +108,9 @@ class MediaInputs:
     def row(self, prompt: Prompt, output: Any) -> Inputs:
         """Return what the processor makes of the prompt with its output."""
         if self.judges == "image":
-            inputs = self.looking.inputs(replace(prompt, media={**prompt.media, "output": output}))
+            messages = shown_with(prompt.messages, "image") if prompt.messages else ()
+            with_output = replace(prompt, media={**prompt.media, "output": output}, messages=messages)
+            inputs = self.looking.inputs(with_output)
         else:
             inputs = self.looking.inputs(prompt, output)
         _check_length(len(inputs["input_ids"]), self.context)

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Int
 
 from mmalign.adapters.language._reader import refuse_markers
-from mmalign.adapters.tokens.texts import Chat, appended, ending, stop_tokens, templated
+from mmalign.adapters.tokens.texts import WITHOUT_TEMPLATE, Chat, appended, ending, stop_tokens, templated, under_system
+from mmalign.core.conversation import Message
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
@@ -95,7 +96,7 @@ class Looking:
             DataError: the processor cannot take this prompt.
             CapabilityError: media that are no pictures.
         """
-        key = (prompt.text, answer, self._shown(prompt.media))
+        key = (prompt.question, answer, self._shown(prompt.media))
         if key not in self._kept:
             self._kept[key] = self._processed(prompt, answer)
             if len(self._kept) > self._cached:
@@ -116,7 +117,7 @@ class Looking:
     def _processed(self, prompt: Prompt, answer: str | None) -> Inputs:
         answer = None if answer is None else self.ending.bare(answer)
         media = [self.sense.read(name, value, self.processor) for name, value in prompt.media.items()]
-        text = self._written(prompt.text, len(media), answer)
+        text = self._written(prompt, len(media), answer)
         options = {**self.options, "text_kwargs": {"add_special_tokens": not self.chat, **self._of("text_kwargs")}}
         if media:
             options |= self.sense.given(media, self.processor, options)
@@ -156,26 +157,35 @@ class Looking:
             DataError: the text holds places for media that it has not, or the template refuses it.
         """
         refuse_markers(prompt, self.processor, self.sense.kind, self.chat)
-        text = self._written(prompt.text, len(prompt.media), answer)
+        text = self._written(prompt, len(prompt.media), answer)
         return len(self.processor.tokenizer(text, add_special_tokens=not self.chat)["input_ids"]) - self._appended
 
     def answered(self, answer: str) -> str:
         """Write a short conversation that ends with `answer`, as the template does."""
-        return self._written("Hello", 0, answer)
+        return self._written(Prompt("Hello"), 0, answer)
 
-    def _written(self, text: str, count: int, answer: str | None = None) -> str:
-        """The prompt's text with a place for each of its media."""
+    def _written(self, prompt: Prompt, count: int, answer: str | None = None) -> str:
+        """The prompt's words with a place for each of its media."""
         if self.chat:
-            system_turn = (
-                [{"role": "system", "content": [{"type": "text", "text": self.system}]}] if self.system else []
-            )
-            content = [{"type": self.sense.kind}] * count + [{"type": "text", "text": text}]
-            messages = [*system_turn, {"role": "user", "content": content}]
+            content = [{"type": self.sense.kind}] * count + [{"type": "text", "text": prompt.text}]
+            turns = prompt.messages or [{"role": "user", "content": content}]
+            messages = [in_parts(turn) for turn in under_system(turns, self.system)]
             if answer is not None:
                 messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-            return templated(self.processor, messages, add_generation_prompt=answer is None, **self.chat_options)
+            tools = {"tools": list(prompt.tools)} if prompt.tools else {}
+            return templated(
+                self.processor, messages, add_generation_prompt=answer is None, **tools, **self.chat_options
+            )
+        if prompt.messages:
+            raise DataError(WITHOUT_TEMPLATE)
         place, (before, after) = getattr(self.processor, f"{self.sense.kind}_token"), self._around
-        return f"{before}{place}{after}" * max(0, count - text.count(place)) + text
+        return f"{before}{place}{after}" * max(0, count - prompt.text.count(place)) + prompt.text
+
+
+def in_parts(message: Message) -> Message:
+    """Return a message whose content is a list of parts, as processors' templates take it."""
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
 
 
 def surroundings(config: ModelConfig, tokenizer: Tokenizer) -> tuple[str, str]:

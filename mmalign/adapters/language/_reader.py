@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmalign.adapters.tokens.texts import Texts, max_positions
+from mmalign.core.conversation import message_text, without_oldest
 from mmalign.core.errors import CheckpointError, DataError, shown
 from mmalign.core.files import local_path
 from mmalign.core.types import Prompt
@@ -57,7 +58,17 @@ class PairReader:
 
 
 def without_first(tokenizer: Tokenizer, prompt: Prompt, over: int, fits: Callable[[Prompt], bool]) -> Prompt | None:
-    """Drop the first `over` tokens of a prompt's text, or more until it `fits`; None where nothing is left."""
+    """Drop the first `over` tokens of a prompt's text, or more until it `fits`; None where nothing is left.
+
+    A conversation loses its oldest turns instead, the system's stay; one about media is not cut.
+    """
+    if prompt.messages:
+        shorter = prompt
+        while not shorter.media and (messages := without_oldest(shorter.messages)):
+            shorter = replace(shorter, messages=messages)
+            if fits(shorter):
+                return shorter
+        return None
     ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
     for gone in range(over, len(ids)):
         shorter = replace(prompt, text=tokenizer.decode(ids[gone:]))
@@ -105,7 +116,8 @@ def refuse_markers(prompt: Prompt, processor: Processor, kind: str, chat: bool) 
     names = {f"{kind}_token", "boi_token"} if kind == "image" else {f"{kind}_token"}
     room = 0 if chat else len(prompt.media)
     for mark in sorted({m for name in names if (m := getattr(processor, name, None))}):
-        if (count := prompt.text.count(mark)) > room:
+        words = [message_text(message) for message in prompt.messages] or [prompt.text]
+        if (count := sum(text.count(mark) for text in words)) > room:
             instead = "the chat template writes it" if chat else f"or give it that many (it has {len(prompt.media)})"
             raise DataError(
                 f"the prompt's text holds {mark} {count} times, a place for {kind}: take it out, {instead}."

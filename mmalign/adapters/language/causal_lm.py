@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float, Int
 
-from mmalign.adapters.bases.pretrained_adapter import input_dtype, mixed_precision, texts_only
+from mmalign.adapters.bases.pretrained_adapter import input_dtype, mixed_precision, without_media
 from mmalign.adapters.bases.text_adapter import TextAdapter
 from mmalign.adapters.bases.transformers_adapter import accepted
 from mmalign.adapters.language._reader import Reader, context_in, reading_folder
@@ -53,7 +53,7 @@ class CausalLM(TextAdapter):
         texts = self._texts(tokenizer, stop_tokens(tokenizer, more=self.stop))
 
         def length(prompt: Prompt) -> int:
-            return len(texts.prompt_ids(*texts_only([prompt], self.name)))
+            return len(texts.prompt_ids(*without_media([prompt], self.name)))
 
         return Reader(texts, length, context_in(folder))
 
@@ -70,7 +70,7 @@ class CausalLM(TextAdapter):
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """Return `input_ids` (L,) of each prompt, in the chat template where one is used."""
-        return [{"input_ids": torch.tensor(self.texts.prompt_ids(t))} for t in texts_only(prompts, self.name)]
+        return [{"input_ids": torch.tensor(self.texts.prompt_ids(p))} for p in without_media(prompts, self.name)]
 
     def forward_prompts(self, inputs: Sequence[Inputs], rows: Int[Tensor, " B"], steps: Int[Tensor, " B"]) -> Prefix:
         """Forward left-padded prompts, each of them once."""

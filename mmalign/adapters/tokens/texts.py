@@ -9,6 +9,7 @@ names as a stop, it becomes one, so that what is trained is also where sampling 
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +19,19 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Int
 
+from mmalign.core.conversation import Message, user_turn
 from mmalign.core.errors import ConfigError, DataError, did_you_mean
 from mmalign.core.tensor import Tensor
+from mmalign.core.types import Prompt
 from mmalign.loading.foreign import ModelConfig, Processor, Tokenizer
 
 Chat = bool | Literal["auto"]
 Write = Callable[[str], str]  # an answer → the conversation that ends with it, as text
 
 ANSWER = "mmalign answers"  # words that no template has of its own
+WITHOUT_TEMPLATE = (
+    "a prompt is a conversation, and there is no chat template to write it with; take a chat model, or rows of texts."
+)
 
 log = logging.getLogger("mmalign")
 
@@ -40,7 +46,7 @@ class Texts:
         tokenizer: of transformers.
         stop_ids: whatever ends a completion.
         chat: put prompts into the chat template: True, False, or "auto" (if the tokenizer has one).
-        system: a system message before every prompt; "" for none.
+        system: a system message before every prompt that has none of its own; "" for none.
         chat_options: further variables of the template (`enable_thinking: false`).
         keep_special_tokens: special tokens (but for what ends it) stay in a completion's text.
         cached: texts whose ids are kept.
@@ -74,7 +80,7 @@ class Texts:
             raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
         self.ending = ending(tokenizer, stop_ids, self._answered if self.chat else write)
         self._appended = appended(tokenizer)
-        self.prompt_ids = lru_cache(maxsize=cached)(self._prompt_ids)
+        self._ids = lru_cache(maxsize=cached)(self._prompt_ids)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -87,41 +93,53 @@ class Texts:
         known = (self.tokenizer.pad_token_id, *self.stop_ids, 0)
         return next(int(i) for i in known if i is not None)
 
-    def _prompt_ids(self, text: str) -> tuple[int, ...]:
-        """Ids of a prompt, ready to be continued. Raises DataError for an empty text without a start token."""
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the ids of a prompt, ready to be continued.
+
+        Raises:
+            DataError: an empty text without a start token, or a conversation without a template.
+        """
+        return self._ids(prompt.question, prompt.converses)
+
+    def _prompt_ids(self, question: str, converses: bool) -> tuple[int, ...]:
         if self.chat:
-            return self._templated(text)
-        ids = tuple(self.tokenizer(text)["input_ids"])
+            return self._templated(question, converses)
+        if converses:
+            raise DataError(WITHOUT_TEMPLATE)
+        ids = tuple(self.tokenizer(question)["input_ids"])
         if ids := ids[: len(ids) - len(self._appended)] if self._appended else ids:
             return ids
         if (start := self.tokenizer.bos_token_id) is None:
             raise DataError("a prompt is an empty text, and this tokenizer has no start token to stand for it.")
         return (start,)
 
-    def answered_ids(self, text: str, answer: str) -> tuple[int, ...]:
+    def answered_ids(self, prompt: Prompt, answer: str) -> tuple[int, ...]:
         """Return the ids of a prompt with its answer, ended; in a template, with all that it writes."""
         if self.chat:
-            return self._templated(text, {"role": "assistant", "content": self.ending.bare(answer)})
-        return (*self.prompt_ids(text), *self.completion_ids(answer))
+            bare = {"role": "assistant", "content": self.ending.bare(answer)}
+            return self._templated(prompt.question, prompt.converses, bare)
+        return (*self.prompt_ids(prompt), *self.completion_ids(answer))
 
     def completion_ids(self, text: str) -> list[int]:
         """Return the ids of a given text by itself, ended once."""
         return self.ending.ended(self.tokenizer(self.ending.bare(text), add_special_tokens=False)["input_ids"])
 
-    def _templated(self, text: str, *answers: Mapping[str, str]) -> tuple[int, ...]:
+    def _templated(self, question: str, converses: bool, *answers: Message) -> tuple[int, ...]:
         """Ids of a conversation that ends with the answer, or is ready for one."""
-        return tuple(self.tokenizer(self._written(text, *answers), add_special_tokens=False)["input_ids"])
+        written = self._written(question, converses, *answers)
+        return tuple(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
     def _answered(self, answer: str) -> str:
         """A short conversation that ends with `answer`."""
-        return self._written("Hello", {"role": "assistant", "content": answer})
+        return self._written("Hello", False, {"role": "assistant", "content": answer})
 
-    def _written(self, text: str, *answers: Mapping[str, str]) -> str:
-        system_turn = [{"role": "system", "content": self.system}] if self.system else []
+    def _written(self, question: str, converses: bool, *answers: Message) -> str:
+        messages, tools = turns_of(question, converses)
         return templated(
             self.tokenizer,
-            [*system_turn, {"role": "user", "content": text}, *answers],
+            [*under_system(messages, self.system), *answers],
             add_generation_prompt=not answers,
+            **({"tools": tools} if tools else {}),
             **self.chat_options,
         )
 
@@ -140,6 +158,21 @@ class Texts:
             ids = [i for i, is_live in zip(row, live, strict=True) if is_live]
             texts.append(self.tokenizer.decode(self.ending.cut(ids), skip_special_tokens=not self.keep_special_tokens))
         return texts
+
+
+def turns_of(question: str, converses: bool) -> tuple[list[Message], list[Any]]:
+    """Return messages and tools of a prompt's `question`."""
+    if not converses:
+        return [user_turn(question)], []
+    whole = json.loads(question)
+    return whole["messages"], whole.get("tools", [])
+
+
+def under_system(messages: Sequence[Message], system: str) -> list[Message]:
+    """Return messages behind a system message, unless they begin with one of their own or `system` is ""."""
+    if not system or (messages and messages[0]["role"] in ("system", "developer")):
+        return [*messages]
+    return [{"role": "system", "content": system}, *messages]
 
 
 def templated(written_by: Tokenizer | Processor, messages: Sequence[Mapping[str, Any]], **options: object) -> str:

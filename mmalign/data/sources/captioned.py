@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mmalign.core.errors import DataError, did_you_mean
+from mmalign.data.bad_rows import without_bad
 from mmalign.data.example_rows import ExampleRows
 from mmalign.data.file_source import FileSource
 from mmalign.data.lazy_media import kind_of
@@ -19,8 +18,6 @@ __all__ = ["Captioned"]
 
 Outputs = Literal["auto", "text", "image", "audio"]
 _LOOKED_AT = 20  # rows whose cells say what a column holds
-
-log = logging.getLogger("mmalign")
 
 
 @dataclass
@@ -63,7 +60,7 @@ class Captioned(FileSource[ExampleRows]):
         output, kind = self._output(table, count)
         rows = ExampleRows(table, count, kind, self.caption, output, self.media_columns())
         if self.skip_bad:
-            return self._whole(rows)
+            return without_bad(rows, rows.fault_at, table.unlisted)
         faults = [*_incomplete(rows), *(f"{sentence} {_WAY}" for sentence in table.unlisted)]
         refuse_rows(faults)
         return rows
@@ -92,23 +89,6 @@ class Captioned(FileSource[ExampleRows]):
             f"{table.file}: no column holds pictures or sounds; set data.output to the one to imitate. Columns found: "
             f"{', '.join(table.columns)}."
         )
-
-    def _whole(self, rows: ExampleRows) -> ExampleRows:
-        """Without the rows that cannot be read, which are counted."""
-        whole, faults = array("q"), list(rows.table.unlisted)
-        for at in rows.rows:
-            if fault := rows.fault_at(at):
-                faults.append(fault)
-            else:
-                whole.append(at)
-        if not len(whole):
-            raise DataError(f"{rows.table.file}: skip_bad leaves no row; the first of {len(faults)}: {faults[0]}")
-        if faults:
-            log.warning(
-                "%s: skip_bad: %d rows and files are left out, %d rows stay; the first: %s",
-                *(rows.table.file, len(faults), len(whole), faults[0]),
-            )
-        return rows.only(whole if faults else rows.rows)
 
 
 _WAY = "Add what is missing, or set data.skip_bad: true to leave it out."

@@ -92,11 +92,11 @@ def cards(record: RunRecord) -> list[Card]:
         return []
     count = min(MOST_CARDS, *(_kept(e) for _, e in sides))
     draw = drawing(record.run)
-    paired = len(sides) == 2 and [p.text for p in sides[0][1].prompts] == [p.text for p in sides[1][1].prompts]
+    paired = len(sides) == 2 and [p.question for p in sides[0][1].prompts] == [p.question for p in sides[1][1].prompts]
     shown = sides if paired else sides[-1:]
     return [
         Card(
-            shown[0][1].prompts[i].text,
+            shown[0][1].prompts[i].shown,
             [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None, draw) for label, e in shown],
             "" if draw or i not in shown[0][1].asked else _picture(shown[0][1].asked[i]),
             facts(shown[0][1].prompts[i]),

@@ -153,7 +153,8 @@ def _feed(digest: Any, value: object) -> None:
     elif isinstance(value, Audio):
         _feed(digest, {"samples": value.samples, "rate": value.rate, "mask": value.mask})
     elif isinstance(value, Prompt):
-        _feed(digest, {"text": value.text, "media": dict(value.media), "meta": dict(value.meta)})
+        turns = {"question": value.question} if value.converses else {}
+        _feed(digest, {"text": value.text, "media": dict(value.media), "meta": dict(value.meta), **turns})
     elif isinstance(value, Mapping):
         digest.update(f"map {len(value)} ".encode())
         for key in sorted(value, key=repr):

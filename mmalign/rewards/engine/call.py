@@ -355,7 +355,7 @@ def _copies(prompts: list[Prompt]) -> list[Prompt]:
     made: dict[int, Prompt] = {}
     for prompt in prompts:
         if id(prompt) not in made:
-            made[id(prompt)] = Prompt(prompt.text, prompt.media, _copy(prompt.meta), prompt.place)
+            made[id(prompt)] = replace(prompt, meta=_copy(prompt.meta))
     return [made[id(prompt)] for prompt in prompts]
 
 

@@ -9,13 +9,14 @@ from mmalign.core.capabilities import judges_only
 from mmalign.core.config import RunFile
 from mmalign.core.errors import DataError, all_faults
 from mmalign.core.objective import Objective, ObjectiveTraits
-from mmalign.core.protocols import AnyPolicy, DataSource
+from mmalign.core.protocols import Adapter, AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
 from mmalign.data.row_kinds import SOURCES, kind_of_rows, prompts_of
 from mmalign.data.sampled import sampled, say_sampled
 from mmalign.rewards.engine.traits import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
+from mmalign.run.lengths import HasReader
 
 
 @part
@@ -63,6 +64,28 @@ def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
         yield DataError(
             f"data: chosen and rejected hold {kind}, but the policy is of {policy.modality}; name files by their "
             "suffix, or say data.outputs."
+        )
+
+
+@check_training
+def turns(adapter: Adapter, looked_into: Sequence[Any]) -> Faults:
+    """Refuse conversations to train a generator on, which reads one text."""
+    yield from _conversations(adapter, looked_into)
+
+
+@check
+def held_out_turns(adapter: Adapter, questions: Sequence[Any]) -> Faults:
+    """Refuse conversations to measure it on."""
+    yield from _conversations(adapter, questions)
+
+
+def _conversations(adapter: Adapter, rows: Sequence[Any]) -> Faults:
+    if isinstance(adapter, HasReader):
+        return
+    if conversation := next((prompt for prompt in prompts_of(rows) if prompt.converses), None):
+        yield DataError(
+            f"{conversation.place or 'data'}: is a conversation of {len(conversation.messages)} messages, and this "
+            "adapter reads one text; name a column of texts."
         )
 
 

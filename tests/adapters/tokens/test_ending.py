@@ -68,8 +68,8 @@ def test_a_text_that_already_ends_gets_no_second_end(template: str | None) -> No
     end = made.completion_ids("good")[-1]
     for given in ("good <end>", "good <eos>", "good <end>\n", "good <end> <eos>", "good"):
         assert made.completion_ids(given) == [GOOD, end], given
-        answered = list(made.answered_ids("say", given))
-        assert answered.count(end) == list(made.answered_ids("say", "good")).count(end)
+        answered = list(made.answered_ids(Prompt("say"), given))
+        assert answered.count(end) == list(made.answered_ids(Prompt("say"), "good")).count(end)
     assert made.completion_ids("") == [end]
     word = texts(template, stops=(EOS, END, GOOD))  # a stop that is a word belongs to the text
     assert word.completion_ids("a good") == [5, GOOD] and word.completion_ids("a")[-1] == end
@@ -83,8 +83,8 @@ def test_an_end_that_a_tokenizer_appends_is_not_put_behind_prompts() -> None:
     tokenizer.backend_tokenizer.post_processor = both
     assert tokenizer("a")["input_ids"] == [BOS, 5, EOS] and appended(tokenizer) == (EOS,)
     made = Texts(tokenizer, (EOS,))
-    assert made.prompt_ids("a") == (BOS, 5) and made.prompt_ids("") == (BOS,)
-    assert made.answered_ids("a", "good") == (BOS, 5, GOOD, EOS)
+    assert made.prompt_ids(Prompt("a")) == (BOS, 5) and made.prompt_ids(Prompt("")) == (BOS,)
+    assert made.answered_ids(Prompt("a"), "good") == (BOS, 5, GOOD, EOS)
     assert appended(word_tokenizer()) == ()
 
 
@@ -92,7 +92,7 @@ def test_a_template_that_refuses_says_so_in_a_sentence() -> None:
     made = texts("chatml")
     made.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(DataError, match=r"the chat template refuses a conversation of user: roles must alternate"):
-        made.prompt_ids("say")
+        made.prompt_ids(Prompt("say"))
 
 
 def relabelled(folder: Path, write: Callable[..., Any], **more: Any) -> Path:

@@ -1,0 +1,87 @@
+"""Answers of text to imitate: conversations that end with one, or prompts with their completions."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmalign.core.errors import DataError, shown
+from mmalign.data.asking import Asking, holds_messages
+from mmalign.data.bad_rows import without_bad
+from mmalign.data.conversation_rows import ConversationRows, Turns
+from mmalign.data.file_source import FileSource
+from mmalign.data.sampled import sampled
+from mmalign.data.table import Table, check_rows
+
+__all__ = ["Conversations"]
+
+WHOLE = ("messages", "conversations")  # columns of conversations with their answer
+
+log = logging.getLogger("mmalign")
+
+
+@dataclass
+class Conversations(FileSource[ConversationRows]):
+    """Examples of text, for `sft`: rows of `messages`, or of `prompt` and `completion`, texts or messages.
+
+    Roles are system, user, assistant and tool; contents are texts, or parts with pictures inside. The columns `image`
+    or `images` hold the pictures of the places in a conversation, and `tools` the functions that it may call.
+
+    Of rows with `completion` and a `label` that is true or false (unpaired judgements), the true ones are imitated.
+
+    Args:
+        imitate: "last" answer of each conversation, or "all" turns of the assistant, each of them an example behind
+            the turns before it.
+        skip_bad: leave out rows that cannot be read, and say how many; all rows are read at the start then.
+    """
+
+    imitate: Literal["last", "all"] = "last"
+    skip_bad: bool = False
+
+    def prompt_column(self) -> str:
+        """Return the column that holds the text of the prompt."""
+        return "prompt"
+
+    def of(self, table: Table) -> ConversationRows:
+        """Return the examples of a table that was read, in its order; DataError with up to 20 rows that are none."""
+        whole = next((name for name in WHOLE if name in table.columns), "")
+        if not whole and not {"prompt", "completion"} <= {*table.columns}:
+            raise DataError(
+                f"{table.file}: needs a column 'messages', or 'prompt' and 'completion'; name yours by data.columns, "
+                f"e.g. {{messages: …}}. Columns found: {', '.join(table.columns)}. First row: {shown(table.first)}"
+            )
+        asking = Asking(whole or "prompt", self.media_columns())
+        if whole or holds_messages(table, asking.column):
+            asking = asking.for_conversations(table)
+        table.require(*asking.about)
+        rows = ConversationRows(table, self._rows(table, whole), asking, "" if whole else "completion")
+        if self.imitate == "all":
+            if not whole:
+                raise DataError(f"{table.file}: imitate: all is of whole conversations, and there is no 'messages'.")
+            rows = self._of_all_turns(rows)
+        if self.skip_bad:
+            return without_bad(rows, rows.fault_at)
+        check_rows(rows.made, sampled(rows.rows))
+        return rows
+
+    def _of_all_turns(self, rows: ConversationRows) -> ConversationRows:
+        turns = Turns.of_all(rows)
+        return ConversationRows(rows.table, range(len(turns.row)), rows.asking, rows.completion, turns)
+
+    def _rows(self, table: Table, whole: str) -> Sequence[int]:
+        """Those that are read: of judged completions, the good ones."""
+        rows = range(self._count(table))
+        if whole or not isinstance(table.first.get("label"), bool):
+            return rows
+        good = array("q", (at for at in rows if table.row(at).get("label") is True))
+        if not len(good):
+            raise DataError(f"{table.file}: 'label' is true in no row, and only good completions are imitated.")
+        if len(good) < len(rows):
+            log.warning(
+                "%s: by 'label', %d of %d completions are no good and are left out.",
+                *(table.file, len(rows) - len(good), len(rows)),
+            )
+        return good if len(good) < len(rows) else rows

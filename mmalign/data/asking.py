@@ -10,7 +10,7 @@ from mmalign.core.conversation import Message, last_user_text, places_in
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
 from mmalign.data.lazy_media import LazyMedia, media_cells, row_media
-from mmalign.data.messages import Conversation, answer_of, is_messages, read_messages, read_tools
+from mmalign.data.messages import Conversation, answer_text, is_messages, read_messages, read_tools
 from mmalign.data.table import Table
 from mmalign.media.kinds import NOUNS
 
@@ -78,7 +78,7 @@ class Asking:
         """
         where = f"{table.place(at)}: '{self.column}'"
         whole = self.placed(table, at, read_messages(table.row(at).get(self.column), where))
-        answer = answer_of(whole.messages, where)
+        answer = answer_text(whole.messages, where)
         return Conversation(whole.messages[:-1], whole.cells), answer
 
     def placed(self, table: Table, at: int, conversation: Conversation) -> Conversation:

@@ -13,7 +13,7 @@ from mmalign.core.types import Example, Prompt
 from mmalign.data.asking import Asking
 from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.lazy_rows import LazyRows
-from mmalign.data.messages import Conversation, answer_of, is_messages, read_messages
+from mmalign.data.messages import Conversation, answer_text, is_messages, read_messages
 from mmalign.data.row_kinds import RowKind
 from mmalign.data.table import Table
 
@@ -102,7 +102,7 @@ class ConversationRows(Sequence[Example]):
             return Example(self.asking.prompt(self.table, row, meta), self._completion(row))
         place, whole = f"{self.table.place(row)}: '{self.asking.column}'", self.whole(row)
         last = len(whole.messages) - 1 if self.turns is None or self.turns.turn[at] < 0 else self.turns.turn[at]
-        answer = answer_of(whole.messages[: last + 1], place)
+        answer = answer_text(whole.messages[: last + 1], place)
         before = Conversation(whole.messages[:last], whole.cells)
         return Example(self.asking.of_conversation(self.table, row, before, meta), answer)
 
@@ -114,7 +114,7 @@ class ConversationRows(Sequence[Example]):
         messages = read_messages(cell, where).messages
         if len(messages) > 1:
             raise DataError(f"{where} has {len(messages)} turns; the answer is one, those before it are the prompt.")
-        return answer_of(messages, where)
+        return answer_text(messages, where)
 
     def fault_at(self, at: int) -> str:
         """Return why example `at` cannot be read, as far as headers show; "" if it can."""

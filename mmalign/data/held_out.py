@@ -17,7 +17,7 @@ from mmalign.core.rng import stream_seed
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Example, Prompt
 from mmalign.data.lazy_media import LazyMedia
-from mmalign.data.row_kinds import units_of
+from mmalign.data.row_kinds import prompt_of, units_of
 
 log = logging.getLogger("mmalign")
 
@@ -67,7 +67,7 @@ def _rank(name: str) -> int:
 
 
 def _text_of(unit: Unit) -> str:
-    return unit if isinstance(unit, str) else unit.prompt.text if isinstance(unit, Example) else unit.text
+    return unit if isinstance(unit, str) else prompt_of(unit).question
 
 
 def _is_text(unit: Unit) -> bool:
@@ -162,7 +162,7 @@ def _joined(named: Sequence[Sequence[tuple[str, Path | None]]]) -> list[str]:
 def _names(unit: Unit) -> Iterator[tuple[str, Path | None]]:
     """(name, file) of each thing that rows are told apart by: media, or else the text; of an example, both."""
     if isinstance(unit, Example):
-        yield unit.prompt.text, None
+        yield unit.prompt.question, None
         if isinstance(unit.output, Mapping):
             yield from _media_names(unit.output)
     elif isinstance(unit, str) or not len(unit.media):

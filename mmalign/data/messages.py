@@ -181,7 +181,7 @@ def _turns(text: str, where: str) -> Iterator[dict[str, str]]:
         yield {"role": MARKS[mark], "content": text_of_turn.strip()}
 
 
-def answer_of(messages: Sequence[Message], where: str) -> str:
+def answer_text(messages: Sequence[Message], where: str) -> str:
     """Return the text of the last message, which is the answer.
 
     Raises:
@@ -204,7 +204,7 @@ __all__ = [
     "MEDIA",
     "OPENING",
     "Conversation",
-    "answer_of",
+    "answer_text",
     "is_messages",
     "read_messages",
     "read_tools",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from mmalign.core.conversation import Message, message_text
 from mmalign.core.errors import DataError, shown
 from mmalign.data.asking import require_form
-from mmalign.data.messages import OPENING, Conversation, answer_of, is_messages, read_messages, read_transcript
+from mmalign.data.messages import OPENING, Conversation, answer_text, is_messages, read_messages, read_transcript
 from mmalign.data.table import Table
 
 Form = Literal["plain", "messages", "transcript", "implicit"]
@@ -81,7 +81,7 @@ def compared(table: Table, at: int, columns: tuple[str, str, str], form: Form) -
         else:
             require_form(table, at, column, cell)
             whole = read_messages(cell if is_messages(cell) else _answer(table.text(at, column)), where)
-        answers.append(answer_of(whole.messages, where))
+        answers.append(answer_text(whole.messages, where))
         heads.append(Conversation(whole.messages[:-1], whole.cells))
     return Compared(_common(table, at, columns, heads), *answers)
 

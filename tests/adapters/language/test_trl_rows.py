@@ -1,0 +1,209 @@
+"""Rows of conversations give the tokens and the masks of TRL's own preparation and collators.
+
+One deviation is meant, and is what `Ending` does: a completion ends with the token that stops generation, so the line
+break that ChatML writes behind `<|im_end|>` is not trained. With `assistant_only_loss`, TRL trains what a template
+marks as generated; the Qwen ones mark the line break before an answer too, which stands in the prompt here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import trl
+
+from mmalign.adapters.language.causal_lm import CausalLM
+from mmalign.adapters.language.image_text import ImageText
+from mmalign.adapters.tokens.texts import padded
+from mmalign.core.types import Example, Preference, Prompt
+from mmalign.data.sources.conversations import Conversations
+from mmalign.data.sources.preferences import Preferences
+from mmalign.data.sources.prompts import Prompts
+from tests.adapters.language.tiny_lm import write_tiny_lm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
+from tests.data.conversations import assistant, jsonl, system, user
+
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+TOOL = {"type": "function", "function": {"name": "look", "description": "looks", "parameters": {"type": "object"}}}
+CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"at": "cube"}}}]}  # fmt: skip # noqa: E501
+CHAT = [system("be good"), user("two dogs asleep"), assistant("red cube"), user("say: a b, c!")]
+PROMPTS: list[dict[str, Any]] = [
+    {"prompt": [user("say red cube")]},
+    {"prompt": CHAT},
+    {"prompt": [user("Is the cube red?"), CALL, {"role": "tool", "name": "look", "content": "red"}], "tools": [TOOL]},
+]
+ANSWERS = ["Yes, two dogs.", "No"]
+
+Made = Callable[[str], CausalLM]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    def make(template: str) -> CausalLM:
+        folder = write_tiny_lm(tmp_path_factory.mktemp(template), "qwen2")
+        (folder / "chat_template.jinja").write_text((TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8"))
+        return CausalLM(str(folder), train="frozen", dtype="fp32", device="cpu").load()
+
+    return make
+
+
+def sequence(adapter: CausalLM, prompt: Prompt, answer: str) -> tuple[list[int], list[bool]]:
+    """Ids of a prompt with its answer, and which of them are trained."""
+    ids = adapter.encode([prompt])[0]["input_ids"].tolist()
+    tokens, mask = adapter.tokenize([answer])
+    completion = tokens[0][mask[0]].tolist()
+    return ids + completion, [False] * len(ids) + [True] * len(completion)
+
+
+def batch(adapter: CausalLM, rows: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    ids, live = padded([row for row, _ in rows], adapter.pad_id, "right")
+    trained, _ = padded([[int(one) for one in mask] for _, mask in rows], 0, "right")
+    return ids, trained.bool() & live
+
+
+def without_break(adapter: CausalLM, ids: torch.Tensor, trained: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """TRL's batch without the line break behind the last `<|im_end|>` of each row, the deviation that is meant."""
+    line_break = adapter.texts.tokenizer("\n")["input_ids"]
+    rows = []
+    for row, mask in zip(ids.tolist(), trained.tolist(), strict=True):
+        end = max(i for i, one in enumerate(mask) if one) + 1
+        assert row[end - 1 : end] == line_break and row[end - 2] in adapter.stop_ids
+        rows.append((row[: end - 1], mask[: end - 1]))
+    return batch(adapter, rows)
+
+
+def prepared_by_sft(adapter: CausalLM, rows: list[dict[str, Any]], **settings: Any) -> dict[str, torch.Tensor]:
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+    words = adapter.texts.tokenizer
+    args: dict[str, Any] = {
+        "dataset_num_proc": None,
+        "dataset_text_field": "text",
+        "assistant_only_loss": False,
+        "max_length": None,
+    }
+    args["shuffle_dataset"] = False
+    trainer: Any = SimpleNamespace(_tokenizer=words, chat_template=None, completion_only_loss=True)
+    config: Any = SimpleNamespace(**args | settings)
+    dataset: Any = SFTTrainer._prepare_dataset(
+        trainer, datasets.Dataset.from_list(rows), words, config, False, None, "train"
+    )
+    return DataCollatorForLanguageModeling(pad_token_id=adapter.pad_id)([dict(row) for row in dataset])
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3_instruct_2507"])
+def test_sft(template: str, model: Made, tmp_path: Path) -> None:
+    adapter = model(template)
+    rows = [{**row, "completion": [assistant(answer)]} for row in PROMPTS for answer in ANSWERS]
+    examples: list[Example] = list(Conversations(jsonl(tmp_path / "a.jsonl", *rows)).training_items())
+    ids, trained = batch(adapter, [sequence(adapter, each.prompt, each.output) for each in examples])
+    as_json = [{**row, "prompt": row["prompt"], "tools": json.dumps(row.get("tools", []))} for row in rows]
+    peers = [prepared_by_sft(adapter, [row]) for row in as_json]  # one at a time: Arrow would fill rows with nulls
+    for i, peer in enumerate(peers):
+        theirs, mask = without_break(adapter, peer["input_ids"], peer["labels"] != -100)
+        length = theirs.shape[1]
+        assert ids[i, :length].tolist() == theirs[0].tolist() and trained[i].sum() == mask.sum()
+        assert trained[i, :length].tolist() == mask[0].tolist()
+
+
+def test_sft_of_every_turn(model: Made, tmp_path: Path) -> None:
+    adapter = model("qwen2_5_training")
+    rows = [{"messages": [*CHAT, assistant(answer)]} for answer in ANSWERS]
+    examples = list(Conversations(jsonl(tmp_path / "a.jsonl", *rows), imitate="all").training_items())
+    peer = prepared_by_sft(adapter, rows, assistant_only_loss=True)
+    line_break = adapter.texts.tokenizer("\n")["input_ids"][0]
+    for i, turns in enumerate((examples[:2], examples[2:])):
+        theirs = peer["input_ids"][i].tolist()
+        marked = {at for at, label in enumerate(peer["labels"][i].tolist()) if label != -100}
+        union = set[int]()
+        for each in turns:
+            ids, trained = sequence(adapter, each.prompt, each.output)
+            assert theirs[: len(ids)] == ids  # each turn stands behind the very tokens of the whole conversation
+            union |= {at for at, one in enumerate(trained) if one}
+        assert union < marked and all(theirs[at] == line_break for at in marked - union)
+        assert len(marked - union) == 4  # before and behind each of two answers
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3_instruct_2507"])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_dpo(template: str, explicit: bool, model: Made, tmp_path: Path) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+
+    adapter = model(template)
+    chosen, rejected = ([assistant(answer)] for answer in ANSWERS)
+    rows = [{**row, "chosen": chosen, "rejected": rejected} for row in PROMPTS[:2]]
+    if not explicit:
+        rows = [{"chosen": row["prompt"] + chosen, "rejected": row["prompt"] + rejected} for row in rows]
+    pairs: list[Preference] = list(Preferences(jsonl(tmp_path / "a.jsonl", *rows)).training_items())
+    sides = [(p.prompt, p.chosen) for p in pairs] + [(p.prompt, p.rejected) for p in pairs]
+    ours = batch(adapter, [sequence(adapter, prompt, answer) for prompt, answer in sides])
+    words = adapter.texts.tokenizer
+    args: Any = SimpleNamespace(dataset_num_proc=None, max_length=None, truncation_mode="keep_start")
+    dataset = datasets.Dataset.from_list(rows)
+    trainer: Any = SimpleNamespace(_tokenizer=words)
+    ready = DPOTrainer._prepare_dataset(trainer, dataset, words, args, "train")
+    peer = DataCollatorForPreference(pad_token_id=adapter.pad_id)([dict(row) for row in ready])
+    theirs = without_break(adapter, peer["input_ids"], peer["completion_mask"].bool())
+    assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3", "qwen3_5_think"])
+def test_grpo(template: str, model: Made, tmp_path: Path) -> None:
+    from trl import GRPOTrainer
+
+    adapter = model(template)
+    prompts = list(Prompts(jsonl(tmp_path / "a.jsonl", *PROMPTS)).training_items())
+    ours = [inputs["input_ids"].tolist() for inputs in adapter.encode(prompts)]
+    for row, ids in zip(PROMPTS, ours, strict=True):
+        trainer: Any = SimpleNamespace(
+            _is_vlm=False,
+            environment_factories=None,
+            tools=row.get("tools"),
+            chat_template=None,
+            chat_template_kwargs={},
+            processing_class=adapter.texts.tokenizer,
+        )
+        assert GRPOTrainer._tokenize_prompts(trainer, [row["prompt"]])[0] == [ids]
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "idefics3", "gemma3"])
+def test_grpo_with_pictures(kind: str, tmp_path: Path) -> None:
+    from trl import GRPOTrainer
+
+    from mmalign.media.image import from_pil, to_pil, write_image
+
+    adapter = ImageText(str(write_tiny_vlm(tmp_path / kind, kind, chat=True)), train="frozen", dtype="fp32").load()
+    for name, value in (("a", 0.2), ("b", 0.7)):
+        write_image(torch.full((3, 16, 16), value), tmp_path / f"{name}.png")
+    word, place = {"type": "text", "text": "red cube"}, {"type": "image"}
+    asks = [system("good"), user([word, place]), assistant("two dogs"), user([place, {"type": "text", "text": "say"}])]
+    row = {"prompt": asks, "images": ["a.png", "b.png"]}
+    (prompt,) = Prompts(jsonl(tmp_path / "a.jsonl", row)).training_items()
+    (ours,) = adapter.encode([prompt])
+    pictures = iter([to_pil(picture) for picture in prompt.media.values()])
+    filled = [
+        {**turn, "content": [{**part, "image": next(pictures)} if part == place else part for part in turn["content"]]}
+        if isinstance(turn["content"], list)
+        else turn
+        for turn in asks
+    ]
+    trainer: Any = SimpleNamespace(
+        _is_vlm=True,
+        environment_factories=None,
+        tools=None,
+        chat_template=None,
+        chat_template_kwargs={},
+        processing_class=adapter.looking.processor,
+    )
+    ids, images, fields = GRPOTrainer._tokenize_prompts(trainer, [filled])
+    assert [ours["input_ids"].tolist()] == ids and len(images[0]) == 2
+    stored = fields["pixel_values"]  # a tensor, or a list with that of each picture
+    pixels = stored if isinstance(stored, torch.Tensor) else torch.stack([torch.as_tensor(one) for one in stored])
+    torch.testing.assert_close(ours["pixel_values"].reshape(pixels.shape), pixels)
+    assert from_pil(images[0][0]).shape == (3, 16, 16)

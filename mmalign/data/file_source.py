@@ -74,7 +74,8 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
             shuffles all of them, and a resumed run has the same.
         limit: keep only the first rows (0: all).
         columns: other names for columns of the file, by the name that they are read under: {prompt: instruction};
-            entries of lists and objects as "answers.text[0]"; a list of columns is one of their values.
+            entries of lists and objects as "answers.text[0]"; a list of columns is one of their values; "=some words"
+            is that text in every row.
         relative_to: the run file's folder; set by mmalign.
     """
 

@@ -6,6 +6,7 @@
 | {chosen: "image_path[0]", rejected: "image_path[1]"} | entries of a list |
 | {target: "answers.text[0]"} | an entry of an object |
 | {references: [caption_1, caption_2]} | a list of those that are there |
+| {prompt: "=Describe the sound."} | the text behind =, in every row |
 
 The rows stay lazy, and pictures and sounds in columns of their own are read when they are looked at.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 from mmalign.core.errors import ConfigError, all_faults, did_you_mean, shown
 from mmalign.data.column_rows import ColumnRows
@@ -30,14 +31,15 @@ _STEP = re.compile(r"\[(-?\d+)\]|\.([^.\[\]]+)")
 
 @dataclass(frozen=True)
 class _Source:
-    """A cell inside a column: the steps into its lists (numbers) and objects (names)."""
+    """A cell inside a column: the steps into its lists (numbers) and objects (names); or one `text` for all rows."""
 
     column: str
     steps: tuple[int | str, ...] = ()
+    text: str | None = None
 
     def of(self, row: Row) -> Any:
         """The cell in a row; None where there is none."""
-        value = row.get(self.column)
+        value = row.get(self.column) if self.text is None else self.text
         for step in self.steps:
             value = _entry(value, step)
         return value
@@ -51,6 +53,8 @@ def _entry(value: Any, step: int | str) -> Any:
 
 
 def _source(text: str, columns: Sequence[str]) -> _Source | None:
+    if text.startswith("="):
+        return _Source("", (), text[1:])
     if text in columns:
         return _Source(text)
     if (match := _PATH.fullmatch(text)) is None or match["column"] not in columns:
@@ -59,11 +63,16 @@ def _source(text: str, columns: Sequence[str]) -> _Source | None:
     return _Source(match["column"], steps)
 
 
+def _is_whole(source: _Source | list[_Source]) -> TypeGuard[_Source]:
+    """Is it a column as it is?"""
+    return isinstance(source, _Source) and not source.steps and source.text is None
+
+
 class _Names:
     """How rows are made of others: new names for columns, and cells that are made of them."""
 
     def __init__(self, sources: Mapping[str, _Source | list[_Source]], columns: Sequence[str]) -> None:
-        whole = {name: source for name, source in sources.items() if isinstance(source, _Source) and not source.steps}
+        whole = {name: source for name, source in sources.items() if _is_whole(source)}
         first = {source.column: name for name, source in reversed(whole.items())}  # another name of it is made
         plain = {name: source for name, source in whole.items() if first[source.column] == name}
         self.renamed = {source.column: name for name, source in plain.items()}

@@ -31,7 +31,8 @@ from tests.data.conversations import assistant, jsonl, system, user
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 TOOL = {"type": "function", "function": {"name": "look", "description": "looks", "parameters": {"type": "object"}}}
-CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"at": "cube"}}}]}  # fmt: skip # noqa: E501
+CALLS = [{"type": "function", "function": {"name": "look", "arguments": {"at": "cube"}}}]
+CALL = {"role": "assistant", "content": "", "tool_calls": CALLS}
 CHAT = [system("be good"), user("two dogs asleep"), assistant("red cube"), user("say: a b, c!")]
 PROMPTS: list[dict[str, Any]] = [
     {"prompt": [user("say red cube")]},

@@ -288,7 +288,7 @@ def test_a_prompt_knows_where_it_stands(tmp_path: Path) -> None:
 
 
 def test_lines_of_json_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    deep, long = '{"prompt": ' + "[" * 5_000 + "]" * 5_000 + "}", '{"prompt": "a", "n": ' + "7" * 5_000 + "}"
+    deep, long = '{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"prompt": "a", "n": ' + "7" * 5_000 + "}"
     (tmp_path / "p.jsonl").write_text("\n".join(['{"prompt": "a"}', deep, long, '{"prompt": "\\ud800"}']))
     with pytest.raises(DataError) as caught:
         Prompts(str(tmp_path / "p.jsonl")).training_items()

@@ -39,7 +39,7 @@ def test_both_sides_come_from_the_same_noise_and_are_scored_as_the_run_was(run: 
 
 
 def test_prompts_to_choose_from_are_held_out_ones(run: Trained, caplog: pytest.LogCaptureFixture) -> None:
-    assert known(run) == run.parts.source.held_out_items() and len(known(run, 1)) == 1
+    assert known(run) == list(run.parts.source.held_out_items()) and len(known(run, 1)) == 1
 
     def gone() -> Any:
         raise DataError("prompts.txt: no such file.")

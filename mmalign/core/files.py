@@ -131,6 +131,13 @@ def _name_beside(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
 
 
+def cache_root() -> Path:
+    """What may be made again and is kept for later runs: $MMALIGN_CACHE, else `mmalign` in the user's cache folder."""
+    if home := os.environ.get("MMALIGN_CACHE"):
+        return Path(home)
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmalign"
+
+
 def assets_root() -> Path:
     """Embedded models and prompts: $MMALIGN_ASSETS, a source checkout's `assets/`, or the installed copy."""
     if named := os.environ.get("MMALIGN_ASSETS"):

@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 import torch
 
 from mmalign.core.errors import all_faults
+from mmalign.core.options import NotNegative
 from mmalign.core.rng import stream
 from mmalign.core.types import Audio, Placement, Preference, Prompt
 from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of
@@ -36,12 +37,15 @@ class MediaOptions:
             holds rows of one shape.
         cut: of a sound that is longer than what the generator makes: its "start", a "random" stretch (another one in
             each pass), "windows" (all of it, as several rows with the same caption), or "refuse".
+        encoded_gib: what the generator's encoders make of outputs and captions is kept on the disk for this and later
+            runs, at most so many GiB ($MMALIGN_CACHE/encoded); 0 keeps nothing.
     """
 
     fit: Literal["cover", "contain", "stretch", "refuse"] = "cover"
     ground: str = "white"
     buckets: bool = False
     cut: Literal["start", "random", "windows", "refuse"] = "start"
+    encoded_gib: NotNegative = 10.0
 
     def __post_init__(self) -> None:
         ground_of(self.ground)

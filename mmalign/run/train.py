@@ -26,6 +26,7 @@ from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
+from mmalign.run.encoded_once import keep_encoded
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, Timed, evaluate_now, log_means, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
 from mmalign.run.long_texts import long_texts
@@ -321,6 +322,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     batches.other_data = trainer.other_data
     under_way(f"loading {parts.file.adapter['name']} {parts.file.adapter.get('model', '')}".rstrip())
     parts.load(str(accelerator.device))
+    keep_encoded(parts, items)
     half = AdapterTraits.of(parts.adapter).dtype == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)
     session = Session(

@@ -11,7 +11,16 @@ from typing import Any
 
 from mmalign.core.files import write_beside
 from mmalign.run.directory import environment
-from tests.benchmarks import group_size, million_rows, overhead, set_rewards, shield, span_memory, trl_peer
+from tests.benchmarks import (
+    encoded_once,
+    group_size,
+    million_rows,
+    overhead,
+    set_rewards,
+    shield,
+    span_memory,
+    trl_peer,
+)
 
 BENCHMARKS: dict[str, Callable[[], Any]] = {
     "overhead": overhead.measure,
@@ -20,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], Any]] = {
     "set_rewards": set_rewards.measure,
     "shield": shield.measure,
     "million_rows": million_rows.measure,
+    "encoded_once": encoded_once.measure,
     "trl_grpo": trl_peer.measure_grpo,
     "trl_grpo_short": partial(trl_peer.measure_grpo, trl_peer.SHORT),
     "trl_dpo": trl_peer.measure_dpo,

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mmalign.core.cuts import brief, count_cut, counting_cuts
+from mmalign.core.encoded import Kept
 from mmalign.core.errors import MmalignWarning
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Module
@@ -31,8 +32,8 @@ class Conditions:
     """A least-recently-used cache, on the CPU, of what `encode_text` makes of one text: tensors of shape (1, ...).
 
     `encode_negative` makes the condition of the negative prompt; it is kept on `device` for good. `encoders` are moved
-    to `device` while they work and, with `offload`, back to the CPU after. `hits` and `misses` count distinct texts
-    per call.
+    to `device` while they work and, with `offload`, back to the CPU after. `on_disk` keeps what they made of whole
+    texts; one that was cut is encoded by each run, which says so. `hits` and `misses` count distinct texts per call.
     """
 
     encode_text: Callable[[str], Condition]
@@ -41,6 +42,7 @@ class Conditions:
     device: torch.device
     offload: bool = False
     capacity: int = 512
+    on_disk: Kept | None = None
     hits: int = 0
     misses: int = 0
     _kept: OrderedDict[str, Condition] = field(default_factory=OrderedDict, repr=False)
@@ -75,12 +77,18 @@ class Conditions:
             for reader in self._cut.get(text, ()):
                 count_cut(reader, text)
         self.hits, self.misses = self.hits + len(conditions), self.misses + len(fresh)
+        if self.on_disk is not None:
+            kept = {text: self.on_disk.read(text) for text in fresh}
+            conditions |= {text: entry for text, entry in kept.items() if entry is not None}
+            fresh = [text for text in fresh if text not in conditions]
         if fresh:
             with self._encoding():
                 for text in fresh:
                     with counting_cuts() as cuts:
                         conditions[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
                     self._cut[text] = [reader for reader, _ in cuts.texts]
+                    if self.on_disk is not None and not cuts.texts:
+                        self.on_disk.write(text, conditions[text])
         for text in distinct:
             self._kept[text] = conditions[text]
             self._kept.move_to_end(text)

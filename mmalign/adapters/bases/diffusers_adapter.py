@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -29,6 +29,7 @@ from mmalign.adapters.bases.formats import Configs
 from mmalign.adapters.bases.pretrained_adapter import (
     PretrainedAdapter,
     Train,
+    default_device,
     input_dtype,
     mixed_precision,
     texts_only,
@@ -38,6 +39,7 @@ from mmalign.adapters.weights.full import FullWeights
 from mmalign.adapters.weights.lora import LoRA, LoRAWeights
 from mmalign.adapters.weights.peft import PeftWeights
 from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
+from mmalign.core.encoded import EncodedStore, Kept, device_name, digest_of, machine, weights_sample
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import lasting
 from mmalign.core.options import AtLeastOne
@@ -51,6 +53,11 @@ from mmalign.loading.trained import Base, named
 #: What the names of components begin with that encode prompts.
 ENCODERS = ("text_encoder", "projection_model", "language_model", "duration_embedder")
 DECODERS = ("vae", "vocoder")  # from latents to images or sound, in float32
+#: Options that change nothing of what encoders make.
+NO_MATTER = (
+    *("train", "lora", "start_lora", "gradient_checkpointing", "offload_text_encoder", "cached_prompts", "device"),
+    *("decode_rows", "rows", "recompute"),
+)
 
 
 @runtime_checkable
@@ -73,6 +80,7 @@ class Loaded:
     pipeline: Pipeline
     conditions: Conditions
     autoencoder: Any
+    latents_on_disk: Kept | None = None
 
 
 @dataclass
@@ -221,7 +229,29 @@ class DiffusersAdapter(PretrainedAdapter):
 
     def latents(self, output: Tensor | Audio) -> Float[Tensor, " B *latent"]:
         """Return the mode of the autoencoder's latents for images (B, 3, H, W) in [0, 1] or `Audio`."""
-        return self.loaded.autoencoder.latents(output)
+        encode = self.loaded.autoencoder.latents
+        kept = self.loaded.latents_on_disk
+        return encode(output) if kept is None else kept.rows(output, encode).to(self.device)
+
+    def keep_encoded(self, store: EncodedStore, media: bool = True) -> None:
+        """From now on, make no condition of a text and no latents of given media that `store` holds."""
+        pipe, made_on = self.loaded.pipeline, [*machine(), device_name(default_device(self.device))]
+        parts = modules(pipe)
+        readers = [part for name, part in parts.items() if name not in (*DECODERS, self.component)]
+        options = {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.init and f.name not in NO_MATTER}
+        words = {name: digest_of(repr(part), part.get_vocab()) for name, part in tokenizers(pipe).items()}
+        texts = digest_of(self.name, options, words, weights_sample(readers), made_on)
+        self.loaded.conditions.on_disk = Kept(store, texts)
+        if not media:
+            return
+        ends = self.loaded.autoencoder
+        shape = {
+            name: repr(value)
+            for name, value in vars(ends).items()
+            if not isinstance(value, torch.nn.Module) and name not in NO_MATTER
+        }
+        weights = weights_sample([parts[name] for name in DECODERS if name in parts])
+        self.loaded.latents_on_disk = Kept(store, digest_of(type(ends).__name__, shape, weights, made_on))
 
 
 @dataclass
@@ -237,6 +267,11 @@ class NegativeTextAdapter(DiffusersAdapter):
     def encode_negative(self) -> Condition:
         """Encode the negative prompt as any other text."""
         return self.encode_text(self.negative_prompt)
+
+
+def tokenizers(pipe: Pipeline) -> dict[str, Any]:
+    """Return the tokenizers among a pipeline's components, by name."""
+    return {name: part for name, part in pipe.components.items() if hasattr(part, "get_vocab")}
 
 
 def configs_of(pipe: Pipeline) -> Configs:

@@ -54,7 +54,7 @@ class LatentImages:
             raise MediaError(f"images must be (B, 3, H, W) in [0, 1]; got {tuple(images.shape)}.")
         images = images.to(device_of_weights(self.vae), torch.float32)
         with torch.autocast(images.device.type, enabled=False):
-            return by_rows(self._latent, images, self.rows)
+            return by_rows(self._latent, images, 1)  # a row's latents do not depend on the others
 
     def _picture(self, x: Tensor) -> Tensor:
         scale, shift = self._scale(x), self._shift(x)

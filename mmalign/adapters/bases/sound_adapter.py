@@ -106,7 +106,7 @@ class LatentSounds(SoundDecoder):
         sound = sound.to(device_of_weights(self.vae), torch.float32)
         sound = torch.nn.functional.pad(sound, (0, self.frames * self.hop - sound.shape[2]))
         with torch.autocast(sound.device.type, enabled=False):
-            return by_rows(self._latent, sound, self.rows)
+            return by_rows(self._latent, sound, 1)  # a row's latents do not depend on the others
 
     def _needed(self, x: Tensor) -> Tensor:
         return x[..., : math.ceil(self.samples / self.hop) + reach(self.vae.config.downsampling_ratios)]

@@ -116,7 +116,7 @@ class AceStep(FlowLevels, SoundAdapter):
 
     def latents(self, output: Tensor | Audio) -> Float[Tensor, "B frames C"]:
         """Return the mode of the autoencoder's latents (B, frames, C) for sounds."""
-        return self.loaded.autoencoder.latents(output).transpose(1, 2)
+        return super().latents(output).transpose(1, 2)
 
     def sigmas(self, num_inference_steps: int) -> list[float]:
         """Return K levels, even and then shifted towards noise."""

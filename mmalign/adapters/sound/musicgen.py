@@ -19,7 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from mmalign.adapters.bases.formats import Configs, Heard
-from mmalign.adapters.bases.pretrained_adapter import input_dtype, mixed_precision, texts_only, torch_dtype
+from mmalign.adapters.bases.pretrained_adapter import (
+    default_device,
+    input_dtype,
+    mixed_precision,
+    texts_only,
+    torch_dtype,
+)
 from mmalign.adapters.bases.sound_adapter import checked_sound
 from mmalign.adapters.bases.transformers_adapter import TransformersAdapter, checkpointed
 from mmalign.adapters.sound._delays import Delays
@@ -27,6 +33,7 @@ from mmalign.adapters.weights.full import FullWeights, copy_into, read_tensors
 from mmalign.adapters.weights.peft import PeftWeights, linear_endings
 from mmalign.adapters.weights.reference import FrozenWeights
 from mmalign.core.cuts import brief
+from mmalign.core.encoded import EncodedStore, Kept, device_name, digest_of, machine, weights_sample
 from mmalign.core.errors import CheckpointError, ConfigError, DataError, MmalignWarning
 from mmalign.core.files import lasting
 from mmalign.core.options import AtLeastOne, NotNegative, Positive
@@ -77,6 +84,7 @@ class MusicGen(TransformersAdapter):
         if self.guidance_scale < 1:
             raise ConfigError(f"guidance_scale: {self.guidance_scale:g} is below 1, where 1 is no guidance; raise it.")
         self._kept = OrderedDict[str, Inputs]()
+        self._on_disk: Kept | None = None
 
     @staticmethod
     def heard(configs: Configs) -> Heard:
@@ -250,7 +258,7 @@ class MusicGen(TransformersAdapter):
             sides = sound[:, None, None, :length]  # each channel by itself, as its codebooks are
             best = max(codec.config.target_bandwidths)
             with torch.autocast(sound.device.type, enabled=False):
-                codes = [codec.encode(side, bandwidth=best).audio_codes[0, 0, : self.delays.depth] for side in sides]
+                codes = [self._codes(side, best) for side in sides]
             rows.append(self.delays.delayed(torch.stack(codes, 1).flatten(0, 1)[None])[0])
         longest = max(len(row) for row in rows)
         tokens = torch.stack(
@@ -258,6 +266,22 @@ class MusicGen(TransformersAdapter):
         )
         lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
         return tokens, torch.arange(longest, device=tokens.device) < lengths[:, None]
+
+    def _codes(self, side: Float[Tensor, "1 1 S"], bandwidth: float) -> Int[Tensor, "D F"]:
+        """Encode one channel, or take what was made of it before."""
+
+        def encode(sound: Tensor) -> Tensor:
+            return self.network.model.audio_encoder.encode(sound, bandwidth=bandwidth).audio_codes[0, 0]
+
+        made = encode(side) if self._on_disk is None else self._on_disk.once(side, encode)
+        return made[: self.delays.depth].to(self.device)
+
+    def keep_encoded(self, store: EncodedStore, media: bool = True) -> None:
+        """From now on, make no codes of given sounds that `store` holds; T5's states of prompts stay in memory."""
+        codec = weights_sample([self.network.model.audio_encoder])
+        self._on_disk = (
+            Kept(store, digest_of(codec, [*machine(), device_name(default_device(self.device))])) if media else None
+        )
 
     @without_gradient
     def _read(self, text: str) -> Inputs:

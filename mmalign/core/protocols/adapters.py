@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmalign.core.encoded import EncodedStore
 from mmalign.core.protocols.values import (
     Condition,
     Inputs,
@@ -230,6 +231,15 @@ class ScoreAdapter(Adapter, Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsEncoded(Protocol):
+    """An adapter that can keep on the disk what its encoders make of given media and of texts."""
+
+    def keep_encoded(self, store: EncodedStore, media: bool = True) -> None:
+        """From now on, make nothing that `store` holds, and add what is made; without `media` texts alone."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterTraits:
     """The options that adapters may have and that a run reads of them, before or after weights are loaded.
@@ -263,6 +273,7 @@ __all__ = [
     "Adapter",
     "AdapterTraits",
     "Decoding",
+    "KeepsEncoded",
     "LatentAdapter",
     "ScoreAdapter",
     "TokenAdapter",

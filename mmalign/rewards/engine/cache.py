@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from mmalign.core.errors import CheckpointError
+from mmalign.core.files import cache_root
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Output, Prompt, Rollout, Scores, Status
 from mmalign.rewards.engine.traits import RewardTraits
@@ -29,9 +29,7 @@ _KEPT = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE)  # our own failure
 
 def default_cache_path() -> Path:
     """`scores.sqlite` in $MMALIGN_CACHE, else in the user's cache folder."""
-    home = os.environ.get("MMALIGN_CACHE")
-    root = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mmalign"
-    return root / "scores.sqlite"
+    return cache_root() / "scores.sqlite"
 
 
 class ScoreCache:

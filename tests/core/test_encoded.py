@@ -46,7 +46,7 @@ def test_what_differs_in_anything_has_another_name() -> None:
     moved = sound.clone()
     moved[..., -1] += 1e-7
     mask = torch.ones(1, 8, dtype=torch.bool)
-    others = [
+    others: list[Tensor | Audio] = [
         picture,
         picture.flip(-1),
         picture.half(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import local_path
 from mmalign.loading.files import check_component, check_folder, read_json
-from mmalign.loading.trained import is_place, weights_in
+from mmalign.loading.trained import is_place, local_weights, weights_in
 
 _BESIDE = ("*.json", "*.jinja", "*.txt", "*.model")  # configurations, templates, vocabularies: no pickles, no code
 NETWORK = ("model*.safetensors", "diffusion_pytorch_model*.safetensors", *_BESIDE)
@@ -26,6 +26,8 @@ def model_folder(model: str, wanted: str, advice: str, download: Callable[[], Pa
         if folder.is_dir():
             return weights_in(folder)
         raise CheckpointError(f"{folder}: is a file; {wanted} or a Hub id is needed. {advice}")
+    if (weights := local_weights(model)) is not None:  # RUN@STEP
+        return weights
     if is_place(model):
         kind = wanted.partition(" (")[0].partition(" ")[2]  # without its article
         raise CheckpointError(f"{model}: no such folder; give an existing {kind} or a Hub id (owner/name).")

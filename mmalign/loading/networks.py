@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +75,15 @@ def open_speaker(
     """The model of `folder` that writes, as transformers' class `kind` makes it; see `open_network`."""
     more = {"attn_implementation": attention} if attention else {}
     return open_network(folder, kind, dtype, heads=True, **more)
+
+
+def skeleton_of(make: Callable[[], Any]) -> Any | None:
+    """Return the network that `make` builds, its weights without values; None where it cannot be built so.
+
+    Then it is looked at when its weights are there.
+    """
+    with loading(), torch.device("meta"):
+        try:
+            return make()
+        except (*FAULTS, NotImplementedError):
+            return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ def open_processor(folder: Path, part: str = "image_processor", reads: str = "im
 def open_config(folder: Path) -> Any:
     """The configuration of the network in `folder`."""
     return _opened("AutoConfig", folder, "model")
+
+
+def config_from(entries: Mapping[str, Any]) -> Any:
+    """The configuration that a `config.json` of these entries is; KeyError for a kind transformers does not have."""
+    with loading():
+        from transformers import CONFIG_MAPPING
+
+        return CONFIG_MAPPING[entries["model_type"]].from_dict(dict(entries))
 
 
 def open_peft_config(folder: Path) -> Any:

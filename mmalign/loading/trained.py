@@ -3,7 +3,7 @@
 | given | what is meant |
 |---|---|
 | a run directory | the weights of its newest whole checkpoint |
-| a checkpoint of it | its weights |
+| a checkpoint of it, or RUN@STEP | its weights |
 | weights of one component, with `base.json` | that component, and everything else of the base that the file names |
 
 Any other folder is itself. A base that lies in or beside the run's directory is written down by the way to it, too, so
@@ -18,7 +18,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mmalign.core.checkpoints import DONE, fault_of, latest, numbered
+from mmalign.core.checkpoints import DONE, complete, fault_of, folder_of, latest, numbered, step_of
 from mmalign.core.errors import CheckpointError, MmalignWarning
 from mmalign.core.files import lasting, local_path
 from mmalign.loading.files import read_json
@@ -55,9 +55,28 @@ def weights_in(folder: Path) -> Path:
 
 
 def local_weights(model: str) -> Path | None:
-    """`weights_in` of the existing folder that `model` names; None where it names none here (a Hub id, a file)."""
+    """`weights_in` of the existing folder that `model` names; None where it names none here (a Hub id, a file).
+
+    Raises:
+        CheckpointError: a run directory without a whole checkpoint, or not of the step that RUN@STEP names.
+    """
     folder = local_path(model)
-    return weights_in(folder) if folder is not None and folder.is_dir() else None
+    if folder is None:
+        return _at_step(model)
+    return weights_in(folder) if folder.is_dir() else None
+
+
+def _at_step(model: str) -> Path | None:
+    """The weights of a run's checkpoint where `model` is RUN@STEP; None where it is not."""
+    run, at, step = model.rpartition("@")
+    folder = local_path(run) if at and step.isdecimal() else None
+    if folder is None or not folder.is_dir():
+        return None
+    inside = folder / "checkpoints"
+    if not (path := folder_of(inside, int(step))).is_dir():
+        steps = ", ".join(str(step_of(other)) for other in complete(inside))
+        raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
+    return weights_in(path)
 
 
 def is_place(model: str) -> bool:
@@ -142,9 +161,8 @@ def refuse_alone(folder: Path) -> None:
         return
     if any((folder / name).exists() for name in _LORA):
         raise CheckpointError(
-            f"{folder}: holds a LoRA, not a pipeline; continue its run with --resume, or make a pipeline of it: "
-            "pipe.load_lora_weights(…), pipe.fuse_lora(), pipe.unload_lora_weights(), pipe.save_pretrained(folder) of "
-            "diffusers."
+            f"{folder}: holds a LoRA, not a pipeline; continue its run with --resume, or start from it: name it as "
+            "start_lora, and its base as model."
         )
     parts = sorted(file.parent.name for file in folder.glob("*/config.json"))
     if len(parts) == 1:

@@ -7,7 +7,7 @@ directory it means the newest whole checkpoint, whose folder is written down.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ def needs_base(run: RunFile, source: DataSource) -> bool:
 def newest_taken(run: RunFile) -> list[str]:
     """Return a sentence for each run directory of which the adapter takes the newest checkpoint."""
     sentences = []
-    for key, value in run.adapter.items():
-        if key != "name" and isinstance(value, str) and (taken := _weights(value)) != value:
+    for key, value in _texts(run.adapter):
+        if (taken := _weights(value)) != value:
             sentences.append(f"adapter.{key}: {value} is what a run left; its weights are taken from {taken}.")
     return sentences
 
@@ -72,6 +72,19 @@ def _lasting_data(spec: Spec, source: DataSource, folder: Path | None) -> Spec:
     lasts = {key: lasting(value, folder) if key in own else value for key, value in spec.items()}
     parts = {name: _lasting_data(spec["parts"][name], part, folder) for name, part in _parts(source).items()}
     return {**lasts, "parts": {**spec["parts"], **parts}} if parts else lasts
+
+
+def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in nested options, with the key of the outermost one; names are none."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            if name != "name":
+                yield from _texts(each, key or str(name))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each, key)
 
 
 def _anchored(value: object) -> Any:

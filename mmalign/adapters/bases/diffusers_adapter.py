@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -39,14 +40,20 @@ from mmalign.adapters.weights.full import FullWeights
 from mmalign.adapters.weights.lora import LoRA, LoRAWeights
 from mmalign.adapters.weights.peft import PeftWeights
 from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
+from mmalign.adapters.weights.start import lay_whole
 from mmalign.core.encoded import EncodedStore, Kept, device_name, digest_of, machine, weights_sample
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import lasting
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Module, Tensor
 from mmalign.core.types import Audio, NoiseLevel, Prompt
+from mmalign.loading.described import component_config
+from mmalign.loading.exclusive import loading
 from mmalign.loading.foreign import Pipeline, PretrainedModel
+from mmalign.loading.lora_forms import LoRAPlace
+from mmalign.loading.lora_state import LoRAState, check_layers
+from mmalign.loading.networks import skeleton_of
 from mmalign.loading.pipelines import Origin, modules, open_pipeline, over_base
 from mmalign.loading.trained import Base, named
 
@@ -181,6 +188,23 @@ class DiffusersAdapter(PretrainedAdapter):
         )
         self.loaded = Loaded(pipe, conditions, autoencoder)
 
+    def lora_place(self) -> LoRAPlace:
+        """Return the component of the pipeline that trains, with the class that knows its LoRAs."""
+        with loading():
+            import diffusers
+
+            pipeline = getattr(diffusers, self.pipeline_name)
+        return LoRAPlace(self.component, pipeline, component_config(self.model, self.component, self.revision, "kept"))
+
+    def skeleton(self, fetch: bool = False) -> Module | None:
+        """Return the network that trains, without weights, by the configuration of its component."""
+        config = component_config(self.model, self.component, self.revision, "fetch" if fetch else "kept")
+        with loading():
+            import diffusers
+
+            kind = getattr(diffusers, str(config.get("_class_name", "")), None)
+        return None if kind is None else skeleton_of(lambda: kind.from_config(dict(config)))
+
     def _make_trainable(self, pipe: Pipeline) -> Any:
         """The pipeline's network, of which `weights` train; on the CPU, so that draws are the same everywhere."""
         network, origin = getattr(pipe, self.component), over_base(self._origin())
@@ -190,18 +214,29 @@ class DiffusersAdapter(PretrainedAdapter):
             revision=origin.revision,
             variant=origin.variant,
         )
-        start = lasting(named(self.model))
-        self.weights = make_trainable(self.train, pipe, base, self.lora, self.lora_targets, start)
+        model = lasting(named(self.model))
+        self.weights = make_trainable(
+            self.train, pipe, base, self.lora, self.lora_targets, model, self.start, self.freeze_start
+        )
         unread = tuple(self.unread(network))
         for name, parameter in network.named_parameters():
             if name.startswith(unread):  # gets no gradient, for which processes that train together would wait
                 parameter.requires_grad_(False)
         if self.train != "frozen" and not self.weights.trainable():
             raise ConfigError(
-                f"lora.target_modules: {', '.join(self.lora.placed(()))} names only layers whose output nothing reads; "
+                f"lora.target_modules: {self.lora.target_modules} names only layers whose output nothing reads; "
                 "name others."
             )
         return network
+
+    def trained_network(self) -> PretrainedModel:
+        """Return the pipeline's component that trains."""
+        return getattr(self.loaded.pipeline, self.component)
+
+    def write_model(self, directory: Path) -> None:
+        """Write the pipeline as a folder that its class reads, without the components that are not read here."""
+        with loading():
+            self.loaded.pipeline.save_pretrained(directory, safe_serialization=True)
 
     def _origin(self) -> Origin:
         return Origin(model=self.model, revision=self.revision, variant=self.variant)
@@ -295,14 +330,25 @@ def _fitting(pipeline: str) -> str:
 
 
 def make_trainable(
-    train: Train, pipe: Pipeline, base: Base, lora: LoRA, targets: Sequence[str], start: str = ""
+    train: Train,
+    pipe: Pipeline,
+    base: Base,
+    lora: LoRA,
+    targets: Sequence[str],
+    model: str = "",
+    start: LoRAState | None = None,
+    freeze_start: bool = False,
 ) -> TrainedWeights:
     """Make a component of `pipe` trainable (call it before moving to a device: draws are then the same everywhere).
 
-    `base` names it, and what else there is, `start` what a LoRA is added to. A LoRA is saved as diffusers loads it, or
-    as peft does where the pipeline class has no loader of its own.
+    `base` names it, and what else there is, `model` what a LoRA is added to, `start` a LoRA to begin with. A LoRA is
+    saved as diffusers loads it, or as peft does where the pipeline class has no loader of its own.
     """
     network = getattr(pipe, base.component)
+    if start is not None:
+        check_layers(start, network)
+    if train != "lora" and start is not None:
+        lay_whole(network, start, merged=train == "full")
     if train == "frozen":
         return FrozenWeights()
     if train == "full":
@@ -310,8 +356,8 @@ def make_trainable(
     if lora.target_modules == "all-linear":
         targets = [name for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear)]
     if not hasattr(pipe, "save_lora_weights"):
-        return PeftWeights(network, lora, targets, base=start or base.model)
-    return LoRAWeights(network, base.component, type(pipe), lora, targets)
+        return PeftWeights(network, lora, targets, start=start, freeze_start=freeze_start, base=model or base.model)
+    return LoRAWeights(network, base.component, type(pipe), lora, targets, start, freeze_start)
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recompute: bool = False) -> Tensor:

@@ -13,11 +13,15 @@ import torch
 
 from mmalign.adapters.weights.lora import LoRA
 from mmalign.adapters.weights.reference import TrainedWeights
+from mmalign.adapters.weights.start import Starts, read_start, starts_of, tell_start
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignError
 from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.tensor import Device, Module
 from mmalign.core.types import Prompt
+from mmalign.loading.foreign import PretrainedModel
+from mmalign.loading.lora_forms import LoRAPlace
+from mmalign.loading.lora_state import LoRAState, check_layers
 
 Train = Literal["lora", "full", "frozen"]  # frozen: judges and generators inside rewards
 
@@ -114,6 +118,10 @@ class PretrainedAdapter(ABC):
         model: a Hub id, a folder, or "assets/…".
         train: "lora", "full", or "frozen" (inside a reward); trained weights are float32.
         lora: of a fresh LoRA, without dropout; the family's own choice of layers unless it names others.
+        start_lora: a LoRA to start from, which is the reference then: a run directory, RUN@STEP, a folder, a
+            .safetensors file or a Hub id, {path, weight}, or a list of them. It goes on training with the rank, scale
+            and layers it has, and `lora` is unused; with train: full it is merged first.
+        freeze_start: leave start_lora as it is, and train a fresh `lora` beside it; what is saved is both as one LoRA.
         dtype: of frozen weights and of the network's arithmetic (autocast).
         device: where to compute; the launch's, else the fastest there is, unless it is named.
         gradient_checkpointing: recompute the network's layers in backward.
@@ -124,17 +132,29 @@ class PretrainedAdapter(ABC):
     model: str
     train: Train = "lora"
     lora: LoRA = field(default_factory=LoRA)
+    start_lora: Starts = None
+    freeze_start: bool = False
     dtype: Dtype = "fp32"
     device: Device | str | None = None
     gradient_checkpointing: bool = False
     cached_prompts: AtLeastOne = 512
     revision: str | None = None
 
+    start: LoRAState | None = field(
+        default=None, init=False, repr=False, compare=False
+    )  # of `start_lora`, while loading
     module: Module = field(init=False, repr=False, compare=False)
     weights: TrainedWeights = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(self)
+        if self.freeze_start and (not self.start_lora or self.train != "lora"):
+            why = "names nothing to freeze: there is no start_lora" if not self.start_lora else "is of train: lora"
+            raise ConfigError(f"freeze_start: {why}; leave it out.")
+        if self.freeze_start and self.lora.use_dora:
+            raise ConfigError(
+                "freeze_start: what is saved is both LoRAs as one, and DoRA's do not add up; set lora.use_dora: false."
+            )
 
     if not TYPE_CHECKING:  # which knows the attributes that there are
 
@@ -155,13 +175,42 @@ class PretrainedAdapter(ABC):
         """
         place = default_device(device if self.device is None else self.device)
         self.device = place
+        self.start = self.read_start()
+        if self.start is not None and self.train == "lora":
+            tell_start(self.start, self.lora.rank, LoRA().rank, self.freeze_start)
         self.load_parts(place)
+        self.start = None
         self.weights.lock.watch(self.module)
         return self
 
     @abstractmethod
     def load_parts(self, device: torch.device) -> None:
         """Read the checkpoint and place it on `device`: set `module`, `weights`, and what else the family has."""
+
+    def lora_place(self) -> LoRAPlace:
+        """Return what a LoRA to start from is read for; any of peft's, unless a family knows more."""
+        return LoRAPlace()
+
+    def skeleton(self, fetch: bool = False) -> Module | None:
+        """Return the network that a LoRA goes on, without weights; None where its configuration is not to be had.
+
+        `fetch`: the configuration may be downloaded.
+        """
+        return None
+
+    def read_start(self, fetch: bool = True) -> LoRAState | None:
+        """Read `start_lora` before any weight of the model is, as one LoRA; None where there is none.
+
+        `fetch`: of the Hub; without it None, too, where one of them is of the Hub.
+
+        Raises:
+            CheckpointError: it is missing, incomplete, or of another model.
+        """
+        starts = starts_of(self.start_lora)
+        state = read_start(starts, self.lora_place(), self.revision, fetch) if starts else None
+        if state is not None and (network := self.skeleton(fetch)) is not None:
+            check_layers(state, network)
+        return state
 
     def wrap(self, prepare: Callable[[Module], Module]) -> None:
         """Put what a launcher makes of `module` in its place, for instance DDP's, which averages gradients."""
@@ -178,6 +227,14 @@ class PretrainedAdapter(ABC):
     def save(self, directory: Path) -> None:
         """Write what plain diffusers, transformers or peft loads."""
         self.weights.save(directory)
+
+    def trained_network(self) -> PretrainedModel:
+        """Return what a LoRA lies on."""
+        return self.module
+
+    def write_model(self, directory: Path) -> None:
+        """Write all of the model as it computes now, for plain diffusers or transformers; no LoRA may lie on it."""
+        raise CapabilityError(f"adapter '{self.name}' writes no whole model; take what `save` writes.")
 
     def restore(self, directory: Path) -> None:
         """Load what `save` wrote; raises CheckpointError where anything does not fit."""

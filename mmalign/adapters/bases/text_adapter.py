@@ -22,11 +22,9 @@ from mmalign.adapters.tokens.texts import Chat, Texts, max_positions
 from mmalign.adapters.weights.full import FullWeights
 from mmalign.adapters.weights.peft import PeftWeights
 from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
-from mmalign.core.errors import ConfigError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Modality, Prompt
-from mmalign.loading.folders import peft_folder
 from mmalign.loading.foreign import Cache, PretrainedModel, Processor, Tokenizer
 from mmalign.loading.networks import open_network
 from mmalign.loading.trained import named
@@ -38,7 +36,6 @@ class TextAdapter(TransformersAdapter):
 
     Args:
         lora: of a fresh LoRA, without dropout; on every linear layer of the language model unless it names others.
-        start_lora: a peft adapter (Hub id or folder) to go on training; it is the reference then, and `lora` is unused.
         chat: put prompts into the chat template, as it came: true, false, or "auto" (if there is one).
         system: a system message before every prompt.
         chat_options: further variables of the chat template.
@@ -51,7 +48,6 @@ class TextAdapter(TransformersAdapter):
         cached_prompts: prompts whose inputs are kept, on the CPU.
     """
 
-    start_lora: str | None = None
     chat: Chat = "auto"
     system: str = ""
     chat_options: dict[str, Any] = field(default_factory=dict)
@@ -68,11 +64,6 @@ class TextAdapter(TransformersAdapter):
     preprocessor: Tokenizer | Processor = field(
         init=False, repr=False, compare=False
     )  # what is saved beside a whole model
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.start_lora and self.train != "lora":
-            raise ConfigError("start_lora: is trained on as a LoRA; set train: lora, or merge it into the model first.")
 
     def place(
         self, model: PretrainedModel, targets: Sequence[str], preprocessor: Tokenizer | Processor, device: torch.device
@@ -96,12 +87,13 @@ class TextAdapter(TransformersAdapter):
         self.preprocessor = preprocessor
 
     def _trained(self, model: PretrainedModel, targets: Sequence[str]) -> TrainedWeights:
+        if self.train == "lora":
+            base = named(self.model)
+            return PeftWeights(model, self.lora, targets, **self.beginning(model), base=base, task="CAUSAL_LM")
+        self.lay_start(model)
         if self.train == "frozen":
             return FrozenWeights()
-        if self.train == "full":
-            return FullWeights(model, read=lambda folder: _weights_of(type(model), folder))
-        start = peft_folder(self.start_lora) if self.start_lora else None
-        return PeftWeights(model, self.lora, targets, start=start, base=named(self.model), task="CAUSAL_LM")
+        return FullWeights(model, read=lambda folder: _weights_of(type(model), folder))
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -117,7 +109,11 @@ class TextAdapter(TransformersAdapter):
         """Write a LoRA that plain peft loads, or a whole model (with its tokenizer) that plain transformers loads."""
         super().save(directory)
         if self.train == "full":
-            self.preprocessor.save_pretrained(directory)
+            self.write_beside(directory)
+
+    def write_beside(self, directory: Path) -> None:
+        """Write the tokenizer or processor."""
+        self.preprocessor.save_pretrained(directory)
 
     @abstractmethod
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:

@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter
+from mmalign.adapters.weights.start import lay_whole
 from mmalign.core.tensor import Module, Tensor
-from mmalign.loading.foreign import PretrainedModel
+from mmalign.loading.described import component_config
+from mmalign.loading.exclusive import loading
+from mmalign.loading.foreign import ModelConfig, PretrainedModel
+from mmalign.loading.lora_state import check_layers
+from mmalign.loading.networks import skeleton_of
+from mmalign.loading.texts import config_from
 
 
 @dataclass
@@ -27,6 +34,43 @@ class TransformersAdapter(PretrainedAdapter):
     attention: str | None = None
 
     network: PretrainedModel = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
+
+    def model_of(self, config: ModelConfig) -> PretrainedModel:
+        """Make the model of a configuration, as `load_parts` opens it, with whatever weights."""
+        raise NotImplementedError
+
+    def skeleton(self, fetch: bool = False) -> Module | None:
+        """Return the model that a LoRA goes on, without weights, by its configuration."""
+        entries = component_config(self.model, "", self.revision, "fetch" if fetch else "kept")
+        if not entries:
+            return None
+        return skeleton_of(lambda: self.model_of(config_from(entries)))
+
+    def beginning(self, model: PretrainedModel) -> dict[str, Any]:
+        """Return the arguments of `PeftWeights` about the LoRA to start from, which `model` fits."""
+        if self.start is not None:
+            check_layers(self.start, model)
+        return {"start": self.start, "freeze_start": self.freeze_start}
+
+    def lay_start(self, model: PretrainedModel) -> None:
+        """Lay the LoRA to start from on a `model` of which no LoRA trains: merged where all of it does."""
+        if self.start is not None:
+            check_layers(self.start, model)
+            lay_whole(model, self.start, merged=self.train == "full")
+
+    def trained_network(self) -> PretrainedModel:
+        """Return the model of transformers."""
+        return self.network.model
+
+    def write_model(self, directory: Path) -> None:
+        """Write the model with what reads its prompts, for plain transformers."""
+        with loading():
+            self.network.model.save_pretrained(directory, safe_serialization=True)
+        self.write_beside(directory)
+
+    def write_beside(self, directory: Path) -> None:
+        """Write what belongs beside a whole model: what reads its prompts."""
+        raise NotImplementedError
 
     @property
     def is_wrapped(self) -> bool:

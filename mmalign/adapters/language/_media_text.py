@@ -30,7 +30,7 @@ from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.loading.folders import network_folder
-from mmalign.loading.foreign import Cache, PretrainedModel, Processor
+from mmalign.loading.foreign import Cache, ModelConfig, PretrainedModel, Processor
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_processor
 
@@ -51,6 +51,7 @@ class MediaTextAdapter(TextAdapter):
 
     part: ClassVar[tuple[str, str]]  # of a processor: what reads media, and what those are called
     sense: ClassVar[Sense]  # what the media are
+    auto_class: ClassVar[str]  # of transformers
 
     looking: Looking = field(init=False, repr=False, compare=False)
     takes: Collection[str] = field(init=False, repr=False, compare=False)  # names of the forward's arguments
@@ -58,6 +59,12 @@ class MediaTextAdapter(TextAdapter):
     @abstractmethod
     def model_class(self, folder: Path) -> str:
         """Name the class of transformers that opens the model of `folder`."""
+
+    def model_of(self, config: ModelConfig) -> PretrainedModel:
+        """Make the model of a configuration, of the Auto class; ValueError where it is opened as another one."""
+        import transformers
+
+        return getattr(transformers, self.auto_class).from_config(config)
 
     @abstractmethod
     def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:

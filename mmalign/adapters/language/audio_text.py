@@ -69,6 +69,7 @@ class AudioText(MediaTextAdapter):
 
     part: ClassVar[tuple[str, str]] = ("feature_extractor", "sound")
     sense: ClassVar[Sense] = SOUNDS
+    auto_class: ClassVar[str] = "AutoModelForMultimodalLM"
 
     def model_class(self, folder: Path) -> str:
         """The class that answers in text; Qwen2.5-Omni's checkpoints hold a voice besides."""
@@ -83,7 +84,7 @@ def model_class(folder: Path) -> str:
     """The class of transformers that answers in text; Qwen2.5-Omni's checkpoints hold a voice besides."""
     kind = str(read_json(folder / "config.json", "a model folder has it").get("model_type", ""))
     omni = kind.startswith("qwen2_5_omni")
-    return "Qwen2_5OmniThinkerForConditionalGeneration" if omni else "AutoModelForMultimodalLM"
+    return "Qwen2_5OmniThinkerForConditionalGeneration" if omni else AudioText.auto_class
 
 
 __all__ = ["AudioText"]

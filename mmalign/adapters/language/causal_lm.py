@@ -21,7 +21,7 @@ from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.loading.folders import network_folder
-from mmalign.loading.foreign import Cache, Tokenizer
+from mmalign.loading.foreign import Cache, ModelConfig, PretrainedModel, Tokenizer
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_tokenizer
 
@@ -45,6 +45,12 @@ class CausalLM(TextAdapter):
         self.texts = self._texts(tokenizer, stop_tokens(tokenizer, *ends, more=self.stop))
         self._positions = "position_ids" in accepted(model.base_model.forward)
         self.place(model, linear_endings(model.base_model), tokenizer, device)
+
+    def model_of(self, config: ModelConfig) -> PretrainedModel:
+        """Make the language model of a configuration."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_config(config)
 
     def reader(self, fetch: bool = True) -> Reader:
         """Return what counts tokens without the model; CheckpointError where there is no tokenizer."""

@@ -22,10 +22,11 @@ class ImageText(MediaTextAdapter):
 
     part: ClassVar[tuple[str, str]] = ("image_processor", "images")
     sense: ClassVar[Sense] = PICTURES
+    auto_class: ClassVar[str] = "AutoModelForImageTextToText"
 
     def model_class(self, folder: Path) -> str:
         """Name transformers' Auto class of image-text-to-text models."""
-        return "AutoModelForImageTextToText"
+        return self.auto_class
 
     def surroundings(self, model: PretrainedModel, processor: Processor) -> tuple[str, str]:
         """Return the tokens that the model's config names."""

@@ -27,6 +27,7 @@ from mmalign.adapters.tokens.texts import Chat
 from mmalign.adapters.weights.full import FullWeights
 from mmalign.adapters.weights.peft import CONFIG_FILE, PeftWeights, base_of, language_layers, linear_endings, named_base
 from mmalign.adapters.weights.reference import FrozenWeights, TrainedWeights
+from mmalign.adapters.weights.start import starts_of
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Inputs
@@ -34,7 +35,9 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt
 from mmalign.loading.exclusive import loading
 from mmalign.loading.folders import network_folder, peft_folder
-from mmalign.loading.foreign import PretrainedModel, Processor, Tokenizer
+from mmalign.loading.foreign import ModelConfig, PretrainedModel, Processor, Tokenizer
+from mmalign.loading.lora_files import PEFT_FILE, LoRAFile
+from mmalign.loading.lora_forms import read_lora
 from mmalign.loading.texts import open_config, open_processor, open_tokenizer
 from mmalign.loading.trained import local_weights, named, way_to
 
@@ -81,8 +84,10 @@ class RewardModel(TransformersAdapter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (folder := local_weights(self.model)) is not None:
-            self._recall(read_facts(folder))
+        starts = [start.path for start in starts_of(self.start_lora)]
+        for name in (self.model, *(starts if len(starts) == 1 else [])):
+            if (folder := local_weights(name)) is not None:
+                self._recall(read_facts(folder))
 
     @property
     def modality(self) -> Modality:
@@ -107,6 +112,11 @@ class RewardModel(TransformersAdapter):
             model.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = ScoringNetwork(model.to(device), place).eval()
 
+    def model_of(self, config: ModelConfig) -> PretrainedModel:
+        """Make a classifier of a configuration, with one label."""
+        config.num_labels = 1
+        return classifier_class(config)(config)
+
     def reader(self, fetch: bool = True) -> PairReader | None:
         """What counts tokens of prompts with their outputs, without the model; None where outputs are pictures.
 
@@ -120,10 +130,8 @@ class RewardModel(TransformersAdapter):
             folder = reading_folder(_base_of(own), None, fetch)
         else:
             folder = reading_folder(str(own or self.model), self.revision, fetch)
-        config = open_config(folder)
-        config.num_labels = 1
         with loading(), torch.device("meta"):  # its class alone tells how it reads; no weight is made
-            model = classifier_class(config)(config)
+            model = self.model_of(config := open_config(folder))
         if sees(config):
             pictured = MediaInputs(self, model, processor := open_processor(folder))
             return PairReader(processor.tokenizer, pictured.words, pictured.context)
@@ -149,18 +157,28 @@ class RewardModel(TransformersAdapter):
     def save(self, directory: Path) -> None:
         """Write what `model` takes, see there."""
         super().save(directory)
-        recalled = {name: getattr(self, name) for name in RECALLED}
-        if isinstance(self.weights, PeftWeights):
-            recalled[WAY] = way_to(named_base(directory), directory)
-        write_facts(directory, **recalled)
         if not isinstance(self.weights, PeftWeights):
-            self.preprocessor.save_pretrained(directory)
+            self.write_beside(directory)
+            return
+        write_facts(directory, **{**self._known(), WAY: way_to(named_base(directory), directory)})
+
+    def write_beside(self, directory: Path) -> None:
+        """Write the tokenizer or processor, and what mmalign knows of the model."""
+        write_facts(directory, **self._known())
+        self.preprocessor.save_pretrained(directory)
+
+    def _known(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in RECALLED}
 
     def _folders(self) -> tuple[Path, Path | None]:
         """Of the model, and of the LoRA on it if `model` names one."""
         folder = local_weights(self.model)
         if folder is None:
             return network_folder(self.model, self.revision), None
+        if (folder / CONFIG_FILE).exists() and self.start_lora:
+            raise ConfigError(
+                f"start_lora: model names a LoRA already, {folder}; name its base as model, and both as start_lora."
+            )
         if not (folder / CONFIG_FILE).exists():
             return network_folder(str(folder)), None
         if self.train == "full":
@@ -168,13 +186,20 @@ class RewardModel(TransformersAdapter):
         return network_folder(_base_of(folder)), peft_folder(str(folder))
 
     def _trained(self, model: PretrainedModel, place: str, lora: Path | None) -> TrainedWeights:
-        if lora is None and self.train == "frozen":
-            return FrozenWeights()
-        if lora is None and self.train != "lora":
+        if lora is not None:
+            self.start = read_lora(LoRAFile(lora / PEFT_FILE, lora / CONFIG_FILE), self.lora_place())
+        if self.start is None and self.train not in ("lora", "frozen"):
             return FullWeights(model, read=partial(self._weights_of, place), only="" if self.train == "full" else place)
+        if self.train == "full":
+            self.lay_start(model)
+            return FullWeights(model, read=partial(self._weights_of, place))
+        if self.start is None and self.train == "frozen":
+            return FrozenWeights()
         base = named(self.model) if lora is None else _base_of(lora)
         targets = language_layers(model) if sees(model.config) else linear_endings(model.base_model)
-        weights = PeftWeights(model, self.lora, targets, start=lora, base=base, task="SEQ_CLS", whole=[place])
+        weights = PeftWeights(
+            model, self.lora, targets, **self.beginning(model), base=base, task="SEQ_CLS", whole=[place]
+        )
         for name, parameter in weights.trainable().items():
             parameter.requires_grad_(self.train == "lora" or (self.train == "head" and name.startswith(f"{place}.")))
         return FrozenWeights() if self.train == "frozen" else weights

@@ -7,6 +7,7 @@ hence the density everywhere in here, is the softmax of the mix, whose gradient 
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Modality, Prompt
 from mmalign.loading.files import check_component
 from mmalign.loading.folders import network_folder
-from mmalign.loading.foreign import Cache, Tokenizer
+from mmalign.loading.foreign import Cache, ModelConfig, PretrainedModel, Tokenizer
 from mmalign.loading.networks import open_speaker
 from mmalign.loading.texts import open_tokenizer
 from mmalign.loading.trained import BASE, Base, local_weights, named, read_base
@@ -134,18 +135,31 @@ class MusicGen(TransformersAdapter):
         self.tokenizer = open_tokenizer(folder)
         config = model.decoder.config
         self.delays = Delays(config.num_codebooks, config.audio_channels, config.pad_token_id)
-        if self.train == "frozen":
-            self.weights = FrozenWeights()
-        elif self.train == "full":
-            self.weights = FullWeights(model.decoder, base)
+        if self.train != "lora":
+            self.lay_start(model)
+            self.weights = FrozenWeights() if self.train == "frozen" else FullWeights(model.decoder, base)
         else:
             layers = model.decoder.model.decoder.layers
             names = [n for n, _ in layers.named_modules() if n.rpartition(".")[2] in linear_endings(layers)]
             targets = [f"decoder.model.decoder.layers.{name}" for name in names]
-            self.weights = PeftWeights(model, self.lora, targets, base=named(self.model))
+            self.weights = PeftWeights(model, self.lora, targets, **self.beginning(model), base=named(self.model))
         if self.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable({"use_reentrant": False})
         self.network = self.module = MusicGenDecoder(model.to(device)).eval()
+
+    def model_of(self, config: ModelConfig) -> PretrainedModel:
+        """Make the whole model of a configuration."""
+        from transformers import MusicgenForConditionalGeneration
+
+        return MusicgenForConditionalGeneration(config)
+
+    def write_beside(self, directory: Path) -> None:
+        """Write the tokenizer, and what else of the base reads and writes: its configurations of sound."""
+        self.tokenizer.save_pretrained(directory)
+        folder, _, _ = self._folders()
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, directory / name)
 
     def _folders(self) -> tuple[Path, Base, Path | None]:
         """Of the whole model, what it is called, and of a decoder that a run trained, which takes its own's place."""

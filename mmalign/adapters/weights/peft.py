@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from mmalign.adapters.weights.lora import LoRA, attach, check_fit, check_scale, lora_state
+from mmalign.adapters.weights.lora import LoRA, begin, set_lora, whole_lora
 from mmalign.adapters.weights.reference import StartedWeights, trained_parameters
 from mmalign.core.errors import CheckpointError
-from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_safetensors, read_json
 from mmalign.loading.foreign import PretrainedModel
-from mmalign.loading.texts import open_peft_config
+from mmalign.loading.lora_files import PEFT_CONFIG as CONFIG_FILE
+from mmalign.loading.lora_files import PEFT_FILE as WEIGHTS_FILE
+from mmalign.loading.lora_forms import PEFT_PREFIX as PREFIX
+from mmalign.loading.lora_state import LoRAState, joined
 from mmalign.loading.trained import place_of_base
 
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
-PREFIX = "base_model.model."
 BASE_KEY = "base_model_name_or_path"
 
 
@@ -28,15 +28,16 @@ class PeftWeights(StartedWeights):
 
     Args:
         network: its base weights are frozen.
-        lora: of a fresh adapter; not looked at where `start` is given.
+        lora: of a fresh adapter; not looked at where a `start` goes on training.
         targets: name endings of the modules a fresh LoRA goes to.
-        start: a folder of peft's to start from; the reference is then this adapter, not the base model.
+        start: an adapter to start from; the reference is then this adapter, not the base model.
+        freeze_start: it stays as it is, a fresh LoRA trains beside it; what is saved is both as one.
         base: the model's name, written to the saved config so that peft finds it.
         task: peft's task type ("CAUSAL_LM"), if it has one.
         whole: modules that train whole beside a fresh LoRA and are saved with it (peft's `modules_to_save`).
 
     Raises:
-        CheckpointError: `start` is missing, damaged or of another model.
+        CheckpointError: `start` is of another model.
     """
 
     def __init__(
@@ -45,53 +46,44 @@ class PeftWeights(StartedWeights):
         lora: LoRA,
         targets: Sequence[str],
         *,
-        start: Path | None = None,
+        start: LoRAState | None = None,
+        freeze_start: bool = False,
         base: str,
         task: str | None = None,
         whole: Sequence[str] = (),
     ) -> None:
         network.requires_grad_(False)
-        if start is None:
-            more = {"modules_to_save": list(whole)} if whole else {}
-            attach(network, lora, lora.placed(targets), task_type=task, **more)
-        else:
-            _attach_like(network, start)
+        more = {"modules_to_save": list(whole)} if whole else {}
+        self._frozen = joined([start], [1.0]) if start is not None and freeze_start else None
+        begin(network, lora, lora.placed(targets), start, self._frozen, task_type=task, **more)
         config = network.peft_config["default"]
         config.base_model_name_or_path, config.task_type, config.inference_mode = base, task, False
         for parameter in trained_parameters(network).values():
             parameter.data = parameter.data.float()
-        if start is not None:
-            _read_into(network, start)
         super().__init__(network)
 
     def save(self, directory: Path) -> None:
         """Write `adapter_config.json` and `adapter_model.safetensors`, which `PeftModel.from_pretrained` reads."""
-        from safetensors.torch import save_file
-
-        directory.mkdir(parents=True, exist_ok=True)
-        state = lora_state(self._network)
-        state = {PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
-        self._network.peft_config["default"].save_pretrained(directory)
+        write_peft(whole_lora(self._network, self._frozen), directory)
 
     def restore(self, directory: Path) -> None:
         """Load what `save` wrote (or any peft adapter of the same shape); raises CheckpointError on any mismatch."""
-        _read_into(self._network, directory)
+        from safetensors.torch import load_file
+
+        file = _weights(directory)
+        state = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
+        saved = read_json(directory / CONFIG_FILE, "copy the folder again")
+        set_lora(self._network, file, state, saved, self._frozen)
 
 
-def _read_into(network: PretrainedModel, directory: Path) -> None:
-    """Give the adapter of `network` the matrices of `directory`; raises CheckpointError on any mismatch."""
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
+def write_peft(state: LoRAState, directory: Path) -> None:
+    """Write an adapter in peft's form: its matrices, and its configuration beside them."""
+    from safetensors.torch import save_file
 
-    file = _weights(directory)
-    state = {name.removeprefix(PREFIX): value for name, value in load_file(file).items()}
-    check_fit(file, state, lora_state(network))
-    saved = read_json(directory / CONFIG_FILE, "copy the folder again")
-    if saved.get("lora_alpha") and saved.get("r"):
-        root = 0.5 if saved.get("use_rslora") else 1.0
-        check_scale(file, float(saved["lora_alpha"]) / float(saved["r"]) ** root, network)
-    set_peft_model_state_dict(network, state, adapter_name="default")
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {PREFIX + name: value.detach().cpu().contiguous() for name, value in state.tensors.items()}
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    state.config.save_pretrained(directory)
 
 
 def linear_endings(network: torch.nn.Module) -> tuple[str, ...]:
@@ -124,20 +116,6 @@ def named_base(folder: Path) -> str:
     if not base:
         raise CheckpointError(f"{folder / CONFIG_FILE}: names no {BASE_KEY}; write the base model there.")
     return str(base)
-
-
-def _attach_like(network: PretrainedModel, folder: Path) -> None:
-    """Add an adapter of the kind that `folder` describes, with weights yet to be read."""
-    _weights(folder)
-    config = open_peft_config(folder)
-    try:
-        config.inference_mode = False
-        with loading(), torch.random.fork_rng(devices=[]):
-            from peft import inject_adapter_in_model
-
-            inject_adapter_in_model(config, network)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: does not fit {type(network).__name__}: {error}") from error
 
 
 def _weights(folder: Path) -> Path:

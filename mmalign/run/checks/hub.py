@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmalign.adapters.weights.start import starts_of
 from mmalign.core.files import local_path
 from mmalign.rewards.models.open_clip_names import weights
 from mmalign.run.checks import Faults, check
@@ -40,8 +41,10 @@ def hub_ids(component: object, seen: set[int]) -> Iterator[tuple[str, str, str |
     revision = getattr(component, "revision", None)
     for option in OPTIONS:
         value = getattr(component, option, None)
-        if isinstance(value, str) and _ID.fullmatch(value) and local_path(value) is None:
-            yield option, value, revision if isinstance(revision, str) else None
+        several = [start.path for start in starts_of(value)] if option == "start_lora" else [value]
+        for name in several:
+            if isinstance(name, str) and _ID.fullmatch(name) and local_path(name) is None:
+                yield option, name, revision if isinstance(revision, str) else None
     if tag := getattr(component, "pretrained", ""):
         published = weights(str(getattr(component, "model", ""))).get(str(tag), {}).get("hf_hub", "")
         yield from [("pretrained", name, None) for name in re.findall(r"^[^/]+/[^/]+", published)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter
+from mmalign.adapters.weights.start import starts_of
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import local_path
 from mmalign.loading.pipelines import Origin, over_base
@@ -15,21 +17,36 @@ LORA = "adapter_config.json"  # of peft
 
 @check
 def there(adapter: object) -> Faults:
-    """The folders of this machine that `model` and `start_lora` name exist, and hold what is meant."""
-    for option in ("model", "start_lora"):
-        value = getattr(adapter, option, None)
-        if not isinstance(value, str) or not value:
-            continue
-        if local_path(value) is None:
-            if is_place(value):
-                yield f"adapter.{option}: {value}: no such folder."
-            continue
+    """The folder of this machine that `model` names exists, and holds what is meant."""
+    value = getattr(adapter, "model", None)
+    if not isinstance(value, str) or not value:
+        return
+    try:
+        fault = _alone(adapter, value) if local_weights(value) is not None else _missing(value)
+    except CheckpointError as error:
+        fault = str(error)
+    if fault:
+        yield f"adapter.model: {fault}"
+
+
+@check
+def begun(adapter: object) -> Faults:
+    """Every LoRA to start from that is on this machine is whole, and one of the adapter's model, as headers tell."""
+    if not isinstance(adapter, PretrainedAdapter):
+        return
+    faults = [fault for start in starts_of(adapter.start_lora) if (fault := _missing(start.path))]
+    if not faults:
         try:
-            fault = _alone(adapter, value) if option == "model" else _no_lora(value)
+            adapter.read_start(fetch=False)
         except CheckpointError as error:
-            fault = str(error)
-        if fault:
-            yield f"adapter.{option}: {fault}"
+            faults = [str(error)]
+    for fault in faults:
+        yield f"adapter.start_lora: {fault}"
+
+
+def _missing(name: str) -> str:
+    here = local_path(name) is not None or local_weights(name) is not None
+    return f"{name}: no such folder." if is_place(name) and not here else ""
 
 
 def _alone(adapter: object, model: str) -> str:
@@ -37,16 +54,9 @@ def _alone(adapter: object, model: str) -> str:
     if hasattr(adapter, "pipeline_name"):
         over_base(Origin(model=model))
     folder = local_weights(model)
-    if folder is None or not hasattr(adapter, "start_lora") or not _is_lora(folder):
+    if folder is None or hasattr(adapter, "score") or not _is_lora(folder):  # a reward model may be one
         return ""
     return f"{folder} is a LoRA: write adapter.start_lora: {folder}, and its base as adapter.model."
-
-
-def _no_lora(lora: str) -> str:
-    folder = local_weights(lora)
-    if folder is None or _is_lora(folder) or not (folder / "config.json").is_file():
-        return ""
-    return f"{folder} is a whole model, no LoRA: write adapter.model: {folder}, without start_lora."
 
 
 def _is_lora(folder: Path) -> bool:

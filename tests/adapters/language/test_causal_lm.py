@@ -198,7 +198,7 @@ def test_the_reference_is_the_start_whatever_was_trained(how: str, lm: Lm, tmp_p
         first = lm()
         train(first, 3)
         first.save(tmp_path)
-        options = {"start_lora": str(tmp_path), "lora": LoRA(rank=9)}
+        options = {"start_lora": str(tmp_path)}
     adapter = lm(**options)
     start = logits(adapter)
     assert torch.equal(start, base) != (how == "start_lora")
@@ -245,12 +245,12 @@ def test_adapters_that_do_not_fit_are_refused_naming_a_key(lm: Lm, tmp_path: Pat
     save_file({k: v for k, v in state.items() if k != key}, file)
     with pytest.raises(CheckpointError, match=r"1 LoRA keys that it lacks, the first is 'model\.layers\.0"):
         adapter.restore(tmp_path)
-    with pytest.raises(CheckpointError, match=r"1 LoRA keys that it lacks"):
+    with pytest.raises(CheckpointError, match=r"1 of the matrices that belong in pairs are missing: base_model\.model"):
         lm(start_lora=str(tmp_path))
     save_file(state, file)
     with pytest.raises(CheckpointError, match=r"Set lora\.rank to what it was trained with \(4\?\)"):
         lm(lora=LoRA(rank=3)).restore(tmp_path)
-    with pytest.raises(CheckpointError, match=r"adapter_config.json: does not fit GPT2LMHeadModel"):
+    with pytest.raises(CheckpointError, match=r"14 of its 14 layers are not in this GPT2LMHeadModel: model\.layers"):
         lm("gpt2", start_lora=str(tmp_path))
     with pytest.raises(CheckpointError, match=r"elsewhere: no such folder; give an existing adapter folder or"):
         lm(start_lora=str(tmp_path / "elsewhere"))
@@ -259,8 +259,10 @@ def test_adapters_that_do_not_fit_are_refused_naming_a_key(lm: Lm, tmp_path: Pat
         adapter.restore(tmp_path)
     with pytest.raises(CheckpointError, match=r"config.json: missing; it is a LoRA: set start_lora to .*, and"):
         CausalLM(str(tmp_path)).load()
-    with pytest.raises(ConfigError, match=r"start_lora: is trained on as a LoRA; set train: lora"):
-        CausalLM("x", train="full", start_lora="y")
+    with pytest.raises(ConfigError, match=r"freeze_start: names nothing to freeze: there is no start_lora"):
+        CausalLM("x", freeze_start=True)
+    with pytest.raises(ConfigError, match=r"freeze_start: is of train: lora; leave it out"):
+        CausalLM("x", train="full", start_lora="y", freeze_start=True)
     with pytest.raises(ConfigError, match=r"to_qq names no module of LlamaForCausalLM.*self_attn\.q_proj"):
         lm(lora=LoRA(target_modules=["to_qq"]))
 

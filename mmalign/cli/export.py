@@ -26,12 +26,11 @@ def export(
 ) -> None:
     """Write what a run trained as another program reads it: a whole model, or its LoRA."""
     starting(f"exporting {run}")
-    from mmalign.run.export import FORMS
-    from mmalign.run.export import export as write
+    from mmalign.run.export import FORMS, export_run
 
     given: dict[str, Any] = {"--as": (form, FORMS), "--dtype": (dtype or "fp32", ("fp32", "bf16", "fp16"))}
     if faults := [
         f"{option} {value}: write {', '.join(known)}." for option, (value, known) in given.items() if value not in known
     ]:
         raise ConfigError(faults)
-    typer.echo(str(write(run, form, out, dtype=dtype, allow=allow or (), changes=changes or ())))  # type: ignore[arg-type]
+    typer.echo(str(export_run(run, form, out, dtype=dtype, allow=allow or (), changes=changes or ())))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from mmalign.adapters.bases.diffusers_adapter import DiffusersAdapter
 from mmalign.adapters.bases.pretrained_adapter import Dtype, PretrainedAdapter, torch_dtype
 from mmalign.adapters.weights.lora import write_lora
 from mmalign.adapters.weights.peft import write_peft
-from mmalign.adapters.weights.start import merge
+from mmalign.adapters.weights.start import merge_adapters
 from mmalign.core.config import load
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.files import write_folder_beside
@@ -36,7 +36,7 @@ Form = Literal["merged", "peft", "diffusers", "kohya", "comfyui"]
 FORMS: tuple[str, ...] = get_args(Form)
 
 
-def export(
+def export_run(
     run: Path | str,
     form: Form,
     out: Path | None = None,
@@ -61,8 +61,8 @@ def export(
         CheckpointError: no whole checkpoint, or no base.
     """
     directory, _ = resume_point(run)
-    if not (directory / "run.yaml").is_file():
-        raise ConfigError(f"{directory}: no run.yaml in it; name a directory that `mmalign train` wrote.")
+    if not ((directory / "run.yaml").is_file() and (directory / "checkpoints").is_dir()):
+        raise ConfigError(f"{directory}: no run.yaml and checkpoints in it; name a directory that `mmalign train` wrote.")
     out = directory / "export" / form if out is None else out
     if out.exists():
         raise ConfigError(f"{out}: is there already; name another --out, or remove it.")
@@ -95,7 +95,7 @@ def write_merged(adapter: PretrainedAdapter, weights: Path, directory: Path, dty
         whole = replace(adapter, **options, start_lora=str(weights))
     whole.load("cpu")
     if adapter.train != "full":
-        merge(whole.trained_network())
+        merge_adapters(whole.trained_network())
     whole.trained_network().to(torch_dtype(dtype))
     whole.write_model(directory)
 
@@ -106,6 +106,7 @@ def write_form(adapter: PretrainedAdapter, weights: Path, form: Form, directory:
     Raises:
         CapabilityError: the form has no names for this family.
     """
+    directory.mkdir(parents=True, exist_ok=True)
     place = adapter.lora_place()
     file = lora_file(str(weights))
     assert file is not None  # a folder of this machine

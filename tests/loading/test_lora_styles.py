@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ QWEN = {
     "transformer_blocks.0.txt_mod.1": (8, 48),
     "img_in": (4, 8),
 }
-CASES: dict[str, tuple[str, str, dict[str, tuple[int, ...]], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, str, Mapping[str, tuple[int, ...]], dict[str, Any]]] = {
     "sd": ("StableDiffusionPipeline", "unet", {**UNET, **CONVOLUTIONS}, {"layers_per_block": 2}),
     "sdxl": ("StableDiffusionXLPipeline", "unet", UNET, {"layers_per_block": 2}),
     "flux": ("FluxPipeline", "transformer", FLUX, {"num_attention_heads": 24, "attention_head_dim": 128}),
@@ -61,7 +62,7 @@ CASES: dict[str, tuple[str, str, dict[str, tuple[int, ...]], dict[str, Any]]] = 
 }
 
 
-def lora(layers: dict[str, tuple[int, ...]], **more: Any) -> LoRAState:
+def lora(layers: Mapping[str, tuple[int, ...]], **more: Any) -> LoRAState:
     """One of random matrices, layers of ranks 2 and 3 and of alphas of their own."""
     rng, tensors, ranks = torch.Generator().manual_seed(0), {}, {}
     for number, (layer, (wide, out, *kernel)) in enumerate(layers.items()):

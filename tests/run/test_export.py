@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from mmalign.run.export import write_form, write_merged
+from mmalign.cli.export import export as export_command
+from mmalign.core.config import load
+from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError
+from mmalign.run.export import FORMS, export_run, write_form, write_merged
+from mmalign.run.load import load_run
+from mmalign.run.train import train
 from tests.adapters.asked import asked_of
 from tests.adapters.language.reward_models import moved, reward_model
 from tests.adapters.language.tiny_lm import write_tiny_lm
-from tests.adapters.test_moved import NAMES, loaded, move
+from tests.adapters.moving import NAMES, loaded, move
 from tests.loading.writers import WRITERS
 
 #: Of float32: the same matrices, added beside the weights or in them, by kernels of other shapes.
@@ -44,7 +50,8 @@ def forms_of(name: str) -> set[str]:
 @torch.no_grad()
 def asked_and_answered(adapter: Any) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
     """The inputs of one forward of the trained network, as the family calls it, and its output."""
-    network, seen = adapter.trained_network(), []
+    network = adapter.trained_network()
+    seen: list[Any] = []
     if not hasattr(adapter, "latent_shape"):
         ids = torch.tensor([[5, 6, 7, 8]])
         kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -64,7 +71,8 @@ def asked_and_answered(adapter: Any) -> tuple[tuple[Any, ...], dict[str, Any], T
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
     """Of every family and form what the run's own network answers, and what plain libraries do in a fresh process."""
     root = tmp_path_factory.mktemp("exported")
-    jobs, wanted = [], []
+    jobs: list[Any] = []
+    wanted: list[Tensor] = []
     for name in (*NAMES, "reward_model"):
         folder = write_tiny_lm(root / name) if name == "reward_model" else WRITERS[name](root / name)
         adapter = (
@@ -112,3 +120,66 @@ def test_every_form_gives_the_same_outputs_in_a_fresh_process(name: str, exporte
     for form in forms:
         answer, wanted = exported[name, form]
         assert (answer - wanted).abs().max() <= TOLERANCE * wanted.abs().max(), form
+
+
+SFT = """
+adapter: {{name: causal_lm, model: {model}, train: {train}, lora: {{rank: 2, alpha: 3}}}}
+policy: {{name: tokens, max_new_tokens: 6}}
+objective: {{name: sft}}
+data: {{name: prompts, path: rows.jsonl}}
+trainer: {{steps: 2, save_every: 1, prompts_per_step: 2, lr: 1.0e-2}}
+"""
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_run_is_exported_by_its_directory_and_step(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = write_tiny_lm(tmp_path / "model")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "say a", "target": "a"}\n{"prompt": "say b", "target": "b"}\n')
+    (tmp_path / "run.yaml").write_text(SFT.format(model=model, train=mode))
+    run = train(load(tmp_path / "run.yaml"), out=tmp_path / "run").directory.path
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        adapter: Any = load_run(run).parts.adapter
+        wanted = adapter.trained_network()(ids).logits
+        export_command(str(run))
+        assert capsys.readouterr().out.splitlines()[-1] == str(run / "export" / "merged")
+        merged = AutoModelForCausalLM.from_pretrained(run / "export" / "merged")(ids).logits
+        assert (merged - wanted).abs().max() <= TOLERANCE * wanted.abs().max()
+        with pytest.raises(ConfigError, match=r"export/merged: is there already; name another --out, or remove it"):
+            export_run(run, "merged")
+        if mode == "full":
+            with pytest.raises(
+                CapabilityError, match=r"--as peft: is of a LoRA, and this run trained train: full; take"
+            ):
+                export_run(run, "peft")
+            return
+        first = export_run(f"{run}@1", "peft", tmp_path / "first")
+        earlier = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), first)(ids).logits
+        assert (earlier - wanted).abs().max() > 1e-4
+        started = loaded("causal_lm", model, start_lora=f"{run}@1", lora={}).trained_network()(ids).logits
+        assert (earlier - started).abs().max() <= TOLERANCE * started.abs().max()
+    with pytest.raises(CapabilityError, match=r"--as kohya: is of diffusers' pipelines, and 'causal_lm' is none; take"):
+        export_run(run, "kohya")
+    assert not (run / "export" / "kohya").exists()
+    with pytest.raises(CheckpointError, match=r"step_000007: no such checkpoint; there is 1, 2"):
+        export_run(f"{run}@7", "peft")
+    with pytest.raises(ConfigError, match=r"no run\.yaml and checkpoints in it; name a directory that `mmalign train` wrote"):
+        export_run(tmp_path, "peft")
+    with pytest.raises(ConfigError, match=rf"--as onnx: write {', '.join(FORMS)}\."):
+        export_command(str(run), form="onnx")
+
+
+def test_a_merged_model_has_the_precision_that_is_asked_for(tmp_path: Path) -> None:
+    adapter = loaded("causal_lm", write_tiny_lm(tmp_path / "model"))
+    move(adapter)
+    adapter.save(tmp_path / "lora")
+    write_merged(adapter, tmp_path / "lora", tmp_path / "half", "bf16")
+    assert {value.dtype for value in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.bfloat16}
+    write_merged(adapter, tmp_path / "lora", tmp_path / "whole", "fp32")
+    whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
+    assert all(torch.equal(half[key], value.bfloat16()) for key, value in whole.items())  # rounded once, after the sum

@@ -154,10 +154,15 @@ def lay_frozen(network: PretrainedModel, state: LoRAState) -> None:
 
     peft lets the adapter that was added last train alone, so what trains is set here.
     """
+    from peft.utils.other import ModulesToSaveWrapper
+
     live = list(parameters_of(network, "default"))
     trained = {id(parameter) for parameter in live if parameter.requires_grad}
     lay_on(network, state, START)
     use_adapters(network, [START, "default"])
+    for part in network.modules():
+        if isinstance(part, ModulesToSaveWrapper):  # trains whole, of the adapter that trains alone
+            part.set_adapter("default")
     for parameter in (*live, *parameters_of(network, START)):
         parameter.requires_grad_(id(parameter) in trained)
 
@@ -167,7 +172,7 @@ def lay_whole(network: PretrainedModel, state: LoRAState, merged: bool) -> None:
     lay_on(network, state)
     network.requires_grad_(False)
     if merged:
-        merge(network)
+        merge_adapters(network)
 
 
 def use_adapters(network: torch.nn.Module, names: Sequence[str]) -> None:
@@ -179,7 +184,7 @@ def use_adapters(network: torch.nn.Module, names: Sequence[str]) -> None:
             module._active_adapter = list(names)
 
 
-def merge(network: PretrainedModel) -> None:
+def merge_adapters(network: PretrainedModel) -> None:
     """Add the parts of all adapters to the weights of `network`, and leave nothing else of them.
 
     Raises:

@@ -14,7 +14,7 @@ from mmalign.core.experience import Transitions
 from mmalign.core.types import Rollout
 from tests.adapters.language.reward_models import moved, reward_model, scores
 from tests.adapters.language.tiny_lm import write_tiny_lm
-from tests.adapters.test_moved import NAMES, check_on_policy, collected, loaded, move, policy_of
+from tests.adapters.moving import NAMES, check_on_policy, collected, loaded, move, policy_of
 from tests.loading.writers import WRITERS
 
 

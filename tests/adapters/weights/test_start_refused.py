@@ -21,7 +21,7 @@ Make = Callable[..., Any]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
     """The tensors of a saved LoRA of a family."""
-    from tests.adapters.test_moved import loaded
+    from tests.adapters.moving import loaded
     from tests.loading.writers import WRITERS
 
     made: dict[str, dict[str, Any]] = {}

@@ -102,6 +102,7 @@ def lay_on(network: PretrainedModel, state: LoRAState, name: str = "default", wh
 
     config = state.config
     config.inference_mode = False
+    config.base_model_name_or_path = None  # peft would look there for the size of a vocabulary
     if whole:
         config.modules_to_save = list(whole)
     if hasattr(config, "init_lora_weights"):

@@ -62,7 +62,9 @@ def export_run(
     """
     directory, _ = resume_point(run)
     if not ((directory / "run.yaml").is_file() and (directory / "checkpoints").is_dir()):
-        raise ConfigError(f"{directory}: no run.yaml and checkpoints in it; name a directory that `mmalign train` wrote.")
+        raise ConfigError(
+            f"{directory}: no run.yaml and checkpoints in it; name a directory that `mmalign train` wrote."
+        )
     out = directory / "export" / form if out is None else out
     if out.exists():
         raise ConfigError(f"{out}: is there already; name another --out, or remove it.")

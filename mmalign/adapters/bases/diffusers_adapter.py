@@ -62,8 +62,8 @@ ENCODERS = ("text_encoder", "projection_model", "language_model", "duration_embe
 DECODERS = ("vae", "vocoder")  # from latents to images or sound, in float32
 #: Options that change nothing of what encoders make.
 NO_MATTER = (
-    *("train", "lora", "start_lora", "gradient_checkpointing", "offload_text_encoder", "cached_prompts", "device"),
-    *("decode_rows", "rows", "recompute"),
+    *("train", "lora", "start_lora", "freeze_start", "gradient_checkpointing", "offload_text_encoder"),
+    *("cached_prompts", "device", "decode_rows", "rows", "recompute"),
 )
 
 

@@ -87,6 +87,7 @@ METRICS: dict[str, str] = {
     "time/save": "Seconds of the checkpoint that was written after the step, in the main process.",
     "time/hooks": "Seconds of hooks of one's own after the step, in the main process.",
     "memory/peak_gib": "The most GPU memory allocated so far, GiB, of the fullest process.",
+    "eval/loss": "The loss of imitation on held-out rows, with the same noise each time: before, along the way, after.",
     "eval/<measure>": "The mean of a measure on held-out prompts.",
 }
 

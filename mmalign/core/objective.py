@@ -69,6 +69,7 @@ class ObjectiveTraits:
         doubts: sentences about what is allowed and may not be what was meant.
         whole_outputs: does its loss need every step of an output in one pass?
         group_size, samples_per_prompt: outputs that it makes of a prompt, under either name.
+        held_out_loss: `held_out_loss(policy, rows, rng) -> float`, the loss of given rows that are not trained on.
         prior: what the model that the run starts from makes before training, set as `prior_rows`; None: nothing.
         reference_rows: the option that bounds its rows per no-gradient forward; None: it has none.
         std: what divides its advantages; "" where it has none.
@@ -87,6 +88,7 @@ class ObjectiveTraits:
     group_size: int | None = None
     samples_per_prompt: int = 1
     prior: Prior | None = None
+    held_out_loss: Callable[[Any, Sequence[Any], torch.Generator], float] | None = None
     reference_rows: int | None = None
     std: str = ""
     clip_unit: str = ""

@@ -28,7 +28,7 @@ the model that the run started from for prompts of the same class. Each batch ta
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -175,6 +175,15 @@ class SFT(RowsAlike):
         scores = score_rollout(self.reward, rollout)
         best, _, _ = best_and_worst(scores.value, scores.valid, self.group_size)
         return rollout[best], scores.valid[best]
+
+    def held_out_loss(self, policy: DensityPolicy, rows: Sequence[Any], rng: torch.Generator) -> float:
+        """Return the mean loss of rows that are not trained on, in this unit, with all captions and no prior.
+
+        Equal `rng` states give equal noise.
+        """
+        plain = replace(self, caption_dropout=0.0, prior_prompts=())
+        experience = plain.collect(policy, rows, rng)
+        return float(plain.loss(policy, experience.with_weight(plain.weigh(experience.mask, one_process)), rng)[0])
 
     def counts(self, experience: Demonstrations) -> Metrics:
         """Return the share of prompts without an output to imitate."""

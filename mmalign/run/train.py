@@ -27,6 +27,7 @@ from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
 from mmalign.run.encoded_once import keep_encoded
+from mmalign.run.held_out_loss import HeldOutLoss
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, Timed, evaluate_now, log_means, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
 from mmalign.run.long_texts import long_texts
@@ -231,13 +232,20 @@ def _trained(
     if trainer.tracker != "none":
         config = {"run": directory.path.name, "objective": parts.file.objective["name"]}
         open_tracker(session.accelerator, trainer.tracker, directory.path, config)
+    held_out_rows = HeldOutLoss.of(parts)
+    if begin is None:
+        held_out_rows.now(session)
     preview = Preview(parts, prompts[:16], trainer.preview_every)
     evaluate = Evaluate(parts, prompts, trainer.evaluate_every)
     save = Save(parts, directory, trainer.save_every)
     with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as request:
         stop = Agreed(session, request)
         training_loop(
-            parts.policy, parts.objective, session, [announce, *map(Timed, hooks), preview, evaluate, save], stop
+            parts.policy,
+            parts.objective,
+            session,
+            [announce, *map(Timed, hooks), preview, evaluate, held_out_rows, save],
+            stop,
         )
         if stop.number:
             save.now(session)

@@ -36,6 +36,7 @@ from tests.training.problem import Lines
 
 #: Of the table, what these runs do not log: they have no GPU, cache, long texts, time limit or held-out prompts.
 ELSEWHERE = {
+    "eval/loss",
     "memory/peak_gib",
     "reward/<reward>/cached",
     "reward/<reward>/texts_cut",

@@ -159,3 +159,13 @@ def test_what_fine_tuning_asks_of_the_run_is_checked() -> None:
         SFT(NearPoint(), online="best_of_n", prior_prompts=("a dog",))
     with pytest.raises(DataError, match="prior preservation needs outputs of the start"):
         collect(Flow(ToyLatent()), SFT(prior_prompts=("a dog",)), shown(2))
+
+
+def test_the_held_out_loss_is_that_of_all_captions_at_the_same_noise_each_time() -> None:
+    policy: Any = Flow(ToyLatent(), num_inference_steps=5)
+    objective = SFT(unit="mse", caption_dropout=0.5, prior_prompts=("xx",), draws=2)
+    with torch.no_grad():
+        found = objective.held_out_loss(policy, shown(6), stream(3))
+        again = objective.held_out_loss(policy, shown(6), stream(3))
+        plain = SFT(draws=2).collect(policy, shown(6), stream(3))
+    assert found == again == pytest.approx(2 * loss_of(policy, plain), rel=1e-6)

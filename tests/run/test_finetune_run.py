@@ -65,6 +65,8 @@ def test_a_folder_of_pictures_trains_beside_what_the_start_makes_and_goes_on_exa
     whole = photos.parent / "whole"
     train(load(photos), out=whole)
     assert len(numbers(whole, "fit/prior")) == len(numbers(whole, "fit/target")) == 4
+    held_out = numbers(whole, "eval/loss")
+    assert len(held_out) == 2 and held_out[1] != held_out[0] > 0  # before, and after the last step
     listed = [json.loads(line) for line in (whole / "prior" / "metadata.jsonl").read_text().splitlines()]
     assert [row["text"] for row in listed] == ["a thing", "things", "a thing", "things", "a thing"]
     made = torch.stack([read_image(whole / "prior" / row["file_name"]) for row in listed])
@@ -79,6 +81,7 @@ def test_a_folder_of_pictures_trains_beside_what_the_start_makes_and_goes_on_exa
     (whole / "prior").rmdir()
     again = train(load(photos), resume=f"{whole}@2")
     assert (again.directory.path / "prior" / "000001.png").read_bytes() == before
+    assert numbers(photos.parent / "often", "eval/loss") == held_out == numbers(whole, "eval/loss")
     often = weights(photos.parent / "often", 4)
     for name, value in weights(whole, 4).items():
         assert torch.equal(value, often[name]), name

@@ -89,6 +89,8 @@ class Asking:
         Raises:
             DataError: more or fewer media than places.
         """
+        if not conversation.cells and not self.about:
+            return conversation
         messages, cells, place = conversation.messages, list(conversation.cells), table.place(at)
         for kind, column in self.media.items():
             beside = media_cells(table, at, column) if column else []

@@ -58,10 +58,21 @@ def read_messages(cell: object, where: str) -> Conversation:
         raise DataError(f"{where} is {shown(cell, 120)}; expected messages like {{'role': 'user', 'content': '…'}}.")
     messages, cells = list[Message](), list[Any]()
     for number, entry in enumerate(cell, 1):
+        if _is_simple(entry):
+            messages.append(entry)
+            continue
         message, inside = _message(entry, f"{where}: message {number}")
         messages.append(message)
         cells += inside
     return Conversation(tuple(messages), tuple(cells))
+
+
+def _is_simple(entry: Any) -> bool:
+    """Is it a message that needs no change, as almost all are? Others are looked at more closely."""
+    if type(entry) is not dict or len(entry) != 2 or entry.get("role") not in ROLES:
+        return False
+    content = entry.get("content")
+    return isinstance(content, str) and content.isascii() and bool(content) and not content.isspace()
 
 
 def _message(entry: object, where: str) -> tuple[Message, list[Any]]:

@@ -11,7 +11,10 @@ from mmalign.core.errors import DataError, all_faults, shown
 from mmalign.core.regular import written
 from mmalign.core.texts import half_character, parsed, read_text
 from mmalign.core.types import Prompt
+from mmalign.data.asking import Asking
 from mmalign.data.lazy_media import LazyMedia
+from mmalign.data.messages import is_messages
+from mmalign.data.table import Table
 from mmalign.media.folders import Media, media_in, skipped
 from mmalign.media.kinds import hinted, kind_of_file, named_like_a_file
 
@@ -45,6 +48,8 @@ def read_output_rows(file: Path) -> list[Row]:
     or "audio") says what `output` is. Without it, an output that names a file is what that file holds; one that is
     written like a picture's or a sound's name is one that is missing; all others are texts.
 
+    A prompt may be a list of messages, see `mmalign.core.conversation`.
+
     The prompt of `name.wav` in a folder is what `name.txt` beside it says, where there is one.
 
     Raises:
@@ -66,8 +71,11 @@ def read_output_rows(file: Path) -> list[Row]:
             continue
         if row_faults := list(_faults(raw, place)):
             faults += row_faults
-        else:
-            rows.append(_row(raw, file.parent, place))
+            continue
+        try:
+            rows.append(_row(raw, Table(str(file), [raw], [*raw], [number])))
+        except DataError as error:
+            faults.append(str(error))
     if faults:
         raise all_faults(faults)
     if not rows:
@@ -75,13 +83,17 @@ def read_output_rows(file: Path) -> list[Row]:
     return rows
 
 
-def _row(raw: dict[str, Any], folder: Path, place: str) -> Row:
+def _row(raw: dict[str, Any], table: Table) -> Row:
     # What a caption was written for; decoded by the rewards that look at it.
-    cells = {kind: raw[kind] for kind in ("image", "audio") if raw.get(kind)}
-    media = LazyMedia(cells, folder, place) if cells else {}
-    prompt = Prompt(raw["prompt"], media, raw.get("meta") or {}, place)
-    kind = raw.get("kind") or _kind(raw["output"], folder)
-    return Row(prompt, raw["output"], raw.get("group") or (prompt.text, getattr(media, "source", ())), place, kind)
+    cells, place = {kind: raw[kind] for kind in ("image", "audio") if raw.get(kind)}, table.place(0)
+    if is_messages(raw["prompt"]):
+        prompt = Asking("prompt", {kind: kind for kind in cells}).prompt(table, 0, raw.get("meta") or {})
+    else:
+        media = LazyMedia(cells, table.folder, place) if cells else {}
+        prompt = Prompt(raw["prompt"], media, raw.get("meta") or {}, place)
+    kind = raw.get("kind") or _kind(raw["output"], table.folder)
+    group = raw.get("group") or (prompt.question, getattr(prompt.media, "source", ()))
+    return Row(prompt, raw["output"], group, place, kind)
 
 
 def _kind(output: str, folder: Path) -> str:
@@ -152,7 +164,7 @@ def _faults(raw: object, place: str) -> Iterator[str]:
 def _fault_of(value: object, kind: type, key: str) -> str:
     if value is None and key not in REQUIRED:
         return ""
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) and not (key == "prompt" and is_messages(value)):
         return f"must be {kind.__name__}, found {'null' if value is None else shown(value)}."
     half = half_character(value) if isinstance(value, str) else ""
     return f"holds {half}, half of a character, which nothing reads." if half else ""

@@ -23,12 +23,23 @@ from typing import Any, ClassVar, Literal, TypeVar
 import yaml
 
 from mmalign.core.errors import ConfigError, as_list, did_you_mean, shown
-from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, Share, ShareBelowOne
+from mmalign.core.options import (
+    AtLeastOne,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Share,
+    ShareBelowOne,
+    refuse,
+    requires,
+)
 from mmalign.core.registry import attempted
 from mmalign.core.renamed import with_new_names
 from mmalign.core.yaml_text import NotYAML, parse_yaml, read_yaml
 
 Spec = dict[str, Any]
+BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "lion": "Lion"}  # its classes, by our names
 T = TypeVar("T")
 
 
@@ -44,10 +55,17 @@ class Trainer:
         steps_per_pass: policy steps per forward-backward pass (0: all; "auto": one where each step is a forward of its
             own, as with diffusion, else all); a memory knob, the gradient does not change.
         lr: learning rate after warm-up.
-        lr_end: share of `lr` left at the last update, reached along half a cosine after warm-up (1: constant).
+        lr_end: share of `lr` left at the last update, reached along half a cosine after warm-up (1: constant), or along
+            `schedule`.
+        schedule: how the rate falls to `lr_end`: "cosine", "linear", "wsd" (constant, then along half a cosine over the
+            last `decay` of the updates), or "constant"; None is cosine, or constant where `lr_end` is 1.
+        decay: share of the updates after warm-up over which "wsd" falls.
         warmup: updates over which the rate rises linearly from 0.
-        weight_decay: AdamW's.
-        betas: AdamW's.
+        optimizer: torch's "adamw" and "muon" (of matrices, its rate scaled to be AdamW's), transformers' "adafactor"
+            (without momentum), bitsandbytes' "adamw8bit", "paged_adamw" and "lion" (the extra `optimizers`).
+        weight_decay: the optimizer's, decoupled from the gradient.
+        betas: AdamW's, of any kind, and Lion's.
+        eps: AdamW's, of any kind.
         max_grad_norm: the gradient's norm is clipped to it (0: not clipped, still logged). Losses are of a whole step's
             log-prob, so of pictures and sounds it is D times what papers give that average over a step's D dimensions.
         ema: decay of an exponential moving average of the weights (0: none); evaluation and the final save use it.
@@ -86,9 +104,13 @@ class Trainer:
     steps_per_pass: Count | Literal["auto"] = "auto"
     lr: Positive = 1e-4
     lr_end: Share = 1.0
+    schedule: Literal["constant", "cosine", "linear", "wsd"] | None = None
+    decay: PositiveShare = 0.2
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw", "adafactor", "muon", "lion"] = "adamw"
     warmup: Count = 0
     weight_decay: NotNegative = 0.0
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+    eps: Positive = 1e-8
     max_grad_norm: NotNegative = 1.0
     ema: ShareBelowOne = 0.0
     seed: Count = 0
@@ -101,6 +123,21 @@ class Trainer:
     too_long: Literal["refuse", "skip", "cut"] = "refuse"
     other_data: bool = False
     tracker: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
+
+    def __post_init__(self) -> None:
+        refuse(
+            requires(
+                self.schedule in ("cosine", "linear", "wsd"),
+                self.lr_end < 1,
+                f"lr_end: schedule {self.schedule} falls to it, and it is 1; set the share of lr that is left at the "
+                "end (0 for none).",
+            ),
+            requires(
+                self.schedule == "constant",
+                self.lr_end == 1,
+                f"lr_end: {self.lr_end:g}, but schedule is constant; leave one of them out.",
+            ),
+        )
 
 
 @dataclass

@@ -85,7 +85,12 @@ def load_checkpoint(path: Path, session: Session, stateful: Mapping[str, Any] | 
         )
     try:
         session.update_rule.load_state_dict(
-            {"tensors": tensors, "count": plain["updates"], "scale": plain.get("scale")}
+            {
+                "tensors": tensors,
+                "count": plain["updates"],
+                "scale": plain.get("scale"),
+                "optimizer": plain.get("optimizer"),
+            }
         )
         session.streams.load_state_dict(_of_rank(random, session.streams.rank))
         session.batches.load_state_dict(plain["batches"])
@@ -142,6 +147,7 @@ def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stat
         "seconds": round(session.seconds, 3),
         "updates": update["count"],
         "scale": update["scale"],
+        "optimizer": update["optimizer"],
         "batches": session.batches.state_dict(),
         "stateful": {name: _fold(p.state_dict()) for name, p in stateful.items() if hasattr(p, "state_dict")},
     }

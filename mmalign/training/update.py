@@ -1,8 +1,7 @@
-"""From accumulated gradient to new weights: unscale, clip, AdamW, warm-up and decay, moving average."""
+"""From accumulated gradient to new weights: unscale, clip, optimizer, schedule, moving average."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import torch
 
 from mmalign.core.config import Trainer
+from mmalign.core.errors import CheckpointError
 from mmalign.core.tensor import Tensor
+from mmalign.training.optimizers import make_optimizer, share_of_rate
 
 #: Of a float16 loss at the start: PyTorch's own 65,536 loses the first updates until it has been halved often enough.
 _SCALE = 4096.0
@@ -29,20 +30,15 @@ class Update:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.trainer = trainer
         self.count = 0  # of updates, those skipped included: the place in the schedule
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=trainer.lr, betas=trainer.betas, weight_decay=trainer.weight_decay
-        )
+        self.optimizer = make_optimizer(self.parameters, trainer)
+        self._share_of_rate = share_of_rate(trainer)
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, init_scale=_SCALE, enabled=scaled)
         self.average = [p.detach().clone() for p in self.parameters] if trainer.ema else None
 
     @property
     def lr(self) -> float:
         """The rate of the next update."""
-        warmup, last = self.trainer.warmup, self.trainer.steps * self.trainer.minibatches - 1
-        risen = min(1.0, (self.count + 1) / max(warmup, 1))
-        gone = min(1.0, max(0.0, (self.count - warmup) / max(last - warmup, 1)))
-        left = (1 + math.cos(math.pi * gone)) / 2
-        return self.trainer.lr * risen * (self.trainer.lr_end + (1 - self.trainer.lr_end) * left)
+        return self.trainer.lr * self._share_of_rate(self.count)
 
     def apply(self) -> Tensor:
         """Unscale, clip, step, forget the gradient; returns the gradient's norm before clipping."""
@@ -78,18 +74,34 @@ class Update:
             self._set(live)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors by flat name, ready for safetensors, plus the update count and the loss's scale."""
+        """Tensors by flat name, ready for safetensors, plus the update count, the loss's scale and the optimizer's name.
+
+        What an optimizer shares between its parameters (tables of 8-bit numbers) is written for each.
+        """
         tensors: dict[str, Tensor] = {}
+        written: set[int] = set()
         for i, parameter in enumerate(self.parameters):
             tensors[f"{i}.weight"] = parameter.detach()
             for name, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"{i}.{name}"] = torch.as_tensor(value).detach()
+                tensor = torch.as_tensor(value).detach()
+                tensors[f"{i}.{name}"] = tensor.clone() if tensor.data_ptr() in written else tensor
+                written.add(tensor.data_ptr())
             if self.average is not None:
                 tensors[f"{i}.average"] = self.average[i]
-        return {"tensors": tensors, "count": self.count, "scale": self.scaler.state_dict()}
+        scale = self.scaler.state_dict()
+        return {"tensors": tensors, "count": self.count, "scale": scale, "optimizer": self.trainer.optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore weights, moments and average exactly; an average that was not kept starts from these weights."""
+        """Restore weights, moments and average exactly; an average that was not kept starts from these weights.
+
+        Raises:
+            CheckpointError: it is the state of another optimizer.
+        """
+        if (before := state.get("optimizer") or "adamw") != self.trainer.optimizer:
+            raise CheckpointError(
+                f"trainer.optimizer: the state is of {before}, which {self.trainer.optimizer} cannot go on from; set "
+                f"{before}, or start a new run from the weights."
+            )
         self.count = state["count"]
         if state.get("scale") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scale"])
@@ -97,14 +109,14 @@ class Update:
         for i, parameter in enumerate(self.parameters):
             with torch.no_grad():
                 parameter.copy_(tensors[f"{i}.weight"])
+            prefix = f"{i}."
             moments = {
-                name: tensors[f"{i}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{i}.{name}" in tensors
+                name.removeprefix(prefix): value
+                for name, value in tensors.items()
+                if name.startswith(prefix) and name not in (f"{i}.weight", f"{i}.average")
             }
             if moments:
-                on_device = {
-                    k: v.clone() if k == "step" else v.clone().to(parameter.device) for k, v in moments.items()
-                }
-                self.optimizer.state[parameter] = on_device
+                self.optimizer.state[parameter] = {k: _restored(k, v, parameter) for k, v in moments.items()}
             if self.average is not None:
                 average = tensors.get(f"{i}.average", tensors[f"{i}.weight"])
                 self.average[i] = average.clone().to(parameter.device)
@@ -118,3 +130,10 @@ class Update:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
+
+
+def _restored(name: str, value: Tensor, parameter: torch.nn.Parameter) -> Tensor | int:
+    """An entry of an optimizer's state as it was: counts are integers, or tensors on the CPU as torch's AdamW has them."""
+    if value.dim() == 0 and not value.is_floating_point():
+        return int(value)
+    return value.clone() if name == "step" else value.clone().to(parameter.device)

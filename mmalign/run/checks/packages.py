@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmalign.core.config import RunFile
+from mmalign.core.config import BITSANDBYTES, RunFile
 from mmalign.core.errors import MissingExtra, importable
 from mmalign.run.checks import Faults, check, check_training
 
@@ -18,6 +18,13 @@ def tracker(file: RunFile) -> Faults:
     """Refuse a `trainer.tracker` whose package is not installed."""
     if file.trainer.tracker != "none" and not importable(file.trainer.tracker):
         yield MissingExtra(f"trainer.tracker: {file.trainer.tracker}", "track")
+
+
+@check_training
+def optimizer(file: RunFile) -> Faults:
+    """Refuse a `trainer.optimizer` whose library is not installed."""
+    if file.trainer.optimizer in BITSANDBYTES and not importable("bitsandbytes"):
+        yield MissingExtra(f"trainer.optimizer: {file.trainer.optimizer}", "optimizers")
 
 
 @check

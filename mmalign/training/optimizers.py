@@ -32,16 +32,16 @@ def make_optimizer(parameters: Sequence[torch.nn.Parameter], trainer: Trainer) -
         others = [tuple(parameter.shape) for parameter in parameters if parameter.dim() != 2]
         if others:
             raise ConfigError(
-                f"trainer.optimizer: muon is of matrices, and {len(others)} of {len(parameters)} trained tensors are none"
-                f" ({others[0]}); train a LoRA of linear layers, or take another optimizer."
+                f"trainer.optimizer: muon is of matrices, and {len(others)} of {len(parameters)} trained tensors are "
+                f"none ({others[0]}); train a LoRA of linear layers, or take another optimizer."
             )
         return torch.optim.Muon(parameters, adjust_lr_fn="match_rms_adamw", **usual)
     if not importable("bitsandbytes"):
         raise MissingExtra(f"trainer.optimizer: {name}", "optimizers")
     if name == "paged_adamw" and any(parameter.device.type == "cpu" for parameter in parameters):
         raise ConfigError(
-            "trainer.optimizer: paged_adamw moves its state between a GPU's memory and the machine's, and the weights are "
-            "on the CPU; set adamw."
+            "trainer.optimizer: paged_adamw moves its state between a GPU's memory and the machine's, and the weights "
+            "are on the CPU; set adamw."
         )
     library = need("bitsandbytes").optim
     more = {} if name == "lion" else {"eps": trainer.eps}

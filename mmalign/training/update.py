@@ -74,7 +74,7 @@ class Update:
             self._set(live)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors by flat name, ready for safetensors, plus the update count, the loss's scale and the optimizer's name.
+        """Tensors by flat name, ready for safetensors, and the update count, loss's scale and optimizer's name.
 
         What an optimizer shares between its parameters (tables of 8-bit numbers) is written for each.
         """
@@ -133,7 +133,7 @@ class Update:
 
 
 def _restored(name: str, value: Tensor, parameter: torch.nn.Parameter) -> Tensor | int:
-    """An entry of an optimizer's state as it was: counts are integers, or tensors on the CPU as torch's AdamW has them."""
+    """An entry of an optimizer's state as it was: a count is an integer, or as torch's AdamW has it, on the CPU."""
     if value.dim() == 0 and not value.is_floating_point():
         return int(value)
     return value.clone() if name == "step" else value.clone().to(parameter.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from mmalign.core.conversation import Message, last_user_text, places_in
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
-from mmalign.data.lazy_media import LazyMedia, media_cells, row_media
+from mmalign.data.lazy_media import LazyMedia, kind_of, media_cells, row_media
 from mmalign.data.messages import Conversation, answer_text, is_messages, read_messages, read_tools
 from mmalign.data.table import Table
 from mmalign.media.kinds import NOUNS
 
 SEVERAL = {"image": ("images", "image"), "audio": ("audios", "audio")}  # columns that TRL and the Hub name so
 VIDEOS = ("videos", "video")
+
+log = logging.getLogger("mmalign")
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,30 @@ class Asking:
                 f"{table.file}: has a column '{videos[0]}', and nothing here reads videos; give pictures of them in "
                 "'images', or drop the column."
             )
+        if "chat_template_kwargs" in table.columns:
+            raise DataError(
+                f"{table.file}: has a column 'chat_template_kwargs', and variables of the template are the same for "
+                "all rows here; set adapter.chat_options, and give the column another name by data.columns."
+            )
         media = {
             kind: self.media.get(kind) or next((column for column in names if column in table.columns), "")
             for kind, names in SEVERAL.items()
         }
         tools = self.tools or ("tools" if "tools" in table.columns else "")
         return replace(self, media=media, tools=tools)
+
+    def say_unread(self, table: Table, others: Sequence[str] = ()) -> None:
+        """Say which columns, called as those of media are, hold some that no option names; not of `others`."""
+        for kind, names in SEVERAL.items():
+            for column in names:
+                if self.media.get(kind) or column not in table.columns or column in (*self.columns, *others):
+                    continue
+                cells = media_cells(table, 0, column)
+                if cells and kind_of(cells[0], table.folder) == kind:
+                    log.warning(
+                        "%s: the %ss in '%s' are no part of the prompts; set data.%s: %s to show them to the model.",
+                        *(table.file, NOUNS[kind], column, kind, column),
+                    )
 
     def prompt(self, table: Table, at: int, meta: Mapping[str, Any]) -> Prompt:
         """Return what row `at` asks; DataError where it asks nothing that can be answered."""

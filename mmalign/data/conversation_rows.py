@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, overload
 
 from mmalign.core.conversation import conversation_key
-from mmalign.core.errors import DataError
+from mmalign.core.errors import DataError, shown
 from mmalign.core.types import Example, Prompt
 from mmalign.data.asking import Asking
 from mmalign.data.lazy_media import LazyMedia
@@ -22,10 +22,10 @@ __all__ = ["ConversationRows", "Turns"]
 
 @dataclass(frozen=True, eq=False)
 class Turns:
-    """Which turn of which row an example imitates, where it is not the last of each."""
+    """Which answer of which row an example imitates, where it is not the last of each."""
 
     row: array[int]
-    turn: array[int]  # its place among the messages
+    turn: array[int]  # its place among the messages, or in a list of completions
 
     @classmethod
     def of_all(cls, rows: ConversationRows) -> Turns:
@@ -39,6 +39,17 @@ class Turns:
             turns = [number for number, message in enumerate(messages) if message["role"] == "assistant"] or [-1]
             places.extend([at] * len(turns))
             numbers.extend(turns)
+        return cls(places, numbers)
+
+    @classmethod
+    def of_lists(cls, rows: ConversationRows) -> Turns:
+        """Return every completion of rows that have lists of them; of a row with another cell, one."""
+        places, numbers = array("q"), array("l")
+        for at in rows.rows:
+            cell = rows.table.row(at).get(rows.completion)
+            count = len(cell) if isinstance(cell, list) else 1
+            places.extend([at] * max(count, 1))
+            numbers.extend(range(max(count, 1)))
         return cls(places, numbers)
 
 
@@ -83,7 +94,9 @@ class ConversationRows(Sequence[Example]):
         prompt = self.made(at).prompt
         if len(prompt.media):
             return prompt
-        return prompt.question if self.turns is None else conversation_key(self.whole(self.turns.row[at]).messages)
+        if self.turns is None or self.completion:
+            return prompt.question
+        return conversation_key(self.whole(self.turns.row[at]).messages)
 
     def whole(self, at: int) -> Conversation:
         """Return the conversation of row `at` of the table, its media placed; DataError where it is none."""
@@ -99,18 +112,22 @@ class ConversationRows(Sequence[Example]):
         row = at if self.turns is None else self.turns.row[at]
         meta = self.table.facts(row, (*self.asking.columns, self.completion))
         if self.completion:
-            return Example(self.asking.prompt(self.table, row, meta), self._completion(row))
+            number = 0 if self.turns is None else self.turns.turn[at]
+            return Example(self.asking.prompt(self.table, row, meta), self._completion(row, number))
         place, whole = f"{self.table.place(row)}: '{self.asking.column}'", self.whole(row)
         last = len(whole.messages) - 1 if self.turns is None or self.turns.turn[at] < 0 else self.turns.turn[at]
         answer = answer_text(whole.messages[: last + 1], place)
         before = Conversation(whole.messages[:last], whole.cells)
         return Example(self.asking.of_conversation(self.table, row, before, meta), answer)
 
-    def _completion(self, row: int) -> str:
-        cell = self.table.row(row).get(self.completion)
+    def _completion(self, row: int, number: int) -> str:
+        cell, where = self.table.row(row).get(self.completion), f"{self.table.place(row)}: '{self.completion}'"
+        if isinstance(cell, list) and not is_messages(cell):
+            if number < len(cell) and isinstance(text := cell[number], str) and text.strip():
+                return text
+            raise DataError(f"{where} is {shown(cell, 120)}; expected texts.")
         if not is_messages(cell):
             return self.table.text(row, self.completion)
-        where = f"{self.table.place(row)}: '{self.completion}'"
         messages = read_messages(cell, where).messages
         if len(messages) > 1:
             raise DataError(f"{where} has {len(messages)} turns; the answer is one, those before it are the prompt.")

@@ -83,6 +83,23 @@ def test_prompts_with_completions(tmp_path: Path) -> None:
     assert list(chat.prompt.messages) == CHAT and chat.output == "x"
 
 
+def test_each_of_several_completions_is_an_example(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        grey(tmp_path / f"{name}.png", 0.2)
+    rows = [{"image": "a.png", "captions": ["one", "two"]}, {"image": "b.png", "captions": ["three"]}]
+    columns: dict[str, Any] = {"prompt": "=Describe it.", "completion": "captions"}
+    source = Conversations(jsonl(tmp_path / "c.jsonl", *rows), image="image", columns=columns)
+    examples = source.training_items()
+    assert [(e.prompt.text, list(e.prompt.media), e.output) for e in examples] == [
+        ("Describe it.", ["image"], word) for word in ("one", "two", "three")
+    ]
+    many = [{"prompt": f"q{i}", "completion": ["a", "b"]} for i in range(12)]
+    parted = Conversations(jsonl(tmp_path / "m.jsonl", *many), held_out=0.25)
+    assert (len(parted.training_items()), len(parted.held_out_items())) == (18, 6)
+    with pytest.raises(DataError, match=r"w\.jsonl:2: 'completion' is \[\]; expected texts"):
+        Conversations(jsonl(tmp_path / "w.jsonl", many[0], {**many[0], "completion": []})).training_items()
+
+
 def test_unpaired_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"prompt": "a", "completion": f"b{i}", "label": i % 2 == 0} for i in range(4)]
     file = jsonl(tmp_path / "k.jsonl", *rows)
@@ -196,6 +213,18 @@ def test_pictures_as_bytes_and_addresses(tmp_path: Path) -> None:
     torch.testing.assert_close(prompt.media["image"], torch.full((3, 4, 4), 0.2))
 
 
+def test_pictures_that_no_option_names_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grey(tmp_path / "a.png", 0.2)
+    file = jsonl(tmp_path / "p.jsonl", {"prompt": "q", "image": "a.png", "audio": "words"})
+    (prompt,) = Prompts(file).training_items()
+    assert prompt.meta == {"image": "a.png", "audio": "words"} and not prompt.media
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}: the pictures in 'image' are no part of the prompts; set data.image: image to show them to the model."
+    ]
+    caplog.clear()
+    assert Prompts(file, image="image").training_items()[0].media and not caplog.records
+
+
 def test_columns_are_named_in_the_run_file(tmp_path: Path) -> None:
     row = {"instruction": "q", "response_a": "x", "response_b": "y", "who": {"name": ["n", "m"]}, "c1": "a", "c2": ""}
     file = jsonl(tmp_path / "a.jsonl", row)
@@ -256,6 +285,8 @@ def test_pictures_that_do_not_fit_their_places(tmp_path: Path) -> None:
         "the conversation has places for 1 pictures, and column 'images' 2; give one for each place.",
         "the conversation has places for 1 pictures, and column 'images' 0; give one for each place.",
     ]
+    with pytest.raises(DataError, match=r"has a column 'chat_template_kwargs'.* set adapter\.chat_options"):
+        Prompts(jsonl(tmp_path / "k.jsonl", {"prompt": [user("q")], "chat_template_kwargs": {}})).training_items()
     with pytest.raises(DataError, match=r"has a column 'videos', and nothing here reads videos"):
         Prompts(jsonl(tmp_path / "v.jsonl", {"prompt": [user("q")], "videos": ["a.mp4"]})).training_items()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from mmalign import load_reward
@@ -17,10 +18,12 @@ from mmalign.core.errors import MmalignError
 from mmalign.core.types import Rollout
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.page import write_report
+from mmalign.media.image import write_image
 from mmalign.run.build import examine
 from mmalign.run.rows import read_output_rows
 from mmalign.run.train import train
 from tests.adapters.language.reward_models import reward_model
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.data.conversations import assistant, jsonl, user
 from tests.run.conftest import RUN
 from tests.run.text_runs import RULES
@@ -87,6 +90,30 @@ def test_conversations_are_sampled_from_and_compared(run_file: Callable[..., Pat
     lines = [json.loads(line) for line in (tmp_path / "dpo" / "metrics.jsonl").read_text().splitlines()]
     accuracy = [line["margin/accuracy"] for line in lines if "margin/accuracy" in line]
     assert accuracy[-1] == 1.0
+
+
+def test_conversations_about_pictures(run_file: Callable[..., Path], tmp_path: Path) -> None:
+    write_tiny_vlm(tmp_path / "vlm", "llava", chat=True)
+    for name, value in (("light", 0.9), ("dark", 0.1)):
+        write_image(torch.full((3, 16, 16), value), tmp_path / f"{name}.png")
+    place = {"type": "image"}
+    asks = [
+        user([place, {"type": "text", "text": "a"}]),
+        assistant("b"),
+        user([{"type": "text", "text": "say"}, place]),
+    ]
+    orders = {"good": ["light.png", "dark.png"], "bad": ["dark.png", "light.png"]}
+    rows = [{"messages": [*asks, assistant(word)], "images": files} for word, files in orders.items()]
+    jsonl(tmp_path / "c.jsonl", *rows)
+    path = run_file({"name": "conversations", "path": "c.jsonl", "held_out_path": "c.jsonl"}, {"name": "sft"})
+    run = yaml.safe_load(path.read_text()) | {"evaluation": {"judges": JUDGE}}
+    run["adapter"] |= {"name": "image_text", "model": "vlm"}
+    run["trainer"] |= {"prompts_per_step": 2}
+    path.write_text(yaml.safe_dump(run))
+    train(path, out=tmp_path / "run", allow=RULES)
+    end = Evaluation.load(tmp_path / "run" / "evaluation" / "after")
+    assert end.outputs == list(orders) and list(end.prompts[0].messages) == asks
+    assert end.prompts[0].shown == "user: [image] a\nassistant: b\nuser: say [image]" and set(end.asked) == {0, 1}
 
 
 def test_models_without_a_template_refuse_conversations(run_file: Callable[..., Path], tmp_path: Path) -> None:

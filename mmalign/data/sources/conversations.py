@@ -13,6 +13,7 @@ from mmalign.data.asking import Asking, holds_messages
 from mmalign.data.bad_rows import without_bad
 from mmalign.data.conversation_rows import ConversationRows, Turns
 from mmalign.data.file_source import FileSource
+from mmalign.data.messages import is_messages
 from mmalign.data.sampled import sampled
 from mmalign.data.table import Table, check_rows
 
@@ -28,7 +29,8 @@ class Conversations(FileSource[ConversationRows]):
     """Examples of text, for `sft`: rows of `messages`, or of `prompt` and `completion`, texts or messages.
 
     Roles are system, user, assistant and tool; contents are texts, or parts with pictures inside. The columns `image`
-    or `images` hold the pictures of the places in a conversation, and `tools` the functions that it may call.
+    or `images` hold the pictures of the places in a conversation, and `tools` the functions that it may call. A
+    `completion` that is a list of texts (the captions of a picture) is an example for each of them.
 
     Of rows with `completion` and a `label` that is true or false (unpaired judgements), the true ones are imitated.
 
@@ -56,19 +58,22 @@ class Conversations(FileSource[ConversationRows]):
         asking = Asking(whole or "prompt", self.media_columns())
         if whole or holds_messages(table, asking.column):
             asking = asking.for_conversations(table)
+        asking.say_unread(table)
         table.require(*asking.about)
         rows = ConversationRows(table, self._rows(table, whole), asking, "" if whole else "completion")
         if self.imitate == "all":
             if not whole:
                 raise DataError(f"{table.file}: imitate: all is of whole conversations, and there is no 'messages'.")
-            rows = self._of_all_turns(rows)
+            rows = self._of(rows, Turns.of_all(rows))
+        elif isinstance(several := table.first.get(rows.completion), list) and not is_messages(several):
+            rows = self._of(rows, Turns.of_lists(rows))
         if self.skip_bad:
             return without_bad(rows, rows.fault_at)
         check_rows(rows.made, sampled(rows.rows))
         return rows
 
-    def _of_all_turns(self, rows: ConversationRows) -> ConversationRows:
-        turns = Turns.of_all(rows)
+    def _of(self, rows: ConversationRows, turns: Turns) -> ConversationRows:
+        """The same table with an example for each of `turns`."""
         return ConversationRows(rows.table, range(len(turns.row)), rows.asking, rows.completion, turns)
 
     def _rows(self, table: Table, whole: str) -> Sequence[int]:

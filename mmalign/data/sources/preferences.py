@@ -62,6 +62,7 @@ class Preferences(FileSource[Pairs]):
         form: Form = form_of(table, columns) if kind == "text" else "plain"
         if form in ("messages", "transcript"):
             asking = asking.for_conversations(table)
+        asking.say_unread(table, (self.chosen, self.rejected))
         table.require(*(columns if form == "plain" else columns[1:]), *asking.about)
         require_label(table, self.label, self.chosen)
         rows = self._judged(table)

@@ -45,6 +45,7 @@ class Prompts(FileSource[PromptRows]):
                     f"{table.file}: has '{asking.column}', whose last turn becomes the fact '{TARGET}', and a column "
                     f"of that name; give it another one by data.columns, e.g. own_{TARGET}: {TARGET}."
                 )
+        asking.say_unread(table)
         rows = PromptRows(table, range(self._count(table)), asking, answered)
         if rows.holds_conversations:
             check_rows(rows.made, sampled(rows.rows))

@@ -17,6 +17,7 @@ import datasets
 import pytest
 import torch
 import trl
+from PIL import Image
 
 from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.adapters.language.image_text import ImageText
@@ -25,6 +26,7 @@ from mmalign.core.types import Example, Preference, Prompt
 from mmalign.data.sources.conversations import Conversations
 from mmalign.data.sources.preferences import Preferences
 from mmalign.data.sources.prompts import Prompts
+from mmalign.media.image import write_image
 from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.data.conversations import assistant, jsonl, system, user
@@ -173,21 +175,67 @@ def test_grpo(template: str, model: Made, tmp_path: Path) -> None:
         assert GRPOTrainer._tokenize_prompts(trainer, [row["prompt"]])[0] == [ids]
 
 
-@pytest.mark.parametrize("kind", ["llava", "qwen2_vl", "idefics3", "gemma3"])
-def test_grpo_with_pictures(kind: str, tmp_path: Path) -> None:
-    from trl import GRPOTrainer
+SEEN = [system("good"), user("red cube"), assistant("two dogs"), user("say")]
 
-    from mmalign.media.image import from_pil, to_pil, write_image
 
-    adapter = ImageText(str(write_tiny_vlm(tmp_path / kind, kind, chat=True)), train="frozen", dtype="fp32").load()
+@pytest.fixture(params=["llava", "qwen2_vl", "idefics3", "gemma3"])
+def seeing(request: pytest.FixtureRequest, tmp_path: Path) -> ImageText:
+    """An adapter beside two pictures."""
     for name, value in (("a", 0.2), ("b", 0.7)):
         write_image(torch.full((3, 16, 16), value), tmp_path / f"{name}.png")
+    folder = write_tiny_vlm(tmp_path / request.param, request.param, chat=True)
+    return ImageText(str(folder), train="frozen", dtype="fp32", device="cpu").load()
+
+
+def pixels_of(stored: Any) -> torch.Tensor:
+    """A processor's pixels: a tensor, or a list with that of each picture."""
+    return stored if isinstance(stored, torch.Tensor) else torch.stack([torch.as_tensor(one) for one in stored])
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_sft_and_dpo_with_pictures(seeing: ImageText, several: bool, tmp_path: Path) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    files = ["a.png", "b.png"] if several else ["b.png"]
+    pictures = [Image.open(tmp_path / name).convert("RGB") for name in files]
+    words, processor = [[assistant("red cube good")], [assistant("bad")]], seeing.looking.processor
+    seen = {"images": files} if several else {"image": files[0]}
+    file = jsonl(tmp_path / "s.jsonl", {"prompt": SEEN, "completion": words[0], **seen})
+    (example,) = Conversations(file).training_items()
+    shown = [{"images": pictures, "prompt": SEEN, "completion": words[0]}]
+    peer = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)(shown)
+    ids, trained = whole_of(seeing, example.prompt, [example.output])
+    assert torch.equal(ids, peer["input_ids"]) and torch.equal(trained, peer["labels"] != -100)
+    (inputs,) = seeing.encode([example.prompt])
+    torch.testing.assert_close(inputs["pixel_values"].reshape_as(peer["pixel_values"]), peer["pixel_values"])
+
+    sides = {"chosen": words[0], "rejected": words[1]}
+    (pair,) = Preferences(jsonl(tmp_path / "d.jsonl", {"prompt": SEEN, **sides, **seen})).training_items()
+    compared = [{"images": pictures, "prompt": SEEN, **sides}]
+    peer = DataCollatorForVisionPreference(processor)(compared)
+    ids, trained = whole_of(seeing, pair.prompt, [pair.chosen, pair.rejected])
+    live = peer["attention_mask"].bool()
+    assert torch.equal(ids[live], peer["input_ids"][live]) and torch.equal(trained, peer["completion_mask"].bool())
+
+
+def whole_of(adapter: ImageText, prompt: Prompt, answers: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids (B, L) of a prompt with each answer, and which of them are trained."""
+    ids = adapter.encode([prompt])[0]["input_ids"]
+    tokens, mask = adapter.tokenize(answers)
+    before = ids.expand(len(answers), -1)
+    return torch.cat([before, tokens], 1), torch.cat([torch.zeros_like(before, dtype=torch.bool), mask], 1)
+
+
+def test_grpo_with_pictures(seeing: ImageText, tmp_path: Path) -> None:
+    from trl import GRPOTrainer
+
     word, place = {"type": "text", "text": "red cube"}, {"type": "image"}
     asks = [system("good"), user([word, place]), assistant("two dogs"), user([place, {"type": "text", "text": "say"}])]
     row = {"prompt": asks, "images": ["a.png", "b.png"]}
     (prompt,) = Prompts(jsonl(tmp_path / "a.jsonl", row)).training_items()
-    (ours,) = adapter.encode([prompt])
-    pictures = iter([to_pil(picture) for picture in prompt.media.values()])
+    (ours,) = seeing.encode([prompt])
+    pictures = iter([Image.open(tmp_path / name).convert("RGB") for name in ("a.png", "b.png")])
     filled = [
         {**turn, "content": [{**part, "image": next(pictures)} if part == place else part for part in turn["content"]]}
         if isinstance(turn["content"], list)
@@ -200,11 +248,9 @@ def test_grpo_with_pictures(kind: str, tmp_path: Path) -> None:
         tools=None,
         chat_template=None,
         chat_template_kwargs={},
-        processing_class=adapter.looking.processor,
+        processing_class=seeing.looking.processor,
     )
     ids, images, fields = GRPOTrainer._tokenize_prompts(trainer, [filled])
     assert [ours["input_ids"].tolist()] == ids and len(images[0]) == 2
-    stored = fields["pixel_values"]  # a tensor, or a list with that of each picture
-    pixels = stored if isinstance(stored, torch.Tensor) else torch.stack([torch.as_tensor(one) for one in stored])
+    pixels = pixels_of(fields["pixel_values"])
     torch.testing.assert_close(ours["pixel_values"].reshape(pixels.shape), pixels)
-    assert from_pil(images[0][0]).shape == (3, 16, 16)

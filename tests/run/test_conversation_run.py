@@ -107,7 +107,7 @@ def test_conversations_about_pictures(run_file: Callable[..., Path], tmp_path: P
     jsonl(tmp_path / "c.jsonl", *rows)
     path = run_file({"name": "conversations", "path": "c.jsonl", "held_out_path": "c.jsonl"}, {"name": "sft"})
     run = yaml.safe_load(path.read_text()) | {"evaluation": {"judges": JUDGE}}
-    run["adapter"] |= {"name": "image_text", "model": "vlm"}
+    run["adapter"] |= {"name": "image_text", "model": str(tmp_path / "vlm")}
     run["trainer"] |= {"prompts_per_step": 2}
     path.write_text(yaml.safe_dump(run))
     train(path, out=tmp_path / "run", allow=RULES)

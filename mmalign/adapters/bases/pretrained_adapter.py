@@ -20,6 +20,7 @@ from mmalign.core.options import AtLeastOne, Positive
 from mmalign.core.tensor import Device, Module
 from mmalign.core.types import Prompt
 from mmalign.loading.foreign import PretrainedModel
+from mmalign.loading.lora_files import lora_file
 from mmalign.loading.lora_forms import LoRAPlace
 from mmalign.loading.lora_state import LoRAState, check_layers
 
@@ -211,6 +212,12 @@ class PretrainedAdapter(ABC):
         if state is not None and (network := self.skeleton(fetch)) is not None:
             check_layers(state, network)
         return state
+
+    def start_files(self) -> list[tuple[Path, float]]:
+        """List the files of `start_lora` that are on this machine, each with the weight of its LoRA."""
+        starts = starts_of(self.start_lora)
+        files = [(lora_file(start.path, self.revision, fetch=False), start.weight) for start in starts]
+        return [(path, w) for file, w in files if file is not None for path in (file.weights, file.config) if path]
 
     def wrap(self, prepare: Callable[[Module], Module]) -> None:
         """Put what a launcher makes of `module` in its place, for instance DDP's, which averages gradients."""

@@ -293,9 +293,12 @@ def attach(network: PretrainedModel, lora: LoRA, targets: list[str] | str, **mor
     """
     names = [name for name, _ in network.named_modules()]
     if isinstance(targets, str):
-        unknown = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
+        layers = [name for name in names if re.fullmatch(targets, name)]
+        unknown = [] if layers else [targets]
     else:
-        unknown = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
+        ends = tuple(f".{target}" for target in targets)
+        layers = [name for name in names if name in targets or name.endswith(ends)]
+        unknown = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in layers)]
     if unknown:
         linear = sorted(
             {".".join(n.split(".")[-2:]) for n, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -304,6 +307,7 @@ def attach(network: PretrainedModel, lora: LoRA, targets: list[str] | str, **mor
             f"lora.target_modules: {', '.join(unknown)} names no module of {type(network).__name__}."
             f"{did_you_mean(unknown[0], linear)} Its linear layers end in: {', '.join(linear)}."
         )
+    lora.check_patterns(layers)
     with loading(), torch.random.fork_rng(devices=[]):
         from peft import LoraConfig, inject_adapter_in_model
 
@@ -317,7 +321,6 @@ def attach(network: PretrainedModel, lora: LoRA, targets: list[str] | str, **mor
             **more,
         )
         inject_adapter_in_model(config, network)
-    lora.check_patterns(LoRAState("", lora_state(network), config).layers)
     for name, parameter in network.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -31,6 +32,15 @@ class Pretrained(Protocol):
     """A part whose option `model` names the checkpoint that it is read from."""
 
     model: Any
+
+
+@runtime_checkable
+class FromLoRA(Protocol):
+    """A part that may start from LoRAs, whose files it knows."""
+
+    def start_files(self) -> list[tuple[Path, float]]:
+        """List the files of the LoRAs, each with the weight of its LoRA."""
+        ...
 
 
 @dataclass
@@ -115,7 +125,9 @@ class Through:
         parts = (
             sorted({file.parent for file in folder.rglob("*.json")}) if folder else []
         )  # schedule and tokenizers too
-        return f"{weights_digest(model, files, '', beside_digest(*parts))} {identity(self.judge) or ''}"
+        begun = self.adapter.start_files() if isinstance(self.adapter, FromLoRA) else []
+        started = f" {weights_digest('', [file for file, _ in begun], '', str([w for _, w in begun]))}" if begun else ""
+        return f"{weights_digest(model, files, '', beside_digest(*parts))}{started} {identity(self.judge) or ''}"
 
     @property
     def makes(self) -> Modality:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from mmalign.adapters import load_adapter
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import rewards
@@ -83,3 +86,26 @@ def test_every_fault_of_the_run_file_is_told() -> None:
         through(inner={"name": "bleu"})
     with pytest.raises(ConfigError, match=r"rewards.shown.inner.name: no reward is called 'verifyer'. Did you mean"):
         through(inner={"name": "verifyer"})
+
+
+def test_the_generator_may_be_one_that_a_lora_tuned(tmp_path: Path) -> None:
+    spec: dict[str, Any] = {**GENERATOR["adapter"], "device": "cpu", "lora": {"rank": 2}}
+    tuned = load_adapter(spec.pop("name"), **spec)
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in tuned.trainable().values():
+            weight += 0.1 * torch.randn(weight.shape, generator=rng)
+    tuned.save(tmp_path / "lora")
+    adapter = {**GENERATOR["adapter"], "train": "frozen", "start_lora": str(tmp_path / "lora")}
+    plain, shown = through(), through(generator={**GENERATOR, "adapter": adapter})
+    made, other = (each.made(ASKED, ["a red star", "a green square"]).output for each in (plain, shown))
+    assert (made - other).abs().max() > 0.05
+    assert not shown.adapter.trainable()
+    names = {identity(plain), identity(shown)}
+    weaker = {**adapter, "start_lora": {"path": str(tmp_path / "lora"), "weight": 0.5}}
+    names.add(identity(through(generator={**GENERATOR, "adapter": weaker})))
+    file = next((tmp_path / "lora").glob("*.safetensors"))
+    tensors = {key: value + 1 for key, value in load_file(file).items()}
+    save_file(tensors, file)
+    names.add(identity(through(generator={**GENERATOR, "adapter": adapter})))
+    assert len(names) == 4  # the cache tells them apart, by what the file holds

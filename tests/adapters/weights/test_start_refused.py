@@ -173,3 +173,23 @@ def test_a_way_of_beginning_that_changes_the_base_is_refused(begin: Make, saved:
     (folder / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"was begun by pissa, which takes a part out of the base's weights"):
         begin("sd3", None, str(folder))
+
+
+def test_a_hub_id_is_read_from_its_cache(
+    begin: Make, saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    commit, place = "0" * 40, tmp_path / "hub" / "models--me--my-style"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "snapshots" / commit).mkdir(parents=True)
+    wider = {key: torch.cat([value, value], 1) if ".lora_A." in key else value for key, value in saved("sd3").items()}
+    save_file(wider, place / "snapshots" / commit / "style.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(
+        CheckpointError, match=r"my-style/snapshots/0+/style\.safetensors: 14 of its 14 layers have other"
+    ):
+        begin("sd3", None, "me/my-style")
+    with pytest.raises(CheckpointError, match=r"me/other: not a local folder, and the Hub did not give it"):
+        begin("sd3", None, "me/other")

@@ -1,0 +1,159 @@
+"""From a folder of one's own to plain diffusers: a LoRA learns its style, GRPO goes on from it, the result is exported.
+
+    python -m pipelines.own_style                            # 200 pictures whose things are all green; on a CPU
+    python -m pipelines.own_style --sounds                   # 200 tunes that are all played by a bell
+    python -m pipelines.own_style --seed 1 --out runs/second
+    python -m pipelines.own_style --resume runs/own_style    # goes on after Ctrl-C
+
+Captions say nothing of the style. The verifier asks for all of the caption *and* the style, of prompts that no caption
+of the folder repeats. Four stages below the output folder: `folder` (what someone would bring), `sft`, `grpo` (from
+that LoRA) and `model` (the LoRA merged, for plain diffusers), which is loaded in a fresh process without mmalign: from
+the same noise it must make what the run makes. A change is `sft.KEY.PATH=VALUE` or `grpo.KEY.PATH=VALUE`.
+`summary.json` holds what the verifier said of the three models, with intervals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mmalign
+from mmalign.core.config import is_change, load
+from mmalign.core.errors import CheckError, ConfigError
+from mmalign.core.files import write_beside
+from pipelines._command_line import add_folder, change, parser
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "own_style"
+OUT = Path("runs/own_style")
+NAMES = {"image": "pictures", "audio": "sounds"}
+CALLS: dict[str, dict[str, Any]] = {
+    "image": {
+        "pipeline": "StableDiffusion3Pipeline",
+        "components": {"text_encoder_3": None, "tokenizer_3": None},
+        "call": {"num_inference_steps": 8, "guidance_scale": 3.0, "max_sequence_length": 1},
+    },
+    "audio": {
+        "pipeline": "StableAudio3Pipeline",
+        "components": {},
+        "call": {
+            "num_inference_steps": 8,
+            "guidance_scale": 3.0,
+            "duration": 2.048,
+            "logsnr_min": -3.0,
+            "logsnr_max": 3.0,
+        },
+    },
+}
+TOLERANCE = 2e-3  # of pictures in [0, 1] and sounds in [-1, 1]: merged weights round otherwise, eight steps long
+
+
+def main(kind: str, changes: Sequence[str], out: Path, seed: int = 0) -> dict[str, Any]:
+    """Run the stages that are not finished below `out`; returns what `summary.json` holds."""
+    from mmalign.core.checkpoints import latest
+    from mmalign.run.export import export_run
+    from pipelines._own_style import write_folder
+    from pipelines._stages import stage
+
+    folder = out / "folder"
+    own, others = (folder.with_name(f"folder_{name}.jsonl") for name in ("own", "others"))
+    if not others.is_file():
+        if folder.exists():
+            raise ConfigError(f"{folder}: is there, and its prompts are not; remove it, or name another --out.")
+        own, others = write_folder(kind, folder, seed)
+    measured = [change("evaluation.prompts", others.absolute()), change("trainer.seed", seed)]
+    learn = [change("data.path", folder.absolute()), *measured, *of_stage(changes, "sft")]
+    sft = stage(load(CONFIGS / f"{NAMES[kind]}_sft.yaml", learn), out / "sft")
+    lora = (latest(sft / "checkpoints") / "adapter").absolute()
+    align = [change("adapter.start_lora", lora), change("data.path", own.absolute()), *measured]
+    stage(load(CONFIGS / f"{NAMES[kind]}_grpo.yaml", [*align, *of_stage(changes, "grpo")]), out / "grpo")
+    if not (out / "model").exists():
+        export_run(out / "grpo", "merged", out / "model")
+    summary = {"seed": seed, "verifier": measured_by(out), "plain_diffusers": compared(kind, out, others)}
+    with write_beside(out / "summary.json") as beside:
+        beside.write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def of_stage(changes: Sequence[str], name: str) -> list[str]:
+    """The changes that are of one stage, without its name.
+
+    Raises:
+        ConfigError: one is of none.
+    """
+    if odd := [word for word in changes if not word.startswith(("sft.", "grpo."))]:
+        raise ConfigError([f"{word}: begins with the stage that it is of, sft. or grpo." for word in odd])
+    return [word.removeprefix(f"{name}.") for word in changes if word.startswith(f"{name}.")]
+
+
+def measured_by(out: Path) -> dict[str, Any]:
+    """What the verifier says before and after each stage, with 95 % intervals of the change."""
+    stages = {name: json.loads((out / name / "summary.json").read_text())["rows"] for name in ("sft", "grpo")}
+    fields = ("before", "after", "delta", "ci", "n")
+    return {name: {field: rows[0][field] for field in fields} for name, rows in stages.items()}
+
+
+def compared(kind: str, out: Path, others: Path, count: int = 4) -> dict[str, Any]:
+    """The largest difference of what the run and plain diffusers make from the same noise.
+
+    Raises:
+        CheckError: it is beyond `TOLERANCE`.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from mmalign.core.rng import randn, stream
+
+    prompts = [json.loads(line)["prompt"] for line in others.read_text().splitlines()[:count]]
+    trained = mmalign.load_run(out / "grpo")
+    made = trained.generate(prompts, seed=7).output
+    ours = made if isinstance(made, torch.Tensor) else made.samples
+    adapter: Any = trained.parts.adapter
+    noise = randn((count, *adapter.latent_shape), [stream(7, "generate", row) for row in range(count)])
+    save_file({"latents": noise}, out / "noise.safetensors")
+    job = {
+        "model": str(out / "model"),
+        "prompts": prompts,
+        "latents": str(out / "noise.safetensors"),
+        "output": str(out / "plain.safetensors"),
+        **CALLS[kind],
+    }
+    (out / "job.json").write_text(json.dumps(job))
+    script = Path(__file__).with_name("_plain_diffusers.py")
+    done = subprocess.run([sys.executable, script, out / "job.json"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CheckError(f"plain diffusers could not use {out / 'model'}: {done.stderr.strip()[-2000:]}")
+    theirs = load_file(out / "plain.safetensors")["output"]
+    difference = float((ours - theirs[..., : ours.shape[-1]]).abs().max())
+    if difference > TOLERANCE:
+        raise CheckError(f"plain diffusers makes other outputs of {out / 'model'}: they differ by {difference:g}.")
+    return {"prompts": prompts, "largest_difference": difference}
+
+
+def read(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    reader = parser(__doc__)
+    reader.add_argument("changes", nargs="*", metavar="STAGE.KEY.PATH=VALUE")
+    reader.add_argument("--sounds", action="store_true", help="tunes instead of pictures")
+    reader.add_argument("--seed", type=int, default=0, help="of the folder and of both runs")
+    add_folder(reader, OUT)
+    args = reader.parse_intermixed_args(words)
+    if odd := [word for word in args.changes if not is_change(word)]:
+        reader.error(f"{odd[0]}: no change of a run file, as sft.trainer.steps=20 is")
+    if args.resume and args.out:
+        reader.error(f"--out {args.out}: a resumed run goes on in its own folder; leave it away")
+    return args
+
+
+if __name__ == "__main__":
+    given = read()
+    with mmalign.errors_as_sentences():
+        place = given.resume or given.out or OUT
+        if given.resume is None and place.exists():
+            raise ConfigError(f"{place}: is there already; go on with --resume {place}, or name another --out.")
+        main("audio" if given.sounds else "image", given.changes, place, given.seed)
+        print(f"summary        {place / 'summary.json'}\nmodel          {place / 'model'}")

@@ -55,11 +55,12 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path, monk
     for n in range(40):
         write_image(torch.full((3, 4, 4), n / 40), tmp_path / f"{n}.png")
         write_audio(torch.zeros(1, 80 + n), 8_000, tmp_path / f"{n}.wav")
-    own = {"pictur": tmp_path / "pictures", "sounds": tmp_path / "sounds"}
-    write_image(torch.zeros(3, 4, 4), own["pictur"] / "a.png")
-    write_audio(torch.zeros(1, 80), 8_000, own["sounds"] / "a.wav")
-    for folder in own.values():
-        (folder / "a.txt").write_text("one of mine")
+    own = {"pictures": tmp_path / "pictures", "sounds": tmp_path / "sounds"}
+    for n in range(30):
+        write_image(torch.full((3, 4, 4), n / 30), own["pictures"] / f"{n}.png")
+        write_audio(torch.zeros(1, 80 + n), 8_000, own["sounds"] / f"{n}.wav")
+        for folder in own.values():
+            (folder / f"{n}.txt").write_text(f"the {n}. of mine")
     row: dict[str, Any] = {"answer": "3", "references": ["a cat"], "chosen": "good", "rejected": "bad"}
     row |= {"boxes": [[0, 0, 2, 3]], "size": [4, 4], "seen_size": [28, 28]}
     row |= {"prompt_points": ["Counting"], "prompt_points_des": ["three cats"]}
@@ -74,8 +75,9 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path, monk
             change = [f"data.path={rows if 'dpo' in name else prompts}"]
         if name.startswith("text_to_audio/"):  # any text will do as the exemplars' folder or file
             change = [f"data.path={prompts}", *([f"rewards.style.reference={prompts}"] if "dragon" in name else [])]
-        if name.startswith("own_style/"):
-            change = [f"data.path={prompts if name.endswith('grpo') else own[name.partition('/')[2][:6]]}"]
+        if name.startswith("own_style/") or (name.endswith("finetune") and name.startswith("text_to_")):
+            kind = "pictures" if "pictures" in name or "image" in name else "sounds"
+            change = [f"data.path={prompts if name.endswith('grpo') else own[kind]}"]
         code, out, err = call("train", name, *change, "--dry-run")
         assert code == 0, f"{name}: {err}"
         assert "# ok:" in out

@@ -94,7 +94,8 @@ def measured_by(out: Path) -> dict[str, Any]:
     """What the verifier says before and after each stage, with 95 % intervals of the change."""
     stages = {name: json.loads((out / name / "summary.json").read_text())["rows"] for name in ("sft", "grpo")}
     fields = ("before", "after", "delta", "ci", "n")
-    return {name: {field: rows[0][field] for field in fields} for name, rows in stages.items()}
+    verified = {name: next(row for row in rows if row["name"] == "verifier") for name, rows in stages.items()}
+    return {name: {field: row[field] for field in fields} for name, row in verified.items()}
 
 
 def compared(kind: str, out: Path, others: Path, count: int = 4) -> dict[str, Any]:

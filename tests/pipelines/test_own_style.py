@@ -27,6 +27,7 @@ def test_from_a_folder_to_plain_diffusers(kind: str, tmp_path: Path) -> None:
     assert made == json.loads((out / "summary.json").read_text())
     assert 0 < made["plain_diffusers"]["largest_difference"] < TOLERANCE
     assert set(made["verifier"]) == {"sft", "grpo"} and made["verifier"]["grpo"]["n"] == 2
+    assert made["verifier"]["grpo"]["before"] == made["verifier"]["sft"]["after"]  # the same prompts, noise and weights
     before = (out / "model" / "model_index.json").stat().st_mtime_ns
     assert main(kind, SMALL, out) == made  # finished stages are left as they are
     assert (out / "model" / "model_index.json").stat().st_mtime_ns == before

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import get_args
+from statistics import mean
+from typing import Any, get_args
 
 import yaml
 
@@ -12,7 +14,8 @@ from mmalign.core.config import parse
 from mmalign.policies._surrogate import LevelDraw, Weighting
 from mmalign.run.build import build
 
-PAGE = (Path(__file__).parents[2] / "docs" / "finetune.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "finetune.md").read_text(encoding="utf-8")
 
 
 def test_the_sections_that_are_shown_make_a_run() -> None:
@@ -20,6 +23,34 @@ def test_the_sections_that_are_shown_make_a_run() -> None:
     run = build(parse({**whole, "rewards": {}})).filled()
     assert run.objective["caption_dropout"] == 0.1
     assert build(parse({**whole, **prior, "rewards": {}})).filled().objective["prior_count"] == 200
+
+
+def test_the_table_of_the_chain_holds_the_figures_of_its_file() -> None:
+    measured = json.loads((ROOT / "assets" / "results" / "own_style.json").read_text())
+    assert chain_table(measured) in PAGE
+    pictures, sounds = (100 * mean(row["grpo"]["delta"] for row in measured[kind]) for kind in ("image", "audio"))
+    assert f"GRPO adds {pictures:+.1f} to pictures, which misses it, and {sounds:+.1f} to sounds." in PAGE
+    assert all(100 * mean(row["sft"]["delta"] for row in measured[kind]) > 20 for kind in ("image", "audio"))
+
+
+def chain_table(measured: dict[str, Any]) -> str:
+    """The rows of the page's table, from what was measured."""
+    lines = ["| | seed | untouched | after imitation | change | after GRPO | change |", "|---|---|---|---|---|---|---|"]
+    for kind, name in (("image", "pictures"), ("audio", "sounds")):
+        for row in measured[kind]:
+            sft, grpo = row["sft"], row["grpo"]
+            cells = [name, str(row["seed"]), share(sft["before"]), share(sft["after"]), change(sft)]
+            lines.append(f"| {' | '.join([*cells, share(grpo['after']), change(grpo)])} |")
+    return "\n".join(lines)
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def change(row: dict[str, Any]) -> str:
+    low, high = row["ci"]
+    return f"{100 * row['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def test_every_weighting_and_distribution_of_levels_is_on_the_page_but_the_bound() -> None:

@@ -224,8 +224,8 @@ class DiffusersAdapter(PretrainedAdapter):
                 parameter.requires_grad_(False)
         if self.train != "frozen" and not self.weights.trainable():
             raise ConfigError(
-                f"lora.target_modules: {self.lora.target_modules} names only layers whose output nothing reads; "
-                "name others."
+                f"lora.target_modules: {_listed(self.lora.target_modules)} names only layers whose output nothing "
+                "reads; name others."
             )
         return network
 
@@ -307,6 +307,11 @@ class NegativeTextAdapter(DiffusersAdapter):
 def tokenizers(pipe: Pipeline) -> dict[str, Any]:
     """Return the tokenizers among a pipeline's components, by name."""
     return {name: part for name, part in pipe.components.items() if hasattr(part, "get_vocab")}
+
+
+def _listed(names: Sequence[str] | str | None) -> str:
+    """Names as a sentence has them; a pattern is one."""
+    return names if isinstance(names, str) else ", ".join(names or ())
 
 
 def configs_of(pipe: Pipeline) -> Configs:

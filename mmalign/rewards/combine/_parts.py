@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,12 @@ from mmalign.core.types import Scores, Status
 from mmalign.rewards.functional import group_normalize
 
 Scale = Literal["raw", "group_z"]
+
+# The range of each reward, which is read when it is asked for: to look at one may load the weights of a model.
+if TYPE_CHECKING:
+    LazyRanges: TypeAlias = Mapping[str, Bounds]
+else:
+    LazyRanges = Mapping[str, Any]
 
 #: From harmless to worst; the index is the rank.
 _ORDER = (Status.OK, Status.PARSE_FAIL, Status.NOT_APPLICABLE, Status.TIMEOUT, Status.ERROR)

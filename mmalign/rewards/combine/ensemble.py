@@ -15,6 +15,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     Scale,
     not_positive,
     scaled_bounds,
@@ -87,7 +88,7 @@ class Ensemble:
             scores.per_step = step_credit(parts, dict.fromkeys(parts, 1.0))  # of one member each of them is its value
         return scores
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are not above 0: judges of one thing have no say against it."""
         return not_positive(weights, "combine: ensemble takes positive weights (a monitor has none)")
 

@@ -16,6 +16,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     Scale,
     no_weight,
     scaled_bounds,
@@ -112,7 +113,7 @@ class Lagrangian:
             self._adapt(parts)
         return scores
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are all 0."""
         return no_weight(weights)
 

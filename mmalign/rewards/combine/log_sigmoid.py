@@ -14,6 +14,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     Scale,
     not_positive,
     stacked,
@@ -56,7 +57,7 @@ class LogSigmoid:
         summed = (weight_column(parts, weights, values) * torch.nn.functional.logsigmoid(values - reference)).sum(0)
         return valued(summed, worst_status(parts))
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are not above 0: a negative one would reward the bad."""
         return not_positive(weights, "combine: log_sigmoid takes positive weights (a monitor has none)")
 

@@ -11,6 +11,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     Scale,
     scaled_bounds,
     stacked,
@@ -44,7 +45,7 @@ class Minimum:
             scores.per_step = step_credit(parts, weights)
         return scores
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights of 0, whose reward would stand as a constant 0 among the others."""
         stands = (
             "combine: minimum takes the least of weight × value, among which it would stand as 0; make it a monitor"

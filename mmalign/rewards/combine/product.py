@@ -13,6 +13,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     not_positive,
     stacked,
     valued,
@@ -37,7 +38,7 @@ class Product:
         powers = values.where(above, torch.ones_like(values)) ** weight_column(parts, weights, values)
         return valued((powers * above).prod(0), worst_status(parts))
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are not above 0, and rewards that never are."""
         faults = not_positive(weights, "combine: product takes positive weights (a monitor has none)")
         return faults + [

@@ -12,6 +12,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     no_weight,
     valued,
     weight_column,
@@ -36,7 +37,7 @@ class Rank:
         ranks = torch.stack([group_rank(part.value.detach(), group) for part in parts.values()])
         return valued((weight_column(parts, weights, ranks) * ranks).sum(0), worst_status(parts))
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are all 0."""
         return no_weight(weights)
 

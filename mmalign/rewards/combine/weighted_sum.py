@@ -14,6 +14,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
 from mmalign.rewards.combine._parts import (
     Bounds,
+    LazyRanges,
     no_weight,
     stacked,
     step_credit,
@@ -70,7 +71,7 @@ class WeightedSum:
         scores.per_step = self._steps(parts, weights, True) if alone else None
         return scores
 
-    def faults(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> list[str]:
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are all 0."""
         return no_weight(weights)
 

@@ -26,7 +26,7 @@ def test_the_sections_that_are_shown_make_a_run() -> None:
 
 
 def test_the_table_of_the_chain_holds_the_figures_of_its_file() -> None:
-    measured = json.loads((ROOT / "assets" / "results" / "own_style.json").read_text())
+    measured = json.loads((ROOT / "assets" / "results" / "selection" / "own_style.json").read_text())
     assert chain_table(measured) in PAGE
     pictures, sounds = (100 * mean(row["grpo"]["delta"] for row in measured[kind]) for kind in ("image", "audio"))
     assert f"GRPO adds {pictures:+.1f} to pictures, which misses it, and {sounds:+.1f} to sounds." in PAGE

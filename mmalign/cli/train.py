@@ -36,7 +36,8 @@ def train_command(
     from mmalign.run.launch import is_first
     from mmalign.run.media_lines import media_lines, row_lines
     from mmalign.run.notes import notes
-    from mmalign.run.train import refuse_both, resume_point, train
+    from mmalign.run.resuming import refuse_both, resume_point
+    from mmalign.run.train import train
 
     refuse_both(out, resume)
     words = list(arguments or [])

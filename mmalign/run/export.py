@@ -30,7 +30,7 @@ from mmalign.loading.lora_state import LoRAState
 from mmalign.loading.lora_styles import Style, styled
 from mmalign.loading.trained import local_weights, named
 from mmalign.run.members import build_whole
-from mmalign.run.train import resume_point
+from mmalign.run.resuming import resume_point
 
 Form = Literal["merged", "peft", "diffusers", "kohya", "comfyui"]
 FORMS: tuple[str, ...] = get_args(Form)

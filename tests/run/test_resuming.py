@@ -16,7 +16,8 @@ from mmalign.core.config import load
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.run.directory import RunDirectory
 from mmalign.run.evaluate import evaluate
-from mmalign.run.train import checkpoint_to_resume, resume_point, train
+from mmalign.run.resuming import checkpoint_to_resume, resume_point
+from mmalign.run.train import train
 
 RUN = """
 adapter: {{name: causal_lm, model: {model}, lora: {{rank: 4, alpha: 8}}}}

@@ -42,11 +42,19 @@ class Placed(Protocol):
         ...
 
 
-def bucket_of_each(items: Sequence[Any]) -> list[Hashable]:
-    """What the items of a batch must have in common, of each item; [] where all go together."""
-    bucket = getattr(type(items), "bucket", None)
-    each = [bucket(items, i) for i in range(len(items))] if bucket is not None else []
-    return each if any(one is not None for one in each) else []
+@runtime_checkable
+class Bucketed(Protocol):
+    """Items of which not all may share a batch (pictures of several shapes)."""
+
+    @property
+    def buckets(self) -> Sequence[Hashable]:
+        """See `bucket_of_each`."""
+        ...
+
+
+def bucket_of_each(items: Sequence[Any]) -> Sequence[Hashable]:
+    """What the items of a batch must have in common, of each item; empty where all go together."""
+    return items.buckets if isinstance(items, Bucketed) else ()
 
 
 def in_buckets(order: Sequence[int], buckets: Sequence[Hashable], size: int, rng: torch.Generator) -> list[int]:

@@ -19,7 +19,7 @@ from mmalign.core.types import Audio, Placement, Preference, Prompt
 from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of
 from mmalign.data.sampled import sampled
 from mmalign.media.audio import SoundShape
-from mmalign.media.picture_fit import Fit, bucket_of, buckets, fitted, ground_of, placement_of
+from mmalign.media.picture_fit import Fit, bucket_of, bucket_sizes, fitted, ground_of, placement_of
 from mmalign.media.sound_fit import SoundTarget, converted, stretch, window_starts
 
 __all__ = ["FittedRows", "MediaOptions", "PictureTarget", "refused", "samples_at"]
@@ -92,10 +92,15 @@ class FittedRows(Sequence[Any]):
         return "image" if isinstance(self.target, PictureTarget) else "audio"
 
     @cached_property
-    def told(self) -> list[tuple[str, Any]]:
+    def headers(self) -> list[tuple[str, Any]]:
         """Where the outputs of the rows that are looked into stand, and what their headers say."""
         rows: Any = sampled(self.rows)
         return list(rows.shapes())
+
+    @cached_property
+    def ground(self) -> tuple[float, float, float]:
+        """The colour of the bands of `contain`."""
+        return ground_of(self.options.ground)
 
     @property
     def sides(self) -> int:
@@ -112,26 +117,21 @@ class FittedRows(Sequence[Any]):
         return [Stretch(row, start) for row, of_row in enumerate(starts) for start in of_row]
 
     @cached_property
-    def bucketed(self) -> list[tuple[int, int]]:
+    def buckets(self) -> list[tuple[int, int]]:
         """The size (height, width) that the pictures of each row are brought to, of several; [] where it is one."""
         if not isinstance(self.target, PictureTarget) or not self.options.buckets:
             return []
-        shapes = buckets(self.target.size, self.target.multiple)
-        return [bucket_of(shape, shapes) for shape in self._first_shapes()]
-
-    def bucket(self, index: int) -> tuple[int, int] | None:
-        """What a batch's rows must have in common; None where all have."""
-        return self.bucketed[index] if self.bucketed else None
+        sizes = bucket_sizes(self.target.size, self.target.multiple)
+        return [bucket_of(shape, sizes) for shape in self._first_shapes()]
 
     def size(self, row: int) -> tuple[int, int]:
         """What the pictures of a row are brought to, (height, width)."""
         assert isinstance(self.target, PictureTarget)
-        return self.bucketed[row] if self.bucketed else self.target.size
+        return self.buckets[row] if self.buckets else self.target.size
 
     def _first_shapes(self) -> list[Any]:
-        shapes = [
-            shape for _, shape in (self.told if len(sampled(self.rows)) == len(self.rows) else self.rows.shapes())
-        ]
+        headers = self.headers if len(sampled(self.rows)) == len(self.rows) else self.rows.shapes()
+        shapes = [shape for _, shape in headers]
         if len(shapes) != self.sides * len(self.rows):  # one that cannot be read
             raise all_faults(self.rows.faults())
         return shapes[:: self.sides]
@@ -161,7 +161,7 @@ class FittedRows(Sequence[Any]):
             return replace(row, **dict(zip(names, made, strict=True)))
         size = self.size(place.row)
         laid = placement_of(tuple(outputs[0].shape[1:]), size, self._fit)
-        pictures = [fitted(output, size, self._fit, ground_of(self.options.ground)) for output in outputs]
+        pictures = [fitted(output, size, self._fit, self.ground) for output in outputs]
         prompt = replace(row.prompt, placement=laid)
         return replace(row, prompt=prompt, **dict(zip(names, pictures, strict=True)))
 
@@ -194,13 +194,13 @@ class FittedRows(Sequence[Any]):
 
     def shapes(self) -> Iterator[tuple[str, Any]]:
         """Where each output stands that is looked into, and what its header says, before it is fitted."""
-        return iter(self.told)
+        return iter(self.headers)
 
     def plan(self) -> Iterator[tuple[str, Any, Placement | None]]:
         """Place and shape of each output that is looked into, and where a picture comes to lie."""
-        step = -(-len(self.rows) // max(1, len(sampled(self.rows))))
-        for number, (place, shape) in enumerate(self.told):
-            size = self.size(number // self.sides * step) if self.kind == "image" else None
+        rows = sampled(range(len(self.rows)))
+        for number, (place, shape) in enumerate(self.headers):
+            size = self.size(rows[number // self.sides]) if self.kind == "image" else None
             yield place, shape, placement_of(shape, size, self._fit) if size else None
 
 
@@ -212,14 +212,15 @@ def samples_at(shape: SoundShape, target: SoundTarget) -> int:
 def refused(rows: FittedRows) -> Iterator[str]:
     """A sentence for each output that differs from the target where `fit` or `cut` says that it may not."""
     target = rows.target
-    for place, shape in rows.shapes():
+    refuses = rows.options.fit if isinstance(target, PictureTarget) else rows.options.cut
+    for place, shape in rows.shapes() if refuses == "refuse" else ():
         if isinstance(target, PictureTarget):
-            if rows.options.fit == "refuse" and shape != target.size:
+            if shape != target.size:
                 yield (
                     f"{place}: a picture of {shape[1]} x {shape[0]} (width x height), but the run makes "
                     f"{target.size[1]} x {target.size[0]}; set data.fit: cover, contain or stretch."
                 )
-        elif rows.options.cut == "refuse" and target.samples and samples_at(shape, target) > target.samples:
+        elif target.samples and samples_at(shape, target) > target.samples:
             yield (
                 f"{place}: a sound of {shape.samples / shape.rate:g} s, but the run makes "
                 f"{target.samples / target.rate:g} s; raise adapter.seconds, or set data.cut: start, random or windows."

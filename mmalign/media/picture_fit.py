@@ -20,7 +20,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Placement
 
-__all__ = ["Fit", "bucket_of", "buckets", "fitted", "ground_of", "placement_of"]
+__all__ = ["Fit", "bucket_of", "bucket_sizes", "fitted", "ground_of", "placement_of"]
 
 Fit = Literal["cover", "contain", "stretch"]
 Size = tuple[int, int]  # (height, width) in pixels
@@ -88,7 +88,7 @@ def ground_of(colour: str) -> tuple[float, float, float]:
     return red / 255, green / 255, blue / 255
 
 
-def buckets(size: Size, multiple: int, most: float = 2.0) -> list[Size]:
+def bucket_sizes(size: Size, multiple: int, most: float = 2.0) -> list[Size]:
     """Sizes of about the area of `size` and of several shapes, sides multiples of `multiple`; `size` is one of them.
 
     The shapes go from `most` times as wide as high to `most` times as high as wide: for each height in steps of

@@ -24,7 +24,7 @@ def media_lines(items: Sequence[Any]) -> list[str]:
         return [_sounds(items, items.target)]
     lines = [_pictures(items)]
     if items.options.buckets:
-        counted = ", ".join(f"{_size(size)}: {count}" for size, count in Counter(items.bucketed).most_common())
+        counted = ", ".join(f"{_size(size)}: {count}" for size, count in Counter(items.buckets).most_common())
         lines.append(f"data.buckets (width x height): {counted}.")
     return lines
 

@@ -25,9 +25,6 @@ class Shapes(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         return index
 
-    def bucket(self, index: int) -> int:
-        return self.buckets[index]
-
 
 BUCKETS = st.lists(st.integers(0, 4), min_size=1, max_size=40)
 

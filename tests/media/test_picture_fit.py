@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mmalign.core.errors import ConfigError
-from mmalign.media.picture_fit import Fit, bucket_of, buckets, fitted, ground_of, placement_of
+from mmalign.media.picture_fit import Fit, bucket_of, bucket_sizes, fitted, ground_of, placement_of
 
 SIDES = st.integers(1, 97)
 FITS = st.sampled_from(["cover", "contain", "stretch"])
@@ -78,7 +78,7 @@ def test_what_is_no_colour_is_refused(colour: str) -> None:
 
 @pytest.mark.parametrize(("size", "multiple"), [((512, 512), 64), ((1024, 1024), 64), ((64, 64), 8), ((96, 64), 16)])
 def test_buckets_keep_the_area_and_every_shape_has_a_near_one(size: tuple[int, int], multiple: int) -> None:
-    sizes = buckets(size, multiple)
+    sizes = bucket_sizes(size, multiple)
     assert size in sizes
     for height, width in sizes:
         assert height % multiple == width % multiple == 0
@@ -90,7 +90,7 @@ def test_buckets_keep_the_area_and_every_shape_has_a_near_one(size: tuple[int, i
 
 
 def test_the_bucket_of_a_picture_of_its_shape() -> None:
-    sizes = buckets((512, 512), 64)
+    sizes = bucket_sizes((512, 512), 64)
     assert bucket_of((3000, 3000), sizes) == (512, 512)
     assert bucket_of((1000, 1500), sizes) == (384, 640)
     assert bucket_of((1500, 1000), sizes) == (640, 384)

@@ -14,13 +14,19 @@ from mmalign.data.intake import FittedRows, MediaOptions, PictureTarget, refused
 from mmalign.data.sampled import sampled
 from mmalign.loading.described import Get, component_config
 from mmalign.media.audio import SoundShape
+from mmalign.media.kinds import NOUNS
 from mmalign.media.sound_fit import SoundTarget
 from mmalign.run.checks import Faults, check, check_training
 
 
 @runtime_checkable
 class Shaped(Protocol):
-    """Rows that are decoded by indexing, and tell before what headers say of their outputs."""
+    """Rows that are decoded by indexing, and tell before what headers say of their outputs, which are of one `kind`."""
+
+    @property
+    def kind(self) -> str:
+        """The modality of the outputs."""
+        ...
 
     def shapes(self) -> Iterator[tuple[str, Any]]:
         """Where each output stands, and its shape."""
@@ -62,13 +68,14 @@ def fitted_rows(
     What it makes, its checkpoint's configuration says, of which `get` tells how it is come by; where nothing says it,
     what most of the rows are (of very many, of those that are looked into).
     """
-    if not isinstance(items, Shaped) or not (shapes := list(cast(Shaped, sampled(items)).shapes())):
+    if not isinstance(items, Shaped) or items.kind not in NOUNS:
         return items
-    makes = declared_shape(adapter, get)
-    if isinstance(shapes[0][1], SoundShape):
-        target: PictureTarget | SoundTarget = sound_target(adapter, makes if isinstance(makes, Heard) else None, shapes)
-    else:
-        target = picture_target(adapter, makes if isinstance(makes, Frame) else None, shapes)
+    declared = declared_shape(adapter, get)
+    makes = declared if isinstance(declared, Heard if items.kind == "audio" else Frame) else None
+    shapes = list(cast(Shaped, sampled(items)).shapes()) if makes is None else []
+    if makes is None and not shapes:  # none can be read, which what reads them tells
+        return items
+    target = (sound_target if items.kind == "audio" else picture_target)(adapter, cast(Any, makes), shapes)
     options = source if isinstance(source, MediaOptions) else MediaOptions()
     return FittedRows(items, target, options, seed)
 

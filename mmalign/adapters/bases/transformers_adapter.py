@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,9 +36,9 @@ class TransformersAdapter(PretrainedAdapter):
 
     network: PretrainedModel = field(init=False, repr=False, compare=False)  # `module` before a launcher wraps it
 
+    @abstractmethod
     def model_of(self, config: ModelConfig) -> PretrainedModel:
         """Make the model of a configuration, as `load_parts` opens it, with whatever weights."""
-        raise NotImplementedError
 
     def skeleton(self, fetch: bool = False) -> Module | None:
         """Return the model that a LoRA goes on, without weights, by its configuration."""
@@ -68,9 +69,9 @@ class TransformersAdapter(PretrainedAdapter):
             self.network.model.save_pretrained(directory, safe_serialization=True)
         self.write_beside(directory)
 
+    @abstractmethod
     def write_beside(self, directory: Path) -> None:
         """Write what belongs beside a whole model: what reads its prompts."""
-        raise NotImplementedError
 
     @property
     def is_wrapped(self) -> bool:

@@ -16,6 +16,12 @@ from pipelines._finished import is_finished, require_same
 Stage = tuple[Path, Sequence[str], Path]  # run file, changes, run directory
 
 
+def of_stage(changes: Sequence[str], name: str, names: Sequence[str]) -> list[str]:
+    """Return the changes that are of the stage `name`, without it; those that name no stage are of all."""
+    others = tuple(f"{other}." for other in names if other != name)
+    return [change.removeprefix(f"{name}.") for change in changes if not change.startswith(others)]
+
+
 def check(stages: Sequence[Stage], resume: bool) -> None:
     """Raise every fault of all stages before one of them trains.
 

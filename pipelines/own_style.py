@@ -31,24 +31,7 @@ from pipelines._command_line import add_folder, change, parser
 CONFIGS = Path(__file__).parents[1] / "configs" / "own_style"
 OUT = Path("runs/own_style")
 NAMES = {"image": "pictures", "audio": "sounds"}
-CALLS: dict[str, dict[str, Any]] = {
-    "image": {
-        "pipeline": "StableDiffusion3Pipeline",
-        "components": {"text_encoder_3": None, "tokenizer_3": None},
-        "call": {"num_inference_steps": 8, "guidance_scale": 3.0, "max_sequence_length": 1},
-    },
-    "audio": {
-        "pipeline": "StableAudio3Pipeline",
-        "components": {},
-        "call": {
-            "num_inference_steps": 8,
-            "guidance_scale": 3.0,
-            "duration": 2.048,
-            "logsnr_min": -3.0,
-            "logsnr_max": 3.0,
-        },
-    },
-}
+STAGES = ("sft", "grpo")
 TOLERANCE = 2e-3  # of pictures in [0, 1] and sounds in [-1, 1]: merged weights round otherwise, eight steps long
 
 
@@ -57,8 +40,9 @@ def main(kind: str, changes: Sequence[str], out: Path, seed: int = 0) -> dict[st
     from mmalign.core.checkpoints import latest
     from mmalign.run.export import export_run
     from pipelines._own_style import write_folder
-    from pipelines._stages import stage
+    from pipelines._stages import of_stage, stage
 
+    require_stages(changes)
     folder = out / "folder"
     own, others = (folder.with_name(f"folder_{name}.jsonl") for name in ("own", "others"))
     if not others.is_file():
@@ -66,39 +50,34 @@ def main(kind: str, changes: Sequence[str], out: Path, seed: int = 0) -> dict[st
             raise ConfigError(f"{folder}: is there, and its prompts are not; remove it, or name another --out.")
         own, others = write_folder(kind, folder, seed)
     measured = [change("evaluation.prompts", others.absolute()), change("trainer.seed", seed)]
-    learn = [change("data.path", folder.absolute()), *measured, *of_stage(changes, "sft")]
+    learn = [change("data.path", folder.absolute()), *measured, *of_stage(changes, "sft", STAGES)]
     sft = stage(load(CONFIGS / f"{NAMES[kind]}_sft.yaml", learn), out / "sft")
     lora = (latest(sft / "checkpoints") / "adapter").absolute()
     align = [change("adapter.start_lora", lora), change("data.path", own.absolute()), *measured]
-    stage(load(CONFIGS / f"{NAMES[kind]}_grpo.yaml", [*align, *of_stage(changes, "grpo")]), out / "grpo")
+    stage(load(CONFIGS / f"{NAMES[kind]}_grpo.yaml", [*align, *of_stage(changes, "grpo", STAGES)]), out / "grpo")
     if not (out / "model").exists():
         export_run(out / "grpo", "merged", out / "model")
-    summary = {"seed": seed, "verifier": measured_by(out), "plain_diffusers": compared(kind, out, others)}
+    summary = {"seed": seed, "verifier": measured_by(out), "plain_diffusers": compared(out, others)}
     with write_beside(out / "summary.json") as beside:
         beside.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
-def of_stage(changes: Sequence[str], name: str) -> list[str]:
-    """The changes that are of one stage, without its name.
-
-    Raises:
-        ConfigError: one is of none.
-    """
-    if odd := [word for word in changes if not word.startswith(("sft.", "grpo."))]:
+def require_stages(changes: Sequence[str]) -> None:
+    """Raise ConfigError for changes that are of no stage."""
+    if odd := [word for word in changes if not word.startswith(tuple(f"{name}." for name in STAGES))]:
         raise ConfigError([f"{word}: begins with the stage that it is of, sft. or grpo." for word in odd])
-    return [word.removeprefix(f"{name}.") for word in changes if word.startswith(f"{name}.")]
 
 
 def measured_by(out: Path) -> dict[str, Any]:
     """What the verifier says before and after each stage, with 95 % intervals of the change."""
-    stages = {name: json.loads((out / name / "summary.json").read_text())["rows"] for name in ("sft", "grpo")}
+    stages = {name: json.loads((out / name / "summary.json").read_text())["rows"] for name in STAGES}
     fields = ("before", "after", "delta", "ci", "n")
     verified = {name: next(row for row in rows if row["name"] == "verifier") for name, rows in stages.items()}
     return {name: {field: row[field] for field in fields} for name, row in verified.items()}
 
 
-def compared(kind: str, out: Path, others: Path, count: int = 4) -> dict[str, Any]:
+def compared(out: Path, others: Path, count: int = 4) -> dict[str, Any]:
     """The largest difference of what the run and plain diffusers make from the same noise.
 
     Raises:
@@ -121,7 +100,9 @@ def compared(kind: str, out: Path, others: Path, count: int = 4) -> dict[str, An
         "prompts": prompts,
         "latents": str(out / "noise.safetensors"),
         "output": str(out / "plain.safetensors"),
-        **CALLS[kind],
+        "pipeline": adapter.pipeline_name,
+        "components": dict.fromkeys(adapter.absent()),
+        "call": called_with(trained),
     }
     (out / "job.json").write_text(json.dumps(job))
     script = Path(__file__).with_name("_plain_diffusers.py")
@@ -133,6 +114,17 @@ def compared(kind: str, out: Path, others: Path, count: int = 4) -> dict[str, An
     if difference > TOLERANCE:
         raise CheckError(f"plain diffusers makes other outputs of {out / 'model'}: they differ by {difference:g}.")
     return {"prompts": prompts, "largest_difference": difference}
+
+
+def called_with(trained: Any) -> dict[str, Any]:
+    """What the plain pipeline is called with to sample as the run is measured."""
+    policy, adapter = trained.parts.policy, trained.parts.adapter
+    scale = policy.guidance_scale if policy.eval_guidance_scale is None else policy.eval_guidance_scale
+    call = {"num_inference_steps": policy.eval_steps or policy.num_inference_steps, "guidance_scale": scale or 1.0}
+    if adapter.modality == "image":
+        return call | {"max_sequence_length": adapter.max_sequence_length}
+    low, high = adapter.logsnr
+    return call | {"duration": adapter.seconds, "logsnr_min": low, "logsnr_max": high}
 
 
 def read(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -39,9 +39,9 @@ def main(
     """Both stages, each in a run directory of its own below `out`; `resume` goes on with what is there of them."""
     from mmalign.core.checkpoints import latest
     from mmalign.core.config import load
-    from pipelines._stages import check, stage
+    from pipelines._stages import check, of_stage, stage
 
-    by_stage = dict(zip(STAGES, (of_stage(changes, name) for name in STAGES), strict=True))
+    by_stage = dict(zip(STAGES, (of_stage(changes, name, STAGES) for name in STAGES), strict=True))
     check([(imitate, by_stage["imitate"], out / "imitate"), (align, by_stage["align"], out / "align")], resume)
     taught = stage(load(imitate, by_stage["imitate"]), out / "imitate")
     started = started_from(latest(taught / "checkpoints") / "adapter", align, by_stage["align"])
@@ -50,12 +50,6 @@ def main(
     requests = cast("Sequence[Prompt]", writers["aligned"].parts.source.held_out_items()[:8])
     album(requests, writers).save(out / "rewrites.png")
     print(f"run directory  {aligned}\npictures       {out / 'rewrites.png'}")
-
-
-def of_stage(changes: Sequence[str], name: str) -> list[str]:
-    """The changes that are of one stage."""
-    prefixes = tuple(f"{other}." for other in STAGES if other != name)
-    return [change.removeprefix(f"{name}.") for change in changes if not change.startswith(prefixes)]
 
 
 def started_from(weights: Path, align: Path, changes: Sequence[str]) -> list[str]:

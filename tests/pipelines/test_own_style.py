@@ -11,7 +11,8 @@ from mmalign.core.errors import ConfigError
 from mmalign.miniworld.scenes import COLORS
 from mmalign.miniworld.tunes.tune import ATTRIBUTES
 from pipelines._own_style import COLOUR, TIMBRE, write_folder
-from pipelines.own_style import TOLERANCE, main, of_stage, read
+from pipelines._stages import of_stage
+from pipelines.own_style import STAGES, TOLERANCE, main, read, require_stages
 
 SMALL = [
     *(f"{stage}.{change}" for stage in ("sft", "grpo") for change in ("trainer.steps=1", "evaluation.count=2")),
@@ -53,9 +54,9 @@ def test_the_style_is_in_no_caption_and_in_all_that_is_asked(
 
 
 def test_changes_name_their_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert of_stage(["sft.trainer.lr=1", "grpo.trainer.lr=2"], "grpo") == ["trainer.lr=2"]
+    assert of_stage(["sft.trainer.lr=1", "grpo.trainer.lr=2"], "grpo", STAGES) == ["trainer.lr=2"]
     with pytest.raises(ConfigError, match=r"trainer\.lr=1: begins with the stage that it is of"):
-        of_stage(["trainer.lr=1"], "sft")
+        require_stages(["sft.trainer.lr=2", "trainer.lr=1"])
     with pytest.raises(SystemExit):
         read(["my_folder"])
     assert "my_folder: no change of a run file" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import pytest
 from mmalign.core.config import load
 from mmalign.core.errors import ConfigError
 from mmalign.media import image
-from pipelines.prompt_rewriter import ALIGN, main, of_stage, started_from
+from pipelines._stages import of_stage
+from pipelines.prompt_rewriter import ALIGN, STAGES, main, started_from
 
 SMALL = [
     *(
@@ -56,5 +57,5 @@ def test_the_album_shows_what_was_saved(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_change_is_of_both_stages_or_of_one() -> None:
     changes = ["data.path=x", "imitate.objective.target=y", "align.trainer.lr=1"]
-    assert of_stage(changes, "imitate") == ["data.path=x", "objective.target=y"]
-    assert of_stage(changes, "align") == ["data.path=x", "trainer.lr=1"]
+    assert of_stage(changes, "imitate", STAGES) == ["data.path=x", "objective.target=y"]
+    assert of_stage(changes, "align", STAGES) == ["data.path=x", "trainer.lr=1"]

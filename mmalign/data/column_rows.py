@@ -6,12 +6,13 @@ their cell is looked at: what a row asks is known without reading what it shows.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
-from typing import Any, overload
+from typing import Any
 
 from mmalign.core.errors import DataError
+from mmalign.data.lazy_rows import IndexedRows
 
 Row = Mapping[str, Any]
 BLOCK = 256  # rows made at once where they are asked for in order
@@ -38,7 +39,7 @@ class StoredMedia(Mapping[str, Any]):
         return 2
 
 
-class ColumnRows(Sequence[Row], ABC):
+class ColumnRows(IndexedRows[Row]):
     """`heavy` of `columns` hold bytes; of these, `media` are a picture's or sound's alone, `several` lists of such."""
 
     def __init__(
@@ -81,13 +82,8 @@ class ColumnRows(Sequence[Row], ABC):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
+    def made(self, index: int) -> Row:
+        """Make row `index`; IndexError outside them."""
         if not 0 <= index < self.length:
             raise IndexError(index)
         light = self._light(index)

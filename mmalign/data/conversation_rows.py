@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, overload
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from mmalign.core.conversation import conversation_key
 from mmalign.core.errors import DataError, shown
@@ -15,7 +15,7 @@ from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.messages import Conversation, answer_text, is_messages, read_messages
 from mmalign.data.row_kinds import RowKind
-from mmalign.data.table import Table
+from mmalign.data.table_rows import TableRows
 
 __all__ = ["ConversationRows", "Turns"]
 
@@ -54,7 +54,7 @@ class Turns:
 
 
 @dataclass(frozen=True, eq=False)
-class ConversationRows(Sequence[Example]):
+class ConversationRows(TableRows[Example]):
     """Some rows of a table as examples of text, made when they are indexed.
 
     `rows` are places in the table, or, with `turns`, numbers of these.
@@ -62,25 +62,9 @@ class ConversationRows(Sequence[Example]):
 
     row_kind: ClassVar[RowKind] = "examples"
     kind: ClassVar[str] = "text"
-    table: Table
-    rows: Sequence[int]
     asking: Asking
     completion: str = ""  # column of the answer; "": it is in the conversation
     turns: Turns | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> ConversationRows: ...
-    def __getitem__(self, index: int | slice) -> Example | ConversationRows:
-        return self.only(self.rows[index]) if isinstance(index, slice) else self.made(self.rows[index])
-
-    def only(self, rows: Sequence[int]) -> ConversationRows:
-        """Return the same table with other rows."""
-        return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
         """Return the prompt of every row; nothing is decoded."""

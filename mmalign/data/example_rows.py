@@ -4,49 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import ClassVar, overload
+from dataclasses import dataclass
+from typing import ClassVar
 
 from mmalign.core.errors import DataError, MediaError
 from mmalign.core.types import Example, Prompt
 from mmalign.data.lazy_media import LazyMedia, Shape, row_media, shape_of
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import RowKind
-from mmalign.data.table import Table
+from mmalign.data.table_rows import TableRows
 from mmalign.media.kinds import NOUNS
 
 __all__ = ["ExampleRows"]
 
 
 @dataclass(frozen=True, eq=False)
-class ExampleRows(Sequence[Example]):
+class ExampleRows(TableRows[Example]):
     """Some rows of a table as examples; a row is read, and its output decoded, when it is indexed."""
 
     row_kind: ClassVar[RowKind] = "examples"
-    table: Table
-    rows: Sequence[int]
     kind: str  # of outputs: "text", "image" or "audio"
     caption: str  # column of the prompt's text
     output: str  # column of what is imitated
     media_columns: Mapping[str, str]  # of what prompts are about, by kind; "" for none
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> ExampleRows: ...
-    def __getitem__(self, index: int | slice) -> Example | ExampleRows:
-        if isinstance(index, slice):
-            return self.only(self.rows[index])
-        at = self.rows[index]
+    def made(self, at: int) -> Example:
+        """Make the example of row `at`, its output decoded."""
         shown = self.shown(at)
         return Example(self.prompt(at), shown if isinstance(shown, str) else shown[self.kind])
-
-    def only(self, rows: Sequence[int]) -> ExampleRows:
-        """Return the same table with other rows."""
-        return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
         """Return the prompt of every row; nothing is decoded."""

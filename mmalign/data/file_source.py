@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from mmalign.core.options import Count, ShareBelowOne, refuse, requires
-from mmalign.core.types import Prompt
-from mmalign.data.held_out import Unit, split, warn_of_leaks
+from mmalign.data.held_out import split, warn_of_leaks
 from mmalign.data.hub import DataFiles, DatasetOptions
 from mmalign.data.intake import MediaOptions
 from mmalign.data.renamed_columns import ColumnMap, require_column_map, with_columns
 from mmalign.data.table import Table
+from mmalign.data.table_rows import TableRows
 from mmalign.data.tables import read_table
 from mmalign.media.picture_fit import ground_of
 
@@ -25,30 +25,7 @@ __all__ = ["FileSource"]
 log = logging.getLogger("mmalign")
 
 
-class TableRows(Protocol):
-    """Some `rows` of a table, made when they are indexed."""
-
-    @property
-    def rows(self) -> Sequence[int]:
-        """Their places in the table."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def only(self, rows: Sequence[int]) -> Self:
-        """Return the same table with other rows."""
-        ...
-
-    def prompts(self) -> Sequence[Prompt]:
-        """Return what each row asks; nothing is decoded."""
-        ...
-
-    def units(self) -> Sequence[Unit]:
-        """Return what rows are told apart by where some are held out; those that share it stay together."""
-        ...
-
-
-Rows = TypeVar("Rows", bound=TableRows)
+Rows = TypeVar("Rows", bound=TableRows[Any])
 
 
 @dataclass
@@ -164,7 +141,7 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
         return min(self.limit or len(table.rows), len(table.rows))
 
 
-def _at(rows: TableRows, indices: Sequence[int]) -> Sequence[int]:
+def _at(rows: TableRows[Any], indices: Sequence[int]) -> Sequence[int]:
     """The places in the table of the rows at `indices`."""
     whole = isinstance(rows.rows, range) and rows.rows == range(len(rows))
     return indices if whole else [rows.rows[i] for i in indices]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +16,7 @@ from mmalign.core.errors import all_faults
 from mmalign.core.options import NotNegative
 from mmalign.core.rng import stream
 from mmalign.core.types import Audio, Placement, Preference, Prompt
+from mmalign.data.lazy_rows import IndexedRows
 from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of
 from mmalign.data.sampled import sampled
 from mmalign.media.audio import SoundShape
@@ -70,7 +71,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedRows(Sequence[Any]):
+class FittedRows(IndexedRows[Any]):
     """Preferences or examples whose outputs fit `target`; prompts, and what they are about, stay as they are.
 
     Headers of all rows are read where buckets or windows need them, else those of a sample, for what is told.
@@ -139,12 +140,9 @@ class FittedRows(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.windows) or len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        return [self.at(i) for i in range(len(self))[index]] if isinstance(index, slice) else self.at(index)
+    def made(self, index: int) -> Any:
+        """Make row `index` as it is in the first pass."""
+        return self.at(index)
 
     def at(self, index: int, epoch: int = 0) -> Any:
         """Row `index` as it is in pass `epoch` over the rows."""

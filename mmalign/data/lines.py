@@ -12,20 +12,21 @@ import json
 import os
 import weakref
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from mmalign.core.errors import DataError, shown
 from mmalign.core.regular import unreadable, written
 from mmalign.core.texts import parsed
+from mmalign.data.lazy_rows import IndexedRows
 
 Row = Mapping[str, Any]
 AT_ONCE = 4096  # rows read together where all are read in order
 _BOM = b"\xef\xbb\xbf"
 
 
-class LineRows(Sequence[Row]):
+class LineRows(IndexedRows[Row]):
     """Rows of one file; the file stays open, so that another one under its name changes nothing."""
 
     def __init__(self, path: Path, parse: Callable[[str], Row]) -> None:
@@ -86,13 +87,8 @@ class LineRows(Sequence[Row]):
             for begin, size in zip(begins, sizes, strict=True):
                 yield self.parse(part[begin - begins[0] : begin - begins[0] + size].decode())
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def made(self, index: int) -> Row:
+        """Read row `index`."""
         self._require_same()
         return self.parse(os.pread(self._file, self._sizes[index], self._begins[index]).decode())
 

@@ -12,14 +12,16 @@ part for a `split` may lie in a folder of its name, and a file name leads nowher
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, overload
+from typing import Any
 
 from mmalign.core.errors import DataError, all_faults, shown
 from mmalign.core.regular import written
 from mmalign.core.texts import read_text
+from mmalign.data.lazy_rows import IndexedRows, MappedRows
 from mmalign.data.table import Table
 from mmalign.media.kinds import NOUNS, hinted
 
@@ -79,31 +81,6 @@ def _text_beside(name: str) -> str:
     return str(PurePath(name).with_suffix(".txt"))
 
 
-class RenamedRows(Sequence[Row]):
-    """Rows with other names for some of their columns."""
-
-    def __init__(self, rows: Sequence[Row], names: Mapping[str, str]) -> None:
-        self._rows, self._names = rows, names
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self._renamed(row) for row in self._rows[index]]
-        return self._renamed(self._rows[index])
-
-    def __iter__(self) -> Iterator[Row]:
-        return map(self._renamed, self._rows)
-
-    def _renamed(self, row: Row) -> Row:
-        return {self._names.get(key, key): row[key] for key in row}
-
-
 def _described(contents: Contents, table: Table) -> Table:
     """The rows of a metadata file, its files in columns by what they are."""
     naming = [column for column in table.columns if column == "file_name" or column.endswith("_file_name")]
@@ -134,7 +111,9 @@ def _described(contents: Contents, table: Table) -> Table:
         raise all_faults(faults)
     unlisted = [name for name in contents.media if name not in listed]
     sentences = [f"{written(contents.folder / name)}: no row of {table.file} names it." for name in unlisted]
-    return replace(table, rows=RenamedRows(table.rows, names), columns=columns, base=base, unlisted=sentences)
+    return replace(
+        table, rows=MappedRows(table.rows, partial(_renamed, names)), columns=columns, base=base, unlisted=sentences
+    )
 
 
 def _column_of(table: Table, column: str) -> str:
@@ -144,7 +123,12 @@ def _column_of(table: Table, column: str) -> str:
     return hinted(first) or "image"
 
 
-class CaptionFiles(Sequence[Row]):
+def _renamed(names: Mapping[str, str], row: Row) -> Row:
+    """A row with other names for some of its columns."""
+    return {names.get(key, key): row[key] for key in row}
+
+
+class CaptionFiles(IndexedRows[Row]):
     """Rows of media with what the .txt file beside them says, read when they are indexed."""
 
     def __init__(self, folder: Path, media: list[dict[str, str]], texts: set[str]) -> None:
@@ -157,13 +141,8 @@ class CaptionFiles(Sequence[Row]):
         """Return the name of the first file of a row."""
         return next(iter(self._media[index].values()))
 
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def made(self, index: int) -> Row:
+        """Read row `index`."""
         beside = _text_beside(self.name(index))
         text = {"text": read_text(self._folder / beside).strip()} if beside in self._texts else {}
         return {**self._media[index], **text}

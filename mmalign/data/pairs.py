@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 from mmalign.core.errors import DataError, MediaError
 from mmalign.core.types import Preference, Prompt
@@ -17,41 +17,26 @@ from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.pair_forms import Form, compared
 from mmalign.data.prompt_rows import Texts
 from mmalign.data.row_kinds import RowKind
-from mmalign.data.table import Table
+from mmalign.data.table_rows import TableRows
 
 __all__ = ["Pairs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs(Sequence[Preference]):
+class Pairs(TableRows[Preference]):
     """Some rows of a table as preferences; a row is read, and its pictures and sounds decoded, when it is indexed."""
 
     row_kind: ClassVar[RowKind] = "preferences"
-    table: Table
-    rows: Sequence[int]
     kind: str  # of outputs: "text", "image" or "audio"
     columns: tuple[str, str, str]  # of the prompt, the chosen and the rejected output
     asking: Asking
     label: str  # column with P(chosen is better)
     form: Form = "plain"
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Preference: ...
-    @overload
-    def __getitem__(self, index: slice) -> Pairs: ...
-    def __getitem__(self, index: int | slice) -> Preference | Pairs:
-        if isinstance(index, slice):
-            return self.only(self.rows[index])
-        at = self.rows[index]
+    def made(self, at: int) -> Preference:
+        """Make the preference of row `at`, its outputs decoded."""
         sides = self.columns[:0:-1] if label_of(self.table, at, self.label) == 0 else self.columns[1:]
         return Preference(self.prompt(at), *(self._output(at, column) for column in sides))
-
-    def only(self, rows: Sequence[int]) -> Pairs:
-        """Return the same table with other rows."""
-        return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
         """Return what was asked in every row; nothing is decoded."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, overload
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from mmalign.core.types import Prompt
 from mmalign.data.asking import Asking, holds_messages
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import RowKind
 from mmalign.data.table import Table
+from mmalign.data.table_rows import TableRows
 
 __all__ = ["TARGET", "PromptRows", "Texts"]
 
@@ -30,30 +31,12 @@ class Texts(LazyRows[str]):
 
 
 @dataclass(frozen=True, eq=False)
-class PromptRows(Sequence[Prompt]):
+class PromptRows(TableRows[Prompt]):
     """Some rows of a table as prompts; the pictures and sounds they are about are decoded when they are looked at."""
 
     row_kind: ClassVar[RowKind] = "prompts"
-    table: Table
-    rows: Sequence[int]
     asking: Asking
     answered: bool = False  # conversations hold the answer, too: it is `TARGET` of the prompt's facts
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Prompt: ...
-    @overload
-    def __getitem__(self, index: slice) -> PromptRows: ...
-    def __getitem__(self, index: int | slice) -> Prompt | PromptRows:
-        if isinstance(index, slice):
-            return self.only(self.rows[index])
-        return self.made(self.rows[index])
-
-    def only(self, rows: Sequence[int]) -> PromptRows:
-        """Return the same table with other rows."""
-        return replace(self, rows=rows)
 
     def prompts(self) -> Sequence[Prompt]:
         """Return the rows themselves."""

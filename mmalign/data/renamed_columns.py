@@ -16,10 +16,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard, overload
+from typing import Any, TypeGuard
 
 from mmalign.core.errors import ConfigError, all_faults, did_you_mean, shown
 from mmalign.data.column_rows import ColumnRows
+from mmalign.data.lazy_rows import MappedRows
 from mmalign.data.table import Row, Table
 
 __all__ = ["ColumnMap", "columns_there", "require_column_map", "with_columns"]
@@ -95,28 +96,6 @@ class _Names:
         return {each.column for each in (source if isinstance(source, list) else [source])}
 
 
-class _MappedRows(Sequence[Row]):
-    """Rows of a file under other names."""
-
-    def __init__(self, rows: Sequence[Row], names: _Names) -> None:
-        self._rows, self._names = rows, names
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self._names.row(row) for row in self._rows[index]]
-        return self._names.row(self._rows[index])
-
-    def __iter__(self) -> Any:
-        return map(self._names.row, self._rows)
-
-
 class _MappedColumns(ColumnRows):
     """Rows stored by columns under other names; what is made of heavy columns is heavy too."""
 
@@ -182,7 +161,7 @@ def with_columns(table: Table, columns: ColumnMap) -> Table:
     if faults:
         raise all_faults(faults)
     rows = table.rows
-    mapped = _MappedColumns(rows, names) if isinstance(rows, ColumnRows) else _MappedRows(rows, names)
+    mapped = _MappedColumns(rows, names) if isinstance(rows, ColumnRows) else MappedRows(rows, names.row)
     return replace(table, rows=mapped, columns=names.columns)
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 
@@ -22,6 +22,7 @@ from mmalign.core.pace import Pace
 from mmalign.core.protocols import Policy
 from mmalign.core.rng import stream
 from mmalign.core.types import Audio, Example, Prompt
+from mmalign.data.lazy_rows import IndexedRows
 from mmalign.media.audio import read_audio, write_audio
 from mmalign.media.image import read_image, write_image
 from mmalign.policies._base import micro_batches
@@ -35,7 +36,7 @@ LIST = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
-class PriorRows(Sequence[Example]):
+class PriorRows(IndexedRows[Example]):
     """The outputs in `folder` with what was asked for each; one is decoded when it is indexed."""
 
     folder: Path
@@ -56,13 +57,8 @@ class PriorRows(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
+    def made(self, index: int) -> Example:
+        """Decode output `index`."""
         path = self.folder / self.names[index]
         if path.suffix == ".png":
             return Example(Prompt(self.texts[index]), read_image(path))

@@ -12,7 +12,6 @@ from mmalign.core.errors import MediaError
 from mmalign.core.packages import need
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
-from mmalign.media.sound_fit import in_channels
 
 Fill = Literal["repeatpad", "repeat", "pad"]
 
@@ -36,7 +35,9 @@ def channelled(audio: Audio, rate: int, channels: int) -> list[Float[Tensor, "_ 
         samples = sounding(audio, row).float()
         if not bool(samples.detach().isfinite().all()):
             samples = samples[:, :0]
-        rows.append(resampled(in_channels(samples, channels), audio.rate, rate))
+        if len(samples) != channels:
+            samples = samples.mean(0, keepdim=True).expand(channels, -1)
+        rows.append(resampled(samples, audio.rate, rate))
     return rows
 
 

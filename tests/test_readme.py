@@ -1,6 +1,7 @@
 """The README is short and its commands hold together; `docs/components.md` names what there is."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ def test_every_component_is_named(kind: str) -> None:
 
 def test_every_pipeline_is_named() -> None:
     assert [path.stem for path in (ROOT / "pipelines").glob("[a-z]*.py") if f"`{path.stem}`" not in COMPONENTS] == []
+
+
+def test_every_extra_is_listed_with_who_needs_it() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {name for line in README.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line)}
+    assert set(extras) - named == set()
 
 
 def test_what_it_links_to_is_there() -> None:

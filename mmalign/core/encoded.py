@@ -2,8 +2,9 @@
 
 A key is the hash of the exact input (the samples of a picture or sound as the encoder gets them, after any cut, fit or
 resampling; the text) and of all that makes something of it: the weights and configuration of the encoders, the
-adapter's options, the device, and the versions of the libraries. What differs in any of them is another entry, so that
-nothing kept can be wrong; a random cut of a sound is found only where the very same stretch comes again.
+adapter's options, the device, and the versions of the libraries. What differs in any of them is another entry; of
+weights, evenly spread values are compared (`weights_sample`), not all. A random cut of a sound is found only where the
+very same stretch comes again.
 
 Entries are safetensors, each whole or absent, in `$MMALIGN_CACHE/encoded` (else the user's cache folder). When they are
 more than the limit, those go first that were not read for longest. Several processes may use one folder.

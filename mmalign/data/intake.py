@@ -154,7 +154,7 @@ class FittedRows(IndexedRows[Any]):
         names = ("chosen", "rejected") if isinstance(row, Preference) else ("output",)
         outputs = [getattr(row, name) for name in names]
         if isinstance(self.target, SoundTarget):
-            rng = stream(self.seed, "cut", epoch, index)
+            rng = stream(self.seed, "cut", epoch, index) if self.options.cut == "random" else None
             made = [self._sound(output, place.start, rng) for output in outputs]
             return replace(row, **dict(zip(names, made, strict=True)))
         size = self.size(place.row)
@@ -167,11 +167,11 @@ class FittedRows(IndexedRows[Any]):
     def _fit(self) -> Fit:
         return "cover" if self.options.fit == "refuse" else self.options.fit
 
-    def _sound(self, sound: Audio, start: int, rng: torch.Generator) -> Audio:
+    def _sound(self, sound: Audio, start: int, rng: torch.Generator | None) -> Audio:
         target = self.target
         assert isinstance(target, SoundTarget)
         samples = converted(sound.samples[0], sound.rate, target)
-        if target.samples is not None and self.options.cut == "random" and samples.shape[-1] > target.samples:
+        if rng is not None and target.samples is not None and samples.shape[-1] > target.samples:
             start = int(torch.randint(samples.shape[-1] - target.samples + 1, (1,), generator=rng))
         return Audio(stretch(samples, start, target.samples)[None], target.rate)
 

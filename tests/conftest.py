@@ -66,6 +66,11 @@ def lm(lm_folder: Callable[..., Path]) -> Callable[..., Any]:
     return adapter
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes are named by how many they are: some hold the time, and every worker must collect the same names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need a GPU say so instead of failing where there is none."""
     if torch.cuda.is_available():

@@ -15,8 +15,9 @@ One file for each paper, `NN_name.yaml`, is all that there is to write:
 
 Nobody writes a state: it follows from the fields (`Paper.state`). A result's text takes its figures from its JSON:
 `{mean.truth.after}` is the entry called "truth" (by `name`, `role` or `id`) of the list "mean", and of that "after"; a
-format may follow, `{mean.truth.after:.0%}`; without one a fraction has three digits. `docs/papers.md` is made of these files:
-`python -m tests.docs.papers_page > docs/papers.md`.
+format may follow, `{mean.truth.after:.0%}`; without one a fraction has three digits.
+
+`docs/papers.md` is made of these files: `python -m tests.docs.papers_page > docs/papers.md`.
 """
 
 from __future__ import annotations
@@ -131,17 +132,13 @@ def _entry(content: Any, way: str, file: str) -> Any:
         if isinstance(content, Mapping) and key in content:
             content = content[key]
             continue
-        by_place = dict(enumerate(content)) if isinstance(content, list) else {}
-        named = [
-            one
-            for i, one in by_place.items()
-            if key == str(i) or key in [_named(one, k) for k in ("name", "role", "id")]
-        ]
+        entries = content if isinstance(content, list) else []
+        named = [one for i, one in enumerate(entries) if key in (str(i), *_names(one))]
         if not named:
             raise ConfigError(f"{file}: holds no '{key}' (of '{way}').")
         content = named[0]
     return content
 
 
-def _named(one: object, key: str) -> object:
-    return one.get(key) if isinstance(one, Mapping) else None
+def _names(one: object) -> list[object]:
+    return [one.get(key) for key in ("name", "role", "id")] if isinstance(one, Mapping) else []

@@ -6,10 +6,11 @@ from mmalign.papers import Paper, founding_papers
 
 HEAD = """# The founding papers
 
-The papers that this project began with, made from the files in `mmalign/papers/` (one each; `mmalign/papers/__init__.py` says what
-their fields mean and how a state follows from them). `mmalign papers` prints this table, `mmalign papers 35` one of them with
-its code and tests, `--json` all of it. A paper works where every method of its abstract runs by a command and a test
-exercises it; data sets, scale and figures of benchmarks are no methods. Papers beyond these: `mmalign/objectives/PAPERS.md`.
+The papers that this project began with, one file each in `mmalign/papers/`, of which this page is made (`__init__.py`
+there says what fields mean and how a state follows). `mmalign papers` lists them, `mmalign papers 35` prints one
+with its code and tests, `--json` all there is. A paper works where every method of its abstract runs by a command and a
+test exercises it; data sets, scale and figures of benchmarks are no methods. Papers beyond these:
+`mmalign/objectives/PAPERS.md`.
 """
 
 

@@ -5,14 +5,15 @@ Batch k is the next `size` items of it; process r of w takes the r-th of w equal
 same number of items, each item (so each group of samples drawn for it) lives on one process, and no item is left out:
 a batch at the end of an epoch is filled from the next one. An item that this repeats in a batch is two entries there.
 
-Where items have buckets (pictures of several shapes) every batch is of one bucket, see `in_buckets`.
+Where items have buckets (pictures of several shapes) every batch is of one bucket: the same order is walked, each item
+waits with those of its bucket, and a batch is dealt as soon as `size` of them wait. So no item is repeated to fill a
+batch, and what has been dealt is the order so far but for those that wait, fewer than `size` of each bucket.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -22,6 +23,7 @@ from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor
 
 Item = TypeVar("Item")
+Place = tuple[int, int]  # the index of an item, and in which pass over the items (over those of its part) it comes
 
 
 @runtime_checkable
@@ -37,8 +39,8 @@ class Redrawn(Protocol):
 class Placed(Protocol):
     """Items that say themselves which of them comes next."""
 
-    def place_at(self, position: int, seed: int) -> int | None:
-        """The index of the item at a position of the run; None where an order is drawn as for all others."""
+    def place_at(self, position: int, seed: int) -> Place | None:
+        """The item at a position of the run, and its pass; None where an order is drawn as for all others."""
         ...
 
 
@@ -55,24 +57,6 @@ class Bucketed(Protocol):
 def bucket_of_each(items: Sequence[Any]) -> Sequence[Hashable]:
     """What the items of a batch must have in common, of each item; empty where all go together."""
     return items.buckets if isinstance(items, Bucketed) else ()
-
-
-def in_buckets(order: Sequence[int], buckets: Sequence[Hashable], size: int, rng: torch.Generator) -> list[int]:
-    """The indices in `order` so that every `size` of them, from the first on, are of one bucket.
-
-    The last batch of each bucket is filled with rows of it that stand in its first ones, other ones in each pass; the
-    order of the batches is drawn.
-    """
-    rows: dict[Hashable, list[int]] = {}
-    for index in order:
-        rows.setdefault(buckets[index], []).append(index)
-    batches = []
-    for of_bucket in rows.values():
-        missing = -len(of_bucket) % size
-        filled = (of_bucket * (1 + -(-missing // len(of_bucket))))[: len(of_bucket) + missing]
-        batches += [filled[start : start + size] for start in range(0, len(filled), size)]
-    drawn = torch.randperm(len(batches), generator=rng).tolist()
-    return [index for batch in drawn for index in batches[batch]]
 
 
 log = logging.getLogger("mmalign")
@@ -103,56 +87,79 @@ class Batches(Generic[Item]):
         if not 0 <= rank < world:
             raise ConfigError(f"rank {rank} is outside the {world} processes 0 … {world - 1}.")
         self.items, self.size, self.seed, self.rank, self.world = items, size, seed, rank, world
-        self.position = 0
+        self.position = 0  # items dealt so far, over all processes
         self.other_data = False  # may a state of another number of items be continued?
         self._order: tuple[int, Tensor] | None = None
         self.buckets = bucket_of_each(items)
-        counts = Counter(self.buckets)
-        self.pass_length = sum(-(-count // size) * size for count in counts.values()) or len(items)
+        self.waiting: list[Place] = []  # drawn and not dealt yet, in the order in which they were drawn
 
     @property
     def epoch(self) -> float:
         """Passes over the items so far."""
-        return self.position / self.pass_length
+        return self.position / len(self.items)
 
     def __iter__(self) -> Iterator[list[Item]]:
         return self
 
     def __next__(self) -> list[Item]:
         share = self.size // self.world
-        start = self.position + self.rank * share
-        batch = [self._item(i) for i in range(start, start + share)]
+        mine = range(self.rank * share, (self.rank + 1) * share)
+        if self.buckets:
+            dealt = self._of_one_bucket()
+            places = [dealt[i] for i in mine]
+        else:
+            places = [self._place(self.position + i) for i in mine]
         self.position += self.size
-        return batch
+        return [self._item(*place) for place in places]
 
-    def _item(self, position: int) -> Item:
-        epoch, offset = divmod(position, self.pass_length)
-        if self._order is None or self._order[0] != epoch:
-            rng = stream(self.seed, "shuffle", epoch)
-            order = torch.randperm(len(self.items), generator=rng)
-            if self.buckets:
-                order = torch.tensor(in_buckets(order.tolist(), self.buckets, self.size, rng))
-            self._order = epoch, order
+    def _of_one_bucket(self) -> list[Place]:
+        """The first `size` items, in the order, that are of one bucket; those before them of other buckets wait on."""
+        of_bucket: dict[Hashable, list[Place]] = {}
+        for count, place in enumerate(self._from_the_first_waiting(), start=1):
+            bucket = self.buckets[place[0]]
+            mates = of_bucket.setdefault(bucket, [])
+            mates.append(place)
+            if len(mates) == self.size:
+                others = [other for other in self.waiting[:count] if self.buckets[other[0]] != bucket]
+                self.waiting = others + self.waiting[count:]
+                return mates
+        raise AssertionError("the order has no end")
+
+    def _from_the_first_waiting(self) -> Iterator[Place]:
+        """Those that wait, and then the next ones of the order, which wait from now on."""
+        yield from list(self.waiting)
+        while True:
+            self.waiting.append(self._place(self.position + len(self.waiting)))
+            yield self.waiting[-1]
+
+    def _place(self, position: int) -> Place:
         placed = self.items.place_at(position, self.seed) if isinstance(self.items, Placed) else None
-        index = int(self._order[1][offset]) if placed is None else placed
+        if placed is not None:
+            return placed
+        epoch, offset = divmod(position, len(self.items))
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, torch.randperm(len(self.items), generator=stream(self.seed, "shuffle", epoch))
+        return int(self._order[1][offset]), epoch
+
+    def _item(self, index: int, epoch: int) -> Item:
         return self.items.at(index, epoch) if isinstance(self.items, Redrawn) else self.items[index]
 
-    def state_dict(self) -> dict[str, int]:
-        """Return where the stream is; the same on every process, plain numbers."""
-        return {"position": self.position, "seed": self.seed, "items": len(self.items), "pass": self.pass_length}
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the stream is; the same on every process, plain numbers and lists of them."""
+        state: dict[str, Any] = {"position": self.position, "seed": self.seed, "items": len(self.items)}
+        return {**state, "waiting": [list(place) for place in self.waiting]} if self.buckets else state
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`; the number of processes and the batch size may have changed.
 
-        With `other_data` the number of items may, too: a new pass over these then begins.
+        With `other_data` the number of items may, too: a new pass over these then begins, as where only one of the two
+        orders is of buckets.
 
         Raises:
             CheckpointError: the state belongs to other data or another seed.
         """
-        length = state.get("pass", state.get("items", len(self.items)))
         if self.other_data and state["items"] != len(self.items):
-            passes = -(-state["position"] // length)
-            self.position = passes * self.pass_length
+            passes = self._begin_pass(state)
             log.warning(
                 "the checkpoint's data order was of %d rows and there are %d now: pass %d over these begins.",
                 *(state["items"], len(self.items), passes + 1),
@@ -166,8 +173,15 @@ class Batches(Generic[Item]):
                     + (", set trainer.other_data=true to go on with a new order of these" if name == "items" else "")
                     + ", or start a new run."
                 )
-        if length != self.pass_length:  # buckets are filled to whole batches, which are of another size now
-            self.position = -(-state["position"] // length) * self.pass_length
-            log.warning("batches of buckets have another size than the checkpoint's: a new pass over the rows begins.")
+        if bool(self.buckets) != ("waiting" in state):  # data.buckets was changed, or its batches were filled up
+            self._begin_pass(state)
+            log.warning("the checkpoint's data order had other buckets: a new pass over the rows begins.")
             return
         self.position = state["position"]
+        self.waiting = [(index, epoch) for index, epoch in state.get("waiting", ())]
+
+    def _begin_pass(self, state: Mapping[str, Any]) -> int:
+        """Go to the beginning of the pass after that of `state`; return how many passes are over."""
+        passes = -(-int(state["position"]) // int(state.get("pass", state["items"])))
+        self.position, self.waiting = passes * len(self.items), []
+        return passes

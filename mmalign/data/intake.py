@@ -5,9 +5,11 @@ Headers alone say what will become of each (`FittedRows.plan`), so that it is to
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -17,6 +19,7 @@ from mmalign.core.options import NotNegative
 from mmalign.core.rng import stream
 from mmalign.core.types import Audio, Placement, Preference, Prompt
 from mmalign.data.lazy_rows import IndexedRows
+from mmalign.data.mixed_rows import placed_in
 from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of
 from mmalign.data.sampled import sampled
 from mmalign.media.audio import SoundShape
@@ -35,7 +38,7 @@ class MediaOptions:
             (scaled until all of it is inside, bands of the ground beside it), "stretch", or "refuse".
         ground: the colour behind transparency and in the bands of `contain`; a name or #rrggbb.
         buckets: pictures are brought to the nearest of several shapes of about the run's number of pixels; a step
-            holds rows of one shape.
+            holds rows of one shape, and rows wait until those of their shape fill one.
         cut: of a sound that is longer than what the generator makes: its "start", a "random" stretch (another one in
             each pass), "windows" (all of it, as several rows with the same caption), or "refuse".
         encoded_gib: what the generator's encoders make of outputs and captions is kept on the disk for this and later
@@ -175,10 +178,20 @@ class FittedRows(IndexedRows[Any]):
             start = int(torch.randint(samples.shape[-1] - target.samples + 1, (1,), generator=rng))
         return Audio(stretch(samples, start, target.samples)[None], target.rate)
 
-    def place_at(self, position: int, seed: int) -> int | None:
-        """Which row comes at a position of the run, where its sources have shares; None where none says it."""
-        place_at = getattr(self.rows, "place_at", None)
-        return None if place_at is None else place_at(position, seed)
+    def place_at(self, position: int, seed: int) -> tuple[int, int] | None:
+        """Which row comes at a position of the run, and its pass, where sources have shares; else None."""
+        if not hasattr(self.rows, "place_at"):
+            return None
+        placed: tuple[int, int] | None = self.rows.place_at(position, seed, self._windows_of_parts)
+        return placed
+
+    @cached_property
+    def _windows_of_parts(self) -> dict[str, int] | None:
+        """How many rows each part has where sounds become windows."""
+        if not self.windows:
+            return None
+        names, ends = list(self.rows.parts), list(accumulate(map(len, self.rows.parts.values())))
+        return dict(Counter(names[placed_in(ends, window.row)[0]] for window in self.windows))
 
     def prompts(self) -> Sequence[Prompt]:
         """What was asked in every row; nothing is decoded."""

@@ -17,7 +17,7 @@ from mmalign.core.types import Prompt
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import RowKind, prompts_of, units_of
 
-__all__ = ["BLOCK", "MixedRows", "picked"]
+__all__ = ["BLOCK", "MixedRows", "picked", "placed_in"]
 
 BLOCK = 10_000  # positions in which every part has exactly its share
 Row = TypeVar("Row")
@@ -111,26 +111,32 @@ class MixedRows(Sequence[Any]):
             if hasattr(part, "shapes"):
                 yield from part.shapes()
 
-    def place_at(self, position: int, seed: int) -> int | None:
-        """Return which row is drawn at a `position` of the run, None where rows are drawn as those of one source.
+    def place_at(self, position: int, seed: int, sizes: Mapping[str, int] | None = None) -> tuple[int, int] | None:
+        """Return which row is drawn at a `position` of the run, and in which pass over the rows of its part.
 
-        In every `BLOCK` of positions each part has exactly its share, in an order of the seed's; a part's own rows
-        are passed over in full, each pass in a new order, before one of them comes again. Both follow from the
-        position alone: a resumed run draws what the other would have drawn, on any number of processes.
+        None where rows are drawn as those of one source. In every `BLOCK` of positions each part has exactly its
+        share, in an order of the seed's; a part's own rows are passed over in full, each pass in a new order, before
+        one of them comes again. Both follow from the position alone: a resumed run draws what the other would have
+        drawn, on any number of processes.
+
+        Args:
+            position: how many rows were drawn before.
+            seed: the run's.
+            sizes: how many rows each part has where they are not those here (windows of its sounds).
         """
         if self.shares is None:
             return None
+        sizes = sizes or {name: len(rows) for name, rows in self.parts.items()}
         block, offset = divmod(position, BLOCK)
         part, rank = self._made(("block", block), lambda: self._slots(seed, block))
         name = list(self.parts)[int(part[offset])]
-        rows = len(self.parts[name])
         drawn = block * self._counts()[name] + int(rank[offset])
-        epoch, at = divmod(drawn, rows)
+        epoch, at = divmod(drawn, sizes[name])
         order = self._made(
-            ("order", name, epoch), lambda: torch.randperm(rows, generator=stream(seed, "shuffle", name, epoch))
+            ("order", name, epoch), lambda: torch.randperm(sizes[name], generator=stream(seed, "shuffle", name, epoch))
         )
-        before = sum(len(self.parts[other]) for other in list(self.parts)[: list(self.parts).index(name)])
-        return before + int(order[at])
+        before = sum(sizes[other] for other in list(self.parts)[: list(self.parts).index(name)])
+        return before + int(order[at]), epoch
 
     def _made(self, key: tuple[Any, ...], make: Any) -> Any:
         """`make()`, which is held until another of the same use is asked for."""

@@ -25,6 +25,7 @@ from mmalign.objectives import _preferences as preferences
 from mmalign.objectives._preferences import OF_LEAD, OF_SIDES, SQUARED, LossType, labels
 from mmalign.objectives._rollouts import (
     batch_outputs,
+    event_size,
     masked_means,
     recompute_log_prob,
     recompute_side_log_probs,
@@ -234,19 +235,20 @@ def preference_loss(
     """Σ weight × loss of these pairs, and the log-ratios behind it (in nats) as metrics."""
     chosen, rejected = side_log_probs(policy, (pairs.chosen, pairs.rejected), pairs.probe)
     up, down = _log_ratio(chosen, pairs.ref_chosen, options), _log_ratio(rejected, pairs.ref_rejected, options)
-    beta = options.joint_beta(policy.event_size)
+    size = event_size(policy, pairs.chosen)
+    beta = options.joint_beta(size)
     value = torch.zeros_like(up[:, 0])
     for kind, weight in options.mixture.items():
         value = value + weight * row_loss(kind, *_per_token(up, down, pairs, options), beta, pairs, options)
     if options.winner_weight:
         own = chosen.sum(1) if pairs.divisor is None else chosen.sum(1) / pairs.divisor.to(chosen)
-        value = value - options.winner_weight / options.nats(policy.event_size) * own
-    metrics = _metrics(pairs, (chosen, rejected), (up.detach(), down.detach()), policy.event_size)
+        value = value - options.winner_weight / options.nats(size) * own
+    metrics = _metrics(pairs, (chosen, rejected), (up.detach(), down.detach()), size)
     return weighted_sum(pairs, value), metrics
 
 
 def _metrics(
-    pairs: Pairs, log_probs: tuple[Tensor, Tensor], log_ratios: tuple[Tensor, Tensor], event_size: int
+    pairs: Pairs, log_probs: tuple[Tensor, Tensor], log_ratios: tuple[Tensor, Tensor], size: int
 ) -> dict[str, Average]:
     chosen, rejected = log_ratios[0].sum(1), log_ratios[1].sum(1)
     label = torch.ones_like(chosen) if pairs.label is None else pairs.label
@@ -255,14 +257,14 @@ def _metrics(
         "margin/accuracy": preferences.pair_accuracy(chosen - rejected, label),
         "margin/chosen": chosen,
         "margin/rejected": rejected,
-        "fit/chosen": log_probs[0].sum(1) / event_size,
-        "fit/rejected": log_probs[1].sum(1) / event_size,
+        "fit/chosen": log_probs[0].sum(1) / size,
+        "fit/rejected": log_probs[1].sum(1) / size,
     }
     if pairs.gap is not None:
         values["pairs/gap"] = pairs.gap
     if pairs.ref_chosen is not None:
-        values["fit/reference_chosen"] = _sum(pairs.ref_chosen) / event_size
-        values["fit/reference_rejected"] = _sum(pairs.ref_rejected) / event_size
+        values["fit/reference_chosen"] = _sum(pairs.ref_chosen) / size
+        values["fit/reference_rejected"] = _sum(pairs.ref_rejected) / size
     return masked_means(pairs.mask, values)
 
 

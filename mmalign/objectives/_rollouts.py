@@ -90,6 +90,12 @@ def _sounds(outputs: Sequence[Audio], side: str) -> Audio:
     return sound
 
 
+def event_size(policy: DensityPolicy, rollout: Rollout) -> int:
+    """What a log-prob of these outputs sums over: elements of a latent of their own shape, else `policy.event_size`."""
+    clean = rollout.trajectory.get("x0")
+    return policy.event_size if clean is None else clean[0].numel()
+
+
 def masked_means(mask: Bool[Tensor, "*any"], values: Mapping[str, Tensor]) -> dict[str, Average]:
     """The average over the masked entries of each metric (`core.metrics.METRICS`), detached; {} if no entry counts."""
     return {name: Average.of(value, mask) for name, value in values.items()} if mask.any() else {}
@@ -167,6 +173,7 @@ def _in_one_pass(policy: DensityPolicy, sides: Sequence[Rollout]) -> bool:
 __all__ = [
     "Scorer",
     "batch_outputs",
+    "event_size",
     "masked_means",
     "recompute_log_prob",
     "recompute_side_log_probs",

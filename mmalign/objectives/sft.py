@@ -22,7 +22,9 @@ Caption dropout (Ho & Salimans, 2207.12598): a row is learned without its prompt
 so that guidance still has an unconditional model to lead away from.
 
 Prior preservation (DreamBooth, Ruiz et al., 2208.12242, eq. 2): loss(given) + λ loss(prior), where prior are outputs of
-the model that the run started from for prompts of the same class. Each batch takes as many of these as it has rows.
+the model that the run started from for prompts of the same class. Each batch takes as many of these as it has rows,
+pictures at the size of its own (`data.buckets`): scaled until they fill it and cropped at the middle, as diffusers'
+DreamBooth scripts crop theirs.
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Example, Preference, Prompt, Rollout
 from mmalign.data.row_kinds import prompts_of
+from mmalign.media.picture_fit import fitted, placement_of
 from mmalign.objectives import _weights
-from mmalign.objectives._rollouts import batch_outputs, masked_means, sample_groups, score_rollout
+from mmalign.objectives._rollouts import batch_outputs, event_size, masked_means, sample_groups, score_rollout
 from mmalign.objectives._selection import best_and_worst
 from mmalign.objectives._weights import Per, RowsAlike, log_prob_divisors, token_counts
 
@@ -128,7 +131,7 @@ class SFT(RowsAlike):
 
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
         """Outputs to imitate, with their noise and what divides their log-probs."""
-        prior = self._drawn_prior(len(batch), rng)
+        prior = self._drawn_prior(batch, rng)
         rows = [*batch, *prior]
         rollout, mask = self._given(policy, rows) if self.online == "off" else self._best(policy, batch, rng)
         probe = policy.probe(rollout, rng, self.draws)
@@ -141,14 +144,16 @@ class SFT(RowsAlike):
             rollout=rollout, mask=mask, divisor=divisor, probe=probe, unconditional=dropped, prior=is_prior
         )
 
-    def _drawn_prior(self, count: int, rng: torch.Generator) -> list[Example]:
+    def _drawn_prior(self, batch: Sequence[Any], rng: torch.Generator) -> list[Example]:
         if not self.prior_prompts:
             return []
         if not self.prior_rows:
             raise DataError(
                 "prior_rows: prior preservation needs outputs of the start; set them before the first step."
             )
-        return [self.prior_rows[i] for i in torch.randint(len(self.prior_rows), (count,), generator=rng).tolist()]
+        given = self._output(0, batch[0])
+        drawn = torch.randint(len(self.prior_rows), (len(batch),), generator=rng).tolist()
+        return [_at_the_size_of(given, self.prior_rows[i]) for i in drawn]
 
     def _given(self, policy: DensityPolicy, batch: Sequence[Any]) -> tuple[Rollout, Tensor]:
         prompts = prompts_of(batch)
@@ -191,7 +196,7 @@ class SFT(RowsAlike):
 
     def loss(self, policy: DensityPolicy, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """-(weight × log p).sum() of these outputs."""
-        size = float(policy.event_size)
+        size = float(event_size(policy, chunk.rollout))
         dropped = {} if chunk.unconditional is None else {"unconditional": chunk.unconditional}
         log_prob = policy.log_prob(chunk.rollout, {**chunk.probe, **dropped}).sum(1)
         unit = {"sum": 1.0, "mean": size, "mse": size / 2}[self.unit]
@@ -202,6 +207,15 @@ class SFT(RowsAlike):
         if chunk.prior is not None:
             metrics |= masked_means(chunk.mask & chunk.prior, {"fit/prior": log_prob / size})
         return -_weights.weighted_sum(chunk, gain), metrics
+
+
+def _at_the_size_of(given: Any, row: Example) -> Example:
+    """`row`, its picture (3, H, W) cropped and scaled where a given one of the batch has another size."""
+    if not isinstance(given, Tensor) or given.shape[1:] == row.output.shape[1:]:
+        return row
+    size, original = (given.shape[1], given.shape[2]), (row.output.shape[1], row.output.shape[2])
+    prompt = replace(row.prompt, placement=placement_of(original, size, "cover"))
+    return replace(row, prompt=prompt, output=fitted(row.output, size, "cover"))
 
 
 __all__ = ["SFT"]

@@ -150,8 +150,6 @@ def test_other_faults(tmp_path: Path) -> None:
         built(parts)
     with pytest.raises(ConfigError, match=r"data\.parts: is empty"):
         built({})
-    with pytest.raises(ConfigError, match=r"buckets: true: gives steps of its own and does not go with shares"):
-        built(two(tmp_path), buckets=True)
 
 
 def test_files_of_parts_lie_beside_the_run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.setting import Setting
 from mmalign.core.types import Example, Preference, Prompt, Rollout, Status
+from mmalign.media.picture_fit import fitted
 from mmalign.objectives import objectives
 from mmalign.objectives._weights import log_prob_divisors
 from mmalign.objectives.sft import SFT
@@ -17,6 +18,15 @@ from mmalign.policies.tokens import Tokens
 from tests.objectives.driving import Fixed, accumulate, alone, collect, gradient, learn, outputs, preferences, stream
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.toys import NearPoint, ToyLatent, prompts
+
+
+class AnySize(ToyLatent):
+    """Pictures of any size, each pixel by itself."""
+
+    latent_shape = (3, 4, 4)
+
+    def predict(self, x: torch.Tensor, times: torch.Tensor, condition: Any) -> torch.Tensor:
+        return next(self.module.parameters())[0, 0] * x + times[:, None, None, None]
 
 
 @pytest.mark.parametrize("online", ["off", "best_of_n"])
@@ -148,6 +158,26 @@ def test_prior_preservation_adds_the_mean_loss_of_the_starts_outputs(weight: flo
     assert [-float(metrics[name]) for name in ("fit/target", "fit/prior")] == pytest.approx(halves, rel=1e-5)
     whole = gradient(policy, objective, experience)
     assert (gradient(policy, objective, experience, 5) - whole).norm() <= 1e-5 * whole.norm()
+
+
+def test_prior_outputs_come_at_the_size_of_the_batch_and_weigh_as_its_rows() -> None:
+    policy: Any = Flow(AnySize(), num_inference_steps=5)
+    objective = SFT(unit="mse", prior_prompts=("xx",), prior_weight=0.25)
+    start = torch.rand(3, 4, 4, generator=stream())
+    objective.prior_rows = [Example(Prompt("xx"), start)]
+    given = [Example(Prompt("x"), torch.rand(3, 2, 6, generator=stream(i))) for i in range(3)]
+    experience = collect(policy, objective, given)
+    assert experience.rollout.output.shape == (6, 3, 2, 6)
+    assert torch.equal(experience.rollout.output[3], fitted(start, (2, 6), "cover"))
+    placed = experience.rollout.prompts[3].placement
+    assert placed is not None and placed.original == (4, 4) and placed.scaled == (6, 6) and placed.corner == (2, 0)
+    own = policy.log_prob(experience.rollout, experience.probe).sum(1).detach()
+    weighted = dataclasses.replace(experience, weight=objective.weigh(experience.mask, alone))
+    loss, _ = objective.loss(policy, weighted, stream())
+    error = -2 * own / 36  # the mean over the elements that these pictures have, not the adapter's usual ones
+    assert loss.item() == pytest.approx(float(error[:3].mean() + 0.25 * error[3:].mean()), rel=1e-5)
+    same = collect(policy, objective, [Example(Prompt("x"), start)])
+    assert torch.equal(same.rollout.output[1], start) and same.rollout.prompts[1].placement is None
 
 
 def test_what_fine_tuning_asks_of_the_run_is_checked() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from mmalign.core.config import load
@@ -85,6 +86,30 @@ def test_a_folder_of_pictures_trains_beside_what_the_start_makes_and_goes_on_exa
     often = weights(photos.parent / "often", 4)
     for name, value in weights(whole, 4).items():
         assert torch.equal(value, often[name]), name
+
+
+def test_pictures_of_several_shapes_go_with_prior_outputs_and_with_shares_and_go_on_exactly(photos: Path) -> None:
+    rng = torch.Generator().manual_seed(1)
+    for i in range(5):
+        write_image(torch.rand(3, *((12, 24), (24, 12))[i % 2], generator=rng), photos.parent / "more" / f"{i}.png")
+        (photos.parent / "more" / f"{i}.txt").write_text(f"a shape of {i} things")
+    run = yaml.safe_load(photos.read_text())
+    parts = {
+        name: {"name": "captioned", "path": name, "share": share} for name, share in (("mine", 0.4), ("more", 0.6))
+    }
+    run["data"] = {"name": "mixture", "parts": parts, "buckets": True}
+    run["trainer"]["steps"] = 6
+    photos.write_text(yaml.safe_dump(run))
+    whole, parted = photos.parent / "whole", photos.parent / "parted"
+    train(load(photos), out=whole)
+    assert len(numbers(whole, "fit/prior")) == 6
+    train(load(photos, ["trainer.steps=2"]), out=parted)
+    state = json.loads((parted / "checkpoints" / "step_000002" / "state" / "state.json").read_text())
+    assert state["batches"]["waiting"]
+    train(load(photos), resume=parted)
+    assert numbers(parted, "fit/target") == numbers(whole, "fit/target")
+    for name, value in weights(whole, 6).items():
+        assert torch.equal(value, weights(parted, 6)[name]), name
 
 
 def test_prior_outputs_for_other_prompts_are_refused(photos: Path) -> None:

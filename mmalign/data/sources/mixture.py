@@ -32,8 +32,9 @@ class Mixture(MediaOptions):
             general: {name: captioned, path: hub:me/many, held_out: 0.01, share: 0.7}
 
     In every 10,000 rows that are drawn each part has exactly its share, in an order of the seed's, so that a step has
-    it on average; a part's rows are passed over in full before one of them comes again. Without shares all rows are
-    shuffled together. Held-out rows of the parts are evaluated on together; what one part holds out no other trains on.
+    it on average; a part's rows are passed over in full before one of them comes again. With `buckets` the drawn rows
+    wait until those of one shape fill a step. Without shares all rows are shuffled together. Held-out rows of the parts
+    are evaluated on together; what one part holds out no other trains on.
 
     Args:
         parts: sources by name, each with its options and, for all or for none of them, `share`: of the rows drawn, in
@@ -67,16 +68,12 @@ class Mixture(MediaOptions):
         self.make = None
 
     def _of_parts(self) -> Iterator[str]:
-        """Sentences on options that count for all parts or do not go with shares."""
+        """Sentences on options that count for all parts."""
         names = [f.name for f in fields(MediaOptions)]
         for part, spec in self.parts.items():
             for name in names:
                 if name in spec:
                     yield f"parts: {part} has a {name} of its own, which is one for all parts; write it beside `parts`."
-        shares = any("share" in spec for spec in self.parts.values())
-        if shares and (self.buckets or self.cut == "windows"):
-            option = "buckets: true" if self.buckets else "cut: windows"
-            yield f"{option}: gives steps of its own and does not go with shares; leave one of them out."
 
     def _broken(self) -> list[str]:
         """Sentences on parts and shares."""

@@ -6,10 +6,11 @@
     python -m pipelines.own_style --resume runs/own_style    # goes on after Ctrl-C
 
 Captions say nothing of the style. The verifier asks for all of the caption *and* the style, of prompts that no caption
-of the folder repeats. Four stages below the output folder: `folder` (what someone would bring), `sft`, `grpo` (from
-that LoRA) and `model` (the LoRA merged, for plain diffusers), which is loaded in a fresh process without mmalign: from
-the same noise it must make what the run makes. A change is `sft.KEY.PATH=VALUE` or `grpo.KEY.PATH=VALUE`.
-`summary.json` holds what the verifier said of the three models, with intervals.
+of the folder repeats. Five stages below the output folder: `folder` (what someone would bring), `sft`, `grpo` (from
+that LoRA), `control` (from that LoRA too: as many more updates of imitation as GRPO makes) and `model` (GRPO's LoRA
+merged, for plain diffusers), which is loaded in a fresh process without mmalign: from the same noise it must make what
+the run makes. A change is `sft.KEY.PATH=VALUE`, or the same with `grpo` or `control`.
+`summary.json` holds what the verifier said before and after each stage, with intervals.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pipelines._command_line import add_folder, change, parser
 CONFIGS = Path(__file__).parents[1] / "configs" / "own_style"
 OUT = Path("runs/own_style")
 NAMES = {"image": "pictures", "audio": "sounds"}
-STAGES = ("sft", "grpo")
+STAGES = ("sft", "grpo", "control")
 TOLERANCE = 2e-3  # of pictures in [0, 1] and sounds in [-1, 1]: merged weights round otherwise, eight steps long
 
 
@@ -52,9 +53,13 @@ def main(kind: str, changes: Sequence[str], out: Path, seed: int = 0) -> dict[st
     measured = [change("evaluation.prompts", others.absolute()), change("trainer.seed", seed)]
     learn = [change("data.path", folder.absolute()), *measured, *of_stage(changes, "sft", STAGES)]
     sft = stage(load(CONFIGS / f"{NAMES[kind]}_sft.yaml", learn), out / "sft")
-    lora = (latest(sft / "checkpoints") / "adapter").absolute()
-    align = [change("adapter.start_lora", lora), change("data.path", own.absolute()), *measured]
-    stage(load(CONFIGS / f"{NAMES[kind]}_grpo.yaml", [*align, *of_stage(changes, "grpo", STAGES)]), out / "grpo")
+    lora = change("adapter.start_lora", (latest(sft / "checkpoints") / "adapter").absolute())
+    align = [lora, change("data.path", own.absolute()), *measured, *of_stage(changes, "grpo", STAGES)]
+    grpo = load(CONFIGS / f"{NAMES[kind]}_grpo.yaml", align)
+    stage(grpo, out / "grpo")
+    as_many = change("trainer.steps", grpo.trainer.steps * grpo.trainer.minibatches)
+    more = [*learn, lora, as_many, *of_stage(changes, "control", STAGES)]
+    stage(load(CONFIGS / f"{NAMES[kind]}_sft.yaml", more), out / "control")
     if not (out / "model").exists():
         export_run(out / "grpo", "merged", out / "model")
     summary = {"seed": seed, "verifier": measured_by(out), "plain_diffusers": compared(out, others)}
@@ -66,7 +71,7 @@ def main(kind: str, changes: Sequence[str], out: Path, seed: int = 0) -> dict[st
 def require_stages(changes: Sequence[str]) -> None:
     """Raise ConfigError for changes that are of no stage."""
     if odd := [word for word in changes if not word.startswith(tuple(f"{name}." for name in STAGES))]:
-        raise ConfigError([f"{word}: begins with the stage that it is of, sft. or grpo." for word in odd])
+        raise ConfigError([f"{word}: begins with the stage that it is of ({', '.join(STAGES)})." for word in odd])
 
 
 def measured_by(out: Path) -> dict[str, Any]:

@@ -15,8 +15,13 @@ from pipelines._stages import of_stage
 from pipelines.own_style import STAGES, TOLERANCE, main, read, require_stages
 
 SMALL = [
-    *(f"{stage}.{change}" for stage in ("sft", "grpo") for change in ("trainer.steps=1", "evaluation.count=2")),
-    *("sft.trainer.prompts_per_step=2", "grpo.trainer.prompts_per_step=4", "grpo.objective.group_size=8"),
+    *(f"{stage}.{change}" for stage in STAGES for change in ("trainer.steps=1", "evaluation.count=2")),
+    *(
+        "sft.trainer.prompts_per_step=2",
+        "control.trainer.prompts_per_step=2",
+        "grpo.trainer.prompts_per_step=4",
+        "grpo.objective.group_size=8",
+    ),
     "grpo.trainer.stop_on_idle_steps=0",  # so few pictures may all be equally wrong
 ]
 
@@ -27,8 +32,9 @@ def test_from_a_folder_to_plain_diffusers(kind: str, tmp_path: Path) -> None:
     made = main(kind, SMALL, out)
     assert made == json.loads((out / "summary.json").read_text())
     assert 0 < made["plain_diffusers"]["largest_difference"] < TOLERANCE
-    assert set(made["verifier"]) == {"sft", "grpo"} and made["verifier"]["grpo"]["n"] == 2
+    assert set(made["verifier"]) == set(STAGES) and made["verifier"]["grpo"]["n"] == 2
     assert made["verifier"]["grpo"]["before"] == made["verifier"]["sft"]["after"]  # the same prompts, noise and weights
+    assert made["verifier"]["control"]["before"] == made["verifier"]["sft"]["after"]
     before = (out / "model" / "model_index.json").stat().st_mtime_ns
     assert main(kind, SMALL, out) == made  # finished stages are left as they are
     assert (out / "model" / "model_index.json").stat().st_mtime_ns == before

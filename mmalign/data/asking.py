@@ -156,7 +156,7 @@ class Asking:
 
 def holds_messages(table: Table, column: str) -> bool:
     """Does a column hold conversations, as its first row shows?"""
-    return is_messages(table.first.get(column))
+    return is_messages(table.typical(column).get(column))
 
 
 def require_form(table: Table, at: int, column: str, cell: object) -> None:

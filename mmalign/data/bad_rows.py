@@ -10,6 +10,8 @@ from typing import Protocol, Self, TypeVar
 from mmalign.core.errors import DataError
 from mmalign.data.table import Table
 
+SAID = 3  # reasons
+
 log = logging.getLogger("mmalign")
 
 
@@ -35,7 +37,7 @@ Rows = TypeVar("Rows", bound=SomeRows)
 
 
 def without_bad(rows: Rows, fault_at: Callable[[int], str], before: Sequence[str] = ()) -> Rows:
-    """Return `rows` without those that have a fault, and say how many and which is the first.
+    """Return `rows` without those that have a fault, and say how many and what is wrong with the first ones.
 
     Args:
         rows: of a table.
@@ -56,7 +58,7 @@ def without_bad(rows: Rows, fault_at: Callable[[int], str], before: Sequence[str
     if faults:
         log.warning(
             "%s: skip_bad: %d rows and files are left out, %d rows stay; the first: %s",
-            *(rows.table.file, len(faults), len(whole), faults[0]),
+            *(rows.table.file, len(faults), len(whole), " · ".join(faults[:SAID])),
         )
     return rows.only(whole if faults else rows.rows)
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from mmalign.core.options import Count, ShareBelowOne, refuse, requires
+from mmalign.data.bad_rows import without_bad
 from mmalign.data.held_out import split, warn_of_leaks
 from mmalign.data.hub import DataFiles, DatasetOptions
 from mmalign.data.intake import MediaOptions
 from mmalign.data.renamed_columns import ColumnMap, require_column_map, with_columns
-from mmalign.data.table import Table
+from mmalign.data.sampled import sampled
+from mmalign.data.table import Table, check_rows
 from mmalign.data.table_rows import TableRows
 from mmalign.data.tables import read_table
 from mmalign.media.picture_fit import ground_of
@@ -50,6 +52,8 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
         streaming: fetch only the first `limit` rows of a dataset of the Hub. They stay on this disk: every pass
             shuffles all of them, and a resumed run has the same.
         limit: keep only the first rows (0: all).
+        skip_bad: leave out rows that cannot be read, and say how many and which is the first; all rows, and the headers
+            of all their files, are read at the start then.
         columns: other names for columns of the file, by the name that they are read under: {prompt: instruction};
             entries of lists and objects as "answers.text[0]"; a list of columns is one of their values; "=some words"
             is that text in every row.
@@ -69,6 +73,7 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
     data_files: DataFiles | None = None
     streaming: bool = False
     limit: Count = 0
+    skip_bad: bool = False
     columns: ColumnMap = field(default_factory=dict)
     relative_to: Path | None = None
 
@@ -109,7 +114,23 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
 
     @abstractmethod
     def of(self, table: Table) -> Rows:
-        """The rows of a table that was read, in its order; DataError for what no row can be made of."""
+        """The rows of a table that was read, in its order; DataError for what no row at all can be made of."""
+
+    def require_rows(self, rows: Rows) -> None:
+        """DataError with what is wrong with up to 20 single rows, as far as it shows without opening other files."""
+        check_rows(rows.made, sampled(rows.rows))
+
+    def rows_of(self, table: Table) -> Rows:
+        """The rows of a table that can be read: all of them, or with `skip_bad` those that are no fault of it."""
+        rows = self.of(table)
+        if self.skip_bad:
+            return without_bad(rows, rows.fault_at, [*table.broken, *self.lonely(table)])
+        self.require_rows(rows)
+        return rows
+
+    def lonely(self, table: Table) -> Sequence[str]:
+        """Return sentences on files that are of no row, where that is a fault of the rows."""
+        return []
 
     @cached_property
     def _sides(self) -> tuple[Rows, Rows]:
@@ -126,10 +147,10 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
 
     def _read(self, path: str, split: str) -> tuple[Rows, str]:
         options = DatasetOptions(split, self.config, self.revision, self.data_files, self.streaming, self.limit)
-        table = replace(read_table(path, self.relative_to, options=options), ground=ground_of(self.ground))
-        table = with_columns(table, self.columns)
+        table = read_table(path, self.relative_to, options=options, skip_bad=self.skip_bad)
+        table = with_columns(replace(table, ground=ground_of(self.ground)), self.columns)
         self.left_out(table)
-        return self.of(table), table.file
+        return self.rows_of(table), table.file
 
     def left_out(self, table: Table) -> None:
         """Say which files of a folder of media are of no row."""

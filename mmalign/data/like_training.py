@@ -27,7 +27,8 @@ def prompts_like(source: DataSource, path: str, relative_to: Path | None = None)
     Raises:
         DataError: the file has no column for what the source's prompts are about, or rows that cannot be used.
     """
-    table, media = read_table(path, relative_to), _media_columns(source)
+    skip_bad = isinstance(source, FileSource) and source.skip_bad
+    table, media = read_table(path, relative_to, skip_bad=skip_bad), _media_columns(source)
     if isinstance(source, FileSource):
         table = with_columns(table, columns_there(table, source.columns))
     for kind, column in media.items():
@@ -39,7 +40,7 @@ def prompts_like(source: DataSource, path: str, relative_to: Path | None = None)
     own = source.prompt_column() if isinstance(source, FileSource) else "prompt"
     column = "prompt" if own not in table.columns and "prompt" in table.columns else own
     image, audio = (media.get(kind, "") for kind in ("image", "audio"))
-    return Prompts(path, column, image=image, audio=audio, relative_to=relative_to).of(table)
+    return Prompts(path, column, image=image, audio=audio, relative_to=relative_to, skip_bad=skip_bad).rows_of(table)
 
 
 def _media_columns(source: DataSource) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmalign.core.errors import DataError, shown
+from mmalign.core.errors import DataError, all_faults, shown
 from mmalign.core.regular import unreadable, written
 from mmalign.core.texts import parsed
 from mmalign.data.lazy_rows import IndexedRows
@@ -65,15 +65,21 @@ class LineRows(IndexedRows[Row]):
                 yield number, begin + mark, raw[mark:]
                 begin += len(raw)
 
-    def text_lines(self) -> Iterator[tuple[int, int, int, str]]:
-        """Yield number, first byte, byte behind it and text of each line; DataError for one that is not UTF-8."""
+    def text_lines(self, faults: list[str] | None = None) -> Iterator[tuple[int, int, int, str]]:
+        """Yield number, first byte, byte behind it and text of each line.
+
+        One that is not UTF-8 adds a sentence to `faults`; where there are none, it is a DataError.
+        """
         for number, begin, raw in self.raw_lines():
             try:
-                yield number, begin, begin + len(raw), raw.decode()
+                text = raw.decode()
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{self.path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8."
-                ) from None
+                fault = f"{self.path}:{number}: not UTF-8 text ({error.reason}); save the file as UTF-8."
+                if faults is None:
+                    raise DataError(fault) from None
+                faults.append(fault)
+                continue
+            yield number, begin, begin + len(raw), text
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -93,13 +99,13 @@ class LineRows(IndexedRows[Row]):
         return self.parse(os.pread(self._file, self._sizes[index], self._begins[index]).decode())
 
 
-def read_txt(path: Path) -> tuple[LineRows, list[str]]:
+def read_txt(path: Path) -> tuple[LineRows, list[str], list[str]]:
     """Read one prompt a line; blank lines and lines that begin with # are comments (write \\# for a literal #)."""
-    rows = LineRows(path, _prompt_line)
-    for number, begin, end, text in rows.text_lines():
+    rows, faults = LineRows(path, _prompt_line), list[str]()
+    for number, begin, end, text in rows.text_lines(faults):
         if (line := text.strip()) and not line.startswith("#"):
             rows.add(begin, end, number)
-    return rows, ["prompt"]
+    return rows, ["prompt"], faults
 
 
 def _prompt_line(text: str) -> Row:
@@ -111,22 +117,20 @@ def read_jsonl(path: Path) -> tuple[LineRows, list[str], list[str]]:
     """Read one object a line; its rows, its columns in their order, and a sentence for every line that is none."""
     rows, columns, faults = LineRows(path, json.loads), dict[str, None](), list[str]()
     decode = json.JSONDecoder(object_pairs_hook=_distinct).decode
-    for number, begin, end, text in rows.text_lines():
+    for number, begin, end, text in rows.text_lines(faults):
         if not text.strip():
             continue
-        rows.add(begin, end, number)
         try:
             row = decode(text)
-            known = isinstance(row, dict) and row.keys() <= columns.keys()
         except (ValueError, RecursionError) as error:
             faults.append(_why_not(text.rstrip("\r\n"), f"{path}:{number}", error))
             continue
-        if known:
-            continue
-        if isinstance(row, dict):
-            columns |= dict.fromkeys(row)
-        else:
+        if not isinstance(row, dict):
             faults.append(f'{path}:{number}: a line must be a JSON object like {{"prompt": …}}, got {shown(row)}.')
+            continue
+        rows.add(begin, end, number)
+        if not row.keys() <= columns.keys():
+            columns |= dict.fromkeys(row)
     return rows, list(columns), faults
 
 
@@ -169,11 +173,11 @@ def read_csv(path: Path) -> tuple[LineRows, list[str], list[str]]:
                     f"{path}:{reader.line_num}: the row does not have the {len(names)} fields of the header "
                     f"({', '.join(names)}): {shown(row)}"
                 )
-            if cells:
+            elif cells:
                 rows.add(begin, at.end, reader.line_num)
             begin = at.end
-    except csv.Error as error:
-        faults.append(f"{path}:{reader.line_num}: not valid CSV: {error}.")
+    except csv.Error as error:  # what follows is no row at all
+        raise all_faults([*faults, f"{path}:{reader.line_num}: not valid CSV: {error}."]) from None
     return rows, names, faults
 
 

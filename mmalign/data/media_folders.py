@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from mmalign.core.errors import DataError, all_faults, shown
+from mmalign.core.errors import DataError, shown
 from mmalign.core.regular import written
 from mmalign.core.texts import read_text
 from mmalign.data.lazy_rows import IndexedRows, MappedRows
@@ -98,7 +98,7 @@ def _described(contents: Contents, table: Table) -> Table:
         )
     base = Path(table.file).parent
     prefix = os.path.relpath(base, contents.folder)
-    listed, faults = set[str](), list[str]()
+    listed, faults, bad = set[str](), list[str](), set[int]()
     for index, row in enumerate(table.rows):
         for column in naming:
             name = row.get(column)
@@ -106,13 +106,18 @@ def _described(contents: Contents, table: Table) -> Table:
                 continue  # told where the row is read
             if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
                 faults.append(f"{table.place(index)}: '{column}' is {shown(name)}, which leads out of the folder.")
+                bad.add(index)
             listed.add(os.path.normpath(os.path.join(prefix, name)))  # noqa: PTH118, many
-    if faults:
-        raise all_faults(faults)
     unlisted = [name for name in contents.media if name not in listed]
     sentences = [f"{written(contents.folder / name)}: no row of {table.file} names it." for name in unlisted]
+    whole = table.without(bad)
     return replace(
-        table, rows=MappedRows(table.rows, partial(_renamed, names)), columns=columns, base=base, unlisted=sentences
+        whole,
+        rows=MappedRows(whole.rows, partial(_renamed, names)),
+        columns=columns,
+        base=base,
+        unlisted=sentences,
+        broken=[*table.broken, *faults],
     )
 
 
@@ -149,7 +154,7 @@ class CaptionFiles(IndexedRows[Row]):
 
 
 def _captioned(contents: Contents) -> Table:
-    rows, faults = dict[str, dict[str, str]](), list[str]()
+    rows, faults, twice = dict[str, dict[str, str]](), list[str](), set[str]()
     for name in contents.media:
         kind = hinted(name) or ""
         row = rows.setdefault(_text_beside(name), {})
@@ -158,15 +163,14 @@ def _captioned(contents: Contents) -> Table:
                 f"{written(contents.folder / name)}: one name for two {NOUNS[kind]}s (the other: {row[kind]}), which "
                 "have one text; rename one."
             )
+            twice.add(_text_beside(name))
         row[kind] = name
-    if faults:
-        raise all_faults(faults)
     lonely = [f"{written(contents.folder / name)}: no picture or sound of its name." for name in sorted(contents.texts)]
     lonely = [sentence for sentence, name in zip(lonely, sorted(contents.texts), strict=True) if name not in rows]
-    made = CaptionFiles(contents.folder, list(rows.values()), contents.texts)
+    made = CaptionFiles(contents.folder, [rows[text] for text in rows if text not in twice], contents.texts)
     kinds = [kind for kind in NOUNS if any(kind in row for row in rows.values())]
     place = lambda at: written(contents.folder / made.name(at))  # noqa: E731
-    return Table(str(contents.folder), made, [*kinds, "text"], None, contents.folder, place, lonely)
+    return Table(str(contents.folder), made, [*kinds, "text"], None, contents.folder, place, lonely, faults)
 
 
 __all__ = ["media_folder"]

@@ -47,7 +47,8 @@ def form_of(table: Table, columns: tuple[str, str, str]) -> Form:
             "the answers of each prompt."
         )
     table.require(chosen, rejected)
-    first = [table.first.get(column) for column in columns]
+    row = table.typical(chosen, rejected)
+    first = [row.get(column) for column in columns]
     if any(map(is_messages, first)):
         return "messages"
     if prompt in table.columns:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
 from mmalign.data.asking import Asking, holds_messages
+from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.data.row_kinds import RowKind
 from mmalign.data.table import Table
@@ -51,6 +53,14 @@ class PromptRows(TableRows[Prompt]):
     def holds_conversations(self) -> bool:
         """Is a row a conversation, as the first one shows?"""
         return holds_messages(self.table, self.asking.column)
+
+    def fault_at(self, at: int) -> str:
+        """Return why row `at` cannot be read, as far as headers show; "" if it can."""
+        try:
+            media = self.made(at).media
+        except DataError as error:
+            return str(error)
+        return next(iter(media.faults()), "") if isinstance(media, LazyMedia) else ""
 
     def made(self, at: int) -> Prompt:
         """Return the prompt of row `at` of the table; DataError where it is none."""

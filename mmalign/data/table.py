@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 from mmalign.core.errors import DataError, all_faults, did_you_mean, shown
 from mmalign.core.texts import half_character
 from mmalign.data.column_rows import ColumnRows
+from mmalign.data.lazy_rows import LazyRows
 
 Row = Mapping[str, Any]
 Ground = tuple[float, float, float]  # red, green and blue in [0, 1]
 WHITE: Ground = (1.0, 1.0, 1.0)
+LOOKED_AT = 20  # rows whose cells say what a column holds
 
 
 @dataclass
@@ -23,7 +25,8 @@ class Table:
 
     `rows` makes a row when it is indexed. Relative paths in its cells start at `base`, the file's own folder if None.
     `place_of` says where a row is that stands on no line. `unlisted` has a sentence for each file of a folder that is
-    of no row. `ground` is what transparency of its pictures is laid over.
+    of no row, `broken` one for each line or member that no row can be made of. `ground` is what transparency of its
+    pictures is laid over.
     """
 
     file: str
@@ -33,7 +36,9 @@ class Table:
     base: Path | None = None
     place_of: Callable[[int], str] | None = None
     unlisted: Sequence[str] = ()
+    broken: Sequence[str] = ()
     ground: Ground = WHITE
+    _typical: dict[tuple[str, ...], Row] = field(default_factory=dict, init=False, repr=False)
     _latest: tuple[int, Row] = field(default=(-1, {}), init=False, repr=False)
 
     def row(self, index: int) -> Row:
@@ -46,6 +51,29 @@ class Table:
     def first(self) -> Row:
         """The first row, which says what form the others have."""
         return self.rows[0]
+
+    def typical(self, *columns: str) -> Row:
+        """The first of some rows whose cells in `columns` all say something; the first row may be a broken one."""
+        if columns not in self._typical:
+            rows = (self.rows[at] for at in self._readable())
+            said = (row for row in rows if all(_says_something(row.get(column)) for column in columns))
+            self._typical[columns] = next(said, self.first)
+        return self._typical[columns]
+
+    def first_cells(self, *columns: str) -> tuple[int, list[Any]]:
+        """Return which of some rows is the first that has all of `columns`, else any of them, and these cells."""
+        rows = [(at, [self.cell(at, column) for column in columns]) for at in self._readable()]
+        there = [(at, [cell for cell in cells if cell is not None and cell != ""]) for at, cells in rows]
+        return max(there, key=lambda row: len(row[1]), default=(0, []))
+
+    def _readable(self) -> Iterator[int]:
+        """The first rows, but for those that cannot be read."""
+        for at in range(min(LOOKED_AT, len(self.rows))):
+            try:
+                self.rows[at]
+            except DataError:  # told where all rows are read
+                continue
+            yield at
 
     @property
     def folder(self) -> Path:
@@ -93,6 +121,14 @@ class Table:
             return self.place_of(index)
         return f"{self.file}:{self.lines[index]}" if self.lines else f"{self.file}, row {index}"
 
+    def without(self, bad: Container[int]) -> Table:
+        """Return the same table without some rows; places in messages stay."""
+        places = [at for at in range(len(self.rows)) if at not in bad]
+        if len(places) == len(self.rows):
+            return self
+        rows, place = LazyRows(self.rows.__getitem__, places), LazyRows(self.place, places)
+        return replace(self, rows=rows, lines=None, place_of=place.__getitem__)
+
     def require(self, *columns: str) -> None:
         """DataError unless every name in `columns` is a column; shows the columns found and the first row."""
         for column in columns:
@@ -117,6 +153,10 @@ class Table:
         raise DataError(f"{self.place(index)}: '{column}' is {fault}. The row: {shown(row)}")
 
 
+def _says_something(cell: object) -> bool:
+    return isinstance(cell, str | list | tuple | Mapping) and bool(cell)
+
+
 def refuse_rows(faults: Sequence[str]) -> None:
     """Raise DataError with the first 20 of `faults`, if there are any."""
     if faults:
@@ -134,4 +174,4 @@ def check_rows(make: Callable[[int], Any], rows: Iterable[int]) -> None:
     refuse_rows(faults)
 
 
-__all__ = ["Row", "Table", "check_rows", "refuse_rows"]
+__all__ = ["LOOKED_AT", "Row", "Table", "check_rows", "refuse_rows"]

@@ -47,6 +47,10 @@ class TableRows(Sequence[Made], ABC, Generic[Made]):
         """Make row `at` of the table."""
 
     @abstractmethod
+    def fault_at(self, at: int) -> str:
+        """Return why row `at` cannot be read, as far as headers show; "" if it can."""
+
+    @abstractmethod
     def prompts(self) -> Sequence[Prompt]:
         """Return what each row asks; nothing is decoded."""
 

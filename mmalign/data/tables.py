@@ -25,6 +25,7 @@ def read_table(
     relative_to: Path | None = None,
     split: str = "train",
     options: DatasetOptions | None = None,
+    skip_bad: bool = False,
 ) -> Table:
     """Read the rows that `reference` names, each with its place.
 
@@ -35,16 +36,17 @@ def read_table(
         relative_to: the run file's folder.
         split: of a dataset that has splits.
         options: more of what is read of a dataset; its own split counts instead.
+        skip_bad: leave what is no row to `Table.broken` instead of raising it.
 
     Raises:
         DataError: no such file, unknown suffix, undecodable content (every line of it), or no rows at all.
     """
     options = options or DatasetOptions(split)
     if reference.startswith("hub:"):
-        return _filled(_dataset(reference.removeprefix("hub:"), reference, options))
+        return _filled(_dataset(reference.removeprefix("hub:"), reference, options), skip_bad)
     if names_tars(reference):
         require_used(options, reference, "file")
-        return _filled(read_tars(reference, relative_to))
+        return _filled(read_tars(reference, relative_to), skip_bad)
     try:
         path = require_local(reference, relative_to)
     except DataError as error:
@@ -53,13 +55,13 @@ def read_table(
         raise DataError(f"{error} If a dataset of the Hugging Face Hub is meant, write {hub}.") from None
     require_used(options, str(path), "folder" if path.is_dir() else "file")
     if path.is_dir():
-        return _filled(_folder(path, options))
+        return _filled(_folder(path, options), skip_bad)
     if path.suffix.lower() not in READERS:
         raise DataError(
             f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, .tar, or a folder saved by "
             "`datasets`."
         )
-    return _filled(READERS[path.suffix.lower()](path))
+    return _filled(READERS[path.suffix.lower()](path), skip_bad)
 
 
 def _on_hub(reference: str) -> str:
@@ -69,7 +71,11 @@ def _on_hub(reference: str) -> str:
     return f"hub:{name}" if like_one and not name.startswith(".") else ""
 
 
-def _filled(table: Table) -> Table:
+def _filled(table: Table, skip_bad: bool) -> Table:
+    if not skip_bad:
+        refuse_rows(table.broken)
+    if not len(table.rows) and table.broken:
+        raise DataError(f"{table.file}: skip_bad leaves no row; the first of {len(table.broken)}: {table.broken[0]}")
     if not len(table.rows):
         raise DataError(
             f"{table.file}: holds no rows; expected at least one (blank lines and # comments do not count)."
@@ -79,21 +85,19 @@ def _filled(table: Table) -> Table:
 
 def _read_txt(path: Path) -> Table:
     """One prompt a line."""
-    rows, columns = read_txt(path)
-    return Table(str(path), rows, columns, rows.lines)
+    rows, columns, faults = read_txt(path)
+    return Table(str(path), rows, columns, rows.lines, broken=faults)
 
 
 def _read_jsonl(path: Path) -> Table:
     rows, columns, faults = read_jsonl(path)
-    refuse_rows(faults)
-    return Table(str(path), rows, columns, rows.lines)
+    return Table(str(path), rows, columns, rows.lines, broken=faults)
 
 
 def _read_csv(path: Path) -> Table:
     rows, columns, faults = read_csv(path)
-    refuse_rows(faults)
     _require_distinct(columns, path)
-    return Table(str(path), rows, columns, rows.lines)
+    return Table(str(path), rows, columns, rows.lines, broken=faults)
 
 
 def _read_parquet(path: Path) -> Table:

@@ -95,17 +95,18 @@ class TarRows(ColumnRows):
         self._suffix, self._begin_of, self._size = array("q"), array("q"), array("q")
         self._suffixes: dict[str, int] = {}
         self._stamps: list[tuple[int, int]] = []
-        names, faults = {"__key__": None}, list[str]()
+        self.broken = list[str]()
+        self._bad = set[int]()  # rows that a sentence of `broken` is about
+        names: dict[str, None] = {"__key__": None}
         for number, path in enumerate(paths):
-            names |= self._index(number, path, faults)
-        if faults:
-            raise all_faults(faults)
+            names |= self._index(number, path)
+        self._leave_out_bad()
         self.length, self.columns = len(self.keys), list(names)
         self.heavy = {column for suffix in self._suffixes if (column := _column(suffix)) not in (_TEXT, _JSON)}
         self.media = set(self.heavy)
         self._named = list(self._suffixes)
 
-    def _index(self, number: int, path: Path, faults: list[str]) -> dict[str, None]:
+    def _index(self, number: int, path: Path) -> dict[str, None]:
         if why := unreadable(path):
             raise DataError(f"{written(path)}: {why}.")
         names, latest, seen = dict[str, None](), "", dict[str, str]()
@@ -125,10 +126,10 @@ class TarRows(ColumnRows):
                         self._first.append(len(self._size))
                     cells = {_column(suffix): None}
                     if _column(suffix) == _JSON:
-                        cells = dict.fromkeys(self._object(path, member, faults))
+                        cells = dict.fromkeys(self._object(path, member))
                     for column in cells:
                         if column in seen:
-                            faults.append(
+                            self._refuse(
                                 f"{written(path)}/{written(member.name)}: two cells of one row are called "
                                 f"{shown(column)} (the other is of {seen[column]}); rename one."
                             )
@@ -143,16 +144,35 @@ class TarRows(ColumnRows):
             raise DataError(f"{written(path)}: cannot be read ({error.strerror or error}).") from None
         return names
 
-    def _object(self, path: Path, member: tarfile.TarInfo, faults: list[str]) -> Mapping[str, Any]:
+    def _refuse(self, sentence: str) -> None:
+        """Of the row that is indexed now."""
+        self.broken.append(sentence)
+        self._bad.add(len(self.keys) - 1)
+
+    def _leave_out_bad(self) -> None:
+        """Close the gaps of rows that are told in `broken`."""
+        if not self._bad:
+            return
+        ends = [*self._first[1:], len(self._size)]
+        good = [row for row in range(len(self.keys)) if row not in self._bad]
+        spans = [range(self._first[row], ends[row]) for row in good]
+        self.keys, self._shard = [self.keys[row] for row in good], array("q", (self._shard[row] for row in good))
+        self._first = array("q", itertools.accumulate(map(len, spans[:-1]), initial=0)) if good else array("q")
+        members = list(itertools.chain.from_iterable(spans))
+        for name in ("_suffix", "_begin_of", "_size"):
+            values = getattr(self, name)
+            setattr(self, name, array("q", (values[at] for at in members)))
+
+    def _object(self, path: Path, member: tarfile.TarInfo) -> Mapping[str, Any]:
         place = f"{written(path)}/{written(member.name)}"
         try:
             with path.open("rb") as file:
                 content = parsed(_decoded(os.pread(file.fileno(), member.size, member.offset_data), place), place)
         except DataError as error:
-            faults.append(str(error))
+            self._refuse(str(error))
             return {}
         if not isinstance(content, dict):
-            faults.append(f'{place}: must hold a JSON object like {{"caption": …}}, got {shown(content)}.')
+            self._refuse(f'{place}: must hold a JSON object like {{"caption": …}}, got {shown(content)}.')
             return {}
         return content
 
@@ -222,7 +242,7 @@ def _decoded(data: bytes, place: str) -> str:
 def read_tars(reference: str, relative_to: Path | None) -> Table:
     """Index the archives that `reference` names."""
     rows = TarRows(shards(reference, relative_to))
-    return Table(reference, rows, rows.columns, place_of=rows.place)
+    return Table(reference, rows, rows.columns, place_of=rows.place, broken=rows.broken)
 
 
 __all__ = ["names_tars", "read_tars", "shards"]

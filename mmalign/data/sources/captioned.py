@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmalign.core.errors import DataError, did_you_mean
-from mmalign.data.bad_rows import without_bad
 from mmalign.data.example_rows import ExampleRows
 from mmalign.data.file_source import FileSource
 from mmalign.data.lazy_media import kind_of
@@ -17,7 +16,6 @@ from mmalign.media.kinds import NOUNS
 __all__ = ["Captioned"]
 
 Outputs = Literal["auto", "text", "image", "audio"]
-_LOOKED_AT = 20  # rows whose cells say what a column holds
 
 
 @dataclass
@@ -36,13 +34,11 @@ class Captioned(FileSource[ExampleRows]):
         caption: column of the captions; every other column goes to `Prompt.meta`.
         output: column of what is imitated; "" takes the one that holds pictures or sounds.
         outputs: what it holds; "auto" decides by its first cells.
-        skip_bad: leave out rows that cannot be read, and say how many; all headers are read at the start then.
     """
 
     caption: str = "text"
     output: str = ""
     outputs: Outputs = "auto"
-    skip_bad: bool = False
 
     def prompt_column(self) -> str:
         """Return the column that holds the text of the prompt."""
@@ -57,13 +53,16 @@ class Captioned(FileSource[ExampleRows]):
         about = [column for column in self.media_columns().values() if column]
         table.require(*about, *([self.output] if self.output else []))
         count = range(self._count(table))
-        output, kind = self._output(table, count)
-        rows = ExampleRows(table, count, kind, self.caption, output, self.media_columns())
-        if self.skip_bad:
-            return without_bad(rows, rows.fault_at, table.unlisted)
-        faults = [*_incomplete(rows), *(f"{sentence} {_WAY}" for sentence in table.unlisted)]
-        refuse_rows(faults)
-        return rows
+        output, kind = self._output(table)
+        return ExampleRows(table, count, kind, self.caption, output, self.media_columns())
+
+    def lonely(self, table: Table) -> Sequence[str]:
+        """Return sentences on files without a caption, and captions without a file."""
+        return table.unlisted
+
+    def require_rows(self, rows: ExampleRows) -> None:
+        """DataError for rows without a caption or an output, and for files of no row."""
+        refuse_rows([*_incomplete(rows), *(f"{sentence} {_WAY}" for sentence in rows.table.unlisted)])
 
     def _require_caption(self, table: Table) -> None:
         if self.caption in table.columns:
@@ -73,13 +72,12 @@ class Captioned(FileSource[ExampleRows]):
             f"Set data.caption to one of its columns: {', '.join(table.columns)}."
         )
 
-    def _output(self, table: Table, rows: Sequence[int]) -> tuple[str, str]:
+    def _output(self, table: Table) -> tuple[str, str]:
         """The column of the outputs, and what it holds."""
-        first = rows[:_LOOKED_AT]
         columns = [self.output] if self.output else [c for c in (*NOUNS, *table.columns) if c in table.columns]
         taken = {self.caption, *self.media_columns().values()}
         for column in dict.fromkeys(column for column in columns if column not in taken):
-            cells = [cell for at in first if (cell := table.cell(at, column)) is not None]
+            _, cells = table.first_cells(column)
             kind = kind_of(cells[0], table.folder) if cells else "text"
             if self.output:
                 return column, kind if self.outputs == "auto" else self.outputs

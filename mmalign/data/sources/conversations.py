@@ -10,12 +10,10 @@ from typing import Literal
 
 from mmalign.core.errors import DataError, shown
 from mmalign.data.asking import Asking, holds_messages
-from mmalign.data.bad_rows import without_bad
 from mmalign.data.conversation_rows import ConversationRows, Turns
 from mmalign.data.file_source import FileSource
 from mmalign.data.messages import is_messages
-from mmalign.data.sampled import sampled
-from mmalign.data.table import Table, check_rows
+from mmalign.data.table import LOOKED_AT, Table
 
 __all__ = ["Conversations"]
 
@@ -37,18 +35,16 @@ class Conversations(FileSource[ConversationRows]):
     Args:
         imitate: "last" answer of each conversation, or "all" turns of the assistant, each of them an example behind
             the turns before it.
-        skip_bad: leave out rows that cannot be read, and say how many; all rows are read at the start then.
     """
 
     imitate: Literal["last", "all"] = "last"
-    skip_bad: bool = False
 
     def prompt_column(self) -> str:
         """Return the column that holds the text of the prompt."""
         return "prompt"
 
     def of(self, table: Table) -> ConversationRows:
-        """Return the examples of a table that was read, in its order; DataError with up to 20 rows that are none."""
+        """Return the examples of a table that was read, in its order."""
         whole = next((name for name in WHOLE if name in table.columns), "")
         if not whole and not {"prompt", "completion"} <= {*table.columns}:
             raise DataError(
@@ -64,13 +60,9 @@ class Conversations(FileSource[ConversationRows]):
         if self.imitate == "all":
             if not whole:
                 raise DataError(f"{table.file}: imitate: all is of whole conversations, and there is no 'messages'.")
-            rows = self._of(rows, Turns.of_all(rows))
-        elif isinstance(several := table.first.get(rows.completion), list) and not is_messages(several):
-            rows = self._of(rows, Turns.of_lists(rows))
-        if self.skip_bad:
-            return without_bad(rows, rows.fault_at)
-        check_rows(rows.made, sampled(rows.rows))
-        return rows
+            return self._of(rows, Turns.of_all(rows))
+        several = table.typical(rows.completion).get(rows.completion)
+        return self._of(rows, Turns.of_lists(rows)) if isinstance(several, list) and not is_messages(several) else rows
 
     def _of(self, rows: ConversationRows, turns: Turns) -> ConversationRows:
         """The same table with an example for each of `turns`."""
@@ -79,7 +71,7 @@ class Conversations(FileSource[ConversationRows]):
     def _rows(self, table: Table, whole: str) -> Sequence[int]:
         """Those that are read: of judged completions, the good ones."""
         rows = range(self._count(table))
-        if whole or not isinstance(table.first.get("label"), bool):
+        if whole or not any(isinstance(table.row(at).get("label"), bool) for at in rows[:LOOKED_AT]):
             return rows
         good = array("q", (at for at in rows if table.row(at).get("label") is True))
         if not len(good):

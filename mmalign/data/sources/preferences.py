@@ -11,7 +11,6 @@ from typing import Literal
 from mmalign.core.errors import DataError, shown
 from mmalign.data import lazy_media
 from mmalign.data.asking import Asking
-from mmalign.data.bad_rows import without_bad
 from mmalign.data.column_rows import ColumnRows
 from mmalign.data.contradictions import warn_of_contradictions
 from mmalign.data.file_source import FileSource
@@ -41,7 +40,6 @@ class Preferences(FileSource[Pairs]):
             Pick-a-Pic is read with prompt: caption, chosen: jpg_0, rejected: jpg_1, label: label_0.
         outputs: what chosen and rejected hold; "auto" decides by the suffixes in the first row. Pictures and sound are
             paths relative to the file (or bytes, in parquet) and are decoded when their row is used.
-        skip_bad: leave out rows that cannot be read, and say how many; all rows are read at the start then.
     """
 
     prompt: str = "prompt"
@@ -49,7 +47,6 @@ class Preferences(FileSource[Pairs]):
     rejected: str = "rejected"
     label: str = "label"
     outputs: Outputs = "auto"
-    skip_bad: bool = False
 
     def prompt_column(self) -> str:
         """Return the column that holds the text of the prompt."""
@@ -70,8 +67,10 @@ class Preferences(FileSource[Pairs]):
         swapped = verdicts(table, rows, self.label, (self.chosen, self.rejected))
         if kind == "text" or not isinstance(table.rows, ColumnRows):  # else comparing means fetching every picture
             warn_of_contradictions(table, looked_into, columns, asking.about, swapped)
-        pairs = Pairs(table, rows, kind, columns, asking, self.label, form)
-        return without_bad(pairs, pairs.fault_at) if self.skip_bad else pairs
+        return Pairs(table, rows, kind, columns, asking, self.label, form)
+
+    def require_rows(self, rows: Pairs) -> None:
+        """Nothing: the run's checks read the rows that are looked into, headers of their files included."""
 
     def _judged(self, table: Table) -> Sequence[int]:
         """The rows that are read: of a file that says which have a verdict, those."""
@@ -92,13 +91,13 @@ class Preferences(FileSource[Pairs]):
         """What the two outputs are: "text", "image" or "audio"."""
         if self.chosen not in table.columns or self.rejected not in table.columns:
             form_of(table, (self.prompt, self.chosen, self.rejected))  # says what is missing
-        first = table.rows[0]
-        kinds = {lazy_media.kind_of(table.cell(0, side), table.folder) for side in (self.chosen, self.rejected)}
+        at, cells = table.first_cells(self.chosen, self.rejected)
+        kinds = {lazy_media.kind_of(cell, table.folder) for cell in cells} or {"text"}
         if self.outputs != "auto":
             return self.outputs
         if len(kinds) > 1:
             raise DataError(
-                f"{table.place(0)}: '{self.chosen}' and '{self.rejected}' look like {' and '.join(sorted(kinds))}; "
-                f"say outputs: text, image or audio. The row: {shown(first)}"
+                f"{table.place(at)}: '{self.chosen}' and '{self.rejected}' look like {' and '.join(sorted(kinds))}; "
+                f"say outputs: text, image or audio. The row: {shown(table.row(at))}"
             )
         return kinds.pop()

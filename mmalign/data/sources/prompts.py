@@ -35,7 +35,7 @@ class Prompts(FileSource[PromptRows]):
         return self.column
 
     def of(self, table: Table) -> PromptRows:
-        """Return the prompts of a table that was read, in its order; DataError with up to 20 rows that are none."""
+        """Return the prompts of a table that was read, in its order."""
         asking, answered = Asking(self._column(table), self.media_columns()), False
         table.require(asking.column, *asking.about)
         if holds_messages(table, asking.column):
@@ -46,14 +46,16 @@ class Prompts(FileSource[PromptRows]):
                     f"of that name; give it another one by data.columns, e.g. own_{TARGET}: {TARGET}."
                 )
         asking.say_unread(table)
-        rows = PromptRows(table, range(self._count(table)), asking, answered)
+        return PromptRows(table, range(self._count(table)), asking, answered)
+
+    def require_rows(self, rows: PromptRows) -> None:
+        """DataError with up to 20 rows that are no prompts."""
         if rows.holds_conversations:
             check_rows(rows.made, sampled(rows.rows))
-        elif asking.about:
+        elif rows.asking.about:
             check_rows(rows.made, rows.rows)
         else:
-            table.check_texts(asking.column, range(len(rows)))
-        return rows
+            rows.table.check_texts(rows.asking.column, range(len(rows)))
 
     def _column(self, table: Table) -> str:
         """The column of the prompts; where the file has none of that name, that of its conversations."""

@@ -231,3 +231,17 @@ def test_every_function_of_the_mathematics_is_public():
     files = {module.name for module in pkgutil.iter_modules(functional.__path__)}
     made_in = {getattr(functional, name).__module__.rsplit(".", 1)[-1] for name in functional.__all__}
     assert made_in == files
+
+
+#: Rewards of texts that look at all of an output: at its form, its length, its set, or at what they find themselves.
+WHOLE = {"cosine_length", "format", "group_length", "length", "overlong", "repetition", "hybrid", "sql_execution"}
+WHOLE |= {"tool_call", *SETS, "song_fad"}
+
+
+@pytest.mark.parametrize("name", [name for name in rewards.names() if name not in WHOLE])
+def test_a_reward_of_texts_can_be_told_where_the_answer_stands(name: str) -> None:
+    """Thoughts before an answer are no part of it, wherever a judge reads it."""
+    made = rewards.get(name)
+    judged = getattr(made, "modalities", None)
+    if isinstance(judged, property) or "text" in judged:
+        assert "where" in {field.name for field in dataclasses.fields(made)}

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from mmalign.core.config import load
-from mmalign.core.errors import CapabilityError, ConfigError
-from mmalign.run.build import build
+from mmalign.core.errors import CapabilityError, ConfigError, MmalignWarning
+from mmalign.run.build import build, examine
 from mmalign.run.evaluate import evaluate
 from mmalign.run.train import train
 from tests.run.text_runs import GRPO, RULES
@@ -175,3 +175,30 @@ def test_what_does_not_fit_texts_is_said_before_anything_loads(write: Callable[.
     assert "this one (SD3) makes latents; use policy 'flow'" in faults("adapter={name: sd3, model: x}")
     assert "Did you mean 'temperature'" in faults("policy.temprature=1")
     assert "Policies that fit: ddpm, flow, tokens" in faults("policy={name: few_step}", "adapter={name: sd3, model: x}")
+
+
+def mixed_tasks(folder: Path, both: int = 0) -> list[str]:
+    """Changes of a run file to two tasks in one file of rows, `both` of which are of both."""
+    right, told = ({"answer": "good"}, {"references": "good dogs"})
+    rows = [{"prompt": f"say {word}"} | (told if i % 2 else right) for i, word in enumerate(WORDS)]
+    rows += [{"prompt": f"tell {word}"} | right | told for word in WORDS[:both]]
+    (folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rewards = "{right: {name: exact_match}, like: {name: chrf, column: references}}"
+    return [f"rewards={rewards}", "data={name: prompts, path: mixed.jsonl, held_out: 0}", "trainer.steps=3"]
+
+
+def test_tasks_whose_columns_no_row_has_at_once_are_refused_or_renormalised(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By default such a file would mask every row, and the run would end having learned nothing."""
+    changes, path = mixed_tasks(tmp_path), write()
+    with pytest.raises(ConfigError, match=r"none of them has all columns .*right needs answer; rewards\.like"):
+        train(load(path, changes), out=tmp_path / "run", allow=RULES)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="combine: Product gives such a row no value"):
+        train(load(path, [*changes, "combine={name: product}"]), out=tmp_path / "run", allow=RULES)
+    lenient = [*changes, "combine={name: weighted_sum, missing: renormalize}"]
+    run = train(load(path, lenient), out=tmp_path / "run", allow=RULES).directory.path
+    assert max(numbers(run, "rows/dropped")) < 1 and min(numbers(run, "grad/norm")) > 0  # answers all wrong are flat
+    with pytest.warns(MmalignWarning, match="10 of them lack some of the columns"):
+        examine(load(path, mixed_tasks(tmp_path, both=3)), RULES)

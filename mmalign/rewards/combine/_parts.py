@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -62,6 +63,12 @@ def no_weight(weights: Mapping[str, float]) -> list[str]:
 def not_positive(weights: Mapping[str, float], why: str) -> list[str]:
     """A fault for every weight that is not above 0."""
     return [f"rewards.{name}.weight: {weight:g}; {why}." for name, weight in weights.items() if not weight > 0]
+
+
+def map_advice(name: str, span: Bounds) -> str:
+    """What to set so that a slot is on [0, 1]; of a range without an end the reader knows better."""
+    low, high = (f"{bound:g}" if math.isfinite(bound) else "…" for bound in span)
+    return f"set rewards.{name}.map: [{low}, {high}], the values that become 0 and 1"
 
 
 def weight_column(parts: Mapping[str, Scores], weights: Mapping[str, float], like: Tensor) -> Float[Tensor, "K 1"]:

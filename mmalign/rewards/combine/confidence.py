@@ -11,7 +11,7 @@ from jaxtyping import Int
 from mmalign.core.protocols import Bounds
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores, Status
-from mmalign.rewards.combine._parts import RuleAndModel, valued, worst_status
+from mmalign.rewards.combine._parts import LazyRanges, RuleAndModel, map_advice, valued, worst_status
 
 __all__ = ["Confidence"]
 
@@ -23,8 +23,8 @@ class Confidence(RuleAndModel):
     A reconstruction of the hybrid reward of HARMO (arXiv 2510.05283).
 
     c is 1 where the rule has a value but states no confidence, 0 where it is not applicable: the model judges alone.
-    A model without a value is missed only where c is below 1. Both should live on one scale, such as [0, 1]; weights do
-    not matter and slots other than the two are ignored.
+    A model without a value is missed only where c is below 1. Both must have one range, such as [0, 1], which
+    slots have by `map`; weights do not matter and slots other than the two are ignored.
 
     Args:
         rule: the slot that may be sure.
@@ -47,6 +47,18 @@ class Confidence(RuleAndModel):
         status = torch.where(sure <= 0, torch.where(rule.status == Status.NOT_APPLICABLE, model.status, status), status)
         status = torch.where((sure >= 1) & rule.valid, rule.status, status)
         return valued(first + second, status, sure)
+
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
+        """Two ranges: a mean of both would be on neither scale."""
+        rule, model = ranges[self.rule], ranges[self.model]
+        if tuple(rule) == tuple(model):
+            return []
+        odd = self.rule if tuple(model) == (0, 1) else self.model
+        return [
+            f"combine: confidence needs both on one scale, but rewards.{self.rule} has the range {tuple(rule)} and "
+            f"rewards.{self.model} {tuple(model)}; {map_advice(odd, ranges[odd])}"
+            f"{'' if (0, 1) in (tuple(rule), tuple(model)) else ', and so the other'}."
+        ]
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The bounds that follow from the wider of the two."""

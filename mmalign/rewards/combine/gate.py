@@ -12,7 +12,16 @@ from jaxtyping import Int
 from mmalign.core.options import outside, refuse
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Scores
-from mmalign.rewards.combine._parts import Bounds, stacked, valued, weight_column, weighted_bounds, worst_status
+from mmalign.rewards.combine._parts import (
+    Bounds,
+    LazyRanges,
+    map_advice,
+    stacked,
+    valued,
+    weight_column,
+    weighted_bounds,
+    worst_status,
+)
 
 __all__ = ["Gate"]
 
@@ -25,7 +34,7 @@ class Gate:
 
     Args:
         by: the slot that decides; its weight does not matter.
-        floor: the value of a row that fails; below anything an honest output can get.
+        floor: the value of a row that fails; not above the least that a row which passes can get.
         at: the least passing value.
     """
 
@@ -51,6 +60,24 @@ class Gate:
         summed = (weight_column(others, weights, values) * values).sum(0) if others else values[0]
         status = torch.where(closed, gate.status, worst_status(parts))
         return valued(torch.where(closed, torch.full_like(summed, self.floor), summed), status)
+
+    def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
+        """A gate that every row passes or none, and a floor that is above what a passing row can get."""
+        low, high = ranges[self.by]
+        faults = []
+        if not low < self.at <= high:
+            which = "every row passes" if self.at <= low else "no row passes"
+            faults.append(
+                f"combine.at: {self.at:g} lies outside the values of rewards.{self.by}, above {low:g} and up to "
+                f"{high:g}, so that {which}; set it between them, or {map_advice(self.by, (low, high))}."
+            )
+        least, _ = weighted_bounds({n: r for n, r in ranges.items() if n != self.by}, weights)
+        if self.floor > least > -math.inf:
+            faults.append(
+                f"combine.floor: {self.floor:g} is above {least:g}, the least that a row which passes can get; "
+                "lower it."
+            )
+        return faults
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:
         """The others' sum, or the floor."""

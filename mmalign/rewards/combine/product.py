@@ -14,6 +14,7 @@ from mmalign.core.types import Scores
 from mmalign.rewards.combine._parts import (
     Bounds,
     LazyRanges,
+    map_advice,
     not_positive,
     stacked,
     valued,
@@ -26,7 +27,10 @@ __all__ = ["Product"]
 
 @dataclass
 class Product:
-    """The product of value^weight, for rewards in [0, 1] (or [0, ∞)); below 0 counts as 0. Weights are positive."""
+    """The product of value^weight, for rewards in [0, 1] (or [0, ∞)). Weights are positive.
+
+    A reward whose range goes below 0 (as `repetition`, [-1, 0]) is refused: `map: [-1, 0]` puts it on [0, 1].
+    """
 
     differentiable = True
     mentions = ()
@@ -39,12 +43,13 @@ class Product:
         return valued((powers * above).prod(0), worst_status(parts))
 
     def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
-        """Weights that are not above 0, and rewards that never are."""
+        """Weights that are not above 0, and rewards that go below 0, where the product would count them as 0."""
         faults = not_positive(weights, "combine: product takes positive weights (a monitor has none)")
         return faults + [
-            f"rewards.{name}: its values are never above 0 {span}, so that the product is always 0."
+            f"rewards.{name}: its values go below 0 {span}, where combine: product counts them as 0"
+            f"{', which is always' if span[1] <= 0 else ''}; {map_advice(name, span)}."
             for name, span in ranges.items()
-            if span[1] <= 0
+            if span[0] < 0 or span[1] <= 0
         ]
 
     def bounds(self, ranges: Mapping[str, Bounds], weights: Mapping[str, float]) -> Bounds:

@@ -22,6 +22,7 @@ from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status,
 from mmalign.rewards.engine.cache import ScoreCache, identity, row_keys
 from mmalign.rewards.engine.contract import OF_A_ROW, bisect_failures, enforce_contract, merge, merge_at
 from mmalign.rewards.engine.foreign_code import RowProcess, foreign_call, prepare
+from mmalign.rewards.engine.mapped import mapped, mapped_range
 from mmalign.rewards.engine.metrics import FailureLimit, MetricAccumulator
 from mmalign.rewards.engine.sets import Credit, Embedded, scores_only_sets, scoring_a_set
 from mmalign.rewards.engine.traits import RewardTraits, check_traits
@@ -44,6 +45,7 @@ class Guarded:
         timeout: seconds per row, for rewards that declare `isolated = True`; they run in their own process.
         cache: where scores of rows seen before are looked up; only rewards that declare `deterministic = True`.
         failed_share: share of failed rows, over the last 256, above which a ScoreError ends the run; 1: never.
+        map: (low, high): values are put on [0, 1], see `engine.mapped`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Guarded:
     timeout: float | None = None
     cache: ScoreCache | None = None
     failed_share: float = 0.5
+    map: tuple[float, float] | None = None
     _metrics: MetricAccumulator = field(default_factory=MetricAccumulator, init=False, repr=False)
     _ready: bool = field(default=False, init=False, repr=False)
 
@@ -81,8 +84,8 @@ class Guarded:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The reward's declared range."""
-        return self.reward.range
+        """The reward's declared range, mapped."""
+        return self.reward.range if self.map is None else mapped_range(self.reward.range, self.map)
 
     @property
     def differentiable(self) -> bool:
@@ -102,6 +105,7 @@ class Guarded:
         start = time.perf_counter()
         with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
             scores, hits = self._scored(rollout)
+            scores = scores if self.map is None else mapped(scores, self.map)
         self._record(scores, time.perf_counter() - start, hits, len(cuts))
         return scores
 
@@ -163,7 +167,7 @@ class Guarded:
         shield = Shield(rollout)
         scores = score(shield.shown)
         shield.check(self.name)
-        return enforce_contract(scores, len(rollout), self.range, self.name)
+        return enforce_contract(scores, len(rollout), self.reward.range, self.name)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.rewards.engine.cache import ScoreCache
 from mmalign.rewards.engine.call import Guarded, guard
 from mmalign.rewards.engine.foreign_code import prepare_all
+from mmalign.rewards.engine.mapped import span_faults
 from mmalign.rewards.engine.metrics import correlation, flat_share
 from mmalign.rewards.engine.sets import Credit, scores_only_sets
 from mmalign.rewards.engine.traits import CombinationTraits
@@ -38,6 +39,8 @@ class Slot:
         timeout: seconds per row, for rewards that declare `isolated = True`.
         call_rows: rows per call of the reward (0: all); groups stay whole.
         over: the set of a set reward: the whole batch, or each prompt's group on its own.
+        map: [low, high]: the values that become 0 and 1, those between in proportion and those outside cut; for
+            combinations that need rewards on one scale. Everything that is logged is mapped, too.
     """
 
     reward: Any  # as in `Guarded`
@@ -46,12 +49,14 @@ class Slot:
     timeout: Positive | None = None
     call_rows: Count = 0
     over: Literal["batch", "group"] = "batch"
+    map: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         refuse(
             outside(self, ("weight",), "finite", isfinite),
             [] if self.timeout is None or self.timeout > 0 else [f"timeout must be above 0, not {self.timeout}"],
             outside(self, ("call_rows",), "0 or above", lambda value: value >= 0),
+            [] if self.map is None else span_faults(self.map),
         )
 
 
@@ -127,6 +132,8 @@ class Mix:
             slot.reward = slot.reward.reward
         reward = slot.reward
         if scores_only_sets(reward):
+            if slot.map is not None:
+                raise ConfigError(f"rewards.{name}.map: a set's rows are scored by credit around 0; remove it.")
             reward = Credit(reward, slot.over, slot.call_rows, name)
         elif slot.over != "batch":
             raise ConfigError(f"rewards.{name}.over: only set rewards are taken over a set; remove it.")
@@ -139,6 +146,7 @@ class Mix:
             timeout=slot.timeout,
             cache=self.cache,
             failed_share=self.failed_share,
+            map=slot.map,
         )
 
     @property

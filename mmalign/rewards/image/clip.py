@@ -15,6 +15,7 @@ from mmalign.rewards.engine.contract import mask_empty_prompts
 from mmalign.rewards.functional import clip_score
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.pictured import captions_of, picture_features
+from mmalign.rewards.parsing import Where
 
 __all__ = ["Clip"]
 
@@ -36,6 +37,7 @@ class Clip(ReadsClip):
         score: `cosine` in [-1, 1] (HPSv2); `clip_score`, 2.5 max(cosine, 0) (Hessel et al. 2021); `logit`, cosine times
             the model's learned scale, about 100 (PickScore).
         prefix: put before every text; CLIPScore's is "A photo depicts ".
+        where: in a text the answer stands, see `parsing.answer_of`.
         dtype: of the vision tower's arithmetic.
     """
 
@@ -47,6 +49,7 @@ class Clip(ReadsClip):
     score: Literal["cosine", "clip_score", "logit"] = "cosine"
     prefix: str = ""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    where: Where = "whole"
     modalities = frozenset({"image", "text"})
     differentiable = True
     deterministic = True
@@ -85,7 +88,7 @@ class Clip(ReadsClip):
         return clip_score(cosine) if self.score == "clip_score" else self.towers.scale * cosine
 
     def _captions(self, rollout: Rollout) -> Scores:
-        captioned, scores = captions_of(rollout, self.range[0])
+        captioned, scores = captions_of(rollout, self.range[0], where=self.where)
         if captioned:
             towers = self.towers
             image = picture_features(towers, [row.picture for row in captioned.values()], getattr(torch, self.dtype))

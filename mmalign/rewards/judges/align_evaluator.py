@@ -18,7 +18,7 @@ from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
 from mmalign.rewards.models.template import Template, check_template
-from mmalign.rewards.parsing import LONG, bounded
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.points import GROUPS, POINTS, KeyPoint, make_source
 
 __all__ = ["AlignEvaluator"]
@@ -51,6 +51,7 @@ class AlignEvaluator(AsksJudge):
         temperature: divides the margin between yes and no; calibrates the judge.
         temperatures: of single key points.
         shares: of groups in the mean, 1 where not named.
+        where: in a text the answer stands, see `parsing.answer_of`.
         judge: how the judge is loaded and read.
     """
 
@@ -61,6 +62,7 @@ class AlignEvaluator(AsksJudge):
     temperature: Positive = 1.0
     temperatures: dict[str, float] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
+    where: Where = "whole"
     judge: Asking = field(default_factory=Asking)
     make: Make | None = field(default=None, repr=False)
     modalities = frozenset({"image", "audio", "text"})
@@ -103,7 +105,7 @@ class AlignEvaluator(AsksJudge):
 
     def _asked(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
         """The questions about one output, and what they are about."""
-        answer = bounded(output, LONG) if made == "text" else None
+        answer = bounded(answer_of(output, self.where), LONG) if made == "text" else None
         if not (points := self._source(prompt)):
             return None
         frame = Template(self.frame or (_FRAME if answer is None else _FRAME_OF_TEXT))

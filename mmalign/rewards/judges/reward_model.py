@@ -15,6 +15,7 @@ from mmalign.core.protocols import ScorePolicy
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
 from mmalign.rewards.models.frozen import beside_digest, weights_digest
+from mmalign.rewards.parsing import LONG, Unreadable, Where, answer_of, bounded
 
 __all__ = ["RewardModel"]
 
@@ -41,6 +42,8 @@ class RewardModel:
         device: where it runs; CUDA where there is one.
         range: of the values; those outside it are errors.
         revision: of the Hub.
+        where: in a text the answer stands, see `parsing.answer_of`; `output`: all of it, thinking too, as the model was
+            fitted on. A text in which it cannot be read is PARSE_FAIL.
     """
 
     model: str
@@ -54,6 +57,7 @@ class RewardModel:
     device: str | None = None
     range: tuple[float, float] = (-1000.0, 1000.0)
     revision: str | None = None
+    where: Where | Literal["output"] = "output"
     make: Make | None = field(default=None, repr=False)
 
     differentiable = False
@@ -104,19 +108,27 @@ class RewardModel:
         self.prepare()
         adapter, why = self.adapter, [""] * len(rollout)
         read: dict[int, Any] = {}
+        status = torch.zeros(len(rollout), dtype=torch.int8)
         for row, (prompt, output) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
             try:
-                read[row] = adapter.read([self._asked(prompt)], [output])[0]
+                read[row] = adapter.read([self._asked(prompt)], [self._answer(output)])[0]
             except DataError as error:
-                why[row] = str(error)
-        value = torch.full((len(rollout),), float("nan"))
+                why[row], status[row] = str(error), int(Status.ERROR)
+            except Unreadable as error:
+                why[row], status[row] = str(error), int(Status.PARSE_FAIL)
+        value = torch.where(status == int(Status.PARSE_FAIL), self.range[0], float("nan"))
         rows = list(read)
         with torch.no_grad():
             for start in range(0, len(rows), self.rows):
                 part = rows[start : start + self.rows]
                 value[part] = (adapter.score([read[i] for i in part]).float().cpu() - self.mean) / self.std
-        status = torch.tensor([int(Status.ERROR if reason else Status.OK) for reason in why], dtype=torch.int8)
         return Scores(value, status, info=why if any(why) else None)
+
+    def _answer(self, output: Any) -> Any:
+        """What is scored of an output."""
+        if self.where == "output" or not isinstance(output, str):
+            return output
+        return bounded(answer_of(output, self.where), LONG)
 
     def _asked(self, prompt: Prompt) -> Prompt:
         column = self.adapter.head.user_column

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,13 +14,15 @@ from mmalign.core.files import local_path
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.protocols import Adapter, Policy
 from mmalign.core.rng import stream
-from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.loading.exclusive import alone
+from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.contract import merge_at, without_value
+from mmalign.rewards.engine.contract import merge_at
 from mmalign.rewards.engine.foreign_code import prepare
 from mmalign.rewards.engine.traits import RewardTraits, data_check
 from mmalign.rewards.models.frozen import beside_digest, weights_digest
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
 __all__ = ["Through"]
 
@@ -49,9 +51,9 @@ class Through:
 
     `inner` judges against the original prompt (its text and `meta`), never against the rewrite, which could leave out
     what is hard. Outputs of one prompt share their noise, so rewrites are ranked and not their luck; a text's score
-    depends on nothing but prompt, text and `seed`. Parts and confidence of `inner` are averaged like its values. An
-    empty text is PARSE_FAIL; outputs that `inner` could not score pass on their status. Source: PromptEnhancer (arXiv
-    2509.04545), with any reward in AlignEvaluator's place.
+    depends on nothing but prompt, text and `seed`. Parts and confidence of `inner` are averaged like its values. A text
+    that is empty, or in which the rewrite cannot be read, is PARSE_FAIL; outputs that `inner` could not score pass on
+    their status. Source: PromptEnhancer (arXiv 2509.04545), with any reward in AlignEvaluator's place.
 
     Args:
         generator: {adapter: {name: …}, policy: {name: …}} as in a run file; `policy.generate` is called, no gradient.
@@ -59,6 +61,7 @@ class Through:
         images: outputs per text.
         seed: of the noise.
         rows: texts generated from and judged at once.
+        where: in a text the rewrite stands, see `parsing.answer_of`; what is around it, as thoughts, is not sent on.
     """
 
     generator: dict[str, Any]
@@ -66,6 +69,7 @@ class Through:
     images: AtLeastOne = 1
     seed: Count = 0
     rows: Count = 64
+    where: Where = "whole"
     make: Make | None = field(default=None, repr=False)
 
     modalities = frozenset({"text"})
@@ -147,14 +151,15 @@ class Through:
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B texts."""
-        rows = torch.tensor([i for i, text in enumerate(rollout.output) if text.strip()], dtype=torch.long)
-        empty = torch.tensor([i for i, text in enumerate(rollout.output) if not text.strip()], dtype=torch.long)
-        pieces = [(part, self._judged(rollout[part])) for part in rows.split(self.rows) if len(part)]
-        if len(empty):
-            failed = without_value(len(empty), Status.PARSE_FAIL, "an empty text")
-            failed.value[:] = self.range[0]
-            pieces.append((empty, failed))
-        return merge_at(pieces, len(rollout), "cpu")
+        texts, read = read_rows(self._rewrite, rollout, self.range[0])
+        rows = torch.tensor(list(texts), dtype=torch.long)
+        sent = replace(rollout, output=[texts.get(row, "") for row in range(len(rollout))])
+        pieces = [(part, self._judged(sent[part])) for part in rows.split(self.rows) if len(part)]
+        unread = torch.tensor([row for row in range(len(rollout)) if row not in texts], dtype=torch.long)
+        return merge_at([*pieces, (unread, read[unread])] if len(unread) else pieces, len(rollout), "cpu")
+
+    def _rewrite(self, prompt: Prompt, output: str) -> str:
+        return bounded(answer_of(output, self.where), LONG)
 
     def made(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Rollout:
         """What the generator makes of B texts, `images` rows each, for the prompts the texts were written for."""

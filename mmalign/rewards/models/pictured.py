@@ -12,7 +12,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.models.clip_towers import Towers
-from mmalign.rewards.parsing import LONG, bounded
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
 
 class Captioned(NamedTuple):
@@ -28,17 +28,19 @@ def captions_of(
     floor: float,
     needs: Sequence[str] = (),
     references: Callable[[Prompt], list[str]] = lambda prompt: [],
+    where: Where = "whole",
 ) -> tuple[dict[int, Captioned], Scores]:
     """Captions with `prompt.media["image"]`, by row number, and the statuses of all rows.
 
-    Without a picture a row is NOT_APPLICABLE; with one that cannot be read an ERROR; an empty caption is PARSE_FAIL.
+    Without a picture a row is NOT_APPLICABLE; with one that cannot be read an ERROR; a caption
+    that is empty, or does not stand `where` it should, is PARSE_FAIL.
     """
     known: Known = {}
 
     def read(prompt: Prompt, caption: str) -> Captioned | None:
         if "image" not in list(prompt.media):  # `in` alone would decode a file
             return None
-        text = bounded(caption, LONG)
+        text = bounded(answer_of(caption, where), LONG)
         picture = media_of(prompt, known)["image"]
         picture = picture if picture.dim() == 3 else picture.reshape(picture.shape[-3:])
         return Captioned(text, picture, references(prompt))

@@ -15,7 +15,7 @@ from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.engine.contract import mask_empty_prompts
 from mmalign.rewards.models.clap_towers import ClapBackend, ClapSource, ReadsClap
-from mmalign.rewards.parsing import LONG, bounded
+from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
 __all__ = ["Clap"]
 
@@ -39,6 +39,7 @@ class Clap(ReadsClap):
         hop: seconds between windows; 0: they do not overlap.
         score: `cosine`, or `logit`, cosine times the model's learned scale.
         prefix: put before every text, as "This is a sound of ".
+        where: in a text the answer stands, see `parsing.answer_of`.
     """
 
     checkpoint: str
@@ -47,6 +48,7 @@ class Clap(ReadsClap):
     hop: NotNegative = 0.0
     score: Literal["cosine", "logit"] = "cosine"
     prefix: str = ""
+    where: Where = "whole"
     modalities = frozenset({"audio", "text"})
     differentiable = True
     deterministic = True
@@ -97,9 +99,10 @@ class Clap(ReadsClap):
         def read(prompt: Prompt, caption: str) -> tuple[str, Audio] | None:
             if "audio" not in list(prompt.media):  # `in` alone would decode a file
                 return None
+            text = bounded(answer_of(caption, self.where), LONG)
             media, rate = media_of(prompt, known), prompt.meta.get("rate")
             sound = sounds.setdefault((id(media), rate), _sound_of(media["audio"], rate))
-            return None if sound is None else (bounded(caption, LONG), sound)
+            return None if sound is None else (text, sound)
 
         captions, scores = read_rows(read, rollout, self.range[0])
         if captions:

@@ -8,13 +8,15 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.rewards.by_row import Verdict, media_of, rule
-from mmalign.rewards.parsing import LONG, Unreadable, bounded
+from mmalign.rewards.parsing import LONG, Unreadable, Where, answer_of, bounded
 
 __all__ = ["caption_truth"]
 
 
 @rule(modalities={"text"}, range=(0.0, 1.0))
-def caption_truth(prompt: Prompt, output: str, *, measure: Literal["clauses", "whole"] = "clauses") -> Verdict:
+def caption_truth(
+    prompt: Prompt, output: str, *, measure: Literal["clauses", "whole"] = "clauses", where: Where = "whole"
+) -> Verdict:
     """Compares a caption with the fullest description of the scene that the picture shows (read by the verifier).
 
     `clauses`: of the clauses of both (so many things of a kind, so many altogether, one beside the other), the share
@@ -27,6 +29,7 @@ def caption_truth(prompt: Prompt, output: str, *, measure: Literal["clauses", "w
 
     Args:
         measure: "clauses", the share of clauses that both have, or "whole", whether that is all of them.
+        where: in an output the answer stands, see `parsing.answer_of`.
     """
     from mmalign.miniworld.descriptions import agreement, describe
     from mmalign.miniworld.language import CaptionError, parse
@@ -36,7 +39,7 @@ def caption_truth(prompt: Prompt, output: str, *, measure: Literal["clauses", "w
     if scene is None or told is None:
         return None
     try:
-        said = parse(bounded(output, LONG))
+        said = parse(bounded(answer_of(output, where), LONG))
     except CaptionError as error:
         raise Unreadable(str(error)[:200]) from None
     found = agreement(said, scene, told)

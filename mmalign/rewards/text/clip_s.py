@@ -14,6 +14,7 @@ from mmalign.rewards.functional import clip_score
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.grammar_head import GrammarHead, load_grammar_head
 from mmalign.rewards.models.pictured import captions_of, picture_features
+from mmalign.rewards.parsing import Where
 
 __all__ = ["ClipS"]
 
@@ -38,6 +39,7 @@ class ClipS(ReadsClip):
         weight: of CLIP-S.
         grammar_weight: of P(grammatical).
         prefix: put before a caption for CLIP, and not for the head.
+        where: in an output the answer stands, see `parsing.answer_of`.
         clipped: CLIP-S as published; else 2.5 cos, which still tells captions apart where all cosines are negative.
     """
 
@@ -50,6 +52,7 @@ class ClipS(ReadsClip):
     grammar_weight: NotNegative = 1.0
     prefix: str = "A photo depicts "
     clipped: bool = True
+    where: Where = "whole"
     modalities = frozenset({"text"})
     differentiable = False
     deterministic = True
@@ -79,7 +82,7 @@ class ClipS(ReadsClip):
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B captions."""
-        captioned, scores = captions_of(rollout, self.range[0])
+        captioned, scores = captions_of(rollout, self.range[0], where=self.where)
         if not captioned:
             return scores
         rows, towers = list(captioned), self.towers

@@ -13,6 +13,7 @@ from mmalign.rewards.columns import NeedsColumn, references_of
 from mmalign.rewards.functional import ref_clip_score
 from mmalign.rewards.models.clip_towers import Backend, ReadsClip, Source
 from mmalign.rewards.models.pictured import Captioned, captions_of, picture_features
+from mmalign.rewards.parsing import Where
 
 __all__ = ["RefClipScore"]
 
@@ -31,6 +32,7 @@ class RefClipScore(NeedsColumn, ReadsClip):
         backend: which library reads `checkpoint`.
         column: of `Prompt.meta`: a reference, or a list of them.
         prefix: put before captions and references.
+        where: in an output the answer stands, see `parsing.answer_of`.
     """
 
     checkpoint: str = ""
@@ -39,6 +41,7 @@ class RefClipScore(NeedsColumn, ReadsClip):
     backend: Backend = "auto"
     column: str = "references"
     prefix: str = "A photo depicts "
+    where: Where = "whole"
     modalities = frozenset({"text"})
     range = (0.0, 10 / 7)
     differentiable = False
@@ -55,7 +58,9 @@ class RefClipScore(NeedsColumn, ReadsClip):
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B captions."""
-        captioned, scores = captions_of(rollout, self.range[0], self.needs, lambda p: references_of(p, self.column))
+        captioned, scores = captions_of(
+            rollout, self.range[0], self.needs, lambda p: references_of(p, self.column), self.where
+        )
         if captioned:
             scores.value[list(captioned)] = self._values(list(captioned.values())).cpu()
         return scores

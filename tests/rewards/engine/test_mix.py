@@ -251,9 +251,65 @@ def test_gdpo_is_group_z_that_is_whitened_and_not_divided_by_the_group_again():
     assert twice.tolist() == pytest.approx([1.07, -1.46, -0.36, 0.74], abs=1e-2)
 
 
-def test_rewards_that_are_never_above_0_have_no_product():
-    with pytest.raises(ConfigError, match=r"rewards\.b: its values are never above 0 \(-inf, 0\.0\)"):
-        mix({"a": Slot(Brightness()), "b": Slot(NearPoint())}, {"name": "product"})
+class Between:
+    """Values of a list, of a declared range."""
+
+    modalities, differentiable = frozenset({"text"}), False
+
+    def __init__(self, low, high, values=(), confidence=None):
+        self.range, self.values, self.confidence = (low, high), list(values), confidence
+
+    def __call__(self, rollout):
+        return Scores.of(torch.tensor(self.values), confidence=self.confidence)
+
+
+@pytest.mark.parametrize(
+    ("combine", "ranges", "message"),
+    [
+        ({"name": "product"}, [(0, 1), (-1, 0)], r"rewards\.b: .* below 0 \(-1, 0\).*; set rewards\.b\.map: \[-1, 0\]"),
+        ({"name": "product"}, [(-1, 1), (0, 1)], r"rewards\.a: .* below 0 \(-1, 1\).* set rewards\.a\.map: \[-1, 1\]"),
+        ({"name": "product"}, [(0, 1), (-math.inf, 0.0)], r"rewards\.b\.map: \[…, 0\]"),
+        ({"name": "gate", "by": "a", "floor": -1}, [(-1, 0), (0, 1)], r"combine\.at: 0\.5 .* no row passes"),
+        ({"name": "gate", "by": "a", "floor": -1}, [(1, 5), (0, 1)], r"combine\.at: 0\.5 .* every row passes"),
+        ({"name": "gate", "by": "a", "floor": 0}, [(0, 1), (-1, 1)], r"combine\.floor: 0 is above -1"),
+        ({"name": "confidence", "rule": "a", "model": "b"}, [(0, 1), (-1, 1)], r"set rewards\.b\.map: \[-1, 1\], the"),
+        (
+            {"name": "confidence", "rule": "a", "model": "b"},
+            [(0, 2), (-1, 1)],
+            r"b\.map: \[-1, 1\].*, and so the other",
+        ),
+    ],
+)
+def test_ranges_that_a_combination_cannot_use_are_refused(combine, ranges, message):
+    slots = {name: Slot(Between(*span)) for name, span in zip("ab", ranges, strict=True)}
+    with pytest.raises(ConfigError, match=message):
+        mix(slots, combine)
+
+
+def test_a_map_puts_a_penalty_among_factors():
+    """Quality × no repetition: the flawless row keeps its quality, the worst has none."""
+    slots = {
+        "quality": Slot(Between(0.0, 1.0, [0.8, 0.8, 0.8])),
+        "repetition": Slot(Between(-1.0, 0.0, [0.0, -0.5, -1.0]), map=(-1.0, 0.0)),
+    }
+    mixed = mix(slots, {"name": "product"})
+    result = mixed(answers("a", "b", "c", per_prompt=3))
+    assert result.value.tolist() == pytest.approx([0.8, 0.4, 0.0])
+    assert result.parts["repetition"].tolist() == [1.0, 0.5, 0.0]
+    assert mixed.range == (0.0, 1.0) and mixed.metrics()["reward/repetition"] == 0.5
+
+
+def test_a_map_cuts_what_is_outside_and_keeps_statuses():
+    given = scores([-3, 0.3, 5, None])
+    slot = mix({"a": Slot(Given(given, (-4.0, 6.0)), map=(0.2, 0.4))}).guarded("a")
+    values = slot(answers("a", "b", "c", "d", per_prompt=4)).value
+    assert values[:3].tolist() == pytest.approx([0.0, 0.5, 1.0]) and values[3].isnan()
+    assert slot.range == (0.0, 1.0)
+    for wrong in ((1.0, 1.0), (1.0, 0.0), (0.0, math.inf)):
+        with pytest.raises(ValueError, match=r"map must be \[low, high\] with low below high"):
+            Slot(Brightness(), map=wrong)
+    with pytest.raises(ConfigError, match=r"rewards\.near\.map: a set's rows"):
+        mix({"near": Slot(NearGaussian(), map=(0.0, 1.0))})
 
 
 def test_state_of_the_combination_is_the_mixs():

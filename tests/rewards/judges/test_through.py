@@ -67,7 +67,24 @@ def test_an_empty_text_is_the_writers_fault_and_others_pass_on_their_status(show
     scores = shown(written(strange, ["a red star", "  "]))
     assert scores.status.tolist() == [Status.NOT_APPLICABLE, Status.PARSE_FAIL]
     assert math.isnan(scores.value[0]) and scores.value[1] == 0
-    assert "melancholy" in scores.info[0] and scores.info[1] == "an empty text"
+    assert "melancholy" in scores.info[0] and scores.info[1] == "the answer is empty"
+
+
+def test_the_generator_is_sent_the_answer_and_never_the_thoughts(shown: Any) -> None:
+    """Each text's worth, parts and pictures are those of the rewrite alone; what cannot be read is the writer's."""
+    plain = shown(written(ASKED[:1], ["a red star"]))
+    texts = [
+        "<think>four black circles, surely</think>a red star",
+        "<think>no</think><answer>a red star</answer> I hope",
+        "<think>it never ends: a red star",
+        "<answer>a red star</answer><answer>a red star</answer>",
+    ]
+    scores = through(images=4, where="auto")(written(ASKED[:1] * 4, texts))
+    assert scores.status.tolist() == [Status.OK, Status.OK, Status.PARSE_FAIL, Status.PARSE_FAIL]
+    torch.testing.assert_close(scores.value, torch.stack([plain.value[0]] * 2 + [torch.tensor(0.0)] * 2))
+    assert through(where="answer")(written(ASKED[:1], ["a red star"])).status.tolist() == [Status.PARSE_FAIL]
+    whole = shown(written(ASKED[:1], texts[:1]))
+    torch.testing.assert_close(whole.value, plain.value)  # by default too nothing before </think> is sent
 
 
 def test_the_cache_knows_generator_and_judge() -> None:

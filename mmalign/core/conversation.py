@@ -12,7 +12,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Message = Mapping[str, Any]
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # where templates look for what comes before the answer
 ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+class Answer(str):
+    """Given turns that only a chat template can write: the assistant's, with calls of tools, and what is between them.
+
+    As a text it is what people read. `turns` are messages; the first and the last are the assistant's.
+    """
+
+    turns: tuple[Message, ...]
+
+    def __new__(cls, turns: Sequence[Message]) -> Answer:
+        """Make the answer of these turns."""
+        made = super().__new__(cls, _legible(turns[0]) if len(turns) == 1 else transcript(turns))
+        made.turns = tuple(turns)
+        return made
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (self.turns,)
 
 
 def user_turn(text: str) -> Message:
@@ -76,6 +95,8 @@ def without_oldest(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 __all__ = [
     "ROLES",
+    "THOUGHTS",
+    "Answer",
     "Message",
     "conversation_key",
     "last_user_text",

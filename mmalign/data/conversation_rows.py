@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mmalign.core.conversation import conversation_key
+from mmalign.core.conversation import Answer, conversation_key, places_in
 from mmalign.core.errors import DataError, shown
 from mmalign.core.types import Example, Prompt
 from mmalign.data.asking import Asking
@@ -65,6 +65,7 @@ class ConversationRows(TableRows[Example]):
     asking: Asking
     completion: str = ""  # column of the answer; "": it is in the conversation
     turns: Turns | None = None
+    whole_turns: bool = False  # all turns of the assistant are one answer
 
     def prompts(self) -> Sequence[Prompt]:
         """Return the prompt of every row; nothing is decoded."""
@@ -78,9 +79,9 @@ class ConversationRows(TableRows[Example]):
         prompt = self.made(at).prompt
         if len(prompt.media):
             return prompt
-        if self.turns is None or self.completion:
+        if self.completion or not (self.turns or self.whole_turns):
             return prompt.question
-        return conversation_key(self.whole(self.turns.row[at]).messages)
+        return conversation_key(self.whole(self.turns.row[at] if self.turns else at).messages)
 
     def whole(self, at: int) -> Conversation:
         """Return the conversation of row `at` of the table, its media placed; DataError where it is none."""
@@ -100,8 +101,20 @@ class ConversationRows(TableRows[Example]):
             return Example(self.asking.prompt(self.table, row, meta), self._completion(row, number))
         place, whole = f"{self.table.place(row)}: '{self.asking.column}'", self.whole(row)
         last = len(whole.messages) - 1 if self.turns is None or self.turns.turn[at] < 0 else self.turns.turn[at]
+        if self.turns is None and self.whole_turns:
+            return self._all_turns(row, whole, meta, place)
         answer = answer_text(whole.messages[: last + 1], place)
         before = Conversation(whole.messages[:last], whole.cells)
+        return Example(self.asking.of_conversation(self.table, row, before, meta), answer)
+
+    def _all_turns(self, row: int, whole: Conversation, meta: Mapping[str, Any], place: str) -> Example:
+        """All turns from the assistant's first one on, as one answer; one turn of text alone is that text."""
+        messages, last = whole.messages, answer_text(whole.messages, place)
+        first = next(number for number, message in enumerate(messages) if message["role"] == "assistant")
+        if places_in(messages[first:]):
+            raise DataError(f"{place} shows something behind its first answer; set imitate: each, or last.")
+        before = Conversation(messages[:first], whole.cells)
+        answer = last if first == len(messages) - 1 else Answer(messages[first:])
         return Example(self.asking.of_conversation(self.table, row, before, meta), answer)
 
     def _completion(self, row: int, number: int) -> str:

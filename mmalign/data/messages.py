@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmalign.core.conversation import ROLES, Message
+from mmalign.core.conversation import ROLES, THOUGHTS, Answer, Message
 from mmalign.core.errors import DataError, did_you_mean, shown
 from mmalign.core.texts import half_character
 
@@ -88,7 +88,7 @@ def _message(entry: object, where: str) -> tuple[Message, list[Any]]:
         known = ", ".join(ROLES)
         raise DataError(f"{where} has the role {shown(role, 60)}.{did_you_mean(str(role), ROLES)} Roles are {known}.")
     content, cells = _content(present.get("content", ""), f"{where} ({role})")
-    calls = without_nulls(present.get("tool_calls") or [])
+    calls = _calls(present.get("tool_calls") or [], f"{where} ({role})")
     if not content and not calls:
         raise DataError(f"{where} ({role}) is empty; give it a text, or leave the row out.")
     rest = {key: value for key, value in present.items() if key not in ("role", "content", "tool_calls")}
@@ -146,6 +146,35 @@ def _medium(value: Any, where: str) -> Any:
     return value.removeprefix("file://")
 
 
+def _calls(cell: object, where: str) -> list[dict[str, Any]]:
+    """Calls of functions as templates take them, their arguments an object: JSON text is read."""
+    calls = without_nulls(cell)
+    if not isinstance(calls, list):
+        raise DataError(f"{where}: 'tool_calls' is {shown(cell, 120)}; expected a list of calls.")
+    made = []
+    for call in calls:
+        inner = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+            raise DataError(
+                f"{where} has the call {shown(call, 120)}; expected "
+                "{'type': 'function', 'function': {'name': …, 'arguments': {…}}}."
+            )
+        function = {**inner, "arguments": _arguments(inner.get("arguments", {}), where)}
+        made.append({**call, "function": function} if "function" in call else function)
+    return made
+
+
+def _arguments(value: object, where: str) -> Any:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else {}
+        except ValueError as error:
+            raise DataError(f"{where}: the arguments of a call are no JSON ({error}): {shown(value, 120)}") from None
+    if not isinstance(value, Mapping):
+        raise DataError(f"{where}: the arguments of a call are {shown(value, 120)}; expected an object.")
+    return value
+
+
 def _require_whole(text: str, where: str) -> None:
     if half := half_character(text):
         raise DataError(f"{where} holds {half}, half of a character, which no model reads.")
@@ -193,7 +222,7 @@ def _turns(text: str, where: str) -> Iterator[dict[str, str]]:
 
 
 def answer_text(messages: Sequence[Message], where: str) -> str:
-    """Return the text of the last message, which is the answer.
+    """Return the text of the last message, which is the answer; an `Answer` where a template is to write it.
 
     Raises:
         DataError: it is not an assistant's, or holds more than a text.
@@ -201,14 +230,9 @@ def answer_text(messages: Sequence[Message], where: str) -> str:
     last = messages[-1]
     if last["role"] != "assistant":
         raise DataError(f"{where} ends with the {last['role']}'s turn; the last one is the answer, an assistant's.")
-    if last.get("tool_calls"):
-        raise DataError(
-            f"{where} ends with a call of tools, which is no text to learn; write the call in the content as the model "
-            "writes it."
-        )
     if not isinstance(last["content"], str):
         raise DataError(f"{where}: the answer holds {shown(last['content'], 120)}; expected a text alone.")
-    return last["content"]
+    return Answer([last]) if any(last.get(key) for key in ("tool_calls", *THOUGHTS)) else last["content"]
 
 
 __all__ = [

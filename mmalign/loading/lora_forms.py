@@ -31,7 +31,16 @@ from mmalign.loading.texts import open_peft_config
 
 PEFT_PREFIX = "base_model.model."
 METADATA = "lora_adapter_metadata"  # diffusers' name for the configuration in the file's header
-_TEXT = ("lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "text_encoder.", "text_encoder_2.", "text_encoders.")
+_TEXT = (
+    "lora_te_",
+    "lora_te1_",
+    "lora_te2_",
+    "lora_te3_",
+    "text_encoder.",
+    "text_encoder_2.",
+    "text_encoder_3.",
+    "text_encoders.",
+)
 _OTHER_KINDS = (".lokr_", ".hada_", ".lora_mid.", ".oft_", ".glora_", ".on_input")  # of LyCORIS
 _DROPPED = ("dora_scale", "diff_b", ".diff", "position_embedding")  # by diffusers' converters
 _HALVES = (("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight"), (".down.weight", ".up.weight"))

@@ -47,26 +47,20 @@ def styled(state: LoRAState, pipeline: str, component: str, style: Style, config
             f"--as {style}: holds pairs of matrices only, and this LoRA has more (DoRA); take --as peft, diffusers or "
             "merged."
         )
-    names = {
-        ("StableDiffusionPipeline", "kohya"): _flat,
-        ("StableDiffusionPipeline", "comfyui"): _flat,
-        ("StableDiffusionXLPipeline", "kohya"): _of_sdxl,
-        ("StableDiffusionXLPipeline", "comfyui"): _of_sdxl,
-        ("FluxPipeline", "kohya"): _of_flux,
-        ("QwenImagePipeline", "kohya"): _flat,
-    }
-    made: Callable[[LoRAState, Mapping[str, Any]], Pairs] | None = names.get((pipeline, style))
-    if made is not None:
-        return made(state, config)
-    if style == "comfyui" and pipeline in ("FluxPipeline", "QwenImagePipeline", "StableDiffusion3Pipeline"):
-        return {f"{component}.{key}": value for key, value in at_scale_one(state).items()}
-    known = sorted(
-        {name for name, of in names if of == style} | ({"StableDiffusion3Pipeline"} if style == "comfyui" else set())
-    )
-    raise CapabilityError(
-        f"--as {style}: there are no names of {style} for {pipeline} that diffusers reads back, only for "
-        f"{', '.join(known)}; take --as peft, diffusers or merged."
-    )
+    if pipeline not in pipelines_of(style):
+        raise CapabilityError(
+            f"--as {style}: there are no names of {style} for {pipeline} that diffusers reads back, only for "
+            f"{', '.join(pipelines_of(style))}; take --as peft, diffusers or merged."
+        )
+    if (pipeline, style) in _NAMED:
+        return _NAMED[pipeline, style](state, config)
+    return {f"{component}.{key}": value for key, value in at_scale_one(state).items()}
+
+
+def pipelines_of(style: Style) -> list[str]:
+    """Return the classes of diffusers whose LoRAs can be written by the names of a program."""
+    plain = _AT_SCALE_ONE if style == "comfyui" else ()
+    return sorted({name for name, of in _NAMED if of == style} | {*plain})
 
 
 def at_scale_one(state: LoRAState) -> Pairs:
@@ -200,3 +194,14 @@ def _fused(state: LoRAState, name: str, layers: Sequence[str], widths: Sequence[
         downs.append(down)
         ups.append(up)
     return _pair(name, torch.cat(downs), torch.block_diag(*ups), 1.0)
+
+
+_NAMED: dict[tuple[str, str], Callable[[LoRAState, Mapping[str, Any]], Pairs]] = {
+    ("StableDiffusionPipeline", "kohya"): _flat,
+    ("StableDiffusionPipeline", "comfyui"): _flat,
+    ("StableDiffusionXLPipeline", "kohya"): _of_sdxl,
+    ("StableDiffusionXLPipeline", "comfyui"): _of_sdxl,
+    ("FluxPipeline", "kohya"): _of_flux,
+    ("QwenImagePipeline", "kohya"): _flat,
+}
+_AT_SCALE_ONE = ("FluxPipeline", "QwenImagePipeline", "StableDiffusion3Pipeline")  # which ComfyUI reads as they are

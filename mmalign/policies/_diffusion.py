@@ -7,9 +7,9 @@ Fine-tuning as published trainers do it, by options of the density and of object
 
 | trainer                                  | policy | options |
 |------------------------------------------|--------|---------|
-| text to image, ε (diffusers)             | ddpm   | the defaults: weighting: const_eps, density_levels: uniform |
+| text to image, ε and v (diffusers, kohya)| ddpm   | the defaults: weighting: plain, density_levels: uniform |
 | … its `--snr_gamma 5`, ε and v           | ddpm   | weighting: min_snr, min_snr_gamma: 5 |
-| … of a network that predicts v           | ddpm   | weighting: const_v |
+| kohya's `--scale_v_pred_loss_like_noise_pred` | ddpm | of v: weighting: const_eps |
 | SD3's paper, FLUX (`logit_normal`)       | flow   | the defaults: weighting: const_v, density_levels: logit_normal |
 | diffusers' SD3 scripts as they stand     | flow   | weighting: const_x0, density_levels: logit_normal |
 | … `--weighting_scheme mode`              | flow   | weighting: const_x0, density_levels: mode, density_mode: 1.29 |
@@ -81,8 +81,9 @@ class Diffusion(LatentPolicy, ABC):
         residual_noise: also noisy: the last step where its variance is not 0, and steps that land near σ = 0 with more
             noise than what follows can remove (as Flow-GRPO's first code did). Rewards then judge noisy images.
         same_noise: rows of a group share the initial noise; steps before the first noisy one run once per group.
-        weighting: what an error weighs in the surrogate density, see `_surrogate.py`: "const_v", "const_eps",
-            "const_x0", "min_snr", "elbo", and for flows "sigma_sqrt" and "cosmap".
+        weighting: what an error weighs in the surrogate density, see `_surrogate.py`: "plain" (1 on the error of what
+            the network predicts: "const_eps" of ε, "const_v" of v and flows), "const_v", "const_eps", "const_x0",
+            "min_snr", "elbo", and for flows "sigma_sqrt" and "cosmap".
         min_snr_gamma: γ of "min_snr".
         density_levels: the distribution of its levels of noise: "uniform", "logit_normal" or "mode".
         density_mean, density_std: of "logit_normal" before its sigmoid; a mean above 0 prefers noise.

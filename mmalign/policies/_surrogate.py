@@ -10,6 +10,7 @@ surrogate is of the conditional model. Policy, reference and both sides of a pai
 
 | weighting | w on ‖ε − ε̂‖²        | w on ‖v − v̂‖²          | source |
 |-----------|-----------------------|------------------------|--------|
+| plain     | 1                     | 1                      | the error of what the network itself predicts |
 | const_eps | 1                     | α²                     | DDPM (2006.11239); Diffusion-DPO (2311.12908) |
 | const_v   | 1 / α²                | 1                      | rectified flow: the plain velocity error |
 | const_x0  | σ² / α²               | σ²                     | the plain error of x̂0, as in diffusers' SD3 scripts |
@@ -52,7 +53,7 @@ from mmalign.core.types import NoiseLevel, Rollout
 from mmalign.policies._base import micro_batches
 from mmalign.policies._steps import like, target
 
-Weighting = Literal["const_v", "const_eps", "const_x0", "min_snr", "elbo", "sigma_sqrt", "cosmap"]
+Weighting = Literal["plain", "const_v", "const_eps", "const_x0", "min_snr", "elbo", "sigma_sqrt", "cosmap"]
 LevelDraw = Literal["uniform", "logit_normal", "mode"]
 OF_FLOWS = ("sigma_sqrt", "cosmap")  # weightings in the levels of a rectified flow
 _MODE_LIMIT = 2 / (math.pi - 2)  # above it, levels of "mode" would turn back
@@ -165,6 +166,7 @@ def error_weight(
     gamma: float = 5.0,
 ) -> Float[Tensor, " B"]:
     """Return w on the squared error of the network's own prediction, for any weighting but "elbo"."""
+    weighting = named_weighting(weighting, prediction)
     if weighting in OF_FLOWS:
         below = 1 if weighting == "sigma_sqrt" else math.pi / 2
         over = sigma.square() if weighting == "sigma_sqrt" else 1 - 2 * sigma + 2 * sigma.square()
@@ -177,6 +179,13 @@ def error_weight(
             weighting
         ]
     return {"const_eps": kept, "const_x0": noise, "min_snr": torch.minimum(kept, gamma * noise)}[weighting]
+
+
+def named_weighting(weighting: Weighting, prediction: Prediction) -> Weighting:
+    """Return which weighting "plain" is for a network of this prediction; others are themselves."""
+    if weighting != "plain":
+        return weighting
+    return "const_eps" if prediction == "epsilon" else "const_v"
 
 
 def bound_weight(adapter: LatentAdapter, u: Float[Tensor, " B"]) -> Float[Tensor, " B"]:

@@ -48,12 +48,14 @@ def completion_dist(
     prompts: Sequence[Prompt],
     tokens: Int[Tensor, "B T *event"],
     mask: Bool[Tensor, "B T"],
+    live: Bool[Tensor, "B T"],
     steps: range,
     options: LogProbOptions,
     dropped: Bool[Tensor, " B"] | None = None,
 ) -> StepDist:
     """Compute log-probs (and entropies) in nats of `steps` of completions, (B, len(steps)), 0 where masked.
 
+    The network reads tokens that are `live`, those in `mask` among them: a conversation has turns between its answers.
     Rows where `dropped` is True continue the adapter's unconditional. Rows of equal prompts share the prompt's forward.
     Columns past the longest completion are not computed, and change no other number.
     """
@@ -65,7 +67,7 @@ def completion_dist(
         group = group + len(inputs) * dropped.to(group)
         inputs = [*inputs, *unconditional_inputs(adapter, inputs)]
     tokens, mask = tokens[:, :length], mask[:, :length]
-    features = adapter.features(inputs, group.to(tokens.device), tokens, mask)[:, steps.start :]
+    features = adapter.features(inputs, group.to(tokens.device), tokens, live[:, :length])[:, steps.start :]
     log_prob, entropy = _masked_log_probs(adapter, features, tokens[:, steps.start :], mask[:, steps.start :], options)
     missing = (0, len(steps) - log_prob.shape[1])
     return StepDist(

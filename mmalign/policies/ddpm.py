@@ -4,7 +4,7 @@
 |---------------------------|---------|
 | DDPO (2305.13301)         | eta: 1, num_inference_steps: 50, guidance_scale: 5 |
 | SPO's sampler (2406.04314)| eta: 1, num_inference_steps: 20 |
-| Diffusion-DPO (2311.12908)| weighting: const_eps, eta: 0 (plain DDIM samples; nothing is recorded) |
+| Diffusion-DPO (2311.12908)| weighting: plain, eta: 0 (plain DDIM samples; nothing is recorded) |
 
 Windows (MixGRPO, DanceGRPO's subset) work as for flows. Samples are never clipped: a clipped step is not Gaussian. All
 but the step rule stands in `_diffusion.py`.
@@ -63,7 +63,7 @@ class Ddpm(Diffusion):
 
     eta: NotNegative = 1.0
     num_inference_steps: AtLeastOne = 50
-    weighting: Weighting = "const_eps"
+    weighting: Weighting = "plain"
     density_levels: LevelDraw = "uniform"
 
     name: ClassVar[str] = "ddpm"

@@ -20,9 +20,10 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmalign.core.conversation import Answer
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare, at_least, one_of, within
-from mmalign.core.protocols import Probe, TokenAdapter
+from mmalign.core.protocols import Probe, TokenAdapter, TurnTokens
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, StepDist, groups, join
@@ -135,15 +136,28 @@ class Tokens(AdapterPolicy):
             raise DataError(
                 f"observe: {len(prompts)} prompts but {len(outputs)} outputs; give one output per prompt row."
             )
-        tokens, mask = self.adapter.tokenize(outputs)
+        tokens, mask, learned = self._tokenized(prompts, outputs)
         return Rollout(
             prompts=list(prompts),
             output=outputs,
             group=groups(prompts).to(tokens.device),
-            trajectory={"tokens": tokens},
-            mask=mask,
+            trajectory={"tokens": tokens} if learned is None else {"tokens": tokens, "live": mask},
+            mask=mask if learned is None else learned,
             truncated=torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device),
         )
+
+    def _tokenized(
+        self, prompts: Sequence[Prompt], outputs: Audio | list[str]
+    ) -> tuple[Tensor, Bool[Tensor, "B T"], Bool[Tensor, "B T"] | None]:
+        """Tokens and mask of given outputs; which of them count where not all of them do, else None."""
+        if isinstance(outputs, Audio) or not any(isinstance(output, Answer) for output in outputs):
+            return *self.adapter.tokenize(outputs), None
+        if not isinstance(self.adapter, TurnTokens):
+            raise CapabilityError(
+                f"{type(self.adapter).__name__} writes no answers that call tools or have several turns; give texts."
+            )
+        tokens, mask, learned = self.adapter.tokenize_behind(prompts, outputs)
+        return tokens, mask, None if torch.equal(mask, learned) else learned
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
         """Nothing is drawn: the density is exact."""
@@ -183,13 +197,18 @@ class Tokens(AdapterPolicy):
         device = self.adapter.device
         options = LogProbOptions(temperature=self.temperature, positions=self.positions, entropy=entropy)
         mask = _mask(rollout).to(device)
+        live = rollout.trajectory.get("live", mask).to(device)
         tokens = rollout.trajectory["tokens"].to(device)
         chosen = range(mask.shape[1])[steps]
         if not chosen:
             raise ValueError(f"steps {steps} selects none of the {mask.shape[1]} recorded steps.")
         parts = micro_batches(len(rollout), self.rows)
-        rows = [(rollout.prompts[p], tokens[p], mask[p], None if dropped is None else dropped[p]) for p in parts]
-        return join([completion_dist(self.adapter, *row[:3], chosen, options, row[3]) for row in rows])
+        rows = [(rollout.prompts[p], tokens[p], mask[p], live[p]) for p in parts]
+        without = [None if dropped is None else dropped[p] for p in parts]
+        dists = [
+            completion_dist(self.adapter, *row, chosen, options, gone) for row, gone in zip(rows, without, strict=True)
+        ]
+        return join(dists)
 
     def _complete(self, prompts: Sequence[Prompt], seeds: Tensor, params: SamplingParams, record: bool) -> Rollout:
         """A rollout of one completion per row, with the sampler's log-probs if `record` and the engine gives them."""
@@ -252,12 +271,16 @@ def _interleaved(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
     steps = max(_mask(rollout).shape[1] for rollout in rollouts)
     tokens = [_pad_steps(rollout.trajectory["tokens"], steps, pad_id) for rollout in rollouts]
     masks = [_pad_steps(_mask(rollout), steps, False) for rollout in rollouts]
+    live = [
+        _pad_steps(rollout.trajectory.get("live", mask), steps, False)
+        for rollout, mask in zip(rollouts, masks, strict=True)
+    ]
     prompts = [prompt for row in zip(*(rollout.prompts for rollout in rollouts), strict=True) for prompt in row]
     return Rollout(
         prompts=prompts,
         output=None,
         group=groups(prompts),
-        trajectory={"tokens": torch.stack(tokens, 1).flatten(0, 1)},
+        trajectory={"tokens": torch.stack(tokens, 1).flatten(0, 1), "live": torch.stack(live, 1).flatten(0, 1)},
         mask=torch.stack(masks, 1).flatten(0, 1),
     )
 

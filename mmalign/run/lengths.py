@@ -137,7 +137,7 @@ def evaluation_lengths(file: RunFile, policy: object, reader: AnyReader, questio
 def _target(reader: Reader, column: str, value: object, row: Row) -> int:
     """Count the tokens of a given text; raise DataError where it is missing or no text."""
     if isinstance(value, str):
-        return int(reader.target(value))
+        return int(reader.target(value, prompt_of(row)))
     if value is None:
         columns = ", ".join(row.meta if isinstance(row, Prompt) else ()) or "none"
         raise DataError(

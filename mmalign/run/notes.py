@@ -1,8 +1,15 @@
-"""What a run file may say and may not have been meant: told once, before anything is loaded."""
+"""What a run file may say and may not have been meant: told once, before anything is loaded.
+
+And what an option comes to that the checkpoint decides: told once it is loaded.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmalign.core.objective import ObjectiveTraits
+from mmalign.core.protocols import DensityPolicy
+from mmalign.policies._surrogate import named_weighting
 from mmalign.rewards.engine.traits import CombinationTraits
 from mmalign.run.build import Parts
 from mmalign.run.references import newest_taken
@@ -25,3 +32,14 @@ def notes(parts: Parts) -> list[str]:
             "the dimensions of a step (channels x height x width of the latents). grad/norm is logged."
         )
     return sentences
+
+
+def weighting_line(parts: Parts) -> str:
+    """Return which weighting of errors `plain` is for the loaded network; "" where none is used."""
+    policy: Any = parts.policy
+    if getattr(parts.objective, "needs", None) is not DensityPolicy or getattr(policy, "weighting", "") != "plain":
+        return ""
+    predicts = policy.adapter.prediction
+    return (
+        f"policy.weighting: plain is {named_weighting('plain', predicts)} here, where the network predicts {predicts}."
+    )

@@ -30,7 +30,7 @@ from mmalign.run.hooks import Announce, Evaluate, Preview, Save, Timed, evaluate
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
 from mmalign.run.long_texts import long_texts
 from mmalign.run.media_lines import media_lines
-from mmalign.run.notes import notes
+from mmalign.run.notes import notes, weighting_line
 from mmalign.run.prior import preserve_prior
 from mmalign.run.resuming import (
     check_unfinished,
@@ -277,6 +277,8 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     batches.other_data = trainer.other_data
     under_way(f"loading {parts.file.adapter['name']} {parts.file.adapter.get('model', '')}".rstrip())
     parts.load(str(accelerator.device))
+    if accelerator.is_main_process and (line := weighting_line(parts)):
+        say(line)
     keep_encoded(parts, items)
     half = AdapterTraits.of(parts.adapter).dtype == "fp16"
     update = Update(list(parts.adapter.trainable().values()), trainer, scaled=half)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.core.conversation import Answer
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.types import Prompt, groups
 from mmalign.data.sources.conversations import Conversations
@@ -62,15 +64,66 @@ def test_messages_hold_the_answer_too(column: str, tmp_path: Path) -> None:
 
 def test_every_turn_of_the_model_can_be_imitated(tmp_path: Path) -> None:
     rows = [{"messages": [*CHAT, assistant("fine")]}, {"messages": [user("a"), assistant("b")]}]
-    source = Conversations(jsonl(tmp_path / "a.jsonl", *rows), imitate="all")
+    source = Conversations(jsonl(tmp_path / "a.jsonl", *rows), imitate="each")
     examples = source.training_items()
     assert [(e.prompt.text, e.output) for e in examples] == [("hi", "hello"), ("how are you?", "fine"), ("a", "b")]
     assert [len(p.messages) for p in examples.prompts()] == [2, 4, 0] and len(examples[1:]) == 2
     many = [{"messages": [user("hi"), assistant("yes"), user(f"{i}"), assistant("no")]} for i in range(20)]
-    whole = Conversations(jsonl(tmp_path / "m.jsonl", *many), imitate="all", held_out=0.25)
+    whole = Conversations(jsonl(tmp_path / "m.jsonl", *many), imitate="each", held_out=0.25)
     assert (len(whole.training_items()), len(whole.held_out_items())) == (30, 10)  # no conversation is parted
-    with pytest.raises(DataError, match=r"imitate: all is of whole conversations"):
-        Conversations(jsonl(tmp_path / "c.jsonl", {"prompt": "a", "completion": "b"}), imitate="all").training_items()
+    for imitate in ("all", "each"):
+        with pytest.raises(DataError, match=rf"imitate: {imitate} is of whole conversations"):
+            file = jsonl(tmp_path / "c.jsonl", {"prompt": "a", "completion": "b"})
+            Conversations(file, imitate=imitate).training_items()
+
+
+def test_all_turns_of_the_model_are_one_answer(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [*CHAT, assistant("fine")], "id": 1},
+        {"messages": [user("a"), assistant("b")]},
+    ]
+    several, single = Conversations(jsonl(tmp_path / "a.jsonl", *rows), imitate="all").training_items()
+    assert list(several.prompt.messages) == CHAT[:2] and several.prompt.text == "hi" and several.prompt.meta["id"] == 1
+    assert isinstance(several.output, Answer) and list(several.output.turns) == [*CHAT[2:], assistant("fine")]
+    assert several.output == "assistant: hello\nuser: how are you?\nassistant: fine"
+    assert copy.deepcopy(several.output).turns == several.output.turns
+    assert single.prompt == Prompt("a") and type(single.output) is str
+    many = [{"messages": [user("hi"), assistant(f"{i}"), user("so"), assistant("no")]} for i in range(20)]
+    whole = Conversations(jsonl(tmp_path / "m.jsonl", *many), imitate="all", held_out=0.25)
+    assert (len(whole.training_items()), len(whole.held_out_items())) == (15, 5)
+    seen = [user("hi"), assistant("yes"), user([{"type": "image"}, {"type": "text", "text": "so"}]), assistant("no")]
+    grey(tmp_path / "a.png", 0.5)
+    with pytest.raises(DataError, match=r"s\.jsonl:1: 'messages' shows something behind its first answer; set imitate"):
+        file = jsonl(tmp_path / "s.jsonl", {"messages": seen, "image": "a.png"})
+        Conversations(file, imitate="all").training_items()
+
+
+def test_an_answer_may_call_tools(tmp_path: Path) -> None:
+    for number, arguments in enumerate((WHERE, json.dumps(WHERE))):
+        call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+        row = {"messages": [user("rain?"), {"role": "assistant", "tool_calls": [call]}], "tools": [WEATHER]}
+        (example,) = Conversations(jsonl(tmp_path / f"{number}.jsonl", row)).training_items()
+        assert isinstance(example.output, Answer) and example.prompt.tools == (WEATHER,)
+        assert example.output.turns[0]["tool_calls"][0]["function"] == {"name": "weather", "arguments": WHERE}
+        assert example.output == '[calls {"name": "weather", "arguments": {"in": "Oslo"}}]'
+    thought = {**assistant("no"), "reasoning_content": "It is dry."}
+    (example,) = Conversations(jsonl(tmp_path / "t.jsonl", {"messages": [user("q"), thought]})).training_items()
+    assert isinstance(example.output, Answer) and example.output == "no"
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ({"name": "f", "arguments": "{in: Oslo"}, r"the arguments of a call are no JSON"),
+        ({"name": "f", "arguments": [1]}, r"the arguments of a call are \[1\]; expected an object"),
+        ({"function": {"arguments": {}}}, r"has the call .*; expected \{'type': 'function'"),
+        ("f()", r"has the call 'f\(\)'; expected"),
+    ],
+)
+def test_calls_that_cannot_be_read(call: Any, sentence: str, tmp_path: Path) -> None:
+    row = {"messages": [user("rain?"), {"role": "assistant", "tool_calls": [call]}]}
+    with pytest.raises(DataError, match=rf"c\.jsonl:1: 'messages': message 2 \(assistant\).*{sentence}"):
+        Conversations(jsonl(tmp_path / "c.jsonl", row)).training_items()
 
 
 def test_prompts_with_completions(tmp_path: Path) -> None:

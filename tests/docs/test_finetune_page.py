@@ -59,11 +59,12 @@ def test_every_weighting_and_distribution_of_levels_is_on_the_page_but_the_bound
 
 
 def test_defaults_are_those_of_the_policies() -> None:
-    rows = re.findall(r"^\| (flows|ε) \([^|]*\| `(\w+)`, `(\w+)` \|", PAGE, re.M)
+    rows = re.findall(r"^\| (flows|ε|v) \([^|]*\| `(\w+)`, `(\w+)`", PAGE, re.M)
     from mmalign.policies.ddpm import Ddpm
     from mmalign.policies.flow import Flow
 
     assert rows == [
         ("flows", Flow.density_levels, Flow.weighting),
         ("ε", Ddpm.density_levels, Ddpm.weighting),
+        ("v", Ddpm.density_levels, Ddpm.weighting),
     ]

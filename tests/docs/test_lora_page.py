@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 import torch
 import yaml
 
-from mmalign.adapters import load_adapter
+from mmalign.adapters import adapters, load_adapter
 from mmalign.core.config import parse
+from mmalign.loading.lora_styles import pipelines_of
 from mmalign.run.build import build
 from mmalign.run.export import FORMS, write_form, write_merged
 from tests.adapters.tiny import write_tiny_sd3
@@ -32,6 +34,23 @@ def test_its_run_files_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_every_form_has_its_row() -> None:
     assert re.findall(r"^\| `(\w+)` \| (?:all|those|SD|the same)", PAGE, re.M) == list(FORMS)
+
+
+def test_what_other_programs_names_come_to_is_what_diffusers_and_the_forms_know() -> None:
+    import diffusers
+
+    rows = re.findall(r"^\| (`[^|]*`) \| (yes|no)[^|]*\| (yes|no)[^|]*\| (yes|no) \|$", PAGE, re.M)
+    told = {name: tuple(cells) for names, *cells in rows for name in re.findall(r"`(\w+)`", names)}
+    found = {}
+    for name in adapters.names():
+        pipeline = getattr(adapters.get(name), "pipeline_name", "")
+        kind = getattr(diffusers, pipeline, None)
+        if kind is not None:
+            read = getattr(kind, "lora_state_dict", None)
+            converts = read is not None and "_convert_" in inspect.getsource(inspect.unwrap(read))
+            written = [pipeline in pipelines_of(style) for style in ("kohya", "comfyui")]
+            found[name] = tuple("yes" if one else "no" for one in (converts, *written))
+    assert told == found and len(found) >= 10
 
 
 def test_its_program_reloads_what_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,29 @@ def test_kohyas_names_are_read_back_by_diffusers_as_the_same_lora(family: str, t
         assert all(again.rank(layer) == state.rank(layer) for layer in layers)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", CASES)
+def test_without_alphas_the_scale_is_one_and_halves_are_read(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    import diffusers
+
+    pipeline, component, layers, config = CASES[family]
+    if family == "flux":  # q, k and v are one pair there, with their scales inside
+        layers = {name: size for name, size in FLUX.items() if name.endswith(("to_out.0", "linear", "ff.net.0.proj"))}
+    state = lora(layers)
+    named = styled(state, pipeline, component, "kohya", config)
+    bare = {key: value.to(dtype) for key, value in named.items() if not key.endswith(".alpha")}
+    save_file(bare, tmp_path / "kohya.safetensors")
+    again = read_lora(
+        LoRAFile(tmp_path / "kohya.safetensors"), LoRAPlace(component, getattr(diffusers, pipeline), config)
+    )
+    for layer, value in added(again).items():
+        wanted = state.tensors[layer + UP].to(dtype).float().flatten(1) @ state.tensors[layer + DOWN].to(
+            dtype
+        ).float().flatten(1)
+        torch.testing.assert_close(value.float(), wanted, rtol=2e-2, atol=2e-2)
+        assert again.scale(layer) == 1
+
+
 def test_kohyas_alpha_is_the_scale_times_the_rank() -> None:
     state = lora(UNET, use_rslora=True)
     named = styled(state, "StableDiffusionPipeline", "unet", "kohya", {})

@@ -70,7 +70,7 @@ def test_a_step_of_train_text_to_image(tmp_path: Path, kind: str, gamma: float |
     from diffusers.training_utils import compute_snr
 
     folder = write_tiny_sd(tmp_path / "sd", kind)
-    plain: Any = "const_eps" if kind == "epsilon" else "const_v"
+    plain: Any = Ddpm.weighting
     policy = Ddpm(
         SD(str(folder), train="full", resolution=16).load("cpu"),
         weighting="min_snr" if gamma else plain,

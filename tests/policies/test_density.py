@@ -11,7 +11,7 @@ from torch import nn
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Prediction
 from mmalign.core.types import NoiseLevel, Rollout
-from mmalign.policies._surrogate import bound_weight, error_weight
+from mmalign.policies._surrogate import bound_weight, error_weight, named_weighting
 from mmalign.policies.ddpm import Ddpm
 from mmalign.policies.flow import Flow
 from tests.policies.worlds import CountingLatent, DoubleLatent, descend, generator, gradient, grouped, jolt, slope
@@ -98,9 +98,13 @@ def test_a_velocity_at_pure_noise_has_a_finite_weight() -> None:
     assert error_weight("v", nothing, nothing + 1, "const_eps").item() == 0
 
 
-def test_the_defaults_are_constant_in_noise_for_diffusion_and_in_velocity_for_flows() -> None:
+def test_the_default_is_the_plain_error_of_what_the_network_predicts() -> None:
     assert policy("flow").weighting == "const_v"
-    assert policy("epsilon").weighting == policy("v").weighting == "const_eps"
+    assert policy("epsilon").weighting == policy("v").weighting == "plain"
+    assert [named_weighting("plain", kind) for kind in ("epsilon", "v", "flow")] == ["const_eps", "const_v", "const_v"]
+    alpha, sigma = torch.tensor([0.6, 0.1]), torch.tensor([0.8, 0.99])
+    for kind in ("epsilon", "v", "flow"):
+        assert error_weight(kind, alpha, sigma, "plain").eq(1).all()
 
 
 class Shifted(ToyLatent):

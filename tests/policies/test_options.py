@@ -87,7 +87,7 @@ def test_the_two_diffusion_policies_differ_in_the_options_of_their_noise_alone()
     differing = {name: (options[Flow][name], options[Ddpm][name]) for name in shared}
     assert {name: pair for name, pair in differing.items() if pair[0] != pair[1]} == {
         "num_inference_steps": (10, 50),
-        "weighting": ("const_v", "const_eps"),
+        "weighting": ("const_v", "plain"),
         "density_levels": ("logit_normal", "uniform"),
     }
 

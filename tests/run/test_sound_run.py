@@ -42,7 +42,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_set_reward_of_sound_trains(name: str, model: Path, tmp_path: Path) -> None:
+def test_a_set_reward_of_sound_trains(
+    name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from safetensors.torch import load_file
 
     policy, objective = RECIPES[name]
@@ -50,6 +52,8 @@ def test_a_set_reward_of_sound_trains(name: str, model: Path, tmp_path: Path) ->
     (tmp_path / "prompts.txt").write_text("".join(f"a tune of {i} notes\n" for i in range(10)))
     (tmp_path / "run.yaml").write_text(RUN.format(model=model, exemplars=exemplars, policy=policy, objective=objective))
     finished = train(load(tmp_path / "run.yaml"), out=tmp_path / "run")
+    told = "policy.weighting: plain is const_v here, where the network predicts v." in capsys.readouterr().out
+    assert told == (name == "dragon")  # the others use no error of a prediction
     assert [(row.name, row.role) for row in finished.rows][:1] == [("style", "trained")]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "grad/norm" in line]

@@ -24,7 +24,7 @@ DEVICE = {"paged_adamw": "cuda"}
 def fresh(name: str, **options: Any) -> Update:
     """An update rule over two matrices, large enough for 8 bits."""
     if name in BITSANDBYTES:
-        pytest.importorskip("bitsandbytes")
+        pytest.importorskip("bitsandbytes", reason="the extra `optimizers` is not installed (`dev` has it on Linux)")
     rng = torch.Generator().manual_seed(0)
     device = DEVICE.get(name, "cpu")
     if device == "cuda" and not torch.cuda.is_available():

@@ -105,8 +105,9 @@ def without_media(prompts: Sequence[Prompt], family: str) -> Sequence[Prompt]:
     """Return the prompts; CapabilityError where one carries media that `family` would have to ignore."""
     for row, prompt in enumerate(prompts):
         if prompt.media:
+            place = prompt.place or f"row {row}"
             raise CapabilityError(
-                f"row {row}: the prompt carries media ({', '.join(prompt.media)}) and '{family}' reads text only."
+                f"{place}: the prompt carries media ({', '.join(prompt.media)}) and '{family}' reads text only."
             )
     return prompts
 

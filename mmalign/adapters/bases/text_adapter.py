@@ -165,6 +165,12 @@ class TextAdapter(TransformersAdapter):
         """Return B texts as completions that end: tokens (B, T) and mask (B, T), right-padded."""
         return self.texts.tokenize(outputs, default_device(self.device))
 
+    def tokenize_behind(
+        self, prompts: Sequence[Prompt], outputs: Sequence[str]
+    ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Return B given outputs, `Answer`s among them, behind their prompts: tokens, mask, and what is learned."""
+        return self.texts.tokenize_behind(prompts, outputs, default_device(self.device))
+
 
 def _weights_of(kind: type[Any], folder: Path) -> dict[str, Tensor]:
     """The named weights of a saved model as its class reads them (file names may differ from those in memory)."""

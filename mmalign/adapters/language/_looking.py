@@ -17,12 +17,13 @@ from jaxtyping import Bool, Int
 
 from mmalign.adapters.language._reader import refuse_markers
 from mmalign.adapters.tokens.texts import WITHOUT_TEMPLATE, Chat, appended, ending, stop_tokens, templated, under_system
-from mmalign.core.conversation import Message
+from mmalign.core.conversation import Answer, Message, places_in
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.foreign import ModelConfig, PretrainedModel, Processor, Tokenizer
+from mmalign.media.kinds import NOUNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,7 @@ class Looking:
         return self._lazy[id(media)][1]
 
     def _processed(self, prompt: Prompt, answer: str | None) -> Inputs:
-        answer = None if answer is None else self.ending.bare(answer)
+        answer = answer if answer is None or isinstance(answer, Answer) else self.ending.bare(answer)
         media = [self.sense.read(name, value, self.processor) for name, value in prompt.media.items()]
         text = self._written(prompt, len(media), answer)
         options = {**self.options, "text_kwargs": {"add_special_tokens": not self.chat, **self._of("text_kwargs")}}
@@ -164,18 +165,28 @@ class Looking:
         """Write a short conversation that ends with `answer`, as the template does."""
         return self._written(Prompt("Hello"), 0, answer)
 
-    def _written(self, prompt: Prompt, count: int, answer: str | None = None) -> str:
+    def with_turns(self, prompt: Prompt, turns: Sequence[Message], ready: bool) -> str:
+        """Write a prompt with `turns` behind it, `ready` for an answer or not, a place for each of its media."""
+        return self._written(prompt, len(prompt.media), Answer(turns) if turns else None, ready)
+
+    def _written(self, prompt: Prompt, count: int, answer: str | None = None, ready: bool | None = None) -> str:
         """The prompt's words with a place for each of its media."""
+        if others := sorted({*places_in(prompt.messages)} - {self.sense.kind}):
+            raise DataError(
+                f"the conversation has a place for a {NOUNS[others[0]]}, and this model reads {self.sense.one}s; take "
+                "one that reads both, or leave the row out."
+            )
         if self.chat:
             content = [{"type": self.sense.kind}] * count + [{"type": "text", "text": prompt.text}]
             turns = prompt.messages or [{"role": "user", "content": content}]
             messages = [in_parts(turn) for turn in under_system(turns, self.system)]
-            if answer is not None:
+            if isinstance(answer, Answer):
+                messages += [in_parts(turn) for turn in answer.turns]
+            elif answer is not None:
                 messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
             tools = {"tools": list(prompt.tools)} if prompt.tools else {}
-            return templated(
-                self.processor, messages, add_generation_prompt=answer is None, **tools, **self.chat_options
-            )
+            ready = answer is None if ready is None else ready
+            return templated(self.processor, messages, add_generation_prompt=ready, **tools, **self.chat_options)
         if prompt.messages:
             raise DataError(WITHOUT_TEMPLATE)
         place, (before, after) = getattr(self.processor, f"{self.sense.kind}_token"), self._around

@@ -107,7 +107,7 @@ class MediaTextAdapter(TextAdapter):
             looking.processor.tokenizer,
             stops,
             chat=False,
-            write=looking.answered if looking.chat else None,
+            writer=looking if looking.chat else None,
             keep_special_tokens=self.keep_special_tokens,
             cached=1,
         )

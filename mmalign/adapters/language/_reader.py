@@ -29,9 +29,9 @@ class Reader:
         """Count a prompt's tokens in its template, without those of its media. DataError if it cannot be asked."""
         return self.length(prompt)
 
-    def target(self, text: str) -> int:
-        """Count the tokens of a given text and its end."""
-        return len(self.texts.completion_ids(text))
+    def target(self, text: str, prompt: Prompt) -> int:
+        """Count the tokens of a given text and its end, behind its prompt. DataError if no template can write it."""
+        return len(self.texts.given_ids(prompt, text)[0])
 
     def shortened(self, prompt: Prompt, over: int) -> Prompt | None:
         """Drop at least `over` of the first tokens of a prompt's text; None where nothing would be left."""

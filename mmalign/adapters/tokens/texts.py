@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
 
-from mmalign.core.conversation import Message, user_turn
+from mmalign.adapters.tokens.turns import turn_ids
+from mmalign.core.conversation import Answer, Message, message_text, user_turn
 from mmalign.core.errors import ConfigError, DataError, did_you_mean
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
@@ -36,6 +38,19 @@ WITHOUT_TEMPLATE = (
 log = logging.getLogger("mmalign")
 
 
+@runtime_checkable
+class Writer(Protocol):
+    """What writes conversations where prompts are put into a template elsewhere."""
+
+    def answered(self, answer: str) -> str:
+        """Write a short conversation that ends with `answer`."""
+        ...
+
+    def with_turns(self, prompt: Prompt, turns: Sequence[Message], ready: bool) -> str:
+        """Write a prompt with `turns` behind it, `ready` for an answer or not."""
+        ...
+
+
 class Texts:
     """A tokenizer with its chat template as it came, for prompts and completions of text.
 
@@ -50,7 +65,7 @@ class Texts:
         chat_options: further variables of the template (`enable_thinking: false`).
         keep_special_tokens: special tokens (but for what ends it) stay in a completion's text.
         cached: texts whose ids are kept.
-        write: how an answered conversation reads where prompts are put into a template elsewhere.
+        writer: what writes conversations where prompts are put into a template elsewhere.
 
     Raises:
         ConfigError: `chat` or `system` without a template.
@@ -66,7 +81,7 @@ class Texts:
         chat_options: Mapping[str, Any] | None = None,
         keep_special_tokens: bool = False,
         cached: int = 512,
-        write: Write | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = bool(tokenizer.chat_template) if chat == "auto" else bool(chat)
@@ -78,7 +93,8 @@ class Texts:
             )
         if system and not self.chat:
             raise ConfigError("system: is set, but without a chat template it has no place; put it in prompts.")
-        self.ending = ending(tokenizer, stop_ids, self._answered if self.chat else write)
+        self.writer: Writer | None = self if self.chat else writer
+        self.ending = ending(tokenizer, stop_ids, self.writer.answered if self.writer else None)
         self._appended = appended(tokenizer)
         self._ids = lru_cache(maxsize=cached)(self._prompt_ids)
 
@@ -117,8 +133,30 @@ class Texts:
         """Return the ids of a prompt with its answer, ended; in a template, with all that it writes."""
         if self.chat:
             bare = {"role": "assistant", "content": self.ending.bare(answer)}
-            return self._templated(prompt.question, prompt.converses, bare)
+            turns = answer.turns if isinstance(answer, Answer) else (bare,)
+            return self._templated(prompt.question, prompt.converses, *turns)
         return (*self.prompt_ids(prompt), *self.completion_ids(answer))
+
+    def given_ids(self, prompt: Prompt, output: str) -> tuple[list[int], list[bool]]:
+        """Return the ids of a given output behind its prompt, ended, and which of them are to be learned.
+
+        Raises:
+            DataError: turns that no template writes, or not so that they can be told from the prompt.
+        """
+        if not isinstance(output, Answer):
+            ids = self.completion_ids(output)
+            return ids, [True] * len(ids)
+        writer = self.writer
+        if writer is None:
+            raise DataError(
+                "an answer calls tools or has several turns, and there is no chat template to write it with; take a "
+                "chat model, or rows of texts."
+            )
+
+        def ids_of(turns: Sequence[Message], ready: bool) -> list[int]:
+            return list(self.tokenizer(writer.with_turns(prompt, turns, ready), add_special_tokens=False)["input_ids"])
+
+        return turn_ids(ids_of, output.turns, self.stop_ids)
 
     def completion_ids(self, text: str) -> list[int]:
         """Return the ids of a given text by itself, ended once."""
@@ -129,16 +167,20 @@ class Texts:
         written = self._written(question, converses, *answers)
         return tuple(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
-    def _answered(self, answer: str) -> str:
+    def answered(self, answer: str) -> str:
         """A short conversation that ends with `answer`."""
         return self._written("Hello", False, {"role": "assistant", "content": answer})
 
-    def _written(self, question: str, converses: bool, *answers: Message) -> str:
+    def with_turns(self, prompt: Prompt, turns: Sequence[Message], ready: bool) -> str:
+        """Write a prompt with `turns` behind it, `ready` for an answer or not."""
+        return self._written(prompt.question, prompt.converses, *turns, ready=ready)
+
+    def _written(self, question: str, converses: bool, *answers: Message, ready: bool | None = None) -> str:
         messages, tools = turns_of(question, converses)
         return templated(
             self.tokenizer,
             [*under_system(messages, self.system), *answers],
-            add_generation_prompt=not answers,
+            add_generation_prompt=not answers if ready is None else ready,
             **({"tools": tools} if tools else {}),
             **self.chat_options,
         )
@@ -150,6 +192,15 @@ class Texts:
         ids = [self.completion_ids(text) for text in outputs]
         tokens, mask = padded(ids, self.pad_id, "right")
         return tokens.to(device), mask.to(device)
+
+    def tokenize_behind(
+        self, prompts: Sequence[Prompt], outputs: Sequence[str], device: torch.device | str
+    ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Return B given outputs behind their prompts: ids and mask as `tokenize`, and what is learned, (B, T) each."""
+        given = [self.given_ids(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
+        tokens, mask = padded([ids for ids, _ in given], self.pad_id, "right")
+        spoken, _ = padded([[int(one) for one in row] for _, row in given], 0, "right")
+        return tokens.to(device), mask.to(device), spoken.bool().to(device)
 
     def decode(self, tokens: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> list[str]:
         """Return the B texts of completions, without what ends them."""
@@ -184,10 +235,30 @@ def templated(written_by: Tokenizer | Processor, messages: Sequence[Mapping[str,
     from jinja2 import TemplateError
 
     try:
-        return written_by.apply_chat_template(list(messages), tokenize=False, **options)
+        text = written_by.apply_chat_template(list(messages), tokenize=False, **options)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
+    require_tools(text, messages, options.get("tools"))
+    return text
+
+
+def require_tools(text: str, messages: Sequence[Mapping[str, Any]], tools: object) -> None:
+    """Raise DataError where a template left out what a conversation says of tools: it would be learned without.
+
+    Names of functions, and words of what they returned, stand in any template that knows tools.
+    """
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    described = list(tools) if isinstance(tools, list | tuple) else []
+    names = [str((entry.get("function") or entry).get("name", "")) for entry in [*described, *calls]]
+    results = [re.findall(r"\w+", message_text(message)) for message in messages if message["role"] == "tool"]
+    if any(name not in text for name in names) or any(
+        words and not any(word in text for word in words) for words in results
+    ):
+        raise DataError(
+            "the chat template writes no tools (their descriptions, calls or results are missing from what it makes); "
+            "take a model whose template knows them, or rows without tools."
+        )
 
 
 def padded(

@@ -282,7 +282,8 @@ def lora_state(network: PretrainedModel) -> dict[str, Tensor]:
     """Return the matrices of the adapter on `network` by the names that peft saves them under."""
     from peft import get_peft_model_state_dict
 
-    return get_peft_model_state_dict(network, adapter_name="default")
+    # Left to itself, peft looks for the base's vocabulary in its folder or on the Hub; nothing here changes that.
+    return get_peft_model_state_dict(network, adapter_name="default", save_embedding_layers=False)
 
 
 def attach(network: PretrainedModel, lora: LoRA, targets: list[str] | str, **more: Any) -> None:

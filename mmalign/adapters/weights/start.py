@@ -114,8 +114,10 @@ def lay_on(network: PretrainedModel, state: LoRAState, name: str = "default", wh
         raise CheckpointError(f"{state.source}: does not fit {type(network).__name__}: {error}") from error
     for parameter in parameters_of(network, name):
         parameter.data = parameter.data.float()
-    own = get_peft_model_state_dict(network, adapter_name=name)
     beside = tuple(f"{each}." for each in whole)
+    # peft itself saves embeddings beside a LoRA on them
+    more = any(".lora_" not in key and not key.startswith(beside) for key in state.tensors)
+    own = get_peft_model_state_dict(network, adapter_name=name, save_embedding_layers="auto" if more else False)
     tensors = {key: value for key, value in own.items() if key.startswith(beside)} if beside else {}
     tensors |= state.tensors
     check_fit(state.source, tensors, own)

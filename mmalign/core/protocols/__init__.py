@@ -12,6 +12,7 @@ from mmalign.core.protocols.adapters import (
     LatentAdapter,
     ScoreAdapter,
     TokenAdapter,
+    TurnTokens,
     UnconditionalTokens,
 )
 from mmalign.core.protocols.data import (
@@ -95,6 +96,7 @@ __all__ = [
     "Synchronized",
     "TextEncoder",
     "TokenAdapter",
+    "TurnTokens",
     "UnconditionalTokens",
     "VelocityPolicy",
     "Weights",

@@ -240,6 +240,17 @@ class KeepsEncoded(Protocol):
         ...
 
 
+@runtime_checkable
+class TurnTokens(Protocol):
+    """An adapter of tokens that writes given turns of a conversation by its chat template."""
+
+    def tokenize_behind(
+        self, prompts: Sequence[Prompt], outputs: Sequence[str]
+    ) -> tuple[Int[Tensor, "B T"], Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Return B given outputs behind their prompts: tokens, mask, and which of them are to be learned."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdapterTraits:
     """The options that adapters may have and that a run reads of them, before or after weights are loaded.
@@ -277,5 +288,6 @@ __all__ = [
     "LatentAdapter",
     "ScoreAdapter",
     "TokenAdapter",
+    "TurnTokens",
     "UnconditionalTokens",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mmalign.core.errors import DataError, shown
@@ -33,11 +33,12 @@ class Conversations(FileSource[ConversationRows]):
     Of rows with `completion` and a `label` that is true or false (unpaired judgements), the true ones are imitated.
 
     Args:
-        imitate: "last" answer of each conversation, or "all" turns of the assistant, each of them an example behind
-            the turns before it.
+        imitate: "last" answer of each conversation; "all" turns of the assistant, together one output whose other
+            turns are read and not learned, where the chat template allows it; or "each" of them, an example behind the
+            turns before it.
     """
 
-    imitate: Literal["last", "all"] = "last"
+    imitate: Literal["last", "all", "each"] = "last"
 
     def prompt_column(self) -> str:
         """Return the column that holds the text of the prompt."""
@@ -57,9 +58,13 @@ class Conversations(FileSource[ConversationRows]):
         asking.say_unread(table)
         table.require(*asking.about)
         rows = ConversationRows(table, self._rows(table, whole), asking, "" if whole else "completion")
+        if self.imitate != "last" and not whole:
+            raise DataError(
+                f"{table.file}: imitate: {self.imitate} is of whole conversations, and there is no 'messages'."
+            )
         if self.imitate == "all":
-            if not whole:
-                raise DataError(f"{table.file}: imitate: all is of whole conversations, and there is no 'messages'.")
+            return replace(rows, whole_turns=True)
+        if self.imitate == "each":
             return self._of(rows, Turns.of_all(rows))
         several = table.typical(rows.completion).get(rows.completion)
         return self._of(rows, Turns.of_lists(rows)) if isinstance(several, list) and not is_messages(several) else rows

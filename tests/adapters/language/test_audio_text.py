@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,22 @@ import pytest
 import torch
 
 from mmalign.adapters.language.audio_text import AudioText, model_class
+from mmalign.adapters.language.causal_lm import CausalLM
+from mmalign.adapters.language.image_text import ImageText
 from mmalign.adapters.weights.lora import LoRA
 from mmalign.core.errors import CapabilityError, CheckpointError, DataError
 from mmalign.core.protocols import TokenAdapter
 from mmalign.core.types import Audio, Prompt
+from mmalign.data.sources.conversations import Conversations
+from mmalign.data.sources.prompts import Prompts
+from mmalign.media.audio import read_audio, write_audio
 from mmalign.policies.tokens import Tokens
 from tests.adapters.language.completions import MASK, ROWS, TOKENS, judged, plain
 from tests.adapters.language.media import sound
 from tests.adapters.language.tiny_alm import MODELS, RATE, write_tiny_alm
 from tests.adapters.language.tiny_lm import write_tiny_lm
+from tests.adapters.language.tiny_vlm import write_tiny_vlm
+from tests.data.conversations import assistant, jsonl, user
 
 KINDS = list(MODELS)
 
@@ -176,6 +185,43 @@ def test_without_a_template_sounds_stand_first(alm: Callable[..., Any]) -> None:
     adapter = alm(chat=False)
     said = adapter.texts.tokenizer.decode(adapter.encode(PROMPTS[3:])[0]["input_ids"])
     assert said.count("<|audio_bos|>") == said.count("<|audio_eos|>") == 2 and said.rstrip().endswith("say")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sounds_inside_a_conversation_stand_at_their_places(alm: Callable[..., Any], kind: str, tmp_path: Path) -> None:
+    for name, value in (("a", sound(1)), ("b", sound(3, 0.2))):
+        write_audio(value.samples[0], RATE, tmp_path / f"{name}.wav")
+    inside = {"data": base64.b64encode((tmp_path / "b.wav").read_bytes()).decode(), "format": "wav"}
+    word, place = {"type": "text", "text": "say"}, {"type": "audio"}
+    asks = [
+        user([{"type": "audio", "audio": "a.wav"}, word]),
+        assistant("red cube"),
+        user([word, {"type": "input_audio", "input_audio": inside}]),
+    ]
+    file = jsonl(tmp_path / "a.jsonl", {"messages": [*asks, assistant("two dogs")]})
+    (example,) = Conversations(file).training_items()
+    adapter = alm(kind)
+    (ours,) = adapter.encode([example.prompt])
+    processor = adapter.looking.processor
+    parts = [user([place, word]), assistant([{"type": "text", "text": "red cube"}]), user([word, place])]
+    text = processor.apply_chat_template(parts, tokenize=False, add_generation_prompt=True)
+    waves = [read_audio(tmp_path / f"{name}.wav")[0][0].numpy() for name in "ab"]
+    theirs = processor(text=[text], audio=waves, return_tensors="pt", audio_kwargs={"sampling_rate": RATE})
+    assert ours["input_ids"].tolist() == theirs["input_ids"][0].tolist()
+    torch.testing.assert_close(ours["input_features"], theirs["input_features"])
+
+
+def test_sounds_inside_a_conversation_are_refused_by_models_that_read_none(tmp_path: Path) -> None:
+    write_audio(sound(1).samples[0], RATE, tmp_path / "a.wav")
+    asks = [user([{"type": "audio", "audio": "a.wav"}, {"type": "text", "text": "say"}])]
+    (prompt,) = Prompts(jsonl(tmp_path / "a.jsonl", {"prompt": asks})).training_items()
+    reads = CausalLM(str(write_tiny_lm(tmp_path / "lm", "llama")), device="cpu").reader()
+    with pytest.raises(CapabilityError, match=r"a\.jsonl:1: the prompt carries media \(audio\) and 'causal_lm'"):
+        reads.prompt(prompt)
+    seeing = ImageText(str(write_tiny_vlm(tmp_path / "vlm", "llava", chat=True)), device="cpu").reader()
+    talk = replace(prompt, messages=[*asks, assistant("a"), user("say")])
+    with pytest.raises(DataError, match=r"has a place for a sound, and this model reads pictures; take one that reads"):
+        seeing.prompt(talk)
 
 
 def test_what_cannot_be_had_is_said(alm: Callable[..., Any], tmp_path: Path) -> None:

@@ -22,11 +22,13 @@ from PIL import Image
 from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.adapters.language.image_text import ImageText
 from mmalign.adapters.tokens.texts import padded
+from mmalign.core.errors import DataError
 from mmalign.core.types import Example, Preference, Prompt
 from mmalign.data.sources.conversations import Conversations
 from mmalign.data.sources.preferences import Preferences
 from mmalign.data.sources.prompts import Prompts
 from mmalign.media.image import write_image
+from mmalign.policies.tokens import Tokens
 from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.data.conversations import assistant, jsonl, system, user
@@ -118,7 +120,7 @@ def test_sft(template: str, model: Made, tmp_path: Path) -> None:
 def test_sft_of_every_turn(model: Made, tmp_path: Path) -> None:
     adapter = model("qwen2_5_training")
     rows = [{"messages": [*CHAT, assistant(answer)]} for answer in ANSWERS]
-    examples = list(Conversations(jsonl(tmp_path / "a.jsonl", *rows), imitate="all").training_items())
+    examples = list(Conversations(jsonl(tmp_path / "a.jsonl", *rows), imitate="each").training_items())
     peer = prepared_by_sft(adapter, rows, assistant_only_loss=True)
     line_break = adapter.texts.tokenizer("\n")["input_ids"][0]
     for i, turns in enumerate((examples[:2], examples[2:])):
@@ -131,6 +133,95 @@ def test_sft_of_every_turn(model: Made, tmp_path: Path) -> None:
             union |= {at for at, one in enumerate(trained) if one}
         assert union < marked and all(theirs[at] == line_break for at in marked - union)
         assert len(marked - union) == 4  # before and behind each of two answers
+
+
+RESULT = {"role": "tool", "name": "look", "content": "it is red"}
+USED = [system("be good"), user("Is the cube red?"), CALL, RESULT, assistant("Yes, two dogs.")]
+
+
+def given(adapter: Any, example: Example) -> tuple[list[int], list[bool]]:
+    """Ids of a prompt with its answer, and which of them are trained, as the policy gets them."""
+    rollout = Tokens(adapter).observe([example.prompt], [example.output])
+    live = rollout.trajectory.get("live", rollout.mask)[0]
+    ids = adapter.encode([example.prompt])[0]["input_ids"].tolist()
+    completion = rollout.trajectory["tokens"][0][live].tolist()
+    assert rollout.mask is not None
+    return ids + completion, [False] * len(ids) + rollout.mask[0][live].tolist()
+
+
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3", "qwen3_instruct_2507", "llama3_1", "glm4moe"])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_sft_of_an_answer_that_calls(template: str, as_text: bool, model: Made, tmp_path: Path) -> None:
+    adapter = model(template)
+    arguments: Any = {"at": "cube"}
+    calls = [{"type": "function", "function": {"name": "look", "arguments": arguments}}]
+    row = {"prompt": USED[:2], "completion": [{"role": "assistant", "content": "", "tool_calls": calls}]}
+    written = json.loads(json.dumps(row))
+    if as_text:
+        written["completion"][0]["tool_calls"][0]["function"]["arguments"] = json.dumps(arguments)
+    (example,) = Conversations(jsonl(tmp_path / "a.jsonl", {**written, "tools": [TOOL]})).training_items()
+    ids, trained = given(adapter, example)
+    peer = prepared_by_sft(adapter, [{**row, "tools": json.dumps([TOOL])}])
+    theirs, labels = peer["input_ids"][0].tolist(), (peer["labels"][0] != -100).tolist()
+    words = adapter.texts.tokenizer
+    assert ids == theirs[: len(ids)] and trained == labels[: len(ids)] and any(trained)
+    assert words.decode(theirs[len(ids) :]).strip() == "" and "look" in words.decode(ids)
+
+
+@pytest.mark.parametrize("template", ["qwen2_5_training", "qwen3_training"])
+def test_sft_of_a_whole_conversation(template: str, model: Made, tmp_path: Path) -> None:
+    adapter = model(template)
+    talks = [[*CHAT, assistant("No")], USED]
+    for number, talk in enumerate(talks):
+        file = jsonl(tmp_path / f"{number}.jsonl", {"messages": talk, "tools": [TOOL]})
+        (example,) = Conversations(file, imitate="all").training_items()
+        ids, trained = given(adapter, example)
+        peer = prepared_by_sft(adapter, [{"messages": talk, "tools": json.dumps([TOOL])}], assistant_only_loss=True)
+        theirs, labels = peer["input_ids"][0].tolist(), (peer["labels"][0] != -100).tolist()
+        assert ids == theirs[: len(ids)]
+        more = [at for at, (label, one) in enumerate(zip(labels, [*trained, False], strict=False)) if label and not one]
+        line_break = adapter.texts.tokenizer("\n")["input_ids"][0]
+        assert all(not one or label for one, label in zip(trained, labels, strict=False))
+        assert all(theirs[at] == line_break for at in more) and len(more) <= 4  # around each of two answers
+        assert sum(trained) > 4 and not all(trained[trained.index(True) :])  # what stands between is not trained
+
+
+def test_every_turn_alone_and_all_of_them_train_the_same_tokens(model: Made, tmp_path: Path) -> None:
+    adapter = model("qwen2_5")
+    adapter.context = 1024  # the tiny model's is 64
+    policy = Tokens(adapter)
+    file = jsonl(tmp_path / "a.jsonl", {"messages": USED, "tools": [TOOL]})
+    (whole,) = Conversations(file, imitate="all").training_items()
+    turns = list(Conversations(file, imitate="each").training_items())
+    assert len(turns) == 2
+    sums = []
+    for examples in ([whole], turns):
+        rollout = policy.observe([e.prompt for e in examples], [e.output for e in examples])
+        sums.append((float(policy.log_prob(rollout, {}).sum().detach()), int(rollout.mask.sum())))
+    assert sums[0][1] == sums[1][1] and sums[0][0] == pytest.approx(sums[1][0], rel=1e-5)
+
+
+def test_what_a_template_cannot_say_is_refused(model: Made, tmp_path: Path) -> None:
+    thought = {**assistant("red cube"), "reasoning_content": "two dogs"}
+    thinks = [user("say red cube"), thought, user("say"), assistant("a")]
+    (example,) = Conversations(jsonl(tmp_path / "t.jsonl", {"messages": thinks}), imitate="all").training_items()
+    with pytest.raises(DataError, match=r"writes an earlier answer in another way .* set data\.imitate: each, or last"):
+        Tokens(model("qwen3")).observe([example.prompt], [example.output])
+    plain = model("qwen2_5")
+    plain.texts.tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    for row in ({"messages": USED[:3]}, {"messages": USED}, {"messages": [*CHAT, assistant("No")], "tools": [TOOL]}):
+        (example,) = Conversations(jsonl(tmp_path / "u.jsonl", row)).training_items()
+        with pytest.raises(DataError, match=r"the chat template writes no tools .* a model whose template knows"):
+            plain.encode([example.prompt])
+            Tokens(plain).observe([example.prompt], [example.output])
+    silent = model("qwen2_5")
+    silent.texts.chat, silent.texts.writer = False, None
+    (example,) = Conversations(jsonl(tmp_path / "v.jsonl", {"messages": USED[1:3]})).training_items()
+    with pytest.raises(DataError, match=r"calls tools or has several turns, and there is no chat template"):
+        Tokens(silent).observe([example.prompt], [example.output])
 
 
 @pytest.mark.parametrize("template", ["qwen2_5", "qwen3_instruct_2507"])

@@ -85,6 +85,20 @@ def test_one_of_another_size_is_refused_layer_by_layer(begin: Make, saved: Any) 
         begin("sd3", wider)
 
 
+def test_transposed_matrices_are_refused_and_halves_are_read(begin: Make, saved: Any) -> None:
+    tensors = saved("sd3")
+    with pytest.raises(CheckpointError, match=r"lora\.safetensors: .*(different ranks|other widths)"):
+        begin("sd3", {key: value.T for key, value in tensors.items()})
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(CheckpointError, match=r"no \*\.safetensors weights"):
+            begin("sd3", {key: value.to(dtype) for key, value in tensors.items()})
+    some = torch.ones(2, 2)
+    for start in ("text_encoder_2.x", "text_encoder_3.x", "lora_te3_x"):
+        texts = {f"{start}.lora_{side}.weight": some for side in "AB"}
+        with pytest.raises(CheckpointError, match=rf"2 of \d+ keys are of text encoders.*: {start}\.lora_A"):
+            begin("sd3", tensors | texts)
+
+
 def test_half_a_pair_is_refused_naming_the_other_half(begin: Make, saved: Any) -> None:
     tensors = saved("sd3")
     gone = sorted(key for key in tensors if ".lora_B." in key)[:2]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from mmalign.adapters import load_adapter
+from mmalign.adapters.sound.stable_audio import StableAudio
 from mmalign.adapters.weights.lora import WEIGHTS_FILE, LoRA
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.core.types import Prompt
@@ -96,6 +99,19 @@ def test_a_fresh_adapter_restores_a_lora_exactly(name, make, tmp_path):
         fresh.restore(tmp_path)
         assert torch.equal(predicted(fresh), predicted(adapter))
     assert all(p.requires_grad for p in fresh.trainable().values())
+
+
+@pytest.mark.parametrize("name", ["sd3", "stable_audio"])
+def test_saving_a_lora_looks_for_no_base_and_warns_of_nothing(name, make, tmp_path):
+    adapter = (
+        make("sd3") if name == "sd3" else StableAudio(str(write_stable_audio(tmp_path / "m")), device="cpu").load()
+    )
+    network: Any = next(module for module in adapter.module.modules() if hasattr(module, "peft_config"))
+    network.peft_config["default"].base_model_name_or_path = str(tmp_path / "nowhere")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapter.save(tmp_path / "lora")
+    assert list((tmp_path / "lora").glob("*.safetensors"))
 
 
 def test_a_lora_that_does_not_fit_is_refused_naming_a_key(make, tmp_path):

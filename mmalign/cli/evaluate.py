@@ -23,7 +23,7 @@ def evaluate_command(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
-    """Measure a generator (run file), or a run's start against its newest checkpoint (run directory)."""
+    """Measure a generator (run file), or a run's start against a checkpoint (DIR: the newest; DIR@STEP, DIR@best)."""
     starting("checking what is to be measured")
     from rich.console import Console
 
@@ -31,8 +31,9 @@ def evaluate_command(
     from mmalign.cli.listing import find_config
     from mmalign.evaluation.table import evaluation_table
     from mmalign.run.evaluate import evaluate as measure
+    from mmalign.run.resuming import resume_point
 
-    path = Path(run) if Path(run).is_dir() else find_config(run)
+    path = run if resume_point(run)[0].is_dir() else find_config(run)
     done = measure(path, prompts, changes or (), allow or ())
     if done.directory is not None:
         if as_json:

@@ -41,6 +41,30 @@ def numbered(folder: Path) -> list[Path]:
     return [path for step, path in sorted(folders.items()) if path == folder_of(folder, step)]
 
 
+def best_step(run: Path) -> int:
+    """Return the step after which the run's best evaluation was made (`evaluation/best`); 0 where it is the start."""
+    try:
+        return int((run / "evaluation" / "best" / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+
+
+def step_named(run: Path, name: str) -> int | None:
+    """Return the step that `name` means behind RUN@: a number, or "best"; None where it means none.
+
+    Raises:
+        CheckpointError: nothing that the run was measured on along the way was better than its start.
+    """
+    if name == "best" and (run / "run.yaml").is_file():
+        if (step := best_step(run)) == 0:
+            raise CheckpointError(
+                f"{run}@best: no evaluation along the way was better than the start (or none was made: "
+                "trainer.evaluate_every, trainer.keep_best)."
+            )
+        return step
+    return int(name) if name.isdecimal() else None
+
+
 def complete(folder: Path) -> list[Path]:
     """List the folders of the checkpoints that were written to their end, oldest first."""
     return [path for path in numbered(folder) if _unfinished(path) is None]

@@ -75,6 +75,9 @@ class Trainer:
         keep: newest checkpoints kept, at least 1.
         preview_every: steps between sample sheets (0: none).
         evaluate_every: steps between held-out evaluations (0: only before and after).
+        keep_best: a judge or reward ("": none); the checkpoint at which it was highest stays, as RUN@best.
+        alarms: what happens when the run's numbers warn of something (a judge falls while the reward rises, outputs
+            drift or become alike, the KL jumps, groups are dead): "say" it, "stop" with a checkpoint, or "none".
         stop_on_failed_scores: share of failed rows of one reward, over its recent calls, that ends the run.
         stop_on_idle_steps: steps in a row without an update that end the run (0: none do): outputs that all score the
             same. Where no output has a score, or the gradient is not finite, 3 end it.
@@ -118,6 +121,8 @@ class Trainer:
     keep: AtLeastOne = 2
     preview_every: Count = 0
     evaluate_every: Count = 0
+    keep_best: str = ""
+    alarms: Literal["say", "stop", "none"] = "say"
     stop_on_failed_scores: Share = 0.5
     stop_on_idle_steps: Count = 20
     too_long: Literal["refuse", "skip", "cut"] = "refuse"

@@ -33,6 +33,7 @@ class RunRecord:
     before: Evaluation | None = None
     after: Evaluation | None = None
     samples: list[Path] = field(default_factory=list)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -72,10 +73,18 @@ def read_run(directory: Path | str) -> RunRecord:
     record.seconds = read_seconds(path / "summary.json")
     record.before = _attempt(record, "evaluation/before", _evaluation, None)
     record.after = _attempt(record, "evaluation/after", _evaluation, None)
+    if (path / "alarms.jsonl").exists():
+        record.alarms = _attempt(record, "alarms.jsonl", _alarms, [])
     record.samples = sorted(p for p in (path / "samples").glob("step_*") if p.is_dir())
     if not record.samples and (reason := _no_samples(record)):
         record.missing.append(reason)
     return record
+
+
+def _alarms(file: Path) -> list[dict[str, Any]]:
+    """Alarms, oldest first."""
+    entries = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    return [{"step": int(entry["step"]), "text": str(entry["text"])} for entry in entries]
 
 
 def _no_samples(record: RunRecord) -> str:

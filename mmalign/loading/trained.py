@@ -3,7 +3,7 @@
 | given | what is meant |
 |---|---|
 | a run directory | the weights of its newest whole checkpoint |
-| a checkpoint of it, or RUN@STEP | its weights |
+| a checkpoint of it, RUN@STEP or RUN@best | its weights |
 | weights of one component, with `base.json` | that component, and everything else of the base that the file names |
 
 Any other folder is itself. A base that lies in or beside the run's directory is written down by the way to it, too, so
@@ -18,7 +18,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mmalign.core.checkpoints import DONE, complete, fault_of, folder_of, latest, numbered, step_of
+from mmalign.core.checkpoints import DONE, complete, fault_of, folder_of, latest, numbered, step_named, step_of
 from mmalign.core.errors import CheckpointError, MmalignWarning
 from mmalign.core.files import lasting, local_path
 from mmalign.loading.files import read_json
@@ -69,11 +69,11 @@ def local_weights(model: str) -> Path | None:
 def _at_step(model: str) -> Path | None:
     """The weights of a run's checkpoint where `model` is RUN@STEP; None where it is not."""
     run, at, step = model.rpartition("@")
-    folder = local_path(run) if at and step.isdecimal() else None
-    if folder is None or not folder.is_dir():
+    folder = local_path(run) if at else None
+    if folder is None or not folder.is_dir() or (number := step_named(folder, step)) is None:
         return None
     inside = folder / "checkpoints"
-    if not (path := folder_of(inside, int(step))).is_dir():
+    if not (path := folder_of(inside, number)).is_dir():
         steps = ", ".join(str(step_of(other)) for other in complete(inside))
         raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
     return weights_in(path)

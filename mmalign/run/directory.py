@@ -4,6 +4,8 @@ runs/<name>/
   run.yaml  environment.json  metrics.jsonl  summary.json  report.html  README.md
   samples/step_000050/   contact_sheet.png, rows.parquet
   evaluation/before/, evaluation/after/
+  evaluation/best/       the best evaluation along the way, and its step
+  alarms.jsonl           what the run's numbers warned of
   references/            statistics of what set rewards compare with, as it was when the run began
   prior/                 what the start made for prior preservation, where the objective asks for it
   checkpoints/step_000100/
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.core.checkout import commit
-from mmalign.core.checkpoints import complete, numbered, step_of
+from mmalign.core.checkpoints import best_step, complete, numbered, step_of
 from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import recover, to_disk, write_beside
@@ -130,7 +132,10 @@ class RunDirectory:
             reports = ("summary.json", "report.html", "README.md", "evaluation/after")
             place = self._set_aside([*(str(path.relative_to(self.path)) for path in later), *reports])
             log.warning("%s: what came after step %d is now in %s.", self.path, step, place)
-        self.rewind_metrics(step)
+        if best_step(self.path) > step:
+            self._set_aside(["evaluation/best"])
+        for file in (self.metrics, self.path / "alarms.jsonl"):
+            rewind(file, step)
 
     def _set_aside(self, names: Sequence[str]) -> Path:
         earlier = self.path / "abandoned"
@@ -199,24 +204,28 @@ class RunDirectory:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
 
-    def rewind_metrics(self, step: int) -> None:
-        """Drop the lines after `step`, which the resumed run writes again, and those that cannot be read."""
-        if not self.metrics.exists():
-            return
-        lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-        steps = [_step_of(line) for line in lines]
-        if broken := sum(number is None for number in steps[:-1]):  # the last one may have been cut off by a crash
-            log.warning("%s: %d lines cannot be read and are dropped.", self.metrics, broken)
-        with write_beside(self.metrics) as beside:
-            remaining = [
-                line for line, number in zip(lines, steps, strict=True) if number is not None and number <= step
-            ]
-            beside.write_text("".join(line + "\n" for line in remaining), encoding="utf-8")
+    def append(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Add one line to a file of JSON lines."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def sync_metrics(self) -> None:
         """Bring the lines so far to the disk."""
         if self.metrics.exists():
             to_disk(self.metrics)
+
+
+def rewind(file: Path, step: int) -> None:
+    """Drop the lines after `step`, which the resumed run writes again, and those that cannot be read."""
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    steps = [_step_of(line) for line in lines]
+    if broken := sum(number is None for number in steps[:-1]):  # the last one may have been cut off by a crash
+        log.warning("%s: %d lines cannot be read and are dropped.", file, broken)
+    with write_beside(file) as beside:
+        remaining = [line for line, number in zip(lines, steps, strict=True) if number is not None and number <= step]
+        beside.write_text("".join(line + "\n" for line in remaining), encoding="utf-8")
 
 
 def _step_of(line: str) -> int | None:

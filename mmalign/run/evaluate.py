@@ -18,6 +18,7 @@ from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Parts, examine
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measure
+from mmalign.run.resuming import checkpoint_of, resume_point
 from mmalign.run.train import summarise, tell
 from mmalign.training import checkpoint
 
@@ -46,13 +47,15 @@ def evaluate(
 
     Args:
         run: a run file (the generator as it is), or a run directory (its start against its newest checkpoint). The
-            directory's evaluation, summary and report are written again; with other prompts or changes they stay, and
-            the comparison is written to a folder of its own in `evaluated/`.
+            directory's evaluation, summary and report are written again; with other prompts or changes, or of an
+            earlier checkpoint (RUN@STEP, RUN@best), they stay, and the comparison is written to a folder of its own in
+            `evaluated/`.
         prompts: a file of prompts instead of the run's own held-out ones.
         changes: `key.path=value` overrides.
         allow: modules that the run file may name.
     """
-    directory = RunDirectory(Path(run)) if not isinstance(run, RunFile) and Path(run).is_dir() else None
+    place, step = (None, None) if isinstance(run, RunFile) else resume_point(run)
+    directory = RunDirectory(place) if place is not None and place.is_dir() else None
     read = Draft(run) if isinstance(run, RunFile) else draft(directory.path / "run.yaml" if directory else run, changes)
     if prompts:
         section = replace(read.file.evaluation, prompts=str(Path(prompts).absolute()))
@@ -64,17 +67,17 @@ def evaluate(
         parts.prepare()
         parts.load()
         return Evaluated(measure(parts, questions), [], None, called)
-    newest = checkpoint.latest(directory.checkpoints)
-    references, own = KeptReferences(directory.references), not (prompts or changes)
+    chosen = checkpoint_of(directory, step, "adapter")
+    references, own = KeptReferences(directory.references), not (prompts or changes or step)
     if not own:
-        directory = _beside(directory, Path(prompts).stem if prompts else "changed")
+        directory = _beside(directory, Path(prompts).stem if prompts else "changed" if changes else chosen.name)
     with interrupting(), directory.held(fresh=False):
         with stored_in(references):
             parts.prepare()
         parts.load()
         if not own:
             directory.start(resolved, fresh=True)
-        return replace(_compare_with_start(parts, newest, directory, questions, own), asked=called)
+        return replace(_compare_with_start(parts, chosen, directory, questions, own), asked=called)
 
 
 def _asked(parts: Parts, questions: Sequence[Any]) -> str:
@@ -96,22 +99,22 @@ def _beside(run: RunDirectory, name: str) -> RunDirectory:
 
 
 def _compare_with_start(
-    parts: Parts, newest: Path, directory: RunDirectory, prompts: Sequence[Any], own: bool
+    parts: Parts, chosen: Path, directory: RunDirectory, prompts: Sequence[Any], own: bool
 ) -> Evaluated:
     from mmalign.evaluation.report import write_report
     from mmalign.evaluation.table import read_seconds
 
     start = time.perf_counter()
     evaluations = {"before": measure(parts, prompts)}
-    parts.adapter.restore(newest / "adapter")
+    parts.adapter.restore(chosen / "adapter")
     evaluations["after"] = measure(parts, prompts)
     with write_folder_beside(directory.path / "evaluation") as beside:  # both or none
         for when, evaluation in evaluations.items():
             evaluation.save(beside / when)
-            (beside / when / "done").write_text(f"{checkpoint.step_of(newest)}\n", encoding="utf-8")
+            (beside / when / "done").write_text(f"{checkpoint.step_of(chosen)}\n", encoding="utf-8")
     rows = summarise(parts, directory, read_seconds(directory.path / "summary.json") or time.perf_counter() - start)
     if own:
-        tell(directory, checkpoint.step_of(newest))
+        tell(directory, checkpoint.step_of(chosen))
     else:
         write_report(directory.path)
     return Evaluated(evaluations["after"], rows, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,14 +146,16 @@ class Evaluate:
     parts: Parts
     prompts: Sequence[Any]
     every: int
+    then: Callable[[Session, Any], None] = lambda session, evaluation: None
 
     def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
-        """Measure when due."""
+        """Measure when due, and hand the evaluation (None in other processes than the main one) to `then`."""
         if not (self.prompts and due(session.step, self.every)) or session.step == session.trainer.steps:
             return
         with session.timed_apart("evaluate"), session.update_rule.averaged():
             evaluation = measure(self.parts, self.prompts, session)
             log_means(session, evaluation)
+        self.then(session, evaluation)
 
 
 def log_means(session: Session, evaluation: Evaluation | None) -> None:
@@ -176,6 +178,7 @@ class Save:
     parts: Parts
     directory: RunDirectory
     every: int
+    best: Callable[[], int] = lambda: 0  # the step whose checkpoint stays
     _saved: int = field(default=-1, repr=False)
     _wait: float = field(default=SAVE_SECONDS, repr=False)
     _since: float = field(default_factory=time.monotonic, repr=False)
@@ -198,7 +201,9 @@ class Save:
         with session.timed_apart("save"):
             if session.is_main:
                 self.directory.sync_metrics()
-            checkpoint.save_checkpoint(self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful())
+            checkpoint.save_checkpoint(
+                self.directory.checkpoints, session, self.parts.adapter, self.parts.stateful(), self.best()
+            )
         self._saved, self._since = session.step, time.monotonic()
         self._wait = max(SAVE_SECONDS, SAVE_SHARE * (self._since - start))
 

@@ -21,6 +21,7 @@ from mmalign.rewards.reference_sets.source import stored_in
 from mmalign.run.build import Assembly, Parts, build, build_judge, build_slot
 from mmalign.run.directory import RunDirectory
 from mmalign.run.hooks import measures
+from mmalign.run.resuming import checkpoint_of, resume_point
 from mmalign.training import checkpoint
 
 
@@ -150,10 +151,11 @@ def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequen
     from mmalign.rewards import Guarded
     from mmalign.rewards.engine.call import guard
 
-    place = RunDirectory(Path(directory))
+    path, step = resume_point(directory)
+    place = RunDirectory(path)
     if not (place.path / "run.yaml").is_file():
         raise ConfigError(f"{place.path}: no run.yaml in it; name a directory that `mmalign train` wrote.")
-    newest = checkpoint.latest(place.checkpoints)
+    chosen = checkpoint_of(place, step, "adapter")
     parts, lost = open_parts(load(place.path / "run.yaml", changes), allow)
     if judges_only(parts.policy):
         raise CapabilityError(
@@ -161,9 +163,9 @@ def load_run(directory: Path | str, allow: Collection[str] = (), changes: Sequen
             f"mmalign.load_reward('reward_model', model='{place.path}')."
         )
     parts.load()
-    parts.adapter.restore(newest / "adapter")
+    parts.adapter.restore(chosen / "adapter")
     rewards = {
         name: reward if isinstance(reward, Guarded) else guard(name, reward, monitor=True)  # of sets, for the credit
         for name, reward in measures(parts).items()
     }
-    return Trained(parts, checkpoint.step_of(newest), {**rewards, **lost}, KeptReferences(place.references))
+    return Trained(parts, checkpoint.step_of(chosen), {**rewards, **lost}, KeptReferences(place.references))

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from mmalign.core.checkpoints import fault_of, folder_of
+from mmalign.core.checkpoints import fault_of, folder_of, step_named
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.run.directory import RunDirectory
 from mmalign.training import checkpoint
@@ -19,27 +19,27 @@ def refuse_both(out: Path | str | None, resume: Path | str | None) -> None:
 
 
 def resume_point(resume: Path | str) -> tuple[Path, int | None]:
-    """Return the run directory and, of "directory@step", the step."""
-    place, at, step = str(resume).rpartition("@")
-    if at and step.isdecimal() and not Path(resume).is_dir():
-        return Path(place), int(step)
+    """Return the run directory and, of "directory@step" or "directory@best", the step."""
+    place, at, name = str(resume).rpartition("@")
+    if at and not Path(resume).is_dir() and (step := step_named(Path(place), name)) is not None:
+        return Path(place), step
     return Path(resume), None
 
 
-def checkpoint_to_resume(directory: RunDirectory, step: int | None) -> Path:
-    """Return the checkpoint of `step`, or the newest whole one.
+def checkpoint_of(directory: RunDirectory, step: int | None, part: str = "state") -> Path:
+    """Return the checkpoint of `step`, or the newest one whose `part` ("state" or "adapter") is whole.
 
     Raises:
         CheckpointError: there is none; the steps that there are.
     """
     if step is None:
-        return checkpoint.latest(directory.checkpoints, "state")
+        return checkpoint.latest(directory.checkpoints, part)
     path = folder_of(directory.checkpoints, step)
     if not path.is_dir():
         steps = ", ".join(str(checkpoint.step_of(other)) for other in checkpoint.complete(directory.checkpoints))
         raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
-    if (fault := fault_of(path, "state")) is not None:
-        raise CheckpointError(f"{path}: cannot be resumed from ({fault}); name another step.")
+    if (fault := fault_of(path, part)) is not None:
+        raise CheckpointError(f"{path}: is not whole ({fault}); name another step.")
     return path
 
 

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.checkpoints import best_step
 from mmalign.core.config import RunFile, draft
 from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.objective import ObjectiveTraits
@@ -21,6 +23,7 @@ from mmalign.data.batches import Batches
 from mmalign.data.row_kinds import prompt_of
 from mmalign.rewards.reference_sets.kept import KeptReferences
 from mmalign.rewards.reference_sets.source import stored_in
+from mmalign.run.alarms import Alarms
 from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
@@ -34,7 +37,7 @@ from mmalign.run.notes import notes, weighting_line
 from mmalign.run.prior import preserve_prior
 from mmalign.run.resuming import (
     check_unfinished,
-    checkpoint_to_resume,
+    checkpoint_of,
     left,
     refuse_both,
     resume_point,
@@ -102,7 +105,7 @@ def train(
     way = resuming(directory.path, allow, own=bool(judges or hooks))
     directory.refuse(fresh=resume is None)
     with directory.held(fresh=resume is None) if is_first() else nullcontext():
-        begin = None if resume is None else checkpoint_to_resume(directory, step)
+        begin = None if resume is None else checkpoint_of(directory, step)
         parts, prompts = examine(read, allow, judges=judges)
         if begin is not None:
             check_unfinished(directory, checkpoint.step_of(begin), run.trainer.steps, measured=bool(prompts))
@@ -183,15 +186,16 @@ def _trained(
     if begin is None:
         held_out_rows.now(session)
     preview = Preview(parts, prompts[:16], trainer.preview_every)
-    evaluate = Evaluate(parts, prompts, trainer.evaluate_every)
-    save = Save(parts, directory, trainer.save_every)
+    save = Save(parts, directory, trainer.save_every, partial(kept_step, parts, directory))
+    alarms = Alarms(parts, directory, save.now)
+    evaluate = Evaluate(parts, prompts, trainer.evaluate_every, alarms.evaluated)
     with closing(Announce(trainer.steps)) as announce, stop_on_signal(session.processes, session.is_main) as request:
         stop = Agreed(session, request)
         training_loop(
             parts.policy,
             parts.objective,
             session,
-            [announce, *map(Timed, hooks), preview, evaluate, held_out_rows, save],
+            [announce, *map(Timed, hooks), preview, evaluate, held_out_rows, alarms, save],
             stop,
         )
         if stop.number:
@@ -199,7 +203,12 @@ def _trained(
     if number := stop.number or request():
         session.accelerator.end_training()
         raise Interrupted(number)
-    return finish(parts, directory, session, prompts)
+    return finish(parts, directory, session, prompts, alarms)
+
+
+def kept_step(parts: Parts, directory: RunDirectory) -> int:
+    """Return the step whose checkpoint stays beside the newest ones (`trainer.keep_best`); 0 for none."""
+    return best_step(directory.path) if parts.file.trainer.keep_best else 0
 
 
 class Agreed:
@@ -319,7 +328,7 @@ def same_questions(before: Path, prompts: Sequence[Any]) -> str:
     return ""
 
 
-def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: list[Any]) -> Finished:
+def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: list[Any], alarms: Alarms) -> Finished:
     """Evaluate the result, write summary, card and report."""
     rows: Sequence[Any] = []
     if prompts:
@@ -327,6 +336,7 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
         with session.update_rule.averaged():
             evaluation = evaluate_now(parts, prompts, directory.evaluation("after"), session)
         log_means(session, evaluation)
+        alarms.evaluated(session, evaluation)
         if evaluation is not None:
             rows = summarise(parts, directory, session.seconds)
     session.accelerator.end_training()

@@ -32,9 +32,11 @@ _KEYS = {"step": int, "updates": int, "batches": dict, "stateful": dict}
 
 
 def save_checkpoint(
-    folder: Path, session: Session, adapter: Adapter, stateful: Mapping[str, Any] | None = None
+    folder: Path, session: Session, adapter: Adapter, stateful: Mapping[str, Any] | None = None, spared: int = 0
 ) -> Path:
     """Write `folder/step_<n>`, then drop the oldest beyond `trainer.keep`; every process calls it, the main one writes.
+
+    That of the step `spared` stays, beyond `trainer.keep`.
 
     `stateful` holds what else must survive by name (reward, policy): anything with `state_dict`/`load_state_dict`.
 
@@ -53,7 +55,8 @@ def save_checkpoint(
             write_done(beside, session.step)
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, folder, error) from error
-    for old in complete(folder)[: -session.trainer.keep or None]:
+    counted = [other for other in complete(folder) if step_of(other) != spared]
+    for old in counted[: -session.trainer.keep]:
         try:
             remove_folder(old)
         except OSError as error:

@@ -16,7 +16,7 @@ from mmalign.core.config import load
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.run.directory import RunDirectory
 from mmalign.run.evaluate import evaluate
-from mmalign.run.resuming import checkpoint_to_resume, resume_point
+from mmalign.run.resuming import checkpoint_of, resume_point
 from mmalign.run.train import train
 
 RUN = """
@@ -58,7 +58,7 @@ def test_a_step_behind_an_at_sign(tmp_path: Path) -> None:
 def test_from_an_earlier_step_it_comes_to_the_same_and_nothing_is_lost(run: Path, finished: Path) -> None:
     directory = RunDirectory(run)
     with pytest.raises(CheckpointError, match=r"step_000009: no such checkpoint; there is 1, 2, 3\."):
-        checkpoint_to_resume(directory, 9)
+        checkpoint_of(directory, 9)
     first = directory.environment()
     train(load(run / "run.yaml"), resume=f"{run}@1")
     assert all(torch.equal(value, weights(finished)[name]) for name, value in weights(run).items())

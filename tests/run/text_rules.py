@@ -15,3 +15,9 @@ def share_of(prompt: Prompt, output: str, *, word: str = "good") -> float:
 def brief(prompt: Prompt, output: str) -> float:
     """Higher the shorter."""
     return 1 / (1 + len(output.split()))
+
+
+@rule(modalities={"text"}, range=(0.0, 1.0))
+def wordy(prompt: Prompt, output: str) -> float:
+    """Higher the longer, up to ten words."""
+    return min(1.0, len(output.split()) / 10)

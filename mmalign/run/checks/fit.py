@@ -57,6 +57,22 @@ def scorer(file: RunFile, classes: Mapping[str, type]) -> Faults:
 
 
 @check
+def kept_best(file: RunFile, classes: Mapping[str, type]) -> Faults:
+    """The measure by which the best checkpoint is kept is measured, and along the way."""
+    if not (name := file.trainer.keep_best):
+        return
+    if "policy" in classes and judges_only(classes["policy"]):
+        yield "trainer.keep_best: a reward model has no judges; keep more of its checkpoints by trainer.keep."
+        return
+    measured = [*file.rewards, *file.evaluation.judges]
+    if name not in measured:
+        names = ", ".join(measured) or "none"
+        yield f"trainer.keep_best: '{name}' is no reward or judge of this run; choose from {names}."
+    if not file.trainer.evaluate_every:
+        yield "trainer.keep_best: nothing is measured along the way; set trainer.evaluate_every."
+
+
+@check
 def objective_rules(file: RunFile, objective: Objective[Any], reward: object, classes: Mapping[str, type]) -> Faults:
     """What the objective itself has against the run around it."""
     if (check_run := ObjectiveTraits.of(objective).check) is not None:

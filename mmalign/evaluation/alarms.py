@@ -24,7 +24,7 @@ from mmalign.evaluation.bootstrap import paired_interval
 from mmalign.evaluation.output_statistics import distinct_share, output_statistics
 from mmalign.evaluation.records import Evaluation
 
-__all__ = ["Alarm", "StepAlarms", "compared"]
+__all__ = ["Alarm", "StepAlarms", "compare_evaluations"]
 
 JUMP, MEMORY, LEAST_KL = 10.0, 20, 1e-2  # of a KL in nats: how high, among how many steps, and what is no jump
 DEAD, STREAK = 0.9, 10
@@ -41,7 +41,7 @@ class Alarm:
     text: str
 
 
-def compared(
+def compare_evaluations(
     earlier: Evaluation, now: Evaluation, trained: Collection[str], judges: Collection[str], step: int
 ) -> list[Alarm]:
     """Return what `now` warns of beside `earlier`, the evaluation after `step` (0: the start) on the same prompts.

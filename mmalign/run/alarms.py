@@ -18,7 +18,7 @@ from mmalign.core.errors import CheckError, MmalignError
 from mmalign.core.experience import Experience
 from mmalign.core.files import write_folder_beside
 from mmalign.core.protocols import AnyPolicy
-from mmalign.evaluation.alarms import Alarm, StepAlarms, compared
+from mmalign.evaluation.alarms import Alarm, StepAlarms, compare_evaluations
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.table import roles_of
 from mmalign.run.build import Parts
@@ -55,11 +55,11 @@ class Alarms:
 
     def evaluated(self, session: Session, evaluation: Evaluation | None) -> None:
         """Compare an evaluation after this step with the best one, which it may become; others than main have None."""
-        found, better = self._compared(session.step, evaluation) if evaluation is not None else ([], False)
+        alarms, better = self._compared(session.step, evaluation) if evaluation is not None else ([], False)
         if self.parts.file.trainer.keep_best and session.gather(better)[0]:
             self.save(session)
         if self.parts.file.trainer.alarms != "none":
-            self._raise(session, found)
+            self._raise(session, alarms)
 
     def _compared(self, step: int, now: Evaluation) -> tuple[list[Alarm], bool]:
         if (best := self._known_best(step)) is None:
@@ -67,7 +67,7 @@ class Alarms:
         at, earlier = best
         roles = roles_of(self.parts.file.to_dict())
         trained = [name for name, role in roles.items() if role == "trained"]
-        alarms = compared(earlier, now, trained, [name for name in roles if name not in trained], at)
+        alarms = compare_evaluations(earlier, now, trained, [name for name in roles if name not in trained], at)
         going_on = {(alarm.kind, alarm.about) for alarm in alarms}
         new = [alarm for alarm in alarms if (alarm.kind, alarm.about) not in self._raised]
         self._raised = {known for known in self._raised if known in going_on} | going_on

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmalign.core.types import Audio, Prompt
-from mmalign.evaluation.alarms import MEMORY, STREAK, StepAlarms, compared
+from mmalign.evaluation.alarms import MEMORY, STREAK, StepAlarms, compare_evaluations
 from mmalign.evaluation.records import Evaluation, RowScores, SetValue
 
 ROWS = 40
@@ -27,7 +27,7 @@ def evaluation(modality: str = "text", outputs: Any = None, vendi: float = 10.0,
 
 
 def kinds(earlier: Evaluation, now: Evaluation) -> list[tuple[str, str]]:
-    return [(alarm.kind, alarm.about) for alarm in compared(earlier, now, ["proxy"], ["truth"], 0)]
+    return [(alarm.kind, alarm.about) for alarm in compare_evaluations(earlier, now, ["proxy"], ["truth"], 0)]
 
 
 @pytest.mark.parametrize(("proxy", "truth", "alarm"), [(1, -1, True), (1, 1, False), (-1, -1, False), (1, 0, False)])
@@ -52,7 +52,7 @@ def test_noise_alone_is_seldom_a_turn() -> None:
 
 def test_the_sentence_says_where_to_go_back_to() -> None:
     zero = np.zeros(ROWS) + np.random.default_rng(0).normal(size=ROWS)
-    alarms = compared(evaluation(p=zero, j=zero), evaluation(p=zero + 1, j=zero - 1), ["p"], ["j"], 40)
+    alarms = compare_evaluations(evaluation(p=zero, j=zero), evaluation(p=zero + 1, j=zero - 1), ["p"], ["j"], 40)
     assert "while p, which is trained on, rose" in alarms[0].text and "the checkpoint of step 40" in alarms[0].text
 
 

@@ -33,6 +33,7 @@ def train_command(
     from mmalign.cli.listing import find_config
     from mmalign.core.config import draft, dump, is_change
     from mmalign.run.build import examine, training_rows
+    from mmalign.run.encoded_once import encoded_line
     from mmalign.run.launch import is_first
     from mmalign.run.media_lines import media_lines, row_lines
     from mmalign.run.notes import notes
@@ -51,7 +52,7 @@ def train_command(
         typer.echo(dump(parts.resolved()), nl=False)
         for note in notes(parts):
             typer.echo(f"# note: {note}")
-        for line in [*media_lines(items), *row_lines(items)]:
+        for line in [*media_lines(items), *row_lines(items), *encoded_line(parts, items)]:
             typer.echo(f"# {line}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return

@@ -44,6 +44,15 @@ class EncodedStore:
     hits: int = 0
     misses: int = 0
     _bytes: int | None = field(default=None, repr=False)
+    _said: set[str] = field(default_factory=set, repr=False)
+
+    def summary(self) -> str:
+        """A sentence on where entries lie, how much they take, and what becomes of them at the limit."""
+        sizes = [size for _, size, _ in self._entries()]
+        return (
+            f"{self.folder} holds {sum(sizes) / 2**30:.3g} GiB in {len(sizes):,} entries, of at most "
+            f"{self.limit / 2**30:.3g} GiB; beyond that, those go first that were not read for longest"
+        )
 
     def read(self, key: str) -> dict[str, Tensor] | None:
         """Return the entry, on the CPU; None where there is none, or a damaged one, which is then written anew."""
@@ -72,6 +81,10 @@ class EncodedStore:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in entry.items()}
         size = sum(value.numel() * value.element_size() for value in tensors.values())
         if size > self.limit:
+            self._say_once(
+                "%s: an encoding of %.3g GiB is larger than the limit of %.3g GiB and is made anew each time.",
+                *(self.folder, size / 2**30, self.limit / 2**30),
+            )
             return
         try:
             with write_beside(path) as beside:
@@ -88,14 +101,25 @@ class EncodedStore:
         self._bytes = sum(size for _, size, _ in self._entries()) if self._bytes is None else self._bytes + added
         if self._bytes <= self.limit:
             return
-        entries = sorted(self._entries())
+        entries, gone = sorted(self._entries()), 0
         total = sum(size for _, size, _ in entries)
         for _, size, path in entries:
             if total <= LOWERED * self.limit:
                 break
             path.unlink(missing_ok=True)
-            total -= size
+            total, gone = total - size, gone + 1
         self._bytes = total
+        if gone:
+            self._say_once(
+                "%s: reached its limit of %.3g GiB; %d encodings that were not read for longest were removed, and more "
+                "will be. If a pass over the rows takes more than that, nothing is found again: raise the limit.",
+                *(self.folder, self.limit / 2**30, gone),
+            )
+
+    def _say_once(self, sentence: str, *values: object) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            log.warning(sentence, *values)
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """When each entry was used last, its bytes and its place."""

@@ -51,6 +51,9 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
         data_files: of a dataset: the files to read, a pattern, a list of them, or one for each split.
         streaming: fetch only the first `limit` rows of a dataset of the Hub. They stay on this disk: every pass
             shuffles all of them, and a resumed run has the same.
+        shuffle_buffer: of a stream: draw its rows through a buffer of so many, its files in a drawn order, instead of
+            taking the first ones (`IterableDataset.shuffle` of the `datasets` library); 0 takes the first.
+        shuffle_seed: of that drawing; other rows for another seed.
         limit: keep only the first rows (0: all).
         skip_bad: leave out rows that cannot be read, and say how many and which is the first; all rows, and the headers
             of all their files, are read at the start then.
@@ -72,6 +75,8 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
     revision: str = ""
     data_files: DataFiles | None = None
     streaming: bool = False
+    shuffle_buffer: Count = 0
+    shuffle_seed: Count = 0
     limit: Count = 0
     skip_bad: bool = False
     columns: ColumnMap = field(default_factory=dict)
@@ -88,6 +93,8 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
             raise ValueError("set held_out or held_out_path, not both")
         named = bool(self.held_out) + bool(self.held_out_path) + bool(self.held_out_split)
         refuse(
+            requires(bool(self.shuffle_buffer), self.streaming, "shuffle_buffer: is of a stream; set streaming: true."),
+            requires(bool(self.shuffle_seed), bool(self.shuffle_buffer), "shuffle_seed: needs shuffle_buffer."),
             requires(bool(self.held_out_split), named == 1, "held_out_split: set it, held_out or held_out_path: one."),
             requires(
                 bool(self.held_out_split),
@@ -146,7 +153,10 @@ class FileSource(MediaOptions, ABC, Generic[Rows]):
         return rows.only(_at(rows, training)), rows.only(_at(rows, aside))
 
     def _read(self, path: str, split: str) -> tuple[Rows, str]:
-        options = DatasetOptions(split, self.config, self.revision, self.data_files, self.streaming, self.limit)
+        options = DatasetOptions(
+            *(split, self.config, self.revision, self.data_files, self.streaming, self.limit),
+            *(self.shuffle_buffer, self.shuffle_seed),
+        )
         table = read_table(path, self.relative_to, options=options, skip_bad=self.skip_bad)
         table = with_columns(replace(table, ground=ground_of(self.ground)), self.columns)
         self.left_out(table)

@@ -31,11 +31,14 @@ class DatasetOptions:
     data_files: DataFiles | None = None
     streaming: bool = False
     limit: int = 0
+    shuffle_buffer: int = 0
+    shuffle_seed: int = 0
 
     def unread(self, kind: str) -> list[str]:
         """Return the options that are set and that a "file", "folder" or "hub" has no use for."""
-        used = {"file": (), "folder": FOLDER, "hub": (*FOLDER, "revision", "streaming")}
-        named = {f.name: getattr(self, f.name) != f.default for f in fields(self) if f.name not in ("split", "limit")}
+        used = {"file": (), "folder": FOLDER, "hub": (*FOLDER, "revision", "streaming", "shuffle_buffer")}
+        others = ("split", "limit", "shuffle_seed")
+        named = {f.name: getattr(self, f.name) != f.default for f in fields(self) if f.name not in others}
         return [name for name, is_set in named.items() if is_set and name not in used[kind]]
 
 
@@ -123,6 +126,8 @@ def _streamed(place: str, config: str, name: str, options: DatasetOptions, chose
             "data.limit; set it, e.g. limit: 10000, or leave streaming out to have the whole data set."
         )
     key = {"place": place, "config": config, "split": options.split, "limit": options.limit, **chosen}
+    if options.shuffle_buffer:
+        key |= {"shuffle_buffer": options.shuffle_buffer, "shuffle_seed": options.shuffle_seed}
     try:
         stream = datasets.load_dataset(place, config or None, streaming=True, **chosen)
     except Exception as error:
@@ -131,12 +136,27 @@ def _streamed(place: str, config: str, name: str, options: DatasetOptions, chose
     try:
         stream = _undecoded(stream if stream.features is not None else stream._resolve_features())
         schema, path = stream.features.arrow_schema, arrow_path(key)
+        log.warning("%s: %s", name, _which_rows(options))
+        if options.shuffle_buffer:
+            stream = stream.shuffle(seed=options.shuffle_seed, buffer_size=options.shuffle_buffer)
         if path.exists():
             log.warning("%s: the rows that were fetched before are read; to fetch them again, delete %s.", name, path)
         arrow_file(path, schema, _tables(stream.take(options.limit), schema))
     except Exception as error:
         raise DataError(_reason(error, place, name, options)) from None
     return datasets.Dataset.from_file(str(path))
+
+
+def _which_rows(options: DatasetOptions) -> str:
+    if options.shuffle_buffer:
+        return (
+            f"of the stream, {options.limit:,} rows are kept, drawn through a buffer of {options.shuffle_buffer:,} "
+            f"(data.shuffle_buffer), its files in an order of data.shuffle_seed ({options.shuffle_seed})."
+        )
+    return (
+        f"of the stream, the first {options.limit:,} rows alone are kept (data.limit), in whatever order they stand "
+        "there; data.shuffle_buffer: 10000 draws from further on."
+    )
 
 
 def _tables(stream: Any, schema: Any) -> Iterator[Any]:

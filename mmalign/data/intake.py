@@ -17,10 +17,13 @@ import torch
 from mmalign.core.errors import all_faults
 from mmalign.core.options import NotNegative
 from mmalign.core.rng import stream
-from mmalign.core.types import Audio, Placement, Preference, Prompt
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import Audio, Example, Placement, Preference, Prompt
+from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.lazy_rows import IndexedRows
 from mmalign.data.mixed_rows import placed_in
-from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of
+from mmalign.data.recent import Recent
+from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of, units_of
 from mmalign.data.sampled import sampled
 from mmalign.media.audio import SoundShape
 from mmalign.media.picture_fit import Fit, bucket_of, bucket_sizes, fitted, ground_of, placement_of
@@ -43,6 +46,8 @@ class MediaOptions:
             each pass), "windows" (all of it, as several rows with the same caption), or "refuse".
         encoded_gib: what the generator's encoders make of outputs and captions is kept on the disk for this and later
             runs, at most so many GiB ($MMALIGN_CACHE/encoded); 0 keeps nothing.
+        fitted_gib: pictures and sounds stay in each process's memory as they were fitted, for later passes, at most so
+            many GiB, and those not used for longest go first; 0 reads and fits each anew.
     """
 
     fit: Literal["cover", "contain", "stretch", "refuse"] = "cover"
@@ -50,6 +55,7 @@ class MediaOptions:
     buckets: bool = False
     cut: Literal["start", "random", "windows", "refuse"] = "start"
     encoded_gib: NotNegative = 10.0
+    fitted_gib: NotNegative = 1.0
 
     def __post_init__(self) -> None:
         ground_of(self.ground)
@@ -150,33 +156,75 @@ class FittedRows(IndexedRows[Any]):
     def at(self, index: int, epoch: int = 0) -> Any:
         """Row `index` as it is in pass `epoch` over the rows."""
         place = self.windows[index] if self.windows else Stretch(index)
-        row = self.rows[place.row]
-        return self._with_outputs(row, place, index, epoch)
+        outputs = self._recent.get(index)
+        if outputs is None:
+            outputs = self._outputs(place, index, epoch)
+        prompt, target = self._asked[place.row], self.target
+        if isinstance(target, SoundTarget):
+            made: list[Any] = [Audio(samples, target.rate) for samples in outputs]
+        else:
+            laid = placement_of(self._original[place.row], self.size(place.row), self._fit)
+            made, prompt = list(outputs), replace(prompt, placement=laid)
+        return Preference(prompt, *made) if self.row_kind == "preferences" else Example(prompt, *made)
 
-    def _with_outputs(self, row: Any, place: Stretch, index: int, epoch: int) -> Any:
-        names = ("chosen", "rejected") if isinstance(row, Preference) else ("output",)
-        outputs = [getattr(row, name) for name in names]
+    @cached_property
+    def _recent(self) -> Recent:
+        """Outputs as they were fitted, by row, and whole sounds of which stretches are taken."""
+        return Recent(int(self.options.fitted_gib * 2**30))
+
+    @cached_property
+    def _original(self) -> dict[int, tuple[int, int]]:
+        """The size (height, width) of the first picture of each row that was made."""
+        return {}
+
+    @cached_property
+    def _asked(self) -> Sequence[Prompt]:
+        return prompts_of(self.rows)
+
+    @cached_property
+    def _undecoded(self) -> Sequence[Any]:
+        return units_of(self.rows)
+
+    def _outputs(self, place: Stretch, index: int, epoch: int) -> Sequence[Tensor]:
+        """The outputs of a row, fitted: pictures (3, h, w), or sounds (1, c, s)."""
         if isinstance(self.target, SoundTarget):
-            rng = stream(self.seed, "cut", epoch, index) if self.options.cut == "random" else None
-            made = [self._sound(output, place.start, rng) for output in outputs]
-            return replace(row, **dict(zip(names, made, strict=True)))
-        size = self.size(place.row)
-        laid = placement_of(tuple(outputs[0].shape[1:]), size, self._fit)
-        pictures = [fitted(output, size, self._fit, self.ground) for output in outputs]
-        prompt = replace(row.prompt, placement=laid)
-        return replace(row, prompt=prompt, **dict(zip(names, pictures, strict=True)))
+            return self._sounds(self.target, place, index, epoch)
+        row, size = self.rows[place.row], self.size(place.row)
+        outputs = _outputs_of(row)
+        self._original[place.row] = tuple(outputs[0].shape[1:])
+        made = [fitted(output, size, self._fit, self.ground) for output in outputs]
+        self._recent.put(index, made)
+        return made
+
+    def _sounds(self, target: SoundTarget, place: Stretch, index: int, epoch: int) -> Sequence[Tensor]:
+        rng = stream(self.seed, "cut", epoch, index) if self.options.cut == "random" else None
+
+        def start_of(total: int) -> int:
+            if rng is None or target.samples is None or total <= target.samples:
+                return place.start
+            return int(torch.randint(total - target.samples + 1, (1,), generator=rng))
+
+        whole = self._recent.get(("whole", place.row))
+        if whole is None:
+            unit = self._undecoded[place.row] if self.row_kind == "examples" and target.samples else None
+            lazy = isinstance(unit, Example) and isinstance(unit.output, LazyMedia)
+            part = unit.output.part("audio", target, start_of) if lazy else None  # type: ignore[union-attr]
+            if part is not None:
+                if rng is None:
+                    self._recent.put(index, [part[None]])
+                return [part[None]]
+            whole = [converted(sound.samples[0], sound.rate, target) for sound in _outputs_of(self.rows[place.row])]
+            if self.options.cut in ("random", "windows"):
+                self._recent.put(("whole", place.row), whole)
+        made = [stretch(samples, start_of(samples.shape[-1]), target.samples)[None] for samples in whole]
+        if self.options.cut in ("start", "refuse"):
+            made = [samples.clone() for samples in made]
+            self._recent.put(index, made)
+        return made
 
     @property
     def _fit(self) -> Fit:
         return "cover" if self.options.fit == "refuse" else self.options.fit
-
-    def _sound(self, sound: Audio, start: int, rng: torch.Generator | None) -> Audio:
-        target = self.target
-        assert isinstance(target, SoundTarget)
-        samples = converted(sound.samples[0], sound.rate, target)
-        if rng is not None and target.samples is not None and samples.shape[-1] > target.samples:
-            start = int(torch.randint(samples.shape[-1] - target.samples + 1, (1,), generator=rng))
-        return Audio(stretch(samples, start, target.samples)[None], target.rate)
 
     def place_at(self, position: int, seed: int) -> tuple[int, int] | None:
         """Which row comes at a position of the run, and its pass, where sources have shares; else None."""
@@ -213,6 +261,10 @@ class FittedRows(IndexedRows[Any]):
         for number, (place, shape) in enumerate(self.headers):
             size = self.size(rows[number // self.sides]) if self.kind == "image" else None
             yield place, shape, placement_of(shape, size, self._fit) if size else None
+
+
+def _outputs_of(row: Any) -> list[Any]:
+    return [row.chosen, row.rejected] if isinstance(row, Preference) else [row.output]
 
 
 def samples_at(shape: SoundShape, target: SoundTarget) -> int:

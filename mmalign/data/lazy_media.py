@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -10,11 +10,14 @@ from mmalign.core.errors import DataError, MediaError, shown
 from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
+from mmalign.data.cells import bytes_in_text, given_samples, holds_samples, samples_digest
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.table import WHITE, Ground, Table, refuse_rows
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file
+from mmalign.media.sound_fit import SoundTarget
+from mmalign.media.sound_part import part_of
 
 
 def kind_of(value: object, folder: Path) -> str:
@@ -22,6 +25,8 @@ def kind_of(value: object, folder: Path) -> str:
 
     Bytes and files that are there are looked into; a name that no file has says it by its suffix.
     """
+    if holds_samples(value):
+        return "audio"
     if (data := _bytes_of(value)) is not None:
         named = value.get("path") if isinstance(value, Mapping) else None
         return kind_of_data(data) or hinted(str(named or "")) or "image"
@@ -44,6 +49,8 @@ def read_picture(value: object, folder: Path, place: str, ground: Ground = WHITE
 
 def read_sound(value: object, folder: Path, place: str) -> Audio:
     """One row of `Audio`, samples (1, C, S), from a cell as in `read_picture`."""
+    if (given := given_samples(value, place)) is not None:
+        return given
     data, name = _content(value, folder, place)
     samples, rate = audio.decode_audio(data, name)
     return Audio(samples[None], rate)
@@ -52,7 +59,14 @@ def read_sound(value: object, folder: Path, place: str) -> Audio:
 def _bytes_of(value: object) -> bytes | None:
     """The bytes that a cell holds itself, as Parquet files have them: bare, or beside their path."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
+    if isinstance(content, str):
+        return bytes_in_text(content)
     return bytes(content) if isinstance(content, bytes | bytearray | memoryview) else None
+
+
+def _held_by(value: object) -> bytes | None:
+    """What a cell holds itself, as bytes to compare: those of a file, or samples; None of one that names a file."""
+    return samples_digest(value) if holds_samples(value) else _bytes_of(value)
 
 
 def _content(value: object, folder: Path, place: str) -> tuple[bytes, str]:
@@ -82,6 +96,8 @@ def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
     Raises:
         DataError, MediaError: there is no file where the cell says, or no picture or sound in it, or a too large one.
     """
+    if kind == "audio" and (given := given_samples(value, place)) is not None:
+        return audio.SoundShape(given.rate, *given.samples.shape[1:])
     data = _bytes_of(value)
     if data is not None:
         source: bytes | Path = data
@@ -107,7 +123,7 @@ class LazyMedia(Mapping[str, Any]):
     def source(self) -> tuple[Any, ...]:
         """What is decoded, as a key: equal for two rows about one file or the same bytes."""
         cells = [
-            (kind, None if isinstance(cell, bytes) else str(_path_of(cell)), _bytes_of(cell))
+            (kind, None if isinstance(cell, bytes) else str(_path_of(cell)), _held_by(cell))
             for kind, cell in sorted(self._cells.items())
         ]
         return self._folder, *cells, *(() if self._ground == WHITE else (self._ground,))
@@ -115,7 +131,7 @@ class LazyMedia(Mapping[str, Any]):
     def origins(self) -> Iterator[tuple[bytes | Path, str]]:
         """What is decoded: the bytes of a cell, or the file that it names, and how it names it."""
         for cell in self._cells.values():
-            if (data := _bytes_of(cell)) is not None:
+            if (data := _held_by(cell)) is not None:
                 yield data, ""
             elif isinstance(named := _path_of(cell), str):
                 yield self._folder / named, named
@@ -127,6 +143,12 @@ class LazyMedia(Mapping[str, Any]):
         if _kind(key) == "audio":
             return read_sound(cell, self._folder, self._place)
         return read_picture(cell, self._folder, self._place, self._ground)
+
+    def part(self, key: str, target: SoundTarget, start_of: Callable[[int], int]) -> Tensor | None:
+        """A stretch (c, s) of the sound `key`, see `mmalign.media.sound_part`; None where all of it must be decoded."""
+        if holds_samples(self._cells[key]):
+            return None
+        return part_of(*_content(self._cells[key], self._folder, self._place), target, start_of)
 
     def shapes(self) -> Iterator[tuple[str, Shape | str]]:
         """By kind, what each header says, or the sentence why it says nothing; nothing is decoded."""

@@ -56,6 +56,8 @@ def read_table(
     require_used(options, str(path), "folder" if path.is_dir() else "file")
     if path.is_dir():
         return _filled(_folder(path, options), skip_bad)
+    if (how := PACKED.get(path.suffix.lower())) is not None:
+        raise DataError(f"{path}: is packed, and rows are read where they lie; unpack it first: {how.format(path)}.")
     if path.suffix.lower() not in READERS:
         raise DataError(
             f"{path}: cannot read '{path.suffix}' files; use {', '.join(READERS)}, .tar, or a folder saved by "
@@ -138,6 +140,15 @@ def _require_distinct(names: Sequence[str], path: Path) -> None:
         raise DataError(f"{path}: several columns are called {', '.join(map(shown, twice))}; rename them.")
 
 
+PACKED = {
+    ".zip": "unzip {} -d FOLDER",
+    ".gz": "gunzip -k {}",
+    ".tgz": "gunzip -k -S .tgz {}",
+    ".bz2": "bunzip2 -k {}",
+    ".xz": "unxz -k {}",
+    ".zst": "unzstd {}",
+    ".7z": "7z x {}",
+}
 READERS: dict[str, Callable[[Path], Table]] = {
     ".txt": _read_txt,
     ".jsonl": _read_jsonl,

@@ -24,7 +24,9 @@ __all__ = [
     "SUFFIXES",
     "SoundShape",
     "decode_audio",
+    "decode_part",
     "decode_samples",
+    "part_shape",
     "read_audio",
     "read_samples",
     "sound_shape",
@@ -62,6 +64,40 @@ def decode_samples(data: bytes, name: str) -> tuple[Float[np.ndarray, "C S"], in
     if not len(samples):
         raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
     if fault := _missing(file, data, promised, len(samples)):
+        raise MediaError(f"{name}: the file {fault}; copy or make it again, or convert it: {CONVERT}.")
+    if bad := int((~np.isfinite(samples)).sum()):
+        raise MediaError(f"{name}: {bad} of its {samples.size} samples are not finite.")
+    return samples.T.copy(), int(rate)
+
+
+EXACT = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "FLAC")  # a place in them is found to the sample
+
+
+def part_shape(data: bytes, name: str) -> SoundShape | None:
+    """What the header of a sound says of which a part can be decoded; None of other formats. Raises as sound_shape."""
+    with _opened(data, name) as file:
+        if file.format not in EXACT or "ADPCM" in file.subtype:
+            return None
+        return SoundShape(int(file.samplerate), int(file.channels), _promised(file, name))
+
+
+def decode_part(data: bytes, name: str, begin: int, end: int) -> tuple[Float[np.ndarray, "C S"], int]:
+    """Samples `begin` to `end` of a sound of one of the formats `EXACT`, and its rate; the others are not decoded.
+
+    Raises:
+        MediaError: as `decode_samples`, as far as the part and the file's structure tell.
+    """
+    decoder = _decoder(data, name)
+    with _opened(data, name) as file:
+        promised, rate = _promised(file, name), file.samplerate
+        try:
+            file.seek(begin)
+            samples = file.read(end - begin, dtype="float32", always_2d=True)
+        except Exception as error:
+            raise MediaError(f"{name}: {decoder} could not decode its {len(data)} bytes: {_reason(error)}.") from None
+    if not promised:
+        raise MediaError(f"{name}: {decoder} found no samples in its {len(data)} bytes.")
+    if fault := unread(data, promised, promised - (end - begin - len(samples))):
         raise MediaError(f"{name}: the file {fault}; copy or make it again, or convert it: {CONVERT}.")
     if bad := int((~np.isfinite(samples)).sum()):
         raise MediaError(f"{name}: {bad} of its {samples.size} samples are not finite.")

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,17 +20,18 @@ from mmalign.core.errors import MediaError
 from mmalign.core.packages import need
 from mmalign.core.tensor import Tensor
 
-__all__ = ["Cut", "SoundTarget", "at_rate", "converted", "in_channels", "stretch", "window_starts"]
+__all__ = ["REACH", "Cut", "SoundTarget", "at_rate", "converted", "in_channels", "stretch", "window_starts"]
 
 Cut = Literal["start", "random", "windows"]
 
 # torchaudio's "kaiser_best": 64 zero crossings; what passes above the new Nyquist frequency is below -90 dB.
-_KAISER = {
+_KAISER: dict[str, Any] = {
     "lowpass_filter_width": 64,
     "rolloff": 0.9475937167399596,
     "resampling_method": "sinc_interp_kaiser",
     "beta": 14.769656459379492,
 }
+REACH = math.ceil(_KAISER["lowpass_filter_width"] / _KAISER["rolloff"])  # samples to each side, where none are dropped
 
 
 @dataclass(frozen=True)

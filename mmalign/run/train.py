@@ -27,7 +27,7 @@ from mmalign.run.alarms import Alarms
 from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.build import held_out as held_out
 from mmalign.run.directory import RunDirectory
-from mmalign.run.encoded_once import keep_encoded
+from mmalign.run.encoded_once import encoded_line, keep_encoded
 from mmalign.run.held_out_loss import HeldOutLoss
 from mmalign.run.hooks import Announce, Evaluate, Preview, Save, Timed, evaluate_now, log_means, say
 from mmalign.run.launch import check_accelerator, check_environment, is_first, on_cpu, taking_part
@@ -278,7 +278,7 @@ def start_session(parts: Parts, directory: RunDirectory) -> tuple[Session, RunFi
     resolved = parts.resolved()  # before the launch's device and the checkpoint's sizes enter
     items = training_rows(parts)
     if accelerator.is_main_process:
-        for line in media_lines(items):
+        for line in [*media_lines(items), *encoded_line(parts, items)]:
             say(line)
     batches = Batches(
         items, trainer.prompts_per_step, trainer.seed, accelerator.process_index, accelerator.num_processes

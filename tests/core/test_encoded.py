@@ -95,6 +95,20 @@ def test_the_least_used_go_first_when_the_limit_is_reached(tmp_path: Path) -> No
     assert encode.calls == 13  # the second was the least used
 
 
+def test_the_limit_is_said_before_and_when_it_is_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = EncodedStore(4 * 3200, tmp_path)
+    kept, pictures = Kept(store, "vae"), torch.rand(8, 3, 16, 16)
+    with caplog.at_level(logging.WARNING, logger="mmalign"):
+        kept.rows(pictures[:2], Doubling())
+        assert not caplog.text
+        kept.rows(pictures, Doubling())
+        kept.rows(torch.rand(1, 3, 64, 64), Doubling())
+    used = sum(file.stat().st_size for file in files(tmp_path))
+    assert f"{tmp_path} holds {used / 2**30:.3g} GiB in 4 entries, of at most 1.19e-05 GiB; beyond" in store.summary()
+    assert caplog.text.count(f"{tmp_path}: reached its limit of 1.19e-05 GiB; ") == 1
+    assert caplog.text.count("is larger than the limit of 1.19e-05 GiB") == 1
+
+
 def test_a_folder_that_takes_nothing_stops_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "taken").write_text("a file")
     encode, kept = Doubling(), Kept(EncodedStore(BIG, tmp_path / "taken"), "vae")

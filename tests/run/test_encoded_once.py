@@ -118,8 +118,8 @@ def test_a_random_stretch_of_a_sound_is_never_taken_for_another(
     same(tmp_path / "off", tmp_path / "later")
 
 
-def test_codes_of_sounds_are_made_once(tmp_path: Path, encoded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import EncodecModel
+def test_codes_and_states_are_made_once(tmp_path: Path, encoded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import EncodecModel, T5EncoderModel
 
     with torch.random.fork_rng():
         model = write_musicgen(tmp_path / "model")
@@ -131,7 +131,8 @@ def test_codes_of_sounds_are_made_once(tmp_path: Path, encoded: list[str], monke
     (tmp_path / "run.yaml").write_text(text)
     train(load(tmp_path / "run.yaml", ["data.encoded_gib=0"]), out=tmp_path / "off")
     train(load(tmp_path / "run.yaml"), out=tmp_path / "first")
-    monkeypatch.setattr(EncodecModel, "encode", lambda *given, **named: pytest.fail("it was encoded again"))
+    for reader, method in ((EncodecModel, "encode"), (T5EncoderModel, "forward")):
+        monkeypatch.setattr(reader, method, lambda *given, **named: pytest.fail("it was encoded again"))
     train(load(tmp_path / "run.yaml"), out=tmp_path / "later")
     same(tmp_path / "off", tmp_path / "first")
     same(tmp_path / "off", tmp_path / "later")

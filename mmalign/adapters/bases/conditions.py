@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,54 +23,39 @@ from mmalign.core.cuts import brief, count_cut, counting_cuts
 from mmalign.core.encoded import Kept
 from mmalign.core.errors import MmalignWarning
 from mmalign.core.protocols import Condition
-from mmalign.core.tensor import Module
+from mmalign.core.tensor import Module, Tensor
 from mmalign.loading.foreign import Tokenizer
 
 
 @dataclass(kw_only=True)
-class Conditions:
-    """A least-recently-used cache, on the CPU, of what `encode_text` makes of one text: tensors of shape (1, ...).
+class KeptTexts:
+    """A least-recently-used cache, on the CPU, of what `encode_text` makes of one text.
 
-    `encode_negative` makes the condition of the negative prompt; it is kept on `device` for good. `encoders` are moved
-    to `device` while they work and, with `offload`, back to the CPU after. `on_disk` keeps what they made of whole
-    texts; one that was cut is encoded by each run, which says so. `hits` and `misses` count distinct texts per call.
+    `on_disk` keeps what was made of whole texts; one that was cut is encoded by each run, which says so. `hits` and
+    `misses` count distinct texts per call.
     """
 
-    encode_text: Callable[[str], Condition]
-    encode_negative: Callable[[], Condition]
-    encoders: Sequence[Module]
-    device: torch.device
-    offload: bool = False
+    encode_text: Callable[[str], Mapping[str, Tensor]]
     capacity: int = 512
     on_disk: Kept | None = None
     hits: int = 0
     misses: int = 0
     _kept: OrderedDict[str, Condition] = field(default_factory=OrderedDict, repr=False)
     _cut: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    _negative: Condition | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def __call__(self, texts: Sequence[str]) -> Condition:
-        """Conditions for B texts on `device`, every entry (B, ...)."""
-        distinct = list(dict.fromkeys(texts))
+    def look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
+        """Return what was made of each of some different texts; what is not known is made now."""
         with self._lock:
-            conditions = self._look_up(distinct)
-        rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
-        return {
-            name: torch.cat([conditions[text][name] for text in distinct]).to(self.device).index_select(0, rows)
-            for name in conditions[distinct[0]]
-        }
+            return self._looked_up(distinct)
 
-    def unconditional(self, rows: int) -> Condition:
-        """Return the negative prompt's condition for `rows` rows, every entry (rows, ...) on `device`."""
-        with self._lock:
-            if self._negative is None:
-                with self._encoding():
-                    self._negative = {name: value.to(self.device) for name, value in self.encode_negative().items()}
-            negative = self._negative
-        return {name: value.expand(rows, *value.shape[1:]) for name, value in negative.items()}
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Inside it texts are encoded."""
+        with torch.no_grad():
+            yield
 
-    def _look_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
+    def _looked_up(self, distinct: Sequence[str]) -> dict[str, Condition]:
         conditions = {text: self._kept[text] for text in distinct if text in self._kept}
         fresh = [text for text in distinct if text not in conditions]
         for text in conditions:  # kept ones are as short as they were
@@ -82,7 +67,7 @@ class Conditions:
             conditions |= {text: entry for text, entry in kept.items() if entry is not None}
             fresh = [text for text in fresh if text not in conditions]
         if fresh:
-            with self._encoding():
+            with self.encoding():
                 for text in fresh:
                     with counting_cuts() as cuts:
                         conditions[text] = {name: value.cpu() for name, value in self.encode_text(text).items()}
@@ -96,8 +81,43 @@ class Conditions:
             self._cut.pop(self._kept.popitem(last=False)[0], None)
         return conditions
 
+
+@dataclass(kw_only=True)
+class Conditions(KeptTexts):
+    """Conditions of batches; what `encode_text` makes of one text are tensors of shape (1, ...).
+
+    `encode_negative` makes the condition of the negative prompt; it is kept on `device` for good. `encoders` are moved
+    to `device` while they work and, with `offload`, back to the CPU after.
+    """
+
+    encode_negative: Callable[[], Condition]
+    encoders: Sequence[Module]
+    device: torch.device
+    offload: bool = False
+    _negative: Condition | None = field(default=None, repr=False)
+
+    def __call__(self, texts: Sequence[str]) -> Condition:
+        """Conditions for B texts on `device`, every entry (B, ...)."""
+        distinct = list(dict.fromkeys(texts))
+        conditions = self.look_up(distinct)
+        rows = torch.tensor([distinct.index(text) for text in texts], device=self.device)
+        return {
+            name: torch.cat([conditions[text][name] for text in distinct]).to(self.device).index_select(0, rows)
+            for name in conditions[distinct[0]]
+        }
+
+    def unconditional(self, rows: int) -> Condition:
+        """Return the negative prompt's condition for `rows` rows, every entry (rows, ...) on `device`."""
+        with self._lock:
+            if self._negative is None:
+                with self.encoding():
+                    self._negative = {name: value.to(self.device) for name, value in self.encode_negative().items()}
+            negative = self._negative
+        return {name: value.expand(rows, *value.shape[1:]) for name, value in negative.items()}
+
     @contextmanager
-    def _encoding(self) -> Iterator[None]:
+    def encoding(self) -> Iterator[None]:
+        """Inside it the encoders are on `device`."""
         for encoder in self.encoders:
             encoder.to(self.device)
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Bool, Float, Int
 
+from mmalign.adapters.bases.conditions import KeptTexts
 from mmalign.adapters.bases.formats import Configs, Heard
 from mmalign.adapters.bases.pretrained_adapter import (
     default_device,
@@ -84,7 +84,7 @@ class MusicGen(TransformersAdapter):
         super().__post_init__()
         if self.guidance_scale < 1:
             raise ConfigError(f"guidance_scale: {self.guidance_scale:g} is below 1, where 1 is no guidance; raise it.")
-        self._kept = OrderedDict[str, Inputs]()
+        self._texts = KeptTexts(encode_text=self._read, capacity=self.cached_prompts)
         self._on_disk: Kept | None = None
 
     @staticmethod
@@ -177,15 +177,9 @@ class MusicGen(TransformersAdapter):
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Inputs]:
         """Return `input_ids` (L,) and T5's `states` (L, D) of each prompt, on the CPU."""
-        inputs = []
-        for text in texts_only(prompts, self.name):
-            if text not in self._kept:
-                self._kept[text] = self._read(text)
-            self._kept.move_to_end(text)
-            inputs.append(self._kept[text])
-        while len(self._kept) > self.cached_prompts:
-            self._kept.popitem(last=False)
-        return inputs
+        texts = texts_only(prompts, self.name)
+        made = self._texts.look_up(list(dict.fromkeys(texts)))
+        return [made[text] for text in texts]
 
     def unconditional(self, inputs: Sequence[Inputs]) -> list[Inputs]:
         """Return the inputs of generating without a prompt: states of zeros, as the model was trained (2306.05284)."""
@@ -291,11 +285,13 @@ class MusicGen(TransformersAdapter):
         return made[: self.delays.depth].to(self.device)
 
     def keep_encoded(self, store: EncodedStore, media: bool = True) -> None:
-        """From now on, make no codes of given sounds that `store` holds; T5's states of prompts stay in memory."""
-        codec = weights_sample([self.network.model.audio_encoder])
-        self._on_disk = (
-            Kept(store, digest_of(codec, [*machine(), device_name(default_device(self.device))])) if media else None
-        )
+        """From now on, make no states of a text and no codes of given sounds that `store` holds."""
+        model, made_on = self.network.model, [*machine(), device_name(default_device(self.device))]
+        readers = [model.text_encoder, *([model.enc_to_dec_proj] if hasattr(model, "enc_to_dec_proj") else [])]
+        words = digest_of(repr(self.tokenizer), self.tokenizer.get_vocab())
+        texts = digest_of(self.name, self.dtype, self.attention, words, weights_sample(readers), made_on)
+        self._texts.on_disk = Kept(store, texts)
+        self._on_disk = Kept(store, digest_of(weights_sample([model.audio_encoder]), made_on)) if media else None
 
     @without_gradient
     def _read(self, text: str) -> Inputs:

@@ -104,7 +104,10 @@ class Pairs(Experience):
     `ref_chosen` and `ref_rejected` are the reference's log-prob terms under it, T and U of them (texts differ in
     length, noise samples do not). `label` (B,) is P(chosen is better). `gap` (B,) is the difference of their scores;
     `anchor` (B,) the log-ratio, in nats, that each side is compared with (KTO's reference point z₀); `divisor` (B,)
-    what the chosen output's own log-prob is divided by.
+    what the chosen output's own log-prob is divided by; `beta` (B,) what β is multiplied with.
+
+    `credit_chosen` (B, T) and `credit_rejected` (B, U) say how much each log-ratio term counts in the margin;
+    `dense_chosen` (B, T) and `dense_rejected` (B, U) are rewards of single steps, in [-1/2, 1/2].
     """
 
     chosen: Rollout
@@ -117,6 +120,11 @@ class Pairs(Experience):
     label: Float[Tensor, " B"] | None = None
     anchor: Float[Tensor, " B"] | None = None
     divisor: Float[Tensor, " B"] | None = None
+    beta: Float[Tensor, " B"] | None = None
+    credit_chosen: Float[Tensor, "B T"] | None = None
+    credit_rejected: Float[Tensor, "B U"] | None = None
+    dense_chosen: Float[Tensor, "B T"] | None = None
+    dense_rejected: Float[Tensor, "B U"] | None = None
     weight: Float[Tensor, " B"] | None = None
 
 
@@ -155,6 +163,22 @@ class Demonstrations(Experience):
 
 
 @dataclass(kw_only=True)
+class Distillation(Experience):
+    """Outputs with what a teacher says at each of their steps, T tokens or noise draws.
+
+    `teacher` holds log-probs (B, T, V), or predictions (B, T, *latent) under the noise of `probe`; `pull` (B, T) is
+    what the distance from it is multiplied with.
+    """
+
+    rollout: Rollout
+    mask: Bool[Tensor, "B T"]
+    teacher: Tensor
+    pull: Float[Tensor, "B T"]
+    probe: dict[str, Tensor] = field(default_factory=dict)
+    weight: Float[Tensor, "B T"] | None = None
+
+
+@dataclass(kw_only=True)
 class Requests(Experience):
     """Prompts to answer during the loss, with their noise drawn beforehand (`draws`, every entry (B, ...))."""
 
@@ -164,4 +188,4 @@ class Requests(Experience):
     weight: Float[Tensor, " B"] | None = None
 
 
-__all__ = ["Comparisons", "Demonstrations", "Experience", "Pairs", "Requests", "Transitions"]
+__all__ = ["Comparisons", "Demonstrations", "Distillation", "Experience", "Pairs", "Requests", "Transitions"]

@@ -200,6 +200,18 @@ def registry_of(plural: str) -> Registry:
     return registry
 
 
+def making(component: type, at: str, allow: Collection[str]) -> dict[str, Any]:
+    """{"make": …} for a component with a field of that name: what builds parts of its own from sections behind `at`.
+
+    `make(plural, section, place, **parts)` is the component of the registry `plural`.
+    """
+
+    def make(plural: str, part: Any, place: str, **parts: Any) -> Any:
+        return registry_of(plural).build(part, f"{at}.{place}", allow, **parts)
+
+    return {"make": make} if any(field.name == "make" for field in dataclasses.fields(component)) else {}
+
+
 def _bare(name: str) -> str:
     """A name in lower case, of letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

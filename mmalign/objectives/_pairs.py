@@ -20,14 +20,15 @@ from mmalign.core.metrics import Average
 from mmalign.core.options import AtLeastOne, NotNegative, Share, must, requires
 from mmalign.core.protocols import DensityPolicy, Mean, Metrics, ScorePolicy, one_process
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Preference, groups
+from mmalign.core.types import Preference
 from mmalign.objectives import _preferences as preferences
+from mmalign.objectives._anchor import add_mismatched_reference_point, add_reference_point, reference_sum
+from mmalign.objectives._credit import TokenReward, dense_term, read_token_rewards
 from mmalign.objectives._preferences import OF_LEAD, OF_SIDES, SQUARED, LossType, labels
 from mmalign.objectives._rollouts import (
     batch_outputs,
     event_size,
     masked_means,
-    recompute_log_prob,
     recompute_side_log_probs,
     side_log_probs,
 )
@@ -54,6 +55,7 @@ class PreferenceOptions:
         length_normalised: per token of each side.
         margin: by how much z must exceed 0 (SimPO's γ).
         desirable, undesirable, anchor: KTO's weights, and what its reference point is taken of.
+        token_reward: a term of rewards per token that two prompts of one model give (T-REG).
         reference_rows: bounds the rows per no-gradient forward.
     """
 
@@ -71,6 +73,7 @@ class PreferenceOptions:
     desirable: NotNegative = 1.0
     undesirable: NotNegative = 1.0
     anchor: Anchor = "outputs"
+    token_reward: TokenReward | None = None
     reference_rows: AtLeastOne = 16
 
     @property
@@ -186,47 +189,12 @@ def add_reference_terms(
     if options.winner_weight:
         divisor = log_prob_divisors(pairs.chosen, not probe, pairs.mask, options.winner_per, over_ranks)
         pairs = replace(pairs, divisor=divisor)
+    if options.token_reward is not None:
+        pairs = read_token_rewards(policy, pairs, options.token_reward, rows)
     if "kto" not in options.mixture:
         return pairs
     add_point = add_mismatched_reference_point if options.anchor == "mismatched" else add_reference_point
     return add_point(policy, pairs, rows, over_ranks)
-
-
-def add_reference_point(policy: DensityPolicy, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
-    """Add KTO's reference point z₀: max(0, mean log-ratio of all valid outputs), under the current weights, in nats.
-
-    Taken once per `collect`, over the rows of every process, so it is 0 until the policy has moved and does not depend
-    on how the loss is split. Ethayarajh et al. 2024 take mismatched prompts and outputs in each micro-batch.
-    """
-    chosen, rejected = recompute_side_log_probs(policy, (pairs.chosen, pairs.rejected), pairs.probe, rows)
-    ratio = chosen.sum(1) - _sum(pairs.ref_chosen) + rejected.sum(1) - _sum(pairs.ref_rejected)
-    return _with_point(pairs, ratio, pairs.mask, 2.0, over_ranks)
-
-
-def add_mismatched_reference_point(
-    policy: DensityPolicy, pairs: Pairs, rows: int, over_ranks: Mean = one_process
-) -> Pairs:
-    """Add KTO's reference point, taken of the chosen outputs behind the next row's prompts.
-
-    KTO's published estimate of KL(π ‖ π_ref) (Ethayarajh et al. 2024, sec. 4.1), over all pairs that a process
-    collects instead of one micro-batch. Equal prompts (text and media) do not count.
-    """
-    own = pairs.chosen.prompts
-    others, number = [*own[1:], *own[:1]], groups(own)
-    differ = number != number.roll(-1)
-    shifted = replace(pairs.chosen, prompts=others, group=pairs.chosen.group.roll(-1))
-    mask = pairs.mask & differ.to(pairs.mask.device)
-    now = recompute_log_prob(policy, shifted, pairs.probe, rows).sum(1)
-    with policy.reference():
-        before = recompute_log_prob(policy, shifted, pairs.probe, rows).sum(1)
-    return _with_point(pairs, now - before, mask, 1.0, over_ranks)
-
-
-def _with_point(pairs: Pairs, ratio: Tensor, mask: Tensor, each: float, over_ranks: Mean) -> Pairs:
-    total = ratio.where(mask, 0.0).sum()
-    total, count = over_ranks(torch.stack([total, each * mask.sum().to(total)]))
-    point = (total / count.where(count > 0, 1.0)).clamp(min=0)
-    return replace(pairs, anchor=point.expand(len(pairs)).clone())
 
 
 def preference_loss(
@@ -236,10 +204,14 @@ def preference_loss(
     chosen, rejected = side_log_probs(policy, (pairs.chosen, pairs.rejected), pairs.probe)
     up, down = _log_ratio(chosen, pairs.ref_chosen, options), _log_ratio(rejected, pairs.ref_rejected, options)
     size = event_size(policy, pairs.chosen)
-    beta = options.joint_beta(size)
+    beta: float | Tensor = options.joint_beta(size)
+    beta = beta if pairs.beta is None else beta * pairs.beta.to(up)
     value = torch.zeros_like(up[:, 0])
+    credited = _per_token(_credited(up, pairs.credit_chosen), _credited(down, pairs.credit_rejected), pairs, options)
     for kind, weight in options.mixture.items():
-        value = value + weight * row_loss(kind, *_per_token(up, down, pairs, options), beta, pairs, options)
+        value = value + weight * row_loss(kind, *credited, beta, pairs, options)
+    if options.token_reward is not None:
+        value = value + dense_term((chosen, rejected), (up, down), beta, pairs, options.token_reward)
     if options.winner_weight:
         own = chosen.sum(1) if pairs.divisor is None else chosen.sum(1) / pairs.divisor.to(chosen)
         value = value - options.winner_weight / options.nats(size) * own
@@ -263,8 +235,8 @@ def _metrics(
     if pairs.gap is not None:
         values["pairs/gap"] = pairs.gap
     if pairs.ref_chosen is not None:
-        values["fit/reference_chosen"] = _sum(pairs.ref_chosen) / size
-        values["fit/reference_rejected"] = _sum(pairs.ref_rejected) / size
+        values["fit/reference_chosen"] = reference_sum(pairs.ref_chosen) / size
+        values["fit/reference_rejected"] = reference_sum(pairs.ref_rejected) / size
     return masked_means(pairs.mask, values)
 
 
@@ -277,11 +249,14 @@ def row_loss(
     kind: str,
     up: Float[Tensor, "B T"],
     down: Float[Tensor, "B U"],
-    beta: float,
+    beta: float | Float[Tensor, " B"],
     pairs: Pairs,
     options: PreferenceOptions,
 ) -> Float[Tensor, " B"]:
-    """The loss of every pair from the log-ratio terms of both sides; only squared losses look at single draws."""
+    """The loss of every pair from the log-ratio terms of both sides; only squared losses look at single draws.
+
+    `beta` is one number, or one of each pair.
+    """
     good, bad = beta * up.sum(1), beta * down.sum(1)
     label = torch.ones_like(good) if pairs.label is None else pairs.label.to(good)
     label = (preferences.unflip_labels if kind == "robust" else preferences.smooth_labels)(
@@ -297,7 +272,8 @@ def row_loss(
     if kind in OF_SIDES:
         return preferences.expected_over_label(OF_SIDES[kind], good, bad, label)
     if kind in SQUARED:
-        return _squared(kind, beta * up, beta * down, pairs, label, options.margin)
+        each = beta[:, None] if isinstance(beta, Tensor) else beta
+        return _squared(kind, each * up, each * down, pairs, label, options.margin)
     return OF_LEAD[kind](good - bad - options.margin, label)
 
 
@@ -326,16 +302,15 @@ def _log_ratio(log_prob: Tensor, reference: Tensor | None, options: PreferenceOp
     return log_prob - reference
 
 
+def _credited(terms: Tensor, credit: Tensor | None) -> Tensor:
+    return terms if credit is None else terms * credit.to(terms)
+
+
 def _per_token(up: Tensor, down: Tensor, pairs: Pairs, options: PreferenceOptions) -> tuple[Tensor, Tensor]:
     if not options.length_normalised:
         return up, down
     chosen, rejected = (token_counts(side, exact=not pairs.probe) for side in (pairs.chosen, pairs.rejected))
     return up / chosen.to(up)[:, None], down / rejected.to(down)[:, None]
-
-
-def _sum(reference: Tensor | None) -> Float[Tensor, " B"]:
-    assert reference is not None, "pairs without reference terms; make them with `add_reference_terms`"
-    return reference.sum(1)
 
 
 @dataclass
@@ -369,8 +344,6 @@ __all__ = [
     "BetaUnit",
     "PreferenceObjective",
     "PreferenceOptions",
-    "add_mismatched_reference_point",
-    "add_reference_point",
     "add_reference_terms",
     "pairs_of_preferences",
     "preference_loss",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -40,6 +40,29 @@ class AdapterPolicy:
     def reference(self) -> AbstractContextManager[None]:
         """Inside it, the policy computes with the weights it started from."""
         return self.adapter.reference()
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Return copies of the trainable weights as they are now, by name, on the CPU."""
+        return {name: weight.detach().cpu().clone() for name, weight in self.adapter.trainable().items()}
+
+    @contextmanager
+    def holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside it, the policy computes with these trainable weights; forwards of other threads wait meanwhile."""
+        live = self.adapter.trainable()
+        lock = getattr(getattr(self.adapter, "weights", None), "lock", None)
+        with nullcontext() if lock is None else lock.exclusive():
+            own = {name: parameter.data for name, parameter in live.items()}
+            _place(live, {name: weights[name].to(p.device, p.dtype) for name, p in live.items()})
+            try:
+                yield
+            finally:
+                _place(live, own)
+
+
+def _place(live: Mapping[str, torch.nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    for name, parameter in live.items():
+        parameter.data = weights[name]
+    torch.clear_autocast_cache()  # which keeps low-precision copies by parameter, not by storage
 
 
 class LatentPolicy(AdapterPolicy):

@@ -41,6 +41,7 @@ from mmalign.policies._surrogate import (
     LevelDistribution,
     LevelDraw,
     Weighting,
+    denoising,
     draw_probe,
     surrogate_log_prob,
 )
@@ -215,6 +216,11 @@ class Diffusion(LatentPolicy, ABC):
         """
         weight = ErrorWeight(kind=self.weighting, gamma=self.min_snr_gamma)
         return surrogate_log_prob(self.adapter, rollout, probe, weight, self.rows)
+
+    def denoising(self, rollout: Rollout, probe: Probe) -> tuple[Float[Tensor, "B T *latent"], Float[Tensor, "B T"]]:
+        """Return the prediction at every draw of the probe, with gradient, and what its squared error weighs."""
+        weight = ErrorWeight(kind=self.weighting, gamma=self.min_snr_gamma)
+        return denoising(self.adapter, rollout, probe, weight, self.rows)
 
     def _levels(self) -> LevelDistribution:
         return LevelDistribution(

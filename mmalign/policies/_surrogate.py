@@ -147,6 +147,29 @@ def surrogate_log_prob(
     return torch.cat(parts)
 
 
+def denoising(
+    adapter: LatentAdapter, rollout: Rollout, probe: Probe, weight: ErrorWeight, rows: int
+) -> tuple[Float[Tensor, "B draws *latent"], Float[Tensor, "B draws"]]:
+    """Return the network's predictions at every draw, with gradient, and the weights w / draws of their errors.
+
+    Two predictions p and q under one probe are w/2 ‖p − q‖² nats apart, in the units of `surrogate_log_prob`.
+    """
+    predictions, weights = [], []
+    for part in micro_batches(len(rollout), rows):
+        draws = {key: value[part].to(adapter.device) for key, value in probe.items()}
+        condition = adapter.encode(rollout.prompts[part])
+        clean = rollout.trajectory["x0"][part].to(adapter.device)
+        count = draws["u"].shape[1]
+        each = [{key: value[:, d] for key, value in draws.items()} for d in range(count)]
+        seen = [_seen(adapter, clean, condition, draw) for draw in each]
+        predictions.append(torch.stack([prediction for prediction, _ in seen], 1))
+        weights.append(
+            torch.stack([weight.of(adapter, level, draw) for (_, level), draw in zip(seen, each, strict=True)], 1)
+            / count
+        )
+    return torch.cat(predictions), torch.cat(weights)
+
+
 def with_dropped(adapter: LatentAdapter, condition: Condition, dropped: Tensor | None) -> Condition:
     """Return `condition` (B rows) with the adapter's unconditional in the rows where `dropped` (B,) is True."""
     if dropped is None or not bool(dropped.any()):
@@ -207,12 +230,17 @@ def bound_weight(adapter: LatentAdapter, u: Float[Tensor, " B"]) -> Float[Tensor
 def _term(
     adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe, weight: ErrorWeight
 ) -> Float[Tensor, " B"]:
-    level = _level(adapter, draw["u"])
-    alpha, sigma, noise = level.alpha, level.sigma, draw["noise"]
-    x = like(alpha, clean) * clean + like(sigma, clean) * noise
-    expected = target(adapter.prediction, clean, noise, alpha, sigma)
-    error = (expected - adapter.predict(x, level.times, condition)).flatten(1).square().sum(1)
+    prediction, level = _seen(adapter, clean, condition, draw)
+    expected = target(adapter.prediction, clean, draw["noise"], level.alpha, level.sigma)
+    error = (expected - prediction).flatten(1).square().sum(1)
     return -0.5 * weight.of(adapter, level, draw) * error
+
+
+def _seen(adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe) -> tuple[Tensor, NoiseLevel]:
+    """What the network predicts at one draw, and the level it is at."""
+    level = _level(adapter, draw["u"])
+    x = like(level.alpha, clean) * clean + like(level.sigma, clean) * draw["noise"]
+    return adapter.predict(x, level.times, condition), level
 
 
 def _level(adapter: LatentAdapter, u: Tensor) -> NoiseLevel:

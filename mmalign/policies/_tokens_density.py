@@ -76,6 +76,26 @@ def completion_dist(
     )
 
 
+def completion_logits(
+    adapter: TokenAdapter,
+    prompts: Sequence[Prompt],
+    tokens: Int[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    temperature: float,
+) -> Float[Tensor, "B T V"]:
+    """Compute logits over temperature before each token, float32, 0 where masked; all are held at once.
+
+    Raises CapabilityError where a step is several tokens (codebooks).
+    """
+    if adapter.event_shape:
+        raise CapabilityError("logits per step are of texts, whose steps are one token each; these steps are frames.")
+    group = groups(prompts)
+    inputs = adapter.encode([prompts[i] for i in first_rows(group)])
+    features = adapter.features(inputs, group.to(tokens.device), tokens, mask)
+    logits = to_float32(adapter.logits(features.flatten(0, 1))).unflatten(0, mask.shape) / temperature
+    return logits.where(mask[..., None], 0.0)
+
+
 def unconditional_inputs(adapter: TokenAdapter, inputs: Sequence[Inputs]) -> list[Inputs]:
     """Return the unconditional twin of each prompt's inputs; CapabilityError where the adapter knows none."""
     if not isinstance(adapter, UnconditionalTokens):

@@ -29,7 +29,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, StepDist, groups, join
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, first_rows, micro_batches, require_kind
-from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist
+from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist, completion_logits
 from mmalign.policies._tokens_sampling import Completions, Engine, Request, SamplingParams, own_engine, row_seeds
 
 Record = Literal["auto", "sampler", "replay"]
@@ -176,6 +176,15 @@ class Tokens(AdapterPolicy):
         log_prob = self._dist(_interleaved(rollouts, self.adapter.pad_id), slice(None), "off").log_prob
         by_side = log_prob.unflatten(0, (-1, len(rollouts)))
         return [by_side[:, i, : mask.shape[1]] for i, mask in enumerate(masks)]
+
+    def step_logits(self, rollout: Rollout) -> Float[Tensor, "B T V"]:
+        """Logits over `temperature` of every entry before each recorded token, 0 where masked; with gradient.
+
+        Of texts; the rows' logits are held at once, so give it few rows of a large vocabulary.
+        """
+        device, mask = self.adapter.device, _mask(rollout)
+        tokens = rollout.trajectory["tokens"].to(device)
+        return completion_logits(self.adapter, rollout.prompts, tokens, mask.to(device), self.temperature)
 
     def sampling_params(self) -> SamplingParams:
         """How `sample` samples, as its engine gets it."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmalign.core import packages
 from mmalign.core.errors import ConfigError
-from mmalign.core.registry import Registry, construct, registry_of
+from mmalign.core.registry import Registry, construct, making
 from mmalign.rewards._other_names import OTHER_NAMES
 
 if TYPE_CHECKING:
@@ -57,13 +57,9 @@ def construct_reward(kind: type, options: Mapping[str, Any], at: str, allow: Col
     """The reward of class `kind` with `options`, once its traits are such; parts of its own are built behind `at`."""
     from mmalign.rewards.engine.traits import check_traits
 
-    def make(plural: str, part: Any, place: str, **parts: Any) -> Any:
-        return registry_of(plural).build(part, f"{at}.{place}", allow, **parts)
-
     packages.require_matching_once()
     check_traits(kind, at)
-    makes = any(f.name == "make" for f in dataclasses.fields(kind))
-    return construct(kind, options, at, **given, **({"make": make} if makes else {}))
+    return construct(kind, options, at, **given, **making(kind, at, allow))
 
 
 rewards = RewardRegistry(

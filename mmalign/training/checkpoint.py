@@ -28,6 +28,8 @@ from mmalign.training.session import Session
 
 log = logging.getLogger("mmalign")
 VERSION = 1  # of state.json; 0 is what was written before it named one
+KEPT = "stateful.safetensors"  # long tensors of what has a state besides weights
+_LONG = 256  # numbers of a tensor that JSON still holds
 _KEYS = {"step": int, "updates": int, "batches": dict, "stateful": dict}
 
 
@@ -76,6 +78,7 @@ def load_checkpoint(path: Path, session: Session, stateful: Mapping[str, Any] | 
         plain = json.loads((path / "state" / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(path / "state" / "weights.safetensors")
         random = load_file(path / "state" / "random.safetensors")
+        kept = load_file(path / "state" / KEPT) if (path / "state" / KEPT).exists() else {}
     except Exception as error:
         raise _damaged(path, f"cannot be read ({error})") from error
     _check_plain(path, plain)
@@ -99,7 +102,7 @@ def load_checkpoint(path: Path, session: Session, stateful: Mapping[str, Any] | 
         session.batches.load_state_dict(plain["batches"])
         for name, part in (stateful or {}).items():
             if plain["stateful"].get(name) is not None:
-                part.load_state_dict(_unfold(plain["stateful"][name]))
+                part.load_state_dict(_unfold(plain["stateful"][name], kept))
     except MmalignError:
         raise
     except Exception as error:  # values of another kind than were written
@@ -144,6 +147,7 @@ def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stat
     update = session.update_rule.state_dict()
     save_file({k: v.contiguous() for k, v in update["tensors"].items()}, folder / "weights.safetensors")
     save_file(random, folder / "random.safetensors")
+    kept: dict[str, Tensor] = {}
     plain = {
         "version": VERSION,
         "step": session.step,
@@ -152,26 +156,34 @@ def _write_state(folder: Path, session: Session, random: dict[str, Tensor], stat
         "scale": update["scale"],
         "optimizer": update["optimizer"],
         "batches": session.batches.state_dict(),
-        "stateful": {name: _fold(p.state_dict()) for name, p in stateful.items() if hasattr(p, "state_dict")},
+        "stateful": {name: _fold(p.state_dict(), kept) for name, p in stateful.items() if hasattr(p, "state_dict")},
     }
+    if kept:
+        save_file(kept, folder / KEPT)
     (folder / "state.json").write_text(json.dumps(plain), encoding="utf-8")
 
 
-def _fold(value: object) -> Any:
-    """State as JSON: float32 and integers survive the round trip exactly."""
+def _fold(value: object, kept: dict[str, Tensor]) -> Any:
+    """State as JSON: float32 and integers survive the round trip exactly; long tensors go to `kept`, by number."""
+    if isinstance(value, Tensor) and value.numel() > _LONG:
+        name = str(len(kept))
+        kept[name] = value.detach().cpu().contiguous()
+        return {"kept": name}
     if isinstance(value, Tensor):
         return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, Mapping):
-        return {str(k): _fold(v) for k, v in value.items()}
-    return [_fold(v) for v in value] if isinstance(value, list | tuple) else value
+        return {str(k): _fold(v, kept) for k, v in value.items()}
+    return [_fold(v, kept) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _unfold(value: object) -> Any:
+def _unfold(value: object, kept: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, dict) and set(value) == {"kept"}:
+        return kept[value["kept"]]
     if isinstance(value, dict) and set(value) == {"tensor", "dtype"}:
         return torch.tensor(value["tensor"], dtype=getattr(torch, value["dtype"]))
     if isinstance(value, dict):
-        return {k: _unfold(v) for k, v in value.items()}
-    return [_unfold(v) for v in value] if isinstance(value, list) else value
+        return {k: _unfold(v, kept) for k, v in value.items()}
+    return [_unfold(v, kept) for v in value] if isinstance(value, list) else value
 
 
 def _unwritable(path: Path, folder: Path, error: Exception) -> CheckpointError:

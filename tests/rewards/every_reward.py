@@ -15,6 +15,7 @@ GENERATOR = {
     "adapter": {"name": "sd3", "model": "assets/scenes_sd3", "max_sequence_length": 1, "text_encoder_3": False},
     "policy": {"name": "flow", "noise_level": 0, "num_inference_steps": 4, "guidance_scale": 3.0},
 }
+SEEING: dict[str, Any] = {"adapter": {"name": "image_text"}, "policy": {"name": "tokens"}}
 NAMES = rewards.names()
 SETS = ("frechet", "mmd", "vendi", "fad", "kad")
 UNINSTALLED = ("aesthetics",)  # its package is optional; see test_sound_rules.py
@@ -51,6 +52,11 @@ def make(
         "clip_s": checkpoint,
         "aesthetic": checkpoint | {"head": str(linear_head)},
         "grammar": checkpoint | {"head": str(grammar_head)},
+        "density_ratio": {"strong": str(lm_folder("llama")), "weak": str(lm_folder("qwen2"))},
+        "follow_up": {
+            "checkpoint": SEEING | {"adapter": {**SEEING["adapter"], "model": judge["checkpoint"]}},
+            "good": ["good"],
+        },
         "hybrid": {"rule": {"name": "exact_match"}, "model": {"name": "length", "low": 5.0}},
         "mlp_head": checkpoint | {"head": str(linear_head), "activation": "gelu"},
         "frechet": reference | {"encoder": str(tiny_clip)},

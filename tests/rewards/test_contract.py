@@ -146,7 +146,7 @@ def asked_about(tmp_path_factory):
         facts |= OTHER_FACTS.get(name, {})
         if "database" in facts:
             facts["database"] = str(root / facts["database"])
-        media = {"image": scenes(1).output[0]} if name != "reward_model" else {}
+        media = {"image": scenes(1).output[0]} if name not in ("reward_model", "density_ratio") else {}
         if "audio" in reward.modalities and "image" not in reward.modalities:
             media = {"audio": tones(1, seconds=0.7).output}
         outputs = [OTHER_OUTPUTS.get(name, OUTPUTS[0]), *OUTPUTS[1:]]

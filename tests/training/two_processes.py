@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
-from mmalign.objectives._pairs import add_reference_point
+from mmalign.objectives._anchor import add_reference_point
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0

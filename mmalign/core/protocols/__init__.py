@@ -20,14 +20,17 @@ from mmalign.core.protocols.data import (
 )
 from mmalign.core.protocols.policies import (
     AnyPolicy,
+    DenoisingPolicy,
     DensityPolicy,
     DiffPolicy,
     GuidedPolicy,
+    HoldsWeights,
     JointDensityPolicy,
     Policy,
     ScorePolicy,
     StepPolicy,
     VelocityPolicy,
+    VocabularyPolicy,
     Weights,
 )
 from mmalign.core.protocols.rewards import (
@@ -69,6 +72,7 @@ __all__ = [
     "Condition",
     "DataSource",
     "Decoding",
+    "DenoisingPolicy",
     "DensityPolicy",
     "DiffPolicy",
     "Encoder",
@@ -76,6 +80,7 @@ __all__ = [
     "FrameEncoder",
     "Gather",
     "GuidedPolicy",
+    "HoldsWeights",
     "ImageEncoder",
     "Inputs",
     "JointDensityPolicy",
@@ -99,6 +104,7 @@ __all__ = [
     "TurnTokens",
     "UnconditionalTokens",
     "VelocityPolicy",
+    "VocabularyPolicy",
     "Weights",
     "one_alone",
     "one_process",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -112,6 +112,40 @@ class JointDensityPolicy(DensityPolicy, Protocol):
 
 
 @runtime_checkable
+class HoldsWeights(Policy, Protocol):
+    """Can compute with trainable weights that it had before."""
+
+    def trained_weights(self) -> dict[str, Tensor]:
+        """Return copies of the trainable weights as they are now, by name, on the CPU."""
+        ...
+
+    def holding(self, weights: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """Inside it, the policy computes with these weights."""
+        ...
+
+
+@runtime_checkable
+class VocabularyPolicy(DensityPolicy, Protocol):
+    """Chooses every step among V entries, and gives the log-odds of all of them: language models."""
+
+    def step_logits(self, rollout: Rollout) -> Float[Tensor, "B T V"]:
+        """Return unnormalised log-probs of every entry before each step, float32, 0 where masked; with gradient."""
+        ...
+
+
+@runtime_checkable
+class DenoisingPolicy(DensityPolicy, Protocol):
+    """Has a density by denoising, and gives the predictions behind it."""
+
+    def denoising(self, rollout: Rollout, probe: Probe) -> tuple[Float[Tensor, "B T *latent"], Float[Tensor, "B T"]]:
+        """Return the network's prediction at every draw of the probe, with gradient, and what its error weighs.
+
+        A squared error e (a sum over the latent) costs w e / 2 nats; w is the density's weight over the draws.
+        """
+        ...
+
+
+@runtime_checkable
 class DiffPolicy(Policy, Protocol):
     """Lets gradient flow from the output to the weights (few-step generators)."""
 
@@ -153,13 +187,16 @@ AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
 
 __all__ = [
     "AnyPolicy",
+    "DenoisingPolicy",
     "DensityPolicy",
     "DiffPolicy",
     "GuidedPolicy",
+    "HoldsWeights",
     "JointDensityPolicy",
     "Policy",
     "ScorePolicy",
     "StepPolicy",
     "VelocityPolicy",
+    "VocabularyPolicy",
     "Weights",
 ]

@@ -10,6 +10,7 @@
                          choice_log_probability
     length               length_window, cosine_length, soft_overlong, group_length, repetition_penalty
     judges               yes_no_margin, yes_probability, key_point_scores, gated, group_means
+    readers              density_ratio, mean_log_prob, follow_up_likelihood, kendall_tau
     answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
     combining            group_normalize, group_rank, log_sigmoid_and, stratified
 
@@ -37,6 +38,7 @@ from mmalign.rewards.functional.lengths import cosine_length, group_length, leng
 from mmalign.rewards.functional.matching import Matched, assign, match_boxes
 from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 from mmalign.rewards.functional.moments import Moments
+from mmalign.rewards.functional.readers import density_ratio, follow_up_likelihood, kendall_tau, mean_log_prob
 from mmalign.rewards.functional.relaxed_accuracy import relaxed_accuracy
 from mmalign.rewards.functional.repetition import repetition_penalty
 from mmalign.rewards.functional.same_table import same_table
@@ -59,6 +61,8 @@ __all__ = [
     "clip_score",
     "contrastive_similarity",
     "cosine_length",
+    "density_ratio",
+    "follow_up_likelihood",
     "frechet_between",
     "frechet_credit",
     "frechet_distance",
@@ -74,10 +78,12 @@ __all__ = [
     "group_normalize",
     "group_rank",
     "kad",
+    "kendall_tau",
     "key_point_scores",
     "length_window",
     "log_sigmoid_and",
     "match_boxes",
+    "mean_log_prob",
     "median_bandwidth",
     "mmd",
     "mmd_credit",

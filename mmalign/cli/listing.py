@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_components(kind: Annotated[str, typer.Argument(help="one kind, or nothing for all")] = "") -> None:
-    """List adapters, policies, rewards, combinations, objectives, data sources and ready run files."""
+    """List adapters, policies, rewards, combinations, objectives, data sources, annotators and ready run files."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

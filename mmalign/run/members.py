@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mmalign.annotators._rows import Annotator
 from mmalign.core.capabilities import require_members
 from mmalign.core.config import Spec
 from mmalign.core.objective import Objective
@@ -28,6 +29,7 @@ PROTOCOLS: Mapping[str, tuple[type, ...]] = {  # a component follows one of thos
     "combinations": (Combination,),
     "objectives": (Objective,),
     "data": (DataSource,),
+    "annotators": (Annotator,),
 }
 
 

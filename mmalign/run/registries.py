@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmalign.adapters import adapters
+from mmalign.annotators import annotators
 from mmalign.core.registry import Registry
 from mmalign.data import data_sources
 from mmalign.objectives import objectives
@@ -17,4 +18,5 @@ REGISTRIES: dict[str, Registry] = {
     "combinations": combinations,
     "objectives": objectives,
     "data": data_sources,
+    "annotators": annotators,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,45 @@ def margins(tuned: Tokens, pairs: Sequence[Preference]) -> torch.Tensor:
     return up.sum(1) - down.sum(1)
 
 
+@torch.no_grad()
+def pair_accuracy(tuned: Tokens, start: Tokens, pairs: Sequence[Preference]) -> float:
+    """How often the policy's log-ratio over its start favours the chosen side; a tie is half."""
+    lead = margins(tuned, pairs) - margins(start, pairs)
+    return float(((lead > 0).float() + 0.5 * (lead == 0).float()).mean())
+
+
+def edited(tokens: Sequence[int], others: Sequence[int]) -> list[bool]:
+    """Which of the tokens are not those of another text that is nearly the same."""
+    marks = [True] * len(tokens)
+    for block in SequenceMatcher(a=list(tokens), b=list(others), autojunk=False).get_matching_blocks():
+        marks[block.a : block.a + block.size] = [False] * block.size
+    return marks
+
+
+def edits(tuned: Tokens, pairs: Sequence[Preference]) -> tuple[Rollout, Rollout, torch.Tensor, torch.Tensor]:
+    """Both sides as rollouts, and which of their tokens (B, T) differ from the other side's."""
+    sides = [
+        tuned.observe([p.prompt for p in pairs], [getattr(p, side) for p in pairs]) for side in ("chosen", "rejected")
+    ]
+    marks = [torch.zeros(side.trajectory["tokens"].shape, dtype=torch.bool) for side in sides]
+    lists = [
+        [row[mask].tolist() for row, mask in zip(side.trajectory["tokens"], side.mask, strict=True)]
+        for side in sides
+        if side.mask is not None
+    ]
+    for at, (won, lost) in enumerate(zip(*lists, strict=True)):
+        marks[0][at, : len(won)] = torch.tensor(edited(won, lost))
+        marks[1][at, : len(lost)] = torch.tensor(edited(lost, won))
+    return sides[0], sides[1], marks[0], marks[1]
+
+
+@torch.no_grad()
+def drift(tuned: Tokens, start: Tokens, side: Rollout, where: torch.Tensor) -> float:
+    """The mean KL(tuned ‖ start) of the next token at the places `where` (B, T) of given texts, in nats."""
+    own, before = (each.step_logits(side).log_softmax(-1) for each in (tuned, start))
+    return float((own.exp() * (own - before)).sum(-1)[where].mean())
+
+
 def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
     """The probability that a value of the first kind exceeds one of the second; a tie is half."""
     both = torch.cat([positive, negative]).double()
@@ -181,11 +221,14 @@ __all__ = [
     "auroc",
     "best_of_4",
     "clause_share",
+    "drift",
+    "edits",
     "first",
     "greedy",
     "imitate",
     "margins",
     "means_the_same",
+    "pair_accuracy",
     "policy",
     "preferences",
     "rows",

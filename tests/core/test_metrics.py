@@ -13,6 +13,7 @@ from mmalign.core.metrics import METRICS, Average, Meter, meaning
 from mmalign.core.rng import Streams
 from mmalign.core.types import Example, Prompt, Rollout, Scores, Status
 from mmalign.data.batches import Batches
+from mmalign.objectives import objectives
 from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.dragon import DRAGON
@@ -106,12 +107,15 @@ def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Cal
     point, texts = GaussianPolicy, [row.prompt for row in preferences()]
     shown = [Example(Prompt("x"), torch.ones(1, 1, 2))] * 6
     held = near_and_far(name="lagrangian", thresholds={"far": -5.0})
+    adapter = lm()
+    experts = {"better": str(adapter.model), "worse": str(adapter.model)}
     runs = [
         logged(point(), GRPO(near_and_far(), group_size=4, beta=0.1, keep_groups=2), prompts(6)),
         logged(point(), GRPO(mix(odd=EveryStatus(), near=NearPoint()), group_size=8), prompts(6)),
         logged(point(), GRPO(held, group_size=4), prompts(6)),
         logged(Flow(ToyLatent()), GRPO(near_and_far(), group_size=4, beta=0.1, divergence="velocity"), prompts(6)),
         logged(Tokens(lm(), max_new_tokens=4), GRPO(mix(long=TextLength()), group_size=4), texts),
+        logged(Tokens(adapter, max_new_tokens=4), objectives.build({"name": "distill", **experts}, "objective"), texts),
         logged(point(), DPO(), preferences()),
         logged(point(), DRAGON(mix(near=NearGaussian())), prompts(6)),
         logged(point(), SFT(mix(near=NearPoint()), online="best_of_n"), prompts(6)),

@@ -102,7 +102,8 @@ def test_a_benchmark_row_by_row(tmp_path: Path) -> None:
 def test_a_constant_model_gets_what_guessing_gets() -> None:
     same = [row(str(i), "1", ["1", "1", "1"]) for i in range(8)]
     found = judged(*same).means()
-    assert found == {"accuracy": 0.5, "best_of_4": 0.25}
+    assert found["accuracy"] == 0.5 and found["best_of_4"] == 0.25
+    assert found["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
 
 
 def test_pairs_of_one_prompt_are_one_draw_of_the_bootstrap() -> None:
@@ -188,3 +189,35 @@ def test_several_processes_share_the_calls_and_find_what_one_does(processes: int
     assert all(np.array_equal(found[0].values(n), alone.values(n), equal_nan=True) for n in alone.scores)
     dealt = [model.calls for model in models]
     assert dealt == [one.calls[rank::processes] for rank in range(processes)] and all(dealt)
+
+
+class Agreement(Numerals):
+    """How near the number of an answer is to that of its prompt; nothing where the answer is "?"."""
+
+    def read(self, prompts: Any, outputs: Any) -> list[Inputs]:
+        near = [
+            math.nan if output == "?" else -abs(float(prompt.text) - float(output))
+            for prompt, output in zip(prompts, outputs, strict=True)
+        ]
+        return [{"value": torch.tensor(value)} for value in near]
+
+
+def test_near_prompts_samples_and_contexts_by_hand() -> None:
+    """C_ins keeps the answer and changes the prompt; C_res the other way round; samples count whole."""
+    rows = [
+        row("5", "5", ["6", "9"], near=["6", {"prompt": "5", "meta": {"a": 1}}], sample="a", subset="x"),
+        row("5", "6", "5", sample="a", subset="x"),  # the scorer prefers the wrong one
+        row("1", "1", "2", sample="b", reversal="r", subset="y"),
+        row("2", "2", "1", reversal="r", subset="y"),
+        row("1", "?", "2", sample="c", reversal="s", subset="y"),
+    ]
+    found = judge(Scorer(Agreement(nn.Linear(1, 1))), rows, rows=3)
+    means = found.means()
+    assert means["c_ins"] == 0.75 and means["c_res"] == 1.0  # of the near prompts one wins, one ties
+    assert found.scores["acc_plus"].status.tolist() == [0, 1, 0, 1, Status.ERROR]
+    assert means["acc_plus"] == 0.5 and means["reversal"] == 1.0
+    assert means["mrr"] == means["ndcg"] == 1.0 and found.interval("mrr").n == 1
+    assert means["macro"] == pytest.approx((0.5 + 1) / 2)
+    assert found.prompts[0].meta["scores"]["near"] == [-1.0, 0.0]
+    low, high = found.interval("macro")[1:3]
+    assert low <= 0.75 <= high

@@ -170,6 +170,24 @@ class GuidedPolicy(DiffPolicy, Protocol):
 
 
 @runtime_checkable
+class Scoring(Protocol):
+    """Scores every output: what a bench measures, be it fitted or a reward as it is."""
+
+    @property
+    def modality(self) -> Modality:
+        """What it scores."""
+        ...
+
+    def observe(self, prompts: Sequence[Prompt], outputs: OutputOfKind) -> Rollout:
+        """Given outputs (images, sounds, strings) as a rollout that `score` accepts."""
+        ...
+
+    def score(self, rollout: Rollout) -> Float[Tensor, " B"]:
+        """Return the score of every row, float32, higher is better."""
+        ...
+
+
+@runtime_checkable
 class ScorePolicy(Weights, Protocol):
     """Generates nothing and scores every output: what is fitted to preferences and becomes a reward."""
 
@@ -195,6 +213,7 @@ __all__ = [
     "JointDensityPolicy",
     "Policy",
     "ScorePolicy",
+    "Scoring",
     "StepPolicy",
     "VelocityPolicy",
     "VocabularyPolicy",

@@ -26,6 +26,7 @@ def anchored(run: RunFile, source: DataSource) -> RunFile:
         run,
         adapter=_anchored(run.adapter),
         rewards=_anchored(run.rewards),
+        objective=_anchored(run.objective),
         data=_lasting_data(run.data, source, run.folder),
         evaluation=replace(
             run.evaluation,

@@ -4,7 +4,7 @@ A reader is written as a text or as two sections of a run file:
 
 | written | the reader |
 |---|---|
-| a run directory | what the run trained, by its newest checkpoint: a LoRA, or all weights |
+| a run directory, RUN@STEP | what the run trained, by its newest or that checkpoint: a LoRA, or all weights |
 | another folder, a Hub id | a causal language model of transformers |
 | {adapter: {name: …}, policy: {name: …}} | any generator of texts, pictures or sounds |
 
@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.capabilities import offers
-from mmalign.core.checkpoints import latest
 from mmalign.core.config import load
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.files import local_path
@@ -32,6 +31,7 @@ from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import OutputOfKind, Prompt, Rollout, groups, join
 from mmalign.loading.exclusive import alone
+from mmalign.loading.trained import local_weights
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.models.frozen import beside_digest, weights_digest
 
@@ -52,8 +52,9 @@ class Reader:
         if make is None:
             raise ConfigError(f"{at}: is built from a run file; name it there, or use mmalign.load_reward.")
         self.at, self.spec = at, spec
-        self._run = _run_of(spec)
-        sections = _sections(spec, self._run, at)
+        run, weights = _run_of(spec) or (None, None)
+        self._weights: Path | None = weights
+        sections = _sections(spec, run, at)
         self.adapter = make("adapters", sections["adapter"], f"{at}.adapter")
         self.policy: DensityPolicy = make("policies", sections["policy"], f"{at}.policy", adapter=self.adapter)
         if not offers(type(self.policy), DensityPolicy):
@@ -64,13 +65,13 @@ class Reader:
         """The policy with its weights."""
         with alone(), preserve_rng_state():
             self.adapter.load()
-            if self._run is not None:
-                self.adapter.restore(latest(self._run / "checkpoints") / "adapter")
+            if self._weights is not None:
+                self.adapter.restore(self._weights)
         return self.policy
 
     def fingerprint(self) -> str:
         """The digest of the weights, configuration and tokenizer that are local; of the Hub, the model's name."""
-        names = [str(self._run) if self._run else "", str(getattr(self.adapter, "model", ""))]
+        names = [str(self._weights) if self._weights else "", str(getattr(self.adapter, "model", ""))]
         begun = [file for file, _ in self.adapter.start_files()] if hasattr(self.adapter, "start_files") else []
         folders = [local_path(name) for name in names if name]
         files = sorted(file for folder in folders if folder for file in folder.rglob("*.safetensors")) + begun
@@ -118,15 +119,16 @@ def shared_probe(policy: DensityPolicy, rollout: Rollout, draws: int, seed: int,
     return join([first[number] for number in group])
 
 
-def _run_of(spec: ReaderSpec) -> Path | None:
-    """The run directory that `spec` names."""
-    folder = local_path(spec) if isinstance(spec, str) else None
-    return folder if folder is not None and (folder / "run.yaml").is_file() else None
+def _run_of(spec: ReaderSpec) -> tuple[Path, Path] | None:
+    """The run directory that `spec` names, as RUN, RUN@STEP or the weights of a checkpoint, and those weights."""
+    weights = local_weights(spec) if isinstance(spec, str) and spec else None
+    inside = [place for place in weights.absolute().parents if place.name == "checkpoints"] if weights else []
+    run = next((place.parent for place in inside if (place.parent / "run.yaml").is_file()), None)
+    return None if run is None or weights is None else (run, weights)
 
 
 def _sections(spec: ReaderSpec, run: Path | None, at: str) -> Mapping[str, Any]:
     if run is not None:
-        latest(run / "checkpoints")  # a run without a checkpoint is refused now
         file = load(run / "run.yaml")
         return {"adapter": file.adapter, "policy": file.policy}
     if isinstance(spec, str):

@@ -120,8 +120,12 @@ def test_a_run_directory_is_a_reader(tmp_path: Path) -> None:
     changes = ["trainer.steps=2", "trainer.prompts_per_step=4", "evaluation.count=0", "adapter.train=lora"]
     mmalign.train("configs/scenes/rewriter_imitate.yaml", changes, out=tmp_path / "run")
     reward = mmalign.load_reward("density_ratio", strong=str(tmp_path / "run"), weak="assets/scenes_rewriter")
-    value = reward(Rollout.of(["four discs", "four discs"], ["four circles", "four red stars"])).value
+    rollout = Rollout.of(["four discs", "four discs"], ["four circles", "four red stars"])
+    value = reward(rollout).value
     assert value.abs().min() > 0
+    for place in (f"{tmp_path / 'run'}@2", str(next((tmp_path / "run/checkpoints").glob("*2/adapter")))):
+        again = mmalign.load_reward("density_ratio", strong=place, weak="assets/scenes_rewriter")
+        assert torch.equal(again(rollout).value, value)
     trained: Any = mmalign.load_run(tmp_path / "run").parts.policy
     read = trained.observe([Prompt("four discs")], ["four circles"])
     with torch.no_grad():

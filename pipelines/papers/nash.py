@@ -143,8 +143,10 @@ EXPERIMENT = Experiment(
     control="hard labels, and a reference that stays the start",
     measure=measure,
     holds=holds,
-    caveat="Three answers and no language model. A first setting with steps four times as large, 150 of them, did not hold "
-    "by the same falsifier; it is kept in 21_nash_first.json.",
+    caveat=(
+        "Three answers and no language model. A first setting, 150 steps four times as large, did not hold by the same "
+        "falsifier; it is kept in 21_nash_first.json."
+    ),
 )
 
 if __name__ == "__main__":

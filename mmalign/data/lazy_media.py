@@ -18,6 +18,7 @@ from mmalign.media.bounds import BYTES
 from mmalign.media.kinds import NOUNS, hinted, kind_of_data, kind_of_file, named_like_a_file
 from mmalign.media.sound_fit import SoundTarget
 from mmalign.media.sound_part import part_of
+from mmalign.media.whole import require_whole
 
 
 def kind_of(value: object, folder: Path) -> str:
@@ -91,7 +92,7 @@ Shape = tuple[int, int] | audio.SoundShape  # (height, width), or what a sound's
 
 
 def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
-    """Return what the header of a cell's picture or sound says of it; nothing is decoded.
+    """Return what the header of a cell's picture or sound says of it; of a picture its end is looked at, too.
 
     Raises:
         DataError, MediaError: there is no file where the cell says, or no picture or sound in it, or a too large one.
@@ -107,7 +108,11 @@ def shape_of(kind: str, value: object, folder: Path, place: str) -> Shape:
         if why := unreadable(source, BYTES.most):
             raise DataError(f"{place}: {written(source)} {why}.")
         name = f"{written(source)} (named in {place})"
-    return audio.sound_shape(source, name) if kind == "audio" else image.picture_size(source, name)
+    if kind == "audio":
+        return audio.sound_shape(source, name)
+    size = image.picture_size(source, name)
+    require_whole(source, name)
+    return size
 
 
 class LazyMedia(Mapping[str, Any]):

@@ -12,6 +12,7 @@ part for a `split` may lie in a folder of its name, and a file name leads nowher
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,7 +37,7 @@ class Contents:
 
     folder: Path
     media: list[str] = field(default_factory=list)
-    texts: set[str] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)  # by `_stem`
     metadata: list[str] = field(default_factory=list)
 
 
@@ -55,7 +56,7 @@ def media_folder(folder: Path, split: str, read: Callable[[Path], Table]) -> Tab
         )
     if contents.metadata:
         return _described(contents, read(inside / contents.metadata[0]))
-    beside = [name for name in contents.media if _text_beside(name) in contents.texts]
+    beside = [name for name in contents.media if _stem(name) in contents.texts]
     return _captioned(contents) if beside else None
 
 
@@ -71,14 +72,19 @@ def _contents(folder: Path) -> Contents:
             if file in METADATA:
                 contents.metadata.append(name)
             elif file.lower().endswith(".txt"):
-                contents.texts.add(name)
+                contents.texts.setdefault(_stem(name), name)
             elif hinted(file):
                 contents.media.append(name)
     return contents
 
 
-def _text_beside(name: str) -> str:
-    return str(PurePath(name).with_suffix(".txt"))
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _stem(name: str) -> str:
+    """What a file and its text share: the name without its suffix, however its accents are written."""
+    return _composed(str(PurePath(name).with_suffix("")))
 
 
 def _described(contents: Contents, table: Table) -> Table:
@@ -107,13 +113,16 @@ def _described(contents: Contents, table: Table) -> Table:
             if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
                 faults.append(f"{table.place(index)}: '{column}' is {shown(name)}, which leads out of the folder.")
                 bad.add(index)
-            listed.add(os.path.normpath(os.path.join(prefix, name)))  # noqa: PTH118, many
-    unlisted = [name for name in contents.media if name not in listed]
+            listed.add(_composed(os.path.normpath(os.path.join(prefix, name))))  # noqa: PTH118, many
+    unlisted = [name for name in contents.media if _composed(name) not in listed]
     sentences = [f"{written(contents.folder / name)}: no row of {table.file} names it." for name in unlisted]
     whole = table.without(bad)
+    there = {
+        _composed(name): name for name in (os.path.relpath(m, prefix) for m in contents.media) if not name.isascii()
+    }
     return replace(
         whole,
-        rows=MappedRows(whole.rows, partial(_renamed, names)),
+        rows=MappedRows(whole.rows, partial(_renamed, names, there)),
         columns=columns,
         base=base,
         unlisted=sentences,
@@ -128,15 +137,19 @@ def _column_of(table: Table, column: str) -> str:
     return hinted(first) or "image"
 
 
-def _renamed(names: Mapping[str, str], row: Row) -> Row:
-    """A row with other names for some of its columns."""
-    return {names.get(key, key): row[key] for key in row}
+def _renamed(names: Mapping[str, str], there: Mapping[str, str], row: Row) -> Row:
+    """A row with other names for some of its columns, and files by the accents that they are stored with."""
+    named = {names.get(key, key): row[key] for key in row}
+    for column in names.values():
+        if isinstance(name := named.get(column), str) and not name.isascii():
+            named[column] = there.get(_composed(name), name)
+    return named
 
 
 class CaptionFiles(IndexedRows[Row]):
     """Rows of media with what the .txt file beside them says, read when they are indexed."""
 
-    def __init__(self, folder: Path, media: list[dict[str, str]], texts: set[str]) -> None:
+    def __init__(self, folder: Path, media: list[dict[str, str]], texts: Mapping[str, str]) -> None:
         self._folder, self._media, self._texts = folder, media, texts
 
     def __len__(self) -> int:
@@ -148,8 +161,8 @@ class CaptionFiles(IndexedRows[Row]):
 
     def made(self, index: int) -> Row:
         """Read row `index`."""
-        beside = _text_beside(self.name(index))
-        text = {"text": read_text(self._folder / beside).strip()} if beside in self._texts else {}
+        beside = self._texts.get(_stem(self.name(index)))
+        text = {} if beside is None else {"text": read_text(self._folder / beside).strip()}
         return {**self._media[index], **text}
 
 
@@ -157,16 +170,16 @@ def _captioned(contents: Contents) -> Table:
     rows, faults, twice = dict[str, dict[str, str]](), list[str](), set[str]()
     for name in contents.media:
         kind = hinted(name) or ""
-        row = rows.setdefault(_text_beside(name), {})
+        row = rows.setdefault(_stem(name), {})
         if kind in row:
             faults.append(
                 f"{written(contents.folder / name)}: one name for two {NOUNS[kind]}s (the other: {row[kind]}), which "
                 "have one text; rename one."
             )
-            twice.add(_text_beside(name))
+            twice.add(_stem(name))
         row[kind] = name
-    lonely = [f"{written(contents.folder / name)}: no picture or sound of its name." for name in sorted(contents.texts)]
-    lonely = [sentence for sentence, name in zip(lonely, sorted(contents.texts), strict=True) if name not in rows]
+    alone = sorted(name for stem, name in contents.texts.items() if stem not in rows)
+    lonely = [f"{written(contents.folder / name)}: no picture or sound of its name." for name in alone]
     made = CaptionFiles(contents.folder, [rows[text] for text in rows if text not in twice], contents.texts)
     kinds = [kind for kind in NOUNS if any(kind in row for row in rows.values())]
     place = lambda at: written(contents.folder / made.name(at))  # noqa: E731

@@ -13,6 +13,7 @@ from mmalign.core.files import write_beside
 from mmalign.run.directory import environment
 from tests.benchmarks import (
     encoded_once,
+    fitted_once,
     group_size,
     million_rows,
     overhead,
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[], Any]] = {
     "shield": shield.measure,
     "million_rows": million_rows.measure,
     "encoded_once": encoded_once.measure,
+    "fitted_once": fitted_once.measure,
     "trl_grpo": trl_peer.measure_grpo,
     "trl_grpo_short": partial(trl_peer.measure_grpo, trl_peer.SHORT),
     "trl_dpo": trl_peer.measure_dpo,

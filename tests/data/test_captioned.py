@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from PIL import Image
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Audio, Example
@@ -18,6 +20,7 @@ from mmalign.data.row_kinds import kind_of_rows
 from mmalign.data.sources.captioned import Captioned
 from mmalign.data.sources.prompts import Prompts
 from mmalign.media.audio import write_audio
+from mmalign.media.image import write_image
 from mmalign.testing import check_data_source
 from tests.data.archives import folder, jsonl, png, tar
 
@@ -145,6 +148,38 @@ def test_what_is_missing_is_told_or_counted(tmp_path: Path, caplog: pytest.LogCa
         (path / name).unlink()
     with pytest.raises(DataError, match=r"broken\.png .*Pillow .* does not recognise a picture"):
         require_files(Captioned(str(path)).training_items())
+
+
+def test_names_as_systems_write_them(tmp_path: Path) -> None:
+    apart, together_ = (unicodedata.normalize(form, "é") for form in ("NFD", "NFC"))
+    for path in (tmp_path / "t", tmp_path / "m"):
+        path.mkdir()
+        (path / f"{apart}.png").write_bytes(png(1))
+        (path / "UP.PNG").write_bytes(png(2))
+        (path / "link.png").symlink_to(path / "UP.PNG")
+    (tmp_path / "t" / f"{together_}.txt").write_text("accent")
+    (tmp_path / "t" / "UP.TXT").write_text("upper")
+    (tmp_path / "t" / "link.txt").write_text("link")
+    jsonl(tmp_path / "m" / "metadata.jsonl", [{"file_name": n, "text": n} for n in (f"{together_}.png", "UP.PNG")])
+    (tmp_path / "m" / "link.png").unlink()
+    assert sorted(read(Captioned(str(tmp_path / "t")))) == [("accent", 1), ("link", 2), ("upper", 2)]
+    assert read(Captioned(str(tmp_path / "m"))) == [(f"{together_}.png", 1), ("UP.PNG", 2)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif"])
+def test_a_picture_that_broke_off_is_found_at_the_start(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        write_image(torch.rand(3, 200, 300), tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            picture.save(tmp_path / f"{name}.{suffix}")
+        if suffix != "png":
+            (tmp_path / f"{name}.png").unlink()
+        (tmp_path / f"{name}.txt").write_text(name)
+    file = tmp_path / f"a.{suffix}"
+    file.write_bytes(file.read_bytes()[:-9000])
+    with pytest.raises(DataError, match=rf"a\.{suffix} .*Pillow .* could not decode"):
+        require_files(Captioned(str(tmp_path)).training_items())
+    assert [row.prompt.text for row in Captioned(str(tmp_path), skip_bad=True).training_items()] == ["b"]
 
 
 def test_metadata_and_files_that_do_not_go_together(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mmalign.media.audio import write_audio
 from mmalign.media.image import write_image
 from mmalign.media.sound_fit import SoundTarget, converted, stretch
 
-PICTURES, SONGS, SECONDS, LOOKS = 200, 20, 180, 60
+PICTURES, SONGS, SECONDS, LOOKS = 200, 20, 180, 12
 SOUND = SoundTarget(16_000, 1, 160_000)
 
 

@@ -45,7 +45,8 @@ def test_pictures_are_read_when_indexed_relative_to_the_file(tmp_path: Path) -> 
 
 def test_files_and_cells_are_looked_for_before_anything_is_decoded(tmp_path: Path) -> None:
     whole = odd.picture(size=(40, 40))
-    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])  # of files, headers are read
+    half = len(whole) // 2
+    (tmp_path / "a.png").write_bytes(whole[:half] + bytes(4) + whole[half + 4 :])  # of files, headers and ends are read
     (tmp_path / "junk.png").write_bytes(b"junk")
     row = {"prompt": "q", "chosen": "a.png", "rejected": "a.png", "seen": "a.png"}
     bad = [{**row, "chosen": "gone.png"}, {**row, "rejected": None}, {**row, "seen": "none.png"}, {**row, "seen": None}]

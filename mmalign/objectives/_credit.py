@@ -167,6 +167,10 @@ class CreditReaders:
         self.right = Reader(make, options.right, "credit.right")
         self.wrong = Reader(make, options.wrong, "credit.wrong")
 
+    def prepare(self) -> None:
+        """Load both."""
+        _ = self.right.loaded, self.wrong.loaded
+
     def weighed(self, pairs: Pairs) -> Pairs:
         """The pairs with credit: 1 - s of the rejected output's steps, and s of the chosen one's where both count."""
         lost = 1 - self.estimate(pairs.rejected, pairs.probe)

@@ -80,6 +80,10 @@ class Distill:
         self.experts = (Reader(self.make, self.better, "better"), Reader(self.make, self.worse, "worse"))
         self.make = None
 
+    def prepare(self) -> None:
+        """Load both experts, before anything else is."""
+        _ = [expert.loaded for expert in self.experts]
+
     def collect(self, policy: DensityPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Distillation:
         """Sample outputs, and read the teacher at each of their steps.
 

@@ -153,6 +153,11 @@ class DPO(PreferenceObjective, PreferenceOptions):
         pairs = self.with_reference(self.moving.anchored(policy), self._of_gap(pairs), rng)
         return pairs if self.readers is None else self.readers.weighed(pairs)
 
+    def prepare(self) -> None:
+        """Load the readers of credit, before anything else is."""
+        if self.readers is not None:
+            self.readers.prepare()
+
     def check_data(self, prompt: Prompt) -> None:
         """Raise DataError where an option reads a gap that the row has not; asked of every row before the start."""
         if self.online == "off" and self._needs_gap:

@@ -118,9 +118,13 @@ def train(
 
 
 def prepare_rewards(parts: Parts, prompts: Sequence[Any]) -> None:
-    """Load what the rewards need, and say what the run file may not have meant."""
+    """Load what the rewards and the objective need, and say what the run file may not have meant."""
+    from mmalign.rewards.engine.foreign_code import Preparable, prepare
+
     under_way("loading what the rewards need")
     parts.prepare(judges=bool(prompts))
+    if isinstance(parts.objective, Preparable):
+        prepare(parts.objective, "objective")
     if is_first():
         for note in [*notes(parts), *long_texts(parts, prompts)]:
             print(f"note: {note}", file=sys.stderr)

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import mmalign
+from mmalign.core.errors import MmalignError
 
 START = """adapter: {name: causal_lm, model: assets/scenes_rewriter, train: lora, device: cpu}
 policy: {name: tokens, max_new_tokens: 6}
@@ -59,3 +60,16 @@ def test_what_an_objective_reads_lasts(
     mmalign.train(out / "run.yaml", resume=f"{out}@1")
     again = mmalign.load_run(out).parts.adapter.trainable()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_an_expert_that_is_not_there_is_told_before_training(experts: Path, tmp_path: Path) -> None:
+    """Of a damaged checkpoint nothing is left but the sentence: no step was made."""
+    run = experts / "broken.yaml"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    objective = f"{{name: distill, better: {tmp_path}/model, worse: {experts}/worse}}"
+    data = f"{{name: prompts, path: {experts}/prompts.txt}}"
+    run.write_text(f"{START}rewards: {{}}\nobjective: {objective}\ndata: {data}\n{TRAINER}")
+    with pytest.raises(MmalignError, match="model"):
+        mmalign.train(run, out=tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("checkpoints/*/done*")) and not (tmp_path / "out/metrics.jsonl").exists()

@@ -8,16 +8,17 @@ are distributed alike. Choosing all rows at once by their single influence can e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.experience import Pairs
+from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 from mmalign.rewards.engine.traits import RewardTraits
@@ -70,18 +71,52 @@ def _ordered(value: Tensor, valid: Tensor, better: Tensor, worse: Tensor) -> Ran
     return better, worse, valid[better] & valid[worse] & (value[better] > value[worse])
 
 
+@runtime_checkable
+class HasMembers(Protocol):
+    """A reward made of others: a mix."""
+
+    @property
+    def members(self) -> Mapping[str, tuple[Reward | SetReward, float]]:
+        """Return each of them with its weight, by name."""
+        ...
+
+
+@runtime_checkable
+class ScoresSets(Protocol):
+    """The side of a `SetReward` that sets are compared by."""
+
+    def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """Return one row per output, NaN for one that cannot be embedded."""
+        ...
+
+    def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
+        """Return the set's value; higher is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class SetMember:
+    """A set reward, its weight in the sum, and its own way to score sets that differ in a row, if it has one.
+
+    `swap_scores(kept (n, D), other (n, D), start) -> (n - start,)` is that of `RewardTraits`.
+    """
+
+    reward: ScoresSets
+    weight: float = 1.0
+    swap_scores: Callable[[Tensor, Tensor, int], Float[Tensor, " S"]] | None = None
+
+
 @dataclass
 class EmbeddedOutputs:
     """Outputs embedded once, any subset of which is then cheap to score: a weighted sum of set rewards."""
 
-    members: list[tuple[Any, float]]
+    members: Sequence[SetMember]
     embeddings: list[Float[Tensor, "N D"]]
 
     @classmethod
-    def of(cls, reward: object, rollout: Rollout) -> EmbeddedOutputs:
-        """Embed every row. Raises CapabilityError unless the reward, or each of its `members`, is a SetReward."""
-        members = set_rewards(reward)
-        return cls(members, [member.embed(rollout) for member, _ in members])
+    def of(cls, members: Sequence[SetMember], rollout: Rollout) -> EmbeddedOutputs:
+        """Embed every row, by each of `set_rewards`."""
+        return cls(members, [member.reward.embed(rollout) for member in members])
 
     @property
     def finite(self) -> Bool[Tensor, " N"]:
@@ -92,44 +127,43 @@ class EmbeddedOutputs:
     def value(self, rows: Int[Tensor, " n"]) -> float:
         """Return the score of the set of these rows."""
         return sum(
-            weight * float(member.score(embedding[rows.to(embedding.device)]))
-            for (member, weight), embedding in zip(self.members, self.embeddings, strict=True)
+            member.weight * float(member.reward.score(embedding[rows.to(embedding.device)]))
+            for member, embedding in zip(self.members, self.embeddings, strict=True)
         )
 
     def values_with(self, rows: Int[Tensor, " n"], other: Int[Tensor, " n"], start: int) -> Iterator[float]:
         """The value of the set with the row at one place given way to that of `other`, for each place from `start` on.
 
-        Lazy, one set at a time; at once where every reward offers
-        `swap_scores(kept (n, D), other (n, D), start) -> (n - start,)`, which it should where that is cheaper.
+        Lazy, one set at a time; at once where every reward has `swap_scores`, which it should where that is cheaper.
         """
-        swaps = [swap for member, _ in self.members if (swap := RewardTraits.of(member).swap_scores) is not None]
+        swaps = [member.swap_scores for member in self.members if member.swap_scores is not None]
         if len(swaps) == len(self.members):
             gains = [
-                weight * swap(e[rows.to(e.device)], e[other.to(e.device)], start).double()
-                for swap, (_, weight), e in zip(swaps, self.members, self.embeddings, strict=True)
+                member.weight * swap(e[rows.to(e.device)], e[other.to(e.device)], start).double()
+                for swap, member, e in zip(swaps, self.members, self.embeddings, strict=True)
             ]
             yield from sum(gains[1:], gains[0]).tolist()
-            return
-        for place in range(start, len(rows)):
-            trial = rows.clone()
-            trial[place] = other[place]
-            yield self.value(trial)
+        else:
+            for place in range(start, len(rows)):
+                trial = rows.clone()
+                trial[place] = other[place]
+                yield self.value(trial)
 
 
-def set_rewards(reward: object) -> list[tuple[Any, float]]:
-    """Return the set rewards behind `reward` with their weights."""
-    named: Mapping[str, tuple[Any, float]] = getattr(reward, "members", {"reward": (reward, 1.0)})
-    if rowwise := [name for name, (member, _) in named.items() if not scores_sets(member)]:
+def set_rewards(reward: Reward | SetReward | HasMembers) -> list[SetMember]:
+    """Return the set rewards behind `reward`, with their weights.
+
+    Raises:
+        CapabilityError: it, or one of its `members`, only scores single rows.
+    """
+    named = reward.members if isinstance(reward, HasMembers) else {"reward": (reward, 1.0)}
+    sets = {name: (member, weight) for name, (member, weight) in named.items() if isinstance(member, ScoresSets)}
+    if rowwise := [name for name in named if name not in sets]:
         raise CapabilityError(
             f"builder greedy_swap re-scores whole sets, and {', '.join(rowwise)} only scores single rows; "
             "use a set reward such as frechet or vendi, or builder: pair."
         )
-    return list(named.values())
-
-
-def scores_sets(reward: object) -> bool:
-    """Does the reward embed rows and score sets of them?"""
-    return hasattr(reward, "embed") and hasattr(reward, "score")
+    return [SetMember(member, weight, RewardTraits.of(member).swap_scores) for member, weight in sets.values()]
 
 
 def greedy_swap(
@@ -189,14 +223,16 @@ def _next_swap(
 __all__ = [
     "Accept",
     "EmbeddedOutputs",
+    "HasMembers",
     "Ranking",
+    "ScoresSets",
+    "SetMember",
     "all_pairs",
     "best_and_worst",
     "greedy_swap",
     "halves_of_pool",
     "neighbours",
     "pairs_of_rows",
-    "scores_sets",
     "set_rewards",
     "tournament",
 ]

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -45,9 +46,11 @@ from mmalign.objectives._rollouts import sample_groups, score_rollout
 from mmalign.objectives._selection import (
     Accept,
     EmbeddedOutputs,
+    SetMember,
     halves_of_pool,
     neighbours,
     pairs_of_rows,
+    set_rewards,
     tournament,
 )
 
@@ -124,8 +127,13 @@ class DRAGON(PreferenceObjective):
         """D⁺ and D⁻ of outputs, each prompt's `samples_per_prompt` rows one after the other, without densities."""
         return self._swapped(rollout) if self._over_sets else self._ranked(rollout)
 
+    @cached_property
+    def _members(self) -> list[SetMember]:
+        """The set rewards that sets are compared by."""
+        return set_rewards(self.reward)
+
     def _swapped(self, rollout: Rollout) -> Pairs:
-        outputs = EmbeddedOutputs.of(self.reward, rollout)
+        outputs = EmbeddedOutputs.of(self._members, rollout)
         rows = torch.arange(len(rollout), device=rollout.group.device)
         columns = rows.reshape(-1, self.samples_per_prompt if self.builder == "tournament" else 2)
         usable = outputs.finite.to(rows.device)[columns].all(1)  # a row that does not embed takes its pair out

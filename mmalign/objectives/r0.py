@@ -55,7 +55,7 @@ from mmalign.objectives._reward_gradients import (
     unit_gradients,
 )
 from mmalign.objectives._rollouts import masked_means
-from mmalign.objectives._selection import scores_sets
+from mmalign.objectives._selection import HasMembers, ScoresSets
 from mmalign.objectives._weights import RowsAlike
 
 
@@ -106,7 +106,7 @@ class R0(RowsAlike):
 
     def rewards(self) -> Mapping[str, tuple[Any, float]]:
         """Return the rewards to follow with their weights: the members of a mix, or the one reward."""
-        return getattr(self.reward, "members", None) or {"reward": (self.reward, 1.0)}
+        return self.reward.members if isinstance(self.reward, HasMembers) else {"reward": (self.reward, 1.0)}
 
     def collect(self, policy: DiffPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Requests:
         """Prompts and all the noise their outputs will use."""
@@ -139,7 +139,7 @@ class R0(RowsAlike):
 
     def _check_sets(self, chunk: Requests) -> None:
         """The set of a set reward is the minibatch; a part of it is another set, with another gradient."""
-        sets = [name for name, (reward, _) in self.rewards().items() if scores_sets(reward)]
+        sets = [name for name, (reward, _) in self.rewards().items() if isinstance(reward, ScoresSets)]
         if sets and chunk.weight is not None and float(chunk.weight.sum()) < 1 - 1e-3:
             raise CapabilityError(
                 f"r0: {', '.join(sets)} scores a set, and this part has some rows of it; "

@@ -148,11 +148,26 @@ class Diffusion(LatentPolicy, ABC):
                 f"weighting {self.weighting} weighs levels of a rectified flow, which policy '{self.name}' has not; "
                 "use const_eps, const_v or min_snr."
             )
-        self._levels()  # refuses options out of range
         self._calls = 0
-        window = self._window()
+        self._levels = LevelDistribution(
+            kind=self.density_levels,
+            mean=self.density_mean,
+            std=self.density_std,
+            mode=self.density_mode,
+            shift=self.density_shift,
+        )
+        self._window = Window(
+            kind=self.window,
+            size=self.window_size,
+            range=self.window_range,
+            every=self.window_every,
+            stride=self.window_stride,
+            residual_noise=self.residual_noise,
+            decay=self.window_decay,
+            decay_after=self.window_decay_after,
+        )
         if self.draws_noise:  # the schedule is not loaded yet; `sample` checks the window against it
-            window.fits(self.num_inference_steps)
+            self._window.fits(self.num_inference_steps)
 
     @property
     @abstractmethod
@@ -181,7 +196,7 @@ class Diffusion(LatentPolicy, ABC):
         That is `x`, `next` (B, T, *latent), the latents before and after each recorded step, and `step` (B, T), its
         index.
         """
-        process, window = self._process(), self._window()
+        process, window = self._process(), self._window
         rule = process.rule
         candidates = window.steps(rule.std().tolist(), rule.levels.sigma[1:].tolist()) if self.draws_noise else []
         plan = window.draw(candidates, self._calls, len(prompts), rng)
@@ -207,7 +222,7 @@ class Diffusion(LatentPolicy, ABC):
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
         """Draw `draws` noise samples and levels per row for `log_prob`, shared by everything that is compared."""
-        return draw_probe(self.adapter, rollout, draws, self._levels(), rng)
+        return draw_probe(self.adapter, rollout, draws, self._levels, rng)
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
         """Return denoising-error terms, T = draws, that sum to an estimate of log p up to a constant; with gradient.
@@ -222,31 +237,10 @@ class Diffusion(LatentPolicy, ABC):
         weight = ErrorWeight(kind=self.weighting, gamma=self.min_snr_gamma)
         return denoising(self.adapter, rollout, probe, weight, self.rows)
 
-    def _levels(self) -> LevelDistribution:
-        return LevelDistribution(
-            kind=self.density_levels,
-            mean=self.density_mean,
-            std=self.density_std,
-            mode=self.density_mode,
-            shift=self.density_shift,
-        )
-
     def _process(self, steps: int | None = None, guidance_scale: float | None = None) -> Process:
         return Process(
             adapter=self.adapter,
             rule=self.step_rule(steps),
             guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
             detach_unconditional=self.detach_unconditional,
-        )
-
-    def _window(self) -> Window:
-        return Window(
-            kind=self.window,
-            size=self.window_size,
-            range=self.window_range,
-            every=self.window_every,
-            stride=self.window_stride,
-            residual_noise=self.residual_noise,
-            decay=self.window_decay,
-            decay_after=self.window_decay_after,
         )

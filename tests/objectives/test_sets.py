@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.types import Prompt, Rollout
-from mmalign.objectives._selection import EmbeddedOutputs, greedy_swap, tournament
+from mmalign.objectives._selection import EmbeddedOutputs, greedy_swap, set_rewards, tournament
 from tests.objectives.driving import Fixed
 from tests.toys import NearGaussian
 
@@ -27,6 +27,9 @@ class Additive:
     def score(self, embedding: torch.Tensor) -> torch.Tensor:
         return embedding.mean()
 
+    def credit(self, embedding: torch.Tensor) -> torch.Tensor:
+        return (embedding - embedding.mean()).flatten() / len(embedding)
+
 
 class FastGaussian(NearGaussian):
     calls = 0
@@ -38,7 +41,7 @@ class FastGaussian(NearGaussian):
 
 
 def pool(reward: Any, rows: torch.Tensor) -> EmbeddedOutputs:
-    return EmbeddedOutputs([(reward, 1.0)], [rows])
+    return EmbeddedOutputs(set_rewards(reward), [rows])
 
 
 def every_set(pool: EmbeddedOutputs, count: int) -> list[float]:
@@ -126,10 +129,10 @@ def test_members_of_a_mix_add_up_and_row_rewards_are_refused() -> None:
     class Mix:
         members = {"near": (NearGaussian(), 2.0), "far": (NearGaussian(mean=-1.0), 0.5)}
 
-    both = EmbeddedOutputs.of(Mix(), rollout)
+    both = EmbeddedOutputs.of(set_rewards(Mix()), rollout)
     rows = torch.tensor([0, 2])
     parts = [float(r.score(r.embed(rollout)[rows])) for r in (NearGaussian(), NearGaussian(mean=-1.0))]
     assert both.value(rows) == pytest.approx(2 * parts[0] + 0.5 * parts[1])
     Mix.members = {**Mix.members, "aesthetic": (Fixed([1.0]), 1.0)}  # type: ignore[dict-item]
     with pytest.raises(CapabilityError, match=r"re-scores whole sets, and aesthetic only scores.*builder: pair"):
-        EmbeddedOutputs.of(Mix(), rollout)
+        EmbeddedOutputs.of(set_rewards(Mix()), rollout)

@@ -10,14 +10,10 @@ in the number of image tokens.
 
 Diffusion: x_t = sqrt(ᾱ_t) x_0 + sqrt(1 - ᾱ_t) ε (Ho et al., 2006.11239, eq. 4), sampled at the times DDIM takes
 (Song et al., 2010.02502); spacings as in Lin et al., 2305.08891, table 2.
-
-Cosine: α = cos(π t / 2), σ = sin(π t / 2), and the network takes t. A scheduler in Karras' form (2206.00364) with unit
-data says the same in other coordinates: its level is σ / α = tan(π t / 2), and what it scales its input to is our x_t.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -202,40 +198,6 @@ def ddim_prediction(scheduler: Scheduler) -> Prediction:
     if stated not in known:
         raise CapabilityError(f"prediction_type '{stated}' is not supported; known: {', '.join(known)}.")
     return known[stated]
-
-
-def check_cosine(scheduler: Scheduler) -> None:
-    """Raise CapabilityError unless `scheduler` is a `CosineDPMSolverMultistepScheduler` of v over unit data."""
-    from diffusers import CosineDPMSolverMultistepScheduler
-
-    if not isinstance(scheduler, CosineDPMSolverMultistepScheduler):
-        raise CapabilityError(
-            f"{type(scheduler).__name__}: the levels of this model are read from a CosineDPMSolverMultistepScheduler; "
-            "save the pipeline with it."
-        )
-    config = scheduler.config
-    if config.prediction_type != "v_prediction" or config.sigma_data != 1:
-        raise CapabilityError(
-            f"prediction_type '{config.prediction_type}' with sigma_data {config.sigma_data:g} is not supported; "
-            "known: 'v_prediction' with 1."
-        )
-
-
-def cosine_schedule(scheduler: Scheduler, num_inference_steps: int, device: torch.device | str = "cpu") -> NoiseLevel:
-    """Return the K + 1 levels of a `CosineDPMSolverMultistepScheduler`, from noise to data."""
-    from diffusers import CosineDPMSolverMultistepScheduler
-
-    _check_steps(num_inference_steps)
-    if num_inference_steps == 1:
-        raise ConfigError("num_inference_steps: 1 starts this scheduler at its lowest level, not at noise; use more.")
-    fresh = CosineDPMSolverMultistepScheduler.from_config(scheduler.config)
-    fresh.set_timesteps(num_inference_steps)
-    return cosine_level(fresh.sigmas.to(device, torch.float32).atan() * 2 / math.pi)
-
-
-def cosine_level(t: Tensor) -> NoiseLevel:
-    """Return the levels at times t in [0, 1]: α = cos(π t / 2), σ = sin(π t / 2); of the shape of t."""
-    return NoiseLevel(times=t, alpha=(t * math.pi / 2).cos(), sigma=(t * math.pi / 2).sin())
 
 
 def _fresh_flow(scheduler: Scheduler) -> Any:

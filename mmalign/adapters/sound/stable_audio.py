@@ -1,4 +1,9 @@
-"""Stable Audio Open (Evans et al., 2407.14358): stereo sound at 44.1 kHz by latent diffusion with a transformer."""
+"""Stable Audio Open (Evans et al., 2407.14358): stereo sound at 44.1 kHz by latent diffusion with a transformer.
+
+Its levels are α = cos(π t / 2), σ = sin(π t / 2), and the network takes t. Its scheduler, in Karras' form (2206.00364)
+with unit data, says the same in other coordinates: its level is σ / α = tan(π t / 2), and what it scales its input to
+is our x_t.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +15,14 @@ import torch
 
 from mmalign.adapters.bases.conditions import token_count, warn_if_cut
 from mmalign.adapters.bases.formats import Configs, Heard, sound_scale
-from mmalign.adapters.bases.levels import check_cosine, cosine_level, cosine_schedule
 from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
-from mmalign.core.errors import ConfigError, MissingExtra
+from mmalign.core.errors import CapabilityError, ConfigError, MissingExtra
 from mmalign.core.options import Positive
 from mmalign.core.protocols import Condition, Prediction
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel
-from mmalign.loading.foreign import Pipeline
+from mmalign.loading.foreign import Pipeline, Scheduler
 
 
 @dataclass
@@ -58,7 +62,7 @@ class StableAudio(SoundAdapter):
 
     def inspect(self, pipe: Pipeline) -> None:
         """Refuse other schedulers than the published one's kind."""
-        check_cosine(pipe.scheduler)
+        _check_scheduler(pipe.scheduler)
 
     def open_outputs(self, pipe: Pipeline) -> LatentSounds:
         """Set `seconds` and `latent_shape`, (channels, frames), and give the autoencoder."""
@@ -82,11 +86,21 @@ class StableAudio(SoundAdapter):
 
     def schedule(self, num_inference_steps: int) -> NoiseLevel:
         """Return the pipeline's own K + 1 levels, from noise to data."""
-        return cosine_schedule(self.loaded.pipeline.scheduler, num_inference_steps, default_device(self.device))
+        from diffusers import CosineDPMSolverMultistepScheduler
+
+        if num_inference_steps < 2:
+            raise ConfigError(
+                f"num_inference_steps: {num_inference_steps} starts this scheduler at its lowest level, not at noise; "
+                "use more."
+            )
+        fresh = CosineDPMSolverMultistepScheduler.from_config(self.loaded.pipeline.scheduler.config)
+        fresh.set_timesteps(num_inference_steps)
+        ratio = fresh.sigmas.to(default_device(self.device), torch.float32)
+        return self.level(ratio.atan() * 2 / math.pi)
 
     def level(self, u: Tensor) -> NoiseLevel:
         """Return the training levels at u in (0, 1), which is the time itself."""
-        return cosine_level(u)
+        return NoiseLevel(times=u, alpha=(u * math.pi / 2).cos(), sigma=(u * math.pi / 2).sin())
 
     def encode_text(self, text: str) -> Condition:
         """Return `encoder_hidden_states` (1, L + 2, D) of text and ends, `global_hidden_states` (1, 1, 2 D) of ends."""
@@ -117,6 +131,23 @@ def _check_installed() -> None:
         import torchsde  # noqa: F401
     except ImportError:
         raise MissingExtra("adapter stable_audio (its scheduler's package torchsde)", "audio") from None
+
+
+def _check_scheduler(scheduler: Scheduler) -> None:
+    """Raise CapabilityError unless it is a `CosineDPMSolverMultistepScheduler` of v over unit data."""
+    from diffusers import CosineDPMSolverMultistepScheduler
+
+    if not isinstance(scheduler, CosineDPMSolverMultistepScheduler):
+        raise CapabilityError(
+            f"{type(scheduler).__name__}: the levels of this model are read from a CosineDPMSolverMultistepScheduler; "
+            "save the pipeline with it."
+        )
+    config = scheduler.config
+    if config.prediction_type != "v_prediction" or config.sigma_data != 1:
+        raise CapabilityError(
+            f"prediction_type '{config.prediction_type}' with sigma_data {config.sigma_data:g} is not supported; "
+            "known: 'v_prediction' with 1."
+        )
 
 
 def _checked_seconds(seconds: float | None, pipe: Pipeline) -> float:

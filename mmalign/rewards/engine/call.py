@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,9 +73,9 @@ class Guarded:
         self._process = RowProcess(self.reward, self.name, self.timeout or _DEFAULT_TIMEOUT) if isolated else None
         self._failures = FailureLimit(self.name, 1.0 if self.monitor else self.failed_share)
 
-    @property
+    @cached_property
     def traits(self) -> RewardTraits:
-        """What the reward says of itself."""
+        """What the reward says of itself, read once."""
         return RewardTraits.of(self.reward)
 
     @property
@@ -182,7 +183,8 @@ class GuardedSet(Guarded):
         super().__post_init__()
         if not isinstance(self.reward, Credit):
             raise CapabilityError(f"reward '{self.name}' only scores single rows; use `Guarded`.")
-        if RewardTraits.of(self.reward.reward).isolated:
+        self._of_sets = RewardTraits.of(self.reward.reward)
+        if self._of_sets.isolated:
             raise ConfigError(f"reward '{self.name}': a set reward cannot be `isolated`: its rows are one set.")
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
@@ -218,7 +220,7 @@ class GuardedSet(Guarded):
     @property
     def swap_scores(self) -> Callable[[Tensor, Tensor, int], Float[Tensor, " S"]]:
         """The reward's own way to score sets that differ in a row, see `RewardTraits`; not there if it has none."""
-        own = RewardTraits.of(self.reward.reward).swap_scores
+        own = self._of_sets.swap_scores
         if own is None:
             raise AttributeError(f"reward '{self.name}' has no swap_scores.")
 

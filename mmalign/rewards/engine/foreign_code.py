@@ -24,7 +24,7 @@ from dataclasses import fields, replace
 from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -98,19 +98,22 @@ def preserve_rng_state() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
-class LoadedOnUse(Generic[T]):
-    """An attribute: the model that `_source` names, loaded on first use and shared with others that name it."""
+class LoadedOnUse(cached_property[T]):
+    """An attribute: the model that `_source` names, loaded on first use and shared with others that name it.
+
+    Its owner, a `HoldsModel`, keeps it: it judges by one model as long as it lives, whatever becomes of the files.
+    """
 
     def __init__(self, load: Callable[[Any], T]) -> None:
-        self._load = load
+        super().__init__(lambda owner: load(owner._source))
 
-    @overload
-    def __get__(self, owner: None, kind: type) -> LoadedOnUse[T]: ...
-    @overload
-    def __get__(self, owner: object, kind: type) -> T: ...
-    def __get__(self, owner: Any, kind: type) -> Any:
-        """The model; the attribute itself where a class is asked."""
-        return self if owner is None else self._load(owner._source)
+
+class HoldsModel:
+    """What has a `LoadedOnUse`. Copies, and those that go to another process, load theirs themselves."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Its attributes without the models."""
+        return {name: value for name, value in vars(self).items() if not _is_loaded_on_use(type(self), name)}
 
 
 @runtime_checkable
@@ -174,17 +177,17 @@ def _load(part: object, seen: set[int]) -> None:
     for name in _made_on_use(kind):
         getattr(part, name)
     for name, inner in list(getattr(part, "__dict__", {}).items()):
-        if name == "reward" or type(inner).__module__.startswith("mmalign.rewards"):
+        of_rewards = name == "reward" or type(inner).__module__.startswith("mmalign.rewards")
+        if of_rewards and not _is_loaded_on_use(kind, name):  # such a model is whole
             _load(inner, seen)
 
 
 def _made_on_use(kind: type) -> list[str]:
-    return [
-        name
-        for base in kind.__mro__
-        for name, member in vars(base).items()
-        if isinstance(member, LoadedOnUse | cached_property)
-    ]
+    return [name for base in kind.__mro__ for name, member in vars(base).items() if isinstance(member, cached_property)]
+
+
+def _is_loaded_on_use(kind: type, name: str) -> bool:
+    return any(isinstance(vars(base).get(name), LoadedOnUse) for base in kind.__mro__)
 
 
 class RowProcess:

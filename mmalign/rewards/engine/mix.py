@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from itertools import combinations as pairs_of
 from math import isfinite
 from typing import Any, Literal
@@ -157,9 +158,9 @@ class Mix:
     def _weights(self) -> dict[str, float]:
         return {slot.name: slot.weight for slot in self._trained}
 
-    @property
+    @cached_property
     def traits(self) -> CombinationTraits:
-        """What the combination says of itself."""
+        """What the combination says of itself, read once."""
         return CombinationTraits.of(self.combination)
 
     def guarded(self, name: str) -> Guarded:

@@ -33,7 +33,7 @@ from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.media.mel import LogMel
-from mmalign.rewards.engine.foreign_code import LoadedOnUse, preserve_rng_state
+from mmalign.rewards.engine.foreign_code import HoldsModel, LoadedOnUse, preserve_rng_state
 from mmalign.rewards.models.clap_laion import as_clap_model, packaged, read_original
 from mmalign.rewards.models.frozen import (
     Stamp,
@@ -218,7 +218,7 @@ def clap_text_limit(source: ClapSource) -> TextLimit:
     return _tokens(source, stamp(source.place)).limit
 
 
-class ReadsClap:
+class ReadsClap(HoldsModel):
     """A reward or an encoder over the CLAP model that `_source` names."""
 
     _source: ClapSource

@@ -33,7 +33,7 @@ from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
-from mmalign.rewards.engine.foreign_code import LoadedOnUse, preserve_rng_state
+from mmalign.rewards.engine.foreign_code import HoldsModel, LoadedOnUse, preserve_rng_state
 from mmalign.rewards.models.frozen import (
     Stamp,
     beside_digest,
@@ -196,7 +196,7 @@ def clip_text_limit(source: Source) -> TextLimit:
     return _tokens(source, stamp(source.folder)).limit
 
 
-class ReadsClip:
+class ReadsClip(HoldsModel):
     """A reward or an encoder over the CLIP-family model that `_source` names."""
 
     _source: Source

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -50,9 +52,12 @@ def resampled(samples: Float[Tensor, "*C S"], old: int, new: int) -> Float[Tenso
     """Windowed-sinc resampling (torchaudio's default, Hann of width 6), with gradient."""
     if old == new or not samples.shape[-1]:
         return samples
-    resample = need("torchaudio.functional").resample
+    return _torchaudio().resample(samples, old, new)
 
-    return resample(samples, old, new)
+
+@cache
+def _torchaudio() -> ModuleType:
+    return need("torchaudio.functional")
 
 
 def filled(wave: Float[Tensor, " S"], length: int, fill: Fill = "repeatpad") -> Float[Tensor, " L"]:

@@ -7,7 +7,7 @@ import torch
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.protocols import Reward, SetReward
 from mmalign.core.types import Prompt, Rollout
-from mmalign.objectives._selection import EmbeddedOutputs
+from mmalign.objectives._selection import EmbeddedOutputs, set_rewards
 from mmalign.rewards import Guarded, Mix, Slot
 from mmalign.rewards.engine.call import GuardedSet, guard
 from tests.rewards.doubles import Brightness
@@ -80,7 +80,7 @@ def test_the_log_has_the_value_of_the_set_that_was_embedded():
 
 def test_a_pool_of_a_mix_is_in_its_metrics_under_the_slots_name():
     mix, rollout = Mix({"near": Slot(NearGaussian(), weight=2.0)}), points()
-    pool, judge = EmbeddedOutputs.of(mix, rollout), NearGaussian()
+    pool, judge = EmbeddedOutputs.of(set_rewards(mix), rollout), NearGaussian()
     rows = torch.arange(3)
     assert pool.value(rows) == pytest.approx(2.0 * float(judge.score(judge.embed(rollout)[:3])))
     metrics = mix.metrics()

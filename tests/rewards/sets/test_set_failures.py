@@ -13,7 +13,7 @@ from mmalign.core.errors import ConfigError, ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.types import Modality, Status
 from mmalign.evaluation import evaluate as evaluation
-from mmalign.objectives._selection import EmbeddedOutputs
+from mmalign.objectives._selection import EmbeddedOutputs, set_rewards
 from mmalign.rewards import Credit, Guarded, Mix, Slot
 from mmalign.rewards.engine.sets import Embedded, embed_rows
 from mmalign.run.rows import read_output_rows
@@ -104,12 +104,12 @@ def test_training_counts_rows_and_stops_where_all_fail():
 
 def test_sets_that_are_re_scored_count_them_too():
     mix = Mix({"spread": Slot(Spread())})
-    pool = EmbeddedOutputs.of(mix, SOME)
+    pool = EmbeddedOutputs.of(set_rewards(mix), SOME)
     assert pool.finite.tolist() == [True, True, False, True, True, True]
     assert mix.metrics()["reward/spread/error"] == pytest.approx(1 / 6)
     with pytest.raises(ScoreError, match="reward 'spread' could embed none of 3 rows"):
-        EmbeddedOutputs.of(mix, NONE)
-    broken = EmbeddedOutputs.of(Mix({"spread": Slot(Spread("score"))}), GOOD)
+        EmbeddedOutputs.of(set_rewards(mix), NONE)
+    broken = EmbeddedOutputs.of(set_rewards(Mix({"spread": Slot(Spread("score"))})), GOOD)
     with pytest.raises(
         ScoreError, match=r"reward 'spread' cannot score a set of 5 rows: RuntimeError: the matrix is s"
     ):

@@ -46,15 +46,15 @@ def show(finished: Finished, when: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     measured = Evaluation.load(finished.directory.evaluation(when))
     for number, (prompt, answer) in enumerate(list(zip(measured.prompts, measured.outputs, strict=True))[:SHOWN]):
-        if number not in measured.asked:
+        if number not in measured.prompt_pictures:
             continue  # of the first ones only pictures are kept
-        picture = enlarged(to_pil(measured.asked[number]), SHOWN_PIXELS)
+        picture = enlarged(to_pil(measured.prompt_pictures[number]), SHOWN_PIXELS)
         if draw is not None:
-            draw(replace(prompt, media={"image": measured.asked[number]}), answer, picture)
+            draw(replace(prompt, media={"image": measured.prompt_pictures[number]}), answer, picture)
         write_image(picture, folder / f"{number:02d}.png")
 
 
 if __name__ == "__main__":
-    asked = given(__doc__, [CONFIG], OUT)
+    prompt_pictures = given(__doc__, [CONFIG], OUT)
     with mmalign.errors_as_sentences():
-        tell(main(asked.files[0], asked.changes, asked.out, asked.resume))
+        tell(main(prompt_pictures.files[0], prompt_pictures.changes, prompt_pictures.out, prompt_pictures.resume))

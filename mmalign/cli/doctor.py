@@ -76,8 +76,8 @@ def _extras() -> Iterable[Finding]:
         yield {"check": f"extra '{extra}' (optional)", "state": "ok" if not missing else "optional", "found": status}
 
 
-def _finding(check: str, good: bool, found: str) -> Finding:
-    return {"check": check, "state": "ok" if good else "missing", "found": found}
+def _finding(check: str, good: bool, outcome: str) -> Finding:
+    return {"check": check, "state": "ok" if good else "missing", "found": outcome}
 
 
 def _attempt(name: str, check: Callable[[], str], needed: bool) -> Finding:

@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from mmalign.cli._later import import_later
-from mmalign.core.sentences import errors_as_sentences, stop_told
+from mmalign.core.sentences import errors_as_sentences, stop_as_sentence
 
 
 class Commands(typer.core.TyperGroup):
@@ -18,7 +18,7 @@ class Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with stop_told():
+        with stop_as_sentence():
             return super().invoke(ctx)
 
 

@@ -195,7 +195,7 @@ def weights_sample(modules: Sequence[Module]) -> str:
         digest.update(digest_of(type(module).__name__, options).encode())
         for name, value in module.state_dict().items():
             flat = value.detach().flatten()
-            spread = flat[:: max(1, flat.numel() // SAMPLED)].cpu().contiguous()
+            sampled = flat[:: max(1, flat.numel() // SAMPLED)].cpu().contiguous()
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-            digest.update(spread.view(torch.uint8).numpy().tobytes() if spread.numel() else b"")
+            digest.update(sampled.view(torch.uint8).numpy().tobytes() if sampled.numel() else b"")
     return digest.hexdigest()

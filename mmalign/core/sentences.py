@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def stop_told() -> Iterator[None]:
+def stop_as_sentence() -> Iterator[None]:
     """Inside it Ctrl-C, SIGTERM and SIGHUP end the program with a sentence: what the interrupted work had to say.
 
     Of several processes that a launcher started the first one speaks.
@@ -34,7 +34,7 @@ def stop_told() -> Iterator[None]:
 def errors_as_sentences() -> Iterator[None]:
     """Inside it such errors, missing files and Ctrl-C end the program with a sentence; others with their traceback."""
     try:
-        with stop_told():
+        with stop_as_sentence():
             yield
     except MmalignError as error:
         print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)

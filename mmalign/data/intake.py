@@ -243,13 +243,13 @@ class FittedRows(IndexedRows[Any]):
 
     def prompts(self) -> Sequence[Prompt]:
         """What was asked in every row; nothing is decoded."""
-        asked = prompts_of(self.rows)
-        return [asked[place.row] for place in self.windows] if self.windows else asked
+        prompts = prompts_of(self.rows)
+        return [prompts[place.row] for place in self.windows] if self.windows else prompts
 
     def faults(self) -> list[str]:
         """What keeps rows from being read."""
-        found: list[str] = self.rows.faults()
-        return found
+        faults_of_rows: list[str] = self.rows.faults()
+        return faults_of_rows
 
     def shapes(self) -> Iterator[tuple[str, Any]]:
         """Where each output stands that is looked into, and what its header says, before it is fitted."""

@@ -59,11 +59,11 @@ def ties_score(reference: tuple[Values, Values], tied: tuple[Values, Values]) ->
     The benchmark's number is the mean of `score` over pairs, which is its published form: every term is a mean.
     """
     gap, gap_reference = min(tied[0]) - max(tied[1]), min(reference[0]) - max(reference[1])
-    spread, least = max(tied[0]) - min(tied[0]), min(gap, gap_reference)
+    width, least = max(tied[0]) - min(tied[0]), min(gap, gap_reference)
     return TiesParts(
         reference=float(gap_reference > 0),
         tied=float(gap > 0),
-        preferred=float(gap > spread),
-        preferred_hard=float(least > spread),
-        margin=math.tanh(least / spread - 1) if spread else float(np.sign(least)),
+        preferred=float(gap > width),
+        preferred_hard=float(least > width),
+        margin=math.tanh(least / width - 1) if width else float(np.sign(least)),
     )

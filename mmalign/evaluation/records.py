@@ -70,7 +70,7 @@ class Evaluation:
 
     `outputs` holds the first K rows only (every row for text): uint8 pictures (K, 3, H, W), `Audio`, or strings.
     `files` are those of the outputs, of one that was loaded; of sounds, for pictures of them, they are enough.
-    `asked` are the pictures that the first prompts are about, uint8 (3, H, W) by row, of one that was loaded; its
+    `prompt_pictures` are those that the first prompts are about, uint8 (3, H, W) by row, of one that was loaded; its
     prompts have no media. Two evaluations with equal prompts, seed and repeats were generated from the same noise.
     """
 
@@ -85,7 +85,7 @@ class Evaluation:
     repeats: int
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
-    asked: dict[int, UInt8[np.ndarray, "3 _ _"]] = field(default_factory=dict)
+    prompt_pictures: dict[int, UInt8[np.ndarray, "3 _ _"]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
     def names(self) -> list[str]:
@@ -153,7 +153,7 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         }
         (beside / "evaluation.json").write_text(json.dumps(head, indent=1, default=repr) + "\n", encoding="utf-8")
         files += [None] * (len(evaluation.prompts) - len(files))
-        pictures = _write_asked(evaluation, beside / "asked")
+        pictures = _write_prompt_pictures(evaluation, beside / "asked")
         rows = (_row(evaluation, i, file) | pictures.get(i, {}) for i, file in enumerate(files))
         lines = [json.dumps(row, ensure_ascii=False, default=repr) for row in rows]
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -174,7 +174,7 @@ def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
     return names
 
 
-def _asked_about(prompts: list[Prompt]) -> dict[int, UInt8[np.ndarray, "3 _ _"]]:
+def _pictures_of(prompts: list[Prompt]) -> dict[int, UInt8[np.ndarray, "3 _ _"]]:
     """The first picture of each of the first prompts, by row."""
     pictures = {}
     for i, prompt in enumerate(prompts[:KEPT_PICTURES]):
@@ -184,9 +184,9 @@ def _asked_about(prompts: list[Prompt]) -> dict[int, UInt8[np.ndarray, "3 _ _"]]
     return pictures
 
 
-def _write_asked(evaluation: Evaluation, folder: Path) -> dict[int, dict[str, str]]:
+def _write_prompt_pictures(evaluation: Evaluation, folder: Path) -> dict[int, dict[str, str]]:
     """What a row says of the picture it is about, by row."""
-    pictures = evaluation.asked or _asked_about(evaluation.prompts)
+    pictures = evaluation.prompt_pictures or _pictures_of(evaluation.prompts)
     for i, picture in pictures.items():
         folder.mkdir(exist_ok=True)
         write_image(picture, folder / f"{i:04d}.png")
@@ -254,7 +254,9 @@ def _read(folder: Path, outputs: bool, sounds: bool) -> Evaluation:
         scores={name: _scores([row["scores"][name] for row in rows]) for name in head["rewards"]},
         sets=sets,
         outputs=_read_outputs(folder, names, head["modality"]) if shown else [],
-        asked={i: read_pixels(folder / row["asked"]) for i, row in enumerate(rows) if outputs and row.get("asked")},
+        prompt_pictures={
+            i: read_pixels(folder / row["asked"]) for i, row in enumerate(rows) if outputs and row.get("asked")
+        },
         files=[] if head["modality"] == "text" else [folder / name for name in names],
         **{key: head[key] for key in ("seed", "rows", "repeats", "seconds", "extra")},
     )

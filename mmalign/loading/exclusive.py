@@ -58,7 +58,7 @@ def loaded_once(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
         cache: OrderedDict[Any, T] = OrderedDict()
         guard = threading.Lock()  # of `kept`; never held while loading
 
-        def found(key: Any) -> T | None:
+        def kept(key: Any) -> T | None:
             with guard:
                 if key in cache:
                     cache.move_to_end(key)
@@ -67,10 +67,10 @@ def loaded_once(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
         @wraps(load)
         def once(*args: P.args, **options: P.kwargs) -> T:
             key = (args, tuple(sorted(options.items())))
-            if (known := found(key)) is not None:
+            if (known := kept(key)) is not None:
                 return known
             with alone():
-                if (known := found(key)) is not None:  # another thread was before us
+                if (known := kept(key)) is not None:  # another thread was before us
                     return known
                 made = load(*args, **options)
                 with guard:

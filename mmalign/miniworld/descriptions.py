@@ -29,7 +29,7 @@ class Agreement(NamedTuple):
 
     right: float  # of the larger number of clauses, those that caption and fullest description share
     true: float  # of the caption's clauses, those that hold
-    told: float  # of the description's clauses, those that the caption says
+    covered: float  # of the description's clauses, those that the caption says
 
 
 def describe(scene: Scene) -> Request | None:
@@ -45,11 +45,11 @@ def describe(scene: Scene) -> Request | None:
         for thing in things:
             alike.setdefault(tuple(getattr(thing, trait) for trait in traits), []).append(thing)
         if len(alike) <= 2:
-            return _told(list(alike.values()))
+            return _request_of(list(alike.values()))
     return None
 
 
-def _told(alike: list[list[Thing]]) -> Request | None:
+def _request_of(alike: list[list[Thing]]) -> Request | None:
     relation = None
     if len(alike) == 2 and all(len(things) == 1 for things in alike):
         first, second = (things[0] for things in alike)
@@ -69,26 +69,26 @@ def _group(things: list[Thing]) -> Group:
     return Group(len(things), kind)
 
 
-def careless(told: Request, rng: np.random.Generator, share: float) -> Request:
+def careless(description: Request, rng: np.random.Generator, share: float) -> Request:
     """A description as most people write captions: of its colours, sizes and relation the ``share`` is left out.
 
     The counts stay; where the two kinds would become one, nothing is left out.
     """
     groups = []
-    for count, kind in told.groups:
+    for count, kind in description.groups:
         color, size = (value if rng.random() >= share else None for value in (kind.color, kind.size))
         groups.append(Group(count, kind._replace(color=color, size=size)))
     try:
-        return make_request(tuple(groups), told.relation if rng.random() >= share else None)
+        return make_request(tuple(groups), description.relation if rng.random() >= share else None)
     except CaptionError:
-        return told
+        return description
 
 
-def agreement(said: Request, scene: Scene, told: Request) -> Agreement:
-    """How a caption compares with a scene and its fullest description ``told``."""
-    claims, facts = ({_straight(clause) for clause in request.clauses} for request in (said, told))
+def agreement(caption: Request, scene: Scene, description: Request) -> Agreement:
+    """How a caption compares with a scene and its fullest ``description``."""
+    claims, facts = ({_straight(clause) for clause in request.clauses} for request in (caption, description))
     common = len(claims & facts)
-    true = holds(scene, said)
+    true = holds(scene, caption)
     return Agreement(common / max(len(claims), len(facts)), sum(true) / len(true), common / len(facts))
 
 

@@ -39,7 +39,7 @@ class Course:
     and painters are not shown, so these come with yes/no questions, without captions and boxes.
     """
 
-    asked: int = 8
+    questions: int = 8
     captions: float = 1.0
     boxes: float = 1.0
     careless: float = 0.0
@@ -72,7 +72,7 @@ def draw_lessons(
     if all(thing.shape in SHAPES for thing in scene.things):
         lessons += [find(scene, rng, course.loose) for _ in range(rng.poisson(course.boxes)) if scene.things]
     near = likely_questions(request or description, rng)
-    for _ in range(course.asked):
+    for _ in range(course.questions):
         question = draw_question(scene, near, rng, split)
         text = f"{question.text} {INSTRUCTION}" if rng.random() < _INSTRUCTED else question.text
         lessons.append(Lesson(text, YES if answer(question, scene) else NO))

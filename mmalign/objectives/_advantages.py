@@ -60,14 +60,14 @@ def group_relative(
     size = int(group.max()) + 1 if len(group) else 0
     count, total = _by_group(one.sum(1), group, size), _by_group(x.sum(1), group, size)
     mean = total / count.clamp(min=1)
-    spread = _root_mean(_by_group(((x - mean[group, None]) * one).square().sum(1), group, size), count)
+    deviation = _root_mean(_by_group(((x - mean[group, None]) * one).square().sum(1), group, size), count)
     height = _root_mean(_by_group(x.square().sum(1), group, size), count)
     rows = _by_group(valid.any(1).double(), group, size)
-    differ = ((rows >= 2) & (spread > SAME * height))[group]
+    differ = ((rows >= 2) & (deviation > SAME * height))[group]
     reference = mean[group]
     if baseline == "leave_one_out":
         reference = (total[group] - x.sum(1)) / (count[group] - one.sum(1)).clamp(min=1)
-    advantage = (x - reference[:, None]) / _divisor(std, spread[group], x, one, over_ranks, std_floor)
+    advantage = (x - reference[:, None]) / _divisor(std, deviation[group], x, one, over_ranks, std_floor)
     advantage = advantage if limit is None else advantage.clamp(-limit, limit)
     return advantage.masked_fill(~(valid & differ[:, None]), 0.0).to(value.dtype), differ
 
@@ -98,8 +98,8 @@ def whiten(
     total, squares, count = over_ranks(torch.stack([(x * one).sum(), (x.square() * one).sum(), one.sum()]))
     some = count.where(count > 0, 1.0)
     mean = total / some
-    spread = (over_ranks(((x - mean).square() * one).sum()) / some).sqrt()
-    scale = torch.where(spread > SAME * (squares / some).sqrt(), 1 / (spread + floor), 0.0)
+    deviation = (over_ranks(((x - mean).square() * one).sum()) / some).sqrt()
+    scale = torch.where(deviation > SAME * (squares / some).sqrt(), 1 / (deviation + floor), 0.0)
     return ((x - mean) * scale).masked_fill(~valid, 0.0).to(advantage.dtype)
 
 
@@ -111,12 +111,12 @@ def _root_mean(squares: Tensor, count: Tensor) -> Tensor:
     return (squares / count.clamp(min=1)).sqrt()
 
 
-def _divisor(std: Std, spread: Tensor, x: Tensor, one: Tensor, over_ranks: Mean, floor: float) -> Tensor:
+def _divisor(std: Std, deviation: Tensor, x: Tensor, one: Tensor, over_ranks: Mean, floor: float) -> Tensor:
     """The divisor of the advantage, (B, 1) or a scalar."""
     if std == "none":
-        return torch.ones_like(spread)[:, None]
+        return torch.ones_like(deviation)[:, None]
     if std == "group":
-        return spread[:, None] + floor
+        return deviation[:, None] + floor
     # Sums and counts arrive as means over ranks: their common factor leaves every ratio.
     total, count = over_ranks(torch.stack([x.sum(), one.sum()]))
     some = count.where(count > 0, 1.0)

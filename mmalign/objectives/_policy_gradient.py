@@ -211,8 +211,8 @@ def k3(logp: Float[Tensor, "B T"], ref: Float[Tensor, "B T"]) -> Float[Tensor, "
 def gaussian_kl(mean: Tensor, std: Float[Tensor, "B T"], ref_mean: Tensor, ref_std: Tensor) -> Float[Tensor, "B T"]:
     """KL(N(mean, std²) ‖ N(ref_mean, ref_std²)) of (B, T, *event), summed over the event dimensions."""
     dims, ratio = mean[0, 0].numel(), std / ref_std
-    spread = dims * ((ratio.square() - 1) / 2 - ratio.log())
-    return squared_distance(mean, ref_mean) / (2 * ref_std.square()) + spread
+    of_stds = dims * ((ratio.square() - 1) / 2 - ratio.log())
+    return squared_distance(mean, ref_mean) / (2 * ref_std.square()) + of_stds
 
 
 def velocity(mean: Tensor, ref_mean: Tensor, slope: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:

@@ -109,20 +109,20 @@ class Faults:
     """Runs builders one by one and keeps what they complain about."""
 
     def __init__(self) -> None:
-        self.found: list[MmalignError] = []
+        self.errors: list[MmalignError] = []
 
     def attempt(self, make: Callable[[], T]) -> T | None:
         """`make()`, or None with its faults remembered."""
         try:
             return make()
         except MmalignError as error:
-            self.found.append(error)
+            self.errors.append(error)
             return None
 
     def stop_if_any(self) -> None:
         """Raise everything found."""
-        if self.found:
-            raise together(self.found)
+        if self.errors:
+            raise together(self.errors)
 
 
 def build(run: RunFile | Draft, allow: Collection[str] = (), training: bool = True) -> Parts:
@@ -188,7 +188,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
         parts.file, parts.policy, parts.objective, reader, sampled(items) if how == "refuse" else items
     )
     if known is None:
-        selection.told(how, "to train on")
+        selection.report(how, "to train on")
     if selection.long and isinstance(items, MixedRows):
         return items.keeping(selection.fitting, selection.shortened)
     return selection.rows if selection.long else items
@@ -270,7 +270,7 @@ class Assembly:
     def __init__(self, draft: Draft, allow: Collection[str]) -> None:
         self.draft, self.run, self.allow = draft, draft.file, allow
         self.faults = Faults()
-        self.faults.found += [ConfigError(fault) for fault in draft.faults]
+        self.faults.errors += [ConfigError(fault) for fault in draft.faults]
         self.classes = self._classes()
 
     def made(self) -> Inspection:
@@ -292,7 +292,7 @@ class Assembly:
         self._keep(known, "source", lambda: self._component("data", relative_to=run.folder))
         judges = self._each(judged, run.evaluation.judges, lambda n, s: build_judge(n, s, self.allow))
         known |= {"rewards": {place: slot.reward for place, slot in rewards.items()}, "judges": judges}
-        return Inspection(known, self.faults.found)
+        return Inspection(known, self.faults.errors)
 
     def _classes(self) -> dict[str, type[Any]]:
         """What the names of sections resolve to; a name that is none is told when it is built."""
@@ -313,9 +313,9 @@ class Assembly:
         """`known[name] = make()`, unless its section is broken, or has a fault."""
         if {"source": "data"}.get(name, name) in self.draft.broken:
             return None
-        seen = len(self.faults.found)
+        seen = len(self.faults.errors)
         made = self.faults.attempt(make)
-        if len(self.faults.found) == seen:
+        if len(self.faults.errors) == seen:
             known[name] = made
         return made
 
@@ -334,7 +334,7 @@ class Assembly:
         if "reward" not in options or not required(options["reward"]):
             return None
         fault = f"rewards: objective '{self.run.objective['name']}' needs at least one reward."
-        self.faults.found.append(ConfigError(fault))
+        self.faults.errors.append(ConfigError(fault))
         return StandIn()
 
 
@@ -359,11 +359,11 @@ def build_slot(at: str, spec: Spec, allow: Collection[str] = ()) -> Any:
     faults = Faults()
     made = faults.attempt(lambda: build_whole("rewards", {k: v for k, v in spec.items() if k not in own}, at, allow))
     slot = faults.attempt(lambda: construct(Slot, {k: v for k, v in spec.items() if k in own}, at, reward=made))
-    faults.found = [
+    faults.errors = [
         ConfigError([_or_of_slot(fault, f"{at}.", own) for fault in error.faults])
         if isinstance(error, ConfigError)
         else error
-        for error in faults.found
+        for error in faults.errors
     ]
     faults.stop_if_any()
     return slot

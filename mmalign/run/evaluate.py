@@ -61,7 +61,7 @@ def evaluate(
         section = replace(read.file.evaluation, prompts=str(Path(prompts).absolute()))
         read = replace(read, file=replace(read.file, evaluation=section))
     parts, questions = examine(read, allow, training=False)
-    called = _asked(parts, questions)
+    called = _prompts_in_words(parts, questions)
     resolved = parts.resolved()  # before loading enters what the checkpoint says
     if directory is None:
         parts.prepare()
@@ -80,7 +80,7 @@ def evaluate(
         return replace(_compare_with_start(parts, chosen, directory, questions, own), asked=called)
 
 
-def _asked(parts: Parts, questions: Sequence[Any]) -> str:
+def _prompts_in_words(parts: Parts, questions: Sequence[Any]) -> str:
     """What the prompts are called: only those that nothing was trained on are held out."""
     if not (named := parts.file.evaluation.prompts):
         return "Held-out prompts"

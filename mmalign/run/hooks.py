@@ -40,16 +40,16 @@ class Announce:
     steps: int
     lines: int = 20
     _bar: Any = field(default=None, repr=False)
-    _heard: bool = field(default=True, repr=False)
+    _has_reader: bool = field(default=True, repr=False)
 
     def __call__(self, session: Session, policy: AnyPolicy, experience: Experience) -> None:
         """Show the step and its main numbers."""
-        if not (session.is_main and self._heard):
+        if not (session.is_main and self._has_reader):
             return
         try:
             self._show(session)
         except (OSError, SystemExit):  # the pipe or terminal is gone (rich exits then), or its disk is full
-            self._heard = False
+            self._has_reader = False
             unheard()
 
     def _show(self, session: Session) -> None:
@@ -69,7 +69,7 @@ class Announce:
 
     def close(self) -> None:
         """Leave the bar as it stands and give the terminal its cursor back."""
-        if self._bar is not None and self._heard:
+        if self._bar is not None and self._has_reader:
             self._bar.stop()
 
 

@@ -55,7 +55,8 @@ def check_accelerator(accelerator: Accelerator) -> None:
     kind = accelerator.distributed_type
     if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
         raise ConfigError(f"launch: {kind.value} is configured, which mmalign does not support: {_ADVICE}.")
-    expected, made = (_asked(SIZES, 1), _asked(RANKS, 0)), (accelerator.num_processes, accelerator.process_index)
+    expected = (_from_environment(SIZES, 1), _from_environment(RANKS, 0))
+    made = (accelerator.num_processes, accelerator.process_index)
     if expected != made:
         raise ConfigError(
             f"launch: the environment speaks of process {expected[1]} of {expected[0]} (WORLD_SIZE, RANK), but "
@@ -68,7 +69,7 @@ def on_cpu() -> bool:
     """Were several processes launched where there is no GPU? accelerate joins those on the CPU only when told so."""
     import torch
 
-    return "LOCAL_RANK" in os.environ and _asked(SIZES, 1) > 1 and not torch.accelerator.is_available()
+    return "LOCAL_RANK" in os.environ and _from_environment(SIZES, 1) > 1 and not torch.accelerator.is_available()
 
 
 def taking_part(accelerator: Accelerator) -> str:
@@ -83,10 +84,10 @@ def taking_part(accelerator: Accelerator) -> str:
 
 def is_first() -> bool:
     """Is this the process that writes, of those that a launcher started? Known before they meet."""
-    return _asked(RANKS, 0) == 0
+    return _from_environment(RANKS, 0) == 0
 
 
-def _asked(names: Sequence[str], otherwise: int) -> int:
+def _from_environment(names: Sequence[str], otherwise: int) -> int:
     """The number that the first of these variables holds."""
     text = next((os.environ[name] for name in names if os.environ.get(name)), str(otherwise))
     try:

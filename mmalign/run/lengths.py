@@ -65,7 +65,7 @@ class Measured:
         """The rows that stay."""
         return LazyRows(lambda at: self.shortened[at] if at in self.shortened else self.items[at], self.fitting)
 
-    def told(self, how: str, what: str) -> None:
+    def report(self, how: str, what: str) -> None:
         """Raise DataError for rows that cannot be used, up to 20 of them; say what `how` left of those too long."""
         refused = self.faults + (self.long if how == "refuse" else [])
         if refused:

@@ -76,11 +76,13 @@ def _pictures(items: FittedRows) -> str:
     changed = [place for place in laid if place.changes]
     sizes = Counter(place.original for place in laid)
     smallest, largest = (choose(sizes, key=lambda s: s[0] * s[1]) for choose in (min, max))
-    spread = f"of {len(sizes)} sizes from {_size(smallest)} to {_size(largest)}" if len(sizes) > 1 else _size(smallest)
+    of_sizes = (
+        f"of {len(sizes)} sizes from {_size(smallest)} to {_size(largest)}" if len(sizes) > 1 else _size(smallest)
+    )
     wanted = "the shapes below" if items.options.buckets else _size(items.size(0))
     if not changed:
-        return f"data: {len(laid)} pictures, all {spread} (width x height), as the run makes them."
-    parts = [f"data: {len(laid)} pictures {spread} (width x height); {len(changed)} are scaled to {wanted}"]
+        return f"data: {len(laid)} pictures, all {of_sizes} (width x height), as the run makes them."
+    parts = [f"data: {len(laid)} pictures {of_sizes} (width x height); {len(changed)} are scaled to {wanted}"]
     parts.append(f"(data.fit: {items.options.fit})")
     if larger := [place.enlarged for place in changed if place.enlarged > 1]:
         parts.append(f"· {len(larger)} of them are enlarged, up to {max(larger):.2g} times")

@@ -80,7 +80,7 @@ def preserve_prior(parts: Parts, folder: Path, session: Session) -> None:
         _make(parts, prior, folder)
     session.meet()
     rows = PriorRows.read(folder)
-    if list(rows.texts) != _asked(prior):
+    if list(rows.texts) != _texts_of(prior):
         raise ConfigError(
             f"{folder}: holds {len(rows)} outputs for other prompts than objective.prior_prompts and prior_count ask "
             "for now; go on with those of the run, or remove the folder, and they are made anew."
@@ -88,13 +88,13 @@ def preserve_prior(parts: Parts, folder: Path, session: Session) -> None:
     parts.objective.prior_rows = rows
 
 
-def _asked(prior: Prior) -> list[str]:
+def _texts_of(prior: Prior) -> list[str]:
     return [prior.prompts[i % len(prior.prompts)] for i in range(prior.count)]
 
 
 def _make(parts: Parts, prior: Prior, folder: Path) -> None:
     """Write what the reference makes, every output from noise of its own; a killed run leaves nothing."""
-    prompts, seed = [Prompt(text) for text in _asked(prior)], parts.file.trainer.seed
+    prompts, seed = [Prompt(text) for text in _texts_of(prior)], parts.file.trainer.seed
     policy: Any = parts.policy
     pace, rows = Pace("made"), list[str]()
     with write_folder_beside(folder) as beside, torch.no_grad(), policy.reference():

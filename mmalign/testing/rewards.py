@@ -135,8 +135,8 @@ def _check_set(faults: Faults, reward: Any, rollout: Rollout) -> None:
         order = _interleaved(rows)
         turned = torch.allclose(reward.credit(embedding[order]), influence[order], atol=_CLOSE)
         faults.require(turned, "another order of rows gives other influences")
-        spread = influence.abs().max().clamp(min=1e-12)
-        faults.require(influence.mean().abs() <= 1e-5 * spread, "the influences of a set have a mean other than 0")
+        largest = influence.abs().max().clamp(min=1e-12)
+        faults.require(influence.mean().abs() <= 1e-5 * largest, "the influences of a set have a mean other than 0")
 
 
 def _check_gradient(faults: Faults, reward: Any, rollout: Rollout, value: Any) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -79,8 +79,17 @@ def _steps(count: int) -> str:
     return f"{count} steps" if count > 1 else "step"
 
 
+@runtime_checkable
+class Summarised(Protocol):
+    """A reward that can say what its latest rows came to: a mix."""
+
+    def summary(self) -> str:
+        """Return the statuses, reasons and values of the latest rows, in a sentence."""
+        ...
+
+
 def _why(reason: str, reward: object) -> str:
-    sentence = f" {reward.told()}" if hasattr(reward, "told") else ""
+    sentence = f" {reward.summary()}" if isinstance(reward, Summarised) else ""
     if reason == "unscored":
         return f"no output could be scored.{sentence} Mend the reward, its options or the data."
     if reason == "endless":

@@ -40,7 +40,7 @@ def training_loop(
         OutOfMemory: which phase did not fit, and what to lower.
         Diverged: the model's outputs or losses are no longer finite.
     """
-    session.spread(objective)
+    session.share_statistics(objective)
     watch = LossWatch()
     for batch in session.remaining():
         with naming_step(session.trainer, session.step):

@@ -148,7 +148,7 @@ class Session:
         every = self.gather(self.streams.state_dict())
         return {f"{rank}/{name}" if rank else name: v for rank, state in enumerate(every) for name, v in state.items()}
 
-    def spread(self, objective: Objective[Any]) -> None:
+    def share_statistics(self, objective: Objective[Any]) -> None:
         """Let the statistics of the objective and its reward cover the rows of every process."""
         for part in (objective, self.traits(objective).reward):
             if isinstance(part, Synchronized):
@@ -218,7 +218,7 @@ class Session:
         numbers = {"lr": self.update_rule.lr, **merged(means)}
         numbers |= {name: max(other.get(name, 0.0) for other in others) for name in worst}
         for source in (experience, reward):
-            numbers |= self._told_by(source)
+            numbers |= self._metrics_of(source)
         self._seconds.clear()
         self.step += 1
         self.update_rule.count = self.step * self.trainer.minibatches  # also where there were fewer rows than that
@@ -231,7 +231,7 @@ class Session:
     def _patient(self) -> Patient:
         return Patient()  # all processes come here first at the same point
 
-    def _told_by(self, source: Any) -> Mapping[str, Any]:
+    def _metrics_of(self, source: Any) -> Mapping[str, Any]:
         """The metrics of an experience or a reward, over the rows of every process where it can say so."""
         if callable(getattr(source, "shared_metrics", None)):
             return source.shared_metrics(self.gather)

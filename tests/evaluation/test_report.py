@@ -47,7 +47,7 @@ class Checked(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.asked: list[str] = []
+        self.prompt_pictures: list[str] = []
         self.links: list[str] = []
         self.ids: list[str] = []
         self.text: list[str] = []
@@ -62,7 +62,7 @@ class Checked(HTMLParser):
         if tag == "a":
             self.links.append(str(given["href"]))
         elif source := given.get("src") or given.get("href"):
-            self.asked += [] if source.startswith("data:") else [source]
+            self.prompt_pictures += [] if source.startswith("data:") else [source]
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         assert tag in SHAPES, f"<{tag}/> does not close itself in HTML"
@@ -81,7 +81,7 @@ def checked(path: Path) -> tuple[str, Checked]:
     parser.feed(html.replace("<wbr>", ""))  # names that may be broken there are still one word
     parser.close()
     assert parser.open == []
-    assert parser.asked == [] and "url(" not in html and "@import" not in html
+    assert parser.prompt_pictures == [] and "url(" not in html and "@import" not in html
     assert len(parser.ids) == len(set(parser.ids))
     for link in parser.links:
         assert link.removeprefix("#") in parser.ids or link.startswith("https://arxiv.org/abs/")
@@ -127,7 +127,7 @@ def test_what_prompts_are_about_is_shown(tmp_path: Path) -> None:
         found.save(run / "evaluation" / side)
     html, _ = checked(write_report(run))
     assert html.count('<img class="asked"') == 6
-    kept = Evaluation.load(run / "evaluation" / "after").asked[5]
+    kept = Evaluation.load(run / "evaluation" / "after").prompt_pictures[5]
     np.testing.assert_allclose(kept, np.full((3, 4, 4), 127.5), atol=1)
 
 

@@ -113,7 +113,8 @@ def test_conversations_about_pictures(run_file: Callable[..., Path], tmp_path: P
     train(path, out=tmp_path / "run", allow=RULES)
     end = Evaluation.load(tmp_path / "run" / "evaluation" / "after")
     assert end.outputs == list(orders) and list(end.prompts[0].messages) == asks
-    assert end.prompts[0].shown == "user: [image] a\nassistant: b\nuser: say [image]" and set(end.asked) == {0, 1}
+    assert end.prompts[0].shown == "user: [image] a\nassistant: b\nuser: say [image]"
+    assert set(end.prompt_pictures) == {0, 1}
 
 
 def test_models_without_a_template_refuse_conversations(run_file: Callable[..., Path], tmp_path: Path) -> None:

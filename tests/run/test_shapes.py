@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mmalign.adapters import adapters
-from mmalign.adapters.bases.formats import Frame, Heard
+from mmalign.adapters.bases.formats import Frame, SoundFormat
 from mmalign.core.errors import DataError, all_faults
 from mmalign.data.intake import FittedRows, MediaOptions, refused
 from mmalign.data.sources.captioned import Captioned
@@ -148,7 +148,7 @@ def test_sounds_are_held_to_what_the_checkpoint_makes(name: str, tiny: Callable[
     options = {"seconds": 0.4} if name == "stable_audio_3" else {}  # its own default is more than the tiny one makes
     adapter = adapters.get(name)(model=tiny(name), device="cpu", train="frozen", **options)
     told = declared_shape(adapter)
-    assert isinstance(told, Heard)
+    assert isinstance(told, SoundFormat)
     given = fitted(adapter, pairs(tmp_path, [odd.sound(rate=told.rate + 1, seconds=3, channels=3)], ".wav"))
     output = given[0].chosen
     assert (output.rate, output.samples.shape[1]) == (told.rate, told.channels)

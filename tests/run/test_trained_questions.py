@@ -13,7 +13,7 @@ from mmalign.core.types import Prompt
 from mmalign.data.held_out import shared_with_training
 from mmalign.data.sources.prompts import Prompts
 from mmalign.run.checks.held_out import ready_questions, trained_questions
-from mmalign.run.evaluate import _asked
+from mmalign.run.evaluate import _prompts_in_words
 from tests.typecheck import unchecked
 
 
@@ -27,14 +27,14 @@ def test_prompts_that_are_trained_on_are_counted_and_not_called_held_out(
     file = SimpleNamespace(evaluation=SimpleNamespace(prompts="asked.txt"))
     parts: Any = SimpleNamespace(file=file, source=source)  # what is read of a run's parts
     with unchecked():
-        assert _asked(parts, questions) == "Prompts of asked.txt (1 of 2 are trained on)"
-        assert _asked(parts, questions[2:]) == "Prompts of asked.txt"
+        assert _prompts_in_words(parts, questions) == "Prompts of asked.txt (1 of 2 are trained on)"
+        assert _prompts_in_words(parts, questions[2:]) == "Prompts of asked.txt"
     with caplog.at_level(logging.WARNING, logger="mmalign"):
         trained_questions(file, source, questions)
     assert "1 of the 2 prompts of asked.txt are trained on; they are not held out" in caplog.text
     file.evaluation.prompts = ""
     with unchecked():
-        assert _asked(parts, questions) == "Held-out prompts"
+        assert _prompts_in_words(parts, questions) == "Held-out prompts"
 
 
 @pytest.mark.parametrize(("path", "said"), [("own.txt", True), ("assets/prompts/a.txt", False)])

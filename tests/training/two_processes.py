@@ -80,7 +80,7 @@ def statistics(kind: str, session: Session, share: slice) -> tuple[torch.Tensor,
         few = Recorded(policy, whole.rollout[share.start * 12 : share.stop * 12])
         texts = prompts(6)[share.start * 3 : share.stop * 3]
         apart = objective.collect(few, texts, torch.Generator()).advantage
-        session.spread(objective)
+        session.share_statistics(objective)
         mine = objective.collect(few, texts, torch.Generator()).advantage
         assert not torch.allclose(apart, mine, rtol=1e-3), "this share's spread is that of the whole"
         return whole.advantage[share.start * 12 : share.stop * 12], mine

@@ -1,6 +1,6 @@
 """What a checkpoint makes, by its configuration files alone: known before any weight is read.
 
-A family says it in `frame` (images) or `heard` (sounds), which reads the files.
+A family says it in `frame` (images) or `sound_format` (sounds), which reads the files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Heard:
+class SoundFormat:
     """Sounds of a checkpoint: `rate` in Hz, `channels`, and the `seconds` of its longest, None where it has no own."""
 
     rate: int
@@ -87,4 +87,4 @@ def image_size(
     return sides["height"], sides["width"]
 
 
-__all__ = ["Configs", "Frame", "Heard", "image_scale", "sides_of", "sound_scale"]
+__all__ = ["Configs", "Frame", "SoundFormat", "image_scale", "sides_of", "sound_scale"]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.adapters.bases.diffusers_adapter import DiffusersAdapter, by_rows, device_of_weights
-from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.formats import Configs, SoundFormat
 from mmalign.core.errors import MediaError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.tensor import Tensor, without_gradient
@@ -34,7 +34,7 @@ class SoundAdapter(DiffusersAdapter):
 
     @staticmethod
     @abstractmethod
-    def heard(configs: Configs) -> Heard:
+    def sound_format(configs: Configs) -> SoundFormat:
         """Tell what the sounds of a checkpoint are like, by its configuration files alone."""
 
     @property

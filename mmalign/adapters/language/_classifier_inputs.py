@@ -58,11 +58,11 @@ class TextInputs:
 
     def row(self, prompt: Prompt, output: Any) -> Inputs:
         """Return `input_ids` (L,), and token types (L,) where the model has them."""
-        inputs = self.found(prompt, output)
+        inputs = self.whole_row(prompt, output)
         _check_length(len(inputs["input_ids"]), self.context)
         return {name: value for name, value in inputs.items() if name in self.takes}
 
-    def found(self, prompt: Prompt, output: str) -> Inputs:
+    def whole_row(self, prompt: Prompt, output: str) -> Inputs:
         """Return the same as `row`, however long it is."""
         if prompt.media:
             media = ", ".join(prompt.media)

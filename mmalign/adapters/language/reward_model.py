@@ -137,7 +137,7 @@ class RewardModel(TransformersAdapter):
             return PairReader(processor.tokenizer, pictured.words, pictured.context)
         written = TextInputs(self, model, tokenizer := open_tokenizer(folder))
         return PairReader(
-            tokenizer, lambda prompt, output: len(written.found(prompt, output)["input_ids"]), written.context
+            tokenizer, lambda prompt, output: len(written.whole_row(prompt, output)["input_ids"]), written.context
         )
 
     def read(self, prompts: Sequence[Prompt], outputs: Tensor | list[str]) -> list[Inputs]:

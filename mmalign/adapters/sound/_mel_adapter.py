@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from mmalign.adapters.bases.conditions import warn_if_cut
 from mmalign.adapters.bases.diffusers_adapter import NegativeTextAdapter, by_rows, device_of_weights
-from mmalign.adapters.bases.formats import Configs, Heard, image_scale
+from mmalign.adapters.bases.formats import Configs, SoundFormat, image_scale
 from mmalign.adapters.bases.levels import DiffusionLevels
 from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.bases.sound_adapter import SoundAdapter, SoundDecoder, checked_sound
@@ -153,12 +153,12 @@ def mel_sounds(pipe: Pipeline, model: str, seconds: float | None, mel: Mel, rows
     )
 
 
-def mel_heard(configs: Configs) -> Heard:
+def mel_sound_format(configs: Configs) -> SoundFormat:
     """Return the format of sounds: one channel at the vocoder's rate, as long as the U-Net was made for."""
     vocoder, native = configs("vocoder"), configs("unet")["sample_size"]
     step = math.prod(vocoder["upsample_rates"]) / vocoder["sampling_rate"]
     frames = (native if isinstance(native, int) else native[0]) * image_scale(configs)
-    return Heard(vocoder["sampling_rate"], 1, frames * step)
+    return SoundFormat(vocoder["sampling_rate"], 1, frames * step)
 
 
 def mel_shape(pipe: Pipeline, sounds: LatentMels) -> tuple[int, int, int]:
@@ -186,9 +186,9 @@ class MelAdapter(DiffusionLevels, NegativeTextAdapter, SoundAdapter):
     optional: ClassVar[tuple[str, ...]] = ("feature_extractor",)  # it ranks sounds, which nobody asks for here
 
     @staticmethod
-    def heard(configs: Configs) -> Heard:
+    def sound_format(configs: Configs) -> SoundFormat:
         """Return the format of sounds: one channel at the vocoder's rate, as long as the U-Net was made for."""
-        return mel_heard(configs)
+        return mel_sound_format(configs)
 
     def open_outputs(self, pipe: Pipeline) -> LatentMels:
         """Set `seconds` and `latent_shape`, (channels, time, bands), and give the autoencoder with its vocoder."""

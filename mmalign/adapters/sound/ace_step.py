@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.adapters.bases.conditions import warn_if_cut
-from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.formats import Configs, SoundFormat
 from mmalign.adapters.bases.levels import FlowLevels
 from mmalign.adapters.bases.pretrained_adapter import default_device, input_dtype, texts_only
 from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
@@ -56,10 +56,10 @@ class AceStep(FlowLevels, SoundAdapter):
     pipeline_name: ClassVar[str] = "AceStepPipeline"
 
     @staticmethod
-    def heard(configs: Configs) -> Heard:
+    def sound_format(configs: Configs) -> SoundFormat:
         """Return the autoencoder's format of sounds; a rate that it does not name is the pipeline's own default."""
         vae = configs("vae")
-        return Heard(vae.get("sampling_rate", 48_000), vae["audio_channels"])
+        return SoundFormat(vae.get("sampling_rate", 48_000), vae["audio_channels"])
 
     def absent(self) -> tuple[str, ...]:
         """Name the components that code sounds as tokens, which text to music does not need."""

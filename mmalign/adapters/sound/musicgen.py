@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from mmalign.adapters.bases.conditions import KeptTexts
-from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.formats import Configs, SoundFormat
 from mmalign.adapters.bases.pretrained_adapter import (
     default_device,
     input_dtype,
@@ -88,10 +88,10 @@ class MusicGen(TransformersAdapter):
         self._on_disk: Kept | None = None
 
     @staticmethod
-    def heard(configs: Configs) -> Heard:
+    def sound_format(configs: Configs) -> SoundFormat:
         """Tell what the sounds of a checkpoint are like, by its configuration alone."""
         whole = configs("")
-        return Heard(whole["audio_encoder"]["sampling_rate"], whole["decoder"].get("audio_channels", 1))
+        return SoundFormat(whole["audio_encoder"]["sampling_rate"], whole["decoder"].get("audio_channels", 1))
 
     @property
     def event_shape(self) -> tuple[int, ...]:

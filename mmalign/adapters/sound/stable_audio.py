@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 
 from mmalign.adapters.bases.conditions import token_count, warn_if_cut
-from mmalign.adapters.bases.formats import Configs, Heard, sound_scale
+from mmalign.adapters.bases.formats import Configs, SoundFormat, sound_scale
 from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
 from mmalign.core.errors import CapabilityError, ConfigError, MissingExtra
@@ -49,11 +49,11 @@ class StableAudio(SoundAdapter):
     packages: ClassVar[dict[str, str]] = {"torchsde": "audio"}  # its scheduler's
 
     @staticmethod
-    def heard(configs: Configs) -> Heard:
+    def sound_format(configs: Configs) -> SoundFormat:
         """Return the autoencoder's rate and channels, and the longest sound that the network has latents for."""
         vae, seconds = configs("vae"), configs("projection_model")
         longest = configs("transformer")["sample_size"] * sound_scale(configs) / vae["sampling_rate"]
-        return Heard(vae["sampling_rate"], vae["audio_channels"], min(longest, float(seconds["max_value"])))
+        return SoundFormat(vae["sampling_rate"], vae["audio_channels"], min(longest, float(seconds["max_value"])))
 
     def load_parts(self, device: torch.device) -> None:
         """Load the pipeline, once its scheduler's package is known to be there."""

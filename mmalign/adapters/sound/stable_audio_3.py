@@ -14,7 +14,7 @@ import torch
 
 from mmalign.adapters.bases.conditions import warn_if_cut
 from mmalign.adapters.bases.diffusers_adapter import NegativeTextAdapter
-from mmalign.adapters.bases.formats import Configs, Heard
+from mmalign.adapters.bases.formats import Configs, SoundFormat
 from mmalign.adapters.bases.levels import FlowLevels
 from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.bases.sound_adapter import LatentSounds, SoundAdapter
@@ -86,10 +86,10 @@ class StableAudio3(FlowLevels, NegativeTextAdapter, SoundAdapter):
             raise ConfigError(f"logsnr: {self.logsnr[0]:g} at noise is not below {self.logsnr[1]:g} at data.")
 
     @staticmethod
-    def heard(configs: Configs) -> Heard:
+    def sound_format(configs: Configs) -> SoundFormat:
         """Return the autoencoder's rate in Hz and channels, and the longest sound that the network is told of."""
         vae = configs("vae")
-        return Heard(vae["sampling_rate"], vae["audio_channels"], float(configs("duration_embedder")["max_val"]))
+        return SoundFormat(vae["sampling_rate"], vae["audio_channels"], float(configs("duration_embedder")["max_val"]))
 
     def open_outputs(self, pipe: Pipeline) -> SameSounds:
         """Set `latent_shape`, (channels, frames), and give the autoencoder."""

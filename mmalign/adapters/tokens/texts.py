@@ -286,7 +286,7 @@ def stop_tokens(tokenizer: Tokenizer, *configs: ModelConfig, more: Collection[st
     Chat models name several and not all in one place. Raises ConfigError for a text in `more` that is not one token.
     """
     named = [tokenizer.eos_token_id, *(getattr(config, "eos_token_id", None) for config in configs)]
-    ids_found = [i for entry in named for i in (entry if isinstance(entry, list | tuple) else [entry]) if i is not None]
+    stop_ids = [i for entry in named for i in (entry if isinstance(entry, list | tuple) else [entry]) if i is not None]
     faults = []
     for text in more:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -296,10 +296,10 @@ def stop_tokens(tokenizer: Tokenizer, *configs: ModelConfig, more: Collection[st
                 f"stop: {text!r} is {len(ids)} tokens of this tokenizer; each entry must be one."
                 f"{did_you_mean(text, special)} Its special tokens: {', '.join(special)}."
             )
-        ids_found += ids
+        stop_ids += ids
     if faults:
         raise ConfigError(faults)
-    return tuple(dict.fromkeys(int(i) for i in ids_found))
+    return tuple(dict.fromkeys(int(i) for i in stop_ids))
 
 
 @dataclass(frozen=True)

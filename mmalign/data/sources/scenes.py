@@ -101,7 +101,7 @@ class Scenes:
         prompts = []
         for _ in range(count):
             scene, request = sample_described(rng, split)
-            text, meta = _asked(self.skill, scene, request, rng, split)
+            text, meta = _text_and_columns(self.skill, scene, request, rng, split)
             prompts.append(Prompt(text, Drawing(scene, shaded(scene, rng)), meta))
         return prompts
 
@@ -126,7 +126,7 @@ class Drawing(Mapping[str, Tensor]):
         return 1
 
 
-def _asked(
+def _text_and_columns(
     skill: Skill, scene: Scene, request: Request, rng: np.random.Generator, split: str
 ) -> tuple[str, Mapping[str, Any]]:
     from mmalign.miniworld.boxes import boxes_of

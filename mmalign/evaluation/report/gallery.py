@@ -98,7 +98,7 @@ def cards(record: RunRecord) -> list[Card]:
         Card(
             shown[0][1].prompts[i].shown,
             [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None, draw) for label, e in shown],
-            "" if draw or i not in shown[0][1].asked else _picture(shown[0][1].asked[i]),
+            "" if draw or i not in shown[0][1].prompt_pictures else _picture(shown[0][1].prompt_pictures[i]),
             facts(shown[0][1].prompts[i]),
         )
         for i in range(count)
@@ -117,10 +117,10 @@ def facts(prompt: Prompt) -> list[tuple[str, str]]:
 
 
 def _boxes(evaluation: Evaluation, i: int, draw: Draw | None) -> str:
-    if draw is None or i not in evaluation.asked:
+    if draw is None or i not in evaluation.prompt_pictures:
         return ""
-    prompt = replace(evaluation.prompts[i], media={"image": evaluation.asked[i]})
-    return _picture(evaluation.asked[i], partial(draw, prompt, evaluation.outputs[i]))
+    prompt = replace(evaluation.prompts[i], media={"image": evaluation.prompt_pictures[i]})
+    return _picture(evaluation.prompt_pictures[i], partial(draw, prompt, evaluation.outputs[i]))
 
 
 def _kept(evaluation: Evaluation) -> int:

@@ -9,7 +9,7 @@ from mmalign.evaluation.table import SummaryRow, number_text
 
 __all__ = ["direction", "directions", "p_value", "unmoved", "verdict"]
 
-MOST_TOLD = 3
+MOST_SHOWN = 3
 
 
 def direction(row: SummaryRow) -> str:
@@ -61,7 +61,7 @@ def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
             else ("even", "")
         )
     by_truth = directions(truths)
-    changes = told_of(truths, by_truth)
+    changes = changes_in_words(truths, by_truth)
     moved = {direction(row) for row in trained}
     rose = "up" in moved and "down" not in moved
     ways = set(by_truth)
@@ -81,14 +81,14 @@ def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
     return "even", f"No change beyond chance: {changes}."
 
 
-def told_of(rows: Sequence[SummaryRow], ways: Sequence[str]) -> str:
+def changes_in_words(rows: Sequence[SummaryRow], ways: Sequence[str]) -> str:
     """Return the first rows in words, those that moved before others, and how many more there are."""
     order = sorted(range(len(rows)), key=lambda i: ways[i] == "even")
-    more = [f"{len(rows) - MOST_TOLD} more below"] if len(rows) > MOST_TOLD else []
-    return "; ".join([*(_told(rows[i]) for i in order[:MOST_TOLD]), *more])
+    more = [f"{len(rows) - MOST_SHOWN} more below"] if len(rows) > MOST_SHOWN else []
+    return "; ".join([*(_in_words(rows[i]) for i in order[:MOST_SHOWN]), *more])
 
 
-def _told(row: SummaryRow) -> str:
+def _in_words(row: SummaryRow) -> str:
     if unmoved(row):
         return f"{row.name} is {number_text(row.before)} before and after, the same in all {row.n} rows"
     low, high = (number_text(v, signed=True) for v in row.ci)

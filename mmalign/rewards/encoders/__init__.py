@@ -33,7 +33,7 @@ def make_encoder(spec: str | dict[str, Any], allow: Collection[str] = ()) -> Enc
     if not spec:
         raise ConfigError(
             "encoder: missing. Name what embeds the outputs, as {name: …, options…}, for the numbers mean nothing "
-            f"without it. There is {'; '.join(map(_told, encoders.names()))}."
+            f"without it. There is {'; '.join(map(_summary, encoders.names()))}."
         )
     named = {"name": "clip", "checkpoint": spec} if isinstance(spec, str) else spec
     encoder: Encoder = encoders.build(named, "encoder", allow)
@@ -72,7 +72,7 @@ class EncodedSet(SeesThroughEncoder):
         return self.embedder.embed(rollout)
 
 
-def _told(name: str) -> str:
+def _summary(name: str) -> str:
     """What an encoder takes, and what it is good for by the first line of its file."""
     kind = encoders.get(name)
     line = (sys.modules[kind.__module__].__doc__ or "").partition("\n")[0].rstrip(".")

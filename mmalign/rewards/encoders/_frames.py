@@ -12,7 +12,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 from mmalign.rewards.models.codec import Codec, Kind, load_codec
 from mmalign.rewards.models.frozen import local_or_hub
-from mmalign.rewards.models.waves import spread
+from mmalign.rewards.models.waves import mean_and_std
 
 
 class FrameEncoder(ABC):
@@ -24,7 +24,7 @@ class FrameEncoder(ABC):
 
     def embed(self, rollout: Rollout) -> Float[Tensor, "B D"]:
         """One row per sound, with gradient; NaN for one that cannot be embedded."""
-        return spread(self.frames(rollout))
+        return mean_and_std(self.frames(rollout))
 
 
 @dataclass

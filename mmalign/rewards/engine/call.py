@@ -127,9 +127,9 @@ class Guarded:
         """The same of the rows of every process; all call it."""
         return MetricAccumulator.joined(gather(self._metrics.pop())).compute()
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What the latest rows came to: statuses, reasons, values."""
-        return self._failures.told()
+        return self._failures.summary()
 
     def close(self) -> None:
         """End the reward's own process, if it has one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -96,6 +96,15 @@ def _require_shapes(scores: object, rows: int, name: str) -> Scores:
         known = ", ".join(f"{s.value} ({s.label})" for s in Status)
         raise ScoreError(f"reward '{name}' returned status {sorted(unknown)[0]}; known: {known}.")
     return scores
+
+
+def joined_info(scores: Mapping[str, Scores]) -> list[str] | None:
+    """Return what several rewards say of each of the same B rows, by their names; None where none says anything."""
+    reasons = [
+        "; ".join(f"{name}: {own.info[row]}" for name, own in scores.items() if own.info and own.info[row])
+        for row in range(len(next(iter(scores.values()))))
+    ]
+    return reasons if any(reasons) else None
 
 
 def inside(value: float, bounds: tuple[float, float]) -> bool:

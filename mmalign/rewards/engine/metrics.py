@@ -162,7 +162,7 @@ class FailureLimit:
                 f"(limit {self.share:.0%}); for example: {why}."
             )
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What the latest rows came to: every status counted with its latest reason, and the values' span."""
         counts = Counter(status for status, _ in self._recent)
         states = [f"{count} {status.label}" + self._because(status) for status, count in counts.most_common()]

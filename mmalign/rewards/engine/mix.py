@@ -22,6 +22,7 @@ from mmalign.core.types import Modality, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
 from mmalign.rewards.engine.cache import ScoreCache
 from mmalign.rewards.engine.call import Guarded, guard
+from mmalign.rewards.engine.contract import joined_info
 from mmalign.rewards.engine.foreign_code import prepare_all
 from mmalign.rewards.engine.mapped import span_faults
 from mmalign.rewards.engine.metrics import correlation, flat_share
@@ -225,7 +226,7 @@ class Mix:
         self._say_dropped([name for name, own in trained.items() if own.per_step is not None], value)
         value.parts = {name: own.value.detach() for name, own in scores.items()}
         value.parts |= {f"{name}/{part}": v.detach() for name, own in scores.items() for part, v in own.parts.items()}
-        value.info = _told(scores)
+        value.info = joined_info(scores)
         self._last = {name: own.value.detach() for name, own in scores.items()} | {"group": rollout.group}
         return value
 
@@ -290,9 +291,9 @@ class Mix:
         rows, valued = self._valued
         return rows > 0 and valued == 0
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """What the latest rows of every trained slot came to: statuses, reasons, values."""
-        return " ".join(slot.told() for slot in self._trained)
+        return " ".join(slot.summary() for slot in self._trained)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a stateful combination has learned; empty for the others."""
@@ -319,12 +320,3 @@ def _side_by_side(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     first = torch.tensor([0, *(int(batch["group"].max()) + 1 for batch in filled)]).cumsum(0).tolist()
     moved = [{**batch, "group": batch["group"] + start} for batch, start in zip(filled, first, strict=False)]
     return {name: torch.cat([batch[name] for batch in moved]) for name in filled[0]}
-
-
-def _told(scores: Mapping[str, Scores]) -> list[str] | None:
-    rows = len(next(iter(scores.values())))
-    reasons = [
-        "; ".join(f"{name}: {own.info[row]}" for name, own in scores.items() if own.info and own.info[row])
-        for row in range(rows)
-    ]
-    return reasons if any(reasons) else None

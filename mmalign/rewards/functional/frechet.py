@@ -86,8 +86,8 @@ def frechet_distance(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor
         polar = (u * above_cut) @ vt
     surrogate = (scaled * polar).sum()
     nuclear = values.sum() + surrogate - surrogate.detach()  # the exact value, the stable gradient
-    spread = centred.square().sum() / (len(x) - 1)
-    return (mean - reference.mean).square().sum() + spread + reference.cov.trace() - 2 * nuclear
+    variance = centred.square().sum() / (len(x) - 1)
+    return (mean - reference.mean).square().sum() + variance + reference.cov.trace() - 2 * nuclear
 
 
 def frechet_credit(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor, "M D"]) -> Float[Tensor, " N"]:
@@ -126,9 +126,9 @@ def frechet_of_subsets(
     chosen = chosen - chosen.mean(1, keepdim=True) - chosen.mean(2, keepdim=True) + chosen.mean((1, 2), keepdim=True)
     nuclear = torch.linalg.eigvalsh(chosen / (n - 1)).clamp_min(0).sqrt().sum(1)
     offset = centred[subsets].mean(1)  # (S, D): the subset's mean, from the mean of `x`
-    spread = (centred.square().sum(1)[subsets].sum(1) - n * offset.square().sum(1)) / (n - 1)
+    variance = (centred.square().sum(1)[subsets].sum(1) - n * offset.square().sum(1)) / (n - 1)
     gap = (mean + offset - reference.mean).square().sum(1)
-    return gap + spread + reference.cov.trace() - 2 * nuclear
+    return gap + variance + reference.cov.trace() - 2 * nuclear
 
 
 def frechet_leave_one_out(x: Float[Tensor, "N D"], reference: Gaussian | Float[Tensor, "M D"]) -> Float[Tensor, " N"]:

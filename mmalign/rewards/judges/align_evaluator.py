@@ -96,14 +96,14 @@ class AlignEvaluator(AsksJudge):
                 "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
             )
             raise CapabilityError(f"frame: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
-        by_row, read = read_rows(partial(self._asked, made), rollout, self.range[0], self.needs)
+        by_row, read = read_rows(partial(self._questions, made), rollout, self.range[0], self.needs)
         if not by_row:
             return read.to(device_of(rollout.output))
         answers = self.ask([question for questions, _ in by_row.values() for question in questions])
         table = PointTable.of({row: points for row, (_, points) in by_row.items()}, len(rollout))
         return self._scored(read, table, answers, made == "text").to(device_of(rollout.output))
 
-    def _asked(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
+    def _questions(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
         """The questions about one output, and what they are about."""
         answer = bounded(answer_of(output, self.where), LONG) if made == "text" else None
         if not (points := self._source(prompt)):

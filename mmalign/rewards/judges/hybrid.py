@@ -15,7 +15,7 @@ from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards.combine.confidence import Confidence
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.call import Guarded
-from mmalign.rewards.engine.contract import merge_at
+from mmalign.rewards.engine.contract import joined_info, merge_at
 from mmalign.rewards.engine.traits import data_check
 from mmalign.rewards.models.judge import Make
 
@@ -101,16 +101,16 @@ class Hybrid:
         rule.value = _from_range(rule.value, self._rule.range)
         own = torch.ones(len(rule)) if rule.confidence is None else rule.confidence
         rule.confidence = torch.where(rule.status == Status.NOT_APPLICABLE, torch.zeros_like(own), self.trust * own)
-        model = self._heard(rollout, rule)
+        model = self._model_scores(rollout, rule)
         combined = Confidence("rule", "model")({"rule": rule, "model": model}, {}, rollout.group.cpu())
         malformed = rule.status == Status.PARSE_FAIL
         combined.status[malformed] = int(Status.PARSE_FAIL)
         combined.value[malformed] = self.range[0]
         combined.parts = {"rule": rule.value, "model": model.value, "trust": rule.confidence}
-        combined.info = _told({"rule": rule, "model": model})
+        combined.info = joined_info({"rule": rule, "model": model})
         return combined
 
-    def _heard(self, rollout: Rollout, rule: Scores) -> Scores:
+    def _model_scores(self, rollout: Rollout, rule: Scores) -> Scores:
         """The model's scores on the common scale of the rows where the rule is not sure; NaN of the others."""
         judged = (rule.status == Status.OK) | (rule.status == Status.NOT_APPLICABLE)  # else its status is the row's
         sure = ~judged | (rule.confidence == 1)
@@ -135,12 +135,3 @@ def _built(name: str, spec: dict[str, Any], make: Make) -> Guarded:
 def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
     low, high = bounds
     return ((value - low) / (high - low)).clamp(0, 1)
-
-
-def _told(parts: dict[str, Scores]) -> list[str] | None:
-    rows = len(next(iter(parts.values())))
-    reasons = [
-        "; ".join(f"{n}: {s.info[i]}" for n, s in parts.items() if s.info and s.info[i])
-        for i in torch.arange(rows).tolist()
-    ]
-    return reasons if any(reasons) else None

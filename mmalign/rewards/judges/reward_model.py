@@ -111,7 +111,7 @@ class RewardModel:
         status = torch.zeros(len(rollout), dtype=torch.int8)
         for row, (prompt, output) in enumerate(zip(rollout.prompts, rollout.output, strict=True)):
             try:
-                read[row] = adapter.read([self._asked(prompt)], [self._answer(output)])[0]
+                read[row] = adapter.read([self._with_user(prompt)], [self._answer(output)])[0]
             except DataError as error:
                 why[row], status[row] = str(error), int(Status.ERROR)
             except Unreadable as error:
@@ -130,6 +130,6 @@ class RewardModel:
             return output
         return bounded(answer_of(output, self.where), LONG)
 
-    def _asked(self, prompt: Prompt) -> Prompt:
+    def _with_user(self, prompt: Prompt) -> Prompt:
         column = self.adapter.head.user_column
         return replace(prompt, meta={**prompt.meta, column: self.user}) if self.user else prompt

@@ -69,8 +69,8 @@ class YesNo(AsksJudge):
 
     def __post_init__(self) -> None:
         faults = [] if self.temperature > 0 else [f"temperature: {self.temperature} must be above 0."]
-        self._asked = Template(self.question)
-        if self.question and not self._asked.names:
+        self._template = Template(self.question)
+        if self.question and not self._template.names:
             faults.append("question: asks the same of every row unless it names {prompt}, {output} or a column.")
         if faults:
             raise ConfigError(faults)
@@ -80,16 +80,16 @@ class YesNo(AsksJudge):
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
-        return self._asked.columns
+        return self._template.columns
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         known: Known = {}
         made = modality_of(rollout.output)
-        if made != "text" and "output" in self._asked.names:
+        if made != "text" and "output" in self._template.names:
             shown = {"image": "pictures", "audio": "sounds"}[made]
             raise CapabilityError(f"question: names {{output}}, but {shown} are shown to the judge; name {{prompt}}.")
-        if made == "text" and self.question and "output" not in self._asked.names:
+        if made == "text" and self.question and "output" not in self._template.names:
             raise CapabilityError("question: shows the judge none of the text it is about; name {output} in it.")
 
         def question_of(prompt: Prompt, output: Any) -> Prompt | None:
@@ -104,7 +104,7 @@ class YesNo(AsksJudge):
         """The question about one output, shown in `media` or said; None if it is about an empty prompt."""
         sense = "audio" if any(isinstance(value, Audio) for value in media.values()) else "image"
         usual = _OF[sense] % ("prompt" if answer is None else "output") if media else _OF_TEXT
-        template = self._asked if self.question else Template(usual)
+        template = self._template if self.question else Template(usual)
         if (
             "prompt" in template.names and is_empty(prompt) and (answer is None or not media)
         ):  # a picture may ask on its own

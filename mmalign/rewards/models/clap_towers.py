@@ -39,7 +39,7 @@ from mmalign.rewards.models.frozen import (
     Stamp,
     beside_digest,
     local_or_hub,
-    settle,
+    move_to_inputs,
     stamp,
     weight_files,
     weights_digest,
@@ -117,7 +117,7 @@ class ClapTowers:
 
     def windows(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """Unit features of each row's windows, float32; none for a row without a finite sound."""
-        device = settle(self.module, audio.samples.device)
+        device = move_to_inputs(self.module, audio.samples.device)
         pieces = [windows(wave, self.length, self.hop, self.fill) for wave in waves(audio.to(device), self.rate)]
         rows = encode_windows(
             lambda part: torch.nn.functional.normalize(self.encode_waves(part).float(), dim=1), pieces
@@ -131,7 +131,7 @@ class ClapTowers:
     def texts(self, texts: Sequence[str], device: torch.device | str | None = None) -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
         device = self.device if device is None else torch.device(device)
-        return self._texts(texts, settle(self.module, device)).to(device)
+        return self._texts(texts, move_to_inputs(self.module, device)).to(device)
 
     @property
     def device(self) -> torch.device:

@@ -38,7 +38,7 @@ from mmalign.rewards.models.frozen import (
     Stamp,
     beside_digest,
     local_or_hub,
-    settle,
+    move_to_inputs,
     stamp,
     weight_files,
     weights_digest,
@@ -139,7 +139,7 @@ class Towers:
 
     def images(self, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype | None = None) -> Float[Tensor, "B D"]:
         """Unit features of pictures in [0, 1], float32, with gradient to the pixels where they carry it."""
-        device = settle(self.module, images.device)
+        device = move_to_inputs(self.module, images.device)
         pixels = self.preprocess(images.to(device))
         with torch.autocast(device.type, dtype=dtype, enabled=dtype not in (None, torch.float32)):
             features = self.encode_image(pixels)
@@ -147,7 +147,7 @@ class Towers:
 
     def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> Float[Tensor, "B D"]:
         """Unit features of texts, float32; each distinct text is encoded once."""
-        return self._texts(texts, settle(self.module, torch.device(device))).to(device)
+        return self._texts(texts, move_to_inputs(self.module, torch.device(device))).to(device)
 
     @without_gradient
     def pooled_texts(self, texts: Sequence[str]) -> Float[Tensor, "B W"]:

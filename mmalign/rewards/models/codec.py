@@ -30,7 +30,7 @@ from mmalign.loading.files import read_json
 from mmalign.loading.folders import network_folder
 from mmalign.loading.networks import open_network
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.models.frozen import Stamp, beside_digest, settle, stamp, weight_files, weights_digest
+from mmalign.rewards.models.frozen import Stamp, beside_digest, move_to_inputs, stamp, weight_files, weights_digest
 from mmalign.rewards.models.waves import channelled, filled
 
 Kind = Literal["encodec", "dac", "oobleck"]
@@ -52,7 +52,7 @@ class Codec:
 
     def frames(self, audio: Audio) -> list[Float[Tensor, "_ D"]]:
         """The frames of every row, float32, with gradient; none for a row without a finite sound."""
-        device = settle(self.module, audio.samples.device)
+        device = move_to_inputs(self.module, audio.samples.device)
         rows = [self._long_enough(row) for row in channelled(audio.to(device), self.rate, self.channels)]
         by_row: dict[int, Tensor] = {}
         for length in {row.shape[1] for row in rows if row.shape[1]}:

@@ -83,7 +83,7 @@ def _read_once(file: Path, changed: int, size: int) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def settle(module: torch.nn.Module, inputs: torch.device) -> torch.device:
+def move_to_inputs(module: torch.nn.Module, inputs: torch.device) -> torch.device:
     """The device on which `module` computes for what lies on `inputs`, with `module` there.
 
     It follows its inputs to an accelerator and never leaves one for the CPU, where captions and files are.

@@ -145,7 +145,7 @@ class Judge:
         first: dict[tuple[str, bytes], int] = {}
         for i, key in enumerate(keys):
             first.setdefault(key, i)
-        answers = self._asked([questions[i] for i in first.values()], [digests[i] for i in first.values()])
+        answers = self._answers([questions[i] for i in first.values()], [digests[i] for i in first.values()])
         places = {key: n for n, key in enumerate(first)}
         rows = [places[key] for key in keys]
         picked = torch.tensor(rows, dtype=torch.long)
@@ -156,7 +156,7 @@ class Judge:
             [answers.too_long[n] for n in rows],
         )
 
-    def _asked(self, questions: Sequence[Prompt], pictures: Sequence[bytes]) -> Answers:
+    def _answers(self, questions: Sequence[Prompt], pictures: Sequence[bytes]) -> Answers:
         margin, mass = (torch.full((len(questions),), float("nan")) for _ in range(2))
         answers = Answers(margin, mass, [""] * len(questions), [False] * len(questions))
         for start in range(0, len(questions), self.asking.rows):

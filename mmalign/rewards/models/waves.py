@@ -97,7 +97,7 @@ def means(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B D"]:
     return torch.stack([f.mean(0) if len(f) else f.new_full((features,), float("nan")) for f in frames])
 
 
-def spread(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B 2*D"]:
+def mean_and_std(frames: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B 2*D"]:
     """The mean and the standard deviation of every row's frames, side by side; NaN for a row of none."""
     deviations = [(f - f.mean(0)).square().mean(0, keepdim=True).add(1e-12).sqrt() if len(f) else f for f in frames]
     return torch.cat([means(frames), means(deviations)], dim=1)

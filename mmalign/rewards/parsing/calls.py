@@ -83,7 +83,7 @@ def _call(value: object, tools: Collection[str] | None = None) -> dict[str, Any]
     if isinstance(value, Mapping) and isinstance(value.get("function"), Mapping):
         value = value["function"]
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise Unreadable(f"a call is an object with a 'name', found {_said(value)}")
+        raise Unreadable(f"a call is an object with a 'name', found {_brief(value)}")
     if tools is not None and value["name"] not in tools:
         return {"name": value["name"], "parameters": {}}
     named = [key for key in _PARAMETERS if value.get(key) is not None]
@@ -94,5 +94,5 @@ def _call(value: object, tools: Collection[str] | None = None) -> dict[str, Any]
     return {"name": value["name"], "parameters": dict(parameters)}
 
 
-def _said(value: object) -> str:
+def _brief(value: object) -> str:
     return json.dumps(value, default=lambda v: type(v).__name__, ensure_ascii=False)[:60]

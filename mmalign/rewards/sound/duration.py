@@ -21,13 +21,13 @@ def duration(prompt: Prompt, output: Audio, *, seconds: NotNegative = 0.0, thres
         seconds: the wanted length of prompts without a column `seconds`; 0 is none.
         threshold: dB of full scale; quieter frames are silence.
     """
-    said = prompt.meta.get("seconds")
-    wanted = seconds if said is None else float(said)
+    requested = prompt.meta.get("seconds")
+    wanted = seconds if requested is None else float(requested)
     if wanted < 0:
         raise ConfigError(f"seconds: {wanted} is no duration; set more than 0, or give meta.seconds per prompt.")
     if not wanted:
         return None
     sound = finite_sound(output)
     loud = (frame_levels(sound, output.rate) >= threshold).nonzero()
-    heard = min((int(loud[-1]) + 1) * 0.05, sound.shape[1] / output.rate) if len(loud) else 0.0
-    return -abs(heard - wanted) / wanted
+    sound_format = min((int(loud[-1]) + 1) * 0.05, sound.shape[1] / output.rate) if len(loud) else 0.0
+    return -abs(sound_format - wanted) / wanted

@@ -26,8 +26,8 @@ def flatness(prompt: Prompt, output: Audio, *, n_fft: AtLeastTwo = 2048) -> floa
         wave = filled(wave, n_fft, "pad")
     window = torch.hann_window(n_fft, dtype=wave.dtype)
     power = torch.stft(wave, n_fft, n_fft // 2, window=window, center=False, return_complex=True).abs().square()
-    heard = power[:, power.mean(0) > 1e-8 * n_fft]
-    if not heard.shape[1]:
+    audible = power[:, power.mean(0) > 1e-8 * n_fft]
+    if not audible.shape[1]:
         return None
-    heard = heard + 1e-12
-    return -float((heard.log().mean(0).exp() / heard.mean(0)).mean())
+    audible = audible + 1e-12
+    return -float((audible.log().mean(0).exp() / audible.mean(0)).mean())

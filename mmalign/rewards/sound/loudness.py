@@ -29,5 +29,5 @@ def loudness(prompt: Prompt, output: Audio, *, target: float = -16.0, tolerance:
         raise ConfigError(
             f"target {target} and tolerance {tolerance}: set a finite target and a tolerance of 0 or more."
         )
-    found = lufs(finite_sound(output), output.rate)
-    return None if found is None else -max(abs(found - target) - tolerance, 0.0)
+    measured = lufs(finite_sound(output), output.rate)
+    return None if measured is None else -max(abs(measured - target) - tolerance, 0.0)

@@ -20,9 +20,9 @@ def caption_truth(
     """Compares a caption with the fullest description of the scene that the picture shows (read by the verifier).
 
     `clauses`: of the clauses of both (so many things of a kind, so many altogether, one beside the other), the share
-    that both have: shared / max(said, told). Leaving something out costs as much as inventing something. `whole`: 1
-    where that is all of them. `parts`: `true`, the share of the caption's own clauses that hold, which saying little
-    keeps high; `told`, the share of the description that is said; `whole`.
+    that both have: shared / max(of the caption, of the description). Leaving something out costs as much as inventing
+    something. `whole`: 1 where that is all of them. `parts`: `true`, the share of the caption's own clauses that hold,
+    which saying little keeps high; `told`, the share of the description's clauses that the caption holds; `whole`.
 
     A text that is no caption of the world's grammar is PARSE_FAIL. A prompt without `media["image"]`, or with a picture
     that no caption can describe, is NOT_APPLICABLE.
@@ -35,17 +35,17 @@ def caption_truth(
     from mmalign.miniworld.language import CaptionError, parse
 
     scene = _scene(media_of(prompt)["image"]) if "image" in list(prompt.media) else None  # `in` alone would decode it
-    told = describe(scene) if scene else None
-    if scene is None or told is None:
+    description = describe(scene) if scene else None
+    if scene is None or description is None:
         return None
     try:
-        said = parse(bounded(answer_of(output, where), LONG))
+        caption = parse(bounded(answer_of(output, where), LONG))
     except CaptionError as error:
         raise Unreadable(str(error)[:200]) from None
-    found = agreement(said, scene, told)
-    whole = float(found.right == 1)
-    parts = {"true": found.true, "told": found.told, "whole": whole}
-    return (found.right if measure == "clauses" else whole), parts
+    shares = agreement(caption, scene, description)
+    whole = float(shares.right == 1)
+    parts = {"true": shares.true, "told": shares.covered, "whole": whole}
+    return (shares.right if measure == "clauses" else whole), parts
 
 
 def _scene(picture: Tensor) -> Any:

@@ -26,7 +26,7 @@ __all__ = ["Contrastive"]
 class Read:
     """What one row says, and what is right and wrong for it."""
 
-    said: str
+    caption: str
     right: list[str]
     wrong: list[str]
 
@@ -104,7 +104,7 @@ class Contrastive(SeesThroughEncoder):
         return Read(answer, right, negatives)
 
     def _values(self, rows: list[Read], group: list[int]) -> Float[Tensor, " K"]:
-        texts, own = [row.said for row in rows], [row.right[0] for row in rows]
+        texts, own = [row.caption for row in rows], [row.right[0] for row in rows]
         each = [row.wrong for row in rows]
         if self.negatives == "batch":
             each = [_of_others(rows, group, i) for i in range(len(rows))]

@@ -50,9 +50,9 @@ def exact_match(
         numbers: numbers are equal by value: 5 and 5.0, 1,000 and 1000, 1/2 and `\\frac{1}{2}`, 50% and 0.5
             (`parsing.quantity`). Those in different currencies are not, and one that begins as 007 does is a text.
     """
-    said = answer_of(output, where)
+    answer = answer_of(output, where)
     for right in solutions_of(prompt, column):
-        given, wanted = (unwrapped(said), unwrapped(right)) if markup else (said, right)
+        given, wanted = (unwrapped(answer), unwrapped(right)) if markup else (answer, right)
         if _equal(given, wanted, column, synonyms) or (numbers and _same_number(given, wanted)):
             return 1.0
     return 0.0

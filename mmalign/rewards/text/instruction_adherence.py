@@ -53,8 +53,8 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
     deterministic = True
 
     def __post_init__(self) -> None:
-        self._asked = check_template(self.question, "question", ["instruction"])
-        if "output" not in self._asked.names:
+        self._template = check_template(self.question, "question", ["instruction"])
+        if "output" not in self._template.names:
             raise ConfigError("question: shows the judge no answer; name {output} in it.")
         named = Judge(self.make, self.checkpoint, self.judge, "instruction_adherence") if self.checkpoint else None
         self.ask, self.make = named, None
@@ -65,7 +65,7 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         for name in ("rules", "judged", "all"):
             scores.parts[name] = torch.full((len(scores),), float("nan"))
         questions_by_row = [(row, question) for row, (_, questions) in read.items() for question in questions]
-        judged = self._heard(scores, questions_by_row)
+        judged = self._judged(scores, questions_by_row)
         for row, (checked, _) in read.items():
             if scores.status[row] != Status.OK:
                 continue
@@ -102,7 +102,7 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         meta: dict[str, Any] = {**prompt.meta, "instruction": instruction}
         return Prompt(Template(self.question).filled(Prompt(prompt.text, meta=meta), answer))
 
-    def _heard(self, scores: Scores, questions: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
+    def _judged(self, scores: Scores, questions: list[tuple[int, Prompt]]) -> dict[int, list[float]]:
         """P(followed) of the instructions in words by row; rows whose judge fell silent get their status here."""
         probabilities: dict[int, list[float]] = {}
         if not questions or self.ask is None:

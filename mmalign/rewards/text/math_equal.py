@@ -82,7 +82,7 @@ class MathEqual(NeedsColumn, RowRule):
             answer = formula(answer)
         except Unreadable:
             answer, prose = bounded(answer, SHORT), True
-        reply = self._asked(right, answer, prose)
+        reply = self._reply(right, answer, prose)
         if reply is None or reply.get("fault") == "limit":
             self.check_data(prompt)  # the right answer may be what takes so long
             return Status.TIMEOUT
@@ -98,11 +98,11 @@ class MathEqual(NeedsColumn, RowRule):
         return [from_data(self.column, lambda text=text: formula(text)) for text in solutions_of(prompt, self.column)]  # type: ignore[misc]
 
     def _fault(self, text: str) -> str:
-        reply = self._asked([text], None, False)
+        reply = self._reply([text], None, False)
         if reply is None or reply.get("fault") == "limit":
             return f"takes more than {self.seconds:g} s or {self.memory} MiB"
         return str(reply.get("why", ""))
 
-    def _asked(self, gold: list[str], answer: str | None, prose: bool) -> dict[str, Any] | None:
+    def _reply(self, gold: list[str], answer: str | None, prose: bool) -> dict[str, Any] | None:
         limits = {"seconds": self.seconds, "memory": self.memory}
         return self.process.ask({"gold": gold, "said": answer, "prose": prose, **limits}, self.seconds)

@@ -48,17 +48,17 @@ def relaxed_accuracy(
         percent: 12% is 0.12 (`hundredths`), or 12 as if the sign were not there (`ignored`).
         where: the answer stands, see `parsing.answer_of`.
     """
-    said = answer_of(output, where)
+    answer = answer_of(output, where)
     read = quantity if find == "whole" else last_quantity
     scores, unread = [], None
     for reference in solutions_of(prompt, column):
         try:
             right = quantity(reference)
         except Unreadable:
-            scores.append(float(_words(said) == from_data(column, lambda text=reference: _words(text))))  # type: ignore[misc]
+            scores.append(float(_words(answer) == from_data(column, lambda text=reference: _words(text))))  # type: ignore[misc]
             continue
         try:
-            given = read(said)
+            given = read(answer)
         except Unreadable as error:  # of several right answers another may be words
             unread = error
             continue

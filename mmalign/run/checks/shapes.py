@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
-from mmalign.adapters.bases.formats import Frame, Heard, Sized, sides_of
+from mmalign.adapters.bases.formats import Frame, Sized, SoundFormat, sides_of
 from mmalign.core.config import RunFile
 from mmalign.core.errors import ConfigError, all_faults
 from mmalign.core.protocols import Adapter, AdapterTraits, DataSource
@@ -47,7 +47,7 @@ def size(adapter: Adapter) -> Faults:
 def length(adapter: Adapter) -> Faults:
     """The length of what is made is one that the checkpoint makes, as far as its own folder tells."""
     makes, seconds = declared_shape(adapter), AdapterTraits.of(adapter).seconds
-    if isinstance(makes, Heard) and makes.seconds and seconds and seconds > makes.seconds * (1 + 1e-6):
+    if isinstance(makes, SoundFormat) and makes.seconds and seconds and seconds > makes.seconds * (1 + 1e-6):
         yield f"adapter.seconds: {seconds:g} is longer than {makes.seconds:g} s, the most that this checkpoint makes."
 
 
@@ -71,7 +71,7 @@ def fitted_rows(
     if not isinstance(items, Shaped) or items.kind not in NOUNS:
         return items
     declared = declared_shape(adapter, get)
-    makes = declared if isinstance(declared, Heard if items.kind == "audio" else Frame) else None
+    makes = declared if isinstance(declared, SoundFormat if items.kind == "audio" else Frame) else None
     shapes = list(cast(Shaped, sampled(items)).shapes()) if makes is None else []
     if makes is None and not shapes:  # none can be read, which what reads them tells
         return items
@@ -80,9 +80,9 @@ def fitted_rows(
     return FittedRows(items, target, options, seed)
 
 
-def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | Heard | None:
+def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | SoundFormat | None:
     """Return what the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
-    describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "heard", None)
+    describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "sound_format", None)
     traits = AdapterTraits.of(adapter)
     model, revision = traits.model, traits.revision
     if describe is None or not isinstance(model, str) or not model:
@@ -108,7 +108,7 @@ def picture_target(adapter: Adapter, makes: Frame | None, shapes: Sequence[tuple
     return PictureTarget((height, width), makes.multiple if makes else 1)
 
 
-def sound_target(adapter: Adapter, makes: Heard | None, shapes: Sequence[tuple[str, SoundShape]]) -> SoundTarget:
+def sound_target(adapter: Adapter, makes: SoundFormat | None, shapes: Sequence[tuple[str, SoundShape]]) -> SoundTarget:
     """The rate, channels and length of the adapter's options and its checkpoint, or the first two of most sounds."""
     if makes is not None:
         rate, channels = makes.rate, makes.channels

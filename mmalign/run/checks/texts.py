@@ -30,7 +30,7 @@ def texts(
     """Refuse rows to train on that the language model cannot take, or say what `trainer.too_long` leaves of them."""
     if reader is not None:
         rows = sampled(items) if file.trainer.too_long == "refuse" else items  # all are to be cut or left out
-        training_lengths(file, policy, objective, reader, rows).told(file.trainer.too_long, "to train on")
+        training_lengths(file, policy, objective, reader, rows).report(file.trainer.too_long, "to train on")
     yield from ()
 
 
@@ -38,5 +38,5 @@ def texts(
 def held_out_texts(file: RunFile, policy: TokenLimits, reader: AnyReader | None, questions: Sequence[Any]) -> Faults:
     """Of the rows that are measured on."""
     if reader is not None:
-        evaluation_lengths(file, policy, reader, questions).told(file.trainer.too_long, "to measure on")
+        evaluation_lengths(file, policy, reader, questions).report(file.trainer.too_long, "to measure on")
     yield from ()

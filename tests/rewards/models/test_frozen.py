@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmalign.rewards.models.frozen import settle
+from mmalign.rewards.models.frozen import move_to_inputs
 
 
 @pytest.mark.parametrize(
@@ -12,4 +12,4 @@ from mmalign.rewards.models.frozen import settle
 )
 def test_a_model_follows_to_an_accelerator_only(device: str, inputs: str, where: str) -> None:
     module = torch.nn.Linear(2, 2, device=device)
-    assert settle(module, torch.device(inputs)) == torch.device(where) == module.weight.device
+    assert move_to_inputs(module, torch.device(inputs)) == torch.device(where) == module.weight.device

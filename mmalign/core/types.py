@@ -23,6 +23,7 @@ R = TypeVar("R", bound="Rows")  # not `Self`, which the typed-call hook of the t
 
 
 Modality = Literal["text", "image", "audio"]
+OneOutput = Any  # of one row: a picture (3, H, W), `Audio` of one row, or a text, as the `modality` says
 OutputOfKind = Any  # an `Output` of one modality, which a checker cannot tell: a component's `modality` says which
 
 
@@ -230,7 +231,7 @@ def device_of(output: object) -> torch.device:
     return tensor.device if isinstance(tensor, torch.Tensor) else torch.device("cpu")
 
 
-def single_outputs(output: Any) -> list[Any]:
+def single_outputs(output: OutputOfKind) -> list[OneOutput]:
     """One output per row, detached and on the CPU: pictures (3, H, W), `Audio` of one row, or strings."""
     if isinstance(output, Audio):
         return [output[i : i + 1].to("cpu") for i in range(len(output))]

@@ -23,7 +23,7 @@ _PLAIN = ("str", "int", "float", "bool", "null", "seq", "map", "merge")
 class NotYAML(ValueError):
     """A text that is no YAML of this kind; `place` is its line and column, from 1, or None."""
 
-    def __init__(self, problem: str, mark: Any = None) -> None:
+    def __init__(self, problem: str, mark: yaml.Mark | None = None) -> None:
         super().__init__(" ".join(problem.split()))
         self.place = f"{mark.line + 1}:{mark.column + 1}" if mark is not None else None
 
@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # values that a node stands for, aliases in full
         super().__init__(text)
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> Any:
         mark = self.peek_event().start_mark
         self._depth += 1
         if self._depth > MOST_DEEP:
@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
             raise NotYAML(f"there are more than {MOST_VALUES:,} values in it, with aliases written in full", mark)
         return node
 
-    def compose_mapping_node(self, anchor: Any) -> Any:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> Any:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return node
 
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind not in _PLAIN:
             raise NotYAML(f"the tag '{node.tag[:80]}' has no meaning in a run file; leave it out", node.start_mark)

@@ -67,7 +67,7 @@ def read_messages(cell: object, where: str) -> Conversation:
     return Conversation(tuple(messages), tuple(cells))
 
 
-def _is_simple(entry: Any) -> bool:
+def _is_simple(entry: object) -> bool:
     """Is it a message that needs no change, as almost all are? Others are looked at more closely."""
     if type(entry) is not dict or len(entry) != 2 or entry.get("role") not in ROLES:
         return False
@@ -130,7 +130,7 @@ def _part(part: object, where: str) -> tuple[str, Any]:
     raise DataError(f"{where} holds the part {shown(part, 120)}; parts are text, image and audio.")
 
 
-def _medium(value: Any, where: str) -> Any:
+def _medium(value: object, where: str) -> Any:
     """What can be decoded, of what stands inside a part: a path, bytes, {"bytes", "path"}, or a data: address."""
     if isinstance(value, Mapping) and ("url" in value or "data" in value):
         value = value.get("url") or f"data:;base64,{value.get('data')}"
@@ -180,7 +180,7 @@ def _require_whole(text: str, where: str) -> None:
         raise DataError(f"{where} holds {half}, half of a character, which no model reads.")
 
 
-def without_nulls(value: Any) -> Any:
+def without_nulls(value: object) -> Any:
     """Return a value without entries that are null, at any depth: Arrow fills them in where rows differ."""
     if isinstance(value, Mapping):
         return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}

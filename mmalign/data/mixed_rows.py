@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Generic, TypeVar, overload
@@ -138,7 +138,7 @@ class MixedRows(Sequence[Any]):
         before = sum(sizes[other] for other in list(self.parts)[: list(self.parts).index(name)])
         return before + int(order[at]), epoch
 
-    def _made(self, key: tuple[Any, ...], make: Any) -> Any:
+    def _made(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """`make()`, which is held until another of the same use is asked for."""
         use, which = key[:-1], key[-1]
         if self._latest.get(use, (None, None))[0] != which:

@@ -14,7 +14,7 @@ The rows stay lazy, and pictures and sounds in columns of their own are read whe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
@@ -46,11 +46,10 @@ class _Source:
         return value
 
 
-def _entry(value: Any, step: int | str) -> Any:
+def _entry(value: object, step: int | str) -> Any:
     if isinstance(step, str):
         return value.get(step) if isinstance(value, Mapping) else None
-    fits = isinstance(value, list | tuple) and -len(value) <= step < len(value)
-    return value[step] if fits else None
+    return value[step] if isinstance(value, list | tuple) and -len(value) <= step < len(value) else None
 
 
 def _source(text: str, columns: Sequence[str]) -> _Source | None:
@@ -102,7 +101,7 @@ class _MappedColumns(ColumnRows):
     def __init__(self, rows: ColumnRows, names: _Names) -> None:
         made = {name for name in names.made if names.needs(name) & rows.heavy}
 
-        def under(old: Any) -> set[str]:
+        def under(old: Iterable[str]) -> set[str]:
             return {names.renamed.get(column, column) for column in old}
 
         super().__init__(len(rows), names.columns, under(rows.heavy) | made, under(rows.media), under(rows.several))

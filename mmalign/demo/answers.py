@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ def _made(run: Trained, rollout: Rollout) -> Any:
     return made if isinstance(made, torch.Tensor) else None
 
 
-def _verdict(reward: Any, rollout: Rollout) -> Scores | str:
+def _verdict(reward: Callable[[Rollout], Scores], rollout: Rollout) -> Scores | str:
     """One reward that cannot judge what was asked (an uploaded picture of another size) leaves the others standing."""
     try:
         with torch.no_grad():

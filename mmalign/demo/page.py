@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmalign.core.errors import MissingExtra, MmalignError
+from mmalign.core.protocols import Foreign
 from mmalign.core.types import Prompt
 from mmalign.demo.answers import MOST_OUTPUTS, Side, chosen_prompt, generate_both, known, likeliest
 from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, texts_as_html
@@ -75,7 +76,7 @@ def _heading(run: Trained, name: str) -> str:
     return f"{heading}; outputs of one number come from the same noise."
 
 
-def _fields(blocks: Any, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
+def _fields(blocks: Foreign, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
     """The prompt's text, how many outputs, the seed; where prompts have media their number in `choice`, a picture."""
     import gradio as gr
 
@@ -104,7 +105,7 @@ def _fields(blocks: Any, run: Trained, choice: Sequence[Prompt]) -> list[Any]:
     return [text, count, seed, *([number] if kinds else []), *([picture] if "image" in kinds else [])]
 
 
-def _choosing(blocks: Any, choice: Sequence[Prompt], fields: Sequence[Any]) -> None:
+def _choosing(blocks: Foreign, choice: Sequence[Prompt], fields: Sequence[Any]) -> None:
     """A gallery of prompts with media: a click puts one into the fields; a picture of one's own takes its place."""
     import gradio as gr
 

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.files import write_folder_beside
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Modality, Prompt, Scores, Status
+from mmalign.core.types import Audio, Modality, Output, Prompt, Scores, Status
 from mmalign.evaluation.bootstrap import Interval, centred_interval, mean_interval
 from mmalign.media.audio import read_audio, write_audio
 from mmalign.media.image import read_pixels, read_pixels_of, to_uint8, write_image
@@ -159,7 +159,7 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_outputs(outputs: Any, folder: Path) -> list[str | None]:
+def _write_outputs(outputs: Output, folder: Path) -> list[str | None]:
     if isinstance(outputs, list):
         return list(outputs)
     folder.mkdir()

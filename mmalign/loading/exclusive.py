@@ -11,9 +11,10 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
+from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 from mmalign.core.packages import leave_out_broken
@@ -58,7 +59,7 @@ def loaded_once(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
         cache: OrderedDict[Any, T] = OrderedDict()
         guard = threading.Lock()  # of `kept`; never held while loading
 
-        def kept(key: Any) -> T | None:
+        def kept(key: Hashable) -> T | None:
             with guard:
                 if key in cache:
                     cache.move_to_end(key)
@@ -110,7 +111,7 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def _hushed(library: Any) -> Iterator[None]:
+def _hushed(library: ModuleType) -> Iterator[None]:
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
     library.set_verbosity_error()
     library.disable_progress_bar()

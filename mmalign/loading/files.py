@@ -96,12 +96,12 @@ def _known(config: dict[str, Any]) -> bool:
         )
 
 
-def _shown(code: Any) -> str:
+def _shown(code: object) -> str:
     code_names = ", ".join(str(value) for value in code.values()) if isinstance(code, dict) else str(code)
     return code_names if len(code_names) <= 80 else f"{code_names[:80]}…"
 
 
-def _entries(entry: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def _entries(entry: object, place: str = "") -> Iterator[tuple[str, Any]]:
     """Every (dotted place, value) of nested objects and lists."""
     waiting = [(place, entry)]
     while waiting:

@@ -11,13 +11,14 @@ import torch
 from mmalign.core.errors import CheckpointError
 from mmalign.loading.complete import check_complete
 from mmalign.loading.exclusive import loading
+from mmalign.loading.foreign import PretrainedModel
 
 FAULTS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError)  # of the libraries
 
 
 def open_network(
     folder: Path,
-    kind: Any,
+    kind: str | type[PretrainedModel],
     dtype: torch.dtype | None = None,
     *,
     variant: str | None = None,
@@ -63,7 +64,7 @@ def open_network(
         return network.requires_grad_(False).eval()
 
 
-def _called(kind: Any) -> str:
+def _called(kind: type[PretrainedModel]) -> str:
     known = {"AutoModelForCausalLM": "causal language model", "AutoModel": "model"}
     name = str(kind.__name__)
     return known.get(name, f"model of {name}" if name.startswith("Auto") else name)

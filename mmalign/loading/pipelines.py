@@ -15,6 +15,7 @@ from mmalign.core.files import local_path
 from mmalign.loading.exclusive import loading
 from mmalign.loading.files import check_component, check_folder, read_json
 from mmalign.loading.folders import model_folder
+from mmalign.loading.foreign import Pipeline
 from mmalign.loading.networks import FAULTS, open_network
 from mmalign.loading.trained import BASE, local_weights, read_base, refuse_alone
 
@@ -107,7 +108,7 @@ def over_base(origin: Origin) -> Origin:
 
 
 def _looked_at(
-    kind: Any, origin: Origin, absent: Collection[str], fitting: Callable[[str], str]
+    kind: type[Pipeline], origin: Origin, absent: Collection[str], fitting: Callable[[str], str]
 ) -> tuple[Origin, Path, dict[str, tuple[str, str]]]:
     """The origin over its base, the pipeline's folder, and the (library, class) of its components; all files looked at.
 
@@ -126,13 +127,17 @@ def _looked_at(
         raise CheckpointError(f"{trained[0].parent / BASE}: its base model: {error}") from error
 
 
-def modules(pipe: Any) -> dict[str, torch.nn.Module]:
+def modules(pipe: Pipeline) -> dict[str, torch.nn.Module]:
     """The pipeline's networks by component name."""
     return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
 
 
 def checkpoint_folder(
-    kind: Any, model: str, revision: str | None = None, variant: str | None = None, absent: Collection[str] = ()
+    kind: type[Pipeline],
+    model: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    absent: Collection[str] = (),
 ) -> Path:
     """The local folder of `model`; a Hub id is downloaded (or found in the Hub cache) first, without `absent` parts."""
     wanted = "a pipeline folder (with model_index.json)"

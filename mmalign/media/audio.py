@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from mmalign.core.errors import MediaError
 from mmalign.core.files import write_beside
+from mmalign.core.protocols import Foreign
 from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.media.av_sound import SLACK, AvSound, can_read, is_ours, opened_by_av
@@ -104,7 +105,7 @@ def decode_part(data: bytes, name: str, begin: int, end: int) -> tuple[Float[np.
     return samples.T.copy(), int(rate)
 
 
-def _missing(file: Any, data: bytes, promised: int, decoded: int) -> str:
+def _missing(file: AvSound | Foreign, data: bytes, promised: int, decoded: int) -> str:
     if not isinstance(file, AvSound):
         return unread(data, promised, decoded)
     short = promised - decoded
@@ -167,7 +168,7 @@ def _more() -> str:
     return "" if can_read() else ", and M4A, AAC, WMA or WebM with PyAV (pip install av)"
 
 
-def _promised(file: Any, name: str) -> int:
+def _promised(file: AvSound | Foreign, name: str) -> int:
     """Frames by the header, once they are found to fit."""
     if file.frames >= 2**62:
         raise MediaError(f"{name}: does not say how long it is (it was written to a pipe); convert it: {CONVERT}.")

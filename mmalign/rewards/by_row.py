@@ -29,7 +29,7 @@ import torch
 
 from mmalign.core.errors import ConfigError, DataError, MediaError, ScoreError
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores, Status, single_outputs
+from mmalign.core.types import Audio, Modality, OneOutput, Prompt, Rollout, Scores, Status, single_outputs
 from mmalign.rewards.columns import missing
 from mmalign.rewards.engine.contract import NOT_ABOUT_A_ROW, OF_A_ROW, describe_error, inside
 from mmalign.rewards.parsing import Unreadable
@@ -98,7 +98,7 @@ def rule(
         def call(self: Any, rollout: Rollout) -> Scores:
             options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-            def judge(prompt: Prompt, output: Any) -> Any:
+            def judge(prompt: Prompt, output: OneOutput) -> Any:
                 return function(*(take(prompt, output) for take in signature.arguments), **options)
 
             return judge_rows(judge, rollout, bounds[0], self.needs, bounds)
@@ -249,7 +249,7 @@ class RowRule(ABC):
         return ()
 
     @abstractmethod
-    def judge(self, prompt: Prompt, output: Any) -> Verdict:
+    def judge(self, prompt: Prompt, output: OneOutput) -> Verdict:
         """The verdict on one output, see `judge_rows`."""
 
     def __call__(self, rollout: Rollout) -> Scores:

@@ -183,7 +183,7 @@ def _row_lines(scores: Scores, about: Sequence[Mapping[str, str]]) -> list[dict[
     ]
 
 
-def _set_line(embedded: Embedded, reward: Any, name: str = "") -> dict[str, Any]:
+def _set_line(embedded: Embedded, reward: SetReward, name: str = "") -> dict[str, Any]:
     """The set's line; a row that could not be embedded has credit null, and `n` counts the others.
 
     A set that has a value but no credit (of one row, say) has credit null everywhere, and `info` says why.
@@ -206,7 +206,7 @@ def _set_line(embedded: Embedded, reward: Any, name: str = "") -> dict[str, Any]
     try:
         shares, why = reward.credit(rows), ""
     except ValueError as error:
-        shares, why = [float("nan")] * len(rows), f"no credit: {error}"
+        shares, why = torch.full((len(rows),), float("nan")), f"no credit: {error}"
     if embedded.why:
         first = embedded.why[min(embedded.why)]
         missing = f"{len(embedded.why)} of {total} outputs have no embedding; the first: {first}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmalign.core.protocols import LatentAdapter, TokenAdapter
+from mmalign.core.protocols import Adapter, Inputs, LatentAdapter, TokenAdapter
 from mmalign.core.types import Audio, Prompt
 from mmalign.testing.faults import Faults, has_members
 
@@ -71,7 +71,7 @@ def check_token_adapter(adapter: Any, prompts: Sequence[str], outputs: Any) -> N
     faults.report()
 
 
-def _check_schedule(faults: Faults, adapter: Any, steps: int) -> None:
+def _check_schedule(faults: Faults, adapter: LatentAdapter, steps: int) -> None:
     levels = adapter.schedule(steps)
     shapes = {tuple(part.shape) for part in (levels.times, levels.alpha, levels.sigma)}
     if faults.require(shapes == {(steps + 1,)}, f"schedule({steps}) gives shapes {shapes}, not ({steps + 1},) of each"):
@@ -80,19 +80,19 @@ def _check_schedule(faults: Faults, adapter: Any, steps: int) -> None:
     faults.require((adapter.level(u).sigma.diff() > 0).all(), "level(u) must have more noise for a larger u")
 
 
-def _predict(adapter: Any, prompts: list[Prompt]) -> Tensor:
+def _predict(adapter: LatentAdapter, prompts: list[Prompt]) -> Tensor:
     with torch.no_grad():
         result: Tensor = adapter.predict(*_inputs(adapter, len(prompts)), adapter.encode(prompts))
     return result
 
 
-def _inputs(adapter: Any, rows: int) -> tuple[Tensor, Tensor]:
+def _inputs(adapter: LatentAdapter, rows: int) -> tuple[Tensor, Tensor]:
     noise = torch.randn(rows, *adapter.latent_shape, generator=torch.Generator().manual_seed(0))
     times = adapter.level(torch.linspace(0.9, 0.3, rows)).times
     return noise.to(adapter.device), times.to(adapter.device)
 
 
-def _check_prediction(faults: Faults, adapter: Any, prompts: list[Prompt]) -> None:
+def _check_prediction(faults: Faults, adapter: LatentAdapter, prompts: list[Prompt]) -> None:
     rows = len(prompts)
     condition, empty = adapter.encode(prompts), adapter.unconditional(rows)
     sizes = {name: len(value) for name, value in {**condition, **empty}.items()}
@@ -114,7 +114,7 @@ def _check_prediction(faults: Faults, adapter: Any, prompts: list[Prompt]) -> No
             return
 
 
-def _check_decoding(faults: Faults, adapter: Any, rows: int) -> None:
+def _check_decoding(faults: Faults, adapter: LatentAdapter, rows: int) -> None:
     x, _ = _inputs(adapter, rows)
     with torch.no_grad():
         output = adapter.decode(x)
@@ -129,7 +129,9 @@ def _check_decoding(faults: Faults, adapter: Any, rows: int) -> None:
         faults.require(back.shape == x.shape, f"latents gives {tuple(back.shape)}; decode was given {tuple(x.shape)}")
 
 
-def _check_stepwise(faults: Faults, adapter: Any, inputs: Any, rows: Tensor, tokens: Tensor, mask: Tensor) -> None:
+def _check_stepwise(
+    faults: Faults, adapter: TokenAdapter, inputs: Sequence[Inputs], rows: Tensor, tokens: Tensor, mask: Tensor
+) -> None:
     at_once = adapter.features(inputs, rows, tokens, mask)
     decoding = adapter.begin(inputs, rows, tokens.shape[1])
     for step in range(tokens.shape[1]):
@@ -145,7 +147,7 @@ def _check_stepwise(faults: Faults, adapter: Any, inputs: Any, rows: Tensor, tok
             decoding.advance(tokens[:, step])
 
 
-def _check_weights(faults: Faults, adapter: Any, compute: Any) -> None:
+def _check_weights(faults: Faults, adapter: Adapter, compute: Callable[[], Tensor]) -> None:
     weights = adapter.trainable()
     if not faults.require(bool(weights), "trainable() names no weights"):
         return
@@ -170,7 +172,7 @@ def _check_weights(faults: Faults, adapter: Any, compute: Any) -> None:
     faults.require(_close(compute(), moved), "restore does not bring back what save wrote")
 
 
-def _trained(adapter: Any) -> list[Tensor]:
+def _trained(adapter: Adapter) -> list[Tensor]:
     return list(adapter.trainable().values())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -42,7 +41,7 @@ class Faults:
             raise AssertionError("\n".join(f"{self.name}: {sentence}" for sentence in self.sentences))
 
 
-def has_members(faults: Faults, component: Any, protocol: type) -> bool:
+def has_members(faults: Faults, component: object, protocol: type) -> bool:
     """Whether `component` has every method and attribute of `protocol`; a fault names what it lacks."""
     missing = sorted(name for name in data_members(protocol).union(members(protocol)) if not hasattr(component, name))
     calls = "__call__" not in vars(protocol) or callable(component)

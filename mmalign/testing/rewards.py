@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmalign.core.protocols import Reward, SetReward
-from mmalign.core.types import Audio, Rollout, Scores, Status
+from mmalign.core.types import Audio, Output, Rollout, Scores, Status
 from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.testing.faults import Faults, has_members, random_state_kept
 
@@ -57,7 +58,7 @@ def check_set_reward(reward: Any, rollout: Rollout) -> None:
     faults.report()
 
 
-def _judges(faults: Faults, reward: Any, rollout: Rollout) -> bool:
+def _judges(faults: Faults, reward: Reward | SetReward, rollout: Rollout) -> bool:
     known = {"text", "image", "audio"}
     faults.require(
         bool(reward.modalities) and set(reward.modalities) <= known,
@@ -71,7 +72,7 @@ def _judges(faults: Faults, reward: Any, rollout: Rollout) -> bool:
     )
 
 
-def _check_scores(faults: Faults, reward: Any, rollout: Rollout) -> None:
+def _check_scores(faults: Faults, reward: Reward, rollout: Rollout) -> None:
     before = content(rollout.output)
     with random_state_kept(faults):
         scores = reward(rollout)
@@ -99,7 +100,7 @@ def _check_scores(faults: Faults, reward: Any, rollout: Rollout) -> None:
             _check_rows_alone(faults, reward, rollout, value)
 
 
-def _check_rows_alone(faults: Faults, reward: Any, rollout: Rollout, value: Tensor) -> None:
+def _check_rows_alone(faults: Faults, reward: Reward, rollout: Rollout, value: Tensor) -> None:
     alone = torch.cat([reward(rollout[i : i + 1]).value.detach() for i in range(len(value))])
     faults.require(
         torch.allclose(alone, value, atol=_CLOSE, equal_nan=True),
@@ -112,7 +113,7 @@ def _check_rows_alone(faults: Faults, reward: Any, rollout: Rollout, value: Tens
     )
 
 
-def _check_set(faults: Faults, reward: Any, rollout: Rollout) -> None:
+def _check_set(faults: Faults, reward: SetReward, rollout: Rollout) -> None:
     before, rows = content(rollout.output), len(rollout.prompts)
     with random_state_kept(faults):
         embedding = reward.embed(rollout)
@@ -139,7 +140,7 @@ def _check_set(faults: Faults, reward: Any, rollout: Rollout) -> None:
         faults.require(influence.mean().abs() <= 1e-5 * largest, "the influences of a set have a mean other than 0")
 
 
-def _check_gradient(faults: Faults, reward: Any, rollout: Rollout, value: Any) -> None:
+def _check_gradient(faults: Faults, reward: Reward | SetReward, rollout: Rollout, value: Callable[[], Tensor]) -> None:
     tensor = rollout.output.samples if isinstance(rollout.output, Audio) else rollout.output
     if not isinstance(tensor, Tensor):
         only_texts = set(reward.modalities) == {"text"}
@@ -170,7 +171,7 @@ def _interleaved(rows: int) -> Tensor:
     return torch.cat([torch.arange(1, rows, 2), torch.arange(0, rows, 2)])
 
 
-def content(output: Any) -> Any:
+def content(output: Output) -> Any:
     """A copy of outputs, to see afterwards whether they were changed."""
     tensor = output.samples if isinstance(output, Audio) else output
     return tensor.detach().clone() if isinstance(tensor, Tensor) else list(tensor)

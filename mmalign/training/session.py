@@ -15,7 +15,7 @@ from mmalign.core.config import Trainer
 from mmalign.core.experience import Experience
 from mmalign.core.metrics import Meter, merged
 from mmalign.core.objective import Objective, ObjectiveTraits
-from mmalign.core.protocols import Accelerator, Synchronized
+from mmalign.core.protocols import Accelerator, Gather, Synchronized
 from mmalign.core.rng import Streams
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores
@@ -57,6 +57,15 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
         yield
     finally:
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@runtime_checkable
+class SharesMetrics(Protocol):
+    """A reward that knows how its numbers of several processes become one: a mix."""
+
+    def shared_metrics(self, gather: Gather) -> Mapping[str, Tensor]:
+        """Return the metrics of the rows of every process; all call it."""
+        ...
 
 
 @dataclass
@@ -231,9 +240,9 @@ class Session:
     def _patient(self) -> Patient:
         return Patient()  # all processes come here first at the same point
 
-    def _metrics_of(self, source: Any) -> Mapping[str, Any]:
+    def _metrics_of(self, source: object) -> Mapping[str, Any]:
         """The metrics of an experience or a reward, over the rows of every process where it can say so."""
-        if callable(getattr(source, "shared_metrics", None)):
+        if isinstance(source, SharesMetrics):
             return source.shared_metrics(self.gather)
         if (metrics := getattr(source, "metrics", None)) is None:
             return {}

@@ -47,7 +47,7 @@ from mmalign.core.files import lasting
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import Condition
 from mmalign.core.tensor import Module, Tensor
-from mmalign.core.types import Audio, NoiseLevel, Prompt
+from mmalign.core.types import Audio, NoiseLevel, OutputOfKind, Prompt
 from mmalign.loading.described import component_config
 from mmalign.loading.exclusive import loading
 from mmalign.loading.foreign import Pipeline, PretrainedModel
@@ -75,7 +75,7 @@ class Autoencoder(Protocol):
         """Return images (B, 3, H, W) nominally in [0, 1], or `Audio`; not clamped, with gradient to x."""
         ...
 
-    def latents(self, output: Any) -> Tensor:
+    def latents(self, output: OutputOfKind) -> Tensor:
         """Return the mode of the latents (B, *latent) of images in [0, 1] or of `Audio`, no gradient."""
         ...
 

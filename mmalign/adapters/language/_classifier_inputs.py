@@ -15,7 +15,7 @@ from mmalign.core.conversation import shown_with
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.protocols import Inputs
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt
+from mmalign.core.types import OneOutput, Prompt
 from mmalign.loading.foreign import PretrainedModel, Processor, Tokenizer
 
 
@@ -35,7 +35,7 @@ class Options(Protocol):
 class ClassifierInputs(Protocol):
     """How a kind of model reads prompts with outputs."""
 
-    def row(self, prompt: Prompt, output: Any) -> Inputs:
+    def row(self, prompt: Prompt, output: OneOutput) -> Inputs:
         """Return one row, unpadded, on the CPU; DataError where it is longer than the model's context."""
         ...
 
@@ -56,7 +56,7 @@ class TextInputs:
         self.context = context_of(model, tokenizer)
         self.pad_id = _padding(model, self.texts.pad_id)
 
-    def row(self, prompt: Prompt, output: Any) -> Inputs:
+    def row(self, prompt: Prompt, output: OneOutput) -> Inputs:
         """Return `input_ids` (L,), and token types (L,) where the model has them."""
         inputs = self.whole_row(prompt, output)
         _check_length(len(inputs["input_ids"]), self.context)
@@ -105,7 +105,7 @@ class MediaInputs:
         self.pad_id = _padding(model, self.texts.pad_id)
         self.context = context_of(model, words)
 
-    def row(self, prompt: Prompt, output: Any) -> Inputs:
+    def row(self, prompt: Prompt, output: OneOutput) -> Inputs:
         """Return what the processor makes of the prompt with its output."""
         if self.judges == "image":
             messages = shown_with(prompt.messages, "image") if prompt.messages else ()

@@ -134,6 +134,7 @@ class Mixture(MediaOptions):
         return picked(rows, [at for at in range(len(rows)) if at not in leaks])
 
 
-def _is_share(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return bool(number and 0 < value <= 1 and abs(value * BLOCK - round(value * BLOCK)) < 1e-6)
+def _is_share(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < value <= 1 and abs(value * BLOCK - round(value * BLOCK)) < 1e-6

@@ -254,7 +254,7 @@ class GuardedSet(Guarded):
         self._metrics.add_sets(sets, time.perf_counter() - start)
 
 
-def guard(name: str, reward: Any, **options: Any) -> Guarded:
+def guard(name: str, reward: object, **options: Any) -> Guarded:
     """`reward` guarded under `name`: a `GuardedSet` where it scores sets, else a `Guarded`; options as theirs."""
     sets = isinstance(reward, SetReward | Credit)
     return (GuardedSet if sets else Guarded)(name, reward, **options)

@@ -195,7 +195,7 @@ def require_columns(rewards: Mapping[str, Any], prompts: Sequence[Prompt]) -> No
         raise all_faults(faults)
 
 
-def data_check(*rewards: Any) -> Callable[[Prompt], None]:
+def data_check(*rewards: object) -> Callable[[Prompt], None]:
     """The `check_data` of all these rewards, each asked of rows that have its columns; also for rewards made of others.
 
     Traits are read here and not for every row, for a data set has many.

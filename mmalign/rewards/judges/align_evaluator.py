@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of, modality_of
+from mmalign.core.types import Modality, OneOutput, Prompt, Rollout, Scores, Status, device_of, modality_of
 from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
@@ -103,7 +103,9 @@ class AlignEvaluator(AsksJudge):
         table = PointTable.of({row: points for row, (_, points) in by_row.items()}, len(rollout))
         return self._scored(read, table, answers, made == "text").to(device_of(rollout.output))
 
-    def _questions(self, made: Modality, prompt: Prompt, output: Any) -> tuple[list[Prompt], list[KeyPoint]] | None:
+    def _questions(
+        self, made: Modality, prompt: Prompt, output: OneOutput
+    ) -> tuple[list[Prompt], list[KeyPoint]] | None:
         """The questions about one output, and what they are about."""
         answer = bounded(answer_of(output, self.where), LONG) if made == "text" else None
         if not (points := self._source(prompt)):

@@ -10,7 +10,7 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.options import Positive
-from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status, device_of, modality_of
+from mmalign.core.types import Audio, OneOutput, Prompt, Rollout, Scores, Status, device_of, modality_of
 from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import yes_probability
@@ -92,7 +92,7 @@ class YesNo(AsksJudge):
         if made == "text" and self.question and "output" not in self._template.names:
             raise CapabilityError("question: shows the judge none of the text it is about; name {output} in it.")
 
-        def question_of(prompt: Prompt, output: Any) -> Prompt | None:
+        def question_of(prompt: Prompt, output: OneOutput) -> Prompt | None:
             return self._about(prompt, {made: output}) if made != "text" else self._about_text(prompt, output, known)
 
         questions, scores = read_rows(question_of, rollout, self.range[0], self.needs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mmalign.core.errors import ConfigError
+from mmalign.loading.foreign import Tokenizer
 
 _BLANKS = "Ġ▁ "  # how byte-level and sentence-piece vocabularies write a blank before a word
 
@@ -20,7 +20,7 @@ class AnswerWords:
     doubts: tuple[str, ...] = ()
 
 
-def answer_words(tokenizer: Any, yes: str, no: str) -> AnswerWords:
+def answer_words(tokenizer: Tokenizer, yes: str, no: str) -> AnswerWords:
     """The tokens of two words in every letter case, with and without a blank before them.
 
     A word that is no token of its own is known by its first token, which may begin other words too: a doubt.
@@ -43,18 +43,18 @@ def answer_words(tokenizer: Any, yes: str, no: str) -> AnswerWords:
     return AnswerWords(tuple(token_ids[0]), tuple(token_ids[1]), tuple(doubts))
 
 
-def _whole(tokenizer: Any, word: str) -> list[int]:
+def _whole(tokenizer: Tokenizer, word: str) -> list[int]:
     """Every token that is the word: those so spelled, and those that its spellings become."""
     folded = word.casefold()
     spelled = {i for piece, i in tokenizer.get_vocab().items() if piece.lstrip(_BLANKS).casefold() == folded}
     return sorted(spelled | {ids[0] for ids in _encoded(tokenizer, word) if len(ids) == 1})
 
 
-def _beginnings(tokenizer: Any, word: str) -> list[int]:
+def _beginnings(tokenizer: Tokenizer, word: str) -> list[int]:
     return sorted({ids[0] for ids in _encoded(tokenizer, word) if tokenizer.decode(ids[:1]).strip()})
 
 
-def _encoded(tokenizer: Any, word: str) -> list[Sequence[int]]:
+def _encoded(tokenizer: Tokenizer, word: str) -> list[Sequence[int]]:
     """Ids of the word as it is usually written, without those that hold an unknown or special token."""
     cases = dict.fromkeys((word, word.lower(), word.capitalize(), word.upper()))
     written = [tokenizer(blank + case, add_special_tokens=False)["input_ids"] for case in cases for blank in ("", " ")]

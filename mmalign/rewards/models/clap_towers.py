@@ -30,6 +30,7 @@ from mmalign.core.tensor import Module, Tensor
 from mmalign.core.types import Audio
 from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.folders import network_folder, reader_folder
+from mmalign.loading.foreign import Tokenizer
 from mmalign.loading.networks import open_network
 from mmalign.loading.texts import open_config, open_tokenizer, preprocessor_config
 from mmalign.media.mel import LogMel
@@ -297,7 +298,7 @@ def mel_of(config: dict[str, Any], fused: bool) -> LogMel:
     )
 
 
-def probes_for(tokenizer: Any) -> Sequence[str]:
+def probes_for(tokenizer: Tokenizer) -> Sequence[str]:
     """Four unrelated captions; of the tokenizer's own words where it does not know theirs."""
     unknown = tokenizer.unk_token_id
     if unknown is None or not any(unknown in ids for ids in tokenizer(list(PROBES))["input_ids"]):

@@ -27,6 +27,7 @@ from mmalign.core.cuts import TextLimit
 from mmalign.core.device import fastest
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.files import local_path, require_local
+from mmalign.core.protocols import Foreign
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.loading.clip import open_clip_folder, open_clip_model, open_clip_tokenizer
 from mmalign.loading.exclusive import loaded_once
@@ -253,7 +254,7 @@ def _open_clip_tokens(source: Source) -> Tokens:
     return Tokens(reader, lambda texts: {"ids": tokenizer(texts)}, count, int(tokenizer.context_length))
 
 
-def _unprojected(model: Any) -> Callable[[Tensor], Tensor]:
+def _unprojected(model: Foreign) -> Callable[[Tensor], Tensor]:
     """ids → features before the projection, which open_clip applies within `encode_text`.
 
     By a second view of the model, with the same weights and without the projection: the model itself is shared. Models

@@ -11,13 +11,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 
 from mmalign.core.cuts import TextLimit
 from mmalign.core.tensor import Tensor, without_gradient
+from mmalign.loading.foreign import Tokenizer
 
 
 class Tokens:
@@ -42,7 +42,7 @@ class Tokens:
             return self._count(text)
 
 
-def whole_length(tokenizer: Any, text: str) -> int:
+def whole_length(tokenizer: Tokenizer, text: str) -> int:
     """Tokens of an uncut text, those at its ends included, by a tokenizer of transformers."""
     return len(tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
 

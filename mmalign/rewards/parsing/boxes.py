@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from mmalign.rewards.parsing.json_values import json_values
 from mmalign.rewards.parsing.text import LONG, Unreadable, bounded
@@ -97,7 +97,7 @@ def _real(value: object) -> float:
     return _float(value)
 
 
-def _float(value: Any) -> float:
+def _float(value: str | float) -> float:
     try:
         return float(value)
     except OverflowError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -84,7 +85,7 @@ class Aesthetics:
         return Scores(value, status, parts=parts, info=info if any(info) else None).to(audio.samples.device)
 
 
-def _axes(row: Any) -> list[float]:
+def _axes(row: str | Mapping[str, float]) -> list[float]:
     """The axes of one answer; older versions of the package answer in JSON."""
     answer = json.loads(row) if isinstance(row, str) else row
     return [float(answer[axis]) for axis in AXES]

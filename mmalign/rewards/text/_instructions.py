@@ -32,7 +32,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _all_of(value: object) -> list[str]:
+def _all_of(value: Any) -> list[str]:
     return [str(v).casefold() for v in (value if isinstance(value, list | tuple) else [value])]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from mmalign.core.types import Prompt
 from mmalign.rewards.by_row import rule
@@ -19,7 +18,7 @@ _DIRECTION = "right"  # as a reference it may be the opposite of left, which "ye
 _CODE = re.compile(r"\D*0\d")  # 007: digits that name something
 
 
-def _check(prompt: Prompt, *, column: str, **_: Any) -> None:
+def _check(prompt: Prompt, *, column: str, **_: object) -> None:
     from_data(column, lambda: [normalized(text) for text in solutions_of(prompt, column)])
 
 

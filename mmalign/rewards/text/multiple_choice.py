@@ -18,7 +18,7 @@ _COUNTED = "is a whole number, which may count options from 0 or from 1: say cou
 
 
 def _check(
-    prompt: Prompt, *, column: str, choices: str, options: int, count_from: Literal[0, 1] | None, **_: Any
+    prompt: Prompt, *, column: str, choices: str, options: int, count_from: Literal[0, 1] | None, **_: object
 ) -> None:
     _right(prompt, column, choices, options, count_from)
 

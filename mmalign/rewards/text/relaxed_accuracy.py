@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from mmalign.core.options import NotNegative
 from mmalign.core.types import Prompt
@@ -14,7 +14,7 @@ from mmalign.rewards.parsing import Unreadable, Where, answer_of, last_quantity,
 __all__ = ["relaxed_accuracy"]
 
 
-def _check(prompt: Prompt, *, column: str, **_: Any) -> None:
+def _check(prompt: Prompt, *, column: str, **_: object) -> None:
     from_data(column, lambda: [normalized(text) for text in solutions_of(prompt, column)])
 
 

@@ -174,7 +174,7 @@ def content_digest(row: Tensor | Audio) -> str:
     """Hash the exact samples of a picture (1, 3, H, W) or a sound of one row, with shape, type, rate and mask."""
     parts = [row] if isinstance(row, Tensor) else [row.samples, *([] if row.mask is None else [row.mask])]
     described = [(str(part.dtype), tuple(part.shape)) for part in parts]
-    content = hashlib.sha256(repr((described, getattr(row, "rate", None))).encode())
+    content = hashlib.sha256(repr((described, row.rate if isinstance(row, Audio) else None)).encode())
     for part in parts:
         content.update(part.detach().cpu().contiguous().numpy().tobytes())
     return content.hexdigest()

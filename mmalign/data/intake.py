@@ -21,7 +21,7 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Example, Placement, Preference, Prompt
 from mmalign.data.lazy_media import LazyMedia
 from mmalign.data.lazy_rows import IndexedRows
-from mmalign.data.mixed_rows import placed_in
+from mmalign.data.mixed_rows import MixedRows, placed_in
 from mmalign.data.recent import Recent
 from mmalign.data.row_kinds import RowKind, kind_of_rows, prompts_of, units_of
 from mmalign.data.sampled import sampled
@@ -228,10 +228,8 @@ class FittedRows(IndexedRows[Any]):
 
     def place_at(self, position: int, seed: int) -> tuple[int, int] | None:
         """Which row comes at a position of the run, and its pass, where sources have shares; else None."""
-        if not hasattr(self.rows, "place_at"):
-            return None
-        placed: tuple[int, int] | None = self.rows.place_at(position, seed, self._windows_of_parts)
-        return placed
+        rows = self.rows
+        return rows.place_at(position, seed, self._windows_of_parts) if isinstance(rows, MixedRows) else None
 
     @cached_property
     def _windows_of_parts(self) -> dict[str, int] | None:

@@ -11,7 +11,7 @@ from mmalign.core.regular import read_regular, unreadable, written
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio
 from mmalign.data.cells import bytes_in_text, given_samples, holds_samples, samples_digest
-from mmalign.data.row_kinds import prompts_of
+from mmalign.data.row_kinds import KnowsFaults, KnowsPrompts, prompts_of
 from mmalign.data.table import WHITE, Ground, Table, refuse_rows
 from mmalign.media import audio, image
 from mmalign.media.bounds import BYTES
@@ -221,9 +221,9 @@ def require_files(*sides: Sequence[Any]) -> None:
 
 
 def _faults(items: Sequence[Any]) -> list[str]:
-    if hasattr(items, "faults"):
+    if isinstance(items, KnowsFaults):
         return items.faults()
-    if not isinstance(items, list | tuple) and not hasattr(items, "prompts"):  # looking at them may decode them
+    if not isinstance(items, list | tuple) and not isinstance(items, KnowsPrompts):  # looking at them may decode them
         return []
     media = (prompt.media for prompt in prompts_of(items))
     return [fault for lazy in media if isinstance(lazy, LazyMedia) for fault in lazy.faults()]

@@ -15,7 +15,7 @@ from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.data.lazy_rows import LazyRows
-from mmalign.data.row_kinds import RowKind, prompts_of, units_of
+from mmalign.data.row_kinds import HasShapes, KnowsFaults, RowKind, modality_of_rows, prompts_of, units_of
 
 __all__ = ["BLOCK", "MixedRows", "picked", "placed_in"]
 
@@ -69,7 +69,7 @@ class MixedRows(Sequence[Any]):
     @property
     def kind(self) -> str | None:
         """The modality of the outputs, None of prompts."""
-        return next((kind for part in self.parts.values() if (kind := getattr(part, "kind", None))), None)
+        return next((kind for part in self.parts.values() if (kind := modality_of_rows(part))), None)
 
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
@@ -108,7 +108,7 @@ class MixedRows(Sequence[Any]):
     def shapes(self) -> Iterator[tuple[str, Any]]:
         """Yield where each picture or sound stands, and what its header says."""
         for part in self.parts.values():
-            if hasattr(part, "shapes"):
+            if isinstance(part, HasShapes):
                 yield from part.shapes()
 
     def place_at(self, position: int, seed: int, sizes: Mapping[str, int] | None = None) -> tuple[int, int] | None:
@@ -179,7 +179,7 @@ def picked(rows: Sequence[Any], places: Sequence[int], instead: Mapping[int, Any
 
 
 def _faults(rows: Sequence[Any]) -> list[str]:
-    if hasattr(rows, "faults"):
+    if isinstance(rows, KnowsFaults):
         return rows.faults()
-    lazy = [prompt.media for prompt in prompts_of(rows) if hasattr(prompt.media, "faults")]
-    return [fault for media in lazy for fault in media.faults()]
+    lazy = (prompt.media for prompt in prompts_of(rows))
+    return [fault for media in lazy if isinstance(media, KnowsFaults) for fault in media.faults()]

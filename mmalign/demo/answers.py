@@ -11,6 +11,7 @@ import torch
 
 from mmalign.core.cuts import Cuts, counting_cuts
 from mmalign.core.errors import DataError, MmalignError
+from mmalign.core.protocols import PolicyTraits
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.data.row_kinds import prompts_of
 from mmalign.media.bounds import PIXELS
@@ -81,7 +82,7 @@ def chosen_prompt(
 
 def likeliest(run: Trained) -> bool:
     """Does the run answer a prompt in one way only, whatever the seed?"""
-    return getattr(run.parts.policy, "eval_temperature", None) == 0
+    return PolicyTraits.of(run.parts.policy).eval_temperature == 0
 
 
 def generate_both(run: Trained, prompt: Prompt, count: int, seed: int) -> tuple[Side, Side]:

@@ -18,8 +18,8 @@ flows through it):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -146,6 +146,15 @@ def subtract_kl(
     return value - ahead, valid & steps
 
 
+@runtime_checkable
+class Freezable(Protocol):
+    """A reward that may learn from what it scores, and not while it is frozen: a mix."""
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Inside it, nothing is learned."""
+        ...
+
+
 def greedy_scores(
     policy: Policy, reward: Scorer, batch: Sequence[Prompt], size: int, rng: torch.Generator
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
@@ -153,7 +162,7 @@ def greedy_scores(
 
     Self-critical training: Rennie et al. 2017, 1612.00563. Rewards that learn from what they score learn nothing here.
     """
-    with reward.frozen() if hasattr(reward, "frozen") else nullcontext():
+    with reward.frozen() if isinstance(reward, Freezable) else nullcontext():
         scores = score_rollout(reward, policy.generate(list(batch), rng))
     return scores.value.repeat_interleave(size), scores.valid.repeat_interleave(size)
 

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from mmalign.core.conversation import Answer
 from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare, at_least, one_of, within
-from mmalign.core.protocols import Probe, TokenAdapter, TurnTokens
+from mmalign.core.protocols import AdapterTraits, Probe, TokenAdapter, TurnTokens
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Prompt, Rollout, StepDist, groups, join
@@ -200,7 +200,7 @@ class Tokens(AdapterPolicy):
     @property
     def _is_half_precision(self) -> bool:
         """Does the adapter compute in less than float32?"""
-        return str(getattr(self.adapter, "dtype", "fp32")) in ("bf16", "fp16")
+        return AdapterTraits.of(self.adapter).dtype in ("bf16", "fp16")
 
     def _dist(self, rollout: Rollout, steps: slice, entropy: Entropy, dropped: Tensor | None = None) -> StepDist:
         device = self.adapter.device

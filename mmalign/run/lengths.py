@@ -20,7 +20,7 @@ from mmalign.core.protocols import Adapter
 from mmalign.core.types import Example, Preference, Prompt
 from mmalign.core.unloaded import Unloaded
 from mmalign.data.lazy_rows import LazyRows
-from mmalign.data.row_kinds import Row, prompt_of
+from mmalign.data.row_kinds import Row, modality_of_rows, prompt_of
 
 AnyReader = Reader | PairReader  # of completions, or of prompts with their outputs
 log = logging.getLogger("mmalign")
@@ -185,7 +185,7 @@ def _measured(how: str, reader: Reader, items: Sequence[Any], need: Need) -> Mea
 
 def _looked_at(how: str, context: int | None, items: Sequence[Any], look: Look) -> Measured:
     selection = Measured(context, items)
-    if getattr(items, "kind", None) not in (None, "text"):  # told elsewhere, and looking would decode them
+    if modality_of_rows(items) not in (None, "text"):  # told elsewhere, and looking would decode them
         return selection
     for number in range(len(items)):
         place = f"row {number} of the data"

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from mmalign.core.cuts import TextLimit
 from mmalign.core.errors import MissingExtra
+from mmalign.core.types import Modality, Prompt
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.sampled import sampled
 from mmalign.run.build import Parts
+
+
+@runtime_checkable
+class ReadsTexts(Protocol):
+    """A reward whose model reads texts up to a length, some of which are known before outputs are."""
+
+    def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
+        """Return what it will read of these prompts where outputs are of `modality`."""
+        ...
+
+    def limit(self) -> TextLimit:
+        """Return how much of a text its model reads; loads the tokenizer only."""
+        ...
 
 
 def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
@@ -20,7 +35,7 @@ def long_texts(parts: Parts, held_out: Sequence[Any] = ()) -> list[str]:
     slots = parts.reward.slots.items() if parts.reward is not None else ()
     judged = [(f"rewards.{name}", slot.reward) for name, slot in slots]
     measured = [(f"evaluation.judges.{name}", judge) for name, judge in parts.judges.items()]
-    readers = [(place, reward) for place, reward in [*judged, *measured] if hasattr(reward, "known_texts")]
+    readers = [(place, reward) for place, reward in [*judged, *measured] if isinstance(reward, ReadsTexts)]
     if not readers:
         return []
     prompts = [*prompts_of(sampled(parts.source.training_items())), *prompts_of(held_out)]

@@ -19,7 +19,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import write_folder_beside
 from mmalign.core.objective import ObjectiveTraits, Prior
 from mmalign.core.pace import Pace
-from mmalign.core.protocols import Policy
+from mmalign.core.protocols import Policy, PolicyTraits
 from mmalign.core.rng import stream
 from mmalign.core.types import Audio, Example, Prompt
 from mmalign.data.lazy_rows import IndexedRows
@@ -113,7 +113,7 @@ def _make(parts: Parts, prior: Prior, folder: Path) -> None:
 
 def _outputs(policy: Policy, prompts: Sequence[Prompt], seed: int, start: int) -> list[Any]:
     """One output for each prompt, unbatched. Tokens that deployment would take greedily are drawn: all would be one."""
-    if getattr(policy, "eval_temperature", 1.0) == 0:
+    if PolicyTraits.of(policy).eval_temperature == 0:
         made = policy.sample(prompts, stream(seed, "prior", start)).output
     else:
         made = policy.generate(prompts, [stream(seed, "prior", start + row) for row in range(len(prompts))]).output

@@ -16,7 +16,7 @@ from mmalign.core.checkpoints import best_step
 from mmalign.core.config import RunFile, draft
 from mmalign.core.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.core.objective import ObjectiveTraits
-from mmalign.core.protocols import AdapterTraits
+from mmalign.core.protocols import AdapterTraits, PolicyTraits
 from mmalign.core.rng import Streams
 from mmalign.core.signals import Interrupted, interrupting, signal_of
 from mmalign.data.batches import Batches
@@ -250,7 +250,7 @@ def steps_per_pass_of(parts: Parts) -> int:
     steps = parts.file.trainer.steps_per_pass
     if steps != "auto":
         return steps
-    apart = getattr(parts.policy, "forward_per_step", False) and not ObjectiveTraits.of(parts.objective).whole_outputs
+    apart = PolicyTraits.of(parts.policy).forward_per_step and not ObjectiveTraits.of(parts.objective).whole_outputs
     return 1 if apart else 0
 
 

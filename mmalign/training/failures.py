@@ -28,7 +28,7 @@ from mmalign.core.config import Trainer
 from mmalign.core.errors import Diverged, OutOfMemory, ScoreError
 from mmalign.core.experience import Experience
 from mmalign.core.objective import Objective, ObjectiveTraits
-from mmalign.core.protocols import AnyPolicy
+from mmalign.core.protocols import AnyPolicy, PolicyTraits
 from mmalign.core.tensor import Tensor
 
 FEW = 3  # steps in a row that are explained by no luck
@@ -159,8 +159,8 @@ def collecting(policy: AnyPolicy, objective: Objective[Any], batch: Sequence[Any
     def tell() -> tuple[str, str]:
         traits = ObjectiveTraits.of(objective)
         size = traits.group_size or traits.samples_per_prompt
-        rows = getattr(policy, "rows", 0)
-        options = [f"policy.rows (now {rows or 'all'})"] if hasattr(policy, "rows") else []
+        rows = PolicyTraits.of(policy).rows
+        options = [] if rows is None else [f"policy.rows (now {rows or 'all'})"]
         options += ["objective.reference_rows"] if traits.reference_rows is not None else []
         advice = f"lower {', '.join(options)}, a large reward's call_rows, or trainer.prompts_per_step"
         return f"{len(batch)} prompts x {size} outputs{_latents(policy)}", advice + _switch(

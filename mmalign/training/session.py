@@ -68,6 +68,16 @@ class SharesMetrics(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsUnscored(Protocol):
+    """A reward that knows whether any of its latest rows had a value: a mix; a reward alone need not."""
+
+    @property
+    def unscored(self) -> bool:
+        """Has none of the rows since the last metrics a value?"""
+        ...
+
+
 @dataclass
 class Session:
     """Everything the loop needs besides policy and objective.
@@ -218,7 +228,7 @@ class Session:
             ScoreError: too many steps in a row, or all, had nothing to learn from; see `training.failures`.
         """
         reward = self.traits(objective).reward
-        unscored = torch.tensor(float(getattr(reward, "unscored", False)))  # a mix knows; a reward alone need not
+        unscored = torch.tensor(float(isinstance(reward, KnowsUnscored) and reward.unscored))
         self._idle.finish_step(scored=float(self.mean(unscored)) < 1)  # one answer for all processes
         worst = dict(self._seconds)
         if torch.cuda.is_available():

@@ -38,6 +38,26 @@ class SoundFormat:
 
 
 @runtime_checkable
+class MakesImages(Protocol):
+    """A family of images whose configuration files say what it makes."""
+
+    @staticmethod
+    def frame(configs: Configs) -> Frame:
+        """Return what the checkpoint with these files makes."""
+        ...
+
+
+@runtime_checkable
+class MakesSounds(Protocol):
+    """A family of sounds whose configuration files say what it makes."""
+
+    @staticmethod
+    def sound_format(configs: Configs) -> SoundFormat:
+        """Return what the checkpoint with these files makes."""
+        ...
+
+
+@runtime_checkable
 class Sized(Protocol):
     """An adapter of pictures, by its options of their size in pixels."""
 
@@ -87,4 +107,4 @@ def image_size(
     return sides["height"], sides["width"]
 
 
-__all__ = ["Configs", "Frame", "SoundFormat", "image_scale", "sides_of", "sound_scale"]
+__all__ = ["Configs", "Frame", "MakesImages", "MakesSounds", "SoundFormat", "image_scale", "sides_of", "sound_scale"]

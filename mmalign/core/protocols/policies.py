@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -200,6 +201,27 @@ class ScorePolicy(Weights, Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class PolicyTraits:
+    """The options that policies may have and that a run reads of them.
+
+    Args:
+        rows: rows per forward without gradient, 0 for all at once; None where a policy has no such option.
+        forward_per_step: is each step of an output a forward of its own, as in diffusion?
+        eval_temperature: of `generate`, for tokens; 0 takes the likeliest each time.
+    """
+
+    rows: int | None = None
+    forward_per_step: bool = False
+    eval_temperature: float | None = None
+
+    @classmethod
+    def of(cls, policy: AnyPolicy) -> PolicyTraits:
+        """Return the options of a policy, the default of each that it does not have."""
+        values: dict[str, Any] = {f.name: getattr(policy, f.name, f.default) for f in fields(cls)}
+        return cls(**values)
+
+
 AnyPolicy: TypeAlias = Policy | ScorePolicy  # what the training loop moves
 
 
@@ -212,6 +234,7 @@ __all__ = [
     "HoldsWeights",
     "JointDensityPolicy",
     "Policy",
+    "PolicyTraits",
     "ScorePolicy",
     "Scoring",
     "StepPolicy",

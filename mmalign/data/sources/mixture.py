@@ -14,7 +14,7 @@ from mmalign.core.protocols import DataSource
 from mmalign.data.held_out import shared_rows
 from mmalign.data.intake import MediaOptions
 from mmalign.data.mixed_rows import BLOCK, MixedRows, picked
-from mmalign.data.row_kinds import kind_of_rows, units_of
+from mmalign.data.row_kinds import kind_of_rows, modality_of_rows, units_of
 
 __all__ = ["Mixture"]
 
@@ -109,7 +109,7 @@ class Mixture(MediaOptions):
     def _sides(self) -> tuple[Sequence[Any], Sequence[Any]]:
         training = {name: source.training_items() for name, source in self.sources.items()}
         aside = {name: source.held_out_items() for name, source in self.sources.items()}
-        kinds = {name: (kind_of_rows(rows), getattr(rows, "kind", None)) for name, rows in training.items()}
+        kinds = {name: (kind_of_rows(rows), modality_of_rows(rows)) for name, rows in training.items()}
         if len(set(kinds.values())) > 1:
             named = "; ".join(f"{name}: {rows}{f' of {of}' if of else ''}" for name, (rows, of) in kinds.items())
             raise DataError(f"data.parts: rows of different kinds cannot be mixed ({named}).")

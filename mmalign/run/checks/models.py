@@ -8,6 +8,7 @@ from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter
 from mmalign.adapters.weights.start import starts_of
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import local_path
+from mmalign.core.protocols import AdapterTraits
 from mmalign.loading.pipelines import Origin, over_base
 from mmalign.loading.trained import is_place, local_weights
 from mmalign.run.checks import Faults, check
@@ -18,7 +19,7 @@ LORA = "adapter_config.json"  # of peft
 @check
 def there(adapter: object) -> Faults:
     """The folder of this machine that `model` names exists, and holds what is meant."""
-    value = getattr(adapter, "model", None)
+    value = AdapterTraits.of(adapter).model
     if not isinstance(value, str) or not value:
         return
     try:

@@ -12,7 +12,7 @@ from mmalign.core.objective import Objective, ObjectiveTraits
 from mmalign.core.protocols import Adapter, AnyPolicy, DataSource
 from mmalign.data.lazy_media import require_files
 from mmalign.data.like_training import prompts_like
-from mmalign.data.row_kinds import SOURCES, kind_of_rows, prompts_of
+from mmalign.data.row_kinds import SOURCES, kind_of_rows, modality_of_rows, prompts_of
 from mmalign.data.sampled import sampled, say_sampled
 from mmalign.rewards.engine.masked import require_valued_rows
 from mmalign.rewards.engine.traits import require_columns
@@ -56,7 +56,7 @@ def kinds(file: RunFile, objective: Objective[Any], items: Sequence[Any]) -> Fau
 @check_training
 def outputs(policy: AnyPolicy, items: Sequence[Any]) -> Faults:
     """Refuse outputs of another modality than the policy's, by the suffixes of their files."""
-    kind = getattr(items, "kind", None)
+    kind = modality_of_rows(items)
     if kind in (None, policy.modality):
         return
     if kind_of_rows(items) == "examples":

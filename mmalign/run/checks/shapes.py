@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
-from mmalign.adapters.bases.formats import Frame, Sized, SoundFormat, sides_of
+from mmalign.adapters.bases.formats import Configs, Frame, MakesImages, MakesSounds, Sized, SoundFormat, sides_of
 from mmalign.core.config import RunFile
 from mmalign.core.errors import ConfigError, all_faults
 from mmalign.core.protocols import Adapter, AdapterTraits, DataSource
@@ -82,7 +82,11 @@ def fitted_rows(
 
 def declared_shape(adapter: Adapter, get: Get = "here") -> Frame | SoundFormat | None:
     """Return what the adapter's checkpoint makes, where its files of configuration are to be had and say so."""
-    describe = getattr(type(adapter), "frame", None) or getattr(type(adapter), "sound_format", None)
+    describe: Callable[[Configs], Frame | SoundFormat] | None = None
+    if isinstance(adapter, MakesImages):
+        describe = adapter.frame
+    elif isinstance(adapter, MakesSounds):
+        describe = adapter.sound_format
     traits = AdapterTraits.of(adapter)
     model, revision = traits.model, traits.revision
     if describe is None or not isinstance(model, str) or not model:

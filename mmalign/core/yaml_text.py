@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # values that a node stands for, aliases in full
         super().__init__(text)
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
         mark = self.peek_event().start_mark
         self._depth += 1
         if self._depth > MOST_DEEP:
@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
             raise NotYAML(f"there are more than {MOST_VALUES:,} values in it, with aliases written in full", mark)
         return node
 
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> Any:
+    def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:

@@ -78,7 +78,7 @@ class PreferenceOptions:
 
     @property
     def mixture(self) -> dict[str, float]:
-        """All losses with their weights."""
+        """The weight of each loss by its name: 1 of `loss_type`, and those of `also`."""
         return {self.loss_type: 1.0, **{kind: w for kind, w in self.also.items() if kind != self.loss_type}}
 
     def broken_rules(self) -> list[str]:
@@ -126,7 +126,7 @@ class PreferenceOptions:
         ]
 
     def joint_beta(self, event_size: int) -> float:
-        """β per nat of the joint log-prob."""
+        """β per nat of the joint log-prob of an output of `event_size` dimensions."""
         return self.beta / self.nats(event_size)
 
     def nats(self, event_size: int) -> float:
@@ -331,11 +331,11 @@ class PreferenceObjective(RowsAlike, ABC):
         return add_reference_terms(policy, pairs, self.preference, rng, self.over_ranks)
 
     def counts(self, experience: Pairs) -> Metrics:
-        """Return the share of pairs that are skipped."""
+        """Return "pairs/skipped", the share in [0, 1] of pairs that say nothing: ties, and sides without a score."""
         return share_skipped(experience)
 
     def loss(self, policy: DensityPolicy, chunk: Pairs, rng: torch.Generator) -> tuple[Tensor, Metrics]:
-        """Σ weight × loss of these pairs."""
+        """Σ weight × loss of these pairs, a scalar with gradient, and its metrics; see `preference_loss`."""
         return preference_loss(policy, chunk, self.preference)
 
 

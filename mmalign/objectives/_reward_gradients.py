@@ -67,7 +67,7 @@ def drop_outward(gradient: Float[Tensor, " B *event"], output: object) -> Float[
 
 
 def gradient_norms(gradient: Float[Tensor, " B *event"]) -> Float[Tensor, " B"]:
-    """Return the norm of every sample's gradient, in float32 or better."""
+    """Return the Euclidean norm (B,) of every sample's gradient (B, ...), in float32 or better."""
     wide = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
     return wide.flatten(1).norm(dim=1)
 

@@ -115,7 +115,7 @@ class EmbeddedOutputs:
 
     @classmethod
     def of(cls, members: Sequence[SetMember], rollout: Rollout) -> EmbeddedOutputs:
-        """Embed every row, by each of `set_rewards`."""
+        """Embed the N rows once by each of `members` (`set_rewards`); ScoreError where one can embed none."""
         return cls(members, [member.reward.embed(rollout) for member in members])
 
     @property
@@ -125,7 +125,7 @@ class EmbeddedOutputs:
         return torch.stack(each).all(0)
 
     def value(self, rows: Int[Tensor, " n"]) -> float:
-        """Return the score of the set of these rows."""
+        """Return Σ weight × score of the set of these n rows, in the units of the rewards; higher is better."""
         return sum(
             member.weight * float(member.reward.score(embedding[rows.to(embedding.device)]))
             for member, embedding in zip(self.members, self.embeddings, strict=True)

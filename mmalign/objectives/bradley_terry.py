@@ -74,7 +74,7 @@ class BradleyTerry(RowsAlike):
         )
 
     def collect(self, policy: ScorePolicy, batch: Sequence[Any], rng: torch.Generator) -> Comparisons:
-        """Return the rows of the data; nothing is sampled."""
+        """Return the comparisons of the data as pairs; nothing is sampled, and no reference is read."""
         pairs = pairs_of_preferences(policy, batch, "bradley_terry", "data: {name: preferences, …}")
         device = pairs.mask.device
         rows = [(row.prompt.place or f"row {at} of the batch", row.prompt) for at, row in enumerate(batch)]
@@ -112,7 +112,7 @@ class BradleyTerry(RowsAlike):
         return self.margin_scale * lead
 
     def loss(self, policy: ScorePolicy, chunk: Comparisons, rng: torch.Generator) -> tuple[Tensor, Metrics]:
-        """Σ weight × loss of these comparisons."""
+        """Σ weight × `comparison_loss` of these comparisons, plus `centre`'s term, with gradient; and its metrics."""
         chosen, rejected = _scores(policy, chunk.chosen, chunk.rejected)
         lead = chosen - rejected
         label = smooth_labels(chunk.label.to(lead), self.label_smoothing)

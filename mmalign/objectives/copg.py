@@ -88,7 +88,7 @@ class CoPG(PreferenceObjective):
 
     @property
     def reads(self) -> frozenset[str]:
-        """What batches may hold."""
+        """The kinds of rows that batches may hold: "prompts", "preferences" or "examples", as the options say."""
         return rows_read(self.online)
 
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Pairs:
@@ -123,7 +123,7 @@ class CoPG(PreferenceObjective):
 
     @property
     def preference(self) -> PreferenceOptions:
-        """The paper's loss at `beta`."""
+        """CoPG's squared loss at `beta`, per nat of the joint log-prob or per dimension (`beta_unit`)."""
         return PreferenceOptions(
             loss_type="copg",
             beta=self.beta,

@@ -135,12 +135,12 @@ class DPO(PreferenceObjective, PreferenceOptions):
 
     @property
     def preference(self) -> PreferenceOptions:
-        """Its own options."""
+        """The preference loss, of which this objective's own options are all the fields."""
         return self
 
     @property
     def reads(self) -> frozenset[str]:
-        """What batches may hold."""
+        """The kinds of rows that batches may hold: "prompts", "preferences" or "examples", as the options say."""
         return rows_read(self.online)
 
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Pairs:

@@ -158,7 +158,7 @@ class DRAGON(PreferenceObjective):
 
     @property
     def preference(self) -> PreferenceOptions:
-        """The loss of `head` at `beta`."""
+        """The loss of `head` at `beta`: of pairs (DPO's sigmoid) or of each side by itself (KTO's)."""
         return PreferenceOptions(
             loss_type="sigmoid" if self.head == "dpo" else "kto",
             beta=self.beta,

@@ -184,7 +184,7 @@ class GRPO:
 
     @property
     def doubts(self) -> list[str]:
-        """What is allowed and may not be what was meant."""
+        """A sentence for each combination of options that is allowed and may not be what was meant."""
         if self.clip_unit == "nats" and self.ratio == "step" and self.clip < 0.01:
             return [
                 f"objective.clip: {self.clip:g} nats of the whole step; papers about pictures give such numbers for "

@@ -109,7 +109,7 @@ class R0(RowsAlike):
         return self.reward.members if isinstance(self.reward, HasMembers) else {"reward": (self.reward, 1.0)}
 
     def collect(self, policy: DiffPolicy, batch: Sequence[Prompt], rng: torch.Generator) -> Requests:
-        """Prompts and all the noise their outputs will use."""
+        """`samples_per_prompt` rows of each prompt, and all the noise their outputs will use; nothing is made yet."""
         if self.guidance_weight and not isinstance(policy, GuidedPolicy):
             raise CapabilityError(
                 f"guidance_weight: {type(policy).__name__} has no guidance_direction; set guidance_weight: 0."

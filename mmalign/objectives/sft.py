@@ -126,7 +126,7 @@ class SFT(RowsAlike):
 
     @property
     def reads(self) -> frozenset[str]:
-        """What batches may hold."""
+        """The kinds of rows that batches may hold: "prompts", "preferences" or "examples", as the options say."""
         return frozenset({"preferences", "prompts", "examples"} if self.online == "off" else {"prompts"})
 
     def collect(self, policy: DensityPolicy, batch: Sequence[Any], rng: torch.Generator) -> Demonstrations:
@@ -191,11 +191,11 @@ class SFT(RowsAlike):
         return float(plain.loss(policy, experience.with_weight(plain.weigh(experience.mask, one_process)), rng)[0])
 
     def counts(self, experience: Demonstrations) -> Metrics:
-        """Return the share of prompts without an output to imitate."""
+        """Return the share in [0, 1] of prompts without an output to imitate, as "rows/skipped"."""
         return {"rows/skipped": (~experience.mask).float().mean()}
 
     def loss(self, policy: DensityPolicy, chunk: Demonstrations, rng: torch.Generator) -> tuple[Tensor, Metrics]:
-        """-(weight × log p).sum() of these outputs."""
+        """-Σ weight × log p of these outputs, in nats of the joint or per `unit`, with gradient, and its metrics."""
         size = float(event_size(policy, chunk.rollout))
         dropped = {} if chunk.unconditional is None else {"unconditional": chunk.unconditional}
         log_prob = policy.log_prob(chunk.rollout, {**chunk.probe, **dropped}).sum(1)

@@ -34,7 +34,7 @@ class AdapterPolicy:
 
     @property
     def module(self) -> Module:
-        """The adapter's trainable part."""
+        """The adapter's trainable part, which DDP wraps and whose parameters the optimizer moves."""
         return self.adapter.module
 
     def reference(self) -> AbstractContextManager[None]:
@@ -66,7 +66,7 @@ def _place(live: Mapping[str, torch.nn.Parameter], weights: Mapping[str, Tensor]
 
 
 class LatentPolicy(AdapterPolicy):
-    """A policy around a generator of latents."""
+    """A policy around a generator of latents, whose densities are of whole latents: nats summed over `event_size`."""
 
     adapter: LatentAdapter
 

@@ -183,11 +183,11 @@ class Diffusion(LatentPolicy, ABC):
         return self.rule_over(self.adapter.schedule(steps or self.num_inference_steps).to(self.adapter.device))
 
     def state_dict(self) -> dict[str, int]:
-        """Return how often `sample` was called: where the progressive window stands."""
+        """Return {"calls": how often `sample` was called}, by which the progressive window stands where it does."""
         return {"calls": self._calls}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take up what `state_dict` gave."""
+        """Set the progressive window to where it stood when `state_dict` gave `state`."""
         self._calls = int(state["calls"])
 
     def sample(self, prompts: Sequence[Prompt], rng: torch.Generator) -> Rollout:
@@ -217,7 +217,7 @@ class Diffusion(LatentPolicy, ABC):
         return self.step_dist(rollout, steps).log_prob
 
     def observe(self, prompts: Sequence[Prompt], outputs: Tensor | Audio) -> Rollout:
-        """Encode given outputs as a rollout that `log_prob` accepts."""
+        """Encode B images (B, 3, H, W) in [0, 1] or sounds in [-1, 1] as a rollout that `log_prob` accepts."""
         return encode_outputs(self.adapter, prompts, outputs, self.rows)
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:

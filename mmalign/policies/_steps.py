@@ -71,7 +71,7 @@ class StepRule(ABC):
 
     @abstractmethod
     def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
-        """Make the deterministic step, whose std is 0."""
+        """Make the deterministic step of rows x (B, *event), whose std is 0 and whose x′ is its mean."""
 
     @property
     def dt(self) -> Float[Tensor, " K"] | None:
@@ -80,7 +80,7 @@ class StepRule(ABC):
 
     @property
     def steps(self) -> int:
-        """The number of steps, K."""
+        """The number of steps K, one less than there are levels."""
         return len(self.levels.times) - 1
 
     def std(self) -> Float[Tensor, " K"]:

@@ -126,7 +126,7 @@ def token_log_probs(
 
 
 def to_float32(logits: Tensor) -> Tensor:
-    """Convert logits to float32; float64 stays."""
+    """Convert logits of any shape to float32, in which softmax and its sums are exact enough; float64 stays."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -209,7 +209,7 @@ class CompletionBuffer:
         self.finished = torch.zeros(rows, dtype=torch.bool, device=device)
 
     def write(self, step: int, rows: Int[Tensor, " A"], tokens: Int[Tensor, " A *event"]) -> None:
-        """Write step `step` of `rows`."""
+        """Write what was drawn at step `step` for the rows numbered `rows`; the others end there."""
         self.tokens[rows, step] = tokens
         self.mask[rows, step] = True
 

@@ -34,11 +34,11 @@ class DdimSteps(StepRule):
     prediction: Prediction
 
     def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
-        """A step with the noise of `eta`."""
+        """A step for rows x (B, *event) with std η times the posterior's; `noise` is N(0, 1), None gives the mean."""
         return self._step(x, index, prediction, noise, self.eta)
 
     def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
-        """A deterministic step, η = 0."""
+        """DDIM's deterministic step for rows x (B, *event): η = 0, std 0."""
         return self._step(x, index, prediction, None, 0.0)
 
     def _step(self, x: Tensor, index: Tensor, prediction: Tensor, noise: Tensor | None, eta: float) -> Step:
@@ -76,11 +76,11 @@ class Ddpm(Diffusion):
 
     @property
     def draws_noise(self) -> bool:
-        """Is η above 0?"""
+        """Is η above 0? At 0 sampling is deterministic, and no step is recorded."""
         return self.eta != 0
 
     def rule_over(self, levels: NoiseLevel) -> DdimSteps:
-        """DDIM's steps along K + 1 levels."""
+        """DDIM's steps along K + 1 levels from noise to data, for what the adapter predicts ("epsilon" or "v")."""
         return DdimSteps(levels=levels, eta=self.eta, prediction=self.adapter.prediction)
 
 

@@ -44,7 +44,7 @@ class OdeSteps(StepRule):
 
     @property
     def dt(self) -> Float[Tensor, " K"]:
-        """The flow time, > 0, that each step covers."""
+        """The flow time t - t′ > 0 that each of the K steps covers; all of them add up to at most 1."""
         return self.levels.sigma[:-1] - self.levels.sigma[1:]
 
     @property
@@ -55,7 +55,7 @@ class OdeSteps(StepRule):
         return self.noisy(zeros, index, torch.ones_like(zeros), None).mean[:, 0]
 
     def plain(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor) -> Step:
-        """An Euler step of the ODE."""
+        """An Euler step of the ODE: x + (t′ - t) v for rows x (B, *event), std 0; no noise is drawn."""
         return ode(x, *self._ends(index), prediction)
 
     def _ends(self, index: Int[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
@@ -69,7 +69,7 @@ class FlowSdeSteps(OdeSteps):
     published = 0.7
 
     def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
-        """An Euler-Maruyama step of the SDE."""
+        """An Euler-Maruyama step of the SDE for rows x (B, *event); `noise` is N(0, 1), None gives the mean."""
         second = self.levels.sigma[1]
         return flow_sde(x, *self._ends(index), prediction, noise, noise_level=self.noise_level, second=second)
 
@@ -80,7 +80,7 @@ class CpsSteps(OdeSteps):
     published = 0.8
 
     def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
-        """A step that replaces part of the predicted noise by fresh noise."""
+        """A step that replaces part of the predicted noise by `noise` (B, *event), N(0, 1); None gives the mean."""
         return cps(x, *self._ends(index), prediction, noise, noise_level=self.noise_level)
 
 
@@ -90,7 +90,7 @@ class DanceSteps(OdeSteps):
     published = 0.3
 
     def noisy(self, x: Tensor, index: Int[Tensor, " B"], prediction: Tensor, noise: Tensor | None) -> Step:
-        """An Euler-Maruyama step of the SDE."""
+        """An Euler-Maruyama step of the SDE for rows x (B, *event); `noise` is N(0, 1), None gives the mean."""
         return dance(x, *self._ends(index), prediction, noise, noise_level=self.noise_level)
 
 
@@ -127,16 +127,16 @@ class Flow(Diffusion):
 
     @property
     def draws_noise(self) -> bool:
-        """Is the noise level above 0?"""
+        """Is the noise level other than 0? At 0 every step follows the ODE, and none is recorded."""
         return self.noise_level != 0
 
     def rule_over(self, levels: NoiseLevel) -> OdeSteps:
-        """The steps of `sde` along K + 1 levels."""
+        """The steps of `sde` along K + 1 levels from noise to data, at `noise_level` or (None) the published one."""
         rule = RULES[self.sde]
         return rule(levels=levels, noise_level=rule.published if self.noise_level is None else self.noise_level)
 
     def mean_slope(self, rollout: Rollout, steps: slice = slice(None)) -> Float[Tensor, "B T"]:
-        """∂mean/∂v of the recorded steps in `steps`, below 0."""
+        """∂mean/∂v of the recorded steps in `steps`, (B, T), below 0: steps go against the velocity."""
         rule = self.rule_over(self.adapter.schedule(self.num_inference_steps).to(self.adapter.device))
         return rule.mean_slope[rollout.trajectory["step"][:, steps].to(self.adapter.device)]
 

@@ -42,7 +42,7 @@ class Scorer(AdapterPolicy):
         at_least("rows", self.rows, 0)
 
     def observe(self, prompts: Sequence[Prompt], outputs: Output) -> Rollout:
-        """Given outputs as a rollout that `score` accepts."""
+        """Return B prompts with their given outputs (texts or images) as a rollout that `score` accepts."""
         if len(outputs) != len(prompts):
             raise DataError(
                 f"observe: {len(prompts)} prompts but {len(outputs)} outputs; give one output per prompt row."

@@ -127,7 +127,7 @@ class Tokens(AdapterPolicy):
         return self._dist(rollout, steps, self.entropy)
 
     def step_log_prob(self, rollout: Rollout, steps: slice = slice(None)) -> Float[Tensor, "B T"]:
-        """`step_dist(...).log_prob`."""
+        """Return `step_dist(...).log_prob`, (B, T) in nats, with gradient; 0 where not `rollout.mask`."""
         return self._dist(rollout, steps, "off").log_prob
 
     def observe(self, prompts: Sequence[Prompt], outputs: Audio | list[str]) -> Rollout:
@@ -160,7 +160,7 @@ class Tokens(AdapterPolicy):
         return tokens, mask, None if torch.equal(mask, learned) else learned
 
     def probe(self, rollout: Rollout, rng: torch.Generator, draws: int = 1) -> Probe:
-        """Nothing is drawn: the density is exact."""
+        """Return {}: the density of tokens is exact, so no noise is shared; `draws` has no effect."""
         return {}
 
     def log_prob(self, rollout: Rollout, probe: Probe) -> Float[Tensor, "B T"]:
@@ -187,7 +187,7 @@ class Tokens(AdapterPolicy):
         return completion_logits(self.adapter, rollout.prompts, tokens, mask.to(device), self.temperature)
 
     def sampling_params(self) -> SamplingParams:
-        """How `sample` samples, as its engine gets it."""
+        """Return how `sample` draws: temperature, filters by probability and rank, penalties of repetition."""
         return SamplingParams(
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,

@@ -42,14 +42,14 @@ def box_iou(first: Float[Tensor, "N 4"], second: Float[Tensor, "N 4"]) -> Float[
 
 
 def box_giou(first: Float[Tensor, "N 4"], second: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-    """Generalised IoU of each pair, in (-1, 1]."""
+    """Generalised IoU, in (-1, 1]: IoU minus the share of the smallest box around both that lies in neither."""
     overlap, union = _overlap_and_union(first, second)
     hull = _hull(first, second).prod(1)
     return overlap / union - (hull - union) / hull
 
 
 def box_diou(first: Float[Tensor, "N 4"], second: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-    """Distance IoU of each pair, in (-1, 1]."""
+    """Distance IoU, in (-1, 1]: IoU minus the squared distance of centres by the squared diagonal around both."""
     between = ((first[:, :2] + first[:, 2:]) - (second[:, :2] + second[:, 2:])).square().sum(1) / 4
     return box_iou(first, second) - between / _hull(first, second).square().sum(1)
 

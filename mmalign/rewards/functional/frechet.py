@@ -45,7 +45,7 @@ class Gaussian:
             self.root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
     def to(self, device: torch.device | str) -> Gaussian:
-        """The same Gaussian on `device`."""
+        """The same Gaussian with mean (D,), covariance (D, D) and its root on `device`."""
         return Gaussian(self.mean.to(device), self.cov.to(device), self.count, self.root.to(device))
 
 

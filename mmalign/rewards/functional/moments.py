@@ -25,7 +25,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Float[Tensor, "N D"]) -> Moments:
-        """The moments of N >= 1 rows."""
+        """The moments of N >= 1 rows, without gradient. Raises ValueError for no rows, or another shape than (N, D)."""
         if rows.ndim != 2 or not len(rows):
             raise ValueError(f"moments need at least 1 row (N, D), got shape {tuple(rows.shape)}")
         rows = rows.detach().double()

@@ -60,7 +60,7 @@ class Clip(ReadsClip):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The range of the chosen score; `logit` reads the model's scale."""
+        """Of the chosen score: "cosine" [-1, 1], "clip_score" [0, 2.5], "logit" ± the model's scale, which loads it."""
         if self.score == "cosine":
             return -1.0, 1.0
         return (0.0, 2.5) if self.score == "clip_score" else (-self.towers.scale, self.towers.scale)
@@ -70,7 +70,10 @@ class Clip(ReadsClip):
         return [self.prefix + prompt.text for prompt in prompts] if modality == "image" else []
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B pictures by their prompts, or B captions by the pictures in `media["image"]`.
+
+        An empty prompt, or a caption without a picture, is NOT_APPLICABLE.
+        """
         if isinstance(rollout.output, Tensor):
             texts = [self.prefix + prompt.text for prompt in rollout.prompts]
             return mask_empty_prompts(Scores.of(self._agreement(rollout.output, texts)), rollout.prompts)

@@ -57,7 +57,7 @@ class ClipRPrecision(NeedsColumn, ReadsClip):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The range of the chosen score."""
+        """(-∞, 0] of "log_probability", [0, 1] of the other scores."""
         return (-math.inf, 0.0) if self.score == "log_probability" else (0.0, 1.0)
 
     @property
@@ -73,7 +73,7 @@ class ClipRPrecision(NeedsColumn, ReadsClip):
         return [*(prompt.text for prompt in prompts), *negatives]
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B pictures: how far each agrees more with its prompt than with the wrong texts of its row."""
         towers, images = self.towers, rollout.output
         texts = [prompt.text for prompt in rollout.prompts]
         # Of the prompts alone: the pictures stay where they are.

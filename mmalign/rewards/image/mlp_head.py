@@ -77,7 +77,7 @@ class MLPHead(ReadsClip):
         return read_head(self.head, self.activation)
 
     def fingerprint(self) -> str:
-        """The digest of weights, preprocessing and head."""
+        """Names the bytes of CLIP's weights and of the head's, and the preprocessing: a part of cache keys."""
         return f"{self.towers.fingerprint} {self.layers.digest()}"
 
     def known_texts(self, prompts: Sequence[Prompt], modality: Modality) -> list[str]:
@@ -85,7 +85,7 @@ class MLPHead(ReadsClip):
         return [] if self.features == "image" else [prompt.text for prompt in prompts]
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B pictures."""
+        """Score B pictures (B, 3, H, W): (head's output - mean) / std. ConfigError where head and CLIP do not fit."""
         features = self._features(rollout)
         if features.shape[1] != self.layers.width:
             raise ConfigError(

@@ -89,7 +89,10 @@ class AlignEvaluator(AsksJudge):
         return (*self._source.needs, *framed)
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B outputs by the key points of their prompts that the judge sees in them, in [0, 1].
+
+        A prompt without points is NOT_APPLICABLE, a row without any answer of the judge an ERROR.
+        """
         made = modality_of(rollout.output)
         if self.frame and (made == "text") != ("output" in Template(self.frame).names):
             fault = (

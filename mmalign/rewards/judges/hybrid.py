@@ -96,7 +96,10 @@ class Hybrid:
         return data_check(self._rule.reward, self._model.reward)
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B rows: c × rule + (1 - c) × model, where c is how far the rule is trusted there.
+
+        `parts`: "rule" and "model", both on [0, 1], and "trust". What the rule cannot read is PARSE_FAIL.
+        """
         rule = self._rule(rollout).to("cpu")
         rule.value = _from_range(rule.value, self._rule.range)
         own = torch.ones(len(rule)) if rule.confidence is None else rule.confidence

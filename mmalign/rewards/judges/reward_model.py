@@ -86,7 +86,7 @@ class RewardModel:
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """What it was trained to judge."""
+        """The kind of outputs that the model was trained to judge, which is read from its folder."""
         return frozenset({self.policy.modality})
 
     def fingerprint(self) -> str:
@@ -104,7 +104,7 @@ class RewardModel:
                 self._loaded = True
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B rows by the model, (score - mean) / std; a row that it cannot read is an ERROR with the reason."""
         self.prepare()
         adapter, why = self.adapter, [""] * len(rollout)
         read: dict[int, Any] = {}

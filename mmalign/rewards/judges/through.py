@@ -135,7 +135,7 @@ class Through:
 
     @property
     def makes(self) -> Modality:
-        """What the generator makes."""
+        """The modality of what the generator makes, which `inner` judges."""
         return self.policy.modality
 
     def prepare(self) -> None:
@@ -150,7 +150,10 @@ class Through:
                 self._loaded = True
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B texts."""
+        """Score B texts by what the generator makes of them: the mean over `images` outputs each.
+
+        A text of blanks is PARSE_FAIL; of the statuses of one text's outputs the worst counts.
+        """
         texts, read = read_rows(self._rewrite, rollout, self.range[0])
         rows = torch.tensor(list(texts), dtype=torch.long)
         sent = replace(rollout, output=[texts.get(row, "") for row in range(len(rollout))])

@@ -35,7 +35,11 @@ class Verifier:
     deterministic = True
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B pictures (B, 3, 64, 64) or sounds by the clauses that hold; 1 if all do.
+
+        Raises:
+            CapabilityError: pictures of another size.
+        """
         from mmalign.miniworld.language import CaptionError
 
         parse, check, outputs = (_tunes if isinstance(rollout.output, Audio) else _scenes)(rollout.output)

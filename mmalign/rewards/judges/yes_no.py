@@ -79,11 +79,17 @@ class YesNo(AsksJudge):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
+        """The columns of `Prompt.meta` that the question names."""
         return self._template.columns
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B outputs by P(yes), or P(no) where `good` is "no", in [0, 1]; the confidence is |2 P - 1|.
+
+        `parts`: "margin", the logit of yes minus that of no, and "mass", the probability of both words together.
+
+        Raises:
+            CapabilityError: a question that does not show the judge what it is about.
+        """
         known: Known = {}
         made = modality_of(rollout.output)
         if made != "text" and "output" in self._template.names:

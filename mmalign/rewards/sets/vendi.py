@@ -39,7 +39,7 @@ class Vendi(EncodedSet):
         return embedding.masked_fill((embedding == 0).all(1, keepdim=True), float("nan"))
 
     def score(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
-        """The effective number of different rows, 1 to n."""
+        """The effective number of different rows, in [1, N]: 1 where all are alike, N where all are orthogonal."""
         return vendi_score(embedding, self.order)
 
     def credit(self, embedding: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:

@@ -69,7 +69,7 @@ class Aesthetics:
         return weights_digest(_PUBLISHED, [self._file] if self._file else [], f"{_PACKAGE} {version}")
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B sounds by the chosen axis or the mean of all, each in `parts`; an unusable sound is an ERROR."""
         audio = rollout.output
         sounds = [sounding(audio, row).detach().float().cpu() for row in range(len(audio))]
         usable = [i for i, sound in enumerate(sounds) if sound.numel() and bool(sound.isfinite().all())]

@@ -64,7 +64,7 @@ class Clap(ReadsClap):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The range of the chosen score; `logit` reads the model's scale."""
+        """Of the chosen score: [-1, 1] of "cosine", ± the model's scale of "logit", which loads it."""
         bound = 1.0 if self.score == "cosine" else self.towers.scale
         return -bound, bound
 
@@ -73,7 +73,10 @@ class Clap(ReadsClap):
         return [self.prefix + prompt.text for prompt in prompts] if modality == "audio" else []
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B sounds by their prompts, or B captions by the sounds in `media["audio"]`.
+
+        A sound that is empty or not finite is an ERROR; an empty prompt, or a caption without a sound, NOT_APPLICABLE.
+        """
         if isinstance(rollout.output, Audio):
             scores = self._agreement(rollout.output, [prompt.text for prompt in rollout.prompts])
             return mask_empty_prompts(scores, rollout.prompts)

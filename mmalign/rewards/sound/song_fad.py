@@ -47,7 +47,7 @@ class SongFad(SeesThroughEncoder):
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """Sounds: what has frames."""
+        """Sounds alone, for only they have frames over time."""
         return frozenset({"audio"})
 
     @cached_property
@@ -62,7 +62,10 @@ class SongFad(SeesThroughEncoder):
         return f"{self.embedder.fingerprint()} {hashlib.sha256(numbers).hexdigest()[:16]}"
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B sounds: minus the Fréchet distance of each one's own frames to the reference's, at most 0.
+
+        A sound of one frame is NOT_APPLICABLE, one that is not finite an ERROR.
+        """
         frames = self.embedder.frames(rollout)
         status = [Status.OK if len(f) > 1 else Status.NOT_APPLICABLE if len(f) else Status.ERROR for f in frames]
         values = [

@@ -66,7 +66,7 @@ class ClipS(ReadsClip):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The range from the worst caption to the best."""
+        """From 0 (or -2.5 `weight`, not clipped) to 2.5 `weight`, plus `grammar_weight` with a head."""
         most = 2.5 * self.weight
         return (0.0 if self.clipped else -most), most + (self.grammar_weight if self.head else 0.0)
 
@@ -76,12 +76,12 @@ class ClipS(ReadsClip):
         return load_grammar_head(self.head) if self.head else None
 
     def fingerprint(self) -> str:
-        """The digest of weights, preprocessing and head."""
+        """Names the bytes of CLIP's weights and of the head's, and the preprocessing: a part of cache keys."""
         return f"{self.towers.fingerprint} {self.layers.digest() if self.layers else ''}"
 
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B captions."""
+        """Score B captions by the pictures in `media["image"]`; `parts` has "clip_s" and, with a head, "grammar"."""
         captioned, scores = captions_of(rollout, self.range[0], where=self.where)
         if not captioned:
             return scores

@@ -70,7 +70,7 @@ class Contrastive(SeesThroughEncoder):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Columns of `Prompt.meta`."""
+        """The column of right texts, and that of wrong ones where `negatives` is "column"."""
         return (self.column, *([self.negative_column] if self.negatives == "column" else []))
 
     @property
@@ -84,7 +84,7 @@ class Contrastive(SeesThroughEncoder):
         return not self.batch_dependent
 
     def fingerprint(self) -> str:
-        """The digest of the encoder."""
+        """Names the encoder's weights and preprocessing: a part of cache keys."""
         return self.embedder.fingerprint()
 
     def __call__(self, rollout: Rollout) -> Scores:

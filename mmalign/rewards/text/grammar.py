@@ -48,11 +48,11 @@ class Grammar(ReadsClip):
 
     @property
     def layers(self) -> GrammarHead:
-        """The head, read on first use."""
+        """The head that reads CLIP's features of a text, read on first use."""
         return load_grammar_head(self.head)
 
     def fingerprint(self) -> str:
-        """The digest of weights, preprocessing and head."""
+        """Names the bytes of CLIP's weights and of the head's, and the preprocessing: a part of cache keys."""
         return f"{self.towers.fingerprint} {self.layers.digest()}"
 
     def __call__(self, rollout: Rollout) -> Scores:

@@ -49,7 +49,7 @@ class GroupLength(NeedsVerdicts):
         return -self.penalty, 0.0
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows, whole groups of them."""
+        """Score B rows, whole groups of them: each length among those of the same prompt decides."""
         lengths = lengths_of(rollout, self.unit)
         right, scores = self._verdicts(rollout)
         group = rollout.group.cpu()

@@ -60,7 +60,11 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         self.ask, self.make = named, None
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B answers by the mean of how far each instruction is followed, or (`strict`) by their product.
+
+        `parts`: "rules" and "judged", the means of either kind, and "all", the product. A row without instructions is
+        NOT_APPLICABLE.
+        """
         read, scores = read_rows(self._read, rollout, self.range[0], self.needs)
         for name in ("rules", "judged", "all"):
             scores.parts[name] = torch.full((len(scores),), float("nan"))

@@ -53,7 +53,7 @@ class Length:
         return self.unit != "tokens"
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B texts by their lengths, which `parts` holds as "length", in the option's `unit`."""
         lengths = lengths_of(rollout, self.unit, self.within)
         value = length_window(lengths, self.low, self.high, self.rise, self.fall)
         return Scores.of(value, parts={"length": lengths})

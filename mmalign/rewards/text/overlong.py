@@ -39,6 +39,6 @@ class Overlong:
         return self.unit != "tokens"
 
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B rows."""
+        """Score B texts by their lengths, which `parts` holds as "length", in the option's `unit`."""
         lengths = lengths_of(rollout, self.unit)
         return Scores.of(soft_overlong(lengths, self.limit, self.buffer), parts={"length": lengths})

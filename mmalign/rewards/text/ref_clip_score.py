@@ -57,7 +57,7 @@ class RefClipScore(NeedsColumn, ReadsClip):
 
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
-        """Score B captions."""
+        """Score B captions by the picture and the references of their rows; see the class for what lacks either."""
         captioned, scores = captions_of(
             rollout, self.range[0], self.needs, lambda p: references_of(p, self.column), self.where
         )

@@ -38,6 +38,7 @@ from the noisy end, so that their `logit_mean` is ours with the other sign.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +60,35 @@ OF_FLOWS = ("sigma_sqrt", "cosmap")  # weightings in the levels of a rectified f
 _MODE_LIMIT = 2 / (math.pi - 2)  # above it, levels of "mode" would turn back
 _TABLE = 1000  # discrete schedules look u up in a table of this many entries
 _EDGE = 1e-3  # the levels at the very ends carry unbounded weights and no information
+
+
+Weigh = Callable[[Tensor, Tensor, float], Tensor]  # of α and σ, each (B,), and γ
+
+
+def _constant(alpha: Tensor, sigma: Tensor, gamma: float) -> Tensor:
+    return torch.ones_like(alpha)
+
+
+def _sigma_sqrt(alpha: Tensor, sigma: Tensor, gamma: float) -> Tensor:
+    return sigma.square().reciprocal()
+
+
+def _cosmap(alpha: Tensor, sigma: Tensor, gamma: float) -> Tensor:
+    return (math.pi / 2 * (1 - 2 * sigma + 2 * sigma.square())).reciprocal()
+
+
+#: w on ‖ε − ε̂‖² and on ‖v − v̂‖², by weighting, as in the table above.
+WEIGHTS: dict[str, tuple[Weigh, Weigh]] = {
+    "const_eps": (_constant, lambda a, s, g: a.square()),
+    "const_v": (lambda a, s, g: 1 / a.square(), _constant),
+    "const_x0": (lambda a, s, g: s.square() / a.square(), lambda a, s, g: s.square()),
+    "min_snr": (
+        lambda a, s, g: (g * s.square() / a.square()).clamp(max=1),
+        lambda a, s, g: torch.minimum(a.square(), g * s.square()),
+    ),
+    "sigma_sqrt": (_sigma_sqrt, _sigma_sqrt),
+    "cosmap": (_cosmap, _cosmap),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,19 +219,8 @@ def error_weight(
     gamma: float = 5.0,
 ) -> Float[Tensor, " B"]:
     """Return w on the squared error of the network's own prediction, for any weighting but "elbo"."""
-    weighting = named_weighting(weighting, prediction)
-    if weighting in OF_FLOWS:
-        below = 1 if weighting == "sigma_sqrt" else math.pi / 2
-        over = sigma.square() if weighting == "sigma_sqrt" else 1 - 2 * sigma + 2 * sigma.square()
-        return (below * over).reciprocal()
-    if (prediction == "epsilon") == (weighting == "const_eps") and weighting in ("const_eps", "const_v"):
-        return torch.ones_like(alpha)
-    kept, noise = alpha.square(), sigma.square()
-    if prediction == "epsilon":
-        return {"const_v": 1 / kept, "const_x0": noise / kept, "min_snr": (gamma * noise / kept).clamp(max=1)}[
-            weighting
-        ]
-    return {"const_eps": kept, "const_x0": noise, "min_snr": torch.minimum(kept, gamma * noise)}[weighting]
+    of_noise, of_velocity = WEIGHTS[named_weighting(weighting, prediction)]
+    return (of_noise if prediction == "epsilon" else of_velocity)(alpha, sigma, gamma)
 
 
 def named_weighting(weighting: Weighting, prediction: Prediction) -> Weighting:

@@ -58,7 +58,6 @@ class ObjectiveTraits:
     """The optional members of an objective, read here and nowhere by name.
 
     Args:
-        needs: the capability of policies that it drives, a protocol; None where it does not say.
         reads: what its batches may hold: "prompts", "preferences", "examples".
         online: the option that says whether it makes its own comparisons ("off": it reads them); None: it has none.
         target: the column that it imitates.
@@ -77,7 +76,6 @@ class ObjectiveTraits:
         clip_unit: the unit of its clip range; "" where it has none.
     """
 
-    needs: type | None = None
     reads: Collection[str] = frozenset({"prompts"})
     online: str | None = None
     target: str = "target"

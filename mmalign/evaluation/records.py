@@ -159,7 +159,7 @@ def _save(evaluation: Evaluation, folder: Path | str) -> None:
         (beside / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _write_outputs(outputs: Output, folder: Path) -> list[str | None]:
+def _write_outputs(outputs: Output | np.ndarray, folder: Path) -> list[str | None]:
     if isinstance(outputs, list):
         return list(outputs)
     folder.mkdir()

@@ -9,12 +9,11 @@ import io
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from mmalign.core.protocols import Foreign
 from mmalign.media.bounds import SAMPLES
 
 __all__ = ["SLACK", "AvSound", "can_read", "is_ours", "opened_by_av"]
@@ -34,7 +33,7 @@ class AvSound:
 
     format = "AV"
 
-    def __init__(self, container: Foreign, stream: Foreign) -> None:
+    def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
         self.samplerate = int(stream.rate)
         self.channels = int(stream.channels)
@@ -74,7 +73,7 @@ class AvSound:
         self.close()
 
 
-def _head(source: bytes | Path | BinaryIO) -> bytes:
+def _head(source: bytes | Path | io.BufferedIOBase) -> bytes:
     """The first bytes; an open file is left at its start."""
     if isinstance(source, bytes):
         return source[:8]

@@ -6,7 +6,7 @@ import io
 import warnings
 from importlib.util import find_spec
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from mmalign.core.regular import unreadable
 from mmalign.media.av_sound import opened_by_av
@@ -80,7 +80,7 @@ def kind_of_data(data: bytes) -> Kind | None:
     return _recognised(io.BytesIO(data))
 
 
-def _recognised(file: BinaryIO) -> Kind | None:
+def _recognised(file: io.BufferedIOBase) -> Kind | None:
     import soundfile
     from PIL import Image
 

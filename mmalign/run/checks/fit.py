@@ -28,7 +28,7 @@ def drives(file: RunFile, classes: Mapping[str, type]) -> Faults:
     """The policy can do what the objective needs; classes are compared, so that no wrong option stands in the way."""
     if not {"objective", "policy"} <= set(classes):
         return
-    needs, policy = ObjectiveTraits.of(classes["objective"]).needs, classes["policy"]
+    needs, policy = getattr(classes["objective"], "needs", None), classes["policy"]
     if needs is not None and not offers(policy, needs):
         missing = [m for m in members(needs) if not hasattr(policy, m)]
         yield CapabilityError(
@@ -94,7 +94,7 @@ def modalities(policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[st
 @check
 def gradients(file: RunFile, classes: Mapping[str, type], reward: Any) -> Faults:
     """Objectives that differentiate through the output need rewards that let it."""
-    needs = ObjectiveTraits.of(classes.get("objective")).needs
+    needs = getattr(classes.get("objective"), "needs", None)
     if reward is None or needs is None or "rsample" not in members(needs):
         return
     if blind := [key for key, slot in reward.slots.items() if not slot.reward.differentiable]:

@@ -27,8 +27,8 @@ def papers(
     if not chosen:
         raise ConfigError(f"no paper has the number {number}; they go from 1 to {every[-1].number}.")
     if as_json:
-        found: Any = [paper.to_dict() for paper in chosen]
-        typer.echo(json.dumps(found[0] if number else found, indent=1, ensure_ascii=False))
+        entries: Any = [paper.to_dict() for paper in chosen]
+        typer.echo(json.dumps(entries[0] if number else entries, indent=1, ensure_ascii=False))
     elif number:
         _print_one(chosen[0])
     else:

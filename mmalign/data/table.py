@@ -56,8 +56,8 @@ class Table:
         """The first of some rows whose cells in `columns` all say something; the first row may be a broken one."""
         if columns not in self._typical:
             rows = (self.rows[at] for at in self._readable())
-            said = (row for row in rows if all(_says_something(row.get(column)) for column in columns))
-            self._typical[columns] = next(said, self.first)
+            full = (row for row in rows if all(_says_something(row.get(column)) for column in columns))
+            self._typical[columns] = next(full, self.first)
         return self._typical[columns]
 
     def first_cells(self, *columns: str) -> tuple[int, list[Any]]:

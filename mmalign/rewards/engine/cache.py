@@ -13,7 +13,7 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -135,11 +135,17 @@ def _output(output: Output, row: int) -> Any:
     return output[row]
 
 
-def _feed(digest: Any, value: object) -> None:
-    """Every value with its type and length, so that no two different inputs give one stream of bytes.
+@runtime_checkable
+class Digest(Protocol):
+    """What `hashlib.sha256` makes, whose type has no public name."""
 
-    `digest` is what `hashlib.sha256` makes, whose type has no public name.
-    """
+    def update(self, data: bytes, /) -> None:
+        """Take in further bytes."""
+        ...
+
+
+def _feed(digest: Digest, value: object) -> None:
+    """Every value with its type and length, so that no two different inputs give one stream of bytes."""
     if isinstance(value, Tensor):
         array = value.detach().cpu().contiguous()
         data = (

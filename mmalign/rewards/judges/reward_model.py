@@ -12,7 +12,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
 from mmalign.core.options import Count, Positive
 from mmalign.core.protocols import ScorePolicy
-from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
+from mmalign.core.types import Modality, OneOutput, Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import alone
 from mmalign.rewards.models.frozen import beside_digest, weights_digest
 from mmalign.rewards.parsing import LONG, Unreadable, Where, answer_of, bounded
@@ -124,7 +124,7 @@ class RewardModel:
                 value[part] = (adapter.score([read[i] for i in part]).float().cpu() - self.mean) / self.std
         return Scores(value, status, info=why if any(why) else None)
 
-    def _answer(self, output: Any) -> Any:
+    def _answer(self, output: OneOutput) -> OneOutput:
         """What is scored of an output."""
         if self.where == "output" or not isinstance(output, str):
             return output

@@ -44,7 +44,7 @@ class EncodedStore:
     hits: int = 0
     misses: int = 0
     _bytes: int | None = field(default=None, repr=False)
-    _said: set[str] = field(default_factory=set, repr=False)
+    _warned: set[str] = field(default_factory=set, repr=False)
 
     def summary(self) -> str:
         """A sentence on where entries lie, how much they take, and what becomes of them at the limit."""
@@ -117,8 +117,8 @@ class EncodedStore:
             )
 
     def _say_once(self, sentence: str, *values: object) -> None:
-        if sentence not in self._said:
-            self._said.add(sentence)
+        if sentence not in self._warned:
+            self._warned.add(sentence)
             log.warning(sentence, *values)
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:

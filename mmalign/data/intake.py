@@ -159,7 +159,7 @@ class FittedRows(IndexedRows[Any]):
         outputs = self._recent.get(index)
         if outputs is None:
             outputs = self._outputs(place, index, epoch)
-        prompt, target = self._asked[place.row], self.target
+        prompt, target = self._prompts[place.row], self.target
         if isinstance(target, SoundTarget):
             made: list[Any] = [Audio(samples, target.rate) for samples in outputs]
         else:
@@ -178,7 +178,7 @@ class FittedRows(IndexedRows[Any]):
         return {}
 
     @cached_property
-    def _asked(self) -> Sequence[Prompt]:
+    def _prompts(self) -> Sequence[Prompt]:
         return prompts_of(self.rows)
 
     @cached_property

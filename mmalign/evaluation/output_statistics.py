@@ -48,11 +48,11 @@ def _of_pictures(pictures: UInt8[np.ndarray, "K 3 H W"]) -> dict[str, Float[np.n
 
 def _of_sounds(sounds: Audio) -> dict[str, Float[np.ndarray, " K"]]:
     samples = sounds.samples.double().numpy()
-    heard = np.ones(samples.shape[::2]) if sounds.mask is None else sounds.mask.numpy()
-    count = np.maximum(heard.sum(1), 1)
-    energy = (samples**2).mean(1) * heard
+    audible = np.ones(samples.shape[::2]) if sounds.mask is None else sounds.mask.numpy()
+    count = np.maximum(audible.sum(1), 1)
+    energy = (samples**2).mean(1) * audible
     root = np.sqrt(energy.sum(1) / count)
-    return {"loudness": 20 * np.log10(np.maximum(root, _QUIET)), "seconds": heard.sum(1) / sounds.rate}
+    return {"loudness": 20 * np.log10(np.maximum(root, _QUIET)), "seconds": audible.sum(1) / sounds.rate}
 
 
 def distinct_share(texts: Sequence[str]) -> float:

@@ -209,7 +209,7 @@ class SFT(RowsAlike):
         return -_weights.weighted_sum(chunk, gain), metrics
 
 
-def _at_the_size_of(given: Any, row: Example) -> Example:
+def _at_the_size_of(given: object, row: Example) -> Example:
     """`row`, its picture (3, H, W) cropped and scaled where a given one of the batch has another size."""
     if not isinstance(given, Tensor) or given.shape[1:] == row.output.shape[1:]:
         return row

@@ -15,6 +15,7 @@ from mmalign.data.like_training import prompts_like
 from mmalign.data.row_kinds import SOURCES, kind_of_rows, modality_of_rows, prompts_of
 from mmalign.data.sampled import sampled, say_sampled
 from mmalign.rewards.engine.masked import require_valued_rows
+from mmalign.rewards.engine.mix import Mix
 from mmalign.rewards.engine.traits import require_columns
 from mmalign.run.checks import Faults, check, check_training, part
 from mmalign.run.lengths import HasReader
@@ -111,7 +112,7 @@ def columns(policy: AnyPolicy, rewards: Mapping[str, Any], looked_into: Sequence
 
 
 @check_training
-def rows_with_value(policy: AnyPolicy, reward: Any, looked_into: Sequence[Any]) -> None:
+def rows_with_value(policy: AnyPolicy, reward: Mix | None, looked_into: Sequence[Any]) -> None:
     """Columns that no row has at once, so that none would be trained on."""
     prompts = prompts_of(looked_into)
     if reward is not None and prompts and not judges_only(type(policy)):

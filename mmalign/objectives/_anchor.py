@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 
 from mmalign.core.experience import Pairs
 from mmalign.core.protocols import DensityPolicy, Mean, one_process
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import groups
-from mmalign.objectives._rollouts import recompute_log_prob, recompute_side_log_probs
+from mmalign.objectives._rollouts import recompute_log_prob, recompute_side_log_probs, reference_sum
 
 
 def add_reference_point(policy: DensityPolicy, pairs: Pairs, rows: int, over_ranks: Mean = one_process) -> Pairs:
@@ -51,10 +50,4 @@ def _with_point(pairs: Pairs, ratio: Tensor, mask: Tensor, each: float, over_ran
     return replace(pairs, anchor=point.expand(len(pairs)).clone())
 
 
-def reference_sum(reference: Float[Tensor, "B T"] | None) -> Float[Tensor, " B"]:
-    """The reference's log-prob of each output, which pairs of `add_reference_terms` hold."""
-    assert reference is not None, "pairs without reference terms; make them with `add_reference_terms`"
-    return reference.sum(1)
-
-
-__all__ = ["add_mismatched_reference_point", "add_reference_point", "reference_sum"]
+__all__ = ["add_mismatched_reference_point", "add_reference_point"]

@@ -22,7 +22,7 @@ from mmalign.core.protocols import DensityPolicy, Mean, Metrics, ScorePolicy, on
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Preference
 from mmalign.objectives import _preferences as preferences
-from mmalign.objectives._anchor import add_mismatched_reference_point, add_reference_point, reference_sum
+from mmalign.objectives._anchor import add_mismatched_reference_point, add_reference_point
 from mmalign.objectives._credit import TokenReward, dense_term, read_token_rewards
 from mmalign.objectives._preferences import OF_LEAD, OF_SIDES, SQUARED, LossType, labels
 from mmalign.objectives._rollouts import (
@@ -30,6 +30,7 @@ from mmalign.objectives._rollouts import (
     event_size,
     masked_means,
     recompute_side_log_probs,
+    reference_sum,
     side_log_probs,
 )
 from mmalign.objectives._weights import Per, RowsAlike, log_prob_divisors, token_counts, weighted_sum

@@ -96,6 +96,12 @@ def event_size(policy: DensityPolicy, rollout: Rollout) -> int:
     return policy.event_size if clean is None else clean[0].numel()
 
 
+def reference_sum(reference: Float[Tensor, "B T"] | None) -> Float[Tensor, " B"]:
+    """The reference's log-prob of each output, which pairs of `add_reference_terms` hold."""
+    assert reference is not None, "pairs without reference terms; make them with `add_reference_terms`"
+    return reference.sum(1)
+
+
 def masked_means(mask: Bool[Tensor, "*any"], values: Mapping[str, Tensor]) -> dict[str, Average]:
     """The average over the masked entries of each metric (`core.metrics.METRICS`), detached; {} if no entry counts."""
     return {name: Average.of(value, mask) for name, value in values.items()} if mask.any() else {}
@@ -179,6 +185,7 @@ __all__ = [
     "recompute_side_log_probs",
     "recompute_steps",
     "recompute_steps_where",
+    "reference_sum",
     "sample_groups",
     "score_rollout",
     "side_log_probs",

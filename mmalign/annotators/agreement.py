@@ -54,8 +54,8 @@ class Agreement:
         tau = float(kendall_tau(own.value, other.value))
         best, worst = int(own.value.argmax()), int(own.value.argmin())
         gap = float(own.value[best] - own.value[worst])
-        said = {"agreement": round(tau, 6), "gap": round(gap, 6), "label": 1.0 if self.hard else (tau + 1) / 2}
+        columns = {"agreement": round(tau, 6), "gap": round(gap, 6), "label": 1.0 if self.hard else (tau + 1) / 2}
         kept = {name: value for name, value in row.columns.items() if name != self.outputs}
-        if said["label"] == 0:  # `preferences` reads a label of 0 as sides that are the wrong way round
-            return [{**kept, **said, "chosen": texts[worst], "rejected": texts[best], "label": 1.0}]
-        return [{**kept, **said, "chosen": texts[best], "rejected": texts[worst]}]
+        if columns["label"] == 0:  # `preferences` reads a label of 0 as sides that are the wrong way round
+            return [{**kept, **columns, "chosen": texts[worst], "rejected": texts[best], "label": 1.0}]
+        return [{**kept, **columns, "chosen": texts[best], "rejected": texts[worst]}]

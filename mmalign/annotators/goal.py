@@ -64,7 +64,7 @@ class Goal:
             better, worse, high, low = worse, better, low, high
         known = dict(zip(self.score_columns, (high, low), strict=True))
         return [
-            {**row.columns, **known, "prompt": self.asked(row.prompt.text, aim), "chosen": won, "rejected": lost}
+            {**row.columns, **known, "prompt": self.prompt_for(row.prompt.text, aim), "chosen": won, "rejected": lost}
             for aim, won, lost in [(high, better, worse), (low, worse, better)]
         ][: 1 if self.goal_of(high) == self.goal_of(low) else 2]
 
@@ -72,7 +72,7 @@ class Goal:
         """The word for a score."""
         return self.goals[sum(score >= edge for edge in self.edges)]
 
-    def asked(self, prompt: str, score: float) -> str:
+    def prompt_for(self, prompt: str, score: float) -> str:
         """The prompt that asks for a score."""
         return self.template.replace("{goal}", self.goal_of(score)).replace("{prompt}", prompt)
 

@@ -72,7 +72,7 @@ class Paraphrase:
 
     def _of_model(self, reader: Reader, row: Row, seed: int) -> list[str]:
         policy: Any = reader.loaded
-        asked = Prompt(self.instruction.replace("{prompt}", row.prompt.text), row.prompt.media)
+        prompt = Prompt(self.instruction.replace("{prompt}", row.prompt.text), row.prompt.media)
         seeds = torch.tensor([stream_seed(seed, str(i)) for i in range(2 * self.count)])
-        drawn: list[str] = policy.sample([asked] * len(seeds), torch.Generator(), seeds=seeds).output
+        drawn: list[str] = policy.sample([prompt] * len(seeds), torch.Generator(), seeds=seeds).output
         return drawn

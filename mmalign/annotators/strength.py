@@ -56,7 +56,7 @@ class Strength:
         table, known = torch.stack(gaps, 1), torch.stack(valid, 1).all(1)
         mean, std = table.mean(1), table.std(1, correction=0)
         return [
-            [self._said(row, float(mu), float(sigma))] if ok else Skipped("a reward could not score both sides")
+            [self._columns(row, float(mu), float(sigma))] if ok else Skipped("a reward could not score both sides")
             for row, mu, sigma, ok in zip(rows, mean, std, known.tolist(), strict=True)
         ]
 
@@ -68,7 +68,7 @@ class Strength:
         ]
         return sides[0].value - sides[1].value, sides[0].valid & sides[1].valid
 
-    def _said(self, row: Row, mean: float, std: float) -> Columns:
+    def _columns(self, row: Row, mean: float, std: float) -> Columns:
         columns = dict(row.columns)
         columns |= {"strength": round(mean, 6), "strength_std": round(std, 6), "flipped": mean < -self.flip}
         if columns["flipped"]:

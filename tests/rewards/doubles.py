@@ -11,6 +11,7 @@ from mmalign.core.protocols import FrameEncoder, TextEncoder
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards import rewards, rule
 from mmalign.rewards.encoders import make_encoder
+from mmalign.rewards.models.judge import Answers
 
 
 def built(name, **options):
@@ -30,6 +31,17 @@ def frame_encoder(spec) -> FrameEncoder:
     encoder = make_encoder(spec)
     assert isinstance(encoder, FrameEncoder)
     return encoder
+
+
+@dataclass
+class Answering:
+    """A function in the place of a loaded judge."""
+
+    answer: Callable[[list[Prompt]], Answers]
+    words: tuple[()] = ()  # what is asked for when a judge is loaded
+
+    def __call__(self, questions: list[Prompt]) -> Answers:
+        return self.answer(questions)
 
 
 def noting(function: Callable[..., Any], note: Callable[[Any], None]) -> Callable[..., Any]:

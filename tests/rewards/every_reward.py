@@ -44,6 +44,7 @@ def make(
     }
     options: dict[str, dict[str, Any]] = {
         "align_evaluator": judge,
+        "criteria": judge | {"criteria": ["say two", {"text": "say red", "kind": "hard"}]},
         "cider": {"corpus": str(corpus)},
         "bmas": checkpoint,
         "contrastive": {"encoder": str(tiny_clip)},
@@ -68,6 +69,7 @@ def make(
         "clap_music": {"checkpoint": str(tiny_clap)},
         "hpsv2": checkpoint,
         "laion_aesthetic": checkpoint | {"head": str(linear_head)},
+        "pairwise": judge,
         "pickscore": {"checkpoint": str(tiny_transformers_clip)},
         "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},

@@ -10,6 +10,7 @@
                          choice_log_probability
     length               length_window, cosine_length, soft_overlong, group_length, repetition_penalty
     judges               yes_no_margin, yes_probability, key_point_scores, gated, group_means
+                         criteria_scores, win_rates
     readers              density_ratio, mean_log_prob, follow_up_likelihood, kendall_tau
     answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
     combining            group_normalize, group_rank, log_sigmoid_and, stratified
@@ -22,6 +23,7 @@ from mmalign.rewards.functional.boxes import box_ciou, box_diou, box_giou, box_i
 from mmalign.rewards.functional.clip_scores import clip_score, ref_clip_score
 from mmalign.rewards.functional.conjunction import log_sigmoid_and
 from mmalign.rewards.functional.contrast import choice_log_probability, contrastive_similarity
+from mmalign.rewards.functional.criteria import criteria_scores, win_rates
 from mmalign.rewards.functional.frechet import (
     Gaussian,
     frechet_between,
@@ -61,6 +63,7 @@ __all__ = [
     "clip_score",
     "contrastive_similarity",
     "cosine_length",
+    "criteria_scores",
     "density_ratio",
     "follow_up_likelihood",
     "frechet_between",
@@ -102,6 +105,7 @@ __all__ = [
     "vendi_credit",
     "vendi_score",
     "vendi_score_kernel",
+    "win_rates",
     "yes_no_margin",
     "yes_probability",
 ]

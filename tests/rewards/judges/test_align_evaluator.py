@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from mmalign.rewards.models.judge import Answers
 from mmalign.rewards.points import make_source, point_sources
 from mmalign.rewards.points._key_points import GROUPS, POINTS, KeyPoint, point_named, read_key_points
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
+from tests.rewards.doubles import Answering
 
 SAID = {"yes": "good", "no": "bad", "least_mass": 0.0}
 NAN = float("nan")
@@ -34,17 +33,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def evaluator(checkpoint: str, **options: Any) -> Any:
     return mmalign.load_reward("align_evaluator", checkpoint=checkpoint, **{"judge": SAID, **options})
-
-
-@dataclass
-class Answering:
-    """A function in the place of a loaded judge."""
-
-    answer: Callable[[list[Prompt]], Answers]
-    words: tuple[()] = ()  # what is asked for when a judge is loaded
-
-    def __call__(self, questions: list[Prompt]) -> Answers:
-        return self.answer(questions)
 
 
 def answering(reward: Any, margins: dict[str, float | None], too_long: bool = False) -> list[list[Prompt]]:

@@ -46,14 +46,14 @@ def judge(
     evaluation = judge_reward(reward, made, read_comparisons(rows, renamed, limit))
     if out is not None:
         evaluation.save(out)
-    found = measured(evaluation)
+    figures = measured(evaluation)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(figures, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("measure", "value", "95 % interval", "rows", box=None)
-    for name, of in found.items():
+    for name, of in figures.items():
         table.add_row(name, f"{of['value']:.3f}", f"{of['low']:.3f} to {of['high']:.3f}", str(of["n"]))
     Console().print(table)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from mmalign.core.errors import DataError
+from mmalign.data.foreign import ArrowSchema, ArrowTable, ArrowType, HubDataset
 from mmalign.data.lazy_rows import IndexedRows
 
 Row = Mapping[str, Any]
@@ -120,7 +121,7 @@ class _RowByColumns(Mapping[str, Any]):
 class ArrowRows(ColumnRows):
     """Rows of an Arrow table, in memory or mapped from a file."""
 
-    def __init__(self, table: Any, name: str) -> None:
+    def __init__(self, table: ArrowTable, name: str) -> None:
         super().__init__(len(table), table.column_names, *_of_bytes(table.schema))
         self._table, self._name = table, name
         self._few = table.select([name for name in table.column_names if name not in self.heavy])
@@ -152,7 +153,7 @@ class ArrowRows(ColumnRows):
 class DatasetRows(ColumnRows):
     """Rows of a data set of the `datasets` library, which maps its files into memory."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: HubDataset) -> None:
         super().__init__(len(dataset), dataset.column_names, *_of_bytes(dataset.features.arrow_schema))
         light = [name for name in dataset.column_names if name not in self.heavy]
         self._few = dataset.select_columns(light) if light else None
@@ -180,23 +181,23 @@ class DatasetRows(ColumnRows):
         return self._plain[column][index : index + 1].column(0)[0]
 
 
-def _of_bytes(schema: Any) -> tuple[set[str], set[str], set[str]]:
+def _of_bytes(schema: ArrowSchema) -> tuple[set[str], set[str], set[str]]:
     """The columns with bytes anywhere in them, those that are a picture or a sound, and those that are lists of such.
 
     A picture is bytes, or {"bytes", "path"}.
     """
     from pyarrow import types
 
-    def binary(kind: Any) -> bool:
+    def binary(kind: ArrowType) -> bool:
         return types.is_binary(kind) or types.is_large_binary(kind)
 
-    def anywhere(kind: Any) -> bool:
+    def anywhere(kind: ArrowType) -> bool:
         return binary(kind) or any(anywhere(kind.field(i).type) for i in range(kind.num_fields))
 
-    def stored(kind: Any) -> bool:
+    def stored(kind: ArrowType) -> bool:
         return binary(kind) or (types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"})
 
-    def listed(kind: Any) -> bool:
+    def listed(kind: ArrowType) -> bool:
         return (types.is_list(kind) or types.is_large_list(kind)) and stored(kind.value_type)
 
     heavy = [field for field in schema if anywhere(field.type)]

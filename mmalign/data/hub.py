@@ -13,6 +13,7 @@ from typing import Any
 
 from mmalign.core.errors import DataError, did_you_mean, shown
 from mmalign.core.files import write_beside
+from mmalign.data.foreign import ArrowSchema, HubDataset
 
 log = logging.getLogger("mmalign")
 
@@ -76,7 +77,7 @@ def _named(source: Path | str, name: str, options: DatasetOptions) -> tuple[str,
     return place, config or options.config
 
 
-def _split_of(loaded: Any, name: str, split: str) -> Any:
+def _split_of(loaded: HubDataset, name: str, split: str) -> Any:
     if isinstance(loaded, Mapping):
         if split not in loaded:
             raise DataError(f"{name}: no split '{split}'.{did_you_mean(split, loaded)} Splits: {', '.join(loaded)}.")
@@ -84,7 +85,7 @@ def _split_of(loaded: Any, name: str, split: str) -> Any:
     return loaded
 
 
-def _undecoded(dataset: Any) -> Any:
+def _undecoded(dataset: HubDataset) -> Any:
     for column, feature in dataset.features.items():
         if type(feature).__name__ in ("Image", "Audio", "Video"):
             dataset = dataset.cast_column(column, type(feature)(decode=False))
@@ -159,7 +160,7 @@ def _which_rows(options: DatasetOptions) -> str:
     )
 
 
-def _tables(stream: Any, schema: Any) -> Iterator[Any]:
+def _tables(stream: HubDataset, schema: ArrowSchema) -> Iterator[Any]:
     for table in stream.with_format("arrow").iter(batch_size=256):
         yield table.cast(schema)
 
@@ -172,7 +173,7 @@ def arrow_path(key: Mapping[str, Any]) -> Path:
     return Path(config.HF_DATASETS_CACHE) / "mmalign" / f"{digest}.arrow"
 
 
-def arrow_file(path: Path, schema: Any, tables: Iterable[Any]) -> None:
+def arrow_file(path: Path, schema: ArrowSchema, tables: Iterable[Any]) -> None:
     """Write the rows of `tables` in Arrow's stream format, which is mapped into memory, unless the file is there."""
     import pyarrow
 

@@ -11,6 +11,7 @@ from mmalign.core.errors import DataError, shown
 from mmalign.core.files import require_local
 from mmalign.core.regular import unreadable, written
 from mmalign.data.column_rows import ArrowRows, DatasetRows
+from mmalign.data.foreign import ParquetFile
 from mmalign.data.hub import DatasetOptions, arrow_file, arrow_path, open_dataset, require_used
 from mmalign.data.lines import read_csv, read_jsonl, read_txt
 from mmalign.data.media_folders import media_folder
@@ -123,7 +124,7 @@ def _read_parquet(path: Path) -> Table:
     return Table(str(path), ArrowRows(table, str(path)), names)
 
 
-def _mapped(file: Any, path: Path) -> Any:
+def _mapped(file: ParquetFile, path: Path) -> Any:
     """The table of a large Parquet file, out of a copy of it in a format that is mapped into memory."""
     import pyarrow
 

@@ -48,10 +48,10 @@ def ndcg(scores: Values, gains: Values, top: int = 0) -> float:
 
 def all_right(right: Sequence[bool], sample: Sequence[Hashable]) -> dict[Hashable, bool]:
     """By sample, whether every row of it is right: ACC+ of MM-RLHF (arXiv 2502.10391), reversal under two contexts."""
-    found: dict[Hashable, bool] = {}
+    correct: dict[Hashable, bool] = {}
     for one, of in zip(right, sample, strict=True):
-        found[of] = found.get(of, True) and bool(one)
-    return found
+        correct[of] = correct.get(of, True) and bool(one)
+    return correct
 
 
 def macro_mean(values: Mapping[str, Values]) -> float:

@@ -141,11 +141,11 @@ def judge_reward(name: str, reward: Any, rows: Sequence[Prompt], *, batch: int =
 
 def measured(evaluation: Evaluation) -> dict[str, dict[str, float | int]]:
     """Every rule's value with its 95 % interval and the rows it is of, by name: JSON."""
-    found = {}
+    figures = {}
     for name in [*evaluation.scores, *evaluation.sets]:
         interval = evaluation.interval(name)
-        found[name] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
-    return found
+        figures[name] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
+    return figures
 
 
 def reward_of(name: str, options: Mapping[str, Any], allow: Collection[str] = ()) -> Any:

@@ -51,7 +51,7 @@ def holds(means: Means) -> bool:
 EXPERIMENT = Experiment(
     number=24,
     name="wide_gap",
-    claim="Over a weak model that learned what is wrong the ratio judges better the worse that model, and beats strong.",
+    claim="Over a weak model that learned what is wrong the ratio judges better the worse it is, and beats the strong.",
     falsified_if="best of 4 does not rise from 0 to 15 to 30 to 60 steps, or at 60 is not above the strong model alone",
     control="the ratio the wrong way round",
     measure=measure,

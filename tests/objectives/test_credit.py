@@ -206,6 +206,14 @@ def test_readers_weigh_the_draws_of_pictures_and_sounds(kind: str) -> None:
     )
     assert torch.allclose(pairs.credit_chosen, (right - wrong).detach().sigmoid(), atol=1e-3)
     assert (pairs.credit_chosen - 0.5).abs().max() > 1e-3
+    regular = DPO(draws=3, token_reward=TokenReward(worse="{prompt} two"))
+    pairs = collect(policy, regular, batch)
+    worse = replace(pairs.rejected, prompts=[Prompt(f"{text} two")] * 2)
+    with torch.no_grad():
+        good, bad = (policy.log_prob(side, pairs.probe) for side in (pairs.rejected, worse))
+    assert torch.allclose(pairs.dense_rejected, (good - bad).sigmoid() - 0.5, atol=1e-3)
+    whole = gradient(policy, regular, pairs)
+    assert (gradient(policy, regular, pairs, 1) - whole).norm() <= 1e-4 * whole.norm()
     with pytest.raises(CapabilityError, match="contrast is over a vocabulary, which these outputs have not; set ratio"):
         collect(policy, objectives.build({"name": "dpo", "credit": {**credit, "kind": "contrast"}}, "objective"), batch)
 

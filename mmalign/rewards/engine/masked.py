@@ -29,7 +29,8 @@ def require_valued_rows(mix: Mix, prompts: Sequence[Prompt]) -> None:
     """
     needs = {name: RewardTraits.of(slot.reward).needs for name, (slot, _) in mix.members.items()}
     rows = Counter(frozenset(n for n, own in needs.items() if not missing(p, own, 0)) for p in prompts)
-    masked = [applying for applying in rows if not _may_have_value(mix, applying)]
+    lacking = [applying for applying in rows if len(applying) < len(needs)]
+    masked = [applying for applying in lacking if not _may_have_value(mix, applying)]
     if not masked:
         return
     count, total = sum(rows[applying] for applying in masked), len(prompts)

@@ -1,93 +1,17 @@
-"""What a component is and takes, read from its docstring and from the types of its options."""
+"""A component on a terminal: what it is and takes."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import re
-import types
-import typing
 from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
-
-from mmalign.core.errors import shown
-from mmalign.run.defaults import GIVEN
-
-_ARGS = re.compile(r"^Args:\n((?: {4}.*\n?|\n)*)", re.MULTILINE)
-_ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.MULTILINE)
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
-_SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
+from mmalign.run.component_docs import component_docs
 
 
 def describe_component(kind: str, name: str, component: type[Any]) -> str:
     """The documentation of a component, its file, and its options: values with their range, default and meaning."""
-    meanings = _meanings(component)
-    lines = [f"{kind}: {name}", f"source: {component.__module__}", "", _prose(component), "", "options:"]
-    hints = _hints(component)
-    for option in _options(component):
-        lines.append(f"  {option.name}: {_default(option)}    ({values(hints.get(option.name, Any))})")
-        if option.name in meanings:
-            lines += [f"      {line.strip()}" for line in meanings[option.name].splitlines()]
+    docs = component_docs(component)
+    lines = [f"{kind}: {name}", f"source: {docs.source}", "", docs.prose, "", "options:"]
+    for option in docs.options:
+        lines.append(f"  {option.name}: {option.default}    ({option.values})")
+        lines += [f"      {line.strip()}" for line in option.meaning.splitlines()]
     return "\n".join(lines)
-
-
-def values(kind: Any) -> str:
-    """Return a type in words: "whole number ≥ 0", "'mean' or 'sum'", "list of number"."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Annotated:
-        bounds = [f"{_SIGNS[type(each)]} {_bound(each)}" for each in arguments[1:] if type(each) in _SIGNS]
-        return " ".join([values(arguments[0]), " and ".join(bounds)]).strip()
-    if origin is typing.Literal:
-        return " or ".join(map(repr, arguments))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(values, arguments))
-    if origin in (list, tuple, set, frozenset):
-        inner = dict.fromkeys(values(each) for each in arguments if each is not Ellipsis)
-        return f"list of {', '.join(inner)}" if inner else "list"
-    if origin is dict or kind is dict:
-        return "mapping"
-    if dataclasses.is_dataclass(kind):
-        return f"mapping: {', '.join(field.name for field in dataclasses.fields(kind))}"
-    return _WORDS.get(kind, "any value" if kind is Any else getattr(kind, "__name__", str(kind)))
-
-
-def _bound(bound: Any) -> str:
-    return f"{next(iter(dataclasses.asdict(bound).values())):g}"
-
-
-def _hints(component: type[Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(component, include_extras=True)
-    except NameError:  # a type that is imported for checking only: its name has to do
-        return {field.name: field.type for field in dataclasses.fields(component)}
-
-
-def _default(option: dataclasses.Field[Any]) -> str:
-    if option.default is not dataclasses.MISSING:
-        return shown(option.default)
-    if option.default_factory is not dataclasses.MISSING:
-        return shown(option.default_factory())
-    return "required"
-
-
-def _prose(component: type[Any]) -> str:
-    return _ARGS.sub("", inspect.cleandoc(component.__doc__ or "")).strip()
-
-
-def _meanings(component: type[Any]) -> dict[str, str]:
-    """The meaning of each option, of the class itself or of those that it extends."""
-    return dict(item for kind in reversed(component.__mro__) for item in _arguments(kind).items())
-
-
-def _arguments(kind: type[Any]) -> dict[str, str]:
-    """The meaning of each argument that the docstring of a class itself explains."""
-    section = _ARGS.search(inspect.cleandoc(vars(kind).get("__doc__") or ""))
-    entries = _ARGUMENT.findall(section[1]) if section else []
-    return {name: meaning.rstrip() for names, meaning in entries for name in names.split(", ")}
-
-
-def _options(component: type[Any]) -> list[dataclasses.Field[Any]]:
-    """The options of a component that a run file may give."""
-    fields = dataclasses.fields(component)
-    return [f for f in fields if f.init and not f.name.startswith("_") and f.name not in GIVEN]

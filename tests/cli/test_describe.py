@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from annotated_types import Ge, Lt
 
-from mmalign.cli._describe import _meanings, _options, values
 from mmalign.core.options import PositiveShare
+from mmalign.run.component_docs import component_docs, values
 from mmalign.run.registries import REGISTRIES
 from tests.cli.conftest import *  # noqa: F403
 
@@ -46,5 +46,5 @@ def test_every_option_of_every_component_has_a_meaning(kind: str) -> None:
     silent = []
     for name in registry.built_in():
         component = registry.get(name)
-        silent += [f"{name}.{each.name}" for each in _options(component) if each.name not in _meanings(component)]
+        silent += [f"{name}.{each.name}" for each in component_docs(component).options if not each.meaning]
     assert silent == []

@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # one thread per worker: small models gain nothing from more, and workers would fight over cores
 TESTS := OMP_NUM_THREADS=1 python -m pytest -n auto
 
-.PHONY: quickstart test fast coverage test-all test-newest test-oldest lock check bench gpu models clean
+.PHONY: quickstart test fast coverage test-all test-newest test-oldest lock check bench docs gpu models clean
 
 # $(call environment,FOLDER,LOCK): exactly what LOCK names, by uv (pinned there too), or by plain pip where uv cannot be had
 define environment
@@ -79,6 +79,9 @@ check: .venv/ready  ## style, types, import order
 
 bench: .venv/ready  ## speed ratios against bare model calls; writes tests/benchmarks/results/
 	$(BIN)/python -m tests.benchmarks
+
+docs: .venv/ready  ## the site in site/, every link checked; no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 gpu: .venv/ready  ## correctness, memory and throughput on a CUDA device; one report
 	$(BIN)/python -m pytest tests/gpu -m gpu -rs

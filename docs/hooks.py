@@ -122,9 +122,7 @@ def option_table(options: Any) -> list[str]:
     """Options as a table."""
     if not options:
         return ["It takes no options.", ""]
-    rows = [
-        f"| `{o.name}` | {cell(f'`{o.default}`')} | {cell(o.values)} | {cell(o.meaning)} |" for o in options
-    ]
+    rows = [f"| `{o.name}` | {cell(f'`{o.default}`')} | {cell(o.values)} | {cell(o.meaning)} |" for o in options]
     return ["| option | default | values | meaning |", "|---|---|---|---|", *rows, ""]
 
 
@@ -141,8 +139,8 @@ def run_file_page() -> str:
     lines = [
         "# Run files",
         "",
-        "A run file has a component each in `adapter`, `policy`, `objective` and `data` (a mapping with `name` and its options), "
-        "named components in `rewards`, one way to `combine` them, and these typed sections.",
+        "A run file has a component each in `adapter`, `policy`, `objective` and `data` (a mapping with `name` and its "
+        "options), named components in `rewards`, one way to `combine` them, and these typed sections.",
         "",
     ]
     for name, section in (("trainer", Trainer), ("evaluation", Evaluation)):
@@ -160,9 +158,17 @@ def commands_page() -> str:
     group = typer.main.get_command(application())
     lines = ["# Commands", ""]
     for name, command in all_commands(group):
-        lines += [f"## mmalign {name}", "", *prose(inspect.cleandoc(command.help or "")), "| | values | meaning |", "|---|---|---|"]
+        lines += [
+            f"## mmalign {name}",
+            "",
+            *prose(inspect.cleandoc(command.help or "")),
+            "| | values | meaning |",
+            "|---|---|---|",
+        ]
         kinds = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
-        lines += [parameter_row(each, kinds.get(each.name or "", str)) for each in command.params if each.name != "help"]
+        lines += [
+            parameter_row(each, kinds.get(each.name or "", str)) for each in command.params if each.name != "help"
+        ]
         lines.append("")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import inspect
 import re
 import types
 import typing
+from collections.abc import Collection
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -52,7 +53,7 @@ def section_docs(section: type[Any]) -> ComponentDocs:
     return ComponentDocs(section.__module__, prose, _options(section, ()))
 
 
-def _options(component: type[Any], given: typing.Collection[str]) -> tuple[OptionDocs, ...]:
+def _options(component: type[Any], given: Collection[str]) -> tuple[OptionDocs, ...]:
     meanings, hints = _meanings(component), _hints(component)
     return tuple(
         OptionDocs(f.name, _default(f), values(hints.get(f.name, Any)), meanings.get(f.name, ""))

@@ -55,10 +55,10 @@ def criteria_scores(
     gated = torch.where(unknown, float("nan"), soft).masked_fill(failed, 0.0)
     product = value.new_ones(rows).scatter_reduce(0, row[hard], value[hard], "prod")
     met = torch.where(value.isnan(), value, (value >= 0.5).to(value.dtype))
-    asked = count(everything) > 0
+    any_criterion = count(everything) > 0
     readings = {"gated": gated, "smooth": soft * product, "flat": mean(everything, value)}
     readings["share"] = mean(everything, met)
-    return {name: torch.where(asked, reading, float("nan")) for name, reading in readings.items()}
+    return {name: torch.where(any_criterion, reading, float("nan")) for name, reading in readings.items()}
 
 
 def win_rates(

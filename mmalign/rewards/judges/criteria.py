@@ -111,12 +111,12 @@ class Criteria(AsksJudge):
                 "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
             )
             raise CapabilityError(f"frame: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
-        by_row, read = read_rows(partial(self._asked, made, {}), rollout, self.range[0], self.needs)
+        by_row, read = read_rows(partial(self._questions, made, {}), rollout, self.range[0], self.needs)
         if not by_row:
             return read.to(device_of(rollout.output))
         answers = self.ask([question for questions, _ in by_row.values() for question in questions])
-        asked = [(row, criterion) for row, (_, criteria) in by_row.items() for criterion in criteria]
-        return self._scored(read, asked, answers, made == "text").to(device_of(rollout.output))
+        judged = [(row, criterion) for row, (_, criteria) in by_row.items() for criterion in criteria]
+        return self._scored(read, judged, answers, made == "text").to(device_of(rollout.output))
 
     def _criteria_of(self, prompt: Prompt) -> list[Criterion]:
         """Those of the run, of the row's column, and of its key points."""
@@ -128,7 +128,7 @@ class Criteria(AsksJudge):
         points = (self._source(prompt) if self._source is not None else None) or []
         return criteria + [Criterion(p.question, "soft", p.weight, p.positive) for p in points]
 
-    def _asked(self, made: Modality, known: Known, prompt: Prompt, output: Any) -> Asked | None:
+    def _questions(self, made: Modality, known: Known, prompt: Prompt, output: Any) -> Asked | None:
         """The questions about one output, and what they are about."""
         answer = bounded(answer_of(output, self.where), LONG) if made == "text" else None
         if not (criteria := self._criteria_of(prompt)):
@@ -144,12 +144,12 @@ class Criteria(AsksJudge):
         frame = Template(self.frame or _usual(made, criterion.question, not is_empty(prompt)))
         return frame.filled(Prompt(prompt.text, meta={**prompt.meta, "criterion": criterion.text}), answer)
 
-    def _scored(self, read: Scores, asked: Sequence[tuple[int, Criterion]], answers: Answers, written: bool) -> Scores:
+    def _scored(self, read: Scores, judged: Sequence[tuple[int, Criterion]], answers: Answers, written: bool) -> Scores:
         """The scores of all rows, from how they were read and the answers about their criteria."""
-        rows, row = len(read), torch.tensor([number for number, _ in asked])
-        positive = torch.tensor([c.positive for _, c in asked])
-        weight = torch.tensor([c.weight for _, c in asked])
-        hard = torch.tensor([c.kind == "hard" for _, c in asked])
+        rows, row = len(read), torch.tensor([number for number, _ in judged])
+        positive = torch.tensor([c.positive for _, c in judged])
+        weight = torch.tensor([c.weight for _, c in judged])
+        hard = torch.tensor([c.kind == "hard" for _, c in judged])
         yes = yes_probability(answers.margin, self.temperature)
         value = torch.where(positive, yes, 1 - yes)
 
@@ -173,7 +173,7 @@ class Criteria(AsksJudge):
             confidence=mean((2 * yes - 1).abs(), torch.ones_like(weight)).nan_to_num(nan=0.0),
             parts=readings
             | kinds
-            | _by_name(asked, value, rows)
+            | _by_name(judged, value, rows)
             | {"unanswered": mean(value.isnan().float(), torch.ones_like(weight))}
             | {"mass": mean(answers.mass, torch.ones_like(weight))},
             info=info if any(info) else None,
@@ -189,10 +189,10 @@ def _usual(made: Modality, question: bool, requested: bool) -> str:
     return f"{request}{output}Criterion: {{criterion}}\n\nDoes the {_SHOWN[made]} meet it? Answer yes or no."
 
 
-def _by_name(asked: Sequence[tuple[int, Criterion]], value: Tensor, rows: int) -> dict[str, Float[Tensor, " B"]]:
+def _by_name(judged: Sequence[tuple[int, Criterion]], value: Tensor, rows: int) -> dict[str, Float[Tensor, " B"]]:
     """P of each criterion that has a name, NaN for rows without it."""
     parts: dict[str, Tensor] = {}
-    for (row, criterion), own in zip(asked, value, strict=True):
+    for (row, criterion), own in zip(judged, value, strict=True):
         if criterion.name:
             parts.setdefault(f"of_{criterion.name}", torch.full((rows,), float("nan")))[row] = own
     return parts

@@ -97,9 +97,9 @@ class Pairwise(AsksJudge):
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns of `Prompt.meta`."""
-        asked = Template(self.question or "{principle}")
-        principle = Template(self.principle).columns if "principle" in asked.names else ()
-        return tuple(dict.fromkeys([*(name for name in asked.columns if name not in _OWN), *principle]))
+        template = Template(self.question or "{principle}")
+        principle = Template(self.principle).columns if "principle" in template.names else ()
+        return tuple(dict.fromkeys([*(name for name in template.columns if name not in _OWN), *principle]))
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, whole groups of them."""
@@ -111,13 +111,13 @@ class Pairwise(AsksJudge):
                 else "question: names {first} and {second}, which are shown to the judge; leave them out."
             )
         read, scores = read_rows(partial(self._candidate, made, {}), rollout, self.range[0], self.needs)
-        asked = Comparisons.within(list(read), rollout.group.tolist(), self.neighbours)
+        comparisons = Comparisons.within(list(read), rollout.group.tolist(), self.neighbours)
         questions = [
             self._compared(made, read[i], read[j])
-            for i, j in zip(asked.first.tolist(), asked.second.tolist(), strict=True)
+            for i, j in zip(comparisons.first.tolist(), comparisons.second.tolist(), strict=True)
         ]
         answers = self.ask(questions) if questions else Answers(torch.zeros(0), torch.zeros(0), [], [])
-        self._fill(scores, read, asked, answers)
+        self._fill(scores, read, comparisons, answers)
         return scores.to(device_of(rollout.output))
 
     def _candidate(self, made: Modality, known: Known, prompt: Prompt, output: Any) -> Candidate | None:
@@ -137,18 +137,18 @@ class Pairwise(AsksJudge):
         question = Template(self.question or _usual(made, not is_empty(prompt)))
         return Prompt(question.filled(Prompt(prompt.text, meta=meta)), media)
 
-    def _fill(self, scores: Scores, read: Mapping[int, Candidate], asked: Comparisons, answers: Answers) -> None:
+    def _fill(self, scores: Scores, read: Mapping[int, Candidate], comparisons: Comparisons, answers: Answers) -> None:
         """Put what the comparisons came to into the scores of the rows that were read."""
-        rates = win_rates(answers.margin, asked.first, asked.second, len(scores), self.temperature)
+        rates = win_rates(answers.margin, comparisons.first, comparisons.second, len(scores), self.temperature)
         info = scores.info or [""] * len(scores)
         for row in read:
-            mine = asked.of(row)
+            mine = comparisons.of(row)
             scores.value[row] = rates[self.reading][row]
             if not mine:
                 scores.status[row] = int(Status.NOT_APPLICABLE)
                 info[row] = "there is no other output of its prompt to compare it with"
             elif bool(scores.value[row].isnan()):
-                unread = all(answers.too_long[k] for k in mine) and _longest(row, read, asked)
+                unread = all(answers.too_long[k] for k in mine) and _longest(row, read, comparisons)
                 scores.status[row] = int(Status.PARSE_FAIL if unread else Status.ERROR)
                 scores.value[row] = self.range[0] if unread else float("nan")
                 info[row] = next((answers.why[k] for k in mine if answers.why[k]), "a comparison has no answer")
@@ -156,9 +156,11 @@ class Pairwise(AsksJudge):
         scores.info = info if any(info) else None
 
 
-def _longest(row: int, read: Mapping[int, Candidate], asked: Comparisons) -> bool:
+def _longest(row: int, read: Mapping[int, Candidate], comparisons: Comparisons) -> bool:
     """Is it a text, at least as long as each that it is compared with? Then it is the one that is too long."""
-    rivals = {int(asked.first[k]) for k in asked.of(row)} | {int(asked.second[k]) for k in asked.of(row)}
+    rivals = {int(comparisons.first[k]) for k in comparisons.of(row)} | {
+        int(comparisons.second[k]) for k in comparisons.of(row)
+    }
     texts = [read[rival].text for rival in rivals]
     own = read[row].text
     return own is not None and all(text is not None and len(text) <= len(own) for text in texts)

@@ -13,6 +13,7 @@ import torch
 
 from mmalign.adapters import load_adapter
 from mmalign.adapters.language.causal_lm import CausalLM
+from mmalign.core.errors import ConfigError
 from mmalign.core.experience import Experience
 from mmalign.core.files import require_local
 from mmalign.core.rng import stream
@@ -65,6 +66,8 @@ def tune(
 
 
 def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    if count < size:
+        raise ConfigError(f"{count} rows make no batch of {size}.")
     rng = stream(seed, "order")
     while True:
         order = torch.randperm(count, generator=rng).tolist()

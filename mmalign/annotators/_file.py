@@ -30,7 +30,7 @@ class Annotated:
     resumed: int
 
 
-def read_rows(path: Path) -> list[Columns]:
+def read_pairs_file(path: Path) -> list[Columns]:
     """The rows of a JSONL file.
 
     Raises:
@@ -80,7 +80,7 @@ def annotate_file(
     """
     if out.exists() and out.samefile(path):
         raise ConfigError(f"--out {out}: is what is annotated and would be lost; name another file.")
-    rows, journal = read_rows(path), out.with_name(f"{out.name}.journal")
+    rows, journal = read_pairs_file(path), out.with_name(f"{out.name}.journal")
     header = {"input": hashlib.sha256(path.read_bytes()).hexdigest(), "annotators": list(specs), "batch": batch}
     done = _taken_up(journal, header)
     resumed = min(len(done) * batch, len(rows))
@@ -134,4 +134,4 @@ def _taken_up(journal: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     return kept
 
 
-__all__ = ["Annotated", "annotate_file", "read_rows"]
+__all__ = ["Annotated", "annotate_file", "read_pairs_file"]

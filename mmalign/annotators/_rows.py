@@ -72,7 +72,7 @@ def built(make: Make | None, specs: Sequence[Mapping[str, Any]], at: str) -> lis
     return rewards
 
 
-def scores_of(reward: Any, prompts: Sequence[Prompt], texts: Sequence[str]) -> Scores:
+def scores_by_reward(reward: Any, prompts: Sequence[Prompt], texts: Sequence[str]) -> Scores:
     """What a reward says of given texts, on the CPU; a failing row has its status."""
     from mmalign.rewards import Guarded
 

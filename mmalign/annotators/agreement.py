@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmalign.annotators._rows import Columns, Row, Skipped, built, each_row, scores_of
+from mmalign.annotators._rows import Columns, Row, Skipped, built, each_row, scores_by_reward
 from mmalign.rewards.functional import kendall_tau
 from mmalign.rewards.models.reader import Make
 
@@ -46,7 +46,7 @@ class Agreement:
 
     def _pair(self, row: Row) -> list[Columns]:
         texts = list(dict.fromkeys(row.texts(self.outputs)))
-        own, other = (scores_of(reader, [row.prompt] * len(texts), texts) for reader in self.readers)
+        own, other = (scores_by_reward(reader, [row.prompt] * len(texts), texts) for reader in self.readers)
         if not bool((own.valid & other.valid).all()):
             raise Skipped("a reward could not score every output")
         if own.value.max() == own.value.min():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmalign.annotators._rows import Columns, Row, Skipped, built, each_row, scores_of
+from mmalign.annotators._rows import Columns, Row, Skipped, built, each_row, scores_by_reward
 from mmalign.core.options import must, refuse
 from mmalign.objectives._preferences import finite_number
 from mmalign.rewards.models.reader import Make
@@ -78,7 +78,7 @@ class Goal:
 
     def _scores(self, row: Row, chosen: str, rejected: str) -> tuple[float, float]:
         if self.scorer is not None:
-            scores = scores_of(self.scorer, [row.prompt] * 2, [chosen, rejected])
+            scores = scores_by_reward(self.scorer, [row.prompt] * 2, [chosen, rejected])
             if not bool(scores.valid.all()):
                 raise Skipped("the reward could not score both sides")
             return float(scores.value[0]), float(scores.value[1])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmalign.annotators._rows import Columns, Row, Skipped, built, scores_of
+from mmalign.annotators._rows import Columns, Row, Skipped, built, scores_by_reward
 from mmalign.core.options import NotNegative, must, refuse
 from mmalign.core.types import Scores
 from mmalign.rewards.models.reader import Make
@@ -63,7 +63,7 @@ class Strength:
     @staticmethod
     def _gap(voter: Any, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         sides: list[Scores] = [
-            scores_of(voter, [row.prompt for row in rows], [str(row.columns.get(side) or "") for row in rows])
+            scores_by_reward(voter, [row.prompt for row in rows], [str(row.columns.get(side) or "") for row in rows])
             for side in ("chosen", "rejected")
         ]
         return sides[0].value - sides[1].value, sides[0].valid & sides[1].valid

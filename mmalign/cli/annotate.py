@@ -32,14 +32,14 @@ def annotate(
     Exit code: 0, 1 if no row came of any.
     """
     from mmalign.annotators import annotators
-    from mmalign.annotators._file import annotate_file, read_rows
+    from mmalign.annotators._file import annotate_file, read_pairs_file
     from mmalign.cli._progress import progress
     from mmalign.core.config import override
     from mmalign.core.errors import together
 
     if not rows.is_file():
         raise ConfigError(f"{rows}: no such file; name lines of JSON, each a row.")
-    specs = sections(names, override({}, options or []))
+    specs = annotator_specs(names, override({}, options or []))
     made, faults = [], []
     for spec in specs:
         try:
@@ -48,7 +48,7 @@ def annotate(
             faults.append(error)
     if faults:
         raise together(faults)
-    read_rows(rows)
+    read_pairs_file(rows)
     with progress("annotating", "annotated") as advance:
         result = annotate_file(rows, out, made, specs, batch, advance)
     before = f", {result.resumed} of them in an earlier run" if result.resumed else ""
@@ -59,7 +59,7 @@ def annotate(
         raise typer.Exit(1)
 
 
-def sections(names: list[str], options: dict[str, Any]) -> list[dict[str, Any]]:
+def annotator_specs(names: list[str], options: dict[str, Any]) -> list[dict[str, Any]]:
     """The section of each annotator: of one its options are named plainly, of several behind its name.
 
     Raises:

@@ -11,10 +11,10 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add `judge`."""
-    app.command("judge")(judge)
+    app.command("judge")(judge_command)
 
 
-def judge(
+def judge_command(
     rows: Annotated[
         str, typer.Argument(metavar="ROWS", help="rows of prompt, chosen and rejected, or a reward benchmark's file")
     ],

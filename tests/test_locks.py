@@ -35,7 +35,7 @@ def locked(extra: str) -> list[Requirement]:
     return [Requirement(line.removesuffix("\\").strip()) for line in lines if re.match(r"[a-z0-9]", line)]
 
 
-@pytest.mark.parametrize("extra", ["dev", "all"])
+@pytest.mark.parametrize("extra", ["dev", "all", "real"])
 def test_every_requirement_is_locked_within_its_range(extra: str) -> None:
     versions: dict[str, list[Requirement]] = {}
     for requirement in locked(extra):
@@ -53,7 +53,7 @@ def test_every_requirement_is_locked_within_its_range(extra: str) -> None:
             assert requirement.specifier.contains(version), f"{requirement}: {version} is locked; run make lock"
 
 
-@pytest.mark.parametrize("extra", ["dev", "all"])
+@pytest.mark.parametrize("extra", ["dev", "all", "real"])
 def test_a_lock_has_hashes_and_no_address(extra: str) -> None:
     text = (ROOT / f"requirements-{extra}.txt").read_text(encoding="utf-8")
     assert not re.search(r"https?://|--index|--find-links|file:|@ ", text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -25,6 +26,18 @@ from tests.adapters.language.tiny_tokens import byte_letters
 from tests.benchmarks.problem import one_step
 
 PROMPTS, GROUP, LENGTH = 4, 8, 64
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many completions of a prompt a step writes, and of how many tokens at most."""
+
+    group: int = GROUP
+    length: int = LENGTH
+
+
+USUAL = Size()
+
 LR = 1e-6
 VOCABULARY = 12_288
 SAID = [a + b for a in ascii_lowercase for b in ascii_lowercase]  # words of one token each
@@ -107,15 +120,15 @@ def _session(adapter: CausalLM, items: list[Any]) -> Session:
     return Session(trainer, rule, Batches(items, len(items), 0), Streams(0))
 
 
-def grpo(adapter: CausalLM, prompt_words: int) -> Callable[[], None]:
-    """A GRPO step: 4 prompts, 8 completions each, one update."""
-    session = _session(adapter, [Prompt(text) for text in texts(PROMPTS, prompt_words, 0)])
-    objective = GRPO(reward=Mix({"long_words": long_words()}), group_size=GROUP, weighting="per_step")
-    return one_step(Tokens(adapter, max_new_tokens=LENGTH), objective, session)
+def grpo(adapter: CausalLM, prompts: Sequence[str], size: Size = USUAL) -> Callable[[], None]:
+    """A GRPO step: every prompt, completed `size.group` times, one update."""
+    session = _session(adapter, [Prompt(text) for text in prompts])
+    objective = GRPO(reward=Mix({"long_words": long_words()}), group_size=size.group, weighting="per_step")
+    return one_step(Tokens(adapter, max_new_tokens=size.length), objective, session)
 
 
-def dpo(adapter: CausalLM, prompt_words: int, distinct: int = PROMPTS) -> Callable[[], None]:
-    """A DPO step on 16 given pairs: the reference on both sides, one update."""
-    pairs = [Preference(Prompt(p), c, r) for p, c, r in preferences(prompt_words, distinct)]
-    session = _session(adapter, pairs)
-    return one_step(Tokens(adapter, entropy="off"), DPO(beta=0.1, reference_rows=len(pairs)), session)
+def dpo(adapter: CausalLM, pairs: Sequence[tuple[str, str, str]]) -> Callable[[], None]:
+    """A DPO step on given pairs (prompt, chosen, rejected): the reference on both sides, one update."""
+    rows = [Preference(Prompt(p), c, r) for p, c, r in pairs]
+    session = _session(adapter, rows)
+    return one_step(Tokens(adapter, entropy="off"), DPO(beta=0.1, reference_rows=len(rows)), session)

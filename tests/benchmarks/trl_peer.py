@@ -47,8 +47,9 @@ def measure_grpo(prompt_words: int = QUESTION, repeats: int = 5) -> dict[str, An
     """A GRPO step."""
     with language.model_folder() as folder:
         adapter = language.loaded(Path(folder))
-        step = language.grpo(adapter, prompt_words)
-        theirs = partial(trl_trainers.grpo, Path(folder), prompt_words)
+        prompts = language.texts(language.PROMPTS, prompt_words, 0)
+        step = language.grpo(adapter, prompts)
+        theirs = partial(trl_trainers.grpo, Path(folder), prompts)
         return {**_setting(prompt_words), **_paired(step, theirs, repeats), "outside_model": _outside(step, adapter)}
 
 
@@ -58,8 +59,9 @@ def measure_dpo(repeats: int = 5) -> dict[str, Any]:
     with language.model_folder() as folder:
         for name, distinct in (("four_prompts", language.PROMPTS), ("sixteen_prompts", 16)):
             adapter = language.loaded(Path(folder))
-            step = language.dpo(adapter, QUESTION, distinct)
-            theirs = partial(trl_trainers.dpo, Path(folder), QUESTION, distinct=distinct)
+            pairs = language.preferences(QUESTION, distinct)
+            step = language.dpo(adapter, pairs)
+            theirs = partial(trl_trainers.dpo, Path(folder), pairs)
             found[name] = {**_paired(step, theirs, repeats), "outside_model": _outside(step, adapter)}
     return {**_setting(QUESTION), **found}
 
@@ -156,23 +158,33 @@ def _peak(folder: str, kind: str, side: str) -> dict[str, int]:
 
 
 def _second_step(folder: Path, kind: str, side: str) -> dict[str, int]:
-    rest = [0.0]
+    rest, prompts = [0.0], language.texts(language.PROMPTS, QUESTION, 0)
+    given: Any = prompts if kind == "grpo" else language.preferences(QUESTION, language.PROMPTS)
     if side == "mmalign":
-        step = getattr(language, kind)(language.loaded(folder), QUESTION)  # the first step is taken here
-        rest[0] = _resting()
-        step()
-    else:
+        return peak_of(getattr(language, kind)(language.loaded(folder), given))  # the first step is taken here
 
-        def before() -> None:
-            rest[0] = _resting()
+    def before() -> None:
+        rest[0] = resting()
 
-        getattr(trl_trainers, kind)(folder, QUESTION, 2, trl_trainers.Steps(before, lambda: None))
+    getattr(trl_trainers, kind)(folder, given, 2, trl_trainers.Steps(before, lambda: None))
+    return peak_since(rest[0])
+
+
+def peak_of(step: Callable[[], None]) -> dict[str, int]:
+    """`peak_since` of one step."""
+    rest = resting()
+    step()
+    return peak_since(rest)
+
+
+def peak_since(rest: float) -> dict[str, int]:
+    """What the process held at most, MiB: beyond `rest`, and as a whole."""
     peak = _kib("VmHWM")
-    return {"step_mib": round((peak - rest[0]) / 1024), "process_mib": round(peak / 1024)}
+    return {"step_mib": round((peak - rest) / 1024), "process_mib": round(peak / 1024)}
 
 
-def _resting() -> float:
-    """What the process holds between steps; forgets the peak so far (Linux, glibc)."""
+def resting() -> float:
+    """What the process holds between steps, KiB; forgets the peak so far (Linux, glibc)."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return _kib("VmRSS")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,31 +47,36 @@ def _reward(completions: list[str], **_: Any) -> list[float]:
     return [language.share_of_long_words(text) for text in completions]
 
 
-def grpo(folder: Path, prompt_words: int, steps: int, around: Steps, **options: Any) -> None:
-    """`steps` GRPO steps: 4 prompts, 8 completions each, one update."""
+def grpo(
+    folder: Path,
+    prompts: Sequence[str],
+    steps: int,
+    around: Steps,
+    size: language.Size = language.USUAL,
+    **options: Any,
+) -> None:
+    """`steps` GRPO steps: every prompt, completed `size.group` times, one update."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    rows = language.PROMPTS * language.GROUP
     with tempfile.TemporaryDirectory() as out:
         settings = GRPOConfig(
             output_dir=out,
             max_steps=steps,
-            per_device_train_batch_size=rows,
-            num_generations=language.GROUP,
-            max_completion_length=language.LENGTH,
+            per_device_train_batch_size=len(prompts) * size.group,
+            num_generations=size.group,
+            max_completion_length=size.length,
             **{**_SAME, **options},
         )
-        prompts = language.texts(language.PROMPTS, prompt_words, 0)
-        _train(GRPOTrainer, settings, Dataset.from_dict({"prompt": prompts}), folder, around, reward_funcs=_reward)
+        rows = Dataset.from_dict({"prompt": list(prompts)})
+        _train(GRPOTrainer, settings, rows, folder, around, reward_funcs=_reward)
 
 
-def dpo(folder: Path, prompt_words: int, steps: int, around: Steps, distinct: int = language.PROMPTS) -> None:
-    """`steps` DPO steps on 16 given pairs."""
+def dpo(folder: Path, pairs: Sequence[tuple[str, str, str]], steps: int, around: Steps) -> None:
+    """`steps` DPO steps on given pairs (prompt, chosen, rejected)."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    pairs = language.preferences(prompt_words, distinct)
     columns = dict(zip(("prompt", "chosen", "rejected"), map(list, zip(*pairs, strict=True)), strict=True))
     with tempfile.TemporaryDirectory() as out:
         settings = DPOConfig(

@@ -32,12 +32,21 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def _has_keys(text: str, keys: list[str]) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {str(key).casefold() for key in found} == set(keys)
+
+
 def _all_of(value: Any) -> list[str]:
     return [str(v).casefold() for v in (value if isinstance(value, list | tuple) else [value])]
 
 
 #: What an instruction's value must be, and when a text (without outer blanks) follows it.
 CHECKS: dict[str, tuple[str, Check]] = {
+    "words": ("number", lambda text, n: len(words(text)) == n),
     "max_words": ("number", lambda text, n: len(words(text)) <= n),
     "min_words": ("number", lambda text, n: len(words(text)) >= n),
     "max_characters": ("number", lambda text, n: len(text) <= n),
@@ -52,6 +61,8 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "lower_case": ("switch", lambda text, on: (text == text.lower()) == on),
     "upper_case": ("switch", lambda text, on: (text == text.upper()) == on),
     "json": ("switch", lambda text, on: _is_json(text) == on),
+    "json_keys": ("texts", lambda text, keys: _has_keys(text, _all_of(keys))),
+    "equals": ("text", lambda text, setting: text.strip(" .").casefold() == setting.casefold()),
 }
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "number": lambda v: type(v) in (int, float) and v >= 0 and v == v // 1,  # tables make floats of whole numbers

@@ -18,7 +18,8 @@ GENERATOR = {
 SEEING: dict[str, Any] = {"adapter": {"name": "image_text"}, "policy": {"name": "tokens"}}
 NAMES = rewards.names()
 SETS = ("frechet", "mmd", "vendi", "fad", "kad")
-UNINSTALLED = ("aesthetics",)  # its package is optional; see test_sound_rules.py
+#: Their packages are optional; see test_sound_rules.py, test_ocr.py and test_speech.py.
+UNINSTALLED = ("aesthetics", "ocr", "pitch", "speech", "speechquality")
 TEXTS = ["a red circle", "two blue squares", "a star and a circle"]
 
 

@@ -128,7 +128,8 @@ OTHER_OUTPUTS = {
 #: Of pictures or sounds alone; every other reward is tried on texts.
 WITHOUT_TEXTS = {
     *("aesthetic", "aesthetics", "clip_r_precision", "clipping", "compressibility", "duration", "fad", "flatness"),
-    *("kad", "laion_aesthetic", "loudness", "mlp_head", "sharpness", "silence", "song_fad", "verifier"),
+    *("kad", "laion_aesthetic", "loudness", "mlp_head", "ocr", "pitch", "sharpness", "silence", "song_fad"),
+    *("speech", "speech_quality", "verifier"),
 }
 
 

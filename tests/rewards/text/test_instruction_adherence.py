@@ -51,6 +51,14 @@ def test_rules_of_case_and_json() -> None:
     assert {name for name, *_ in CHECKS.items()} >= {"max_words", "json"}
 
 
+def test_rules_of_exact_counts_keys_and_answers() -> None:
+    assert followed("Three short words.", [("words", 3), ("words", 4)]) == [True, False]
+    keys = [("json_keys", ["name", "Size"]), ("json_keys", "name")]
+    assert followed('{"size": 1, "Name": "x"}', keys) == [True, False]
+    assert followed('["name"]', keys) == followed('{"name": 1', keys) == [False, False]
+    assert followed("12.", [("equals", "12"), ("equals", "2")]) == [True, False]
+
+
 def test_the_value_is_the_share_that_is_followed() -> None:
     instructions = [{"max_words": 5, "contains": "red"}, {"ends_with": "."}]
     assert answered("a red star", instructions) == (round(2 / 3, 6), Status.OK, "")

@@ -43,8 +43,10 @@ def _text(topic: str, rules: dict[str, Any], draw: Draw) -> str:
     if keys := rules.get("json_keys"):
         return json.dumps({keys[0]: topic, keys[1]: word or pick(draw, ADJECTIVES)})
     if count := rules.get("bullets"):
-        said = [word or pick(draw, ADJECTIVES), *(pick(draw, ADJECTIVES) for _ in range(count - 1))]
-        return "\n".join(f"- {adjective} {topic.split()[-1]}" for adjective in said) + (f" {ending}" if ending else "")
+        adjectives = [word or pick(draw, ADJECTIVES), *(pick(draw, ADJECTIVES) for _ in range(count - 1))]
+        return "\n".join(f"- {adjective} {topic.split()[-1]}" for adjective in adjectives) + (
+            f" {ending}" if ending else ""
+        )
     opening, most = rules.get("starts_with", ""), min(9, rules.get("max_words", 9))
     total = rules.get("words") or int(draw.integers(min(5, most), most + 1))
     core = _core(topic, word, total - len(opening.split()) - len(ending.split()), draw)
@@ -56,9 +58,9 @@ def _text(topic: str, rules: dict[str, Any], draw: Draw) -> str:
 def _core(topic: str, word: str, count: int, draw: Draw) -> list[str]:
     """`count` words about the topic, `word` among them: "the sea is very calm and bright"."""
     order = [ADJECTIVES[i] for i in draw.permutation(len(ADJECTIVES))]
-    said, left = [word or order[0]], count - len(topic.split()) - 1
-    while len(said) + 2 <= left:
-        said += ["and", order[len(said)]]
+    adjectives, left = [word or order[0]], count - len(topic.split()) - 1
+    while len(adjectives) + 2 <= left:
+        adjectives += ["and", order[len(adjectives)]]
     if left >= 1:
-        return [*topic.split(), "is", *(["very"] if len(said) < left else []), *said]
+        return [*topic.split(), "is", *(["very"] if len(adjectives) < left else []), *adjectives]
     return [word or order[0], topic.split()[-1], "now"][:count]

@@ -20,7 +20,7 @@ import numpy as np
 from mmalign.core.files import write_beside
 
 Draw = np.random.Generator
-Told = tuple[str, dict[str, Any]]  # an instruction in words, and as a rule reads it
+Instruction = tuple[str, dict[str, Any]]  # an instruction in words, and as a rule reads it
 
 
 @dataclass(frozen=True)
@@ -76,59 +76,59 @@ def _count(draw: Draw, low: int, high: int) -> int:
     return int(draw.integers(low, high + 1))
 
 
-def _words(draw: Draw, values: Values) -> Told:
+def _words(draw: Draw, values: Values) -> Instruction:
     n = _count(draw, 3, 8)
     return f"Use exactly {n} words.", {"words": n}
 
 
-def _max_words(draw: Draw, values: Values) -> Told:
+def _max_words(draw: Draw, values: Values) -> Instruction:
     n = _count(draw, 4, 10)
     return f"Use at most {n} words.", {"max_words": n}
 
 
-def _bullets(draw: Draw, values: Values) -> Told:
+def _bullets(draw: Draw, values: Values) -> Instruction:
     n = _count(draw, 2, 3)
     return f"Write exactly {n} short bullet points, each on its own line, starting with a dash.", {"bullets": n}
 
 
-def _json(draw: Draw, values: Values) -> Told:
+def _json(draw: Draw, values: Values) -> Instruction:
     first, second = pick(draw, values.keys)
     text = f'Answer only with a JSON object with the keys "{first}" and "{second}".'
     return text, {"json_keys": [first, second]}
 
 
-def _sentence(draw: Draw, values: Values) -> Told:
+def _sentence(draw: Draw, values: Values) -> Instruction:
     return "Write exactly one sentence of at most 15 words.", {"sentences": 1, "max_words": 15}
 
 
-def _lower(draw: Draw, values: Values) -> Told:
+def _lower(draw: Draw, values: Values) -> Instruction:
     return "Write everything in lowercase letters.", {"lower_case": True}
 
 
-def _upper(draw: Draw, values: Values) -> Told:
+def _upper(draw: Draw, values: Values) -> Instruction:
     return "Write everything in CAPITAL LETTERS.", {"upper_case": True}
 
 
-def _contains(draw: Draw, values: Values) -> Told:
+def _contains(draw: Draw, values: Values) -> Instruction:
     word = pick(draw, values.words)
     return f'Use the word "{word}".', {"contains": word}
 
 
-def _excludes(draw: Draw, values: Values) -> Told:
+def _excludes(draw: Draw, values: Values) -> Instruction:
     return "Do not use any commas.", {"excludes": ","}
 
 
-def _starts(draw: Draw, values: Values) -> Told:
+def _starts(draw: Draw, values: Values) -> Instruction:
     opening = pick(draw, values.openings)
     return f'Begin with "{opening}"', {"starts_with": opening}
 
 
-def _ends(draw: Draw, values: Values) -> Told:
+def _ends(draw: Draw, values: Values) -> Instruction:
     ending = pick(draw, values.endings)
     return f'End with "{ending}"', {"ends_with": ending}
 
 
-KINDS: dict[str, Callable[[Draw, Values], Told]] = {
+KINDS: dict[str, Callable[[Draw, Values], Instruction]] = {
     name.strip("_"): make
     for name, make in (
         ("words", _words),
@@ -161,10 +161,10 @@ def pairs(spared: bool) -> list[tuple[str, str]]:
 
 def request(draw: Draw, kinds: tuple[str, str], values: Values) -> dict[str, Any]:
     """A topic with two instructions."""
-    told = [KINDS[kind](draw, values) for kind in kinds]
+    instructions = [KINDS[kind](draw, values) for kind in kinds]
     brief = [] if set(kinds) & set(FORM) else ["Write one short sentence."]
-    text = " ".join([f"Write about {pick(draw, values.topics)}.", *brief, *(words for words, _ in told)])
-    return {"prompt": text, "instructions": [rule for _, rule in told], "kinds": "+".join(kinds)}
+    text = " ".join([f"Write about {pick(draw, values.topics)}.", *brief, *(words for words, _ in instructions)])
+    return {"prompt": text, "instructions": [rule for _, rule in instructions], "kinds": "+".join(kinds)}
 
 
 def sum_of_two(draw: Draw, values: Values) -> dict[str, Any]:

@@ -28,11 +28,12 @@ from pipelines.results import RESULTS, across_seeds, keep, run_seed
 
 HERE = Path(__file__).parent
 LESSON, RUN = HERE / "instructions_sft.yaml", HERE / "instructions.yaml"
+BOUND = 0.20
 CLAIM = {
     "claim": "GRPO raises the share of held-out requests that are followed whole (greedy answers, judged by rules) by "
     "20 points or more, on pairs of kinds and on values that it was not trained on.",
     "refuted_if": "the mean over the seeds of that change is below 0.20",
-    "bound": 0.20,
+    "bound": BOUND,
 }
 
 
@@ -73,7 +74,7 @@ def measured(folder: Path, seeds: list[int]) -> dict[str, Any]:
         "model": json.loads((model_folder("smollm2") / "provenance.json").read_text()),
         "commit": commit(),
         "gain": round(gain, 4),
-        "holds": gain >= CLAIM["bound"],
+        "holds": gain >= BOUND,
         "mean": mean,
         "seeds": runs,
     }

@@ -71,17 +71,17 @@ def scored(name: str, output: Any, prompt: Prompt, **options: Any) -> float:
     return round(float(load_reward(name, **options)(Rollout([prompt], output, torch.zeros(1).long())).value[0]), 4)
 
 
-def heard() -> dict[str, Any]:
+def listening() -> dict[str, Any]:
     """Speech against music, clean speech against noisy, the right pitch against wrong ones."""
     voices, others = {n: recording(n) for n in SPEECH}, {n: recording(n) for n in MUSIC}
-    asked = Prompt("")
-    found: dict[str, Any] = {"speech": {n: scored("speech", sound, asked) for n, sound in (voices | others).items()}}
-    found["speech_quality"] = {
-        name: {f"{snr} dB": scored("speech_quality", noisy(sound, snr), asked) for snr in (40, 20, 10, 0)}
+    prompt = Prompt("")
+    scores: dict[str, Any] = {"speech": {n: scored("speech", sound, prompt) for n, sound in (voices | others).items()}}
+    scores["speech_quality"] = {
+        name: {f"{snr} dB": scored("speech_quality", noisy(sound, snr), prompt) for snr in (40, 20, 10, 0)}
         for name, sound in voices.items()
     }
-    found["pitch"] = {name: pitched(sound) for name, sound in voices.items()}
-    return found
+    scores["pitch"] = {name: pitched(sound) for name, sound in voices.items()}
+    return scores
 
 
 def pitched(sound: Audio) -> dict[str, float]:
@@ -89,11 +89,11 @@ def pitched(sound: Audio) -> dict[str, float]:
     from mmalign.rewards.models.waves import waves
 
     reward = load_reward("pitch")
-    cents, sure = reward.heard(waves(sound, 16_000)[0])
+    cents, sure = reward.frame_pitches(waves(sound, 16_000)[0])
     parts = [cents[i][sure[i] >= 0.5] for i in torch.arange(len(cents)).tensor_split(8)]
     hertz = [10 * 2 ** (float(part.median() if len(part) else cents.median()) / 1200) for part in parts]
-    asked = Prompt("", meta={"hertz": hertz})
-    return {f"{step} cents": scored("pitch", faster(sound, step), asked) for step in (0, 100, 300, 600)}
+    prompt = Prompt("", meta={"hertz": hertz})
+    return {f"{step} cents": scored("pitch", faster(sound, step), prompt) for step in (0, 100, 300, 600)}
 
 
 def drawn(lines: Sequence[str], font: str | None, size: int = 256) -> Tensor:
@@ -114,32 +114,34 @@ def fonts() -> list[str | None]:
     return [str(name) for name in names[:: max(1, math.ceil(len(names) / 8))]] or [None]
 
 
-def read() -> dict[str, Any]:
+def reading() -> dict[str, Any]:
     """The mean score over fonts of what is drawn where a sign says OPEN DAILY, and the least of the right one."""
-    asked, each = Prompt(f'a sign that says "{SIGN}"'), fonts()
-    found: dict[str, Any] = {"fonts": [Path(font).stem if font else "Pillow's" for font in each]}
+    prompt, each = Prompt(f'a sign that says "{SIGN}"'), fonts()
+    scores: dict[str, Any] = {"fonts": [Path(font).stem if font else "Pillow's" for font in each]}
     for order in ("reading", "any"):
-        scores = {n: [scored("ocr", drawn(x, f), asked, order=order, side=256) for f in each] for n, x in DRAWN.items()}
-        found[order] = {name: round(statistics.fmean(values), 4) for name, values in scores.items()}
-        found[f"least as asked, {order}"] = min(scores["as asked"])
-    return found
+        by_font = {
+            n: [scored("ocr", drawn(x, f), prompt, order=order, side=256) for f in each] for n, x in DRAWN.items()
+        }
+        scores[order] = {name: round(statistics.fmean(values), 4) for name, values in by_font.items()}
+        scores[f"least as asked, {order}"] = min(by_font["as asked"])
+    return scores
 
 
-def meant() -> dict[str, Any]:
+def meaning() -> dict[str, Any]:
     """all-MiniLM-L6-v2: token by token (`bmas`), whole sentences, and how many kinds a set has (`vendi`)."""
     from mmalign.rewards.encoders.text import TextEncoder
 
     folder = str(model_folder("minilm"))
-    found: dict[str, Any] = {"bmas": {}, "cosine": {}}
+    scores: dict[str, Any] = {"bmas": {}, "cosine": {}}
     for name, (first, second) in TEXTS.items():
-        found["bmas"][name] = scored("bmas", [second], Prompt("", meta={"references": [first]}), checkpoint=folder)
+        scores["bmas"][name] = scored("bmas", [second], Prompt("", meta={"references": [first]}), checkpoint=folder)
         one, other = TextEncoder(folder).texts([first, second])
-        found["cosine"][name] = round(float(one @ other), 4)
+        scores["cosine"][name] = round(float(one @ other), 4)
     vendi = load_reward("vendi", encoder={"name": "text", "checkpoint": folder})
     for name, texts in (("alike", ALIKE), ("varied", VARIED)):
         rollout = Rollout([Prompt("")] * len(texts), list(texts), torch.zeros(len(texts)).long())
-        found.setdefault("vendi", {})[name] = round(float(vendi.score(vendi.embed(rollout))), 4)
-    return found
+        scores.setdefault("vendi", {})[name] = round(float(vendi.score(vendi.embed(rollout))), 4)
+    return scores
 
 
 if __name__ == "__main__":
@@ -148,4 +150,4 @@ if __name__ == "__main__":
     args = reader.parse_args()
     with errors_as_sentences():
         command = {"command": "python -m pipelines.real.senses", "commit": commit()}
-        keep(args.out, {**command, "read": read(), "meant": meant(), "heard": heard()})
+        keep(args.out, {**command, "reading": reading(), "meaning": meaning(), "listening": listening()})

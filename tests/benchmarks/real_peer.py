@@ -55,18 +55,18 @@ def plain(tokens: int) -> list[str]:
 
 
 def ending() -> list[str]:
-    """Four questions as the model was taught to be asked, written out: both sides read the same text."""
+    """Four questions as the model was taught to be turns, written out: both sides read the same text."""
     reader = tokenizer()
-    asked = [[{"role": "user", "content": f"{text} Answer only with the number."}] for text in QUESTIONS]
-    return [reader.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in asked]
+    turns = [[{"role": "user", "content": f"{text} Answer only with the number."}] for text in QUESTIONS]
+    return [reader.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
 
 
 def pairs() -> list[tuple[str, str, str]]:
     """8 pairs: two of each prompt, completions from further on in the story."""
     reader, prompts = tokenizer(), plain(40)
     ids = reader(STORY, add_special_tokens=False)["input_ids"]
-    said = [reader.decode(ids[60 + 7 * i : 60 + 7 * i + 48 - 6 * (i % 2)]) for i in range(16)]
-    return [(prompts[i % 4], said[2 * i], said[2 * i + 1]) for i in range(8)]
+    output = [reader.decode(ids[60 + 7 * i : 60 + 7 * i + 48 - 6 * (i % 2)]) for i in range(16)]
+    return [(prompts[i % 4], output[2 * i], output[2 * i + 1]) for i in range(8)]
 
 
 #: What is measured, and with which prompts.
@@ -81,19 +81,19 @@ CASES: dict[str, Callable[[], Any]] = {
 def measure(repeats: int = 3) -> dict[str, Any]:
     """Every case, each in a process of its own."""
     facts = json.loads((model_folder("smollm2") / "provenance.json").read_text())
-    found: dict[str, Any] = {"model": facts["model"], "source": facts["source"], "threads": torch.get_num_threads()}
+    result: dict[str, Any] = {"model": facts["model"], "source": facts["source"], "threads": torch.get_num_threads()}
     for case in CASES:
         command = [sys.executable, "-m", "tests.benchmarks.real_peer", case]
-        found[case] = {
+        result[case] = {
             **_child([*command, "pair", str(repeats)]),
             "memory": {side: _child([*command, side]) for side in ("mmalign", "trl")},
         }
-    return found
+    return result
 
 
 def _child(command: Sequence[str]) -> Any:
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(said.strip().split("\n")[-1])
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.strip().split("\n")[-1])
 
 
 def _sides(case: str) -> tuple[Callable[[], Callable[[], None]], Callable[[int, trl_trainers.Steps], None]]:
@@ -135,18 +135,18 @@ def _paired(case: str, repeats: int) -> dict[str, Any]:
 
 def summary(seconds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians of both sides by clock, and the median and range of the ratios of pairs."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for clock in ("cpu", "wall"):
         ours, theirs = ([step[clock] for step in seconds[side]] for side in ("mmalign", "trl"))
         ratios = sorted(t / o for o, t in zip(ours, theirs, strict=True))
-        found[clock] = {
+        result[clock] = {
             "mmalign_seconds": round(statistics.median(ours), 2),
             "trl_seconds": round(statistics.median(theirs), 2),
             "times_faster": round(statistics.median(ratios), 2),
             "range": [round(ratios[0], 2), round(ratios[-1], 2)],
             "pairs": len(ratios),
         }
-    return found
+    return result
 
 
 def _memory(case: str, side: str) -> dict[str, int]:

@@ -89,31 +89,31 @@ class Ocr(RowRule):
 
     def judge(self, prompt: Prompt, output: Tensor) -> Verdict:
         """The verdict on one picture (3, H, W)."""
-        asked = references_of(prompt, self.column) if self.column else _quoted(prompt.text)
-        if not asked:
+        targets = references_of(prompt, self.column) if self.column else _quoted(prompt.text)
+        if not targets:
             return None
         lines = self.read(output)
         words = [word for line, _ in lines for word in _plain(line).split()]
-        values = [self._agreement(_plain(text).split(), words) for text in asked]
+        values = [self._agreement(_plain(text).split(), words) for text in targets]
         sure = [confidence for _, confidence in lines]
         return max(values), {"words": len(words), "confidence": sum(sure) / len(sure) if sure else float("nan")}
 
     def read(self, picture: Tensor) -> list[tuple[str, float]]:
         """The texts in a picture (3, H, W) of floats in [0, 1], in reading order, each with the reader's confidence."""
         pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).flip(2)  # blue first
-        found = self.reader(pixels.contiguous().cpu().numpy(), use_cls=False)
-        if found.txts is None:
+        result = self.reader(pixels.contiguous().cpu().numpy(), use_cls=False)
+        if result.txts is None:
             return []
-        sides = [(box[:, 0].min(), box[:, 1].mean(), box[:, 1].max() - box[:, 1].min()) for box in found.boxes]
+        sides = [(box[:, 0].min(), box[:, 1].mean(), box[:, 1].max() - box[:, 1].min()) for box in result.boxes]
         boxes = [(float(left), float(middle), float(height)) for left, middle, height in sides]
         order = _reading_order(boxes)
-        kept = [(found.txts[i], float(found.scores[i])) for i in order]
+        kept = [(result.txts[i], float(result.scores[i])) for i in order]
         return [(text, confidence) for text, confidence in kept if confidence >= self.confidence]
 
-    def _agreement(self, asked: list[str], read: list[str]) -> float:
+    def _agreement(self, target: list[str], read: list[str]) -> float:
         if self.order == "any":
-            return words_similarity(asked, read)
-        return text_similarity("".join(asked), "".join(read))
+            return words_similarity(target, read)
+        return text_similarity("".join(target), "".join(read))
 
 
 def _plain(text: str) -> str:

@@ -19,7 +19,7 @@ from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import loading
 from mmalign.rewards.columns import NeedsColumn, missing
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
-from mmalign.rewards.models.frozen import settle
+from mmalign.rewards.models.frozen import move_to_inputs
 from mmalign.rewards.models.pickled import read_pickled
 from mmalign.rewards.models.waves import waves
 
@@ -82,7 +82,7 @@ class Pitch(NeedsColumn):
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise ValueError where a row's column holds no frequencies."""
-        self._asked(prompt)
+        self._targets(prompt)
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
@@ -96,12 +96,12 @@ class Pitch(NeedsColumn):
         parts = {name: value.new_tensor([row[3].get(name, math.nan) for row in rows]) for name in ("cents", "voiced")}
         return Scores(value, status, parts=parts, info=info if any(info) else None)
 
-    def heard(self, wave: Float[Tensor, " S"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
+    def frame_pitches(self, wave: Float[Tensor, " S"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
         """Pitch of every frame of a wave at 16 kHz, in cents above 10 Hz, with gradient; and how sure it is, in [0, 1].
 
         Frames are centred on every 10 ms, as CREPE's.
         """
-        settle(self.model, wave.device)
+        move_to_inputs(self.model, wave.device)
         frames = torch.nn.functional.pad(wave, (WINDOW // 2, WINDOW // 2)).unfold(0, WINDOW, HOP)
         frames = frames - frames.mean(1, keepdim=True)
         frames = frames / frames.std(1, keepdim=True).clamp_min(1e-10)
@@ -117,25 +117,25 @@ class Pitch(NeedsColumn):
         if why := missing(prompt, self.needs, row):
             return nothing, Status.NOT_APPLICABLE, why, {}
         try:
-            asked = wave.new_tensor(self._asked(prompt))
+            targets = wave.new_tensor(self._targets(prompt))
         except ValueError as error:
             return nothing, Status.ERROR, str(error), {}
         if not len(wave):
             return nothing, Status.ERROR, "the sound is empty or not finite", {}
-        cents, sure = self.heard(wave)
+        cents, sure = self.frame_pitches(wave)
         voiced = sure >= self.confidence
         share = float(voiced.float().mean())
         if not share:
             return wave.new_tensor(self.range[0]), Status.PARSE_FAIL, "no frame has a pitch", {"voiced": 0.0}
-        turn = (torch.arange(len(cents), device=wave.device) * len(asked)) // len(cents)
-        apart = cents - 1200 * (asked[turn] / 10).log2()
+        turn = (torch.arange(len(cents), device=wave.device) * len(targets)) // len(cents)
+        apart = cents - 1200 * (targets[turn] / 10).log2()
         if self.octaves == "any":
             apart = apart - 1200 * (apart.detach() / 1200).round()
         distance = apart.abs()[voiced]
         value = 1 - (distance / self.limit).clamp(max=1).mean()
         return value, Status.OK, "", {"cents": float(distance.detach().mean()), "voiced": share}
 
-    def _asked(self, prompt: Prompt) -> list[float]:
+    def _targets(self, prompt: Prompt) -> list[float]:
         value = prompt.meta[self.column]
         try:
             hertz = [float(one) for one in (value if isinstance(value, list | tuple) else [value])]

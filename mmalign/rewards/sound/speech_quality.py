@@ -66,6 +66,6 @@ class SpeechQuality(RowRule):
         wave = waves(output, RATE)[0].clamp(-1, 1)
         if not bool(wave.abs().max() > 0):
             return None
-        found = self.run(wave.double().numpy(), RATE)
-        scores = {name: min(5.0, max(1.0, float(found[key]))) for name, key in _KEYS.items()}
+        result = self.run(wave.double().numpy(), RATE)
+        scores = {name: min(5.0, max(1.0, float(result[key]))) for name, key in _KEYS.items()}
         return scores[self.axis], scores

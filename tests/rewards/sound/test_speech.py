@@ -24,7 +24,7 @@ def rollout(sound: Audio, *, rows: int = 1, **meta) -> Rollout:
 def voice(hertz: float, seconds: float = 0.6) -> Audio:
     """Ten harmonics, as a voice or a string has."""
     time = torch.arange(int(seconds * RATE)) / RATE
-    wave = sum(torch.sin(2 * math.pi * k * hertz * time) / k for k in range(1, 11))
+    wave = torch.stack([torch.sin(2 * math.pi * k * hertz * time) / k for k in range(1, 11)]).sum(0)
     return Audio(0.2 * wave[None, None], RATE)
 
 
@@ -75,7 +75,7 @@ def test_the_pitch_that_is_asked_for_scores_best() -> None:
 def test_pitch_hears_what_torchcrepe_hears_and_has_a_gradient() -> None:
     crepe = pytest.importorskip("torchcrepe", reason="the extra `speech` is not installed")
     reward, sound = load_reward("pitch"), voice(196.0)
-    cents, _ = reward.heard(sound.samples[0, 0])
+    cents, _ = reward.frame_pitches(sound.samples[0, 0])
     theirs = crepe.predict(sound.samples[0], RATE, 160, 50.0, 1900.0, "tiny", decoder=crepe.decode.weighted_argmax)[0]
     inside = slice(5, -5)
     assert ((1200 * (theirs / 10).log2() - cents)[inside].abs() < 10).all()

@@ -82,8 +82,9 @@ METRICS: dict[str, str] = {
     "reward/<reward>/parts/<part>": "The mean of a named part of the reward over the rows that have it.",
     "correlation/<reward>/<reward>": "Pearson's correlation of two rewards over the rows of the step.",
     "multiplier/<reward>": "The Lagrange multiplier of a reward that is held at a threshold.",
+    "threshold/<reward>": "The threshold at which a reward is held now, while thresholds are searched for.",
     # the machine, and held-out prompts
-    "time/<phase>": "Seconds of a phase of the step (collect, check, update), of the slowest process.",
+    "time/<phase>": "Seconds of a phase of the step (calibrate, collect, check, update), of the slowest process.",
     "time/evaluate": "Seconds of the evaluation after the step, in the main process; no phase contains them.",
     "time/preview": "Seconds of the samples that were made after the step, in the main process.",
     "time/save": "Seconds of the checkpoint that was written after the step, in the main process.",

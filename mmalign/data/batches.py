@@ -45,6 +45,16 @@ class Placed(Protocol):
 
 
 @runtime_checkable
+class Together(Protocol):
+    """Placed items of which so many that stand behind one another share a batch, on one process."""
+
+    @property
+    def together(self) -> int:
+        """How many."""
+        ...
+
+
+@runtime_checkable
 class Bucketed(Protocol):
     """Items of which not all may share a batch (pictures of several shapes)."""
 
@@ -83,6 +93,11 @@ class Batches(Generic[Item]):
             fits = ", ".join(str(world * k) for k in range(max(1, size // world), size // world + 3))
             raise ConfigError(
                 f"trainer.prompts_per_step: {size} does not divide by {world} processes; use e.g. {fits}."
+            )
+        if isinstance(items, Together) and (size // world) % items.together:
+            raise ConfigError(
+                f"trainer.prompts_per_step: {size} on {world} processes is {size // world} each, and {items.together} "
+                f"rows of the data go together; use a multiple of {items.together * world}."
             )
         if not 0 <= rank < world:
             raise ConfigError(f"rank {rank} is outside the {world} processes 0 … {world - 1}.")

@@ -18,6 +18,7 @@ from mmalign.data.intake import FittedRows, refused
 from mmalign.data.mixed_rows import MixedRows
 from mmalign.data.row_kinds import prompts_of
 from mmalign.data.sampled import sampled
+from mmalign.data.view_rows import ViewRows
 from mmalign.run.checks import Inspection
 from mmalign.run.checks.shapes import fitted_rows
 from mmalign.run.defaults import slot_options, with_defaults
@@ -189,7 +190,7 @@ def training_rows(parts: Parts, fetch: bool = True) -> Sequence[Any]:
     )
     if known is None:
         selection.report(how, "to train on")
-    if selection.long and isinstance(items, MixedRows):
+    if selection.long and isinstance(items, MixedRows | ViewRows):
         return items.keeping(selection.fitting, selection.shortened)
     return selection.rows if selection.long else items
 

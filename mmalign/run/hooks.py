@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from mmalign.core.capabilities import generates, judges_only
 from mmalign.core.experience import Experience
 from mmalign.core.files import write_folder_beside
 from mmalign.core.pace import Pace
-from mmalign.core.protocols import AnyPolicy
+from mmalign.core.protocols import AnyPolicy, Searching
 from mmalign.core.rng import stream
 from mmalign.evaluation.records import Evaluation
 from mmalign.run.build import Parts
@@ -155,7 +156,16 @@ class Evaluate:
         with session.timed_apart("evaluate"), session.update_rule.averaged():
             evaluation = measure(self.parts, self.prompts, session)
             log_means(session, evaluation)
+        search_on(self.parts, session, evaluation)
         self.then(session, evaluation)
+
+
+def search_on(parts: Parts, session: Session, evaluation: Evaluation | None) -> None:
+    """Tell a combination that tries out numbers what its measure came to; the main process has the evaluation."""
+    combination = getattr(parts.reward, "combination", None)
+    if isinstance(combination, Searching) and combination.search:
+        means = session.gather({} if evaluation is None else evaluation.means())[0]
+        combination.measured(means.get(combination.search, math.nan))
 
 
 def log_means(session: Session, evaluation: Evaluation | None) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from mmalign.core.errors import CapabilityError
 from mmalign.core.experience import Experience
 from mmalign.core.objective import Objective
-from mmalign.core.protocols import AnyPolicy
+from mmalign.core.protocols import AnyPolicy, Calibrated, Policy
+from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor
 from mmalign.training.checks import check_start
 from mmalign.training.failures import LossWatch, collecting, naming_step, updating
@@ -58,6 +60,7 @@ def one_step(
     policy: AnyPolicy, objective: Objective[Any], session: Session, batch: Sequence[Any], watch: LossWatch
 ) -> Experience:
     """Collect, check at the start and once weights moved, update on every minibatch; returns what was collected."""
+    calibrate(policy, objective, session, batch)
     with torch.no_grad(), session.timed("collect"), collecting(policy, objective, batch):
         experience = objective.collect(policy, batch, session.streams["rollout"])
     if session.unproven:
@@ -71,6 +74,24 @@ def one_step(
             session.update(trained=bool(weighted.mask.any()))
         watch.see(loss)
     return experience
+
+
+def calibrate(policy: AnyPolicy, objective: Objective[Any], session: Session, batch: Sequence[Any]) -> None:
+    """Show a reward that measures against the policy's start what that makes of prompts which are new to the reward.
+
+    The outputs of a prompt follow from it and the run's seed alone: no stream of the run moves, and a resumed run, or
+    another number of processes, would draw the same.
+    """
+    reward = session.traits(objective).reward
+    prompts = [getattr(item, "prompt", item) for item in batch]
+    if not isinstance(reward, Calibrated) or not (new := reward.uncalibrated(prompts)):
+        return
+    if not isinstance(policy, Policy):
+        raise CapabilityError("combine.references: base draws outputs of the policy's start; this policy draws none.")
+    with torch.no_grad(), session.timed("calibrate"), policy.reference(), collecting(policy, objective, batch):
+        for prompt in new:
+            rng = stream(session.trainer.seed, "calibrate", prompt.question)
+            reward.calibrate(policy.sample([prompt] * reward.samples, rng))
 
 
 def accumulate(policy: AnyPolicy, objective: Objective[Any], weighted: Experience, session: Session) -> Tensor:

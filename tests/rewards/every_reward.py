@@ -75,6 +75,8 @@ def make(
         "fad": {"reference": str(sound_folder), "encoder": {"name": "clap", "checkpoint": str(tiny_clap)}},
         "kad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
         "song_fad": {"reference": str(sound_folder), "encoder": {"name": "spectral"}},
+        "relevance": {"encoder": str(tiny_clip)},
+        "router": {"table": {"open": {"name": "length", "low": 5.0}, "closed": {"name": "exact_match"}}},
         "reward_model": {"model": str(lm_folder("llama"))},
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
         "yes_no": judge,

@@ -108,6 +108,54 @@ class Adaptive(Protocol):
 
 
 @runtime_checkable
+class Calibrated(Protocol):
+    """A reward of rows that measures them against what the policy's start makes of the same prompt."""
+
+    @property
+    def samples(self) -> int:
+        """How many outputs of each prompt it wants to see; 0: it measures against nothing."""
+        ...
+
+    def uncalibrated(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return those of the prompts that it knows nothing of, each once."""
+        ...
+
+    def calibrate(self, rollout: Rollout) -> None:
+        """Take in `samples` outputs of the policy's start on one prompt."""
+        ...
+
+
+@runtime_checkable
+class Searching(Protocol):
+    """A combination some of whose numbers are tried out, by a measure that nothing is trained on."""
+
+    search: str  # the measure, by its name in the evaluation; "": nothing is tried
+
+    def measured(self, value: float) -> None:
+        """Take in what the measure came to with the present numbers, and go on with the next ones."""
+        ...
+
+
+@runtime_checkable
+class PerPrompt(Protocol):
+    """A combination with references of its own for each prompt, which it knows by a digest."""
+
+    of_prompts: bool  # whether it has them as it is set up
+    samples: int  # outputs of the policy's start that they are made of
+    base: Any  # its `BaseReferences`
+
+    def of_rows(
+        self,
+        keys: Sequence[bytes],
+        parts: Mapping[str, Scores],
+        weights: Mapping[str, float],
+        group: Int[Tensor, " B"],
+    ) -> Scores:
+        """Combine B rows by the references of their prompts."""
+        ...
+
+
+@runtime_checkable
 class Synchronized(Protocol):
     """A part with statistics of the rows of every process."""
 
@@ -181,12 +229,15 @@ class PointSource(Protocol):
 __all__ = [
     "Adaptive",
     "Bounds",
+    "Calibrated",
     "Combination",
     "Encoder",
     "FrameEncoder",
     "ImageEncoder",
+    "PerPrompt",
     "PointSource",
     "Reward",
+    "Searching",
     "SetReward",
     "Stateful",
     "Synchronized",

@@ -27,8 +27,11 @@ from mmalign.rewards.combine._parts import (
     weighted_bounds,
     worst_status,
 )
+from mmalign.rewards.combine._threshold_search import Tried, next_point
 
 __all__ = ["Lagrangian"]
+
+_TRIED = "/tried"  # no slot is called so
 
 
 @dataclass
@@ -55,6 +58,10 @@ class Lagrangian:
         lr: of μ.
         momentum: of μ; a μ that meets its bound loses it.
         scale: of the summed values; means are compared with θ always raw.
+        search: a judge or reward of the evaluation, best one that is not trained on: after each held-out evaluation
+            (`trainer.evaluate_every`) its mean is the value of the thresholds that were held since the one before, and
+            Nelder and Mead's simplex says which to hold next, within one run as in the paper. "": they stay.
+        reach: by how much each threshold of the first simplex is above `thresholds`.
     """
 
     thresholds: dict[str, float]
@@ -64,11 +71,15 @@ class Lagrangian:
     lr: Positive = 0.01
     momentum: Share = 0.1
     scale: Scale = "group_z"
+    search: str = ""
+    reach: float = 0.1
     differentiable = True
     adapting = True
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
     _mu: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _velocity: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    _tried: Tried = field(default_factory=list, init=False, repr=False)
+    _held: dict[str, float] = field(default_factory=dict, init=False, repr=False)  # the thresholds that are held now
 
     def __post_init__(self) -> None:
         if not self.thresholds:
@@ -76,12 +87,14 @@ class Lagrangian:
         refuse(
             outside(self, ("most", "lr"), "above 0 and finite", lambda value: 0 < value < math.inf),
             outside(self, ("momentum",), "in [0, 1)", lambda value: 0 <= value < 1),
+            outside(self, ("reach",), "finite and not 0", lambda value: math.isfinite(value) and value != 0),
             [f"thresholds.{n} must be finite, not {v}" for n, v in self.thresholds.items() if not math.isfinite(v)],
         )
         # σ(0) = 0.5 as in the paper; tanh starts as high, not at 0 where nothing would be optimised.
         start = 0.5493 if self.multiplier == "squashed" and self.kind == "equal" else 0.0
         self._mu = dict.fromkeys(self.thresholds, start)
         self._velocity = dict.fromkeys(self.thresholds, 0.0)
+        self._held = dict(self.thresholds)
 
     @property
     def mentions(self) -> tuple[str, ...]:
@@ -113,6 +126,19 @@ class Lagrangian:
             self._adapt(parts)
         return scores
 
+    def measured(self, value: float) -> None:
+        """Take in what the thresholds that are held now came to, and hold those that are to be tried next.
+
+        A value that is not finite says nothing: they are tried for longer.
+        """
+        if math.isfinite(value):
+            self._tried.append((tuple(self._held.values()), value))
+            self._hold_next()
+
+    def _hold_next(self) -> None:
+        point = next_point(list(self.thresholds.values()), self.reach, self._tried)
+        self._held = dict(zip(self.thresholds, point, strict=True))
+
     def faults(self, ranges: LazyRanges, weights: Mapping[str, float]) -> list[str]:
         """Weights that are all 0."""
         return no_weight(weights)
@@ -127,24 +153,31 @@ class Lagrangian:
         return low, high
 
     def metrics(self) -> dict[str, Tensor]:
-        """λ by held slot."""
-        return {f"multiplier/{name}": torch.tensor(value) for name, value in self.multipliers.items()}
+        """λ by held slot, and while they are searched for the thresholds."""
+        logged = {f"multiplier/{name}": torch.tensor(value) for name, value in self.multipliers.items()}
+        held = {f"threshold/{name}": torch.tensor(value) for name, value in self._held.items()}
+        return logged | held if self.search else logged
 
     def state_dict(self) -> dict[str, Tensor]:
-        """μ and its velocity by held slot: (2,) float64."""
-        return {n: torch.tensor([self._mu[n], self._velocity[n]], dtype=torch.float64) for n in self.thresholds}
+        """μ and its velocity by held slot: (2,) float64; and "/tried", (N, K + 1): thresholds with their values."""
+        state = {n: torch.tensor([self._mu[n], self._velocity[n]], dtype=torch.float64) for n in self.thresholds}
+        tried = [[*point, value] for point, value in self._tried]
+        return state | ({_TRIED: torch.tensor(tried, dtype=torch.float64)} if tried else {})
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up μ and its velocity."""
-        if set(state) != set(self.thresholds):
+        if (saved := set(state) - {_TRIED}) != set(self.thresholds):
             raise ValueError(
-                f"the saved multipliers are of {sorted(state)}, the thresholds of {sorted(self.thresholds)}"
+                f"the saved multipliers are of {sorted(saved)}, the thresholds of {sorted(self.thresholds)}"
             )
-        for name, value in state.items():
-            self._mu[name], self._velocity[name] = value.tolist()
+        for name in self.thresholds:
+            self._mu[name], self._velocity[name] = state[name].tolist()
+        self._tried = [(tuple(row[:-1]), row[-1]) for row in state[_TRIED].tolist()] if _TRIED in state else []
+        if self._tried:
+            self._hold_next()
 
     def _adapt(self, parts: Mapping[str, Scores]) -> None:
-        for name, threshold in self.thresholds.items():
+        for name, threshold in self._held.items():
             values = parts[name].value.detach()[parts[name].valid].double()
             seen = values.new_tensor([float(values.sum()), len(values)])
             total, count = self.over_ranks(seen).tolist()

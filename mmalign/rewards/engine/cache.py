@@ -128,6 +128,13 @@ def row_keys(who: str, rollout: Rollout) -> list[bytes]:
     return keys
 
 
+def prompt_key(prompt: Prompt) -> bytes:
+    """The digest of all that a prompt holds: its words, media and facts."""
+    digest = hashlib.sha256()
+    _feed(digest, prompt)
+    return digest.digest()
+
+
 def _output(output: Output, row: int) -> Any:
     if isinstance(output, Audio):
         mask = None if output.mask is None else output.mask[row]

@@ -119,6 +119,15 @@ class Guarded:
                 prepare(self.reward, f"reward '{self.name}'")
             self._ready = True
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Inside it, calls are no part of the metrics."""
+        counted, self._metrics = self._metrics, MetricAccumulator()
+        try:
+            yield
+        finally:
+            self._metrics = counted
+
     def metrics(self) -> dict[str, Tensor]:
         """Values, status shares and seconds since the last call of `metrics`, see `MetricAccumulator.compute`."""
         return self.shared_metrics(one_alone)

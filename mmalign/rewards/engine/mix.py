@@ -15,12 +15,22 @@ import torch
 
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignWarning, did_you_mean
 from mmalign.core.options import Count, Positive, outside, refuse
-from mmalign.core.protocols import Adaptive, Combination, Gather, Mean, Stateful, Synchronized, one_alone, one_process
+from mmalign.core.protocols import (
+    Adaptive,
+    Combination,
+    Gather,
+    Mean,
+    PerPrompt,
+    Stateful,
+    Synchronized,
+    one_alone,
+    one_process,
+)
 from mmalign.core.registry import construct
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Modality, Rollout, Scores
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
 from mmalign.rewards.combine.weighted_sum import WeightedSum
-from mmalign.rewards.engine.cache import ScoreCache
+from mmalign.rewards.engine.cache import ScoreCache, prompt_key
 from mmalign.rewards.engine.call import Guarded, guard
 from mmalign.rewards.engine.contract import joined_info
 from mmalign.rewards.engine.foreign_code import prepare_all
@@ -218,7 +228,7 @@ class Mix:
         """
         scores = {name: guarded(rollout) for name, guarded in self._guarded.items()}
         trained = {slot.name: scores[slot.name] for slot in self._trained}
-        value = self.combination(trained, self._weights, rollout.group)
+        value = self._combined(trained, rollout)
         self._valued = (self._valued[0] + len(value), self._valued[1] + int(value.valid.sum()))
         if len(trained) == 1:
             only = next(iter(trained.values()))
@@ -229,6 +239,36 @@ class Mix:
         value.info = joined_info(scores)
         self._last = {name: own.value.detach() for name, own in scores.items()} | {"group": rollout.group}
         return value
+
+    def _combined(self, trained: Mapping[str, Scores], rollout: Rollout) -> Scores:
+        if not self.samples:
+            return self.combination(trained, self._weights, rollout.group)
+        known: dict[int, bytes] = {}  # rows of a group share their prompt
+        keys = [known.get(id(p)) or known.setdefault(id(p), prompt_key(p)) for p in rollout.prompts]
+        assert isinstance(self.combination, PerPrompt)
+        return self.combination.of_rows(keys, trained, self._weights, rollout.group)
+
+    @property
+    def samples(self) -> int:
+        """How many outputs of the policy's start the combination measures a prompt's own against; mostly 0."""
+        combination = self.combination
+        return combination.samples if isinstance(combination, PerPrompt) and combination.of_prompts else 0
+
+    def uncalibrated(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return those of the prompts whose references are not known yet, each once."""
+        if not self.samples:
+            return []
+        assert isinstance(self.combination, PerPrompt)
+        return [prompts[place] for place in self.combination.base.unknown([prompt_key(p) for p in prompts])]
+
+    def calibrate(self, rollout: Rollout) -> None:
+        """Take in `samples` outputs of the policy's start on one prompt; no metric counts them."""
+        assert isinstance(self.combination, PerPrompt)
+        parts = {}
+        for slot in self._trained:
+            with slot.uncounted():
+                parts[slot.name] = slot(rollout)
+        self.combination.base.take_in(prompt_key(rollout.prompts[0]), parts)
 
     def _say_dropped(self, crediting: list[str], value: Scores) -> None:
         if crediting and value.per_step is None and not self._dropped:

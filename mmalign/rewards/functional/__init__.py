@@ -13,11 +13,13 @@
                          criteria_scores, win_rates
     readers              density_ratio, mean_log_prob, follow_up_likelihood, kendall_tau
     answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
-    combining            group_normalize, group_rank, log_sigmoid_and, stratified
+                         majority_agreement, vote_share
+    combining            group_normalize, group_rank, group_contrast, log_sigmoid_and, stratified
 
 Statistics of sets are taken in float64 whatever comes in; sums of small squares in float32 turn negative.
 """
 
+from mmalign.rewards.functional.agreement import majority_agreement, vote_share
 from mmalign.rewards.functional.bmas import bmas
 from mmalign.rewards.functional.boxes import box_ciou, box_diou, box_giou, box_iou, valid_boxes
 from mmalign.rewards.functional.clip_scores import clip_score, ref_clip_score
@@ -34,6 +36,7 @@ from mmalign.rewards.functional.frechet import (
     gaussian,
 )
 from mmalign.rewards.functional.frechet_pool import frechet_in_pool, frechet_infinity, frechet_pool_credit
+from mmalign.rewards.functional.group_contrast import group_contrast
 from mmalign.rewards.functional.groups import group_normalize, group_rank
 from mmalign.rewards.functional.key_points import gated, group_means, key_point_scores
 from mmalign.rewards.functional.lengths import cosine_length, group_length, length_window, soft_overlong
@@ -76,6 +79,7 @@ __all__ = [
     "frechet_pool_credit",
     "gated",
     "gaussian",
+    "group_contrast",
     "group_length",
     "group_means",
     "group_normalize",
@@ -85,6 +89,7 @@ __all__ = [
     "key_point_scores",
     "length_window",
     "log_sigmoid_and",
+    "majority_agreement",
     "match_boxes",
     "mean_log_prob",
     "median_bandwidth",
@@ -105,6 +110,7 @@ __all__ = [
     "vendi_credit",
     "vendi_score",
     "vendi_score_kernel",
+    "vote_share",
     "win_rates",
     "yes_no_margin",
     "yes_probability",

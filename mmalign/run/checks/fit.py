@@ -10,7 +10,7 @@ from mmalign.core.capabilities import judges_only, members, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
 from mmalign.core.objective import Objective, ObjectiveTraits
-from mmalign.core.protocols import Adapter, AdapterTraits, AnyPolicy
+from mmalign.core.protocols import Adapter, AdapterTraits, AnyPolicy, Searching
 from mmalign.core.setting import Setting
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
@@ -70,6 +70,20 @@ def kept_best(file: RunFile, classes: Mapping[str, type]) -> Faults:
         yield f"trainer.keep_best: '{name}' is no reward or judge of this run; choose from {names}."
     if not file.trainer.evaluate_every:
         yield "trainer.keep_best: nothing is measured along the way; set trainer.evaluate_every."
+
+
+@check
+def searched(file: RunFile, reward: object, classes: Mapping[str, type]) -> Faults:
+    """The measure by which thresholds are searched for is measured, and along the way."""
+    combination = getattr(reward, "combination", None)
+    if not isinstance(combination, Searching) or not combination.search:
+        return
+    measured = [*file.rewards, *file.evaluation.judges]
+    if combination.search not in measured:
+        names = ", ".join(measured) or "none"
+        yield f"combine.search: '{combination.search}' is no reward or judge of this run; choose from {names}."
+    if not file.trainer.evaluate_every:
+        yield "combine.search: nothing is measured along the way; set trainer.evaluate_every."
 
 
 @check

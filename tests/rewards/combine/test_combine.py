@@ -17,6 +17,7 @@ OK, NA, PF, ERR, TO = Status
 ONE = torch.zeros(4, dtype=torch.long)
 REQUIRED: dict[str, dict[str, Any]] = {
     "gate": {"by": "a", "floor": -5.0},
+    "group_contrast": {"correct": "a", "behaviour": "b"},
     "lagrangian": {"thresholds": {"a": 0.5}},
     "stratified": {"rule": "a", "model": "b"},
     "confidence": {"rule": "a", "model": "b"},
@@ -34,7 +35,9 @@ def combine(name, parts, weights=None, group=None, **options):
 
 
 def test_the_registry_lists_the_files():
-    expected = "confidence ensemble gate lagrangian log_sigmoid minimum product rank stratified weighted_sum"
+    expected = (
+        "confidence ensemble gate group_contrast lagrangian log_sigmoid minimum product rank stratified weighted_sum"
+    )
     assert combinations.names() == expected.split()
     with pytest.raises(ConfigError, match=r"Did you mean 'minimum'\?"):
         combinations.build({"name": "minimun"}, "combine")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from mmalign.annotators._rows import Columns, Row, Skipped, built, each_row, scores_of
+from mmalign.annotators._rows import Columns, Row, Skipped, built, each_row, scores_by_reward
 from mmalign.core.options import Count, NotNegative, refuse, requires
 from mmalign.core.rng import stream_seed
 from mmalign.core.types import Prompt
@@ -110,7 +110,7 @@ class Rubrics:
             Prompt(row.prompt.text, row.prompt.media, {**row.prompt.meta, self.column: part}) for row, part in tried
         ]
         sides = [row.text(name) for name in ("chosen", "rejected") for row, _ in tried]
-        value = scores_of(self.reward, [*prompts, *prompts], sides).value
+        value = scores_by_reward(self.reward, [*prompts, *prompts], sides).value
         gaps: list[float] = (value[: len(tried)] - value[len(tried) :]).tolist()
         return gaps
 

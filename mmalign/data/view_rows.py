@@ -44,14 +44,14 @@ def wordings_of(prompt: Prompt, column: str, count: int) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class ViewRows(IndexedRows[Prompt]):
-    """Each of `rows` and behind it its `count` other wordings: row i is wording i mod (count + 1) of its question.
+    """Each of `rows` and behind it `others` other wordings: row i is wording i mod (others + 1) of its question.
 
     `instead` has some of them by their place, as where too long ones were cut.
     """
 
     rows: Sequence[Prompt]
     column: str
-    count: int
+    others: int
     instead: Mapping[int, Prompt] = field(default_factory=dict)
     _order: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -60,7 +60,7 @@ class ViewRows(IndexedRows[Prompt]):
     @property
     def together(self) -> int:
         """How many rows behind one another share a batch."""
-        return self.count + 1
+        return self.others + 1
 
     def __len__(self) -> int:
         return len(self.rows) * self.together
@@ -72,7 +72,7 @@ class ViewRows(IndexedRows[Prompt]):
             return self.instead[index]
         number, view = divmod(index, self.together)
         prompt = self.rows[number]
-        text = prompt.text if view == 0 else wordings_of(prompt, self.column, self.count)[view - 1]
+        text = prompt.text if view == 0 else wordings_of(prompt, self.column, self.others)[view - 1]
         return replace(prompt, text=text, meta={**prompt.meta, VIEW_OF: number})
 
     def prompts(self) -> Sequence[Prompt]:

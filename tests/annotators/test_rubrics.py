@@ -13,7 +13,7 @@ from mmalign.annotators._rows import Row, Skipped
 from mmalign.core.errors import ConfigError
 from mmalign.rewards import rule
 
-PAIR = {"prompt": "p", "chosen": "a red circle and a star", "rejected": "a blue circle and a star"}
+PAIR: dict[str, Any] = {"prompt": "p", "chosen": "a red circle and a star", "rejected": "a blue circle and a star"}
 
 
 def made(rows: list[dict[str, Any]], exact: bool = True, **options: Any) -> list[Any]:
@@ -35,7 +35,7 @@ Literally: Any = literally
 
 
 def test_a_rubric_stays_where_it_reproduces_the_label() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         PAIR | {"criteria": [{"text": "red"}, {"text": "blue", "positive": False}]},
         PAIR | {"criteria": [{"text": "blue"}]},
         PAIR | {"criteria": [{"text": "star"}]},

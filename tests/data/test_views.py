@@ -69,7 +69,8 @@ def test_what_is_too_long_takes_its_set_with_it(tmp_path: Path) -> None:
 
 
 def test_every_fault_names_its_row(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "paraphrases": ["b"]}, {"prompt": "c"}, {"prompt": "d", "paraphrases": [" "]}]
+    rows: list[dict[str, Any]] = [{"prompt": "a", "paraphrases": ["b"]}, {"prompt": "c"}]
+    rows.append({"prompt": "d", "paraphrases": [" "]})
     with pytest.raises(DataError) as caught:
         source(tmp_path, rows).training_items()
     text = str(caught.value)

@@ -11,7 +11,7 @@ from typing import Any
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import DataSource
-from mmalign.data.row_kinds import kind_of_rows
+from mmalign.data.row_kinds import kind_of_rows, prompts_of
 from mmalign.data.view_rows import ViewRows, wordings_of
 
 __all__ = ["Views"]
@@ -59,14 +59,15 @@ class Views:
 
     def held_out_items(self) -> Sequence[Any]:
         """Return what the source holds out, each row by itself."""
-        rows = self.source.held_out_items()
+        rows = prompts_of(self.source.held_out_items())
         return ViewRows(rows, self.column, 0) if len(rows) else rows
 
     @cached_property
     def _training(self) -> ViewRows:
-        rows = self.source.training_items()
-        if (kind := kind_of_rows(rows)) != "prompts":
+        items = self.source.training_items()
+        if (kind := kind_of_rows(items)) != "prompts":
             raise DataError(f"data.of: are {kind}, which have no other wordings; name a source of prompts.")
+        rows = prompts_of(items)
         faults = []
         for row in rows:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,11 +67,12 @@ def test_each_prompt_is_measured_against_its_own_start() -> None:
 def test_references_that_all_share_draw_nothing() -> None:
     shared = Mix({"a": Slot(load_reward("length"))}, combinations.build({"name": "log_sigmoid"}, "combine"))
     assert shared.samples == 0 and shared.uncalibrated([Prompt("a")]) == []
-    for options, fault in {
+    faults: dict[str, tuple[dict[str, Any], str]] = {
         "scale": ({"references": "base", "scale": "group_z"}, "set scale: raw"),
         "temperature": ({"temperatures": {"a": 0.0}}, r"temperatures\.a must be above 0"),
         "number": ({"references": {"a": math.inf}}, r"references\.a must be finite"),
-    }.values():
+    }
+    for options, fault in faults.values():
         with pytest.raises(ConfigError, match=fault):
             combinations.build({"name": "log_sigmoid", **options}, "combine")
 

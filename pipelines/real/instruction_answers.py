@@ -27,14 +27,15 @@ ADJECTIVES = (
 
 def answer(row: dict[str, Any], draw: Draw) -> str:
     """A text that follows every instruction of the row."""
-    rules = {name: value for rule in row["instructions"] for name, value in rule.items()}
-    if "equals" in rules:
-        return str(rules["equals"])
-    match = re.match(r"Write about (.+?)\.", row["prompt"])
+    topic, *others = row["instructions"]
+    rules = {name: value for rule in others for name, value in rule.items()}
+    if "equals" in topic:
+        return str(topic["equals"])
+    match = re.match(r"Write about (.+?) and name it\.", row["prompt"])
     assert match is not None, row
     text = _text(match[1], rules, draw)
     text = text.lower() if "lower_case" in rules else text.upper() if "upper_case" in rules else text
-    assert all(followed(text, list(rules.items()))), (row, text)
+    assert all(followed(text, [*topic.items(), *rules.items()])), (row, text)
     return text
 
 

@@ -1,4 +1,4 @@
-"""Requests whose answers a rule can check: a topic and two instructions, or a small sum. Held out by kind and by value.
+"""Requests whose answers a rule can check: a topic, which the answer has to name, and two instructions, or a small sum.
 
 Instructions are of eleven kinds in three groups: form, case and content. A request has one of each of two groups. Nine
 pairs of kinds are held out: of each kind another pair is trained on, the two together are not. Held-out requests have
@@ -77,12 +77,12 @@ def _count(draw: Draw, low: int, high: int) -> int:
 
 
 def _words(draw: Draw, values: Values) -> Instruction:
-    n = _count(draw, 3, 8)
+    n = _count(draw, 5, 9)
     return f"Use exactly {n} words.", {"words": n}
 
 
 def _max_words(draw: Draw, values: Values) -> Instruction:
-    n = _count(draw, 4, 10)
+    n = _count(draw, 6, 12)
     return f"Use at most {n} words.", {"max_words": n}
 
 
@@ -163,8 +163,10 @@ def request(draw: Draw, kinds: tuple[str, str], values: Values) -> dict[str, Any
     """A topic with two instructions."""
     instructions = [KINDS[kind](draw, values) for kind in kinds]
     brief = [] if set(kinds) & set(FORM) else ["Write one short sentence."]
-    text = " ".join([f"Write about {pick(draw, values.topics)}.", *brief, *(words for words, _ in instructions)])
-    return {"prompt": text, "instructions": [rule for _, rule in instructions], "kinds": "+".join(kinds)}
+    topic = pick(draw, values.topics)
+    text = " ".join([f"Write about {topic} and name it.", *brief, *(words for words, _ in instructions)])
+    named = {"contains": topic.split()[-1]}  # without it the shortest answers win, about nothing
+    return {"prompt": text, "instructions": [named, *(rule for _, rule in instructions)], "kinds": "+".join(kinds)}
 
 
 def sum_of_two(draw: Draw, values: Values) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_every_ready_run_file_passes_the_dry_run(call: Any, tmp_path: Path, monk
             (folder / f"{n}.txt").write_text(f"the {n}. of mine")
     row: dict[str, Any] = {"answer": "3", "references": ["a cat"], "chosen": "good", "rejected": "bad"}
     row |= {"boxes": [[0, 0, 2, 3]], "size": [4, 4], "seen_size": [28, 28]}
-    row |= {"kind": "open", "paraphrases": ["how many?"]}
+    row |= {"kind": "open", "paraphrases": ["how many?"], "gold": {"A": 2, "B": 1}}
     row |= {"prompt_points": ["Counting"], "prompt_points_des": ["three cats"]}
     about = [{"prompt": f"{n} cats?", "image": f"{n}.png", "audio": f"{n}.wav"} for n in range(40)]
     written.write_text("".join(json.dumps(each | row) + "\n" for each in about))

@@ -118,11 +118,13 @@ OTHER_FACTS: dict[str, dict[str, Any]] = {
     "align_evaluator": {"key_points": [{"point": "counting", "question": "say two"}]},
     "instruction_adherence": {"instructions": [{"max_words": 3}]},
     "math_equal": {"answer": "5"},
+    "rank_agreement": {"gold": {"A": 2, "B": 1}},
     "router": {"kind": "open"},
     "sql_execution": {"sql": "select 1", "database": "pets.sqlite"},
     "through": {"request": "a red star"},
 }
 OTHER_OUTPUTS = {
+    "rank_agreement": '{"A": 2, "B": 1}',
     "sql_execution": "select 1",
     "tool_call": '<think>so</think>\n<tool_call>\n{"name": "f", "parameters": {"x": 1}}\n</tool_call>',
 }
@@ -237,7 +239,7 @@ def test_every_function_of_the_mathematics_is_public():
 
 #: Rewards of texts that look at all of an output: at its form, its length, its set, or at what they find themselves.
 WHOLE = {"cosine_length", "format", "group_length", "length", "overlong", "repetition", "hybrid", "sql_execution"}
-WHOLE |= {"tool_call", "router", *SETS, "song_fad"}
+WHOLE |= {"tool_call", "router", "marginal", "budgeted", *SETS, "song_fad"}
 
 
 @pytest.mark.parametrize("name", [name for name in rewards.names() if name not in WHOLE])

@@ -39,6 +39,8 @@ from mmalign.rewards.engine.metrics import correlation, flat_share
 from mmalign.rewards.engine.sets import Credit, scores_only_sets
 from mmalign.rewards.engine.traits import CombinationTraits
 
+_SLOTS = "slots/"  # before what rewards of a mix have learned
+
 
 @dataclass
 class Slot:
@@ -208,8 +210,9 @@ class Mix:
 
     @over_ranks.setter
     def over_ranks(self, mean: Mean) -> None:
-        if isinstance(self.combination, Synchronized):
-            self.combination.over_ranks = mean
+        for part in (self.combination, *(slot.reward for slot in self.slots.values())):
+            if isinstance(part, Synchronized):
+                part.over_ranks = mean
 
     @property
     def members(self) -> dict[str, tuple[Guarded, float]]:
@@ -226,7 +229,8 @@ class Mix:
             ScoreError: a trained slot failed on too many rows.
             CapabilityError: a slot cannot judge this modality.
         """
-        scores = {name: guarded(rollout) for name, guarded in self._guarded.items()}
+        with self._learning():
+            scores = {name: guarded(rollout) for name, guarded in self._guarded.items()}
         trained = {slot.name: scores[slot.name] for slot in self._trained}
         value = self._combined(trained, rollout)
         self._valued = (self._valued[0] + len(value), self._valued[1] + int(value.valid.sum()))
@@ -239,6 +243,18 @@ class Mix:
         value.info = joined_info(scores)
         self._last = {name: own.value.detach() for name, own in scores.items()} | {"group": rollout.group}
         return value
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """Inside it, rewards that learn do so; calls of a slot by itself, as in evaluation, teach nothing."""
+        learners = [slot.reward for slot in self.slots.values() if isinstance(slot.reward, Adaptive)]
+        try:
+            for reward in learners:
+                reward.adapting = True
+            yield
+        finally:
+            for reward in learners:
+                reward.adapting = False
 
     def _combined(self, trained: Mapping[str, Scores], rollout: Rollout) -> Scores:
         if not self.samples:
@@ -336,11 +352,22 @@ class Mix:
         return " ".join(slot.summary() for slot in self._trained)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a stateful combination has learned; empty for the others."""
-        return dict(self.combination.state_dict()) if isinstance(self.combination, Stateful) else {}
+        """What a stateful combination has learned, and behind "slots/<name>/" what rewards have; mostly empty."""
+        state = dict(self.combination.state_dict()) if isinstance(self.combination, Stateful) else {}
+        for name, reward in self._stateful.items():
+            state |= {f"{_SLOTS}{name}/{key}": value for key, value in reward.state_dict().items()}
+        return state
+
+    @property
+    def _stateful(self) -> dict[str, Stateful]:
+        return {name: slot.reward for name, slot in self.slots.items() if isinstance(slot.reward, Stateful)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state_dict` gave."""
+        for name, reward in self._stateful.items():
+            start = f"{_SLOTS}{name}/"
+            reward.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
+        state = {key: value for key, value in state.items() if not key.startswith(_SLOTS)}
         if isinstance(self.combination, Stateful):
             self.combination.load_state_dict(state)
         elif state:

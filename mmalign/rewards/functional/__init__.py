@@ -10,6 +10,7 @@
                          choice_log_probability
     length               length_window, cosine_length, soft_overlong, group_length, repetition_penalty
     judges               yes_no_margin, yes_probability, key_point_scores, gated, group_means
+                         ridge_sums, ridge_weights, rank_agreement
                          criteria_scores, win_rates
     readers              density_ratio, mean_log_prob, follow_up_likelihood, kendall_tau
     answers              relaxed_accuracy, multiset_jaccard, tool_match, tool_format, same_table
@@ -43,6 +44,8 @@ from mmalign.rewards.functional.lengths import cosine_length, group_length, leng
 from mmalign.rewards.functional.matching import Matched, assign, match_boxes
 from mmalign.rewards.functional.mmd import kad, median_bandwidth, mmd, mmd_credit, mmd_of_swaps, self_likeness
 from mmalign.rewards.functional.moments import Moments
+from mmalign.rewards.functional.online_ridge import ridge_sums, ridge_weights
+from mmalign.rewards.functional.ranking import rank_agreement
 from mmalign.rewards.functional.readers import density_ratio, follow_up_likelihood, kendall_tau, mean_log_prob
 from mmalign.rewards.functional.relaxed_accuracy import relaxed_accuracy
 from mmalign.rewards.functional.repetition import repetition_penalty
@@ -97,9 +100,12 @@ __all__ = [
     "mmd_credit",
     "mmd_of_swaps",
     "multiset_jaccard",
+    "rank_agreement",
     "ref_clip_score",
     "relaxed_accuracy",
     "repetition_penalty",
+    "ridge_sums",
+    "ridge_weights",
     "same_table",
     "self_likeness",
     "soft_overlong",

@@ -70,7 +70,7 @@ def test_references_that_all_share_draw_nothing() -> None:
     faults: dict[str, tuple[dict[str, Any], str]] = {
         "scale": ({"references": "base", "scale": "group_z"}, "set scale: raw"),
         "temperature": ({"temperatures": {"a": 0.0}}, r"temperatures\.a must be above 0"),
-        "number": ({"references": {"a": math.inf}}, r"references\.a must be finite"),
+        "number": ({"references": {"a": math.inf}}, r"references\.a: must be a finite number"),
     }
     for options, fault in faults.values():
         with pytest.raises(ConfigError, match=fault):

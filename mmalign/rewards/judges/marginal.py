@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mmalign.core.errors import ConfigError
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of
 from mmalign.rewards import Guarded
 from mmalign.rewards.columns import plain_data
@@ -103,6 +103,7 @@ class Marginal:
 
         return check
 
+    @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         each, faults = [], {}

@@ -1,0 +1,147 @@
+"""Rewards side by side on held-out near misses: `python -m pipelines.bench` writes `assets/results/bench.json`.
+
+Rows are the requests of `comparisons_heldout.jsonl`: a right caption and three that differ from it in one attribute,
+count or relation. Judges of pictures are shown the scenes that these captions describe, drawn anew, and the caption is
+the prompt; judges of texts read the captions. The near prompt of a row, for which the right output is wrong, is its
+first wrong caption (of texts an everyday wording of it). `bmas` has the right caption as its reference. `clap` judges
+tunes in the same way, of the captions in `tunes_heldout.txt`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from mmalign.core.config import draft
+from mmalign.core.types import Audio, Prompt
+from mmalign.miniworld.assets import asset_path
+from mmalign.miniworld.colloquial import colloquial
+from mmalign.miniworld.grammar import sample_scene
+from mmalign.miniworld.language import parse
+from mmalign.miniworld.scenes import render
+from mmalign.run.judge import judge_reward, measured
+
+PICTURES: dict[str, dict[str, Any]] = {
+    "clip": {"name": "clip", "checkpoint": "assets/scenes_clip"},
+    "judge_clip": {"name": "clip", "checkpoint": "assets/scenes_judge"},
+    "yes_no": {"name": "yes_no", "checkpoint": "assets/scenes_vlm"},
+    "align_evaluator": {"name": "align_evaluator", "checkpoint": "assets/scenes_vlm", "points": {"name": "scenes"}},
+}
+ENSEMBLE = ("clip", "judge_clip", "yes_no")
+ROWS = 128
+RULES = ("accuracy", "best_of_4", "c_res", "c_ins", "mrr")
+
+
+def rows_of(pictures: bool, count: int = ROWS) -> Iterator[Prompt]:
+    """The rows of the bench: outputs are `pictures` of the captions, or the captions."""
+    lines = asset_path("prompts/comparisons_heldout.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    for number, line in enumerate(lines):
+        row, rng = json.loads(line), np.random.default_rng([31, number])
+        captions = [row["chosen"], *row["rejected"]]
+        outputs: list[Any] = captions
+        if pictures:
+            scenes = [sample_scene(parse(text), rng) for text in captions]
+            outputs = [torch.from_numpy(render(scene, rng)) for scene in scenes]
+        near = captions[1] if pictures else colloquial(parse(captions[1]), rng)
+        facts = {"chosen": outputs[:1], "rejected": outputs[1:]}
+        if pictures:
+            yield Prompt(captions[0], meta=facts | {"near": near})
+        else:
+            other = {"prompt": near, "meta": {"references": captions[1]}}
+            yield Prompt(row["prompt"], meta=facts | {"references": captions[0], "near": other})
+
+
+def tunes(count: int = ROWS) -> Iterator[Prompt]:
+    """Tunes of held-out captions, each with three of near misses."""
+    from mmalign.miniworld.tunes import grammar, language, rendering
+    from mmalign.miniworld.tunes.tune import RATE
+
+    lines = asset_path("prompts/tunes_heldout.txt").read_text(encoding="utf-8").splitlines()[:count]
+    for number, line in enumerate(lines):
+        rng, request = np.random.default_rng([37, number]), language.parse(line)
+        wrong = grammar.hard_negatives(request, 3, rng)
+        played = [rendering.render(grammar.sample_tune(each, rng), rng) for each in (request, *wrong)]
+        sounds = [Audio(torch.from_numpy(sound)[None, None], RATE) for sound in played]
+        yield Prompt(line, meta={"chosen": sounds[:1], "rejected": sounds[1:], "near": wrong[0].text})
+
+
+def ensemble() -> Any:
+    """The mean of three judges of pictures, each on [0, 1]."""
+    from mmalign.rewards import Mix, Slot, load_reward
+    from mmalign.rewards.combine import combinations
+
+    slots = {name: Slot(load_reward(**PICTURES[name])) for name in ENSEMBLE}
+    return Mix(slots, combinations.build({"name": "ensemble", "scale": "raw"}, "combine"))
+
+
+def fitted(folder: Path) -> str:
+    """A reward model, fitted by `scenes/reward_model` (about a minute); its run directory."""
+    from mmalign.run.train import train
+
+    train(draft("configs/scenes/reward_model.yaml", ["evaluation.count=8"]).file, out=folder)
+    return str(folder)
+
+
+def swapped() -> Iterator[Prompt]:
+    """Captions of two things, against the same with the things in each other's place."""
+    lines = asset_path("prompts/comparisons_heldout.jsonl").read_text(encoding="utf-8").splitlines()
+    for caption in (json.loads(line)["chosen"] for line in lines):
+        if (relation := parse(caption).relation) is not None:
+            first, second = caption.split(f" {relation} ")
+            if first != second:
+                other = f"{second} {relation} {first}"
+                yield Prompt(caption, meta={"chosen": [caption], "rejected": [other], "references": caption})
+
+
+def made(name: str, model: Path) -> Any:
+    """The reward of that name."""
+    from mmalign.rewards import load_reward
+
+    if name == "ensemble":
+        return ensemble()
+    if name == "reward_model":
+        return load_reward("reward_model", model=fitted(model))
+    others = {"clap": "assets/tunes_clap", "bmas": "assets/scenes_clip"}
+    return load_reward(name, checkpoint=others[name]) if name in others else load_reward(**PICTURES[name])
+
+
+def entry(name: str, model: Path) -> dict[str, Any]:
+    """What a reward came to on its rows."""
+    start, reward = time.perf_counter(), made(name, model)
+    judges = "pictures" if name in PICTURES or name == "ensemble" else "sounds" if name == "clap" else "texts"
+    rows = list(tunes()) if judges == "sounds" else list(rows_of(judges == "pictures"))
+    found = measured(judge_reward(name, reward, rows))
+    own = {rule: found[rule] for rule in RULES}
+    if name == "bmas":
+        own["swapped"] = measured(judge_reward(name, reward, list(swapped())))["accuracy"]
+    return {"name": name, "judges": judges, **own, "seconds": time.perf_counter() - start}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="the JSON to write")] = Path("assets/results/bench.json"),
+    model: Annotated[Path, typer.Option(help="where the reward model is fitted")] = Path("runs/bench_reward_model"),
+) -> None:
+    """Measure every reward and write the JSON with command and commit."""
+    from mmalign.core.files import write_beside
+
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+    rewards = []
+    for name in [*PICTURES, "ensemble", "clap", "bmas", "reward_model"]:
+        rewards.append(entry(name, model))
+        shown = "  ".join(f"{rule} {rewards[-1][rule]['value']:.3f}" for rule in RULES)
+        typer.echo(f"{name:16} {shown}  ({rewards[-1]['seconds']:.0f} s)")
+    content = {"command": "python -m pipelines.bench", "commit": commit.stdout.strip(), "rewards": rewards}
+    with write_beside(out) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

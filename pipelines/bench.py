@@ -21,6 +21,8 @@ import torch
 import typer
 
 from mmalign.core.config import draft
+from mmalign.core.errors import ConfigError, did_you_mean
+from mmalign.core.files import write_beside
 from mmalign.core.types import Audio, Prompt
 from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.colloquial import colloquial
@@ -37,6 +39,7 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 ENSEMBLE = ("clip", "judge_clip", "yes_no")
 ROWS = 128
+RESULT = Path("assets/results/bench.json")
 RULES = ("accuracy", "best_of_4", "c_res", "c_ins", "mrr")
 
 
@@ -125,22 +128,48 @@ def entry(name: str, model: Path) -> dict[str, Any]:
     return {"name": name, "judges": judges, **own, "seconds": time.perf_counter() - start}
 
 
+def table(content: dict[str, Any]) -> str:
+    """The table of docs/results.md."""
+
+    def cell(of: dict[str, float]) -> str:
+        return f"{of['value']:.3f} ({of['low']:.3f} to {of['high']:.3f})"
+
+    rules = [rule for rule in RULES if rule != "c_res"]  # of one right answer it is the accuracy
+    lines = [
+        "| reward | judges | rows |" + "".join(f" {rule} |" for rule in rules),
+        "|---|---|---|" + "---|" * len(rules),
+    ]
+    for own in content["rewards"]:
+        cells = "".join(f" {cell(own[rule])} |" for rule in rules)
+        lines.append(f"| {own['name']} | {own['judges']} | {own['accuracy']['n']} |{cells}")
+        if "swapped" in own:
+            blank = " |" * (len(rules) - 1)
+            lines.append(
+                f"| {own['name']}, things swapped | texts | {own['swapped']['n']} | {cell(own['swapped'])} |{blank}"
+            )
+    return "\n".join(lines) + "\n"
+
+
 def main(
-    out: Annotated[Path, typer.Option(help="the JSON to write")] = Path("assets/results/bench.json"),
+    names: Annotated[list[str] | None, typer.Argument(help="rewards; all where none is named")] = None,
+    out: Annotated[Path, typer.Option(help="the JSON; rewards in it that are not named stay")] = RESULT,
     model: Annotated[Path, typer.Option(help="where the reward model is fitted")] = Path("runs/bench_reward_model"),
 ) -> None:
-    """Measure every reward and write the JSON with command and commit."""
-    from mmalign.core.files import write_beside
-
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-    rewards = []
-    for name in [*PICTURES, "ensemble", "clap", "bmas", "reward_model"]:
-        rewards.append(entry(name, model))
-        shown = "  ".join(f"{rule} {rewards[-1][rule]['value']:.3f}" for rule in RULES)
-        typer.echo(f"{name:16} {shown}  ({rewards[-1]['seconds']:.0f} s)")
-    content = {"command": "python -m pipelines.bench", "commit": commit.stdout.strip(), "rewards": rewards}
-    with write_beside(out) as beside:
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Measure rewards and write the JSON with command and commit."""
+    every = (*PICTURES, "ensemble", "clap", "bmas", "reward_model")
+    if unknown := [name for name in names or () if name not in every]:
+        raise ConfigError(f"'{unknown[0]}' is not on the bench.{did_you_mean(unknown[0], every)}")
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    content = json.loads(out.read_text(encoding="utf-8")) if names and out.is_file() else {"rewards": []}
+    found = {own["name"]: own for own in content["rewards"]}
+    for name in names or every:
+        found[name] = {**entry(name, model), "commit": commit}
+        shown = "  ".join(f"{rule} {found[name][rule]['value']:.3f}" for rule in RULES)
+        typer.echo(f"{name:16} {shown}  ({found[name]['seconds']:.0f} s)")
+        content = {"command": "python -m pipelines.bench", "rewards": [found[one] for one in every if one in found]}
+        with write_beside(out) as beside:
+            beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

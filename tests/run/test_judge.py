@@ -15,6 +15,7 @@ from mmalign.core.errors import CapabilityError, DataError
 from mmalign.media.image import to_pil
 from mmalign.rewards import load_reward
 from mmalign.run.judge import judge_reward, measured, read_comparisons, reward_of
+from pipelines.bench import swapped as in_each_others_place
 
 RELATIONS = ("left of", "right of", "above", "below")
 PAIR = {"prompt": "why?", "chosen": "because of a b c", "rejected": "no"}
@@ -82,6 +83,8 @@ def test_bmas_is_blind_to_order_and_to_nothing_else(tmp_path: Path) -> None:
     bmas = load_reward("bmas", checkpoint="assets/scenes_clip")
     found = judge_reward("bmas", bmas, read_comparisons(rows_file(tmp_path, *map(swapped, RELATIONS))))
     assert found.means()["accuracy"] == found.means()["macro"] == 0.5
+    turned = judge_reward("bmas", bmas, list(in_each_others_place())).means()["accuracy"]
+    assert turned == 0.5  # of 70 captions: with the words in their own order rounding decided between equals
     other = [swapped(relation) | {"rejected": f"a red circle {relation} a green star"} for relation in RELATIONS]
     assert judge_reward("bmas", bmas, read_comparisons(rows_file(tmp_path, *other))).means()["accuracy"] == 1.0
 

@@ -47,9 +47,13 @@ class EmbeddingTable:
         return hashlib.sha256(self.matrix.numpy().tobytes() + self.tokenizer.to_str().encode()).hexdigest()[:16]
 
     def rows(self, text: str) -> Float[Tensor, "N D"]:
-        """One row per token; special tokens, punctuation and blanks are left out."""
+        """One row per token; special tokens, punctuation and blanks are left out.
+
+        They come in the order of the vocabulary: what does not mind the order of words does not, to the last digit, so
+        that equals are a tie and no rounding decides between them.
+        """
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
-        known = [i for i in ids if i < len(self.matrix) and self._says(i)]
+        known = sorted(i for i in ids if i < len(self.matrix) and self._says(i))
         return self.matrix[torch.tensor(known, dtype=torch.long)]
 
     def _says(self, token: int) -> bool:

@@ -106,7 +106,7 @@ def near_and_far(**combine: Any) -> Mix:
 def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Callable[..., Any]) -> None:
     point, texts = GaussianPolicy, [row.prompt for row in preferences()]
     shown = [Example(Prompt("x"), torch.ones(1, 1, 2))] * 6
-    held = near_and_far(name="lagrangian", thresholds={"far": -5.0})
+    held = near_and_far(name="lagrangian", thresholds={"far": -5.0}, search="near")
     adapter = lm()
     experts = {"better": str(adapter.model), "worse": str(adapter.model)}
     runs = [

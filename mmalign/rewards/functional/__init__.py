@@ -27,6 +27,7 @@ from mmalign.rewards.functional.clip_scores import clip_score, ref_clip_score
 from mmalign.rewards.functional.conjunction import log_sigmoid_and
 from mmalign.rewards.functional.contrast import choice_log_probability, contrastive_similarity
 from mmalign.rewards.functional.criteria import criteria_scores, win_rates
+from mmalign.rewards.functional.edit_distance import edit_distance, text_similarity, words_similarity
 from mmalign.rewards.functional.frechet import (
     Gaussian,
     frechet_between,
@@ -71,6 +72,7 @@ __all__ = [
     "cosine_length",
     "criteria_scores",
     "density_ratio",
+    "edit_distance",
     "follow_up_likelihood",
     "frechet_between",
     "frechet_credit",
@@ -110,6 +112,7 @@ __all__ = [
     "self_likeness",
     "soft_overlong",
     "stratified",
+    "text_similarity",
     "tool_format",
     "tool_match",
     "valid_boxes",
@@ -118,6 +121,7 @@ __all__ = [
     "vendi_score_kernel",
     "vote_share",
     "win_rates",
+    "words_similarity",
     "yes_no_margin",
     "yes_probability",
 ]

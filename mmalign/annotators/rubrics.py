@@ -119,14 +119,14 @@ class Rubrics:
         better, worse = row.text("chosen"), row.text("rejected")
         if self.source == "column":
             criteria = row.columns.get(self.column)
-            found = criteria if isinstance(criteria, list) else [criteria] if criteria else []
+            mined = criteria if isinstance(criteria, list) else [criteria] if criteria else []
         elif self.reader is None:
-            found = _of_scenes(better, worse)
+            mined = _of_scenes(better, worse)
         else:
-            found = self._written(self.reader, row, better, worse)
-        if not found:
+            mined = self._written(self.reader, row, better, worse)
+        if not mined:
             raise Skipped("no criteria came")
-        return found
+        return mined
 
     def _written(self, reader: Reader, row: Row, better: str, worse: str) -> list[Criterion]:
         text = self.instruction
@@ -148,10 +148,10 @@ def _of_scenes(better: str, worse: str) -> list[Criterion]:
         sides = [questions_of(parse(text)) for text in (better, worse)]
     except CaptionError as error:
         raise Skipped("a side is no caption of the scenes") from error
-    said = [{question.text for question in side} for side in sides]
+    answers = [{question.text for question in side} for side in sides]
     return [
         {"text": question.text, "kind": "hard", "positive": number == 0}
         for number, side in enumerate(sides)
         for question in side
-        if question.text not in said[1 - number]
+        if question.text not in answers[1 - number]
     ]

@@ -21,7 +21,7 @@ OF_BOTH_WORLDS = {
     "write_prompt_files",
 }
 #: A reward is named after the measure that it computes.
-PUBLIC_NAMES = {"relaxed_accuracy"}
+PUBLIC_NAMES = {"rank_agreement", "relaxed_accuracy"}
 
 
 def defined() -> dict[str, list[str]]:

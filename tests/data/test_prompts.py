@@ -33,7 +33,15 @@ def lines(path: Path, *rows: Any) -> str:
 
 
 def test_registry_lists_the_sources() -> None:
-    assert data_sources.names() == ["captioned", "conversations", "mixture", "preferences", "prompts", "scenes"]
+    assert data_sources.names() == [
+        "captioned",
+        "conversations",
+        "mixture",
+        "preferences",
+        "prompts",
+        "scenes",
+        "views",
+    ]
     assert data_sources.get("prompts") is Prompts
 
 

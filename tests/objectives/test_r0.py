@@ -296,7 +296,13 @@ def test_a_part_of_a_set_is_refused() -> None:
     class Spread(Axis):
         """A set reward as a reward of rows."""
 
-        embed = score = credit = None
+        def embed(self, rollout: Rollout) -> torch.Tensor:
+            """Each output is its own embedding."""
+            return rollout.output
+
+        def score(self, embedding: torch.Tensor) -> torch.Tensor:
+            """The spread of the set."""
+            return embedding.std()
 
     policy, objective = GaussianPolicy(), R0(Members(spread=(Spread(0, 1.0), 1.0)))
     found = collect(policy, objective, prompts(4))

@@ -99,8 +99,13 @@ def test_examples_are_imitated_as_the_chosen_ones_of_preferences_are() -> None:
 
 def _reads(name: str) -> frozenset[str]:
     kind, reward = objectives.get(name), NearPoint()
-    takes = {f.name for f in dataclasses.fields(kind)}
-    return getattr(kind(**({"reward": reward} if "reward" in takes else {})), "reads", frozenset({"prompts"}))
+    takes = [f for f in dataclasses.fields(kind) if f.init]
+    required = {f.name for f in takes if f.default is f.default_factory is dataclasses.MISSING} - {"reward"}
+    if required:  # experts: it samples from prompts, which its class says
+        assert name == "distill"
+        return frozenset({"prompts"})
+    given = {"reward": reward} if "reward" in {f.name for f in takes} else {}
+    return getattr(kind(**given), "reads", frozenset({"prompts"}))
 
 
 def shown(count: int, length: int = 1) -> list[Example]:

@@ -21,6 +21,9 @@ from mmalign.run.registries import REGISTRIES
 # Options that may be negative, and why; everything else is a size, a share, a temperature, a weight of a penalty, …
 NEGATIVE = {
     "Slot.weight": "a reward may be minimised",
+    "router.otherwise": "of another reward's value",
+    "group_contrast.at": "of another reward's value",
+    "lagrangian.reach": "thresholds may be searched for downwards",
     "aesthetic.mean": "of the head's own scores",
     "mlp_head.mean": "of the head's own scores",
     "reward_model.mean": "of the model's own scores",

@@ -151,7 +151,7 @@ def test_faults_of_all_components_come_at_once(run_file: RunFile) -> None:
         "sdee",
         "no reward is called 'sharpnes'. Did you mean 'sharpness'?",
         "rewards.other.wieght: unknown option.",
-        "Of every reward: call_rows, monitor, over, timeout, weight. Did you mean 'weight'?",
+        "Of every reward: call_rows, map, monitor, over, timeout, weight. Did you mean 'weight'?",
         "evaluation.judges.small.role: 'truth'; there is judge, verifier.",
         "group_size",
         "data.colum: unknown option. Did you mean 'column'?",

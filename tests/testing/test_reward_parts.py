@@ -18,6 +18,7 @@ from mmalign.testing import check_combination, check_encoder, check_point_source
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "confidence": {"rule": "a", "model": "b"},
+    "group_contrast": {"correct": "a", "behaviour": "b"},
     "gate": {"by": "a", "floor": -1.0},
     "lagrangian": {"thresholds": {"a": 0.5}},
     "stratified": {"rule": "a", "model": "b"},

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from mmalign.core.device import fastest
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import local_path
+from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout
 from mmalign.loading.exclusive import loaded_once
 from mmalign.loading.files import check_size, read_json

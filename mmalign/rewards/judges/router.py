@@ -145,8 +145,8 @@ class Router:
         Raises:
             ValueError: the table does not name it, and there is no `otherwise`.
         """
-        found = prompt.meta.get(self.by)
-        kind = None if found is None else str(found)
+        value = prompt.meta.get(self.by)
+        kind = None if value is None else str(value)
         if kind is None or kind in self._routes:
             return kind
         if self.otherwise is not None:

@@ -82,9 +82,9 @@ class Consensus:
 def _neighbours(rollout: Rollout, column: str) -> tuple[Bool[Tensor, "B B"], Bool[Tensor, "B B"]]:
     """Which rows are others of each row's own group, and which are of another group that asks the same."""
     group = rollout.group.cpu()
-    asked = _numbers([prompt.meta.get(column) for prompt in rollout.prompts])
+    numbers = _numbers([prompt.meta.get(column) for prompt in rollout.prompts])
     same = group[:, None] == group[None]
-    alike = (asked[:, None] == asked[None]) & (asked >= 0)[None]
+    alike = (numbers[:, None] == numbers[None]) & (numbers >= 0)[None]
     return same & ~torch.eye(len(group), dtype=torch.bool), alike & ~same
 
 

@@ -1,4 +1,6 @@
-"""Rewards side by side on held-out near misses: `python -m pipelines.bench` writes `assets/results/bench.json`.
+"""Rewards side by side on held-out near misses: `python -m pipelines.bench`.
+
+It writes `assets/results/selection/bench.json`.
 
 Rows are the requests of `comparisons_heldout.jsonl`: a right caption and three that differ from it in one attribute,
 count or relation. Judges of pictures are shown the scenes that these captions describe, drawn anew, and the caption is
@@ -12,14 +14,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 
+from mmalign import errors_as_sentences
 from mmalign.core.config import draft
 from mmalign.core.errors import ConfigError, did_you_mean
 from mmalign.core.files import write_beside
@@ -30,6 +32,7 @@ from mmalign.miniworld.grammar import sample_scene
 from mmalign.miniworld.language import parse
 from mmalign.miniworld.scenes import render
 from mmalign.run.judge import judge_reward, measured
+from pipelines._command_line import parser
 
 PICTURES: dict[str, dict[str, Any]] = {
     "clip": {"name": "clip", "checkpoint": "assets/scenes_clip"},
@@ -39,7 +42,7 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 ENSEMBLE = ("clip", "judge_clip", "yes_no")
 ROWS = 128
-RESULT = Path("assets/results/bench.json")
+RESULT = Path("assets/results/selection/bench.json")
 RULES = ("accuracy", "best_of_4", "c_res", "c_ins", "mrr")
 
 
@@ -150,12 +153,14 @@ def table(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(
-    names: Annotated[list[str] | None, typer.Argument(help="rewards; all where none is named")] = None,
-    out: Annotated[Path, typer.Option(help="the JSON; rewards in it that are not named stay")] = RESULT,
-    model: Annotated[Path, typer.Option(help="where the reward model is fitted")] = Path("runs/bench_reward_model"),
-) -> None:
-    """Measure rewards and write the JSON with command and commit."""
+def main(names: Sequence[str], out: Path = RESULT, model: Path = Path("runs/bench_reward_model")) -> None:
+    """Measure rewards (all where none is named) and write the JSON with command and commit.
+
+    Args:
+        names: rewards; those in the JSON that are not named stay.
+        out: the JSON.
+        model: where the reward model is fitted.
+    """
     every = (*PICTURES, "ensemble", "clap", "bmas", "reward_model")
     if unknown := [name for name in names or () if name not in every]:
         raise ConfigError(f"'{unknown[0]}' is not on the bench.{did_you_mean(unknown[0], every)}")
@@ -166,11 +171,17 @@ def main(
     for name in names or every:
         found[name] = {**entry(name, model), "commit": commit}
         shown = "  ".join(f"{rule} {found[name][rule]['value']:.3f}" for rule in RULES)
-        typer.echo(f"{name:16} {shown}  ({found[name]['seconds']:.0f} s)")
+        print(f"{name:16} {shown}  ({found[name]['seconds']:.0f} s)", flush=True)
         content = {"command": "python -m pipelines.bench", "rewards": [found[one] for one in every if one in found]}
         with write_beside(out) as beside:
             beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    reader = parser(__doc__)
+    reader.add_argument("names", nargs="*", metavar="REWARD", help="rewards; all where none is named")
+    reader.add_argument("--out", type=Path, default=RESULT, help="the JSON to write; %(default)s")
+    reader.add_argument("--model", type=Path, default=Path("runs/bench_reward_model"), help="the reward model's run")
+    given = reader.parse_intermixed_args()
+    with errors_as_sentences():
+        main(given.names, given.out, given.model)

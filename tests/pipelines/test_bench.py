@@ -11,7 +11,7 @@ from mmalign.miniworld.verifier import read_scene
 from pipelines.bench import rows_of, swapped, table
 
 ROOT = Path(__file__).parents[2]
-CONTENT = json.loads((ROOT / "assets/results/bench.json").read_text(encoding="utf-8"))
+CONTENT = json.loads((ROOT / "assets/results/selection/bench.json").read_text(encoding="utf-8"))
 
 
 def test_the_page_has_the_table_of_the_file() -> None:

@@ -10,7 +10,7 @@ checkpoint of that step stays, too: RUN@best.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmalign.core.checkpoints import best_step
@@ -20,17 +20,16 @@ from mmalign.core.files import write_folder_beside
 from mmalign.core.protocols import AnyPolicy
 from mmalign.evaluation.alarms import Alarm, StepAlarms, compare_evaluations
 from mmalign.evaluation.records import Evaluation
-from mmalign.evaluation.table import roles_of
+from mmalign.evaluation.table import Role, roles_of
 from mmalign.run.build import Parts
 from mmalign.run.directory import RunDirectory
 from mmalign.training.session import Session
 
 
-def watched_measure(parts: Parts) -> str | None:
+def watched_measure(keep_best: str, roles: Mapping[str, Role]) -> str | None:
     """Return the measure whose highest evaluation is the best one; None where nothing but the rewards measures."""
-    if parts.file.trainer.keep_best:
-        return parts.file.trainer.keep_best
-    roles = roles_of(parts.file.to_dict())
+    if keep_best:
+        return keep_best
     return next((name for role in ("verifier", "judge") for name, of in roles.items() if of == role), None)
 
 
@@ -68,10 +67,10 @@ class Alarms:
         roles = roles_of(self.parts.file.to_dict())
         trained = [name for name, role in roles.items() if role == "trained"]
         alarms = compare_evaluations(earlier, now, trained, [name for name in roles if name not in trained], at)
+        name = watched_measure(self.parts.file.trainer.keep_best, roles)
         going_on = {(alarm.kind, alarm.about) for alarm in alarms}
         new = [alarm for alarm in alarms if (alarm.kind, alarm.about) not in self._raised]
-        self._raised = {known for known in self._raised if known in going_on} | going_on
-        name = watched_measure(self.parts)
+        self._raised = going_on
         better = name is not None and now.means().get(name, float("nan")) > earlier.means().get(name, float("nan"))
         if better:
             self._best = (step, now)
@@ -95,7 +94,8 @@ class Alarms:
         for alarm in alarms:
             self.directory.append("alarms.jsonl", {"step": session.step, **vars(alarm)})
             print(f"alarm: step {session.step}: {alarm.text}", file=sys.stderr, flush=True)
-        if self.parts.file.trainer.alarms != "stop":
+        trainer = self.parts.file.trainer
+        if trainer.alarms != "stop" or session.step == trainer.steps:  # after the last step there is nothing to stop
             return
         raised: list[str] = session.gather([f"{alarm.kind} ({alarm.about})" for alarm in alarms])[0]
         if raised:

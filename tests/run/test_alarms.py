@@ -82,3 +82,12 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_loaded(write: Callabl
         train(load(write(), ["trainer.keep_best=truth"]), out=tmp_path / "run", allow=RULES)
     assert "'truth' is no reward or judge of this run; choose from good, wordy" in str(refused.value)
     assert "set trainer.evaluate_every" in str(refused.value)
+
+
+def test_after_the_last_step_an_alarm_is_said_and_the_report_is_written(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    changes = ["trainer.steps=8", "trainer.evaluate_every=0", "trainer.alarms=stop"]  # measured at the end alone
+    train(load(write(), changes), out=run, allow=RULES)
+    assert int(alarms(run)[-1]["step"]) == 8 and (run / "report.html").exists()  # type: ignore[call-overload]

@@ -12,7 +12,6 @@ tunes in the same way, of the captions in `tunes_heldout.txt`.
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,9 +21,9 @@ import numpy as np
 import torch
 
 from mmalign import errors_as_sentences
+from mmalign.core.checkout import commit
 from mmalign.core.config import draft
 from mmalign.core.errors import ConfigError, did_you_mean
-from mmalign.core.files import write_beside
 from mmalign.core.types import Audio, Prompt
 from mmalign.miniworld.assets import asset_path
 from mmalign.miniworld.colloquial import colloquial
@@ -33,6 +32,7 @@ from mmalign.miniworld.language import parse
 from mmalign.miniworld.scenes import render
 from mmalign.run.judge import judge_reward, measured
 from pipelines._command_line import parser
+from pipelines.results import keep
 
 PICTURES: dict[str, dict[str, Any]] = {
     "clip": {"name": "clip", "checkpoint": "assets/scenes_clip"},
@@ -164,17 +164,15 @@ def main(names: Sequence[str], out: Path = RESULT, model: Path = Path("runs/benc
     every = (*PICTURES, "ensemble", "clap", "bmas", "reward_model")
     if unknown := [name for name in names or () if name not in every]:
         raise ConfigError(f"'{unknown[0]}' is not on the bench.{did_you_mean(unknown[0], every)}")
-    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    code = commit()
     content = json.loads(out.read_text(encoding="utf-8")) if names and out.is_file() else {"rewards": []}
     found = {own["name"]: own for own in content["rewards"]}
     for name in names or every:
-        found[name] = {**entry(name, model), "commit": commit}
+        found[name] = {**entry(name, model), "commit": code}
         shown = "  ".join(f"{rule} {found[name][rule]['value']:.3f}" for rule in RULES)
         print(f"{name:16} {shown}  ({found[name]['seconds']:.0f} s)", flush=True)
         content = {"command": "python -m pipelines.bench", "rewards": [found[one] for one in every if one in found]}
-        with write_beside(out) as beside:
-            beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        keep(out, content)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,18 @@ def step_named(run: Path, name: str) -> int | None:
     return int(name) if name.isdecimal() else None
 
 
+def at_step(folder: Path, step: int) -> Path:
+    """Return the folder of the checkpoint of `step`.
+
+    Raises:
+        CheckpointError: there is none; the steps that there are.
+    """
+    if (path := folder_of(folder, step)).is_dir():
+        return path
+    steps = ", ".join(str(step_of(other)) for other in complete(folder))
+    raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
+
+
 def complete(folder: Path) -> list[Path]:
     """List the folders of the checkpoints that were written to their end, oldest first."""
     return [path for path in numbered(folder) if _unfinished(path) is None]

@@ -7,11 +7,12 @@ that it was not made for ends the import of transformers, even where no sound is
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
 from mmalign.core.errors import MmalignWarning, PackageError
@@ -40,9 +41,14 @@ OPTIONAL = frozenset({"torchaudio"})  # what a task may do without: only sounds 
 def installed(package: str) -> str | None:
     """Return the version that is installed, None if none is."""
     try:
-        return version(package)
+        return importlib.metadata.version(package)
     except PackageNotFoundError:
         return None
+
+
+def stamp_of(package: str) -> str:
+    """Return the package's name and version: what a reward whose weights it holds is told apart by."""
+    return f"{package} {installed(package) or 'not installed'}"
 
 
 def mismatches() -> dict[str, str]:

@@ -125,7 +125,10 @@ class Registry:
         return f"{near} Known: {', '.join(names)}."
 
     def build(self, spec: Any, at: str, allow: Collection[str] = (), **given: Any) -> Any:
-        """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file."""
+        """Make the component that `spec` (`name` and its options) describes; `at` is its place in the run file.
+
+        One with a field `make` is given the way to build parts of its own (`making`), unless `given` has one.
+        """
         packages.require_matching_once()
         self.require_spec(spec, at)
         options = {k: v for k, v in spec.items() if k != "name"}
@@ -133,7 +136,7 @@ class Registry:
             component = self.get(spec["name"], allow)
         except ConfigError as error:
             raise ConfigError([f"{at}.name: {fault}" for fault in error.faults]) from None
-        return construct(component, options, at, **given)
+        return construct(component, options, at, **{**making(component, at, allow), **given})
 
     def require_spec(self, spec: object, at: str) -> None:
         """Raise ConfigError unless `spec`, at `at` in the run file, is a section with the name of a component."""

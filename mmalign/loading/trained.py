@@ -18,7 +18,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mmalign.core.checkpoints import DONE, complete, fault_of, folder_of, latest, numbered, step_named, step_of
+from mmalign.core.checkpoints import DONE, at_step, fault_of, latest, numbered, step_named
 from mmalign.core.errors import CheckpointError, MmalignWarning
 from mmalign.core.files import lasting, local_path
 from mmalign.loading.files import read_json
@@ -72,11 +72,7 @@ def _at_step(model: str) -> Path | None:
     folder = local_path(run) if at else None
     if folder is None or not folder.is_dir() or (number := step_named(folder, step)) is None:
         return None
-    inside = folder / "checkpoints"
-    if not (path := folder_of(inside, number)).is_dir():
-        steps = ", ".join(str(step_of(other)) for other in complete(inside))
-        raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
-    return weights_in(path)
+    return weights_in(at_step(folder / "checkpoints", number))
 
 
 def is_place(model: str) -> bool:

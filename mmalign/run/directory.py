@@ -24,7 +24,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from mmalign.core.checkpoints import best_step, complete, numbered, step_of
 from mmalign.core.config import RunFile, dump
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.files import recover, to_disk, write_beside
+from mmalign.core.packages import installed
 from mmalign.run.command import command
 from mmalign.run.lock import locked
 
@@ -248,12 +248,5 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else f"cpu, {torch.get_num_threads()} threads",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed(name) or "not installed" for name in PACKAGES},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection
 from pathlib import Path
 
-from mmalign.core.checkpoints import fault_of, folder_of, step_named
+from mmalign.core.checkpoints import at_step, fault_of, step_named
 from mmalign.core.errors import CheckpointError, ConfigError
 from mmalign.run.directory import RunDirectory
 from mmalign.training import checkpoint
@@ -34,10 +34,7 @@ def checkpoint_of(directory: RunDirectory, step: int | None, part: str = "state"
     """
     if step is None:
         return checkpoint.latest(directory.checkpoints, part)
-    path = folder_of(directory.checkpoints, step)
-    if not path.is_dir():
-        steps = ", ".join(str(checkpoint.step_of(other)) for other in checkpoint.complete(directory.checkpoints))
-        raise CheckpointError(f"{path}: no such checkpoint; there is {steps or 'none'}.")
+    path = at_step(directory.checkpoints, step)
     if (fault := fault_of(path, part)) is not None:
         raise CheckpointError(f"{path}: is not whole ({fault}); name another step.")
     return path

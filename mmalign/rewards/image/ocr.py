@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.options import AtLeastOne, Share
+from mmalign.core.packages import stamp_of
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
 from mmalign.loading.exclusive import loading
@@ -82,10 +82,7 @@ class Ocr(RowRule):
 
     def fingerprint(self) -> str:
         """The version of the package, which holds the weights."""
-        try:
-            return f"rapidocr {metadata.version('rapidocr')}"
-        except metadata.PackageNotFoundError:
-            return "rapidocr not installed"  # then nothing is scored either
+        return stamp_of("rapidocr")
 
     def judge(self, prompt: Prompt, output: Tensor) -> Verdict:
         """The verdict on one picture (3, H, W)."""

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 
-from mmalign.core.errors import CapabilityError, ConfigError, did_you_mean
+from mmalign.core.errors import ConfigError, did_you_mean
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, OneOutput, Prompt, Rollout, Scores, Status, device_of, modality_of
 from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
 from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
-from mmalign.rewards.models.template import Template, check_template
+from mmalign.rewards.models.template import Template, check_template, require_output_named
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.points import GROUPS, POINTS, KeyPoint, make_source
 
@@ -94,11 +94,7 @@ class AlignEvaluator(AsksJudge):
         A prompt without points is NOT_APPLICABLE, a row without any answer of the judge an ERROR.
         """
         made = modality_of(rollout.output)
-        if self.frame and (made == "text") != ("output" in Template(self.frame).names):
-            fault = (
-                "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
-            )
-            raise CapabilityError(f"frame: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
+        require_output_named(self.frame, "frame", made)
         by_row, read = read_rows(partial(self._questions, made), rollout, self.range[0], self.needs)
         if not by_row:
             return read.to(device_of(rollout.output))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 
-from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.errors import ConfigError
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of, modality_of
@@ -20,7 +20,7 @@ from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import criteria_scores, group_means, yes_probability
 from mmalign.rewards.judges._criteria import Criterion, read_criteria
 from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
-from mmalign.rewards.models.template import Template, check_template
+from mmalign.rewards.models.template import Template, check_template, require_output_named
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.points import make_source
 
@@ -106,11 +106,7 @@ class Criteria(AsksJudge):
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
         made = modality_of(rollout.output)
-        if self.frame and (made == "text") != ("output" in Template(self.frame).names):
-            fault = (
-                "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
-            )
-            raise CapabilityError(f"frame: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
+        require_output_named(self.frame, "frame", made)
         by_row, read = read_rows(partial(self._questions, made, {}), rollout, self.range[0], self.needs)
         if not by_row:
             return read.to(device_of(rollout.output))

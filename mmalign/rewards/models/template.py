@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mmalign.core.errors import ConfigError
-from mmalign.core.types import Prompt
+from mmalign.core.errors import CapabilityError, ConfigError
+from mmalign.core.types import Modality, Prompt
 
 _PLACE = re.compile(r"\{(\w+)\}")
 _OWN = ("prompt", "output")
@@ -38,6 +38,14 @@ class Template:
         if output is None and "output" in self.names:
             raise ValueError("the question names {output}, which is no text here; it is shown to the judge instead")
         return _PLACE.sub(lambda match: str(values[match[1]]), self.text)
+
+
+def require_output_named(text: str, option: str, made: Modality) -> None:
+    """Raise CapabilityError unless a judge's template, if there is one, names {output} of texts, and of texts alone."""
+    if not text or (made == "text") == ("output" in Template(text).names):
+        return
+    fault = "shows the judge none of the text it is about" if made == "text" else "names {output}, which is shown"
+    raise CapabilityError(f"{option}: {fault}; {'name {output} in it' if made == 'text' else 'leave it out'}.")
 
 
 def check_template(text: str, option: str, wanted: Collection[str]) -> Template:

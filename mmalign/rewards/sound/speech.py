@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from mmalign.core.errors import MissingExtra
 from mmalign.core.options import Share
+from mmalign.core.packages import stamp_of
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.exclusive import loading
 from mmalign.rewards.by_row import RowRule
@@ -63,10 +63,7 @@ class Speech(RowRule):
 
     def fingerprint(self) -> str:
         """The version of the package, which holds the weights."""
-        try:
-            return f"silero-vad {metadata.version('silero-vad')}"
-        except metadata.PackageNotFoundError:
-            return "silero-vad not installed"  # then nothing is scored either
+        return stamp_of("silero-vad")
 
     def judge(self, prompt: Prompt, output: Audio) -> tuple[float, dict[str, float]]:
         """The verdict on one sound."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import Any, ClassVar, Literal
 
 from mmalign.core.errors import MissingExtra
+from mmalign.core.packages import stamp_of
 from mmalign.core.types import Audio, Prompt
 from mmalign.loading.exclusive import loading
 from mmalign.rewards.by_row import RowRule, Verdict
@@ -55,10 +55,7 @@ class SpeechQuality(RowRule):
 
     def fingerprint(self) -> str:
         """The version of the package, which holds the weights."""
-        try:
-            return f"speechmos {metadata.version('speechmos')}"
-        except metadata.PackageNotFoundError:
-            return "speechmos not installed"  # then nothing is scored either
+        return stamp_of("speechmos")
 
     def judge(self, prompt: Prompt, output: Audio) -> Verdict:
         """The verdict on one sound."""

@@ -179,6 +179,24 @@ class Distillation(Experience):
 
 
 @dataclass(kw_only=True)
+class Denoised(Experience):
+    """Outputs that are noised again, T draws each, with what was predicted there when they were made.
+
+    `good` (B,) in [0, 1] says how good each output is among its group; `old` are the predictions of the policy that
+    made it, `ref` those of the reference, (B, T, *latent), under the noise of `probe`.
+    """
+
+    rollout: Rollout
+    mask: Bool[Tensor, "B T"]
+    good: Float[Tensor, " B"]
+    old: Tensor
+    ref: Tensor | None = None
+    probe: dict[str, Tensor] = field(default_factory=dict)
+    scores: Scores | None = None
+    weight: Float[Tensor, "B T"] | None = None
+
+
+@dataclass(kw_only=True)
 class Requests(Experience):
     """Prompts to answer during the loss, with their noise drawn beforehand (`draws`, every entry (B, ...))."""
 
@@ -188,4 +206,13 @@ class Requests(Experience):
     weight: Float[Tensor, " B"] | None = None
 
 
-__all__ = ["Comparisons", "Demonstrations", "Distillation", "Experience", "Pairs", "Requests", "Transitions"]
+__all__ = [
+    "Comparisons",
+    "Demonstrations",
+    "Denoised",
+    "Distillation",
+    "Experience",
+    "Pairs",
+    "Requests",
+    "Transitions",
+]

@@ -38,6 +38,8 @@ METRICS: dict[str, str] = {
     "groups/live": "The share of rows in groups whose rewards differ, where the objective keeps some groups.",
     "distill/distance": "KL from the teacher per token in nats, or half the squared distance of predictions per draw.",
     "distill/pull": "What that distance is multiplied with: β / w of AlignDistil, or β times the density's weight.",
+    "drift/old": "The mean squared distance of a prediction from that of the policy that sampled, per element.",
+    "drift/reference": "The mean squared distance of a prediction from the reference's, per element.",
     # preferences
     "margin/mean": "Chosen minus rejected: log-ratios in nats of the joint, or scores of a reward model.",
     "margin/accuracy": "The share of pairs whose margin has the sign that the label says; half where it has none.",

@@ -127,8 +127,9 @@ class Distill:
                     raise CapabilityError(f"{expert.at}: does not denoise; name a checkpoint of the policy's family.")
                 with torch.no_grad():
                     seen.append(expert.loaded.denoising(rollout[rows], noise))  # type: ignore[attr-defined]
-            (better, weight), (worse, _) = seen
-            parts.append((extrapolated(better, worse, self.reach), self.beta * weight))
+            better, worse = seen
+            teacher = extrapolated(better.prediction, worse.prediction, self.reach)
+            parts.append((teacher, self.beta * better.weight))
         teacher, pull = (torch.cat(side) for side in zip(*parts, strict=True))
         return teacher, pull
 
@@ -139,7 +140,7 @@ class Distill:
     def loss(self, policy: DensityPolicy, chunk: Distillation, rng: torch.Generator) -> tuple[Tensor, Metrics]:
         """Σ weight × pull × distance of these steps from the teacher."""
         if chunk.probe:
-            now = policy.denoising(chunk.rollout, chunk.probe)[0]  # type: ignore[attr-defined]
+            now = policy.denoising(chunk.rollout, chunk.probe).prediction  # type: ignore[attr-defined]
             distance = (now - chunk.teacher).flatten(2).square().sum(2) / 2
         else:
             distance = kl_from_teacher(policy.step_logits(chunk.rollout), chunk.teacher)  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, at_least, one_of
-from mmalign.core.protocols import LatentAdapter, Prediction, Probe
+from mmalign.core.protocols import Denoising, LatentAdapter, Prediction, Probe
 from mmalign.core.rng import Noise
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, NoiseLevel, Prompt, Rollout, StepDist
@@ -232,8 +232,8 @@ class Diffusion(LatentPolicy, ABC):
         weight = ErrorWeight(kind=self.weighting, gamma=self.min_snr_gamma)
         return surrogate_log_prob(self.adapter, rollout, probe, weight, self.rows)
 
-    def denoising(self, rollout: Rollout, probe: Probe) -> tuple[Float[Tensor, "B T *latent"], Float[Tensor, "B T"]]:
-        """Return the prediction at every draw of the probe, with gradient, and what its squared error weighs."""
+    def denoising(self, rollout: Rollout, probe: Probe) -> Denoising:
+        """Return the prediction at every draw of the probe, with gradient, its target and what its error weighs."""
         weight = ErrorWeight(kind=self.weighting, gamma=self.min_snr_gamma)
         return denoising(self.adapter, rollout, probe, weight, self.rows)
 

@@ -47,7 +47,7 @@ from jaxtyping import Float
 
 from mmalign.core.errors import CapabilityError
 from mmalign.core.options import must, outside, refuse
-from mmalign.core.protocols import Condition, LatentAdapter, Prediction, Probe
+from mmalign.core.protocols import Condition, Denoising, LatentAdapter, Prediction, Probe
 from mmalign.core.rng import rand, randn
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import NoiseLevel, Rollout
@@ -177,27 +177,22 @@ def surrogate_log_prob(
     return torch.cat(parts)
 
 
-def denoising(
-    adapter: LatentAdapter, rollout: Rollout, probe: Probe, weight: ErrorWeight, rows: int
-) -> tuple[Float[Tensor, "B draws *latent"], Float[Tensor, "B draws"]]:
-    """Return the network's predictions at every draw, with gradient, and the weights w / draws of their errors.
+def denoising(adapter: LatentAdapter, rollout: Rollout, probe: Probe, weight: ErrorWeight, rows: int) -> Denoising:
+    """Return the network's predictions at every draw, with gradient, their targets, and the weights w / draws.
 
     Two predictions p and q under one probe are w/2 ‖p − q‖² nats apart, in the units of `surrogate_log_prob`.
     """
-    predictions, weights = [], []
+    parts = []
     for part in micro_batches(len(rollout), rows):
         draws = {key: value[part].to(adapter.device) for key, value in probe.items()}
         condition = adapter.encode(rollout.prompts[part])
         clean = rollout.trajectory["x0"][part].to(adapter.device)
         count = draws["u"].shape[1]
         each = [{key: value[:, d] for key, value in draws.items()} for d in range(count)]
-        seen = [_seen(adapter, clean, condition, draw) for draw in each]
-        predictions.append(torch.stack([prediction for prediction, _ in seen], 1))
-        weights.append(
-            torch.stack([weight.of(adapter, level, draw) for (_, level), draw in zip(seen, each, strict=True)], 1)
-            / count
-        )
-    return torch.cat(predictions), torch.cat(weights)
+        seen = [_at(adapter, clean, condition, draw, weight) for draw in each]
+        parts.append([torch.stack(of, 1) for of in zip(*seen, strict=True)])
+    predictions, targets, weights = (torch.cat(of) for of in zip(*parts, strict=True))
+    return Denoising(predictions, targets, weights / probe["u"].shape[1])
 
 
 def with_dropped(adapter: LatentAdapter, condition: Condition, dropped: Tensor | None) -> Condition:
@@ -249,17 +244,18 @@ def bound_weight(adapter: LatentAdapter, u: Float[Tensor, " B"]) -> Float[Tensor
 def _term(
     adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe, weight: ErrorWeight
 ) -> Float[Tensor, " B"]:
-    prediction, level = _seen(adapter, clean, condition, draw)
-    expected = target(adapter.prediction, clean, draw["noise"], level.alpha, level.sigma)
-    error = (expected - prediction).flatten(1).square().sum(1)
-    return -0.5 * weight.of(adapter, level, draw) * error
+    prediction, expected, factor = _at(adapter, clean, condition, draw, weight)
+    return -0.5 * factor * (expected - prediction).flatten(1).square().sum(1)
 
 
-def _seen(adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe) -> tuple[Tensor, NoiseLevel]:
-    """What the network predicts at one draw, and the level it is at."""
+def _at(
+    adapter: LatentAdapter, clean: Tensor, condition: Condition, draw: Probe, weight: ErrorWeight
+) -> tuple[Tensor, Tensor, Float[Tensor, " B"]]:
+    """What the network predicts at one draw, what it should predict, and the weight of the error."""
     level = _level(adapter, draw["u"])
     x = like(level.alpha, clean) * clean + like(level.sigma, clean) * draw["noise"]
-    return adapter.predict(x, level.times, condition), level
+    expected = target(adapter.prediction, clean, draw["noise"], level.alpha, level.sigma)
+    return adapter.predict(x, level.times, condition), expected, weight.of(adapter, level, draw)
 
 
 def _level(adapter: LatentAdapter, u: Tensor) -> NoiseLevel:

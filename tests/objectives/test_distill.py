@@ -112,8 +112,8 @@ def test_pictures_and_sounds_are_pulled_beyond_both_experts(kind: str) -> None:
             weight.mul_(0.98)
     experience = collect(policy, objective, prompts)
     with torch.no_grad():
-        now, weight = policy.denoising(experience.rollout, experience.probe)
-        off = objective.experts[1].loaded.denoising(experience.rollout, experience.probe)[0]
+        now, _, weight = policy.denoising(experience.rollout, experience.probe)
+        off = objective.experts[1].loaded.denoising(experience.rollout, experience.probe).prediction
     assert torch.allclose(experience.teacher, now + 0.5 * (now - off), atol=1e-5)
     terms = policy.log_prob(experience.rollout, experience.probe).detach()
     assert weight.shape == terms.shape == experience.pull.shape and torch.allclose(experience.pull, weight)
@@ -128,8 +128,8 @@ def test_two_predictions_are_as_far_apart_as_the_density_says() -> None:
     policy = Flow(ToyLatent(), num_inference_steps=3)
     rollout = policy.sample([Prompt("x"), Prompt("xx")], stream())
     probe = policy.probe(rollout, stream(1), 3)
-    predictions, weight = policy.denoising(rollout, probe)
-    target = probe["noise"] - rollout.trajectory["x0"][:, None]  # the velocity of a rectified flow
+    predictions, target, weight = policy.denoising(rollout, probe)
+    assert torch.equal(target, probe["noise"] - rollout.trajectory["x0"][:, None])  # the velocity of a rectified flow
     error = (target - predictions).flatten(2).square().sum(2)
     assert torch.allclose(policy.log_prob(rollout, probe), -0.5 * weight * error, atol=1e-6)
 

@@ -42,6 +42,11 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         lambda: Ddpm(ToyLatent("epsilon"), num_inference_steps=5),
         {"name": "dragon", "builder": "pair", "beta": 2.0, "samples_per_prompt": 4},
     ),
+    "nft, flow": (
+        lambda: Flow(ToyLatent(), noise_level=0, num_inference_steps=5, weighting="const_x0"),
+        {"name": "nft", "draws": 4, "reference_weight": 1e-3},
+    ),
+    "nft, ddpm": (lambda: Ddpm(ToyLatent("epsilon"), num_inference_steps=5), {"name": "nft", "draws": 4}),
     "r0, few steps": (
         lambda: FewStep(ToyLatent(), num_inference_steps=2),
         {"name": "r0", "samples_per_prompt": 4, "weight_decay_to_start": 1e-4},

@@ -55,6 +55,7 @@ from mmalign.core.protocols.rewards import (
 from mmalign.core.protocols.values import (
     Accelerator,
     Condition,
+    Denoising,
     Foreign,
     Gather,
     Inputs,
@@ -78,6 +79,7 @@ __all__ = [
     "Condition",
     "DataSource",
     "Decoding",
+    "Denoising",
     "DenoisingPolicy",
     "DensityPolicy",
     "DiffPolicy",

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from mmalign.core.protocols.values import (
+    Denoising,
     Probe,
 )
 from mmalign.core.rng import Noise
@@ -138,11 +139,8 @@ class VocabularyPolicy(DensityPolicy, Protocol):
 class DenoisingPolicy(DensityPolicy, Protocol):
     """Has a density by denoising, and gives the predictions behind it."""
 
-    def denoising(self, rollout: Rollout, probe: Probe) -> tuple[Float[Tensor, "B T *latent"], Float[Tensor, "B T"]]:
-        """Return the network's prediction at every draw of the probe, with gradient, and what its error weighs.
-
-        A squared error e (a sum over the latent) costs w e / 2 nats; w is the density's weight over the draws.
-        """
+    def denoising(self, rollout: Rollout, probe: Probe) -> Denoising:
+        """Return the network's prediction at every draw of the probe, with gradient, its target and its weight."""
         ...
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from jaxtyping import Float
 
 from mmalign.core.metrics import Average
 from mmalign.core.tensor import Tensor
@@ -19,6 +21,17 @@ Foreign = Any  # an object of a package without types (a tracker, its writer), o
 Prediction = Literal["flow", "epsilon", "v"]
 
 
+class Denoising(NamedTuple):
+    """What a network says at T draws of noise, what is right there, and what the squared error weighs.
+
+    A squared error e (a sum over the latent) costs w e / 2 nats; w is the density's weight over the number of draws.
+    """
+
+    prediction: Float[Tensor, "B T *latent"]
+    target: Float[Tensor, "B T *latent"]
+    weight: Float[Tensor, "B T"]
+
+
 def one_process(total: Tensor) -> Tensor:
     """Return the `Mean` of a process that has no others beside it."""
     return total
@@ -32,6 +45,7 @@ def one_alone(value: object) -> list[Any]:
 __all__ = [
     "Accelerator",
     "Condition",
+    "Denoising",
     "Foreign",
     "Gather",
     "Inputs",

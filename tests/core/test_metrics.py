@@ -18,6 +18,7 @@ from mmalign.objectives.bradley_terry import BradleyTerry
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.dragon import DRAGON
 from mmalign.objectives.grpo import GRPO
+from mmalign.objectives.nft import NFT
 from mmalign.objectives.r0 import R0
 from mmalign.objectives.sft import SFT
 from mmalign.policies.flow import Flow
@@ -116,6 +117,7 @@ def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Cal
         logged(Flow(ToyLatent()), GRPO(near_and_far(), group_size=4, beta=0.1, divergence="velocity"), prompts(6)),
         logged(Tokens(lm(), max_new_tokens=4), GRPO(mix(long=TextLength()), group_size=4), texts),
         logged(Tokens(adapter, max_new_tokens=4), objectives.build({"name": "distill", **experts}, "objective"), texts),
+        logged(Flow(ToyLatent()), NFT(near_and_far(), group_size=4), prompts(6)),
         logged(point(), DPO(), preferences()),
         logged(point(), DRAGON(mix(near=NearGaussian())), prompts(6)),
         logged(point(), SFT(mix(near=NearPoint()), online="best_of_n"), prompts(6)),

@@ -164,7 +164,7 @@ def test_right_results_are_remembered_and_the_process_ends_with_its_reward(folde
     assert os.getpgid(running.pid) != os.getpgid(0)  # Ctrl-C does not reach it
     monkeypatch.undo()
     del mine
-    assert running.poll() is not None or running.wait(5) is not None
+    assert running.poll() is not None or running.wait(60) is not None
 
 
 @settings(max_examples=15)

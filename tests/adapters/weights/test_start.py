@@ -45,7 +45,7 @@ def first_rollout(adapter: Any) -> Rollout:
 
 @torch.no_grad()
 def said(adapter: Any, rollout: Rollout) -> Tensor:
-    """The means of the steps, or of texts the log-probs: where steps have little noise, roundings of a mean are nats."""
+    """The means of the steps, of texts the log-probs: where steps have little noise, roundings of a mean are nats."""
     dist = policy_of(adapter).step_dist(rollout)
     return dist.log_prob if dist.mean is None else dist.mean
 

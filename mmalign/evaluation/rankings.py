@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["TiesParts", "auc", "best_of_n", "ties_score"]
+from mmalign.evaluation.bootstrap import Interval
+from mmalign.evaluation.rates import rate_interval
+
+__all__ = ["TiesParts", "auc", "auc_interval", "best_of_n", "ties_score"]
 
 Values = Sequence[float]
 
@@ -21,6 +25,28 @@ def auc(chosen: Values, rejected: Values) -> float:
     """The share of (chosen, rejected) pairs in which the chosen one scores higher; an equal score is half of one."""
     lead = np.subtract.outer(np.asarray(chosen, float), np.asarray(rejected, float))
     return float((lead > 0).mean() + 0.5 * (lead == 0).mean())
+
+
+def auc_interval(positive: Values, negative: Values, level: float = 0.95) -> Interval:
+    """`auc` of independent rows of two kinds, with the interval of DeLong et al. 1988 (Biometrics 44:837), in [0, 1].
+
+    Scores that tell the kinds apart without a fault, or not at all, have no variance to estimate: their interval is
+    Wilson's of as many rows as the smaller side has. NaN rows are left out; a side without rows makes all NaN.
+    """
+    one, other = (np.asarray(side, float) for side in (positive, negative))
+    one, other = one[~np.isnan(one)], other[~np.isnan(other)]
+    if not len(one) or not len(other):
+        return Interval(math.nan, math.nan, math.nan, len(one) + len(other))
+    lead = np.subtract.outer(one, other)
+    wins = (lead > 0) + 0.5 * (lead == 0)
+    value, count = float(wins.mean()), len(one) + len(other)
+    if value in (0.0, 1.0) or min(wins.shape) < 2:
+        fewer = min(wins.shape)
+        low, high = rate_interval(round(value * fewer), fewer, level)
+        return Interval(value, low, high, count)
+    error = math.sqrt(wins.mean(1).var(ddof=1) / len(one) + wins.mean(0).var(ddof=1) / len(other))
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0), count)
 
 
 def best_of_n(chosen: float, rejected: Values) -> float:

@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu
 from mmalign.evaluation.frontier import best_of_n_curve, best_of_n_kl, reward_at_kl, tilted
 from mmalign.evaluation.listwise import all_right, macro_mean, ndcg, reciprocal_rank
 from mmalign.evaluation.probes import probe_right, ridge
-from mmalign.evaluation.rankings import auc
+from mmalign.evaluation.rankings import auc, auc_interval
 
 SCORES = st.lists(st.integers(0, 3).map(float), min_size=1, max_size=3)
 
@@ -41,6 +41,15 @@ def test_auroc_is_mann_whitneys_u() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 30).round(1)
     assert auc(ours.tolist(), theirs.tolist()) == pytest.approx(mannwhitneyu(ours, theirs).statistic / (40 * 30))
+
+
+def test_aurocs_interval_covers_what_it_says() -> None:
+    """Of 300 samples of two Gaussians whose AUROC is known, about 95 % of the intervals hold it."""
+    rng, truth = np.random.default_rng(0), 0.5 * (1 + math.erf(0.8 / 2))
+    draws = [auc_interval(rng.normal(0.8, 1, 40).tolist(), rng.normal(0, 1, 60).tolist()) for _ in range(300)]
+    assert 0.91 <= np.mean([one.low <= truth <= one.high for one in draws]) <= 0.98
+    assert auc_interval([2.0, math.nan, 3.0], [1.0])[:1] == (1.0,) and auc_interval([2.0, 3.0], [1.0]).low < 0.5
+    assert math.isnan(auc_interval([math.nan], [1.0]).value)
 
 
 def test_auroc_of_a_tilted_gaussian_has_a_law() -> None:

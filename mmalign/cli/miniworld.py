@@ -109,6 +109,24 @@ def comparisons_command(
     typer.echo(f"{out}: {count} rows")
 
 
+@making.command("retrieval")
+def retrieval_command(
+    out: Annotated[Path, typer.Argument(metavar="FILE.jsonl")],
+    count: Count = 100,
+    split: Split = "train",
+    seed: Seed = 0,
+) -> None:
+    """Write questions over passages with right and wrong answers, of RAG-RewardBench's four kinds: for `judge`."""
+    starting(f"writing {count} rows")
+    from mmalign.core.files import write_beside
+    from mmalign.miniworld.retrieval import retrieval as draw
+
+    _require_split(split)
+    with write_beside(out) as beside:
+        beside.write_text("".join(json.dumps(row) + "\n" for row in draw(count, split, seed)), encoding="utf-8")
+    typer.echo(f"{out}: {count} rows; try: mmalign judge {out} --reward citations")
+
+
 def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], dict[str, object]]) -> None:
     """Fill a new folder: `one` writes a file and says what its row is."""
     from mmalign.core.files import write_folder_beside

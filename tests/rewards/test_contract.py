@@ -119,6 +119,8 @@ OTHER_FACTS: dict[str, dict[str, Any]] = {
     "instruction_adherence": {"instructions": [{"max_words": 3}]},
     "math_equal": {"answer": "5"},
     "rank_agreement": {"gold": {"A": 2, "B": 1}},
+    "abstains": {"answerable": True},
+    "citations": {"supporting": [1]},
     "router": {"kind": "open"},
     "sql_execution": {"sql": "select 1", "database": "pets.sqlite"},
     "through": {"request": "a red star"},
@@ -239,7 +241,7 @@ def test_every_function_of_the_mathematics_is_public():
 
 #: Rewards of texts that look at all of an output: at its form, its length, its set, or at what they find themselves.
 WHOLE = {"cosine_length", "format", "group_length", "length", "overlong", "repetition", "hybrid", "sql_execution"}
-WHOLE |= {"tool_call", "router", "marginal", "budgeted", *SETS, "song_fad", "density_ratio", "follow_up"}
+WHOLE |= {"tool_call", "router", "marginal", "budgeted", "critiqued", *SETS, "song_fad", "density_ratio", "follow_up"}
 
 
 @pytest.mark.parametrize("name", [name for name in rewards.names() if name not in WHOLE])

@@ -7,18 +7,24 @@
 | MM-RLHF-RewardBench (2502.10391) | chosen_reason, rejected_reason | sample: id; subset: the kind in the path |
 | Multimodal RewardBench (2502.14191) | Text, Output1, Output2, Better | subset: Category |
 | VL-RewardBench (2411.17451) | query, response, human_ranking | rank 0 is the better; subset: query_source |
+| RABench (2506.03637) | principle, prompt, responses, scores | see below |
 
 Layouts were read off the benchmarks' public evaluation code and cards, that of RAG-RewardBench off code that reads it.
+RABench's own columns were found in no public text: the names are those of its authors' public interface, where
+`responses` are {name: text} and `scores` {name: number} (lists of equal length do as well); `--column` renames others.
+The principle is put before the prompt, and stays a column. Of a row come as many comparisons as there are scores but
+the lowest: its outputs are better than all below. They are one `sample`, so that acc_plus is the whole ranking.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmalign.core.errors import DataError, shown
 
-__all__ = ["LAYOUTS", "as_comparison", "layout_of"]
+__all__ = ["LAYOUTS", "as_comparisons", "layout_of"]
 
 Row = Mapping[str, Any]
 _KINDS = ("mcq", "long", "short", "safety", "video")  # of MM-RLHF-RewardBench, in the path of a row's picture
@@ -65,8 +71,42 @@ def _vl(row: Row) -> dict[str, Any]:
     }
 
 
+def _ranked(row: Row) -> list[dict[str, Any]]:
+    responses, scores = _by_name(row, "responses", str), _by_name(row, "scores", (int, float))
+    if sorted(responses) != sorted(scores) or len(set(scores.values())) < 2:
+        wanted = f"a number for each of {len(responses)} responses, and two that differ"
+        raise DataError(f"'scores' is {shown(row['scores'])}; expected {wanted}.")
+    kept = {name: value for name, value in row.items() if name not in ("responses", "scores")}
+    kept |= {"prompt": f"{str(row['principle']).strip()}\n\n{row['prompt']}"}
+    kept |= {"sample": row.get("sample") or row.get("id") or kept["prompt"]}
+    rows = []
+    for level in sorted(set(scores.values()), reverse=True)[:-1]:
+        sides = {
+            "chosen": [responses[name] for name, score in scores.items() if score == level],
+            "rejected": [responses[name] for name, score in scores.items() if score < level],
+        }
+        rows.append(kept | sides)
+    return rows
+
+
+def _by_name(row: Row, column: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
+    value = row[column]
+    if isinstance(value, str):  # of a CSV file
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise DataError(f"'{column}' is {shown(value)}; expected {{name: value}}, or a list, as JSON.") from None
+    listed = value if isinstance(value, list | tuple) else []
+    named = dict(value) if isinstance(value, Mapping) else {str(i): one for i, one in enumerate(listed)}
+    named = {str(name): one for name, one in named.items() if one is not None}
+    if len(named) < 2 or not all(isinstance(one, kind) and not isinstance(one, bool) for one in named.values()):
+        raise DataError(f"'{column}' is {shown(row[column])}; expected {{name: value}}, or a list, of two at least.")
+    return named
+
+
 #: By name: the columns that a file is told by, and what makes a comparison of a row. The first that fits is taken.
-LAYOUTS: dict[str, tuple[frozenset[str], Callable[[Row], dict[str, Any]]]] = {
+LAYOUTS: dict[str, tuple[frozenset[str], Callable[[Row], dict[str, Any] | list[dict[str, Any]]]]] = {
+    "RABench": (frozenset({"principle", "prompt", "responses", "scores"}), _ranked),
     "VL-RewardBench": (frozenset({"query", "response", "human_ranking"}), _vl),
     "Multimodal RewardBench": (frozenset({"Text", "Output1", "Output2", "Better"}), _multimodal),
     "RAG-RewardBench": (frozenset({"prompt", "question", "chosen", "reject"}), _rag),
@@ -88,13 +128,14 @@ def layout_of(columns: list[str], file: str) -> str:
     raise DataError(f"{file}: has the columns {', '.join(columns)}, of no benchmark that is known ({known}).")
 
 
-def as_comparison(layout: str, row: Row, place: str) -> dict[str, Any]:
-    """A row as prompt, chosen, rejected and facts about it.
+def as_comparisons(layout: str, row: Row, place: str) -> list[dict[str, Any]]:
+    """A row as prompt, chosen, rejected and facts about it; a ranking is several.
 
     Raises:
         DataError: a value that the layout cannot hold, with the place.
     """
     try:
-        return LAYOUTS[layout][1](row)
+        made = LAYOUTS[layout][1](row)
     except DataError as error:
         raise DataError(f"{place}: {error}") from None
+    return made if isinstance(made, list) else [made]

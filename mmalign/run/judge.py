@@ -20,7 +20,7 @@ from mmalign.data.renamed_columns import with_columns
 from mmalign.data.sources.prompts import Prompts
 from mmalign.data.table import Table
 from mmalign.data.tables import read_table
-from mmalign.evaluation.benchmarks import as_comparison, layout_of
+from mmalign.evaluation.benchmarks import as_comparisons, layout_of
 from mmalign.evaluation.records import Evaluation
 
 __all__ = ["RewardScorer", "judge_reward", "measured", "read_comparisons", "reward_of"]
@@ -67,20 +67,23 @@ def read_comparisons(file: str, columns: Mapping[str, str] | None = None, limit:
     table = with_columns(read_table(file), dict(columns or {}))
     layout = layout_of(table.columns, table.file)
     count = min(limit or len(table.rows), len(table.rows))
-    rows, faults = [], []
+    rows: list[dict[str, Any]] = []
+    places: list[str] = []
+    faults = []
     for at in range(count):
         try:
-            rows.append(as_comparison(layout, _row(table, at), table.place(at)))
+            made = as_comparisons(layout, _row(table, at), table.place(at))
+            rows += made
+            places += [table.place(at)] * len(made)
         except DataError as error:
             faults.append(str(error))
     if faults:
         raise all_faults(faults)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    places = [table.place(at) for at in range(count)]
     read = Table(table.file, rows, names, base=table.folder, place_of=places.__getitem__)
     about = {kind: kind if any(row.get(kind) for row in rows) else "" for kind in ("image", "audio")}
     prompts = Prompts(file, "prompt", image=about["image"], audio=about["audio"]).of(read)
-    return [_decoded(prompts[at], table.folder, places[at]) for at in range(count)]
+    return [_decoded(prompts[at], table.folder, place) for at, place in enumerate(places)]
 
 
 def _row(table: Table, at: int) -> Mapping[str, Any]:

@@ -63,6 +63,31 @@ def test_a_row_of_each_benchmark_is_a_comparison(name: str, tmp_path: Path) -> N
     assert name != "mm_rlhf" or row.meta["sample"] == "7"
 
 
+RANKING = {
+    "id": "r1", "principle": "Short answers are better.", "prompt": "why?", "subset": "style",
+    "responses": {"m1": "a b c", "m2": "a", "m3": "a b", "m4": "b"}, "scores": {"m1": 1, "m2": 5, "m3": 3.0, "m4": 5},
+}  # fmt: skip
+
+
+def test_a_ranking_by_a_principle_is_as_many_comparisons_as_it_has_levels(tmp_path: Path) -> None:
+    """RABench: by hand, and ACC+ is whether the whole ranking is right."""
+    lists = {"responses": list(RANKING["responses"].values()), "scores": json.dumps([1, 5, 3, 5]), "id": "r2"}
+    rows = read_comparisons(rows_file(tmp_path, RANKING, RANKING | lists))
+    first, second = rows[:2]
+    assert first.text == "Short answers are better.\n\nwhy?" and first.meta["principle"] == RANKING["principle"]
+    assert (first.meta["chosen"], first.meta["rejected"]) == (["a", "b"], ["a b c", "a b"])
+    assert (second.meta["chosen"], second.meta["rejected"]) == (["a b"], ["a b c"])
+    assert [row.meta["sample"] for row in rows] == ["r1", "r1", "r2", "r2"]
+    assert [row.meta["chosen"] for row in rows[2:]] == [row.meta["chosen"] for row in rows[:2]]
+    short = judge_reward("length", load_reward("length", low=0, high=1, fall=9), rows).means()
+    long = judge_reward("length", load_reward("length", low=9, rise=9), rows).means()
+    assert (short["accuracy"], short["acc_plus"]) == (1.0, 1.0) and (long["accuracy"], long["acc_plus"]) == (0.0, 0.0)
+    with pytest.raises(DataError, match=r"rows.jsonl:1: 'scores' is .* expected a number for each of 4 responses"):
+        read_comparisons(rows_file(tmp_path, RANKING | {"scores": {"m1": 1, "m2": 2}}))
+    with pytest.raises(DataError, match=r"'responses' is 'x'; expected .* as JSON"):
+        read_comparisons(rows_file(tmp_path, RANKING | {"responses": "x"}))
+
+
 def test_files_that_are_no_benchmark_are_refused_and_columns_can_be_named(tmp_path: Path) -> None:
     file = rows_file(tmp_path, {"ask": "why?", "chosen": "yes", "rejected": "no"})
     with pytest.raises(DataError, match="has the columns ask, chosen, rejected, of no benchmark that is known"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.protocols import TextEncoder
 from mmalign.core.types import Prompt, Rollout, Scores
 from mmalign.rewards.models.reader import Make
 
@@ -70,6 +71,20 @@ def built(make: Make | None, specs: Sequence[Mapping[str, Any]], at: str) -> lis
     if sets := [spec["name"] for spec, reward in zip(specs, rewards, strict=True) if not callable(reward)]:
         raise ConfigError(f"{at}: '{sets[0]}' judges sets, not rows; name a reward of rows.")
     return rewards
+
+
+def text_encoder(spec: str | dict[str, Any]) -> TextEncoder:
+    """The encoder of texts of a spec.
+
+    Raises:
+        ConfigError: no spec, or one of an encoder that embeds no texts.
+    """
+    from mmalign.rewards.encoders import make_encoder, no_side
+
+    encoder = make_encoder(spec)
+    if not isinstance(encoder, TextEncoder):
+        raise no_side(TextEncoder, "embeds no texts")
+    return encoder
 
 
 def scores_by_reward(reward: Any, prompts: Sequence[Prompt], texts: Sequence[str]) -> Scores:

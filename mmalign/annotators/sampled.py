@@ -23,14 +23,19 @@ class Sampled:
     arXiv 2507.13158; SPIN, arXiv 2401.01335, with the policy as its own opponent): `bradley_terry` on such rows is the
     reward under which the demonstrations are better than what is there. A draw that is the demonstration is skipped.
 
+    With `draws` the rows are kept and `outputs`, so many draws of each, stands beside them: what `agreement` ranks, and
+    what objective `meta_rm` keeps apart.
+
     Args:
         generator: who draws: a run directory, a language model's folder, or {adapter: …, policy: …}.
         demonstration: the column to imitate.
+        draws: 0 makes pairs; else texts in `outputs`.
         seed: of the draws; a row's draw does not depend on the rows beside it.
     """
 
     generator: str | dict[str, Any]
     demonstration: str = "target"
+    draws: Count = 0
     seed: Count = 0
     make: Make | None = field(default=None, repr=False)
 
@@ -46,10 +51,15 @@ class Sampled:
         """The N rows with both sides."""
         import torch
 
-        seeds = [stream_seed(self.seed, "sampled", row.prompt.question) for row in rows]
         policy: Any = self.reader.loaded
-        drawn = policy.sample([row.prompt for row in rows], torch.Generator(), seeds=torch.tensor(seeds)).output
-        return [self._pair(row, text) for row, text in zip(rows, drawn, strict=True)]
+        times = [("sampled",)] if not self.draws else [("sampled", number) for number in range(self.draws)]
+        seeds = [stream_seed(self.seed, *names, row.prompt.question) for row in rows for names in times]
+        prompts = [row.prompt for row in rows for _ in times]
+        drawn = policy.sample(prompts, torch.Generator(), seeds=torch.tensor(seeds)).output
+        if not self.draws:
+            return [self._pair(row, text) for row, text in zip(rows, drawn, strict=True)]
+        each = [drawn[at : at + self.draws] for at in range(0, len(drawn), self.draws)]
+        return [[{**row.columns, "outputs": texts}] for row, texts in zip(rows, each, strict=True)]
 
     def _pair(self, row: Row, text: str) -> list[Columns] | Skipped:
         try:

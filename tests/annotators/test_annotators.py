@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import mmalign
 from mmalign.annotators import annotators
 from mmalign.annotators._rows import Row, Skipped
+from mmalign.annotators.convex_hull import corners
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout
 from mmalign.miniworld.colloquial import same_meaning
 from mmalign.miniworld.language import parse
 from tests.adapters.language.tiny_lm import write_tiny_lm
+from tests.rewards.doubles import text_encoder
 
+CLIP = "assets/scenes_clip"
 PAIR: dict[str, Any] = {"prompt": "two", "chosen": "a long text of many words", "rejected": "short", "id": 7}
 
 
@@ -101,6 +106,9 @@ def test_demonstrations_stand_against_draws(lm_folder: Callable[..., Path]) -> N
     assert made[1] == alone[0] and made[1][0]["chosen"] == "a star" and made[1][0]["rejected"] != "a star"
     assert made[3] == "'target' holds no text"
     assert annotated("sampled", rows[1:2], generator=drawing(lm_folder), seed=1) != alone
+    several = annotated("sampled", rows, generator=drawing(lm_folder), draws=3)
+    assert [len(row["outputs"]) for (row,) in several] == [3] * 4 and several[3][0]["prompt"] == "two"
+    assert annotated("sampled", rows[:1], generator=drawing(lm_folder), draws=3) == several[:1]
 
 
 def test_ranked_lists_become_pairs() -> None:
@@ -144,3 +152,55 @@ def test_critical_tokens_are_those_of_the_credit(lm_folder: Callable[..., Path],
         s = (1.5 * right - 0.5 * wrong).softmax(-1).gather(-1, side.trajectory["tokens"][0, :, None])[:, 0]
     assert read["rejected_credit"] == pytest.approx(s.tolist(), abs=1e-5)
     assert read["critical"] == int(s.argmin()) and len(read["chosen_credit"]) == 3
+
+
+def test_like_instructions_weigh_as_their_cosines_and_their_average_is_reward_fusion(tmp_path: Path) -> None:
+    """The weights by hand, and `marginal` with them against the sum of the inner reward's own values."""
+    texts = ["a red circle", "one red circle", "two blue stars", "a green square above a star"]
+    row = {"prompt": texts[0], "paraphrases": texts[1:3]}
+    embedded = text_encoder(CLIP).texts(texts)
+    cosines = (embedded @ embedded[0]).tolist()
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text(json.dumps({"prompt": texts[3]}) + "\n" + json.dumps({"prompt": texts[0]}) + "\n")
+    ((every,),) = annotated("neighbours", [row], encoder=CLIP, pool=str(pool), least=0.0)
+    kept = {text: near for text, near in zip(texts, cosines, strict=True) if near >= 0 or text == texts[0]}
+    assert every["wordings"] == pytest.approx({t: near / sum(kept.values()) for t, near in kept.items()}, abs=1e-5)
+    ((one,),) = annotated("neighbours", [row], encoder=CLIP, count=1, least=0.0)
+    best = max(zip(cosines[1:3], texts[1:3], strict=True))
+    assert list(one["wordings"]) == [texts[0], best[1]]
+    ((alone,),) = annotated("neighbours", [row], encoder=CLIP, least=1.0)
+    assert alone["wordings"] == {texts[0]: 1.0}
+
+    inner = {"name": "relevance", "encoder": CLIP}
+    fused = mmalign.load_reward("marginal", inner=inner, column="wordings", template="{context}")
+    value = fused(Rollout.of([Prompt(row["prompt"], meta=every)], ["two stars"])).value[0]
+    each = mmalign.load_reward(**inner)(Rollout.of(list(every["wordings"]), ["two stars"] * len(kept))).value.tolist()
+    assert float(value) == pytest.approx(
+        sum(w * v for w, v in zip(every["wordings"].values(), each, strict=True)), abs=1e-5
+    )
+    with pytest.raises(ConfigError, match="column and pool: both are empty"):
+        annotators.build({"name": "neighbours", "encoder": CLIP, "column": ""}, "neighbours")
+
+
+def test_the_corners_of_a_hull_are_kept() -> None:
+    square = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0.5, 0.5], [0.5, 0.4], [0, 0]], float)
+    lifted = square @ np.random.default_rng(0).normal(size=(2, 9)) + 3.0  # the plane lies anywhere in nine dimensions
+    assert corners(lifted, 2) == [0, 1, 2, 3] and corners(square, 5) == [0, 1, 2, 3]
+    line = np.outer([0.0, 2.0, 1.0, -1.0], np.ones(4))
+    assert corners(line, 2) == [1, 3] and corners(line[:1], 2) == [0] and corners(line[:2], 2) == [0, 1]
+
+
+def test_wordings_at_the_corners_become_rows() -> None:
+    texts = [
+        f"{count} {colour} {shape}s"
+        for count in ("two", "three")
+        for colour in ("red", "blue")
+        for shape in ("star", "circle")
+    ]
+    row = PAIR | {"prompt": texts[0], "paraphrases": texts[1:]}
+    (made,) = annotated("convex_hull", [row], encoder=CLIP)
+    points = text_encoder(CLIP).texts(texts).double().numpy()
+    assert [r["prompt"] for r in made[1:]] == [texts[i] for i in corners(points, 2) if i]
+    assert made[0] == {name: value for name, value in row.items() if name != "paraphrases"}
+    assert 2 <= len(made) <= len(texts) and all(r["chosen"] == PAIR["chosen"] for r in made)
+    assert annotated("convex_hull", [PAIR], encoder=CLIP) == ["'paraphrases' holds no list of texts"]

@@ -56,6 +56,7 @@ def make(
         "aesthetic": checkpoint | {"head": str(linear_head)},
         "grammar": checkpoint | {"head": str(grammar_head)},
         "density_ratio": {"strong": str(lm_folder("llama")), "weak": str(lm_folder("qwen2"))},
+        "critiqued": {"inner": {"name": "length", "low": 3.0}, "critic": str(lm_folder("llama"))},
         "follow_up": {
             "checkpoint": SEEING | {"adapter": {**SEEING["adapter"], "model": judge["checkpoint"]}},
             "good": ["good"],

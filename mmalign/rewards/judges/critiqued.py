@@ -1,0 +1,108 @@
+"""A reward that reads a critique of the output before it scores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmalign.core.errors import ConfigError
+from mmalign.core.options import AtLeastOne, Count
+from mmalign.core.tensor import without_gradient
+from mmalign.core.types import Modality, Prompt, Rollout, Scores
+from mmalign.rewards import Guarded
+from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.engine.traits import data_check
+from mmalign.rewards.models.critic import INSTRUCTION, TEMPLATE, Critic, check_criticised, criticised
+from mmalign.rewards.models.judge import Make
+
+__all__ = ["Critiqued"]
+
+
+@dataclass
+class Critiqued:
+    """The inner reward of each output with what a critic says of it behind it.
+
+    The critique-based reward model of MM-RLHF (2502.10391), as two models: a critic, and a reward model fitted to pairs
+    that annotator `critique` gave critiques of the same critic, instruction and template. Of texts. Critiques are drawn
+    by a seed of the row's own, so that a score depends on nothing but prompt, output and `seed`.
+
+    Args:
+        inner: the reward model, {name: reward_model, model: …}, or any other reward of texts.
+        critic: who writes: a run directory, a language model's folder, or {adapter: …, policy: …}.
+        instruction: what the critic is asked, with {prompt} and {output}.
+        template: an output with its critique, with {output} and {critique}.
+        seed: of the draws.
+        rows: outputs that are criticised at once.
+    """
+
+    inner: dict[str, Any]
+    critic: str | dict[str, Any]
+    instruction: str = INSTRUCTION
+    template: str = TEMPLATE
+    seed: Count = 0
+    rows: AtLeastOne = 32
+    make: Make | None = field(default=None, repr=False)
+
+    modalities: frozenset[Modality] = field(default=frozenset({"text"}), init=False, repr=False, compare=False)
+    differentiable = False
+
+    def __post_init__(self) -> None:
+        if self.make is None:
+            raise ConfigError("reward 'critiqued' is built of another reward; use mmalign.load_reward or a run file.")
+        self._template = check_criticised(self.template)
+        self._critic = Critic(self.make, self.critic, self.instruction, self.seed, "critic")
+        reward = self.make("rewards", self.inner, "inner")
+        if not callable(reward):
+            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
+        if "text" not in reward.modalities:
+            raise ConfigError(f"inner: '{self.inner['name']}' judges {', '.join(sorted(reward.modalities))}, no texts.")
+        self._inner = Guarded("inner", reward, monitor=True)
+        self.make = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The range of the inner reward."""
+        low, high = self._inner.range
+        return low, high
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The inner reward's columns, and those that the instruction names."""
+        return (*self._critic.instruction.columns, *self._inner.traits.needs)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether equal inputs score the same in the inner reward."""
+        return self._inner.traits.deterministic
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether rows count for one another in the inner reward."""
+        return self._inner.traits.batch_dependent
+
+    def fingerprint(self) -> str:
+        """What tells inner reward and critic from any others."""
+        return f"{identity(self._inner.reward) or ''} {self._critic.reader.fingerprint()}"
+
+    def prepare(self) -> None:
+        """Load what the inner reward needs."""
+        self._inner.prepare()
+
+    @property
+    def check_data(self) -> Callable[[Prompt], None]:
+        """Raises ValueError where the inner reward can never score a row."""
+        return data_check(self._inner.reward)
+
+    @without_gradient
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B rows."""
+        texts: list[str] = []
+        for first in range(0, len(rollout), self.rows):
+            prompts, outputs = rollout.prompts[first : first + self.rows], rollout.output[first : first + self.rows]
+            written = self._critic.critiques(prompts, outputs)
+            texts += [
+                criticised(self._template, prompt, output, critique)
+                for prompt, output, critique in zip(prompts, outputs, written, strict=True)
+            ]
+        return self._inner(replace(rollout, output=texts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,16 +27,22 @@ from mmalign.rewards.models.judge import Make
 
 __all__ = ["Budgeted"]
 
+_JUDGING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="budgeted")  # no thread before the first work
+
 
 @dataclass
 class Budgeted:
     """The inner reward of a share of the rows; of the others what a ridge regression has learned of it.
 
     The online reward model of ONI (2410.23022), whose judge is a language model that labels what it can beside
-    training; here a fixed share of every step is labelled and the step waits for it, so that a run can be repeated. The
-    regression is on embeddings of outputs, over all labels so far, of every process; it is a part of the checkpoint. It
-    learns in training alone: held-out outputs are all judged by the inner reward. With `decay` an output that comes
-    again for its prompt is worth less: low + (r - low) / countᵖ, with p = 3 in the paper.
+    training. By default a fixed share of every step is labelled and the step waits for it, so that a run can be
+    repeated. With `wait: false` the judge works beside training, as in the paper: once `first` rows are labelled all
+    rows of a step have predictions, a share of them goes to the judge whenever it is free, and what it says is learned
+    at the next step that finds it done. How many labels there are then depends on the clock: such a run cannot be
+    repeated exactly, and labels under way are not in a checkpoint. The regression is on embeddings of outputs, over all
+    labels so far, of every process; it is a part of the checkpoint. It learns in training alone: held-out outputs are
+    all judged by the inner reward. With `decay` an output that comes again for its prompt is worth less:
+    low + (r - low) / countᵖ, with p = 3 in the paper.
 
     `parts`: `judged`, 1 where the inner reward was asked; `predicted`; and `miss`, |predicted - r| of rows that were
     judged, before their labels were learned.
@@ -46,6 +53,7 @@ class Budgeted:
         share: of the rows of a step that are judged.
         first: rows that are all judged, before the regression stands in.
         penalty: of the squared weights, against the mean squared error.
+        wait: for the judge, in every step; else it labels beside training.
         decay: p, of outputs that come again; 0: they keep their worth. Counts are of one process's rows.
     """
 
@@ -55,6 +63,7 @@ class Budgeted:
     first: Count = 64
     penalty: Positive = 1e-3
     decay: NotNegative = 0.0
+    wait: bool = True
     make: Make | None = field(default=None, repr=False)
     differentiable = False
     batch_dependent = True  # which rows are judged depends on the others; calls are neither split nor cached by row
@@ -62,6 +71,7 @@ class Budgeted:
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
     _sums: Tensor | None = field(default=None, init=False, repr=False)
     _calls: int = field(default=0, init=False, repr=False)
+    _under_way: tuple[Future[Scores], Tensor] | None = field(default=None, init=False, repr=False, compare=False)
     _seen: Counter[bytes] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -108,8 +118,10 @@ class Budgeted:
             return self._inner(rollout)
         features = self._encoder.embed(rollout).float().cpu()
         picked = self._chosen(features)
+        if not self.wait:
+            picked = self._beside(features, picked, rollout)
         before = self._predicted(features)
-        judged = self._inner(rollout[picked]).to("cpu")
+        judged = self._inner(rollout[picked]).to("cpu") if len(picked) else Scores.of(torch.zeros(0))
         self._learn(features[picked][judged.valid], judged.value[judged.valid])
         self._calls += 1
         scores = self._filled(features, picked, judged)
@@ -144,6 +156,25 @@ class Budgeted:
         drawn = torch.randperm(rows, generator=stream(0, "budgeted", self._calls))[: math.ceil(self.share * rows)]
         blind = features.isnan().any(1).nonzero().flatten()
         return torch.cat([drawn, blind]).unique()
+
+    def _beside(self, features: Float[Tensor, "B D"], picked: Tensor, rollout: Rollout) -> Tensor:
+        """Learn what the judge has finished, give it the rows that were picked if it is free, and say which rows cannot
+        wait for it: all until enough are labelled, then those that cannot be embedded."""
+        enough = self.labels >= max(self.first, 1)
+        arrived, values = features[:0], torch.zeros(0)
+        if self._under_way is not None and self._under_way[0].done():
+            judged, given = self._under_way[0].result(), self._under_way[1]
+            arrived, values, self._under_way = given[judged.valid], judged.value[judged.valid], None
+        self._learn(arrived, values)  # in every process, at every step: it may sum over processes
+        if not enough:
+            return picked
+        blind = features.isnan().any(1)
+        later = picked[~blind[picked]]
+        if self._under_way is None and len(later):
+            part = rollout[later].to("cpu")
+            work = _JUDGING.submit(lambda: self._inner(part).to("cpu"))
+            self._under_way = (work, features[later])
+        return blind.nonzero().flatten()
 
     def _learn(self, features: Float[Tensor, "N D"], values: Float[Tensor, " N"]) -> None:
         sound = ~features.isnan().any(1)

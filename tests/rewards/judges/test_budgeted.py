@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,41 @@ def test_all_are_judged_at_first_and_then_a_share(tiny_clip: Path) -> None:
     assert torch.equal(scores.value[exactly], exact[exactly]) and scores.parts["miss"][exactly].isfinite().all()
     assert torch.equal(scores.value[~exactly], scores.parts["predicted"][~exactly]) and scores.valid.all()
     assert (scores.value - exact).abs().max() < 0.2, "texts that were judged before are known by their embeddings"
+
+
+def test_the_judge_works_beside_training(tiny_clip: Path) -> None:
+    """A step does not wait for it: predictions stand in, and labels are learned once they are there, all of them."""
+    reward, free = made(tiny_clip, wait=False, share=0.5), threading.Event()
+    reward.adapting = True
+    for _ in range(2):
+        assert reward(rollout_of(8)).parts["judged"].tolist() == [1.0] * 8, "at first every step waits"
+    assert reward.labels == 16
+    asked: list[int] = []
+
+    class Slow:
+        """The judge, once it is let go."""
+
+        inner, range = reward._inner, reward.range
+
+        def __call__(self, rollout: Rollout) -> Any:
+            asked.append(len(rollout))
+            assert free.wait(60)
+            return self.inner(rollout)
+
+    reward._inner = Slow()
+    exact = load_reward("length", low=4.0)(rollout_of(8)).value
+    for _ in range(3):  # the judge is busy with the first four rows all the while
+        scores = reward(rollout_of(8))
+        assert scores.parts["judged"].sum() == 0 and torch.equal(scores.value, scores.parts["predicted"])
+        assert scores.valid.all() and (scores.value - exact).abs().max() < 0.2
+    assert reward.labels == 16 and asked == [4]
+    free.set()
+    reward._under_way[0].result(60)
+    reward(rollout_of(8))
+    assert reward.labels == 20
+    again = made(tiny_clip, wait=False)
+    again.load_state_dict(reward.state_dict())
+    assert again.labels == 20, "labels under way are not in a checkpoint"
 
 
 def test_its_state_goes_on_exactly(tiny_clip: Path) -> None:

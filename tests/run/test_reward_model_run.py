@@ -150,6 +150,8 @@ def test_what_does_not_fit_is_said_before_anything_loads(write: Callable[..., Pa
     assert "objective 'bradley_terry' drives a ScorePolicy; policy 'tokens' lacks score. Policies that fit: scorer" in (
         faults("policy={name: tokens}", "adapter={name: causal_lm, model: x}")
     )
+    shifted = faults("objective={name: meta_rm}", "adapter.gradient_checkpointing=true")
+    assert "adapter.gradient_checkpointing: objective 'meta_rm' computes at shifted weights" in shifted
     assert "this one (RewardModel) makes scores; use policy 'scorer'" in faults("policy={name: tokens}")
     assert "this one (RewardModel) makes scores; use policy 'scorer'" in faults("policy={name: flow}")
     assert "this one (CausalLM) makes tokens; use policy 'tokens'" in faults("adapter={name: causal_lm, model: x}")

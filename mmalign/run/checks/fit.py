@@ -12,6 +12,7 @@ from mmalign.core.errors import CapabilityError
 from mmalign.core.objective import Objective, ObjectiveTraits
 from mmalign.core.protocols import Adapter, AdapterTraits, AnyPolicy, Searching
 from mmalign.core.setting import Setting
+from mmalign.objectives.meta_rm import MetaRM
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
 
@@ -21,6 +22,13 @@ def trains(adapter: object) -> Faults:
     """Refuse an adapter that is frozen, which a run of training could not change."""
     if AdapterTraits.of(adapter).train == "frozen":
         yield CapabilityError("adapter.train: frozen trains nothing; set it to lora or full.")
+
+
+@check_training
+def one_set_of_weights(objective: object, adapter: object) -> Faults:
+    """Refuse activations that are computed anew, at the run's own weights, where a loss is taken at others."""
+    if isinstance(objective, MetaRM) and getattr(adapter, "gradient_checkpointing", False):
+        yield "adapter.gradient_checkpointing: objective 'meta_rm' computes at shifted weights; set it to false."
 
 
 @check

@@ -80,6 +80,51 @@ def imitate(learner: Tokens, pairs: Sequence[tuple[str, str]], steps: int, lr: f
     tune(learner, SFT(target="target"), data, steps, size=64, lr=lr, seed=seed)
 
 
+class Truth:
+    """A reward: the share of clauses of the row's `request` that an answer has right, in [0, 1]."""
+
+    modalities = frozenset({"text"})
+    range = (0.0, 1.0)
+    differentiable = False
+
+    def __call__(self, rollout: Rollout) -> Scores:
+        """Score B answers."""
+        asked = (prompt.meta["request"] for prompt in rollout.prompts)
+        return Scores.of(torch.tensor([clause_share(*pair) for pair in zip(rollout.output, asked, strict=True)]))
+
+
+def requests(name: str = "requests_train", count: int = 0) -> list[Prompt]:
+    """Requests of a file as prompts, with the canonical caption in the column `request`."""
+    return [Prompt(row["prompt"], meta={"request": row["request"]}) for row in rows(name)[: count or None]]
+
+
+def on_fixed(
+    learner: Any,
+    objective: Any,
+    prompts: Sequence[Prompt],
+    updates: int,
+    *,
+    rows: int = 64,
+    lr: float = 1e-4,
+    seed: int = 0,
+) -> None:
+    """AdamW updates on what the learner makes of the prompts once, at the beginning: from then on it is stale."""
+    optimizer = torch.optim.AdamW(learner.adapter.trainable().values(), lr=lr, weight_decay=0.0)
+    rng, done = stream(seed, "fixed"), 0
+    with torch.no_grad():
+        experience: Experience = objective.collect(learner, list(prompts), rng)
+    while done < updates:
+        for part in experience.minibatches(max(1, len(experience.mask) // rows), rng):
+            weighted = part.with_weight(objective.weigh(part.mask, lambda total: total))
+            optimizer.zero_grad(set_to_none=True)
+            objective.loss(learner, weighted.contributing(), rng)[0].backward()
+            torch.nn.utils.clip_grad_norm_(list(learner.adapter.trainable().values()), 1.0)
+            optimizer.step()
+            done += 1
+            if done == updates:
+                return
+
+
 def preferences(name: str = "comparisons_train", count: int = 0) -> list[Preference]:
     """Comparisons of a file as preferences; of several rejected captions the first."""
     chosen = rows(name)[: count or None]
@@ -221,6 +266,7 @@ def auroc(positive: torch.Tensor, negative: torch.Tensor) -> float:
 
 __all__ = [
     "MODEL",
+    "Truth",
     "auroc",
     "best_of_4",
     "clause_share",
@@ -231,9 +277,11 @@ __all__ = [
     "imitate",
     "margins",
     "means_the_same",
+    "on_fixed",
     "pair_accuracy",
     "policy",
     "preferences",
+    "requests",
     "rows",
     "sampled",
     "saved",

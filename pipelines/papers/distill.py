@@ -43,7 +43,7 @@ def measure(seed: int) -> Arms:
                 world.tune(learner, DPO(beta=0.1), data, STEPS, seed=seed + 100)
                 arms["dpo, 80 updates"] = measured(learner)
         prompts = [Prompt(row["prompt"]) for row in world.rows("requests_train")]
-        for reach in (0.0, 1.5, 15.0, 150.0):
+        for reach in (0.0, 15.0, 150.0):
             learner = world.policy()
             spec = {"name": "distill", **experts, "reach": reach, "rows": 64}
             world.tune(learner, objectives.build(spec, "objective"), prompts, STEPS, lr=3e-4, seed=seed)

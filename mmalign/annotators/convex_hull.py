@@ -15,10 +15,10 @@ from mmalign.annotators._rows import Columns, Row, Skipped, each_row, text_encod
 from mmalign.core.options import AtLeastOne
 from mmalign.core.protocols import TextEncoder
 
-__all__ = ["ConvexHull", "corners"]
+__all__ = ["ConvexHull", "hull_corners"]
 
 
-def corners(points: Float[ndarray, "N D"], dims: int) -> list[int]:
+def hull_corners(points: Float[ndarray, "N D"], dims: int) -> list[int]:
     """Which of N points are vertices of the convex hull of their first `dims` principal components, in order.
 
     All of them where there are at most `dims` + 1 distinct ones, or where they span fewer dimensions than one.
@@ -70,6 +70,6 @@ class ConvexHull:
         texts = [own, *(text for text in row.texts(self.column) if text != own)]
         with torch.no_grad():
             points = self.embedder.texts(texts).double().cpu().numpy()
-        kept = [texts[i] for i in corners(points, self.dims) if i]
+        kept = [texts[i] for i in hull_corners(points, self.dims) if i]
         rest = {name: value for name, value in row.columns.items() if name != self.column}
         return [{**rest, "prompt": text} for text in (own, *kept)]

@@ -14,7 +14,7 @@ import torch
 import mmalign
 from mmalign.annotators import annotators
 from mmalign.annotators._rows import Row, Skipped
-from mmalign.annotators.convex_hull import corners
+from mmalign.annotators.convex_hull import hull_corners
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout
 from mmalign.miniworld.colloquial import same_meaning
@@ -157,7 +157,7 @@ def test_critical_tokens_are_those_of_the_credit(lm_folder: Callable[..., Path],
 def test_like_instructions_weigh_as_their_cosines_and_their_average_is_reward_fusion(tmp_path: Path) -> None:
     """The weights by hand, and `marginal` with them against the sum of the inner reward's own values."""
     texts = ["a red circle", "one red circle", "two blue stars", "a green square above a star"]
-    row = {"prompt": texts[0], "paraphrases": texts[1:3]}
+    row: dict[str, Any] = {"prompt": texts[0], "paraphrases": texts[1:3]}
     embedded = text_encoder(CLIP).texts(texts)
     cosines = (embedded @ embedded[0]).tolist()
     pool = tmp_path / "pool.jsonl"
@@ -185,9 +185,9 @@ def test_like_instructions_weigh_as_their_cosines_and_their_average_is_reward_fu
 def test_the_corners_of_a_hull_are_kept() -> None:
     square = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0.5, 0.5], [0.5, 0.4], [0, 0]], float)
     lifted = square @ np.random.default_rng(0).normal(size=(2, 9)) + 3.0  # the plane lies anywhere in nine dimensions
-    assert corners(lifted, 2) == [0, 1, 2, 3] and corners(square, 5) == [0, 1, 2, 3]
+    assert hull_corners(lifted, 2) == [0, 1, 2, 3] and hull_corners(square, 5) == [0, 1, 2, 3]
     line = np.outer([0.0, 2.0, 1.0, -1.0], np.ones(4))
-    assert corners(line, 2) == [1, 3] and corners(line[:1], 2) == [0] and corners(line[:2], 2) == [0, 1]
+    assert hull_corners(line, 2) == [1, 3] and hull_corners(line[:1], 2) == [0] and hull_corners(line[:2], 2) == [0, 1]
 
 
 def test_wordings_at_the_corners_become_rows() -> None:
@@ -200,7 +200,7 @@ def test_wordings_at_the_corners_become_rows() -> None:
     row = PAIR | {"prompt": texts[0], "paraphrases": texts[1:]}
     (made,) = annotated("convex_hull", [row], encoder=CLIP)
     points = text_encoder(CLIP).texts(texts).double().numpy()
-    assert [r["prompt"] for r in made[1:]] == [texts[i] for i in corners(points, 2) if i]
+    assert [r["prompt"] for r in made[1:]] == [texts[i] for i in hull_corners(points, 2) if i]
     assert made[0] == {name: value for name, value in row.items() if name != "paraphrases"}
     assert 2 <= len(made) <= len(texts) and all(r["chosen"] == PAIR["chosen"] for r in made)
     assert annotated("convex_hull", [PAIR], encoder=CLIP) == ["'paraphrases' holds no list of texts"]

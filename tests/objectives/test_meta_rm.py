@@ -24,6 +24,11 @@ def drawn() -> list[Preference]:
     return rows(*({"outputs": texts} if texts else {} for texts in OUTPUTS))
 
 
+def moving() -> Any:
+    """A scorer with its weight at (0.5, 0.5)."""
+    return Scorer(Valued())
+
+
 def counts(text: str) -> list[float]:
     return [float(text.count("a")), float(text.count("b")) + 0.1 * len(text)]
 
@@ -51,11 +56,11 @@ def shifted_by_hand(weight: list[float], eta: float) -> list[float]:
 
 
 def test_the_gradient_is_bradley_terrys_at_the_shifted_weights() -> None:
-    eta, policy = 0.7, Scorer(Valued())
+    eta, policy = 0.7, moving()
     objective = MetaRM(step_size=eta)
     found = gradient(policy, objective, collect(policy, objective, drawn()))
     assert policy.adapter.module.weight.tolist() == [[0.5, 0.5]] and policy.adapter.module.weight.is_leaf
-    there: Any = Scorer(Valued())
+    there = moving()
     with torch.no_grad():
         there.adapter.module.weight.copy_(torch.tensor([shifted_by_hand([0.5, 0.5], eta)], dtype=torch.float64))
     plain = BradleyTerry()
@@ -66,14 +71,14 @@ def test_the_gradient_is_bradley_terrys_at_the_shifted_weights() -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_any_cut_of_rows_and_of_outputs_has_the_same_gradient(size: int) -> None:
-    policy, whole = Scorer(Valued()), MetaRM(step_size=0.7)
+    policy, whole = moving(), MetaRM(step_size=0.7)
     expected = gradient(policy, whole, collect(policy, whole, drawn()))
     cut = MetaRM(step_size=0.7, score_rows=size)
     torch.testing.assert_close(gradient(policy, cut, collect(policy, cut, drawn()), rows=size), expected)
 
 
 def test_without_outputs_it_is_bradley_terry_and_two_processes_share_one_step() -> None:
-    policy, bare = Scorer(Valued()), rows({}, {}, {})
+    policy, bare = moving(), rows({}, {}, {})
     meta, plain = MetaRM(), BradleyTerry()
     expected = gradient(policy, plain, collect(policy, plain, bare))
     torch.testing.assert_close(gradient(policy, meta, collect(policy, meta, bare)), expected)
@@ -87,7 +92,7 @@ def test_without_outputs_it_is_bradley_terry_and_two_processes_share_one_step() 
 
 def test_training_ends_where_the_shifted_weights_are_bradley_terrys_best() -> None:
     """The first-order form has this fixed point, and not the minimum of Bradley-Terry's loss itself."""
-    policy: Any = Scorer(Valued())
+    policy = moving()
     pairs = [Preference(replace(row.prompt, meta={"outputs": ["b", "bbbb", "a"]}), "aa", "a") for row in rows({}, {})]
     objective, plain = MetaRM(centre=0.3, step_size=0.5), BradleyTerry(centre=0.3)
     optimizer = torch.optim.SGD(policy.adapter.module.parameters(), lr=0.2)

@@ -50,7 +50,8 @@ def exact(run: Path, prompts: list[str]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def test_kl_reward_and_the_best_policy_are_those_of_the_vocabulary(run: Path) -> None:
     found = frontier(run, samples=256, prompts=8, allow=RULES)
-    asked = [item.text for item in mmalign.load_run(run, allow=RULES).parts.source.held_out_items()][:8]
+    items: list[Any] = list(mmalign.load_run(run, allow=RULES).parts.source.held_out_items())
+    asked = [item.text for item in items[:8]]
     after, before, reward = exact(run, asked)
     kl = float((after * np.log(after / before)).sum(1).mean())
     assert kl > 0.05 and found.prompts == 8

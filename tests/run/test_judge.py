@@ -63,7 +63,7 @@ def test_a_row_of_each_benchmark_is_a_comparison(name: str, tmp_path: Path) -> N
     assert name != "mm_rlhf" or row.meta["sample"] == "7"
 
 
-RANKING = {
+RANKING: dict[str, Any] = {
     "id": "r1", "principle": "Short answers are better.", "prompt": "why?", "subset": "style",
     "responses": {"m1": "a b c", "m2": "a", "m3": "a b", "m4": "b"}, "scores": {"m1": 1, "m2": 5, "m3": 3.0, "m4": 5},
 }  # fmt: skip

@@ -16,7 +16,7 @@ from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout
 
 PAIR = {"prompt": "two", "chosen": "a star", "rejected": "a red circle", "id": 3}
-WORDS = {"name": "length", "low": 100.0, "rise": 100.0}  # a hundredth for each word
+WORDS: dict[str, Any] = {"name": "length", "low": 100.0, "rise": 100.0}  # a hundredth for each word
 
 
 def drawing(lm_folder: Callable[..., Path]) -> dict[str, Any]:

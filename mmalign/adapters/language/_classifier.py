@@ -57,15 +57,17 @@ class HeadOptions:
             raise ConfigError(faults)
 
 
+_OF_USERS = ("mixture", "newcomers.weight")  # of ideal points, in what is saved
 FACTS = "reward_model.json"  # beside the weights: what head it is
 
 
 def open_classifier(
-    folder: Path, head: HeadOptions, dtype: torch.dtype, attention: str | None = None
+    folder: Path, head: HeadOptions, dtype: torch.dtype, attention: str | None = None, newcomers: int = 0
 ) -> tuple[Any, str]:
     """Open the model of `folder` as a classifier with `head`, frozen, on the CPU; also tell the place of its head.
 
-    A head that the folder holds is read, whatever `head.seed` says; of another model a fresh one is made.
+    A head that the folder holds is read, whatever `head.seed` says; of another model a fresh one is made. The last
+    `newcomers` of the head's users have weights of their own module.
 
     Raises:
         CheckpointError: nothing that can be made a classifier, one with several labels, or weights that are missing.
@@ -85,7 +87,7 @@ def open_classifier(
         own = fresh_head(head, last.in_features, last.bias is not None)
     saved_head = _tensors(folder, place) if saved else {}
     if saved_head:
-        _fill(own, saved_head, folder)
+        _fill(own, saved_head, folder, newcomers)
     model.set_submodule(place, own.requires_grad_(False).eval())
     return model, place
 
@@ -176,9 +178,16 @@ def _tensors(folder: Path, place: str) -> dict[str, Tensor]:
     return head
 
 
-def _fill(head: torch.nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    from mmalign.adapters.language._score_heads import LinearHead
+def _fill(head: torch.nn.Module, tensors: dict[str, Tensor], folder: Path, newcomers: int) -> None:
+    from mmalign.adapters.language._score_heads import IdealPoint, LinearHead
 
+    if isinstance(head, IdealPoint) and "mixture" in tensors:
+        weights = [tensors.pop(name).float() for name in _OF_USERS if name in tensors]
+        if sum(map(len, weights)) <= len(head.mixture) and weights[0].shape[1] == head.mixture.shape[1]:
+            head.take_users(torch.cat(weights), newcomers)
+            tensors |= {name: value.detach() for name, value in head.state_dict().items() if name in _OF_USERS}
+        else:
+            tensors["mixture"] = torch.cat(weights)
     try:
         head.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:

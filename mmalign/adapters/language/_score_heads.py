@@ -10,7 +10,8 @@ the token that stands for the row, and `read` makes one number of its K. Bfloat1
 | ideal_point | -‖f(h) - a_u‖, f an MLP of two layers, a_u = Σ_k softmax(w_u)_k p_k | PAL-A (2406.08469), public code |
 
 PAL's ideal points are mixtures of a few prototypes p_k, one weight vector per user u; logistic loss on differences of
-these scores is its preference model. Reconstruction: SiLU inside f, as in mlp2. Left out: PAL-B (prototypes made of the
+these scores is its preference model. A new user is fitted from few comparisons with all else frozen (`train: user`).
+Reconstruction: SiLU inside f, as in mlp2. Left out: PAL-B (prototypes made of the
 prompt), the bound on the prototypes' norm.
 """
 
@@ -67,6 +68,14 @@ class MLP(OneNumber):
             )
 
 
+class Mixtures(torch.nn.Module):
+    """Weights of prototypes, a row for each user."""
+
+    def __init__(self, weight: Float[Tensor, "U P"]) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.clone())
+
+
 class IdealPoint(torch.nn.Module):
     """How near an output lies to what a user wants."""
 
@@ -75,6 +84,17 @@ class IdealPoint(torch.nn.Module):
         self.place = MLP(width, width, space)
         self.prototypes = torch.nn.Parameter(torch.randn(prototypes, space) / space**0.5)
         self.mixture = torch.nn.Parameter(torch.zeros(max(users, 1), prototypes))
+        self.newcomers: Mixtures | None = None  # the last users' weights, where they alone are fitted
+
+    def take_users(self, weights: Float[Tensor, "U P"], newcomers: int) -> None:
+        """Take the saved weights of the first users; those after them start with equal shares of all prototypes.
+
+        The last `newcomers` have their weights apart, so that these can be fitted and nothing else.
+        """
+        users = len(self.mixture)
+        every = torch.cat([weights, weights.new_zeros(users - len(weights), weights.shape[1])])
+        self.mixture = torch.nn.Parameter(every[: users - newcomers])
+        self.newcomers = Mixtures(every[users - newcomers :]) if newcomers else None
 
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
         """Where it lies, K dimensions."""
@@ -82,7 +102,8 @@ class IdealPoint(torch.nn.Module):
 
     def read(self, pooled: Float[Tensor, "B K"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Minus the distance to the ideal point of each row's user; of nobody in particular (-1), the users' mean."""
-        points = self.mixture.float().softmax(-1) @ self.prototypes.float()
+        every = self.mixture if self.newcomers is None else torch.cat([self.mixture, self.newcomers.weight])
+        points = every.float().softmax(-1) @ self.prototypes.float()
         scores = -torch.linalg.vector_norm(pooled[:, None] - points, dim=-1)
         own = scores.gather(1, user.clamp(min=0)[:, None])[:, 0]
         return torch.where(user < 0, scores.mean(1), own)

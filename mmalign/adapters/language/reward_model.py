@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +58,9 @@ class RewardModel(TransformersAdapter):
             reward models are, what a reward-model run saved, its LoRA, or its run directory (the newest checkpoint).
         head: what makes the score.
         judges: "text", or "image": pictures then follow those of the prompt, which the model must be able to read.
-        train: "lora" (with the head), "full", "head" alone, or "frozen" (inside a reward); trained weights are float32.
+        train: "lora" (with the head), "full", "head" alone, "user" (of an ideal_point head, users that the saved model
+            does not know, named in `head.users` behind those it does), or "frozen" (inside a reward); trained weights
+            are float32.
         lora: of a fresh LoRA, without dropout; on every linear layer of the backbone unless it names others.
         dtype: of frozen weights and of the network's arithmetic (autocast); heads compute in float32.
         chat: put prompt and output into the chat template, as it came: true, false, or "auto" (if there is one).
@@ -68,7 +70,7 @@ class RewardModel(TransformersAdapter):
         cached_prompts: prompts with pictures whose ids and pixels are kept, on the CPU.
     """
 
-    train: Literal["lora", "full", "head", "frozen"] = "lora"  # type: ignore[assignment]  # one more than others
+    train: Literal["lora", "full", "head", "user", "frozen"] = "lora"  # type: ignore[assignment]  # one more than others
     head: HeadOptions = field(default_factory=HeadOptions)
     judges: Literal["text", "image"] = "text"
     chat: Chat = "auto"
@@ -77,6 +79,7 @@ class RewardModel(TransformersAdapter):
     processor_options: dict[str, Any] = field(default_factory=dict)
     cached_prompts: AtLeastOne = 64
 
+    newcomers: int = field(default=0, init=False, repr=False, compare=False)  # users that the saved model did not know
     inputs: ClassifierInputs = field(init=False, repr=False, compare=False)
     preprocessor: Tokenizer | Processor = field(
         init=False, repr=False, compare=False
@@ -88,6 +91,11 @@ class RewardModel(TransformersAdapter):
         for name in (self.model, *(starts if len(starts) == 1 else [])):
             if (folder := local_weights(name)) is not None:
                 self._recall(read_facts(folder))
+        if self.train == "user" and not self.newcomers:
+            raise ConfigError(
+                "train: user: there is no new user; name in head.users all users of a saved ideal_point model, in "
+                "their order, and the new ones behind them."
+            )
 
     @property
     def modality(self) -> Modality:
@@ -101,7 +109,7 @@ class RewardModel(TransformersAdapter):
         folder, lora = self._folders()
         full = self.train == "full"
         dtype = torch.float32 if full else torch_dtype(self.dtype)
-        model, place = open_classifier(folder, self.head, dtype, self.attention)
+        model, place = open_classifier(folder, self.head, dtype, self.attention, self._apart)
         pictured = sees(model.config)
         if self.judges == "image" and not pictured:
             raise ConfigError(f"judges: image, but {type(model).__name__} reads no pictures; take a model that does.")
@@ -167,6 +175,11 @@ class RewardModel(TransformersAdapter):
         write_facts(directory, **self._known())
         self.preprocessor.save_pretrained(directory)
 
+    @property
+    def _apart(self) -> int:
+        """How many users have weights that are trained apart from all others."""
+        return self.newcomers if self.train == "user" else 0
+
     def _known(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in RECALLED}
 
@@ -181,15 +194,18 @@ class RewardModel(TransformersAdapter):
             )
         if not (folder / CONFIG_FILE).exists():
             return network_folder(str(folder)), None
-        if self.train == "full":
-            raise ConfigError(f"model: {folder} is a LoRA, which train: full would not keep; set train: lora or head.")
+        if self.train in ("full", "user"):
+            raise ConfigError(
+                f"model: {folder} is a LoRA, which train: {self.train} would not keep; set train: lora or head."
+            )
         return network_folder(_base_of(folder)), peft_folder(str(folder))
 
     def _trained(self, model: PretrainedModel, place: str, lora: Path | None) -> TrainedWeights:
         if lora is not None:
             self.start = read_lora(LoRAFile(lora / PEFT_FILE, lora / CONFIG_FILE), self.lora_place())
         if self.start is None and self.train not in ("lora", "frozen"):
-            return FullWeights(model, read=partial(self._weights_of, place), only="" if self.train == "full" else place)
+            trained = {"full": "", "user": f"{place}.newcomers"}.get(self.train, place)
+            return FullWeights(model, read=partial(self._weights_of, place), only=trained)
         if self.train == "full":
             self.lay_start(model)
             return FullWeights(model, read=partial(self._weights_of, place))
@@ -205,7 +221,7 @@ class RewardModel(TransformersAdapter):
         return FrozenWeights() if self.train == "frozen" else weights
 
     def _weights_of(self, place: str, folder: Path) -> dict[str, Tensor]:
-        model, own_place = open_classifier(folder, self.head, torch.float32, self.attention)
+        model, own_place = open_classifier(folder, self.head, torch.float32, self.attention, self._apart)
         if own_place != place:
             raise CheckpointError(f"{folder}: its head is called {own_place}, this model's is {place}.")
         return {name: p.detach() for name, p in model.named_parameters()}
@@ -226,8 +242,18 @@ class RewardModel(TransformersAdapter):
             default = option.default_factory() if callable(option.default_factory) else option.default
             if getattr(self, name) == default:
                 setattr(self, name, known)
+            elif name == "head" and (more := _more_users(known, self.head)):
+                self.newcomers = more
             elif name in ("head", "judges") and getattr(self, name) != known:
                 raise ConfigError(f"{name}: {self.model} was saved with {known}; leave the option out.")
+
+
+def _more_users(known: HeadOptions, wanted: HeadOptions) -> int:
+    """How many users the wanted head has behind those that are known, if it is the same otherwise; else 0."""
+    count = len(known.users)
+    if wanted.kind != known.kind or not count or wanted.users[:count] != known.users:
+        return 0
+    return len(wanted.users) - count if replace(wanted, users=known.users) == known else 0
 
 
 def _base_of(folder: Path) -> str:

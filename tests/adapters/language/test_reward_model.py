@@ -135,6 +135,48 @@ def test_ideal_points_hold_opposite_tastes_that_one_score_cannot() -> None:
     assert (far.read(far(one[:5]), torch.zeros(5, dtype=torch.long)) <= 0).all()
 
 
+def test_a_new_user_is_fitted_and_nothing_else_moves(lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """The new user starts as the mean mixture of prototypes; known users' scores stay to the bit, also when saved."""
+    head: dict[str, Any] = {"kind": "ideal_point", "width": 6, "users": ["ann", "bo"]}
+    adapter = moved(reward_model(lm_folder("llama"), train="full", head=head))
+    adapter.save(tmp_path / "known")
+    asked = [Prompt("red", meta={"user": user}) for user in ("ann", "bo", "cy")]
+    known = scores(adapter, asked[:2], ["a", "a"])
+    with pytest.raises(ConfigError, match=r"train: user: there is no new user"):
+        reward_model(tmp_path / "known", train="user")
+    again = reward_model(tmp_path / "known", train="user", head=head | {"users": ["ann", "bo", "cy"]})
+    ((name, weight),) = again.trainable().items()
+    assert name.endswith("newcomers.weight") and weight.tolist() == [[0.0, 0.0]]
+    place: IdealPoint = again.network.model.get_submodule(again.network.place)
+    even = -torch.linalg.vector_norm(pooled(again, asked[2]) - place.prototypes.mean(0), dim=-1)
+    torch.testing.assert_close(scores(again, asked[2:], ["a"]), even, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores(again, asked[:2], ["a", "a"]), known, atol=1e-6, rtol=0)
+    moved(again)
+    assert torch.equal(
+        scores(again, asked[:2], ["a", "a"]), scores(reward_model(tmp_path / "known"), asked[:2], ["a", "a"])
+    )
+    again.save(tmp_path / "more")
+    more = reward_model(tmp_path / "more")
+    assert more.head.users == ["ann", "bo", "cy"]
+    torch.testing.assert_close(scores(more, asked, ["a"] * 3), scores(again, asked, ["a"] * 3), atol=1e-6, rtol=0)
+    kept = weight.detach().clone()
+    moved(again).restore(tmp_path / "more")
+    assert torch.equal(weight, kept)
+    one_more = reward_model(tmp_path / "more", train="user", head=head | {"users": ["ann", "bo", "cy", "dee"]})
+    torch.testing.assert_close(scores(one_more, asked, ["a"] * 3), scores(again, asked, ["a"] * 3), atol=1e-6, rtol=0)
+    for users in (["bo", "ann", "cy"], ["ann", "cy"]):
+        with pytest.raises(ConfigError, match=r"head: .* was saved with HeadOptions"):
+            reward_model(tmp_path / "known", train="user", head=head | {"users": users})
+
+
+def pooled(adapter: Any, prompt: Prompt) -> torch.Tensor:
+    """Where the head puts one row, (1, K)."""
+    read = adapter.read([prompt], ["a"])
+    inputs = [{k: v for k, v in row.items() if k not in ("user", "begins")} for row in read]
+    with torch.no_grad():
+        return adapter.network.model(**adapter.inputs.batch(inputs, torch.device("cpu"))).logits.float()
+
+
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "bloom", "cohere"])
 def test_a_row_does_not_know_its_batch_even_where_padding_ends_texts(
     kind: str, lm_folder: Callable[..., Path], tmp_path: Path

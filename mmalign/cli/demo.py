@@ -1,4 +1,4 @@
-"""`mmalign demo`: a finished run on a page of its own."""
+"""`mmalign demo`: a finished run, or two, on a page of its own; with `--live` the report of one that goes on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ def demo(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="change the run file: adapter.model=…")
     ] = None,
+    live: Annotated[bool, typer.Option("--live", help="its report, made anew while the run goes on")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that the run file may name as module:Class")] = None,
 ) -> None:
     """Try a run out in the browser: its start beside what it learned, by the same noise, with every score."""
+    if live:
+        _serve_live(run, host, port)
+        return
     starting(f"opening {run}")
-    from mmalign.core.errors import ConfigError
     from mmalign.demo.page import STYLE, UPLOAD, page, require_gradio, theme
     from mmalign.run.load import load_run
 
@@ -37,4 +40,27 @@ def demo(
         look = {"theme": theme(), "css": STYLE}
         built.launch(server_name=host, server_port=port, share=share, show_error=True, max_file_size=UPLOAD, **look)
     except OSError:
-        raise ConfigError(f"--host {host} --port {port}: cannot listen there; name another port or host.") from None
+        raise _cannot_listen(host, port) from None
+
+
+def _serve_live(run: Path, host: str, port: int) -> None:
+    from mmalign.evaluation.folders import require_run
+
+    require_run(run)
+    from mmalign.evaluation.live import server
+
+    try:
+        serving = server(run, host, port)
+    except OSError:
+        raise _cannot_listen(host, port) from None
+    typer.echo(
+        f"http://{host}:{serving.server_port}/ shows {run} while it goes on; Ctrl-C ends this page, not the run."
+    )
+    with serving:
+        serving.serve_forever()
+
+
+def _cannot_listen(host: str, port: int) -> Exception:
+    from mmalign.core.errors import ConfigError
+
+    return ConfigError(f"--host {host} --port {port}: cannot listen there; name another port or host.")

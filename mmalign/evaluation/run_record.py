@@ -13,7 +13,7 @@ from mmalign.core.errors import DataError, MmalignError
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.table import Role, SummaryRow, read_seconds, read_summary, roles_of
 
-__all__ = ["RunRecord", "read_run"]
+__all__ = ["RunRecord", "read_numbers", "read_run"]
 
 T = TypeVar("T")
 Line = dict[str, float]
@@ -61,6 +61,27 @@ def read_run(directory: Path | str) -> RunRecord:
     Raises:
         DataError: there is no such directory. A part that is missing or broken only adds a sentence to `missing`.
     """
+    record = _numbers(directory)
+    record.before = _attempt(record, "evaluation/before", _evaluation, None)
+    record.after = _attempt(record, "evaluation/after", _evaluation, None)
+    if not record.samples and (reason := _no_samples(record)):
+        record.missing.append(reason)
+    return record
+
+
+def read_numbers(directory: Path | str) -> RunRecord:
+    """`read_run` without outputs: of evaluations only their numbers, and only of the one before training.
+
+    Raises:
+        DataError: there is no such directory.
+    """
+    record = _numbers(directory)
+    if (record.path / "evaluation" / "before").exists():
+        record.before = _attempt(record, "evaluation/before", lambda path: Evaluation.load(path, outputs=False), None)
+    return record
+
+
+def _numbers(directory: Path | str) -> RunRecord:
     path = Path(directory)
     if not path.is_dir():
         raise DataError(f"{path}: no such run directory.")
@@ -71,13 +92,9 @@ def read_run(directory: Path | str) -> RunRecord:
     record.metrics = _attempt(record, "metrics.jsonl", lambda file: _lines(file, record.missing), [])
     record.summary = _attempt(record, "summary.json", read_summary, [])
     record.seconds = read_seconds(path / "summary.json")
-    record.before = _attempt(record, "evaluation/before", _evaluation, None)
-    record.after = _attempt(record, "evaluation/after", _evaluation, None)
     if (path / "alarms.jsonl").exists():
         record.alarms = _attempt(record, "alarms.jsonl", _alarms, [])
     record.samples = sorted(p for p in (path / "samples").glob("step_*") if p.is_dir())
-    if not record.samples and (reason := _no_samples(record)):
-        record.missing.append(reason)
     return record
 
 

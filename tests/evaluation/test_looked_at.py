@@ -115,7 +115,7 @@ def test_rows_that_a_rule_is_not_about_are_no_alarm_and_captions_stand_beside_th
 def test_keys_break_at_their_separators_and_commands_wrap(tmp_path: Path) -> None:
     run = make_run(tmp_path / "r")
     page = report_html(read_run(run))
-    assert "packages.<wbr>mmalign" in page and "white-space: pre-wrap" in page
+    assert "reward/<wbr>clip" in page and "white-space: pre-wrap" in page and "mmalign 0.1.0, torch 2.11.0" in page
     assert "Loads without mmalign:" in page
 
 

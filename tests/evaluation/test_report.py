@@ -1,6 +1,7 @@
 """The report is one valid, self-contained file, whatever is missing; its charts show the numbers they are given."""
 
 import base64
+import hashlib
 import io
 import re
 import shutil
@@ -18,6 +19,7 @@ from PIL import Image, ImageColor
 
 from mmalign.core.errors import DataError
 from mmalign.core.types import Prompt
+from mmalign.evaluation import report
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report import write_report
 from mmalign.evaluation.report.boxes import ANSWERED, TRUE, drawing
@@ -32,12 +34,14 @@ from mmalign.evaluation.report.charts import (
     ticks,
 )
 from mmalign.evaluation.report.curves import against_truth, curve_sections, time_shares
+from mmalign.evaluation.report.detail import LARGEST
 from mmalign.evaluation.report.verdict import verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import SummaryRow
 from tests.evaluation.runs import make_run
 
-VOID, SHAPES = {"meta", "link", "img"}, {"circle", "line", "polyline"}
+VOID, SHAPES = {"meta", "link", "img", "input"}, {"circle", "line", "polyline"}
+PAGE = Path(report.__file__).parent
 PARTS = ["run.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluation", "samples", "checkpoints"]
 
 
@@ -54,7 +58,7 @@ class Checked(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
-        assert tag not in ("script", "iframe", "object")
+        assert tag not in ("iframe", "object") and (tag != "script" or not given)
         if tag not in VOID:
             self.open.append(tag)
         if "id" in given:
@@ -82,9 +86,17 @@ def checked(path: Path) -> tuple[str, Checked]:
     parser.close()
     assert parser.open == []
     assert parser.prompt_pictures == [] and "url(" not in html and "@import" not in html
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert scripts == [(PAGE / "page.js").read_text(encoding="utf-8")]
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+        in html
+    )
     assert len(parser.ids) == len(set(parser.ids))
     for link in parser.links:
         assert link.removeprefix("#") in parser.ids or link.startswith("https://arxiv.org/abs/")
+    assert len(html.encode()) < LARGEST
     return html, parser
 
 
@@ -101,7 +113,7 @@ def test_page_is_valid_and_holds_everything(run: Path) -> None:
     assert "a <b> run" in text and "mmalign train run.yaml" in text and "1 min 15 s" in text
     assert html.count("data:image/png") == 12 and html.count("data:image/jpeg") == 2
     assert "✓ holds" in text and "✗ fails" in text and "timeout" in text
-    assert "alert('x')" in text and "<script" not in html
+    assert "alert('x')" in text and "<script>alert" not in html
     assert "clip has no score for 1 of 6 rows" in text
     assert "reward/clip/invalid" in text and "The same at every step" in text
     assert "owner/tiny-model" in text and 'load_lora_weights(f"{run}/checkpoints/step_000040/adapter")' in text

@@ -1,4 +1,4 @@
-"""What people look at: the same prompts and noise before and after, and samples along the way."""
+"""What people look at: the same prompts and noise before and after."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,20 +15,22 @@ from mmalign.core.errors import MmalignError
 from mmalign.core.types import Prompt, Status
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.boxes import Draw, drawing
+from mmalign.evaluation.report.detail import Detail
+from mmalign.evaluation.report.differences import Piece, word_differences
+from mmalign.evaluation.report.parts import row_parts
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number_text
 from mmalign.media.audio import read_samples
-from mmalign.media.image import data_uri, enlarged, read_pixels, to_pil
+from mmalign.media.image import data_uri, enlarged, to_pil
 from mmalign.media.player import player_uri
 from mmalign.media.spectrogram import spectrogram
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Card", "Sheet", "Side", "cards", "facts", "sheets"]
+__all__ = ["Card", "Clip", "RowPart", "Side", "cards", "clip_of", "cut", "facts"]
 
-MOST_CARDS, MOST_SHEETS, MOST_CLIPS = 12, 5, 6
-SHOWN_PIXELS, LARGEST_PIXELS = 256, 512
+SHOWN_PIXELS = 256
 MOST_REFERENCES, MOST_LETTERS = 8, 400
 
 
@@ -54,7 +56,16 @@ class Side:
     uri: str = ""
     picture: str = ""
     text: str = ""
+    pieces: list[Piece] = field(default_factory=list)  # the text, by what the other side has of it
     scores: list[Score] = field(default_factory=list)
+
+
+class RowPart(NamedTuple):
+    """A part of a row's score, as text and in per cent of [0, 1], before and after; None where one has none."""
+
+    name: str
+    texts: list[str]
+    bars: list[float | None]
 
 
 @dataclass
@@ -65,6 +76,7 @@ class Card:
     sides: list[Side]
     picture: str = ""
     facts: list[tuple[str, str]] = field(default_factory=list)  # what the row says besides: references, the answer
+    parts: list[tuple[str, list[RowPart]]] = field(default_factory=list)  # by reward, what its score is made of
 
 
 @dataclass
@@ -75,34 +87,55 @@ class Clip:
     picture: str
 
 
-@dataclass
-class Sheet:
-    """Samples of one step: a picture, or clips."""
-
-    step: int
-    picture: str = ""
-    clips: list[Clip] = field(default_factory=list)
-    texts: list[tuple[str, str]] = field(default_factory=list)
-
-
-def cards(record: RunRecord) -> list[Card]:
+def cards(record: RunRecord, detail: Detail | None = None) -> list[Card]:
     """Return the first kept prompts, in file order and not chosen by score, with what each policy made of them."""
+    detail = detail or Detail()
     sides = [(label, e) for label, e in (("before", record.before), ("after", record.after)) if e is not None]
     if not sides:
         return []
-    count = min(MOST_CARDS, *(_kept(e) for _, e in sides))
-    draw = drawing(record.run)
     paired = len(sides) == 2 and [p.question for p in sides[0][1].prompts] == [p.question for p in sides[1][1].prompts]
     shown = sides if paired else sides[-1:]
-    return [
-        Card(
-            shown[0][1].prompts[i].shown,
-            [_side(label, e, i, record, shown[0][1] if e is not shown[0][1] else None, draw) for label, e in shown],
-            "" if draw or i not in shown[0][1].prompt_pictures else _picture(shown[0][1].prompt_pictures[i]),
-            facts(shown[0][1].prompts[i]),
-        )
-        for i in range(count)
-    ]
+    kept = min(_kept(e) for _, e in shown)
+    if kept > detail.cards:
+        detail.say(f"{detail.cards} of {kept} kept outputs")
+    return [_card([(label, e) for label, e in shown], i, record, detail) for i in range(min(detail.cards, kept))]
+
+
+def _card(shown: list[tuple[str, Evaluation]], i: int, record: RunRecord, detail: Detail) -> Card:
+    first = shown[0][1]
+    draw = drawing(record.run)
+    sides = [_side(label, e, i, record, first if e is not first else None, detail) for label, e in shown]
+    if draw is not None:
+        for side, (_, evaluation) in zip(sides, shown, strict=True):
+            side.picture = side.picture or _boxes(evaluation, i, draw, detail)
+    if len(sides) == 2 and sides[0].kind == "text":
+        sides[0].pieces, sides[1].pieces = word_differences(sides[0].text, sides[1].text)
+    about = "" if draw or i not in first.prompt_pictures else _picture(first.prompt_pictures[i], detail)
+    prompt = cut(first.prompts[i].shown, detail)
+    return Card(prompt, sides, about, facts(first.prompts[i]), _parts([e for _, e in shown], i))
+
+
+def _parts(evaluations: list[Evaluation], i: int) -> list[tuple[str, list[RowPart]]]:
+    """The parts of a row's scores, of each evaluation beside one another."""
+    each = [{name: dict(parts) for name, parts in row_parts(e, i).items()} for e in evaluations]
+    found = []
+    for name in dict.fromkeys(name for one in each for name in one):
+        known = [one.get(name, {}) for one in each]
+        rows = []
+        for part in dict.fromkeys(part for one in known for part in one):
+            values = [one.get(part) for one in known]
+            texts = ["–" if value is None else number_text(value) for value in values]
+            rows.append(RowPart(part, texts, [100 * v if v is not None and 0 <= v <= 1 else None for v in values]))
+        found.append((name, rows))
+    return found
+
+
+def cut(text: str, detail: Detail) -> str:
+    """The first `detail.letters` of a text."""
+    if len(text) <= detail.letters:
+        return text
+    detail.say(f"texts up to {detail.letters:,} characters")
+    return f"{text[: detail.letters]}…"
 
 
 def facts(prompt: Prompt) -> list[tuple[str, str]]:
@@ -116,11 +149,11 @@ def facts(prompt: Prompt) -> list[tuple[str, str]]:
     return shown
 
 
-def _boxes(evaluation: Evaluation, i: int, draw: Draw | None) -> str:
-    if draw is None or i not in evaluation.prompt_pictures:
+def _boxes(evaluation: Evaluation, i: int, draw: Draw, detail: Detail) -> str:
+    if i not in evaluation.prompt_pictures or not isinstance(evaluation.outputs, list):
         return ""
     prompt = replace(evaluation.prompts[i], media={"image": evaluation.prompt_pictures[i]})
-    return _picture(evaluation.prompt_pictures[i], partial(draw, prompt, evaluation.outputs[i]))
+    return _picture(evaluation.prompt_pictures[i], detail, partial(draw, prompt, evaluation.outputs[i]))
 
 
 def _kept(evaluation: Evaluation) -> int:
@@ -128,16 +161,17 @@ def _kept(evaluation: Evaluation) -> int:
 
 
 def _side(
-    label: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None, draw: Draw | None
+    label: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None, detail: Detail
 ) -> Side:
     scores = [_score(name, evaluation, i, record, base) for name in evaluation.scores]
     if evaluation.modality == "audio":
-        clip = _kept_clip(evaluation.files[i], record)
+        clip = _kept_clip(evaluation.files[i], record, detail)
         return Side(label, "audio", uri=clip.uri, picture=clip.picture, scores=scores)
     output: Any = evaluation.outputs
     if isinstance(output, list):
-        return Side(label, "text", picture=_boxes(evaluation, i, draw), text=output[i], scores=scores)
-    return Side(label, "image", uri=_picture(output[i]), scores=scores)
+        text = cut(output[i], detail)
+        return Side(label, "text", text=text, pieces=[Piece("same", text)] if text else [], scores=scores)
+    return Side(label, "image", uri=_picture(output[i], detail), scores=scores)
 
 
 def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: Evaluation | None) -> Score:
@@ -158,76 +192,34 @@ def _score(name: str, evaluation: Evaluation, i: int, record: RunRecord, base: E
     return Score(name, number_text(value), ("yes" if value == 1 else "no") if ticks else "", trend)
 
 
-def _kept_clip(file: Path, record: RunRecord) -> Clip:
+def _kept_clip(file: Path, record: RunRecord, detail: Detail) -> Clip:
     """The sound in a file; of one that cannot be read only a sentence, in what the run misses."""
     try:
-        return _clip(*read_samples(file))
+        return clip_of(*read_samples(file), detail)
     except (MmalignError, OSError) as error:
-        record.missing.append(f"{file.relative_to(record.path)} could not be read: {error}")
+        reason = f"{file.relative_to(record.path)} could not be read: {error}"
+        record.missing += [] if reason in record.missing else [reason]
         return Clip("", "")
 
 
-def _clip(samples: Float[np.ndarray, "C S"], rate: int) -> Clip:
+def clip_of(samples: Float[np.ndarray, "C S"], rate: int, detail: Detail) -> Clip:
+    """A sound, its first `detail.seconds` where that is not 0, and what it looks like."""
+    if detail.seconds and samples.shape[1] > detail.seconds * rate:
+        detail.say(f"the first {detail.seconds:g} seconds of sounds")
+        samples = samples[:, : int(detail.seconds * rate)]
     picture = data_uri(spectrogram(samples, rate), ".jpg") if samples.size else ""
     return Clip(player_uri(samples, rate), picture)
 
 
-def _picture(image: Any, draw: Callable[[Image], None] | None = None) -> str:
+def _picture(image: Any, detail: Detail, draw: Callable[[Image], None] | None = None) -> str:
     """A data URI: small pictures enlarged so that browsers do not blur them, large ones as JPEG."""
     picture = to_pil(image)
-    suffix = ".jpg" if max(picture.size) >= SHOWN_PIXELS else ".png"
-    picture = enlarged(picture, SHOWN_PIXELS)
-    picture.thumbnail((LARGEST_PIXELS, LARGEST_PIXELS))
+    least = min(SHOWN_PIXELS, detail.pixels)
+    suffix = ".jpg" if max(picture.size) >= least else ".png"
+    if max(picture.size) > detail.pixels:
+        detail.say(f"pictures at {detail.pixels} of {max(picture.size)} pixels")
+    picture = enlarged(picture, least)
+    picture.thumbnail((detail.pixels, detail.pixels))
     if draw is not None:
         draw(picture)
     return data_uri(picture, suffix)
-
-
-def sheets(record: RunRecord) -> list[Sheet]:
-    """Samples of at most five steps, evenly chosen, the last always among them; unreadable files are noted."""
-    chosen = record.samples
-    if len(chosen) > MOST_SHEETS:
-        chosen = [chosen[round(i * (len(chosen) - 1) / (MOST_SHEETS - 1))] for i in range(MOST_SHEETS)]
-    return [sheet for folder in chosen if (sheet := _sheet(folder, record.missing)) is not None]
-
-
-def _sheet(folder: Path, missing: list[str]) -> Sheet | None:
-    sheet = Sheet(int(folder.name.removeprefix("step_")) if folder.name.removeprefix("step_").isdigit() else 0)
-    try:
-        for picture in sorted(folder.glob("contact_sheet.*")):
-            sheet.picture = data_uri(read_pixels(picture), ".jpg", longest=1400)
-        sheet.clips = [_clip(*read_samples(file)) for file in sorted(folder.glob("*.wav"))[:MOST_CLIPS]]
-        if not sheet.clips and (folder / "rows.parquet").exists():
-            sheet.texts = _scores(folder / "rows.parquet") if sheet.picture else _texts(folder / "rows.parquet")
-    except (MmalignError, OSError, ValueError) as error:
-        missing.append(f"samples/{folder.name} could not be read: {error}")
-        return None
-    return sheet if sheet.picture or sheet.clips or sheet.texts else None
-
-
-def _texts(path: Path) -> list[tuple[str, str]]:
-    table = _columns(path, ["prompt", "output"])
-    return list(zip(table["prompt"][:8], table["output"][:8], strict=True))
-
-
-def _columns(path: Path, names: list[str] | None = None) -> dict[str, list[Any]]:
-    """The columns of one file; `read_table` reads data sets of many, for which it imports pandas."""
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
-        return file.read(names).to_pydict()
-
-
-def _scores(path: Path) -> list[tuple[str, str]]:
-    """The prompt and the scores of every picture of a sheet, as text that can be read at any size."""
-    table = _columns(path)
-    names = [name for name in table if f"{name}/status" in table]
-    return [
-        (
-            prompt,
-            ", ".join(
-                f"{n} {number_text(table[n][i]) if table[n][i] is not None else table[f'{n}/status'][i]}" for n in names
-            ),
-        )
-        for i, prompt in enumerate(table["prompt"])
-    ]

@@ -1,7 +1,9 @@
-"""The page: everything a run directory holds, filled into `page.html`."""
+"""The page: everything a run directory holds, filled into the templates of this folder."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -14,16 +16,34 @@ from markupsafe import Markup
 from mmalign.core.files import write_beside
 from mmalign.core.types import Status
 from mmalign.evaluation.card import card_facts
+from mmalign.evaluation.progress import progress_of
 from mmalign.evaluation.report.charts import interval_mark
 from mmalign.evaluation.report.curves import against_truth, curve_sections, time_shares
-from mmalign.evaluation.report.gallery import cards, sheets
+from mmalign.evaluation.report.detail import LARGEST, LEVELS, Detail
+from mmalign.evaluation.report.gallery import cards
+from mmalign.evaluation.report.parts import reward_parts
+from mmalign.evaluation.report.provenance import header_facts, provenance, what_was_run
+from mmalign.evaluation.report.sheets import sheets
+from mmalign.evaluation.report.subsets import subsets
 from mmalign.evaluation.report.verdict import direction, unmoved, verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number_text
 
 __all__ = ["report_html", "write_report"]
 
-SHOWN = 6  # cards that stand open
+SHOWN, HEADLINE = 6, 4  # cards that stand open, measures in the header
+SECTIONS = {
+    "results": "Results",
+    "truth": "Reward and truth",
+    "pairs": "Before and after",
+    "parts": "Parts of scores",
+    "subsets": "Subsets",
+    "curves": "Curves",
+    "samples": "Samples",
+    "model": "Model",
+    "run": "Run file",
+    "provenance": "Provenance",
+}
 
 
 def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
@@ -39,8 +59,62 @@ def write_report(directory: Path | str, out: Path | str | None = None) -> Path:
     return path
 
 
-def report_html(record: RunRecord) -> str:
-    """Return the page of one run as text."""
+def report_html(record: RunRecord, live: str = "") -> str:
+    """Return the page of one run as text, of less than `LARGEST` bytes wherever smaller pictures can do that.
+
+    `live` names the state of the directory, for the page that a server shows while the run goes: it asks that server,
+    and nothing else, whether the state is another one.
+    """
+    filled = _filled(record, live)
+    html = ""
+    for level in LEVELS:
+        detail = Detail(**level)  # type: ignore[arg-type]
+        media = {"cards": cards(record, detail), "sheets": sheets(record, detail)}
+        html = _rendered(filled | media | {"left_out": list(detail.said)})
+        if len(html.encode()) <= LARGEST:
+            break
+    return html
+
+
+def _filled(record: RunRecord, live: str) -> dict[str, Any]:
+    """Everything but media."""
+    tone, sentence = verdict(record.summary)
+    headline, _, told = sentence.partition(": ")
+    model = card_facts(record)
+    script = _file("page.js") + (_file("live.js") if live else "")
+    return {
+        "record": record,
+        "sections_of_page": SECTIONS,
+        "style": Markup(_file("style.css") + _file("cards.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "live": live,
+        "progress": progress_of(record),
+        "verdict_tone": tone,
+        "verdict": headline if told else sentence,
+        "verdict_told": told,
+        "what": what_was_run(record, model),
+        "headline": _headline(record),
+        "command": str(record.environment.get("command") or ""),
+        "facts": header_facts(record),
+        "marks": {row.name: interval_mark(row.delta, *row.ci) for row in record.summary},
+        "ways": {row.name: direction(row) for row in record.summary},
+        "lost": _lost(record),
+        "outside": _outside(record),
+        "same": {row.name for row in record.summary if unmoved(row)},
+        "shown": SHOWN,
+        "against": against_truth(record),
+        "parts": reward_parts(record),
+        "subsets": subsets(record),
+        "sections": curve_sections(record),
+        "shares": time_shares(record),
+        "model": model,
+        "run_file": _highlighted(record.run_text),
+        "provenance": provenance(record, model),
+    }
+
+
+def _rendered(filled: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     engine = Environment(
@@ -51,66 +125,19 @@ def report_html(record: RunRecord) -> str:
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {"number": number_text, "svg": Markup, "breaking": _breaking}
-    engine.filters |= filters | {"signed": partial(number_text, signed=True)}
-    here = Path(__file__).parent
-    tone, sentence = verdict(record.summary)
-    return engine.get_template("page.html").render(
-        style=Markup((here / "style.css").read_text(encoding="utf-8")),
-        record=record,
-        verdict_tone=tone,
-        verdict=sentence,
-        command=str(record.environment.get("command") or ""),
-        facts=_facts(record),
-        marks={row.name: interval_mark(row.delta, *row.ci) for row in record.summary},
-        ways={row.name: direction(row) for row in record.summary},
-        lost=_lost(record),
-        outside=_outside(record),
-        same={row.name for row in record.summary if unmoved(row)},
-        shown=SHOWN,
-        against=against_truth(record),
-        cards=cards(record),
-        sections=curve_sections(record),
-        shares=time_shares(record),
-        sheets=sheets(record),
-        model=card_facts(record),
-        run_file=_highlighted(record.run_text),
-        environment=list(_flat(record.environment)),
-    )
+    engine.filters |= filters | {"signed": partial(number_text, signed=True), "mark": interval_mark}
+    return engine.get_template("page.html").render(filled)
 
 
-def _facts(record: RunRecord) -> list[tuple[str, str]]:
-    """What the header says, short; entries without a value are left out."""
-    env, packages = record.environment, record.environment.get("packages") or {}
-    steps = int(record.metrics[-1]["step"]) if record.metrics else 0
-    method = [str((record.run.get(key) or {}).get("name") or "") for key in ("objective", "policy", "adapter")]
-    versions = [
-        f"{name} {packages[name]}" for name in ("mmalign", "torch", "diffusers", "transformers") if name in packages
-    ]
-    facts = {
-        "Method": " · ".join(filter(None, method)),
-        "Steps": f"{steps:,}" if steps else "",
-        "Duration": _duration(record),
-        "Device": str(env.get("device", "")),
-        "Started": str(env.get("started", "")).replace("T", " ").removesuffix("+00:00"),
-        "Versions": ", ".join(versions),
-    }
-    return [(name, value) for name, value in facts.items() if value]
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _duration(record: RunRecord) -> str:
-    seconds = record.seconds
-    if seconds is None:
-        seconds = sum(v for line in record.metrics for k, v in line.items() if k.startswith("time/"))
-    if not seconds:
-        return ""
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    return (
-        f"{hours} h {minutes % 60} min"
-        if hours
-        else f"{minutes} min {seconds % 60:.0f} s"
-        if minutes
-        else f"{seconds:.1f} s"
-    )
+def _headline(record: RunRecord) -> list[Any]:
+    """The measures of the header: trained rewards and verifiers by turns, then judges."""
+    by_role = {role: [row for row in record.summary if row.role == role] for role in ("trained", "verifier", "judge")}
+    first = [*by_role["trained"][:2], *by_role["verifier"][:2]]
+    return [*first, *by_role["judge"][: HEADLINE - len(first)]][:HEADLINE]
 
 
 def _lost(record: RunRecord) -> list[tuple[str, int, int]]:
@@ -133,16 +160,6 @@ def _outside(record: RunRecord) -> list[tuple[str, int, int]]:
 def _breaking(text: str) -> Markup:
     """A name that may be broken after its separators, and nowhere else."""
     return Markup(re.sub(r"([/._:-])(?=\w)", r"\1<wbr>", escape(str(text))))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Any:
-    """Nested environment facts as (dotted name, text)."""
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{name}.")
-        else:
-            yield name, ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
 
 
 def _highlighted(text: str) -> Markup:

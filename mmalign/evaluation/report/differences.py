@@ -28,7 +28,7 @@ def word_differences(before: str, after: str) -> tuple[list[Piece], list[Piece]]
         return [Piece("same", before)], [Piece("same", after)]
     plain = [[word.strip() for word in side] for side in words]
     sides: tuple[list[Piece], list[Piece]] = ([], [])
-    for tag, a, b, c, d in SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
+    for tag, a, b, c, d in SequenceMatcher(None, plain[0], plain[1], autojunk=False).get_opcodes():
         for side, part, moved in ((0, words[0][a:b], "gone"), (1, words[1][c:d], "new")):
             if part:
                 sides[side].append(Piece("same" if tag == "equal" else moved, "".join(part)))  # type: ignore[arg-type]

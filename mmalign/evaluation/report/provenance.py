@@ -68,7 +68,8 @@ def _took(record: RunRecord) -> str:
 def provenance(record: RunRecord, model: CardFacts) -> list[tuple[str, str]]:
     """Model, data, versions, commit and command; what the directory does not say is left out."""
     env, data = record.environment, record.run.get("data") or {}
-    packages = env.get("packages") if isinstance(env.get("packages"), Mapping) else {}
+    packages = env.get("packages")
+    packages = packages if isinstance(packages, Mapping) else {}
     facts = {
         "Model": model.base_model,
         "Weights": model.weights,

@@ -24,7 +24,7 @@ from mmalign.objectives.dpo import DPO
 from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 
-SAMPLES, ROWS, STEPS = 6, 250, 30
+SAMPLES, ROWS, STEPS = 6, 200, 20
 
 
 def measure(seed: int) -> Arms:

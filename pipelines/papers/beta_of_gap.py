@@ -19,7 +19,7 @@ from mmalign.objectives.dpo import DPO
 from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 
-STEPS, BETA, WRONG = 60, 0.05, {1: 0.3, 2: 0.1, 3: 0.0}
+STEPS, BETA, WRONG = 40, 0.05, {1: 0.3, 2: 0.1, 3: 0.0}
 
 
 def pairs(seed: int, shuffled: bool = False) -> list[Preference]:

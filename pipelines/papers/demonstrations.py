@@ -18,7 +18,7 @@ from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 from pipelines.papers._reward_models import fitted, pair_of, scores
 
-STEPS, DRAWS, HELD = 120, 8, 128
+STEPS, DRAWS, HELD = 80, 8, 96
 
 
 def measure(seed: int) -> Arms:

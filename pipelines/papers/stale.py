@@ -3,7 +3,7 @@
     python -m pipelines.papers.stale
 
 Four answers of the start to each of 64 requests are drawn and scored once. CoPG and GRPO with its importance ratios
-then take 200 updates on these 256 outputs and no others. Measured on held-out requests: clauses and meaning of greedy
+then take 100 updates on these 256 outputs and no others. Measured on held-out requests: clauses and meaning of greedy
 answers, and how far the policy has moved.
 """
 
@@ -20,7 +20,7 @@ from mmalign.objectives.grpo import GRPO
 from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 
-PROMPTS, GROUP, UPDATES, BETA = 64, 4, 200, 0.1
+PROMPTS, GROUP, UPDATES, BETA = 64, 4, 100, 0.1
 
 
 class Shuffled(world.Truth):

@@ -2,7 +2,7 @@
 
     python -m pipelines.papers.strength
 
-A fifth of 1,500 comparisons is turned round. Four reward models are fitted to resamples; annotator `strength` takes
+A fifth of 1,000 comparisons is turned round. Three reward models are fitted to resamples; annotator `strength` takes
 their vote. Measured: how well a negative vote finds the turned pairs, and the accuracy of a model that is fitted to
 clean, to noisy and to voted labels, and to noisy ones with margins.
 """
@@ -21,7 +21,7 @@ from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 from pipelines.papers._reward_models import accuracy, fitted, pair_of, saved
 
-ROWS, NOISE, VOTERS, STEPS = 1500, 0.2, 4, 60
+ROWS, NOISE, VOTERS, STEPS = 1000, 0.2, 3, 50
 
 
 def measure(seed: int) -> Arms:

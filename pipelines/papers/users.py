@@ -20,7 +20,7 @@ from pipelines.papers._experiment import Arms, Experiment, Means, main
 from pipelines.papers._reward_models import accuracy, fitted
 
 USERS = ["ann", "bo", "cy", "dee", "eve", "finn"]
-STEPS, ROWS = 160, 1500
+STEPS, ROWS = 100, 800
 COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
 COUNTS = {"a": "two", "two": "three", "three": "four", "four": "two"}
 

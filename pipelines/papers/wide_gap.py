@@ -17,7 +17,7 @@ from mmalign.rewards import load_reward
 from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 
-STEPS = (0, 15, 30, 60)
+STEPS, ROWS = (0, 15, 30, 60), 128
 
 
 def measure(seed: int) -> Arms:
@@ -34,11 +34,11 @@ def measure(seed: int) -> Arms:
             before = steps
             place = world.saved(weak, Path(folder) / f"weak{steps}")
             ratio: Any = load_reward("density_ratio", strong=strong, weak=place, rows=128)
-            arms[f"weak after {steps} steps"] = {"best_of_4": world.best_of_4(ratio)}
-        alone = world.best_of_4(lambda rollout: Scores.of(ratio(rollout).parts["strong"]))
+            arms[f"weak after {steps} steps"] = {"best_of_4": world.best_of_4(ratio, ROWS)}
+        alone = world.best_of_4(lambda rollout: Scores.of(ratio(rollout).parts["strong"]), ROWS)
         arms["strong alone"] = {"best_of_4": alone}
         back = load_reward("density_ratio", strong=place, weak=strong, rows=128)
-        arms["the wrong way round"] = {"best_of_4": world.best_of_4(back)}
+        arms["the wrong way round"] = {"best_of_4": world.best_of_4(back, ROWS)}
     return arms
 
 

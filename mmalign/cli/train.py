@@ -27,7 +27,7 @@ def train_command(
     ] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
-    """Train one run file; overrides are key.path=value. Ctrl-C and SIGTERM stop after a step, with a checkpoint."""
+    """Train one run file; overrides are key.path=value. Ctrl-C, SIGTERM, SIGUSR1 stop it after a step, saved."""
     starting("checking the run" if not dry_run else "checking everything")
     from mmalign.cli._table import print_rows
     from mmalign.cli.listing import find_config

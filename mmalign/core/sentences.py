@@ -16,7 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def stop_as_sentence() -> Iterator[None]:
-    """Inside it Ctrl-C, SIGTERM and SIGHUP end the program with a sentence: what the interrupted work had to say.
+    """Inside it the signals of `signals.ENDING` end the program with a sentence: what the interrupted work had to say.
 
     Of several processes that a launcher started the first one speaks.
     """

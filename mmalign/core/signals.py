@@ -1,4 +1,4 @@
-"""Signals that end a program: Ctrl-C, a scheduler's SIGTERM, a lost terminal's SIGHUP. They are treated alike."""
+"""Signals that end a program: Ctrl-C, a scheduler's SIGTERM and SIGUSR1 (its warning), a lost terminal's SIGHUP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WARNING = signal.SIGUSR1  # time is nearly up: what SLURM sends with --signal=USR1@60
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, WARNING)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -20,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code(stopped: KeyboardInterrupt) -> int:
-    """As shells count: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """As shells count: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 138 after SIGUSR1."""
     return 128 + signal_of(stopped)
 
 
@@ -31,7 +32,7 @@ def signal_of(stopped: KeyboardInterrupt) -> int:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Inside it SIGTERM and SIGHUP raise `Interrupted` where they arrive, as Ctrl-C raises KeyboardInterrupt."""
+    """Inside it SIGTERM, SIGHUP and SIGUSR1 raise `Interrupted` where they come, as Ctrl-C raises KeyboardInterrupt."""
 
     def raise_it(number: int, frame: object) -> None:
         raise Interrupted(number)

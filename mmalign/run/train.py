@@ -93,8 +93,8 @@ def train(
     Raises:
         ConfigError, CapabilityError, DataError: before any weight is loaded; also if another process trains there.
         CheckError, ScoreError, OutOfMemory, CheckpointError: during the run; what was saved stays whole.
-        Stopped: Ctrl-C, SIGTERM or SIGHUP; the step was finished and a checkpoint written, unless it came outside the
-            steps or twice.
+        Stopped: Ctrl-C, SIGTERM, SIGHUP or SIGUSR1; the step was finished and a checkpoint written, unless it came
+            outside the steps or twice.
     """
     refuse_both(out, resume)
     place, step = (out, None) if resume is None else resume_point(resume)

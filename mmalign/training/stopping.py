@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from mmalign.core.signals import Interrupted, handled
+from mmalign.core.signals import WARNING, Interrupted, handled
 
 _SAID = b"\nstopping when this step is done, with a checkpoint; Ctrl-C again stops at once, without.\n"
 _ECHO = 1.0  # seconds
@@ -17,7 +17,8 @@ _ECHO = 1.0  # seconds
 def stop_on_signal(processes: int = 1, speak: bool = True) -> Iterator[Callable[[], int]]:
     """Yield "which signal has asked for a stop?" (0: none); inside, the first one only asks, the second interrupts.
 
-    Ctrl-C, SIGTERM and SIGHUP are alike. In a thread, and where somebody else handles a signal, it is left alone.
+    Ctrl-C, SIGTERM and SIGHUP are alike; SIGUSR1, a scheduler's warning, only ever asks, and what follows it is the
+    first. In a thread, and where somebody else handles a signal, it is left alone.
 
     Args:
         processes: of several, each is told by the launcher and often by the terminal or scheduler too: what arrives
@@ -28,12 +29,12 @@ def stop_on_signal(processes: int = 1, speak: bool = True) -> Iterator[Callable[
 
     def ask(number: int, frame: object) -> None:
         nonlocal request, at
-        if request and processes > 1 and time.monotonic() - at < _ECHO:
+        if request and (number == WARNING or (processes > 1 and time.monotonic() - at < _ECHO)):
             return
-        if request:
+        if request and request != WARNING:
             raise Interrupted(number)
-        request, at = number, time.monotonic()
-        if speak:
+        heard, request, at = bool(request), number, time.monotonic()
+        if speak and not heard:
             with suppress(OSError):
                 os.write(2, _SAID)  # not print: it may be what was interrupted
 

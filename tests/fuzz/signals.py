@@ -2,8 +2,9 @@
 
     python -m tests.fuzz.signals --cases 100
 
-Each case starts a training in a process of its own, sends it SIGINT, SIGTERM, SIGHUP or SIGKILL (sometimes two) after a
-random time, then continues it, or starts it again where there is no checkpoint yet. Prints what differs, and figures.
+Each case starts a training in a process of its own, sends it SIGINT, SIGTERM, SIGHUP, SIGUSR1 or SIGKILL (sometimes
+two) after a random time, then continues it, or starts it again where there is no checkpoint yet. Prints what differs,
+and figures.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from tests.fuzz.run_directories import RUN
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL)
 STEPS = 6
 
 

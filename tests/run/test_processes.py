@@ -71,18 +71,20 @@ def test_two_on_a_machine_without_a_gpu_are_two_and_wait_for_a_slow_judge(run_fi
     assert one == other  # though each made half of it
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_launcher_stops_both_after_the_step_and_they_go_on_exactly(
-    run_file: Path, tmp_path: Path
+    run_file: Path, tmp_path: Path, number: int
 ) -> None:
     words = ["train", str(run_file), "--out"]
     code, said = ended(start([*words, str(tmp_path / "whole")], TORCHRUN))
     assert code == 0, said
     called, half = tmp_path / "called", tmp_path / "half"
-    process = start([*words, str(half)], TORCHRUN, SLOW="0.5", CALLED=str(called))
+    passing = [*TORCHRUN, "--signals-to-handle", "SIGTERM,SIGUSR1"]
+    process = start([*words, str(half)], passing, SLOW="0.5", CALLED=str(called))
     while not (half / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     code, said = ended(process)
     assert code != 0
     assert said.count("stopping when this step is done, with a checkpoint") == 1, said
@@ -98,7 +100,7 @@ def test_a_signal_to_the_launcher_stops_both_after_the_step_and_they_go_on_exact
     assert untimed[0] == untimed[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
 def test_one_process_ends_with_its_signal_s_code(run_file: Path, tmp_path: Path, number: int) -> None:
     out = tmp_path / "run"
     process = start(["train", str(run_file), "--out", str(out)], [sys.executable], SLOW="0.2")

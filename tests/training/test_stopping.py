@@ -31,7 +31,7 @@ def test_the_first_asks_and_the_second_interrupts(number: int, capfd: pytest.Cap
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_outside_the_steps_a_signal_interrupts_at_once(number: int) -> None:
     with pytest.raises(Interrupted) as caught, interrupting(), interrupting():
         send(number)
@@ -42,6 +42,20 @@ def test_outside_the_steps_a_signal_interrupts_at_once(number: int) -> None:
             send(number)
             assert asked() == number
         send(number)  # the steps are over
+
+
+def test_a_warning_only_ever_asks_and_what_follows_it_is_the_first(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted) as caught, stop_on_signal() as asked:
+        for _ in range(3):
+            send(signal.SIGUSR1)
+            assert asked() == signal.SIGUSR1
+        send(signal.SIGTERM)
+        assert asked() == signal.SIGTERM
+        assert capfd.readouterr().err.count("stopping when this step is done") == 1
+        send(signal.SIGUSR1)  # late
+        assert asked() == signal.SIGTERM
+        send(signal.SIGTERM)
+    assert caught.value.number == signal.SIGTERM
 
 
 def test_of_several_processes_an_echo_is_no_second_request() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmalign.core.registry import Registry
 
-adapters = Registry("adapter", "mmalign.adapters", families=["image", "sound", "language"])
+adapters = Registry("adapter", "mmalign.adapters", families=["image", "sound", "language", "features"])
 
 __all__ = ["adapters", "load_adapter"]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt, Rollout, Rows, Scores, StepDist
@@ -133,7 +133,8 @@ class Comparisons(Experience):
     """Judged pairs of outputs to fit a score to.
 
     `label` (B,) is P(chosen is better), `tie` (B,) marks those where neither was, `margin` (B,) ≥ 0 is by how much the
-    preferred one must lead.
+    preferred one must lead. Where features have a term of their own, `places` (B, n, 4) says at which tokens states are
+    compared, as shares in [0, 1), `seeds` (B,) draw masks, and `tied` is what rows need of all the others.
     """
 
     chosen: Rollout
@@ -142,6 +143,26 @@ class Comparisons(Experience):
     label: Float[Tensor, " B"]
     tie: Bool[Tensor, " B"]
     margin: Float[Tensor, " B"]
+    places: Float[Tensor, "B n 4"] | None = None
+    seeds: Int[Tensor, " B"] | None = None
+    tied: Any = None
+    weight: Float[Tensor, " B"] | None = None
+
+
+@dataclass(kw_only=True)
+class Contrasts(Experience):
+    """Items that belong together, and items that do not: `sides` of every row, each B outputs, by name in order.
+
+    `there` (B, H) says which of a row's hard negatives it has, `key` (B,) is equal for rows that are alike, and `tied`
+    is what each row's loss needs of all the others, set before any split.
+    """
+
+    prompts: list[Prompt]
+    sides: dict[str, Rollout]
+    there: Bool[Tensor, "B H"]
+    key: Int[Tensor, " B"]
+    mask: Bool[Tensor, " B"]
+    tied: Any = None
     weight: Float[Tensor, " B"] | None = None
 
 
@@ -208,6 +229,7 @@ class Requests(Experience):
 
 __all__ = [
     "Comparisons",
+    "Contrasts",
     "Demonstrations",
     "Denoised",
     "Distillation",

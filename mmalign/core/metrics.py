@@ -54,6 +54,14 @@ METRICS: dict[str, str] = {
     "score/chosen": "The reward model's score of the chosen output.",
     "score/rejected": "The reward model's score of the rejected output.",
     "score/loss": "The negative log-likelihood of the recorded comparison, with the centring term.",
+    # features
+    "contrast/loss": "The contrastive loss, mean over rows.",
+    "contrast/found": "The share of rows whose positive is nearer than every other candidate.",
+    "contrast/hardest": "The share of all negatives' weight that is on the hardest, max softmax(s / temperature).",
+    "contrast/positive": "The similarity to positives (a cosine, or a score), mean over rows.",
+    "contrast/negative": "The similarity to negatives (a cosine, or a score), mean over rows.",
+    "contrast/twins": "The contrastive loss of a reward model's features with themselves under other dropout.",
+    "contrast/goals": "The contrastive loss of a reward model's states with those of good and bad ends.",
     # imitation
     "fit/target": "log π_θ of the imitated output per event dimension, up to a constant.",
     "fit/per_token": "The same per token of the output.",

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from mmalign.core.experience import Experience
-from mmalign.core.protocols import Mean, Metrics
+from mmalign.core.protocols import Gather, Mean, Metrics
 from mmalign.core.setting import Setting
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Prompt
@@ -71,6 +71,9 @@ class ObjectiveTraits:
         group_size, samples_per_prompt: outputs that it makes of a prompt, under either name.
         held_out_loss: `held_out_loss(policy, rows, rng) -> float`, the loss of given rows that are not trained on.
         prior: what the model that the run starts from makes before training, set as `prior_rows`; None: nothing.
+        tie_rows: `tie_rows(policy, experience, rows, gather, rank) -> Experience`, where rows of a minibatch enter one
+            another's loss: called with gradient off for the whole weighted minibatch before it is split, by every
+            process; `rows` bounds a forward, `gather` and `rank` lead to the rows of the others. None: no row does.
         reference_rows: the option that bounds its rows per no-gradient forward; None: it has none.
         std: what divides its advantages; "" where it has none.
         clip_unit: the unit of its clip range; "" where it has none.
@@ -89,6 +92,7 @@ class ObjectiveTraits:
     samples_per_prompt: int = 1
     prior: Prior | None = None
     held_out_loss: Callable[[Any, Sequence[Any], torch.Generator], float] | None = None
+    tie_rows: Callable[[Any, Any, int, Gather, int], Any] | None = None
     reference_rows: int | None = None
     std: str = ""
     clip_unit: str = ""

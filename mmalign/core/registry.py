@@ -194,11 +194,11 @@ def _validator(component: Any) -> Any:
 
 
 def registry_of(plural: str) -> Registry:
-    """The registry of mmalign's own package `plural` (adapters, policies, rewards): for parts made of other parts.
+    """The registry of mmalign's own package `plural` (adapters, rewards, rewards.encoders): for parts made of others.
 
     It is looked up when it is needed, for packages of one layer do not import each other.
     """
-    registry = getattr(importlib.import_module(f"mmalign.{plural}"), plural)
+    registry = getattr(importlib.import_module(f"mmalign.{plural}"), plural.rpartition(".")[2])
     assert isinstance(registry, Registry), f"mmalign.{plural} has no registry of that name"
     return registry
 

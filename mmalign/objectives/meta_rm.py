@@ -30,7 +30,7 @@ from jaxtyping import Float
 from mmalign.core.errors import DataError
 from mmalign.core.experience import Comparisons
 from mmalign.core.options import AtLeastOne, Positive
-from mmalign.core.protocols import Mean, Metrics, ScorePolicy, one_process
+from mmalign.core.protocols import Gather, Mean, Metrics, ScorePolicy, one_process
 from mmalign.core.tensor import Module, Tensor
 from mmalign.core.types import Prompt
 from mmalign.objectives.bradley_terry import BradleyTerry
@@ -67,6 +67,13 @@ class MetaRM(BradleyTerry):
         """Bradley-Terry's loss of these comparisons at θ', with the gradient that moves θ; and its metrics."""
         with _at(policy.module, self._shift):
             return super().loss(policy, chunk, rng)
+
+    def tie_rows(
+        self, policy: ScorePolicy, experience: Comparisons, rows: int, gather: Gather, rank: int
+    ) -> Comparisons:
+        """Bradley-Terry's, at θ' as the loss."""
+        with _at(policy.module, self._shift):
+            return super().tie_rows(policy, experience, rows, gather, rank)
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise DataError where a row's columns cannot be read; asked of every row before anything is loaded."""

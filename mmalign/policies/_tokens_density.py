@@ -96,6 +96,33 @@ def completion_logits(
     return logits.where(mask[..., None], 0.0)
 
 
+def mean_states(
+    adapter: TokenAdapter,
+    prompts: Sequence[Prompt],
+    tokens: Int[Tensor, "B T *event"],
+    mask: Bool[Tensor, "B T"],
+    live: Bool[Tensor, "B T"],
+) -> Float[Tensor, "B D"]:
+    """Compute the mean, over the tokens in `mask`, of the last hidden states from which each is predicted; float32.
+
+    The state before a token has read the prompt and all tokens before it; that before the one which ends an output has
+    read all of it. A row of no token is 0.
+
+    Raises CapabilityError where the network hands out logits alone.
+    """
+    group = groups(prompts)
+    inputs = adapter.encode([prompts[i] for i in first_rows(group)])
+    states = adapter.features(inputs, group.to(tokens.device), tokens, live)
+    if not getattr(getattr(adapter, "network", None), "split", True):
+        raise CapabilityError(f"{type(adapter).__name__}: this network gives logits alone, and no hidden states.")
+    weight = mask.float() / mask.float().sum(1, keepdim=True).clamp(min=1)
+    mean = (states.flatten(2).float() * weight[..., None]).sum(1)
+    if not torch.is_grad_enabled():
+        return mean
+    # Processes that train together wait for every weight's gradient: the last layer's is 0 here.
+    return mean + 0.0 * adapter.logits(states[:1, 0]).float().sum()
+
+
 def unconditional_inputs(adapter: TokenAdapter, inputs: Sequence[Inputs]) -> list[Inputs]:
     """Return the unconditional twin of each prompt's inputs; CapabilityError where the adapter knows none."""
     if not isinstance(adapter, UnconditionalTokens):

@@ -25,11 +25,11 @@ from mmalign.core.errors import CapabilityError, DataError
 from mmalign.core.options import AtLeastOne, Count, NotNegative, Positive, PositiveShare, at_least, one_of, within
 from mmalign.core.protocols import AdapterTraits, Probe, TokenAdapter, TurnTokens
 from mmalign.core.rng import Noise
-from mmalign.core.tensor import Tensor
+from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.types import Audio, Prompt, Rollout, StepDist, groups, join
 from mmalign.core.unloaded import Unloaded
 from mmalign.policies._base import AdapterPolicy, first_rows, micro_batches, require_kind
-from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist, completion_logits
+from mmalign.policies._tokens_density import Entropy, LogProbOptions, completion_dist, completion_logits, mean_states
 from mmalign.policies._tokens_sampling import Completions, Engine, Request, SamplingParams, own_engine, row_seeds
 
 Record = Literal["auto", "sampler", "replay"]
@@ -54,6 +54,7 @@ class Tokens(AdapterPolicy):
         record: whose log-probs `sample` keeps. "sampler": those of the drawing itself. "replay": those of a second
             forward, the very computation that training repeats. "auto": the sampler's in fp32, where the two agree to
             1e-5, and the replay's in bf16 and fp16, where they do not.
+        keep_features: `sample` and `generate` also keep `features` of what they make, for rewards that compare by them.
 
     `engine` (an attribute, not an option) is who writes completions, see `_tokens_sampling.py`.
 
@@ -74,6 +75,7 @@ class Tokens(AdapterPolicy):
     positions: Count = 0
     entropy: Entropy = "detached"
     record: Record = "auto"
+    keep_features: bool = False
     engine: Engine = field(default_factory=lambda: own_engine, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +106,7 @@ class Tokens(AdapterPolicy):
         """
         seeds = row_seeds(len(prompts), rng) if seeds is None else seeds
         record = self.record == "sampler" or (self.record == "auto" and not self._is_half_precision)
-        rollout = self._complete(prompts, seeds, self.sampling_params(), record=record)
+        rollout = self._with_features(self._complete(prompts, seeds, self.sampling_params(), record=record))
         if rollout.step_logp is not None:
             return rollout
         with torch.no_grad():
@@ -117,7 +119,7 @@ class Tokens(AdapterPolicy):
             temperature=self.eval_temperature,
             max_new_tokens=self.eval_max_new_tokens or self.max_new_tokens,
         )
-        return self._complete(prompts, row_seeds(len(prompts), rng), params, record=False)
+        return self._with_features(self._complete(prompts, row_seeds(len(prompts), rng), params, record=False))
 
     def step_dist(self, rollout: Rollout, steps: slice = slice(None)) -> StepDist:
         """Log-prob and entropy of the recorded tokens in `steps` under the current weights, with gradient.
@@ -185,6 +187,25 @@ class Tokens(AdapterPolicy):
         device, mask = self.adapter.device, _mask(rollout)
         tokens = rollout.trajectory["tokens"].to(device)
         return completion_logits(self.adapter, rollout.prompts, tokens, mask.to(device), self.temperature)
+
+    def features(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """Return the mean of the last hidden states (B, D) over each completion, float32, with gradient.
+
+        States are those that predict its tokens, the one that ends it included; a row does not depend on the others.
+        """
+        mask = _mask(rollout).to(self.adapter.device)
+        live = rollout.trajectory.get("live", mask).to(mask.device)
+        tokens = rollout.trajectory["tokens"].to(mask.device)
+        parts = micro_batches(len(rollout), self.rows)
+        means = [mean_states(self.adapter, rollout.prompts[p], tokens[p], mask[p], live[p]) for p in parts]
+        return torch.cat(means)
+
+    @without_gradient
+    def _with_features(self, rollout: Rollout) -> Rollout:
+        """The rollout with its features, where they are kept."""
+        if not self.keep_features:
+            return rollout
+        return replace(rollout, trajectory={**rollout.trajectory, "features": self.features(rollout)})
 
     def sampling_params(self) -> SamplingParams:
         """Return how `sample` draws: temperature, filters by probability and rank, penalties of repetition."""

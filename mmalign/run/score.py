@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ Progress = Callable[[int, int], None]
 SAY_SO = 'A row whose output is a text that looks like a name says "kind": "text".'
 
 
-def common_modality(rows: Sequence[Row], reward: Any) -> str:
+def common_modality(rows: Sequence[Row], reward: Any, who: str = "this reward judges") -> str:
     """What the outputs are; DataError for files of several kinds, CapabilityError if the reward judges another one."""
     known = [row for row in rows if row.kind]
     if not known:
@@ -37,9 +38,7 @@ def common_modality(rows: Sequence[Row], reward: Any) -> str:
             f"one kind at a time. {SAY_SO}"
         )
     if kind not in reward.modalities:
-        raise CapabilityError(
-            f"this reward judges {' and '.join(sorted(reward.modalities))}; the outputs are {kind}. {SAY_SO}"
-        )
+        raise CapabilityError(f"{who} {' and '.join(sorted(reward.modalities))}; the outputs are {kind}. {SAY_SO}")
     return kind
 
 
@@ -89,13 +88,8 @@ def score_rows(
     done = 0
     for start in range(0, len(rows), batch):
         taken = list(range(start, min(start + batch, len(rows))))
-        outputs = {i: output for i in taken if (output := _output(rows[i], kind, folder, unread, i)) is not None}
-        for same in _alike(outputs):
-            rollout = Rollout(
-                prompts=[rows[i].prompt for i in same],
-                output=_stack([outputs[i] for i in same]),
-                group=torch.tensor([numbers[rows[i].group] for i in same]),
-            )
+        for same, rollout in read_rollouts(rows, taken, kind, folder, unread):
+            rollout = replace(rollout, group=torch.tensor([numbers[rows[i].group] for i in same]))
             with torch.no_grad():
                 together = _embedded(name, named, rollout) if of_set else reward(rollout)
             scored |= {i: together[k : k + 1] for k, i in enumerate(same)}
@@ -109,6 +103,15 @@ def score_rows(
     scores = [scored[i] if i in scored else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     about = [{"output": file} for file in files] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
     return [line | encoder for line in _row_lines(merge(scores, "cpu"), about)]
+
+
+def read_rollouts(
+    rows: Sequence[Row], taken: Sequence[int], kind: str, folder: Path, unread: dict[int, str]
+) -> Iterator[tuple[list[int], Rollout]]:
+    """The rows of the numbers `taken` as rollouts of outputs of one size, with their numbers; `unread` says why not."""
+    outputs = {i: output for i in taken if (output := _output(rows[i], kind, folder, unread, i)) is not None}
+    for same in _alike(outputs):
+        yield same, Rollout.of([rows[i].prompt for i in same], _stack([outputs[i] for i in same]))
 
 
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:

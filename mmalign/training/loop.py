@@ -2,6 +2,7 @@
 
 `list[Prompt]` → `collect` → Experience → `weigh` → `loss` → gradient → update. Weights are set on the whole minibatch
 before any split, and losses are weighted sums: the gradient is the same for any `rows`, `spans` and process count.
+An objective whose rows enter one another's loss ties them before the split, too (`objectives/_tied.py`).
 """
 
 from __future__ import annotations
@@ -102,6 +103,9 @@ def accumulate(policy: AnyPolicy, objective: Objective[Any], weighted: Experienc
     if (counts := session.traits(objective).counts) is not None:
         session.meter.add(counts(weighted), share=float(len(weighted)))
     trained, total = weighted.contributing(), torch.zeros(())
+    if (tie_rows := session.traits(objective).tie_rows) is not None:
+        with torch.no_grad():
+            trained = tie_rows(policy, trained, session.rows(trained), session.gather, session.rank)
     for chunk, last in trained.chunks(session.rows(trained), session.steps_per_pass):
         with session.synchronised(policy.module, when=last):
             loss, metrics = objective.loss(policy, chunk, session.streams["loss"])

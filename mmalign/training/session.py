@@ -142,6 +142,11 @@ class Session:
         """How many train together."""
         return 1 if self.accelerator is None else int(self.accelerator.num_processes)
 
+    @property
+    def rank(self) -> int:
+        """The number of this process among them, from 0."""
+        return 0 if self.accelerator is None else int(self.accelerator.process_index)
+
     def meet(self) -> None:
         """Wait until every process is here, however long that takes; a process that is gone is an error.
 

@@ -16,6 +16,8 @@ from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.core.errors import ConfigError
 from mmalign.core.experience import Experience
 from mmalign.core.files import require_local
+from mmalign.core.objective import ObjectiveTraits
+from mmalign.core.protocols import one_alone
 from mmalign.core.rng import stream
 from mmalign.core.types import Preference, Prompt, Rollout, Scores
 from mmalign.miniworld.colloquial import same_meaning
@@ -58,9 +60,11 @@ def tune(
         batch = [data[i] for i in next(order)]
         with torch.no_grad():
             experience: Experience = objective.collect(learner, batch, rng)
-        weighted = experience.with_weight(objective.weigh(experience.mask, lambda total: total))
+        weighted = experience.with_weight(objective.weigh(experience.mask, lambda total: total)).contributing()
+        if (tie_rows := ObjectiveTraits.of(objective).tie_rows) is not None:
+            weighted = tie_rows(learner, weighted, size, one_alone, 0)
         optimizer.zero_grad(set_to_none=True)
-        objective.loss(learner, weighted.contributing(), rng)[0].backward()
+        objective.loss(learner, weighted, rng)[0].backward()
         torch.nn.utils.clip_grad_norm_(list(learner.adapter.trainable().values()), 1.0)
         optimizer.step()
 

@@ -204,3 +204,22 @@ def test_wordings_at_the_corners_become_rows() -> None:
     assert made[0] == {name: value for name, value in row.items() if name != "paraphrases"}
     assert 2 <= len(made) <= len(texts) and all(r["chosen"] == PAIR["chosen"] for r in made)
     assert annotated("convex_hull", [PAIR], encoder=CLIP) == ["'paraphrases' holds no list of texts"]
+
+
+def test_retrieved_are_the_nearest_other_texts(tmp_path: Path) -> None:
+    texts = ["a red circle", "one red circle", "a blue star", "two green squares", "a red circle"]
+    index = tmp_path / "index.jsonl"
+    index.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    options = {"encoder": CLIP, "index": str(index), "count": 2, "least": -1.0}
+    ((first,), skipped) = annotated("retrieved", [{"prompt": texts[0], "id": 3}, {"prompt": ""}], **options)
+    embedded = torch.nn.functional.normalize(text_encoder(CLIP).texts(texts[:4]), dim=1)
+    cosine = (embedded[1:] @ embedded[0]).tolist()
+    order = sorted(range(3), key=lambda i: -cosine[i])[:2]
+    assert first["positive"] == [texts[1 + i] for i in order] and first["id"] == 3
+    assert first["nearness"] == pytest.approx([cosine[i] for i in order], abs=1e-5)
+    assert skipped == "'prompt' holds no text"
+    assert annotated("retrieved", [{"prompt": "a cross"}], **{**options, "least": 1.0}) == [
+        "no other text of the index is as near as 1"
+    ]
+    with pytest.raises(ConfigError, match="has no text in 'words'; its first row has prompt"):
+        annotated("retrieved", [], **options, column="words")

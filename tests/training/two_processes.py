@@ -17,6 +17,10 @@ from accelerate import Accelerator
 from mmalign.core.config import Trainer
 from mmalign.core.rng import Streams
 from mmalign.objectives._anchor import add_reference_point
+from mmalign.objectives._goals import Goals
+from mmalign.objectives._twins import Twins
+from mmalign.objectives.bradley_terry import BradleyTerry
+from mmalign.objectives.contrast import Contrast
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.grpo import GRPO
 from mmalign.objectives.r0 import R0
@@ -27,6 +31,7 @@ from mmalign.training import checkpoint
 from mmalign.training.loop import accumulate
 from mmalign.training.session import Session
 from mmalign.training.update import Update
+from tests.objectives.featured import scorer, triples
 from tests.toys import NearPoint, ToyLatent, prompts
 from tests.training.problem import Problem, SomeAlike
 
@@ -53,6 +58,23 @@ def gradient(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tens
     session = Session(trainer, Update(parameters, trainer), None, Streams(0), accelerator)
     weighted = replace(mine, weight=objective.weigh(mine.mask, session.mean))
     accumulate(policy, objective, weighted, session)
+    return torch.cat([p.grad.flatten() for p in parameters])
+
+
+def gradient_of_tied(kind: str, accelerator: Any, rows: int, share: slice) -> torch.Tensor:
+    """The same of objectives whose rows are one another's candidates: of 5 rows a process has 2, the other 3."""
+    policy: Any = scorer()
+    objective: Any = {
+        "contrast": Contrast(temperature=0.3),
+        "twins": BradleyTerry(twins=Twins(weight=2.0, dropout=0.4)),
+        "goals": BradleyTerry(goals=Goals()),
+    }[kind]
+    mine = objective.collect(policy, triples(), torch.Generator().manual_seed(0))[share]
+    if accelerator is not None:
+        policy.adapter.module = accelerator.prepare_model(policy.adapter.module)
+    trainer, parameters = Trainer(micro_batch_size=rows), list(policy.module.parameters())
+    session = Session(trainer, Update(parameters, trainer), None, Streams(0), accelerator)
+    accumulate(policy, objective, mine.with_weight(objective.weigh(mine.mask, session.mean)), session)
     return torch.cat([p.grad.flatten() for p in parameters])
 
 
@@ -156,6 +178,14 @@ def main() -> None:
         for rows in (0, 1, 3):
             alone = gradient(kind, None, rows, slice(None))
             shared = gradient(kind, accelerator, rows, slice(rank, rank + 1))
+            gap = float((shared - alone).norm() / alone.norm())
+            worst = max(worst, gap)
+            if accelerator.is_main_process:
+                print(f"{kind} rows={rows} relative difference {gap:.1e}", flush=True)
+    for kind in ("contrast", "twins", "goals"):
+        for rows in (0, 2):
+            alone = gradient_of_tied(kind, None, rows, slice(None))
+            shared = gradient_of_tied(kind, accelerator, rows, (slice(0, 2), slice(2, 5))[rank])
             gap = float((shared - alone).norm() / alone.norm())
             worst = max(worst, gap)
             if accelerator.is_main_process:

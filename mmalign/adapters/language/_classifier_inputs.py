@@ -39,6 +39,10 @@ class ClassifierInputs(Protocol):
         """Return one row, unpadded, on the CPU; DataError where it is longer than the model's context."""
         ...
 
+    def begins(self, prompt: Prompt) -> Inputs:
+        """Return the entry `begins`, the number of tokens before a prompt's output, where that is known."""
+        ...
+
     def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Return rows as the arguments of one call of the model, each (B, ...) on `device`."""
         ...
@@ -73,6 +77,10 @@ class TextInputs:
             made = self.texts.tokenizer(prompt.text, output)
             return {name: torch.tensor(made[name]) for name in ("input_ids", "token_type_ids") if name in made}
         return {"input_ids": torch.tensor(self.texts.answered_ids(prompt, output))}
+
+    def begins(self, prompt: Prompt) -> Inputs:
+        """Return how many tokens stand before the output, of models that read from left to right."""
+        return {} if self.pairs else {"begins": torch.tensor(len(self.texts.prompt_ids(prompt)))}
 
     def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Pad on the right: encoders look at the first token, decoders do not look ahead."""
@@ -121,6 +129,10 @@ class MediaInputs:
         if self.looking.chat:
             return self.looking.words(prompt, output)
         return self.looking.words(prompt) + len(self.texts.completion_ids(output))
+
+    def begins(self, prompt: Prompt) -> Inputs:
+        """Return {}: pictures come to a number of tokens that only the whole row tells."""
+        return {}
 
     def batch(self, rows: Sequence[Inputs], device: torch.device | str) -> Mapping[str, Tensor]:
         """Pad on the left, with the positions that the model gives pictures."""

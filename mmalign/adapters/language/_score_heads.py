@@ -18,13 +18,17 @@ prompt), the bound on the prototypes' norm.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 
 from mmalign.adapters.bases.pretrained_adapter import full_precision
 from mmalign.adapters.language._classifier import HeadOptions
+from mmalign.core.errors import CapabilityError
 from mmalign.core.tensor import Tensor
+
+Also = Literal["", "features", "states"]
 
 
 class OneNumber(torch.nn.Module):
@@ -127,14 +131,46 @@ class ScoringNetwork(torch.nn.Module):
         super().__init__()
         self.model, self.place = model, place
 
-    def forward(self, user: Int[Tensor, " B"], inputs: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
-        """Compute one score per row, (B,)."""
-        pooled = self.model(**inputs).logits
+    def forward(
+        self, user: Int[Tensor, " B"], inputs: Mapping[str, Tensor], also: Also = ""
+    ) -> Float[Tensor, " B"] | tuple[Float[Tensor, " B"], Tensor]:
+        """Compute one score per row, (B,); `also` what the head read, in float32.
+
+        "features" are (B, D), those of the token that the score is of; "states" (B, L, D), those of every token.
+
+        Raises:
+            CapabilityError: states of a network that makes one vector of the tokens before its head.
+        """
         head = self.model.get_submodule(self.place)
+        read: list[Tensor] = []
+
+        def keep(_: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            read.append(given[0].float())
+            # Beside the head's numbers, features come out at whatever token the classifier takes.
+            return torch.cat([out, read[0]], -1) if also == "features" else out
+
+        hook = head.register_forward_hook(keep) if also else None
+        try:
+            pooled = self.model(**inputs).logits.float()
+        finally:
+            if hook is not None:
+                hook.remove()
+        if also == "features":
+            pooled, features = pooled.split([pooled.shape[-1] - read[0].shape[-1], read[0].shape[-1]], -1)
         trained = getattr(head, "modules_to_save", None)  # of a LoRA: the trained copy that answered
         head = head if trained is None else trained["default"]
         with full_precision(pooled.device):
-            return head.read(pooled.float(), user)  # type: ignore[operator]
+            scores: Tensor = head.read(pooled, user)  # type: ignore[operator]
+        if not also:
+            return scores
+        if also == "states" and read[0].dim() != 3:
+            raise CapabilityError(
+                f"{type(self.model).__name__} makes one vector of all tokens before its head: it has no features of "
+                "parts of an output; take a language model that reads from left to right."
+            )
+        # Processes that train together wait for every weight's gradient: the head's is 0 where only features count.
+        given = features if also == "features" else read[0]
+        return scores, given + 0.0 * scores.reshape(-1, *[1] * (given.dim() - 1)) if torch.is_grad_enabled() else given
 
 
-__all__ = ["MLP", "IdealPoint", "LinearHead", "ScoringNetwork", "fresh_head"]
+__all__ = ["MLP", "Also", "IdealPoint", "LinearHead", "ScoringNetwork", "fresh_head"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mmalign.adapters.bases.pretrained_adapter import mixed_precision, torch_dtype
 from mmalign.adapters.bases.transformers_adapter import TransformersAdapter, checkpointed, with_towers
@@ -48,7 +48,7 @@ WAY = "relative_base"  # of a saved LoRA: the way to its base
 
 @dataclass
 class RewardModel(TransformersAdapter):
-    """`ScoreAdapter` around `AutoModelForSequenceClassification` with one label, or an image-text model made like one.
+    """`StateAdapter` around `AutoModelForSequenceClassification` with one label, or an image-text model made like one.
 
     What a run saves is a folder for plain transformers (peft, with a LoRA), its head included where it is linear, and
     with `reward_model.json` beside it, from which mmalign knows head, template and kind of output again.
@@ -149,18 +149,51 @@ class RewardModel(TransformersAdapter):
         )
 
     def read(self, prompts: Sequence[Prompt], outputs: Tensor | list[str]) -> list[Inputs]:
-        """Token ids, pixels, and whose judgement is asked for, of B prompts with their outputs."""
+        """Token ids, pixels, where outputs begin and whose judgement is asked for, of B prompts with outputs."""
         pairs = zip(prompts, outputs, strict=True)
-        return [{**self.inputs.row(prompt, output), "user": self._user(prompt)} for prompt, output in pairs]
+        own = [{"user": self._user(prompt), **self.inputs.begins(prompt)} for prompt in prompts]
+        rows = [self.inputs.row(*pair) for pair in pairs]
+        return [{**row, **more} for row, more in zip(rows, own, strict=True)]
 
     def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
         """B scores, with gradient."""
-        user = torch.stack([row["user"] for row in inputs]).to(self.device)
-        batch = self.inputs.batch([{k: v for k, v in row.items() if k != "user"} for row in inputs], user.device)
+        user, batch = self._batch(inputs)
         with checkpointed(self.network), mixed_precision(user.device, self.dtype):
             scores = self.module(user, batch)
+        return self._waited_for(scores)
+
+    def scored_features(self, inputs: Sequence[Inputs]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+        """B scores, and what the head reads of each row, float32; with gradient."""
+        user, batch = self._batch(inputs)
+        with checkpointed(self.network), mixed_precision(user.device, self.dtype):
+            scores, features = self.module(user, batch, "features")
+        return scores, self._waited_for(features)
+
+    def scored_states(
+        self, inputs: Sequence[Inputs]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """B scores, what the head would read at each of L tokens, and which of these are the output's.
+
+        Of models that see, the tokens of prompt and output count alike.
+
+        Raises:
+            CapabilityError: an encoder, which reads ahead.
+        """
+        user, batch = self._batch(inputs)
+        with checkpointed(self.network), mixed_precision(user.device, self.dtype):
+            scores, states = self.module(user, batch, "states")
+        live = batch["attention_mask"].bool()
+        begins = torch.tensor([int(row.get("begins", 0)) for row in inputs], device=user.device)
+        return scores, self._waited_for(states), live & (live.cumsum(1) > begins[:, None])
+
+    def _batch(self, inputs: Sequence[Inputs]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        user = torch.stack([row["user"] for row in inputs]).to(self.device)
+        rows = [{k: v for k, v in row.items() if k not in ("user", "begins")} for row in inputs]
+        return user, self.inputs.batch(rows, user.device)
+
+    def _waited_for(self, value: Tensor) -> Tensor:
         waits = self.is_wrapped and isinstance(self.inputs, MediaInputs)
-        return with_towers(scores, self.network.model) if waits else scores
+        return with_towers(value, self.network.model) if waits else value
 
     def save(self, directory: Path) -> None:
         """Write what `model` takes, see there."""

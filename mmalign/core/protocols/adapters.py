@@ -232,6 +232,38 @@ class ScoreAdapter(Adapter, Protocol):
 
 
 @runtime_checkable
+class FeatureAdapter(ScoreAdapter, Protocol):
+    """A `ScoreAdapter` that also gives what its score is made of: the features that its head reads."""
+
+    def scored_features(self, inputs: Sequence[Inputs]) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+        """Return the scores of `score` and the features of each row, float32, of one forward, with gradient."""
+        ...
+
+
+@runtime_checkable
+class GatedAdapter(FeatureAdapter, Protocol):
+    """A `FeatureAdapter` that says what its dimensions count where two kinds of outputs are compared."""
+
+    def gates(self, prompts: Sequence[Prompt]) -> Float[Tensor, "B D"]:
+        """Return numbers in [0, 1] for the pair of kinds that each prompt's columns name, with gradient."""
+        ...
+
+
+@runtime_checkable
+class StateAdapter(FeatureAdapter, Protocol):
+    """A `FeatureAdapter` whose network reads outputs token by token, and never ahead."""
+
+    def scored_states(
+        self, inputs: Sequence[Inputs]
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """Return scores, the features at every token, float32, and which tokens are the output's; with gradient.
+
+        Raises CapabilityError where the network reads ahead, so that no token stands for a part of the output.
+        """
+        ...
+
+
+@runtime_checkable
 class KeepsEncoded(Protocol):
     """An adapter that can keep on the disk what its encoders make of given media and of texts."""
 
@@ -284,9 +316,12 @@ __all__ = [
     "Adapter",
     "AdapterTraits",
     "Decoding",
+    "FeatureAdapter",
+    "GatedAdapter",
     "KeepsEncoded",
     "LatentAdapter",
     "ScoreAdapter",
+    "StateAdapter",
     "TokenAdapter",
     "TurnTokens",
     "UnconditionalTokens",

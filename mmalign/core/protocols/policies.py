@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mmalign.core.protocols.values import (
     Denoising,
@@ -199,6 +199,43 @@ class ScorePolicy(Weights, Protocol):
         ...
 
 
+@runtime_checkable
+class FeaturePolicy(Weights, Protocol):
+    """Gives features of every output: what a contrastive loss trains, and what a probe reads."""
+
+    def observe(self, prompts: Sequence[Prompt], outputs: OutputOfKind) -> Rollout:
+        """Given outputs as a rollout that `features` accepts."""
+        ...
+
+    def features(self, rollout: Rollout) -> Float[Tensor, "B D"]:
+        """Return one vector per row, float32, with gradient; it does not depend on the other rows."""
+        ...
+
+
+@runtime_checkable
+class FeatureScorePolicy(ScorePolicy, FeaturePolicy, Protocol):
+    """Scores outputs, and gives the features that the scores are made of in the same forward."""
+
+    def scored_features(self, rollout: Rollout) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+        """Return `score` and `features` of every row."""
+        ...
+
+    def scored_states(
+        self, rollout: Rollout
+    ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """Return `score`, the features at each of L tokens, and which of these are the output's; with gradient."""
+        ...
+
+
+@runtime_checkable
+class GatedPolicy(FeaturePolicy, Protocol):
+    """Says how much each dimension of its features counts where two kinds of outputs are compared."""
+
+    def gates(self, prompts: Sequence[Prompt]) -> Float[Tensor, "B D"]:
+        """Return numbers in [0, 1] for the pair of kinds that each prompt's columns name, with gradient."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyTraits:
     """The options that policies may have and that a run reads of them.
@@ -207,11 +244,13 @@ class PolicyTraits:
         rows: rows per forward without gradient, 0 for all at once; None where a policy has no such option.
         forward_per_step: is each step of an output a forward of its own, as in diffusion?
         eval_temperature: of `generate`, for tokens; 0 takes the likeliest each time.
+        keep_features: do its outputs carry their features, `trajectory["features"]` (B, D)?
     """
 
     rows: int | None = None
     forward_per_step: bool = False
     eval_temperature: float | None = None
+    keep_features: bool = False
 
     @classmethod
     def of(cls, policy: AnyPolicy) -> PolicyTraits:
@@ -228,6 +267,9 @@ __all__ = [
     "DenoisingPolicy",
     "DensityPolicy",
     "DiffPolicy",
+    "FeaturePolicy",
+    "FeatureScorePolicy",
+    "GatedPolicy",
     "GuidedPolicy",
     "HoldsWeights",
     "JointDensityPolicy",

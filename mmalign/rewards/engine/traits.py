@@ -43,6 +43,7 @@ class RewardTraits:
         deterministic: equal inputs always score the same, so that scores of rows may be cached.
         isolated: rows are scored one at a time in a process of the reward's own, which a time limit can end.
         batch_dependent: a row's score depends on the other rows: a call is neither split nor cached by row.
+        reads_features: it compares outputs by `trajectory["features"]`, the policy's own (`policy.keep_features`).
         needs: columns of `Prompt.meta` without which a row is NOT_APPLICABLE.
         version: raised when the reward's code changes its values; a part of the cache's key.
         prepare: `prepare()` loads models and files before the first call; raises what cannot be loaded.
@@ -58,6 +59,7 @@ class RewardTraits:
     deterministic: bool = False
     isolated: bool = False
     batch_dependent: bool = False
+    reads_features: bool = False
     needs: tuple[str, ...] = ()
     version: str = "1"
     prepare: Callable[[], None] | None = None
@@ -154,7 +156,7 @@ def _read_later(value: object) -> bool:
 def _fault(name: str, value: Any) -> str:
     """What is wrong with the value of a trait, "" if nothing is."""
     wanted = ""
-    if name in ("deterministic", "isolated", "batch_dependent", "differentiable"):
+    if name in ("deterministic", "isolated", "batch_dependent", "reads_features", "differentiable"):
         wanted = "" if isinstance(value, bool) else "True or False"
     elif name == "needs":
         several = isinstance(value, Sequence) and not isinstance(value, str)

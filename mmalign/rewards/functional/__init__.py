@@ -25,7 +25,11 @@ from mmalign.rewards.functional.bmas import bmas
 from mmalign.rewards.functional.boxes import box_ciou, box_diou, box_giou, box_iou, valid_boxes
 from mmalign.rewards.functional.clip_scores import clip_score, ref_clip_score
 from mmalign.rewards.functional.conjunction import log_sigmoid_and
-from mmalign.rewards.functional.contrast import choice_log_probability, contrastive_similarity
+from mmalign.rewards.functional.contrast import (
+    choice_log_probability,
+    contrastive_similarity,
+    embedding_contrast,
+)
 from mmalign.rewards.functional.criteria import criteria_scores, win_rates
 from mmalign.rewards.functional.edit_distance import edit_distance, text_similarity, words_similarity
 from mmalign.rewards.functional.frechet import (
@@ -73,6 +77,7 @@ __all__ = [
     "criteria_scores",
     "density_ratio",
     "edit_distance",
+    "embedding_contrast",
     "follow_up_likelihood",
     "frechet_between",
     "frechet_credit",

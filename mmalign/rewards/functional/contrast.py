@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from mmalign.core.tensor import Tensor
 
@@ -58,3 +58,40 @@ def choice_log_probability(
     """
     logits = scale * torch.cat([own[:, None], others.masked_fill(~present, -math.inf)], dim=1)
     return logits.log_softmax(1)[:, 0]
+
+
+def embedding_contrast(
+    features: Float[Tensor, "B D"], group: Int[Tensor, " B"], question: Int[Tensor, " B"]
+) -> dict[str, Float[Tensor, " B"]]:
+    """The four cosines of GRACE (2510.04506), each in [-1, 1], of every output; 0 where it has nothing to compare.
+
+    From the authors' public reward: for an output m of group g, `positive` is the mean cosine with outputs to other
+    wordings of its question (NaN where there are none), `negative` that with outputs to other questions, `own` that
+    with the others of its group, and `across` the mean over groups of other questions of the largest cosine with one
+    of theirs. There the query and its negatives are embedded once for a whole group, so that two of the terms are
+    constants of it and train nothing; here every output is compared.
+
+    Args:
+        features: of the outputs.
+        group: outputs to one wording share a number.
+        question: wordings of one question share a number.
+    """
+    unit = torch.nn.functional.normalize(features, dim=1)
+    cosine = unit @ unit.T
+    same, asked = group[:, None] == group[None], question[:, None] == question[None]
+    itself = torch.eye(len(group), dtype=torch.bool, device=features.device)
+    foreign = [(group == number)[None] & ~asked for number in group.unique()]
+    largest = [cosine.masked_fill(~one, -math.inf).amax(1) for one in foreign]
+    known = torch.stack([one.any(1) for one in foreign])
+    across = torch.stack(largest).where(known, 0.0).sum(0) / known.sum(0).clamp(min=1)
+    partners = asked & ~same
+    return {
+        "positive": _mean_over(cosine, partners).where(partners.any(1), math.nan),
+        "negative": _mean_over(cosine, ~asked),
+        "own": _mean_over(cosine, same & ~itself),
+        "across": across,
+    }
+
+
+def _mean_over(values: Float[Tensor, "B B"], chosen: Bool[Tensor, "B B"]) -> Float[Tensor, " B"]:
+    return values.where(chosen, 0.0).sum(1) / chosen.sum(1).clamp(min=1)

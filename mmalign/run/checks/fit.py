@@ -10,9 +10,10 @@ from mmalign.core.capabilities import judges_only, members, offers
 from mmalign.core.config import RunFile
 from mmalign.core.errors import CapabilityError
 from mmalign.core.objective import Objective, ObjectiveTraits
-from mmalign.core.protocols import Adapter, AdapterTraits, AnyPolicy, Searching
+from mmalign.core.protocols import Adapter, AdapterTraits, AnyPolicy, PolicyTraits, Searching
 from mmalign.core.setting import Setting
 from mmalign.objectives.meta_rm import MetaRM
+from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.run.checks import Faults, check, check_training
 from mmalign.run.registries import REGISTRIES
 
@@ -111,6 +112,16 @@ def modalities(policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[st
         if policy.modality not in reward.modalities:
             kinds = " and ".join(sorted(reward.modalities))
             yield CapabilityError(f"{place}: judges {kinds}, but the policy makes {policy.modality}.")
+
+
+@check
+def kept_features(policy: AnyPolicy, rewards: Mapping[str, Any], judges: Mapping[str, Any]) -> Faults:
+    """Rewards that compare outputs by the policy's own features need a policy that keeps them."""
+    for place, reward in {**rewards, **judges}.items():
+        if RewardTraits.of(reward).reads_features and not PolicyTraits.of(policy).keep_features:
+            kept = hasattr(policy, "keep_features")
+            instead = "set policy.keep_features: true" if kept else "this policy keeps none; use policy: {name: tokens}"
+            yield f"{place}: compares outputs by the policy's own features; {instead}."
 
 
 @check

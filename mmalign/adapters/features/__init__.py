@@ -1,0 +1,1 @@
+"""Adapters that train features on top of frozen encoders."""

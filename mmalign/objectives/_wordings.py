@@ -1,0 +1,41 @@
+"""Texts in the columns of a row, and numbers that are equal where values are."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+
+from mmalign.core.errors import DataError
+from mmalign.core.tensor import Tensor
+from mmalign.core.types import Audio, Prompt
+
+
+def texts_of(prompt: Prompt, column: str, place: str) -> list[str]:
+    """The texts in a column: one, a list of them, or JSON of a list; [] where there is none.
+
+    Raises:
+        DataError: something that is no text.
+    """
+    value = prompt.meta.get(column)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise DataError(f"{place}: '{column}' begins as a list in JSON and is none.") from None
+    if value in (None, ""):
+        return []
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]
+    if odd := [text for text in texts if not isinstance(text, str) or not text.strip()]:
+        raise DataError(f"{place}: '{column}' holds {str(odd[0])[:40]!r}; expected a text or a list of texts.")
+    return texts
+
+
+def key_of(value: object) -> int:
+    """A whole number that is equal for equal values, in every process, and differs for others (but for 1 in 2⁶²)."""
+    media = value.samples if isinstance(value, Audio) else value
+    content = media.detach().cpu().numpy().tobytes() if isinstance(media, Tensor) else repr(value).encode()
+    digest = blake2b(type(value).__name__.encode() + content, digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2
+
+
+__all__ = ["key_of", "texts_of"]

@@ -1,0 +1,83 @@
+"""`mmalign features` on the embedded models: numbers that are known, and sentences for what cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mmalign.cli.main import application
+from mmalign.core.errors import CapabilityError, ConfigError, DataError
+from mmalign.evaluation.geometry import uniformity
+from mmalign.run.features import FeatureReader, features_of, measures, reader_of
+from mmalign.run.rows import read_output_rows
+
+COLOURS, SHAPES = ("red", "blue", "green"), ("circle", "square", "star", "triangle")
+
+
+def write(file: Path, outputs: list[tuple[str, dict[str, Any]]]) -> Path:
+    lines = [json.dumps({"prompt": "draw", "output": text, "meta": meta, "group": text}) for text, meta in outputs]
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = [
+        (f"{size}{colour} {shape}", {"colour": colour, "kind": shape})
+        for size in ("a ", "a large ", "a small ")
+        for colour in COLOURS
+        for shape in SHAPES
+    ]
+    return write(tmp_path_factory.mktemp("features") / "rows.jsonl", made)
+
+
+def test_the_command_measures_a_language_model(rows: Path, tmp_path: Path) -> None:
+    red = [(f"two red {shape}s", {"colour": "red"}) for shape in SHAPES]
+    other = write(tmp_path / "other.jsonl", [*red, *((f"three red {shape}s", {"colour": "red"}) for shape in SHAPES)])
+    command = ["features", str(rows), "--with", "causal_lm", "--set", "model=assets/scenes_rewriter"]
+    command += [
+        "--alike",
+        "colour",
+        "--probe",
+        "kind",
+        "--against",
+        str(other),
+        "--out",
+        str(tmp_path / "f.safetensors"),
+    ]
+    done = CliRunner().invoke(application(), [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    from safetensors.numpy import load_file
+
+    features = load_file(tmp_path / "f.safetensors")["features"]
+    assert found["uniformity"]["value"] == pytest.approx(uniformity(features), abs=1e-6) and len(features) == 36
+    assert found["recall@1"]["value"] <= found["recall@10"]["value"] <= 1 and found["mrr"]["n"] == 36
+    assert found["probe kind"]["value"] > 0.9 > found["probe kind"]["majority"] == 0.25
+    assert found["changed"]["auroc"] >= 0.5 and len(found["changed"]["high"]) == 3
+    assert not set(found["changed"]["high"]) & set(found["changed"]["low"])
+
+
+def test_faults_are_sentences(rows: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--with nobody: is no encoder and no adapter; choose from .*clip.*reward_model"
+    ):
+        reader_of("nobody", {})
+    with pytest.raises(CapabilityError, match="--with sd3: this adapter has no features; choose from"):
+        reader_of("sd3", {})
+    table = read_output_rows(rows)
+    features = np.random.default_rng(0).normal(size=(len(table), 4))
+    with pytest.raises(
+        DataError, match=r"rows.jsonl:1: 'meta' has no 'size' \(36 of 36 rows\); its columns: colour, kind"
+    ):
+        measures(features, table, alike="size")
+    with pytest.raises(DataError, match="--probe colour: all rows have the value red; a probe needs two"):
+        measures(features[::12], table[:3][:1] * 3, probes=["colour"])
+    blind = FeatureReader(frozenset({"image"}), lambda rollout: rollout.output)
+    with pytest.raises(CapabilityError, match="this embeds image; the outputs are text"):
+        features_of(table, blind, rows.parent)

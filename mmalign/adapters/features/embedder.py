@@ -153,7 +153,7 @@ class Embedder:
         if self.start:
             copy_into(self.network, read_tensors(self._begun()), self._begun())
         self.module = self.network.to(self.device)
-        self.weights = StartedWeights(self.network)  # type: ignore[arg-type]  # any module has parameters
+        self.weights = StartedWeights(self.network)
         return self
 
     def wrap(self, prepare: Callable[[Module], Module]) -> None:

@@ -38,9 +38,8 @@ def pairs() -> list[Preference]:
 
 def test_what_it_saves_comes_back(tmp_path: Path) -> None:
     adapter = embedder(hidden=12, gate=GATE)
-    assert (
-        isinstance(adapter, Adapter) and isinstance(adapter, FeatureAdapter) and not isinstance(adapter, StateAdapter)
-    )
+    seen = cast(object, adapter)
+    assert isinstance(seen, Adapter) and isinstance(seen, FeatureAdapter) and not isinstance(seen, StateAdapter)
     inputs = adapter.read([Prompt("x")] * 2, ["a red circle", "two stars"])
     score, features = adapter.scored_features(inputs)
     torch.testing.assert_close(adapter.network.score(features)[:, 0], score)

@@ -22,7 +22,10 @@ ROWS, TINT = 400, (1.0, 0.93, 0.80)
 
 
 def measure(seed: int) -> Arms:
-    """Cosine and AUROC of contrastive PCA, of plain PCA, and where nothing was planted."""
+    """Cosine and AUROC of contrastive PCA, of plain PCA, and where nothing was planted.
+
+    α = 8 was added after a pilot of another seed, in which α = 1 failed; the claim stays that of α = 1.
+    """
     rng = np.random.default_rng([30, seed])
 
     def scenes(count: int) -> list[torch.Tensor]:
@@ -37,6 +40,7 @@ def measure(seed: int) -> Arms:
     arms = {}
     for arm, rows, alpha in (
         ("contrastive PCA", own, 1.0),
+        ("contrastive PCA, α = 8", own, 8.0),
         ("plain PCA", own, 0.0),
         ("nothing planted", untouched, 1.0),
     ):

@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 def features_command(
     rows: Annotated[
         Path,
-        typer.Argument(metavar="ROWS.jsonl|DIR", help="lines of prompt, output, meta?, group?, as `score` reads them"),
+        typer.Argument(
+            metavar="ROWS.jsonl|DIR",
+            help="lines of prompt, output, meta?, group?, as `score` reads them; or MRMBench's JSON",
+        ),
     ],
     reader: Annotated[
         str, typer.Option("--with", help="an encoder (clip, clap, text, …) or an adapter (reward_model, causal_lm, …)")
@@ -44,10 +47,10 @@ def features_command(
     from mmalign.cli._progress import progress
     from mmalign.core.config import override
     from mmalign.run.features import changed, features_of, measures, reader_of
-    from mmalign.run.rows import read_output_rows
+    from mmalign.run.labelled_rows import read_probed_rows
 
-    table = read_output_rows(rows)
-    other = read_output_rows(against) if against is not None else []
+    table = read_probed_rows(rows)
+    other = read_probed_rows(against) if against is not None else []
     read = reader_of(reader, override({}, options or []))
     with progress("reading features", "read") as advance:
         found, kept = features_of(table, read, rows if rows.is_dir() else rows.parent, progress=advance)

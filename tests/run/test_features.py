@@ -14,6 +14,7 @@ from mmalign.cli.main import application
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.evaluation.geometry import uniformity
 from mmalign.run.features import FeatureReader, features_of, measures, reader_of
+from mmalign.run.labelled_rows import read_probed_rows
 from mmalign.run.rows import read_output_rows
 
 COLOURS, SHAPES = ("red", "blue", "green"), ("circle", "square", "star", "triangle")
@@ -81,3 +82,28 @@ def test_faults_are_sentences(rows: Path) -> None:
     blind = FeatureReader(frozenset({"image"}), lambda rollout: rollout.output)
     with pytest.raises(CapabilityError, match="this embeds image; the outputs are text"):
         features_of(table, blind, rows.parent)
+
+
+def test_files_of_mrmbench_are_probed_by_their_dimension(tmp_path: Path) -> None:
+    """A list of input, output and label in the dimension's folder; a language model's features know the colour."""
+    folder = tmp_path / "mrm_easy" / "colour"
+    folder.mkdir(parents=True)
+    rows = [
+        {"input": "draw", "output": f"{size} {colour} {shape}", "label": label}
+        for size in ("a", "two", "a large", "a small")
+        for label, colour in enumerate(COLOURS)
+        for shape in SHAPES
+    ]
+    (folder / "test.json").write_text(json.dumps(rows))
+    command = ["features", str(folder / "test.json"), "--with", "causal_lm", "--set", "model=assets/scenes_rewriter"]
+    done = CliRunner().invoke(application(), [*command, "--probe", "colour", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["probe colour"]
+    assert found["n"] == len(rows) and found["value"] > 0.8 > found["majority"] == pytest.approx(1 / 3)
+    for fault, wanted in ({"label": "good"}, "expected the number of a class"), ({"input": 3}, "are texts"):
+        (folder / "test.json").write_text(json.dumps([rows[0] | fault]))
+        with pytest.raises(DataError, match=wanted):
+            read_probed_rows(folder / "test.json")
+    (folder / "test.json").write_text(json.dumps([{"prompt": "a", "output": "b"}]))
+    with pytest.raises(DataError, match="as MRMBench has them, and other rows stand in JSONL"):
+        read_probed_rows(folder / "test.json")

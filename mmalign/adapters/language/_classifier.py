@@ -32,13 +32,14 @@ class HeadOptions:
     """`kind` of head; `seed` draws a fresh one.
 
     `width`: hidden features of mlp2, dimensions of the space of ideal points; 0 is the network's own width.
-    `prototypes`: of ideal_point. `users`: whose ideal points are told apart, by name as the column `user_column` says;
-    none is one point for all.
+    `prototypes`: of ideal_point; `points`: they are `learned` as they are (PAL-A), or made of the `prompt` (PAL-B).
+    `users`: whose ideal points are told apart, by name as the column `user_column` says; none is one point for all.
     """
 
     kind: Kind = "linear"
     width: int = 0
     prototypes: int = 2
+    points: Literal["learned", "prompt"] = "learned"
     users: list[str] = field(default_factory=list)
     user_column: str = "user"
     seed: int = 0
@@ -49,6 +50,8 @@ class HeadOptions:
             faults.append(f"head.width: {self.width} must be at least 0.")
         if self.prototypes < 1:
             faults.append(f"head.prototypes: {self.prototypes} must be at least 1.")
+        if self.points == "prompt" and self.kind != "ideal_point":
+            faults.append(f"head.points: prompt is of ideal_point, not of a {self.kind} head.")
         if self.users and self.kind != "ideal_point":
             faults.append(f"head.users: a {self.kind} head does not tell users apart; set kind: ideal_point.")
         if twice := sorted({user for user in self.users if self.users.count(user) > 1}):
@@ -179,9 +182,9 @@ def _tensors(folder: Path, place: str) -> dict[str, Tensor]:
 
 
 def _fill(head: torch.nn.Module, tensors: dict[str, Tensor], folder: Path, newcomers: int) -> None:
-    from mmalign.adapters.language._score_heads import IdealPoint, LinearHead
+    from mmalign.adapters.language._score_heads import LinearHead, OfUsers
 
-    if isinstance(head, IdealPoint) and "mixture" in tensors:
+    if isinstance(head, OfUsers) and "mixture" in tensors:
         weights = [tensors.pop(name).float() for name in _OF_USERS if name in tensors]
         if sum(map(len, weights)) <= len(head.mixture) and weights[0].shape[1] == head.mixture.shape[1]:
             head.take_users(torch.cat(weights), newcomers)

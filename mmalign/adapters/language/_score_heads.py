@@ -9,14 +9,16 @@ the token that stands for the row, and `read` makes one number of its K. Bfloat1
 | mlp2 | w·silu(W h + b) + c | BaseReward (2509.16127) |
 | ideal_point | -‖f(h) - a_u‖, f an MLP of two layers, a_u = Σ_k softmax(w_u)_k p_k | PAL-A (2406.08469), public code |
 
+| ideal_point, points: prompt | e^s cos(f(h), Σ_k softmax(w_u)_k g_k(h')), h' the features of the prompt's end | PAL-B |
+
 PAL's ideal points are mixtures of a few prototypes p_k, one weight vector per user u; logistic loss on differences of
 these scores is its preference model. A new user is fitted from few comparisons with all else frozen (`train: user`).
-Reconstruction: SiLU inside f, as in mlp2. Left out: PAL-B (prototypes made of the
-prompt), the bound on the prototypes' norm.
+Reconstruction: SiLU inside f and g_k, as in mlp2; s starts at log 10. Left out: the bound on the prototypes' norm.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -80,13 +82,11 @@ class Mixtures(torch.nn.Module):
         self.weight = torch.nn.Parameter(weight.clone())
 
 
-class IdealPoint(torch.nn.Module):
-    """How near an output lies to what a user wants."""
+class OfUsers(torch.nn.Module):
+    """A head whose users mix prototypes, each in shares of their own."""
 
-    def __init__(self, width: int, space: int, prototypes: int, users: int) -> None:
+    def __init__(self, prototypes: int, users: int) -> None:
         super().__init__()
-        self.place = MLP(width, width, space)
-        self.prototypes = torch.nn.Parameter(torch.randn(prototypes, space) / space**0.5)
         self.mixture = torch.nn.Parameter(torch.zeros(max(users, 1), prototypes))
         self.newcomers: Mixtures | None = None  # the last users' weights, where they alone are fitted
 
@@ -100,17 +100,64 @@ class IdealPoint(torch.nn.Module):
         self.mixture = torch.nn.Parameter(every[: users - newcomers])
         self.newcomers = Mixtures(every[users - newcomers :]) if newcomers else None
 
+    def shares(self) -> Float[Tensor, "U P"]:
+        """Every user's shares of the prototypes, which sum to 1."""
+        every = self.mixture if self.newcomers is None else torch.cat([self.mixture, self.newcomers.weight])
+        return every.float().softmax(-1)
+
+    def of_user(self, scores: Float[Tensor, "B U"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Each row's score for its user; of nobody in particular (-1), the users' mean."""
+        own = scores.gather(1, user.clamp(min=0)[:, None])[:, 0]
+        return torch.where(user < 0, scores.mean(1), own)
+
+
+class IdealPoint(OfUsers):
+    """How near an output lies to what a user wants."""
+
+    def __init__(self, width: int, space: int, prototypes: int, users: int) -> None:
+        super().__init__(prototypes, users)
+        self.place = MLP(width, width, space)
+        self.prototypes = torch.nn.Parameter(torch.randn(prototypes, space) / space**0.5)
+
     def forward(self, features: Float[Tensor, "*any D"]) -> Float[Tensor, "*any K"]:
         """Where it lies, K dimensions."""
         return self.place(features)
 
     def read(self, pooled: Float[Tensor, "B K"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Minus the distance to the ideal point of each row's user; of nobody in particular (-1), the users' mean."""
-        every = self.mixture if self.newcomers is None else torch.cat([self.mixture, self.newcomers.weight])
-        points = every.float().softmax(-1) @ self.prototypes.float()
-        scores = -torch.linalg.vector_norm(pooled[:, None] - points, dim=-1)
-        own = scores.gather(1, user.clamp(min=0)[:, None])[:, 0]
-        return torch.where(user < 0, scores.mean(1), own)
+        """Minus the distance to the ideal point of each row's user."""
+        points = self.shares() @ self.prototypes.float()
+        return self.of_user(-torch.linalg.vector_norm(pooled[:, None] - points, dim=-1), user)
+
+
+class PromptPoint(OfUsers):
+    """How near an output lies to what a user wants of this prompt: prototypes are made of the prompt.
+
+    `begins` (B,), where each row's output begins, is set before every call.
+    """
+
+    MOST = math.log(100.0)  # of the scale, as in CLIP
+
+    def __init__(self, width: int, space: int, prototypes: int, users: int) -> None:
+        super().__init__(prototypes, users)
+        self.space = space
+        self.place, self.wanted = MLP(width, width, space), MLP(width, width, prototypes * space)
+        self.log_scale = torch.nn.Parameter(torch.tensor(math.log(10.0)))
+        self.begins: Tensor | None = None
+
+    def forward(self, features: Float[Tensor, "B L D"]) -> Float[Tensor, "B L K"]:
+        """Where each token lies, and behind it the prototypes of the row's prompt, which its last token makes."""
+        if self.begins is None:
+            raise CapabilityError("head.points: prompt needs to know where outputs begin; take a language model.")
+        rows = torch.arange(len(features), device=features.device)
+        wanted = self.wanted(features[rows, (self.begins - 1).clamp(min=0)])
+        return torch.cat([self.place(features), wanted[:, None].expand(-1, features.shape[1], -1)], -1)
+
+    def read(self, pooled: Float[Tensor, "B K"], user: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The scaled cosine of the output and the mixture that each row's user wants of its prompt."""
+        place, wanted = pooled[:, : self.space], pooled[:, self.space :].unflatten(1, (-1, self.space))
+        points = torch.einsum("up,bps->bus", self.shares(), wanted)
+        cosines = torch.nn.functional.cosine_similarity(place[:, None], points, dim=-1)
+        return self.of_user(cosines * self.log_scale.float().clamp(max=self.MOST).exp(), user)
 
 
 def fresh_head(options: HeadOptions, width: int, bias: bool) -> torch.nn.Module:
@@ -120,7 +167,8 @@ def fresh_head(options: HeadOptions, width: int, bias: bool) -> torch.nn.Module:
         if options.kind == "mlp2":
             return MLP(width, options.width or width, 1)
         if options.kind == "ideal_point":
-            return IdealPoint(width, options.width or width, options.prototypes, len(options.users))
+            kind = PromptPoint if options.points == "prompt" else IdealPoint
+            return kind(width, options.width or width, options.prototypes, len(options.users))
         return LinearHead(width, bias)
 
 
@@ -141,7 +189,11 @@ class ScoringNetwork(torch.nn.Module):
         Raises:
             CapabilityError: states of a network that makes one vector of the tokens before its head.
         """
-        head = self.model.get_submodule(self.place)
+        head, inputs = self.model.get_submodule(self.place), dict(inputs)
+        begins = inputs.pop("begins", None)
+        for part in head.modules():  # the head, or the copies of it that a LoRA keeps
+            if isinstance(part, PromptPoint):
+                part.begins = begins
         read: list[Tensor] = []
 
         def keep(_: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -173,4 +225,4 @@ class ScoringNetwork(torch.nn.Module):
         return scores, given + 0.0 * scores.reshape(-1, *[1] * (given.dim() - 1)) if torch.is_grad_enabled() else given
 
 
-__all__ = ["MLP", "Also", "IdealPoint", "LinearHead", "ScoringNetwork", "fresh_head"]
+__all__ = ["MLP", "Also", "IdealPoint", "LinearHead", "OfUsers", "PromptPoint", "ScoringNetwork", "fresh_head"]

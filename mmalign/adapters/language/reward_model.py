@@ -189,7 +189,10 @@ class RewardModel(TransformersAdapter):
     def _batch(self, inputs: Sequence[Inputs]) -> tuple[Tensor, Mapping[str, Tensor]]:
         user = torch.stack([row["user"] for row in inputs]).to(self.device)
         rows = [{k: v for k, v in row.items() if k not in ("user", "begins")} for row in inputs]
-        return user, self.inputs.batch(rows, user.device)
+        batch = self.inputs.batch(rows, user.device)
+        if self.head.points == "prompt" and all("begins" in row for row in inputs):
+            batch = {**batch, "begins": torch.tensor([int(row["begins"]) for row in inputs], device=user.device)}
+        return user, batch
 
     def _waited_for(self, value: Tensor) -> Tensor:
         waits = self.is_wrapped and isinstance(self.inputs, MediaInputs)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmalign.adapters.language._classifier import HeadOptions
-from mmalign.adapters.language._score_heads import IdealPoint, fresh_head
+from mmalign.adapters.language._score_heads import IdealPoint, PromptPoint, fresh_head
 from mmalign.core.errors import CapabilityError, CheckpointError, ConfigError, DataError
 from mmalign.core.types import Prompt
 from tests.adapters.language.reward_models import ASKED, SAID, moved, reward_model, scores
@@ -167,6 +167,39 @@ def test_a_new_user_is_fitted_and_nothing_else_moves(lm_folder: Callable[..., Pa
     for users in (["bo", "ann", "cy"], ["ann", "cy"]):
         with pytest.raises(ConfigError, match=r"head: .* was saved with HeadOptions"):
             reward_model(tmp_path / "known", train="user", head=head | {"users": users})
+
+
+def test_points_of_the_prompt_by_hand(lm_folder: Callable[..., Path], tmp_path: Path) -> None:
+    """PAL-B from the network's own states: the output's last token against what its prompt's last token asks for."""
+    head: dict[str, Any] = {
+        "kind": "ideal_point",
+        "points": "prompt",
+        "width": 5,
+        "prototypes": 3,
+        "users": ["ann", "bo"],
+    }
+    adapter = moved(reward_model(lm_folder("llama"), train="full", head=head))
+    asked = [Prompt("red", meta={"user": "ann"}), Prompt("a b c", meta={"user": "bo"}), Prompt("red")]
+    said = ["a", "good bad", "a"]
+    place: PromptPoint = adapter.network.model.get_submodule(adapter.network.place)
+    with torch.no_grad():
+        rows = adapter.read(asked, said)
+        _, states, _ = adapter.scored_states(rows)
+        lengths = [len(row["input_ids"]) for row in rows]
+        f = place.place(torch.stack([states[i, n - 1] for i, n in enumerate(lengths)]))
+        g = place.wanted(torch.stack([states[i, int(row["begins"]) - 1] for i, row in enumerate(rows)])).view(3, 3, 5)
+        w = place.mixture.softmax(-1)
+        each = torch.stack([torch.cosine_similarity(f, (w[u, :, None] * g).sum(1)) for u in (0, 1)], 1)
+        wanted = torch.stack([each[0, 0], each[1, 1], each[2].mean()]) * place.log_scale.exp()
+    torch.testing.assert_close(scores(adapter, asked, said), wanted, atol=1e-4, rtol=1e-4)
+    adapter.save(tmp_path / "kept")
+    torch.testing.assert_close(scores(reward_model(tmp_path / "kept"), asked, said), wanted, atol=1e-4, rtol=1e-4)
+    more = reward_model(tmp_path / "kept", train="user", head=head | {"users": ["ann", "bo", "cy"]})
+    torch.testing.assert_close(scores(more, asked[:2], said[:2]), wanted[:2], atol=1e-4, rtol=1e-4)
+    lora = moved(reward_model(lm_folder("llama"), train="lora", head=head))
+    assert not torch.allclose(scores(lora, [asked[0]], ["a"]), scores(lora, [asked[2]], ["a"]))
+    with pytest.raises(ConfigError, match=r"head.points: prompt is of ideal_point, not of a mlp2 head"):
+        reward_model(lm_folder("llama"), head={"kind": "mlp2", "points": "prompt"})
 
 
 def pooled(adapter: Any, prompt: Prompt) -> torch.Tensor:

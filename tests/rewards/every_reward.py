@@ -56,7 +56,10 @@ def make(
         "aesthetic": checkpoint | {"head": str(linear_head)},
         "grammar": checkpoint | {"head": str(grammar_head)},
         "density_ratio": {"strong": str(lm_folder("llama")), "weak": str(lm_folder("qwen2"))},
-        "critiqued": {"inner": {"name": "length", "low": 3.0}, "critic": str(lm_folder("llama"))},
+        "critiqued": {
+            "inner": {"name": "length", "low": 3.0},
+            "critic": SEEING | {"adapter": {**SEEING["adapter"], "model": judge["checkpoint"]}},
+        },
         "follow_up": {
             "checkpoint": SEEING | {"adapter": {**SEEING["adapter"], "model": judge["checkpoint"]}},
             "good": ["good"],

@@ -241,7 +241,18 @@ def test_every_function_of_the_mathematics_is_public():
 
 #: Rewards of texts that look at all of an output: at its form, its length, its set, or at what they find themselves.
 WHOLE = {"cosine_length", "format", "group_length", "length", "overlong", "repetition", "hybrid", "sql_execution"}
-WHOLE |= {"tool_call", "router", "marginal", "budgeted", "critiqued", *SETS, "song_fad", "density_ratio", "follow_up"}
+WHOLE |= {
+    "tool_call",
+    "router",
+    "marginal",
+    "budgeted",
+    "critiqued",
+    "citations",
+    *SETS,
+    "song_fad",
+    "density_ratio",
+    "follow_up",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in rewards.names() if name not in WHOLE])

@@ -14,6 +14,7 @@ from mmalign.miniworld.scenes import COLORS, IMAGE_SIZE, SHAPES, SIZES, Scene, T
 from mmalign.policies.scorer import Scorer
 
 CLIP = "assets/scenes_clip"
+_KEPT: dict[bytes, torch.Tensor] = {}  # CLIP's embeddings of pictures, for all heads of an experiment
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,10 @@ def triple(anchor: torch.Tensor, near: torch.Tensor, far: torch.Tensor, **meta: 
 
 def head(seed: int, **options: Any) -> Scorer:
     """A fresh head on CLIP's pictures."""
-    named = {"encoder": CLIP, "judges": "image", "width": 16, "seed": seed, "device": "cpu"}
-    return Scorer(load_adapter("embedder", **{**named, **options}))
+    named = {"encoder": CLIP, "judges": "image", "width": 16, "seed": seed, "device": "cpu", "cached_outputs": 1 << 20}
+    adapter = load_adapter("embedder", **{**named, **options})
+    adapter._kept = _KEPT
+    return Scorer(adapter)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 from pipelines.papers._pictures import Look, drawn, features, head, picture, triple
 
-ROWS, HELD, STEPS, SIZE, WIDTH = 800, 300, 300, 64, 24
+ROWS, HELD, STEPS, SIZE, WIDTH = 600, 200, 200, 64, 24
 KINDS = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
 GATE = {"columns": ["kind", "other_kind"], "kinds": KINDS, "width": 16}
 

@@ -3,7 +3,7 @@
     python -m pipelines.papers.temperatures
 
 A head on CLIP's features learns to tell every picture from all others, its positive being the same look in other shades
-and a little elsewhere; pictures of the same kind (shape and colour) are negatives of each other. Measured on 300
+and a little elsewhere; pictures of the same kind (shape and colour) are negatives of each other. Measured on 200
 held-out pictures, for four temperatures: the share of all negatives' weight that is on the hardest, uniformity,
 tolerance (the mean cosine of one kind), and how often the nearest other picture is of the same kind.
 """
@@ -23,7 +23,7 @@ from pipelines.papers import _language as world
 from pipelines.papers._experiment import Arms, Experiment, Means, main
 from pipelines.papers._pictures import drawn, features, head, picture, triple
 
-ROWS, HELD, STEPS, SIZE = 512, 300, 100, 64
+ROWS, HELD, STEPS, SIZE = 384, 200, 60, 64
 TEMPERATURES = (0.05, 0.1, 0.3, 1.0)
 
 

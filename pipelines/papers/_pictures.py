@@ -60,7 +60,7 @@ def triple(anchor: torch.Tensor, near: torch.Tensor, far: torch.Tensor, **meta: 
 def head(seed: int, **options: Any) -> Scorer:
     """A fresh head on CLIP's pictures."""
     named = {"encoder": CLIP, "judges": "image", "width": 16, "seed": seed, "device": "cpu", "cached_outputs": 1 << 20}
-    adapter = load_adapter("embedder", **{**named, **options})
+    adapter: Any = load_adapter("embedder", **{**named, **options})
     adapter._kept = _KEPT
     return Scorer(adapter)
 

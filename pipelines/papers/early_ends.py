@@ -10,6 +10,8 @@ accuracy on whole outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from mmalign.adapters import load_adapter
@@ -45,7 +47,7 @@ def halves(pairs: list[Preference]) -> list[Preference]:
 
 
 @torch.no_grad()
-def last_states(model: Scorer, rows: list[tuple[Prompt, str]], ended: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def last_states(model: Any, rows: list[tuple[Prompt, str]], ended: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Score and state (N, D) at the last token of outputs; of parts (not `ended`) before the token that ends them."""
     scores, kept = [], []
     for start in range(0, len(rows), 128):

@@ -15,7 +15,13 @@ from mmalign.core.errors import ConfigError
 from mmalign.run.build import examine
 
 PAIR = [("one red circle", "a red circle", "a blue star"), ("two stars", "a star and a star", "three crosses")]
-EMBEDDER = {"name": "embedder", "encoder": "assets/scenes_clip", "judges": "text", "width": 8, "device": "cpu"}
+EMBEDDER: dict[str, Any] = {
+    "name": "embedder",
+    "encoder": "assets/scenes_clip",
+    "judges": "text",
+    "width": 8,
+    "device": "cpu",
+}
 
 
 def run_file(folder: Path, **changes: Any) -> Path:

@@ -34,6 +34,20 @@ def parsed(line: str, place: str) -> Any:
     raise DataError(f"{place}: not valid JSON: {reason}. The line: {shown(line)}")
 
 
+def unpacked(cell: object, place: str, begins: tuple[str, ...] = ("[", "{")) -> Any:
+    """A cell of a table, of which a text that begins as a list or an object is JSON: CSV files hold no others.
+
+    Raises:
+        ValueError: with `place`, where such a text is no JSON.
+    """
+    if not isinstance(cell, str) or not cell.lstrip().startswith(begins):
+        return cell
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} begins as JSON and is none ({str(error)[:60]}): {cell[:60]!r}") from None
+
+
 def half_character(text: str) -> str:
     """The first lone surrogate of `text`, as an escape; "" if there is none. JSON can hold one, no encoding can."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -11,6 +10,7 @@ import torch
 
 from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor
+from mmalign.core.texts import unpacked
 from mmalign.core.types import Prompt
 from mmalign.data.lazy_rows import IndexedRows
 from mmalign.data.row_kinds import RowKind
@@ -26,12 +26,7 @@ def wordings_of(prompt: Prompt, column: str, count: int) -> list[str]:
     Raises:
         ValueError: it holds fewer, or something that is no text.
     """
-    value = prompt.meta.get(column)
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError(f"'{column}' begins as JSON and is none") from None
+    value = unpacked(prompt.meta.get(column), f"'{column}'", begins=("[",))
     texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
     if not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError(f"'{column}' holds something that is no text")

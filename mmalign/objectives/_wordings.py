@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
 
 from mmalign.core.errors import DataError
 from mmalign.core.tensor import Tensor
+from mmalign.core.texts import unpacked
 from mmalign.core.types import Audio, Prompt
 
 
@@ -16,12 +16,10 @@ def texts_of(prompt: Prompt, column: str, place: str) -> list[str]:
     Raises:
         DataError: something that is no text.
     """
-    value = prompt.meta.get(column)
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise DataError(f"{place}: '{column}' begins as a list in JSON and is none.") from None
+    try:
+        value = unpacked(prompt.meta.get(column), f"'{column}'", begins=("[",))
+    except ValueError as error:
+        raise DataError(f"{place}: {error}.") from None
     if value in (None, ""):
         return []
     texts = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else [value]

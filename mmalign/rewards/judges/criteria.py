@@ -13,9 +13,9 @@ from jaxtyping import Float
 from mmalign.core.errors import ConfigError
 from mmalign.core.options import Positive
 from mmalign.core.tensor import Tensor
+from mmalign.core.texts import unpacked
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of, modality_of
 from mmalign.rewards.by_row import Known, media_of, read_rows
-from mmalign.rewards.columns import plain_data
 from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import criteria_scores, group_means, yes_probability
 from mmalign.rewards.judges._criteria import Criterion, read_criteria
@@ -118,9 +118,7 @@ class Criteria(AsksJudge):
         """Those of the run, of the row's column, and of its key points."""
         cell = prompt.meta.get(self.column)
         place = f"Prompt.meta['{self.column}']"
-        if isinstance(cell, str) and cell.lstrip().startswith(("[", "{")):  # of a CSV file
-            cell = plain_data(cell, self.column)
-        criteria = [*self._own, *([] if cell is None else read_criteria(cell, place))]
+        criteria = [*self._own, *([] if cell is None else read_criteria(unpacked(cell, place), place))]
         points = (self._source(prompt) if self._source is not None else None) or []
         return criteria + [Criterion(p.question, "soft", p.weight, p.positive) for p in points]
 

@@ -11,9 +11,9 @@ import torch
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.tensor import Tensor, without_gradient
+from mmalign.core.texts import unpacked
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of
 from mmalign.rewards import Guarded
-from mmalign.rewards.columns import plain_data
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.traits import data_check
 from mmalign.rewards.models.judge import Make
@@ -157,8 +157,7 @@ class Marginal:
             ValueError: its column holds something else.
         """
         cell = prompt.meta.get(self.column) if self.column else None
-        if isinstance(cell, str) and cell.lstrip().startswith(("[", "{")):  # of a CSV file
-            cell = plain_data(cell, self.column)
+        cell = unpacked(cell, f"Prompt.meta['{self.column}']")
         own = [cell] if isinstance(cell, str) else [] if cell is None else cell
         pairs = dict(own) if isinstance(own, dict) else dict.fromkeys(own, 1.0) if isinstance(own, list | tuple) else {}
         if not all(isinstance(k, str) and isinstance(v, int | float) and 0 < v < math.inf for k, v in pairs.items()):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mmalign.core.errors import did_you_mean
+from mmalign.core.texts import unpacked
 from mmalign.rewards.parsing import words
 
 Check = Callable[[str, Any], bool]
@@ -83,11 +84,7 @@ def read_instructions(value: Any, place: str) -> tuple[list[tuple[str, Any]], li
     """
     checks: list[tuple[str, Any]] = []
     texts: list[str] = []
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place} begins as JSON and is none ({str(error)[:60]}): {value[:60]!r}") from None
+    value = unpacked(value, place)
     for entry in value if isinstance(value, list | tuple) else [value]:
         if isinstance(entry, str) and entry.strip():
             texts.append(entry.strip())

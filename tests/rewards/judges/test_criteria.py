@@ -218,7 +218,7 @@ def test_a_csv_file_holds_them_as_json(checkpoint: str) -> None:
     answering(reward, CHANCES)
     scores = reward(shown('[{"text": "warm light", "weight": 3}, "a watermark"]', "warm light"))
     assert scores.value.tolist() == pytest.approx([(2.4 + 0.4) / 4, 0.8])
-    with pytest.raises(ValueError, match="is a text that is no JSON"):
+    with pytest.raises(ValueError, match="begins as JSON and is none"):
         reward.check_data(Prompt("x", meta={"criteria": "[warm"}))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ def demo(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="change the run file: adapter.model=…")
     ] = None,
+    against: Annotated[
+        str, typer.Option("--against", metavar="DIR", help="vote blindly between another run, or `start`, and this one")
+    ] = "",
     live: Annotated[bool, typer.Option("--live", help="its report, made anew while the run goes on")] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that the run file may name as module:Class")] = None,
 ) -> None:
@@ -31,16 +34,32 @@ def demo(
         _serve_live(run, host, port)
         return
     starting(f"opening {run}")
-    from mmalign.demo.page import STYLE, UPLOAD, page, require_gradio, theme
-    from mmalign.run.load import load_run
+    from mmalign.demo.page import page, require_gradio
+    from mmalign.demo.serving import launching
 
     require_gradio()
-    built = page(load_run(run, allow or (), changes or ()), run.resolve().name)
+    if against:
+        built = _voting_page(run, against)
+    else:
+        from mmalign.run.load import load_run
+
+        built = page(load_run(run, allow or (), changes or ()), run.resolve().name)
     try:
-        look = {"theme": theme(), "css": STYLE}
-        built.launch(server_name=host, server_port=port, share=share, show_error=True, max_file_size=UPLOAD, **look)
+        built.launch(server_name=host, server_port=port, share=share, **launching())
     except OSError:
         raise _cannot_listen(host, port) from None
+
+
+def _voting_page(run: Path, against: str) -> Any:
+    """Pairs of two runs, as their evaluations kept them; votes and exported rows lie in `votes/` of the run."""
+    from mmalign.demo.compare_page import compare_page
+    from mmalign.demo.pairs import open_pairs
+    from mmalign.demo.votes import Votes
+
+    pairs = open_pairs(run, against)
+    file = run / "votes" / f"{Path(against).resolve().name}.sqlite"
+    typer.echo(f"{pairs.count} pairs of {pairs.names[0]} and {pairs.names[1]}; votes: {file}")
+    return compare_page(pairs, Votes(file, pairs.about), file.with_name(f"{file.stem}_preferences"))
 
 
 def _serve_live(run: Path, host: str, port: int) -> None:

@@ -1,1 +1,1 @@
-"""A page on which a finished run is tried out: what it began as beside what it learned."""
+"""Pages on which finished runs are tried out: start beside result, blind votes, scores of what is brought."""

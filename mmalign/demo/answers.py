@@ -22,7 +22,17 @@ from mmalign.run.load import Trained
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MOST_OUTPUTS", "Side", "chosen_prompt", "generate_both", "known", "likeliest"]
+__all__ = [
+    "MOST_OUTPUTS",
+    "Side",
+    "chosen_prompt",
+    "generate_both",
+    "generator_of",
+    "known",
+    "likeliest",
+    "pictures_of",
+    "verdict_of",
+]
 
 MOST_OUTPUTS = 8
 log = logging.getLogger("mmalign")
@@ -102,21 +112,26 @@ def generate_both(run: Trained, prompt: Prompt, count: int, seed: int) -> tuple[
 
 def _judged(run: Trained, rollout: Rollout, cuts: Cuts) -> Side:
     with counting_cuts() as more:
-        verdicts = {name: _verdict(reward, rollout) for name, reward in run.rewards.items()}
-    return Side(rollout, verdicts, _made(run, rollout), sorted({reader for reader, _ in cuts.texts | more.texts}))
+        verdicts = {name: verdict_of(reward, rollout) for name, reward in run.rewards.items()}
+    return Side(rollout, verdicts, pictures_of(run, rollout), sorted({reader for reader, _ in cuts.texts | more.texts}))
 
 
-def _made(run: Trained, rollout: Rollout) -> Any:
+def generator_of(run: Trained) -> Any:
+    """The reward that looks at what a frozen generator makes of texts; None where the run has none."""
+    slots = run.parts.reward.slots.values() if run.parts.reward is not None else ()
+    return next((slot.reward for slot in slots if hasattr(slot.reward, "made")), None)
+
+
+def pictures_of(run: Trained, rollout: Rollout) -> Any:
     """The pictures that a rewriter's texts lead to, (B * images, 3, H, W); None where no reward looks at any."""
     if not isinstance(rollout.output, list):
         return None
-    slots = run.parts.reward.slots.values() if run.parts.reward is not None else ()
-    through = next((slot.reward for slot in slots if hasattr(slot.reward, "made")), None)
+    through = generator_of(run)
     made = None if through is None else through.made(rollout.prompts, rollout.output).output
     return made if isinstance(made, torch.Tensor) else None
 
 
-def _verdict(reward: Callable[[Rollout], Scores], rollout: Rollout) -> Scores | str:
+def verdict_of(reward: Callable[[Rollout], Scores], rollout: Rollout) -> Scores | str:
     """One reward that cannot judge what was asked (an uploaded picture of another size) leaves the others standing."""
     try:
         with torch.no_grad():

@@ -9,9 +9,20 @@ from typing import Any
 from mmalign.core.errors import MissingExtra, MmalignError
 from mmalign.core.protocols import Foreign
 from mmalign.core.types import Prompt
-from mmalign.demo.answers import MOST_OUTPUTS, Side, chosen_prompt, generate_both, known, likeliest
+from mmalign.demo.answers import (
+    MOST_OUTPUTS,
+    Side,
+    chosen_prompt,
+    generate_both,
+    generator_of,
+    known,
+    likeliest,
+)
 from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, texts_as_html
+from mmalign.demo.rewrite_tab import rewrite_tab
+from mmalign.demo.score_tab import score_tab
 from mmalign.demo.scores import table
+from mmalign.demo.serving import LIMITS, WAITING
 from mmalign.evaluation.card import escaped
 from mmalign.evaluation.loading_lines import plain_name
 from mmalign.evaluation.report.boxes import Draw, drawing
@@ -20,12 +31,9 @@ from mmalign.evaluation.table import roles_of
 from mmalign.media.kinds import bound_pillow
 from mmalign.run.load import Trained
 
-__all__ = ["page", "require_gradio", "theme"]
+__all__ = ["page", "require_gradio"]
 
 CHOICE = "Prompts to choose from"
-#: As many pictures to choose from in a row as fit, also on a phone: none is cut off.
-STYLE = ".choices .grid-container { grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)) !important; }"
-UPLOAD = 64 * 2**20  # bytes of a picture that somebody brings, at most
 
 
 def require_gradio() -> None:
@@ -34,35 +42,45 @@ def require_gradio() -> None:
         raise MissingExtra("mmalign demo", "demo")
 
 
-def theme() -> Any:
-    """Gradio's own, with the fonts of the reader's machine: the page loads nothing from elsewhere."""
-    import gradio as gr
-
-    return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["system-ui", "sans-serif"])
-
-
 def page(run: Trained, name: str) -> Any:
-    """A `gradio.Blocks` that asks `run`, one request at a time: the start's weights and the learned ones take turns."""
+    """A `gradio.Blocks` that asks `run`, one request at a time: start beside result, rewrites, scores."""
     import gradio as gr
 
     bound_pillow()  # gradio decodes what is brought before anybody is asked
     choice, draw = known(run), drawing(run.parts.file.to_dict())
     with gr.Blocks(title=f"mmalign: {name}", analytics_enabled=False) as blocks:
         gr.Markdown(_heading(run, name))
-        fields = _fields(blocks, run, choice)
-        button = gr.Button("Generate", variant="primary")
-        notice = gr.HTML(visible=False, padding=False)
-        sides = _sides(run.parts.policy.modality, ("Start", f"Learned, step {run.step}"), draw)
-        scores = gr.Dataframe(label="Scores", interactive=False, wrap=True, visible=False)
-        gr.on(
-            [button.click, fields[0].submit],
-            _asking(run, choice, draw),
-            inputs=fields,
-            outputs=[notice, *sides[0], *sides[1], scores],
-            concurrency_limit=1,
-            api_name="ask",
-        )
+        with gr.Tabs():
+            with gr.Tab("Play"):
+                _play(blocks, run, choice, draw)
+            if generator_of(run) is not None:
+                with gr.Tab("Rewrite"):
+                    rewrite_tab(run, choice)
+            with gr.Tab("Score"):
+                score_tab(run, choice)
+        gr.Markdown(LIMITS)
+    blocks.queue(max_size=WAITING)
     return blocks
+
+
+def _play(blocks: Foreign, run: Trained, choice: list[Prompt], draw: Draw | None) -> None:
+    """A prompt and a seed, start beside result."""
+    import gradio as gr
+
+    fields = _fields(blocks, run, choice)
+    button = gr.Button("Generate", variant="primary")
+    notice = gr.HTML(visible=False, padding=False)
+    sides = _sides(run.parts.policy.modality, ("Start", f"Learned, step {run.step}"), draw)
+    scores = gr.Dataframe(label="Scores", interactive=False, wrap=True, visible=False)
+    gr.on(
+        [button.click, fields[0].submit],
+        _asking(run, choice, draw),
+        inputs=fields,
+        outputs=[notice, *sides[0], *sides[1], scores],
+        concurrency_limit=1,
+        concurrency_id="model",  # of all tabs: the start's weights and the learned ones take turns
+        api_name="ask",
+    )
 
 
 def _heading(run: Trained, name: str) -> str:

@@ -1,4 +1,7 @@
-"""The README.md of a run directory: what was trained from what, by what, how well, and how others load it."""
+"""The README.md of a run directory, and of the weights alone: what was trained from what, how well, how others load it.
+
+The header is that of the Hub's model cards; `card_sections.py` has what is read from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ from typing import Any
 
 from mmalign.core.checkpoints import complete
 from mmalign.core.errors import ConfigError
-from mmalign.core.files import local_path
+from mmalign.core.files import local_path, write_beside
+from mmalign.evaluation.card_sections import (
+    Gallery,
+    data_names,
+    gallery_of,
+    hacking,
+    intended_use,
+    licence_of,
+    model_index,
+)
 from mmalign.evaluation.loading_lines import (
     REWARD_MODEL,
     Place,
@@ -28,7 +40,7 @@ from mmalign.evaluation.table import number_text
 from mmalign.loading.trained import BASE
 from mmalign.objectives import objectives
 
-__all__ = ["CardFacts", "card", "card_facts"]
+__all__ = ["CardFacts", "card", "card_facts", "weights_card", "write_cards"]
 
 TASKS = {"image": "text-to-image", "audio": "text-to-audio", "text": "text-generation"}
 ABOUT = {"image_text": "image-to-text", "audio_text": "audio-text-to-text", REWARD_MODEL: "text-classification"}
@@ -51,37 +63,95 @@ class CardFacts:
     lora: str = ""  # what loaders must know of its scale
     tags: list[str] = field(default_factory=list)
     papers: list[str] = field(default_factory=list)
+    alone: str = ""  # `snippet`, for readers of the weights' own folder
+    licence: str = ""  # of the base model, as the Hub abbreviates it
+    data_licences: dict[str, str] = field(default_factory=dict)  # by data set of the Hub or embedded file
     fitted: bool = False  # a reward model: fitted to preferences, not aligned with rewards
 
 
 def card(directory: Path | str) -> str:
     """Return the model card as Markdown with the Hub's YAML header; missing parts of the directory are left out of it.
 
+    Its samples are files of the evaluations of the directory.
+
     Raises:
         DataError: there is no such directory.
     """
+    record = read_run(directory)
+    gallery = gallery_of(record)
+    named = {name: path.relative_to(record.path).as_posix() for name, path in gallery.files.items()}
+    facts = card_facts(record)
+    return _written(record, facts, facts.snippet, gallery, named, "report.html")
+
+
+def weights_card(record: RunRecord, place: str = "") -> tuple[str, Gallery]:
+    """The card of the newest weights as they lie in a folder of their own, and the files that it shows.
+
+    Args:
+        place: where they will be found, as a Hub id; by default their folder.
+    """
+    facts, gallery = card_facts(record), gallery_of(record)
+    snippet = facts.alone
+    if place:
+        snippet = re.sub(r'(?m)^run = "\."  # .*$', f'run = "{place}"', snippet)
+    return _written(record, facts, snippet, gallery, {name: name for name in gallery.files}, ""), gallery
+
+
+def write_cards(directory: Path | str) -> None:
+    """Write the card of a run directory, and that of its newest weights into their folder."""
+    path = Path(directory)
+    with write_beside(path / "README.md") as beside:
+        beside.write_text(card(path), encoding="utf-8")
+    record = read_run(path)
+    newest = [folder / "adapter" for folder in complete(path / "checkpoints")][-1:]
+    for folder in newest:
+        text, gallery = weights_card(record)
+        gallery.write(folder)
+        with write_beside(folder / "README.md") as beside:
+            beside.write_text(text, encoding="utf-8")
+
+
+def _written(
+    record: RunRecord, facts: CardFacts, snippet: str, gallery: Gallery, named: Mapping[str, str], report: str
+) -> str:
     import yaml
 
-    record = read_run(directory)
-    facts = card_facts(record)
+    parts = [
+        f"---\n{yaml.safe_dump(_header(record, facts, gallery, named), sort_keys=False, allow_unicode=True)}---",
+        f"# {escaped(facts.name)}",
+        _introduction(facts, report),
+        _samples(gallery, named),
+        _results(record),
+        f"## Intended use\n\n{escaped(intended_use(record, facts.task))}" if record.run else "",
+        _rewards(record.run),
+        "## Reward hacking\n\n" + "\n".join(f"- {escaped(line)}" for line in hacking(record)) if record.run else "",
+        _load(facts, snippet),
+        _licences(facts, record),
+        _papers(facts),
+        _remake(record),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(record: RunRecord, facts: CardFacts, gallery: Gallery, named: Mapping[str, str]) -> dict[str, Any]:
     header: dict[str, Any] = {"tags": facts.tags}
+    if facts.licence:
+        header["license"] = facts.licence
     if facts.library:
         header["library_name"] = facts.library
     if facts.task:
         header["pipeline_tag"] = facts.task
     if is_hub_id(facts.base_model):
         header["base_model"] = facts.base_model
-    parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
-        f"# {escaped(facts.name)}",
-        _introduction(facts),
-        _results(record),
-        _rewards(record.run),
-        _load(facts),
-        _papers(facts),
-        _remake(record),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        header["base_model_relation"] = "adapter" if "lora" in facts.tags else "finetune"
+    if hub := data_names(record.run)[0]:
+        header["datasets"] = hub
+    shown = [{"text": one.prompt, "output": {"url": named[one.after]}} for one in gallery.samples if one.after in named]
+    if shown:
+        header["widget"] = shown
+    if index := model_index(record, facts.name, facts.task):
+        header["model-index"] = index
+    return header
 
 
 def card_facts(record: RunRecord) -> CardFacts:
@@ -116,8 +186,19 @@ def card_facts(record: RunRecord) -> CardFacts:
         facts.here = loading_lines(checkpoints[-1], facts.weights, adapter, *here, without, earlier)[1]
     lora = ["lora"] if "lora" in facts.snippet or "Peft" in facts.snippet else []
     facts.lora = _scale(adapter) if lora else ""
+    if facts.snippet:
+        facts.alone = _alone(facts.snippet, facts.weights)
+    facts.licence = licence_of(base) if base else ""
+    hub, files = data_names(run)
+    facts.data_licences = {name: licence_of(name, "dataset") for name in (*hub, *files) if "/" in name}
     facts.tags = ["mmalign", *filter(None, [names["objective"]]), *lora]
     return facts
+
+
+def _alone(snippet: str, weights: str) -> str:
+    """The lines for somebody who has the weights' folder alone, in which this card lies."""
+    inside = snippet.replace(f'f"{{run}}/{weights}"', "run")
+    return inside.replace(f"{{run}}/{weights}/", "{run}/")
 
 
 def _earlier(base: str) -> tuple[str, Trained | None]:
@@ -151,10 +232,39 @@ def _scale(adapter: Mapping[str, Any]) -> str:
     return f"A LoRA of rank {rank} and alpha {alpha}: {way}."
 
 
-def _load(facts: CardFacts) -> str:
-    if not facts.snippet:
+def _load(facts: CardFacts, snippet: str) -> str:
+    if not snippet:
         return ""
-    return "\n\n".join(filter(None, ["## Load", f"```python\n{facts.snippet}\n```", facts.lora]))
+    return "\n\n".join(filter(None, ["## Load", f"```python\n{snippet}\n```", facts.lora]))
+
+
+def _licences(facts: CardFacts, record: RunRecord) -> str:
+    """Of the base and of the data, as far as they say so themselves."""
+    if not record.run or not facts.base_model:
+        return ""
+    unknown = "not stated here: read it where it comes from"
+    lines = [f"- base model {code(facts.base_model)}: {facts.licence or unknown}"]
+    hub, files = data_names(record.run)
+    lines += [f"- data {code(name)}: {facts.data_licences.get(name) or unknown}" for name in (*hub, *files)]
+    said = "The weights are derived from the base model; its licence applies to them."
+    return "## Licence\n\n" + "\n".join([*lines, "", said])
+
+
+def _samples(gallery: Gallery, named: Mapping[str, str]) -> str:
+    """A table of the first held-out prompts, before and after from the same noise."""
+    if not gallery.samples:
+        return ""
+
+    def cell(shown: str) -> str:
+        if shown in named:
+            link = f"[{Path(shown).stem}]({named[shown]})"
+            return f"!{link}" if gallery.modality == "image" else link
+        return escaped(shown) or "–"
+
+    lines = ["| prompt | before | after |", "|---|---|---|"]
+    lines += [f"| {escaped(one.prompt)} | {cell(one.before)} | {cell(one.after)} |" for one in gallery.samples]
+    told = "The first held-out prompts in file order, not chosen; before and after come from the same noise."
+    return "## Samples\n\n" + "\n".join([*lines, "", told])
 
 
 def escaped(text: str) -> str:
@@ -180,13 +290,14 @@ def _arxiv(objective: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r"\b(\d{4}\.\d{5})\b", module.__doc__ or "")))
 
 
-def _introduction(facts: CardFacts) -> str:
+def _introduction(facts: CardFacts, report: str) -> str:
     how = f" by {code(facts.objective)}" if facts.objective else ""
     base = code(facts.base_model) if facts.base_model else "a pretrained model"
+    told = f" {'Curves' if facts.fitted else 'Pictures, curves'} and provenance: `{report}`." if report else ""
     if facts.fitted:
         made = f"{base} made a reward model fitted to preferences{how}, with mmalign."
-        return f"{made} In a run file: `{{name: reward_model, model: …}}`. Curves and provenance: `report.html`."
-    return f"{base} aligned with rewards{how}, with mmalign. Pictures, curves and provenance: `report.html`."
+        return f"{made} In a run file: `{{name: reward_model, model: …}}`.{told}"
+    return f"{base} aligned with rewards{how}, with mmalign.{told}"
 
 
 def _results(record: RunRecord) -> str:

@@ -351,10 +351,10 @@ def finish(parts: Parts, directory: RunDirectory, session: Session, prompts: lis
 
 def tell(directory: RunDirectory, step: int) -> None:
     """Write the card and the report of the weights after `step`."""
-    from mmalign.evaluation.card import card
+    from mmalign.evaluation.card import write_cards
     from mmalign.evaluation.report import write_report
 
-    directory.write("README.md", card(directory.path))
+    write_cards(directory.path)
     write_report(directory.path)
     directory.finished(step)
 

@@ -137,7 +137,8 @@ def test_without_gradio_the_command_says_what_to_install(
 
 def test_the_page_answers_and_says_what_cannot_be_asked(run: Trained) -> None:
     pytest.importorskip("gradio")
-    from mmalign.demo.page import page, theme
+    from mmalign.demo.page import page
+    from mmalign.demo.serving import theme
 
     built = page(run, "tiny")
     theme()
@@ -173,13 +174,13 @@ def test_the_pictures_that_a_rewriter_s_texts_lead_to_are_shown() -> None:
     policy = SimpleNamespace(generate=lambda asked, noise: Rollout.of(asked, ["x"] * len(asked)))
     slots = {"align": SimpleNamespace(reward=Through())}
     parts = SimpleNamespace(reward=SimpleNamespace(slots=slots), policy=policy)
-    from mmalign.demo.answers import _made
+    from mmalign.demo.answers import pictures_of
 
     run: Any = SimpleNamespace(parts=parts)
     with unchecked():  # the run is only what is read of it
-        made = _made(run, Rollout.of(["a"] * 2, ["x", "y"]))
+        made = pictures_of(run, Rollout.of(["a"] * 2, ["x", "y"]))
         assert made is not None and made.shape == (2, 3, 4, 4)
-        assert _made(run, Rollout.of(["a"], torch.zeros(1, 3, 4, 4))) is None
+        assert pictures_of(run, Rollout.of(["a"], torch.zeros(1, 3, 4, 4))) is None
 
 
 def test_a_page_of_sounds_pairs_them_and_one_update_is_one(run: Trained) -> None:

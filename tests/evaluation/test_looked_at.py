@@ -17,9 +17,9 @@ from mmalign.evaluation.report.charts import Series, aligned_chart, line_chart, 
 from mmalign.evaluation.report.curves import curve_sections
 from mmalign.evaluation.report.gallery import cards
 from mmalign.evaluation.report.page import report_html
-from mmalign.evaluation.report.verdict import verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import SummaryRow
+from mmalign.evaluation.verdict import verdict
 from tests.evaluation.runs import make_run
 
 REST = "data: {name: prompts}\nobjective: {name: grpo}\n"

@@ -10,8 +10,8 @@ from scipy import stats
 
 from mmalign.evaluation.bootstrap import mean_interval, paired_interval
 from mmalign.evaluation.rates import paired_rate_interval
-from mmalign.evaluation.report.verdict import directions, verdict
 from mmalign.evaluation.table import SummaryRow
+from mmalign.evaluation.verdict import directions, verdict
 
 
 def test_all_hits_leave_room_as_wilson_says() -> None:

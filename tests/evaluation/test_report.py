@@ -35,9 +35,9 @@ from mmalign.evaluation.report.charts import (
 )
 from mmalign.evaluation.report.curves import against_truth, curve_sections, time_shares
 from mmalign.evaluation.report.detail import LARGEST
-from mmalign.evaluation.report.verdict import verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import SummaryRow
+from mmalign.evaluation.verdict import verdict
 from tests.evaluation.runs import make_run
 
 VOID, SHAPES = {"meta", "link", "img", "input"}, {"circle", "line", "polyline"}

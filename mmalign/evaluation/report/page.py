@@ -25,9 +25,9 @@ from mmalign.evaluation.report.parts import reward_parts
 from mmalign.evaluation.report.provenance import header_facts, provenance, what_was_run
 from mmalign.evaluation.report.sheets import sheets
 from mmalign.evaluation.report.subsets import subsets
-from mmalign.evaluation.report.verdict import direction, unmoved, verdict
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number_text
+from mmalign.evaluation.verdict import direction, unmoved, verdict
 
 __all__ = ["report_html", "write_report"]
 

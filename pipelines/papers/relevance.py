@@ -62,7 +62,7 @@ def measure(seed: int) -> Arms:
 
 
 def holds(means: Means) -> bool:
-    """The product punishes repetition and one word, and copying where there is a reference; relevance rewards copying."""
+    """The product punishes repetition, one word and, with a reference, copying, which relevance alone rewards."""
     own, known = means["product"], means["product, to the reference"]
     punished = max(own["repeated"], own["one word"], *known.values()) <= 0.05
     return punished and means["relevance"]["copied"] > 0.5

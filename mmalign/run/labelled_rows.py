@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmalign.core.errors import DataError, all_faults, shown
+from mmalign.core.texts import parsed, read_text
 from mmalign.core.types import Prompt
-from mmalign.data.tables import read_table
 from mmalign.run.rows import Row, read_output_rows
 
 __all__ = ["LABELLED", "read_probed_rows"]
@@ -25,15 +25,15 @@ def read_probed_rows(file: Path) -> list[Row]:
     """
     if file.suffix.lower() != ".json" or not file.is_file():
         return read_output_rows(file)
-    table = read_table(str(file))
-    if not set(LABELLED) <= set(table.columns):
-        raise DataError(
-            f"{file}: has the columns {', '.join(table.columns)}; a file of JSON holds {', '.join(LABELLED)}, as "
-            "MRMBench has them, and other rows stand in JSONL."
-        )
+    listed = parsed(read_text(file), str(file))
+    if not isinstance(listed, list) or not listed:
+        raise DataError(f"{file}: is no list of rows; a file of JSON holds those of MRMBench, {', '.join(LABELLED)}.")
     rows, faults = [], []
-    for at in range(len(table.rows)):
-        row, place = table.row(at), table.place(at)
+    for at, row in enumerate(listed):
+        place = f"{file}, row {at}"
+        if not isinstance(row, dict) or not set(LABELLED) <= set(row):
+            faults.append(f"{place}: lacks {', '.join(LABELLED)}, as MRMBench has them; other rows stand in JSONL.")
+            continue
         label, output = row["label"], row["output"]
         if isinstance(label, bool) or not str(label).strip().isdecimal():
             faults.append(f"{place}: 'label' is {shown(label)}; expected the number of a class, from 0.")

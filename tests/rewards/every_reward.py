@@ -58,7 +58,10 @@ def make(
         "density_ratio": {"strong": str(lm_folder("llama")), "weak": str(lm_folder("qwen2"))},
         "critiqued": {
             "inner": {"name": "length", "low": 3.0},
-            "critic": SEEING | {"adapter": {**SEEING["adapter"], "model": judge["checkpoint"]}},
+            "critic": {
+                "adapter": {**SEEING["adapter"], "model": judge["checkpoint"]},
+                "policy": {"name": "tokens", "max_new_tokens": 4},
+            },
         },
         "follow_up": {
             "checkpoint": SEEING | {"adapter": {**SEEING["adapter"], "model": judge["checkpoint"]}},

@@ -89,7 +89,7 @@ def test_files_of_mrmbench_are_probed_by_their_dimension(tmp_path: Path) -> None
     folder = tmp_path / "mrm_easy" / "colour"
     folder.mkdir(parents=True)
     rows = [
-        {"input": "draw", "output": f"{size} {colour} {shape}", "label": label}
+        {"input": f"{shape} {size}", "output": f"{size} {colour} {shape}", "label": label}
         for size in ("a", "two", "a large", "a small")
         for label, colour in enumerate(COLOURS)
         for shape in SHAPES
@@ -105,5 +105,5 @@ def test_files_of_mrmbench_are_probed_by_their_dimension(tmp_path: Path) -> None
         with pytest.raises(DataError, match=wanted):
             read_probed_rows(folder / "test.json")
     (folder / "test.json").write_text(json.dumps([{"prompt": "a", "output": "b"}]))
-    with pytest.raises(DataError, match="as MRMBench has them, and other rows stand in JSONL"):
+    with pytest.raises(DataError, match="as MRMBench has them; other rows stand in JSONL"):
         read_probed_rows(folder / "test.json")

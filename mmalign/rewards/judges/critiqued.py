@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmalign.core.errors import ConfigError
+import torch
+
+from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.tensor import without_gradient
-from mmalign.core.types import Modality, Prompt, Rollout, Scores
+from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
 from mmalign.rewards import Guarded
 from mmalign.rewards.engine.cache import identity
+from mmalign.rewards.engine.contract import merge_at, without_value
 from mmalign.rewards.engine.traits import data_check
 from mmalign.rewards.models.critic import INSTRUCTION, TEMPLATE, Critic, check_criticised, criticised
 from mmalign.rewards.models.judge import Make
@@ -97,12 +100,34 @@ class Critiqued:
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows."""
-        texts: list[str] = []
-        for first in range(0, len(rollout), self.rows):
-            prompts, outputs = rollout.prompts[first : first + self.rows], rollout.output[first : first + self.rows]
-            written = self._critic.critiques(prompts, outputs)
-            texts += [
-                criticised(self._template, prompt, output, critique)
-                for prompt, output, critique in zip(prompts, outputs, written, strict=True)
-            ]
-        return self._inner(replace(rollout, output=texts))
+        texts, why = self._criticised(rollout)
+        sound = torch.tensor([row for row in range(len(rollout)) if row in texts], dtype=torch.long)
+        lost = torch.tensor([row for row in range(len(rollout)) if row not in texts], dtype=torch.long)
+        pieces = []
+        if len(sound):
+            within = replace(rollout[sound], output=[texts[row] for row in sound.tolist()])
+            pieces.append((sound, self._inner(within).to("cpu")))
+        if len(lost):
+            pieces.append((lost, without_value(len(lost), Status.ERROR, why)))
+        return merge_at(pieces, len(rollout), "cpu")
+
+    def _criticised(self, rollout: Rollout) -> tuple[dict[int, str], str]:
+        """The texts for the inner reward by row, and why there is none of others: the critic cannot read so much."""
+        texts: dict[int, str] = {}
+        why = ""
+        parts = [range(at, min(at + self.rows, len(rollout))) for at in range(0, len(rollout), self.rows)]
+        while parts:
+            part = parts.pop(0)
+            prompts, outputs = [rollout.prompts[i] for i in part], [rollout.output[i] for i in part]
+            try:
+                written = self._critic.critiques(prompts, outputs)
+            except DataError as error:  # of the longest row
+                if len(part) > 1:
+                    parts[:0] = [range(i, i + 1) for i in part]
+                why = str(error)
+                continue
+            texts |= {
+                i: criticised(self._template, prompt, output, critique)
+                for i, prompt, output, critique in zip(part, prompts, outputs, written, strict=True)
+            }
+        return texts, why

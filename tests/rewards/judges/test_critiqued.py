@@ -13,7 +13,7 @@ import mmalign
 from mmalign.annotators import annotators
 from mmalign.annotators._rows import Row
 from mmalign.core.errors import ConfigError
-from mmalign.core.types import Prompt, Rollout
+from mmalign.core.types import Prompt, Rollout, Status
 
 PAIR = {"prompt": "two", "chosen": "a star", "rejected": "a red circle", "id": 3}
 WORDS: dict[str, Any] = {"name": "length", "low": 100.0, "rise": 100.0}  # a hundredth for each word
@@ -52,6 +52,14 @@ def test_a_critique_is_the_rows_own(lm_folder: Callable[..., Path]) -> None:
     assert at_once.tolist() == singly
     other = critiqued(lm_folder, seed=1)(Rollout.of(prompts, texts)).value
     assert other.tolist() != singly
+
+
+def test_a_row_that_the_critic_cannot_read_is_an_error_of_its_own(lm_folder: Callable[..., Path]) -> None:
+    prompts = [Prompt("two"), Prompt("a " * 500), Prompt("blue")]
+    scores = critiqued(lm_folder)(Rollout.of(prompts, ["a star"] * 3))
+    assert scores.status.tolist() == [Status.OK, Status.ERROR, Status.OK] and "longer" in scores.info[1]
+    alone = critiqued(lm_folder)(Rollout.of(prompts[:1], ["a star"]))
+    assert scores.value[0] == alone.value[0] and scores.value[1].isnan()
 
 
 def test_critics_learn_from_what_is_written_already() -> None:

@@ -70,8 +70,8 @@ class Retrieved:
         near = [i for i in order[: self.count] if float(cosine[i]) >= self.least]
         if not near:
             raise Skipped(f"no other text of the index is as near as {self.least:g}")
-        found = {"positive": [self.texts[i] for i in near], "nearness": [round(float(cosine[i]), 6) for i in near]}
-        return [{**row.columns, **found}]
+        columns = {"positive": [self.texts[i] for i in near], "nearness": [round(float(cosine[i]), 6) for i in near]}
+        return [{**row.columns, **columns}]
 
     @torch.no_grad()
     def _indexed(self) -> Float[Tensor, "N D"]:

@@ -46,34 +46,34 @@ def features_command(
     """
     from mmalign.cli._progress import progress
     from mmalign.core.config import override
-    from mmalign.run.features import changed, features_of, measures, reader_of
+    from mmalign.run.features import changed, feature_measures, feature_reader, features_of
     from mmalign.run.labelled_rows import read_probed_rows
 
     table = read_probed_rows(rows)
     other = read_probed_rows(against) if against is not None else []
-    read = reader_of(reader, override({}, options or []))
+    read = feature_reader(reader, override({}, options or []))
     with progress("reading features", "read") as advance:
-        found, kept = features_of(table, read, rows if rows.is_dir() else rows.parent, progress=advance)
+        vectors, kept = features_of(table, read, rows if rows.is_dir() else rows.parent, progress=advance)
     if len(kept) < len(table):
         typer.echo(f"note: {len(table) - len(kept)} of {len(table)} rows have no features and are left out", err=True)
     of = [table[i] for i in kept]
-    figures = measures(found, of, alike, probe or [])
+    figures = feature_measures(vectors, of, alike, probe or [])
     if against is not None:
         behind, _ = features_of(other, read, against if against.is_dir() else against.parent)
-        figures["changed"] = changed(found, behind, of)
+        figures["changed"] = changed(vectors, behind, of)
     if out is not None:
-        _keep(out, found)
+        _keep(out, vectors)
     if as_json:
         typer.echo(json.dumps(figures, indent=1))
         return
     _print(figures)
 
 
-def _keep(out: Path, found: Any) -> None:
+def _keep(out: Path, vectors: Any) -> None:
     import torch
     from safetensors.torch import save_file
 
-    save_file({"features": torch.from_numpy(found).contiguous()}, out)
+    save_file({"features": torch.from_numpy(vectors).contiguous()}, out)
 
 
 def _print(figures: dict[str, dict[str, Any]]) -> None:

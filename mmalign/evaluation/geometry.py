@@ -22,12 +22,12 @@ from mmalign.evaluation.listwise import reciprocal_rank
 
 __all__ = [
     "Directions",
+    "class_tolerance",
     "contrastive_pca",
     "effective_rank",
     "first_ranks",
     "reciprocal_ranks",
     "separation",
-    "tolerance",
     "uniformity",
     "unit_rows",
 ]
@@ -48,7 +48,7 @@ def uniformity(features: Float[ndarray, "N D"], t: float = 2.0) -> float:
     return float(np.log(np.exp(-t * squared).mean()))
 
 
-def tolerance(features: Float[ndarray, "N D"], labels: Shaped[ndarray, " N"]) -> float:
+def class_tolerance(features: Float[ndarray, "N D"], labels: Shaped[ndarray, " N"]) -> float:
     """The mean cosine of pairs of different rows with one label, in [-1, 1]; NaN where no two rows share one."""
     same = (labels[:, None] == labels[None]) & ~np.eye(len(labels), dtype=bool)
     return float(_cosines(features, features)[same].mean()) if same.any() else float("nan")

@@ -48,8 +48,8 @@ def logistic(
         value = -(targets * log_p).sum() + penalty / 2 * (shrunk**2).sum()
         return float(value), (inputs.T @ (np.exp(log_p) - targets) + penalty * shrunk).ravel()
 
-    found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    weights: Float[ndarray, "D+1 K"] = found.x.reshape(shape)
+    optimum = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    weights: Float[ndarray, "D+1 K"] = optimum.x.reshape(shape)
     return weights
 
 

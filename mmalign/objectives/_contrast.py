@@ -82,7 +82,7 @@ def hardest_share(
     return (scaled - scaled.logsumexp(1, keepdim=True)).exp().amax(1).where(negative.any(1), 0.0)
 
 
-def found_first(
+def ranks_first(
     similarity: Float[Tensor, "N M"], positive: Bool[Tensor, "N M"], candidate: Bool[Tensor, "N M"]
 ) -> Float[Tensor, " N"]:
     """1 where a positive is above every other candidate, else 0, a tie with another is 0."""
@@ -91,4 +91,4 @@ def found_first(
     return (best > other).to(similarity)
 
 
-__all__ = ["Weighting", "contrastive", "cosine", "found_first", "hardest_share", "triplet"]
+__all__ = ["Weighting", "contrastive", "cosine", "hardest_share", "ranks_first", "triplet"]

@@ -77,13 +77,13 @@ def tied(
     return Tied(slope[mine], value.detach()[mine], {name: each.detach()[mine] for name, each in seen.items()})
 
 
-def need_tied(found: Tied | None) -> Tied:
+def need_tied(rows: Tied | None) -> Tied:
     """Return it. Raises ValueError for rows that were never tied: the loss of a part would be another one."""
-    if found is None:
+    if rows is None:
         raise ValueError(
             "rows that enter one another's loss; call `tie_rows` on the whole weighted minibatch before splits."
         )
-    return found
+    return rows
 
 
 __all__ = ["Facts", "Tied", "need_tied", "tied"]

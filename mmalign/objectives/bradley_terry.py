@@ -120,8 +120,8 @@ class BradleyTerry(RowsAlike):
         def vectors(part: Comparisons) -> Tensor:
             return twins.vectors(*by_side(reads.features, [part.chosen, part.rejected]))
 
-        found = tied(vectors, twins.losses, experience, {"twins": experience.seeds}, rows, gather, rank)
-        return replace(experience, tied=found)
+        held = tied(vectors, twins.losses, experience, {"twins": experience.seeds}, rows, gather, rank)
+        return replace(experience, tied=held)
 
     def check_data(self, prompt: Prompt) -> None:
         """Raise DataError where a row's columns cannot be read; asked of every row before anything is loaded."""
@@ -164,9 +164,9 @@ class BradleyTerry(RowsAlike):
         if self.goals is not None:
             total = total + self.goals.weight * _weights.weighted_sum(chunk, terms["contrast/goals"])
         if self.twins is not None:
-            found = need_tied(chunk.tied)
-            held = _weights.weighted_sum(chunk, found.loss) + found.surrogate(self.twins.vectors(*features))
-            total, terms = total + self.twins.weight * held, {**terms, **found.seen}
+            whole = need_tied(chunk.tied)
+            held = _weights.weighted_sum(chunk, whole.loss) + whole.surrogate(self.twins.vectors(*features))
+            total, terms = total + self.twins.weight * held, {**terms, **whole.seen}
         metrics = {**masked_means(decided, margins), **masked_means(chunk.mask, {**scores, **terms})}
         return total, metrics
 

@@ -145,8 +145,8 @@ class Contrast(RowsAlike):
             chosen[f"negative {at}"] = [
                 texts[at] if at < len(texts) else own for texts, own in zip(wrong, stand_in, strict=True)
             ]
-        asked = prompts if self.of == "scores" else [Prompt(self.instruction)] * len(batch)
-        sides = {name: policy.observe(asked, batch_outputs(items, name)) for name, items in chosen.items()}
+        under = prompts if self.of == "scores" else [Prompt(self.instruction)] * len(batch)
+        sides = {name: policy.observe(under, batch_outputs(items, name)) for name, items in chosen.items()}
         device = next(iter(sides.values())).group.device
         return Contrasts(
             prompts=prompts,
@@ -181,8 +181,8 @@ class Contrast(RowsAlike):
         if self.of == "scores":
             return experience
         facts: Facts = {"there": experience.there, "key": experience.key}
-        found = tied(lambda part: self._vectors(policy, part), self._losses, experience, facts, rows, gather, rank)
-        return replace(experience, tied=found)
+        held = tied(lambda part: self._vectors(policy, part), self._losses, experience, facts, rows, gather, rank)
+        return replace(experience, tied=held)
 
     def _vectors(self, policy: Any, part: Contrasts) -> Float[Tensor, "B K D"]:
         """The features of every side, and behind them the gate of each row where there are gates."""
@@ -234,7 +234,7 @@ class Contrast(RowsAlike):
         wrong = candidate & ~positive
         share = similarity.where(positive, 0.0).sum(1) / positive.sum(1).clamp(min=1)
         return {
-            "contrast/found": _contrast.found_first(similarity, positive, candidate),
+            "contrast/found": _contrast.ranks_first(similarity, positive, candidate),
             "contrast/hardest": _contrast.hardest_share(similarity, wrong, self.temperature),
             "contrast/positive": share,
             "contrast/negative": similarity.where(wrong, 0.0).sum(1) / wrong.sum(1).clamp(min=1),
@@ -244,9 +244,9 @@ class Contrast(RowsAlike):
         """Σ weight × loss of these rows, with the gradient of the whole minibatch's loss, and its metrics."""
         if self.of == "scores":
             return self._loss_of_scores(policy, chunk)
-        found = need_tied(chunk.tied)
-        value = weighted_sum(chunk, found.loss) + found.surrogate(self._vectors(policy, chunk))
-        return value, masked_means(chunk.mask, {"contrast/loss": found.loss, **found.seen})
+        whole = need_tied(chunk.tied)
+        value = weighted_sum(chunk, whole.loss) + whole.surrogate(self._vectors(policy, chunk))
+        return value, masked_means(chunk.mask, {"contrast/loss": whole.loss, **whole.seen})
 
     def _loss_of_scores(self, policy: ScorePolicy, chunk: Contrasts) -> tuple[Tensor, Metrics]:
         scores = torch.stack(by_side(policy.score, list(chunk.sides.values())), 1)

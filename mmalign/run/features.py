@@ -20,7 +20,7 @@ from mmalign.evaluation.probes import Probe, probe_right
 from mmalign.run.rows import Row
 from mmalign.run.score import common_modality, read_rollouts
 
-__all__ = ["FeatureReader", "changed", "features_of", "measures", "reader_of"]
+__all__ = ["FeatureReader", "changed", "feature_measures", "feature_reader", "features_of"]
 
 Measure = dict[str, Any]
 
@@ -37,7 +37,7 @@ class FeatureReader:
             return self.read(rollout).float().cpu().numpy()
 
 
-def reader_of(name: str, options: Mapping[str, Any], allow: Collection[str] = ()) -> FeatureReader:
+def feature_reader(name: str, options: Mapping[str, Any], allow: Collection[str] = ()) -> FeatureReader:
     """The encoder called `name`, or the adapter (`reward_model`, `causal_lm`, …) with the features of its policy.
 
     An encoder sees the outputs alone, an adapter reads each behind its prompt.
@@ -94,23 +94,23 @@ def features_of(
         CapabilityError: outputs of another kind than it reads.
     """
     kind = common_modality(rows, reader, "this embeds")
-    found: dict[int, Float[ndarray, " D"]] = {}
+    by_row: dict[int, Float[ndarray, " D"]] = {}
     unread: dict[int, str] = {}
     for start in range(0, len(rows), batch):
         taken = list(range(start, min(start + batch, len(rows))))
         for same, rollout in read_rollouts(rows, taken, kind, folder, unread):
-            found |= {i: row for i, row in zip(same, reader(rollout), strict=True) if np.isfinite(row).all()}
+            by_row |= {i: row for i, row in zip(same, reader(rollout), strict=True) if np.isfinite(row).all()}
         if progress is not None:
             progress(taken[-1] + 1, len(rows))
-    if not found:
+    if not by_row:
         raise DataError(
             f"no output of {len(rows)} has features: {next(iter(unread.values()), 'none could be embedded')}"
         )
-    kept = sorted(found)
-    return np.stack([found[i] for i in kept]), kept
+    kept = sorted(by_row)
+    return np.stack([by_row[i] for i in kept]), kept
 
 
-def measures(
+def feature_measures(
     features: Float[ndarray, "N D"],
     rows: Sequence[Row],
     alike: str = "",
@@ -143,7 +143,7 @@ def measures(
         others: Bool[ndarray, "N N"] = ~np.eye(len(labels), dtype=bool)
         if not right.any():
             raise DataError(f"--alike {alike}: no two rows share a value, so that none belong together.")
-        made["tolerance"] = {"value": geometry.tolerance(features, labels), "n": len(features)}
+        made["tolerance"] = {"value": geometry.class_tolerance(features, labels), "n": len(features)}
         first = geometry.first_ranks(features, features, right, others)
         known = ~np.isnan(first)
         for k in ranks:

@@ -52,7 +52,7 @@ def measured(found: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
     rank = geometry.first_ranks(found, found, same, ~np.eye(len(kinds), dtype=bool))
     return {
         "uniformity": geometry.uniformity(found),
-        "tolerance": geometry.tolerance(found, kinds),
+        "tolerance": geometry.class_tolerance(found, kinds),
         "recall@1": float((rank[~np.isnan(rank)] <= 1).mean()),
     }
 

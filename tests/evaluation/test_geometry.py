@@ -9,12 +9,12 @@ import pytest
 from scipy.optimize import check_grad, minimize
 
 from mmalign.evaluation.geometry import (
+    class_tolerance,
     contrastive_pca,
     effective_rank,
     first_ranks,
     reciprocal_ranks,
     separation,
-    tolerance,
     uniformity,
 )
 from mmalign.evaluation.probes import centroids, distances, logistic, probe_right
@@ -31,9 +31,9 @@ def test_uniformity_and_tolerance_by_a_loop() -> None:
     want = math.log(sum(math.exp(-2 * float(((unit[i] - unit[j]) ** 2).sum())) for i, j in pairs) / len(pairs))
     assert uniformity(rows) == pytest.approx(want)
     same = [float(unit[i] @ unit[j]) for i, j in pairs if labels[i] == labels[j]]
-    assert tolerance(rows, labels) == pytest.approx(sum(same) / len(same))
+    assert class_tolerance(rows, labels) == pytest.approx(sum(same) / len(same))
     assert uniformity(np.ones((4, 3))) == pytest.approx(0) and uniformity(-rows) == pytest.approx(want)
-    assert math.isnan(tolerance(rows, np.arange(7)))
+    assert math.isnan(class_tolerance(rows, np.arange(7)))
     # Four corners of a square: two neighbours at squared distance 2, the opposite one at 4.
     square = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
     assert uniformity(square) == pytest.approx(math.log((2 * math.exp(-4) + math.exp(-8)) / 3))

@@ -14,7 +14,7 @@ from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.protocols import one_alone
 from mmalign.core.setting import Setting
 from mmalign.core.types import Prompt
-from mmalign.objectives._contrast import contrastive, cosine, found_first, hardest_share, triplet
+from mmalign.objectives._contrast import contrastive, cosine, hardest_share, ranks_first, triplet
 from mmalign.objectives._goals import Goals
 from mmalign.objectives._twins import Twins, masks
 from mmalign.objectives.bradley_terry import BradleyTerry
@@ -97,7 +97,7 @@ def test_triplets_by_a_loop() -> None:
 def test_a_tie_is_not_found() -> None:
     similarity = torch.tensor([[1.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
     first = torch.tensor([[True, False, False]] * 2)
-    assert found_first(similarity, first, torch.ones(2, 3, dtype=torch.bool)).tolist() == [0, 1]
+    assert ranks_first(similarity, first, torch.ones(2, 3, dtype=torch.bool)).tolist() == [0, 1]
 
 
 # the objective -----------------------------------------------------------------------------------------------------

@@ -159,7 +159,9 @@ def asked_about(tmp_path_factory):
         each = [facts | ({"answer": TEXTS[i // 2]} if name == "contrastive" else {}) for i in range(6)]
         prompts = [Prompt(f"q{i // 2}", media, each[i]) for i in range(6)]
         mask = torch.arange(9) < torch.tensor([3, 1, 4, 0, 9, 6])[:, None]  # of the tokens that were sampled
-        return Rollout(prompts, outputs, torch.arange(6) // 2, mask=mask)
+        kept = {"features": torch.randn(6, 4, generator=torch.Generator().manual_seed(0))}
+        trajectory = kept if getattr(reward, "reads_features", False) else {}
+        return Rollout(prompts, outputs, torch.arange(6) // 2, trajectory, mask=mask)
 
     return rollout
 
@@ -248,6 +250,7 @@ WHOLE |= {
     "budgeted",
     "critiqued",
     "citations",
+    "embedding_contrast",
     *SETS,
     "song_fad",
     "density_ratio",

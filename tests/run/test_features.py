@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mmalign.cli.main import application
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.evaluation.geometry import uniformity
-from mmalign.run.features import FeatureReader, features_of, measures, reader_of
+from mmalign.run.features import FeatureReader, feature_measures, feature_reader, features_of
 from mmalign.run.labelled_rows import read_probed_rows
 from mmalign.run.rows import read_output_rows
 
@@ -68,17 +68,17 @@ def test_faults_are_sentences(rows: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"--with nobody: is no encoder and no adapter; choose from .*clip.*reward_model"
     ):
-        reader_of("nobody", {})
+        feature_reader("nobody", {})
     with pytest.raises(CapabilityError, match="--with sd3: this adapter has no features; choose from"):
-        reader_of("sd3", {})
+        feature_reader("sd3", {})
     table = read_output_rows(rows)
     features = np.random.default_rng(0).normal(size=(len(table), 4))
     with pytest.raises(
         DataError, match=r"rows.jsonl:1: 'meta' has no 'size' \(36 of 36 rows\); its columns: colour, kind"
     ):
-        measures(features, table, alike="size")
+        feature_measures(features, table, alike="size")
     with pytest.raises(DataError, match="--probe colour: all rows have the value red; a probe needs two"):
-        measures(features[::12], table[:3][:1] * 3, probes=["colour"])
+        feature_measures(features[::12], table[:3][:1] * 3, probes=["colour"])
     blind = FeatureReader(frozenset({"image"}), lambda rollout: rollout.output)
     with pytest.raises(CapabilityError, match="this embeds image; the outputs are text"):
         features_of(table, blind, rows.parent)

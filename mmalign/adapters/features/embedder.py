@@ -172,18 +172,18 @@ class Embedder:
         """The encoder's embedding of each output. Raises DataError where it cannot embed one."""
         keys = [_digest(output) for output in single_outputs(outputs)]
         new = [at for at, key in enumerate(keys) if key not in self._kept]
-        found = {key: self._kept[key] for key in keys if key in self._kept}
+        embedded_by_key = {key: self._kept[key] for key in keys if key in self._kept}
         if new:
             rollout = Rollout.of(list(prompts), outputs)[torch.tensor(new)]
             with torch.no_grad():
                 embedded = self.embedder.embed(rollout).float().cpu()
-            found |= {keys[at]: row for at, row in zip(new, embedded, strict=True)}
-        if bad := [prompts[at].place for at, key in enumerate(keys) if not bool(found[key].isfinite().all())]:
+            embedded_by_key |= {keys[at]: row for at, row in zip(new, embedded, strict=True)}
+        if bad := [prompts[at].place for at, key in enumerate(keys) if not bool(embedded_by_key[key].isfinite().all())]:
             raise DataError(f"{bad[0] or 'an output'}: the encoder cannot embed it; leave the row out.")
         if len(self._kept) + len(new) > self.cached_outputs:
             self._kept.clear()
-        self._kept |= found if len(found) <= self.cached_outputs else {}
-        return [{"embedding": found[key]} for key in keys]
+        self._kept |= embedded_by_key if len(embedded_by_key) <= self.cached_outputs else {}
+        return [{"embedding": embedded_by_key[key]} for key in keys]
 
     def score(self, inputs: Sequence[Inputs]) -> Float[Tensor, " B"]:
         """B scores, with gradient."""

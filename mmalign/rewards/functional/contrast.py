@@ -78,16 +78,16 @@ def embedding_contrast(
     """
     unit = torch.nn.functional.normalize(features, dim=1)
     cosine = unit @ unit.T
-    same, asked = group[:, None] == group[None], question[:, None] == question[None]
+    same, alike = group[:, None] == group[None], question[:, None] == question[None]
     itself = torch.eye(len(group), dtype=torch.bool, device=features.device)
-    foreign = [(group == number)[None] & ~asked for number in group.unique()]
+    foreign = [(group == number)[None] & ~alike for number in group.unique()]
     largest = [cosine.masked_fill(~one, -math.inf).amax(1) for one in foreign]
     known = torch.stack([one.any(1) for one in foreign])
     across = torch.stack(largest).where(known, 0.0).sum(0) / known.sum(0).clamp(min=1)
-    partners = asked & ~same
+    partners = alike & ~same
     return {
         "positive": _mean_over(cosine, partners).where(partners.any(1), math.nan),
-        "negative": _mean_over(cosine, ~asked),
+        "negative": _mean_over(cosine, ~alike),
         "own": _mean_over(cosine, same & ~itself),
         "across": across,
     }

@@ -14,7 +14,7 @@ from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import majority_agreement, vote_share
 from mmalign.rewards.parsing import Unreadable, Where, answer_of, normalized, quantity, unwrapped
 
-__all__ = ["Consensus", "numbered"]
+__all__ = ["Consensus", "value_numbers"]
 
 
 @dataclass
@@ -82,13 +82,13 @@ class Consensus:
 def _neighbours(rollout: Rollout, column: str) -> tuple[Bool[Tensor, "B B"], Bool[Tensor, "B B"]]:
     """Which rows are others of each row's own group, and which are of another group that asks the same."""
     group = rollout.group.cpu()
-    numbers = numbered([prompt.meta.get(column) for prompt in rollout.prompts])
+    numbers = value_numbers([prompt.meta.get(column) for prompt in rollout.prompts])
     same = group[:, None] == group[None]
     alike = (numbers[:, None] == numbers[None]) & (numbers >= 0)[None]
     return same & ~torch.eye(len(group), dtype=torch.bool), alike & ~same
 
 
-def numbered(values: list[object]) -> Int[Tensor, " B"]:
+def value_numbers(values: list[object]) -> Int[Tensor, " B"]:
     """A number for each value, equal for equal ones; -1 for None."""
     known = {key: number for number, key in enumerate(dict.fromkeys(repr(v) for v in values if v is not None))}
     return torch.tensor([-1 if value is None else known[repr(value)] for value in values])

@@ -9,7 +9,7 @@ import torch
 from mmalign.core.options import NotNegative, Positive, must, refuse
 from mmalign.core.types import Rollout, Scores, Status
 from mmalign.rewards.functional import embedding_contrast
-from mmalign.rewards.text.consensus import numbered
+from mmalign.rewards.text.consensus import value_numbers
 
 __all__ = ["EmbeddingContrast"]
 
@@ -62,7 +62,7 @@ class EmbeddingContrast:
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, whole steps of them."""
         count = len(rollout)
-        question = numbered([prompt.meta.get(self.column) for prompt in rollout.prompts])
+        question = value_numbers([prompt.meta.get(self.column) for prompt in rollout.prompts])
         features = rollout.trajectory.get("features")
         if features is None:
             why = ["these outputs carry no features; set policy.keep_features: true"] * count

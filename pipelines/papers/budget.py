@@ -4,8 +4,8 @@
 
 The rewriter's answers to 160 requests, four to each, come in steps of 32. Reward `budgeted` asks the exact judge about
 all of the first 64, then about a quarter; a ridge regression on a text encoder's embeddings stands in for the rest.
-Measured on those of the last half that were not judged: rank correlation with the truth, and how many pairs of answers to
-one request are ranked right.
+Measured on those of the last half that were not judged: rank correlation with the truth, and pairs of answers to one
+request that are ranked right.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from mmalign.media.kinds import SOUNDS
 __all__ = [
     "SUFFIXES",
     "SoundShape",
+    "audio_bytes",
     "decode_audio",
     "decode_part",
     "decode_samples",
@@ -210,10 +211,11 @@ def write_audio(samples: Float[Tensor, "C S"], rate: int, path: Path | str) -> N
     if path.suffix.lower() not in SUFFIXES:
         raise MediaError(f"{path}: cannot write '{path.suffix}' sound; use one of {', '.join(sorted(SUFFIXES))}.")
     with write_beside(path) as beside:
-        beside.write_bytes(_encoded(samples, rate, SUFFIXES[path.suffix.lower()]))
+        beside.write_bytes(audio_bytes(samples, rate, SUFFIXES[path.suffix.lower()]))
 
 
-def _encoded(samples: Tensor, rate: int, kind: str) -> bytes:
+def audio_bytes(samples: Float[Tensor, "C S"], rate: int, kind: str = "WAV") -> bytes:
+    """16-bit sound (clipped to [-1, 1]) as a file of a `kind` of `SUFFIXES`, in memory."""
     import soundfile
 
     if samples.ndim != 2:

@@ -11,7 +11,7 @@ from mmalign.core.protocols import FrameEncoder, TextEncoder
 from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards import rewards, rule
 from mmalign.rewards.encoders import make_encoder
-from mmalign.rewards.models.judge import Answers
+from mmalign.rewards.models.asking import Answers
 
 
 def built(name, **options):
@@ -38,7 +38,12 @@ class Answering:
     """A function in the place of a loaded judge."""
 
     answer: Callable[[list[Prompt]], Answers]
-    words: tuple[()] = ()  # what is asked for when a judge is loaded
+
+    def prepare(self) -> None:
+        """Nothing is to be loaded."""
+
+    def fingerprint(self) -> str:
+        return ""
 
     def __call__(self, questions: list[Prompt]) -> Answers:
         return self.answer(questions)

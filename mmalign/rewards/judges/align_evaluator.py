@@ -16,7 +16,8 @@ from mmalign.core.tensor import Tensor
 from mmalign.core.types import Modality, OneOutput, Prompt, Rollout, Scores, Status, device_of, modality_of
 from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import gated, group_means, key_point_scores, yes_probability
-from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
+from mmalign.rewards.models.asking import Answers, Asking, Make
+from mmalign.rewards.models.asks_judge import Answering, AsksJudge, judge_of
 from mmalign.rewards.models.template import Template, check_template, require_output_named
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.points import GROUPS, POINTS, KeyPoint, make_source
@@ -79,7 +80,7 @@ class AlignEvaluator(AsksJudge):
         if self.frame:
             check_template(self.frame, "frame", ["question"])
         self._source = make_source(self.points)
-        self.ask: Judge = Judge(self.make, self.checkpoint, self.judge, "align_evaluator")
+        self.ask: Answering = judge_of(self.make, self.checkpoint, self.judge, "align_evaluator")
         self.make = None
 
     @property

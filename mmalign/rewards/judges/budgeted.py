@@ -23,7 +23,7 @@ from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.engine.cache import row_keys
 from mmalign.rewards.engine.traits import data_check
 from mmalign.rewards.functional import ridge_sums, ridge_weights
-from mmalign.rewards.models.judge import Make
+from mmalign.rewards.models.asking import Make
 
 __all__ = ["Budgeted"]
 

@@ -19,7 +19,8 @@ from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import criteria_scores, group_means, yes_probability
 from mmalign.rewards.judges._criteria import Criterion, read_criteria
-from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
+from mmalign.rewards.models.asking import Answers, Asking, Make
+from mmalign.rewards.models.asks_judge import Answering, AsksJudge, judge_of
 from mmalign.rewards.models.template import Template, check_template, require_output_named
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.points import make_source
@@ -88,7 +89,7 @@ class Criteria(AsksJudge):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ConfigError(f"criteria: two are named '{twice[0]}'; give each a name of its own.")
         self._source = make_source(self.points) if self.points else None
-        self.ask: Judge = Judge(self.make, self.checkpoint, self.judge, "criteria")
+        self.ask: Answering = judge_of(self.make, self.checkpoint, self.judge, "criteria")
         self.make = None
 
     @property

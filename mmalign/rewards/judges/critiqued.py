@@ -16,8 +16,8 @@ from mmalign.rewards import Guarded
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at, without_value
 from mmalign.rewards.engine.traits import data_check
+from mmalign.rewards.models.asking import Make
 from mmalign.rewards.models.critic import INSTRUCTION, TEMPLATE, Critic, check_criticised, criticised
-from mmalign.rewards.models.judge import Make
 
 __all__ = ["Critiqued"]
 

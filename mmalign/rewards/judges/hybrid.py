@@ -17,7 +17,7 @@ from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.call import Guarded
 from mmalign.rewards.engine.contract import joined_info, merge_at
 from mmalign.rewards.engine.traits import data_check
-from mmalign.rewards.models.judge import Make
+from mmalign.rewards.models.asking import Make
 
 __all__ = ["Hybrid"]
 

@@ -16,7 +16,7 @@ from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device
 from mmalign.rewards import Guarded
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.traits import data_check
-from mmalign.rewards.models.judge import Make
+from mmalign.rewards.models.asking import Make
 from mmalign.rewards.models.template import check_template
 
 __all__ = ["Marginal"]

@@ -18,7 +18,8 @@ from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device
 from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import win_rates
-from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
+from mmalign.rewards.models.asking import Answers, Asking, Make
+from mmalign.rewards.models.asks_judge import Answering, AsksJudge, judge_of
 from mmalign.rewards.models.template import Template
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -91,7 +92,7 @@ class Pairwise(AsksJudge):
             raise ConfigError(faults)
         if (self.judge.yes, self.judge.no) == ("yes", "no"):
             self.judge = replace(self.judge, yes="first", no="second")
-        self.ask: Judge = Judge(self.make, self.checkpoint, self.judge, "pairwise")
+        self.ask: Answering = judge_of(self.make, self.checkpoint, self.judge, "pairwise")
         self.make = None
 
     @property

@@ -16,7 +16,7 @@ from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at
 from mmalign.rewards.engine.mapped import mapped
 from mmalign.rewards.engine.traits import data_check
-from mmalign.rewards.models.judge import Make
+from mmalign.rewards.models.asking import Make
 
 __all__ = ["Router"]
 

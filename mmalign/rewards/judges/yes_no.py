@@ -14,7 +14,8 @@ from mmalign.core.types import Audio, OneOutput, Prompt, Rollout, Scores, Status
 from mmalign.rewards.by_row import Known, media_of, read_rows
 from mmalign.rewards.engine.contract import is_empty
 from mmalign.rewards.functional import yes_probability
-from mmalign.rewards.models.judge import Answers, Asking, AsksJudge, Judge, Make
+from mmalign.rewards.models.asking import Answers, Asking, Make
+from mmalign.rewards.models.asks_judge import Answering, AsksJudge, judge_of
 from mmalign.rewards.models.template import Template
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -74,7 +75,7 @@ class YesNo(AsksJudge):
             faults.append("question: asks the same of every row unless it names {prompt}, {output} or a column.")
         if faults:
             raise ConfigError(faults)
-        self.ask: Judge = Judge(self.make, self.checkpoint, self.judge, "yes_no")
+        self.ask: Answering = judge_of(self.make, self.checkpoint, self.judge, "yes_no")
         self.make = None
 
     @property

@@ -6,11 +6,10 @@ behind one text, share its forward: what they begin with is computed once, the r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 from weakref import WeakValueDictionary
@@ -22,60 +21,18 @@ from mmalign.core.errors import CapabilityError, ConfigError, DataError, Mmalign
 from mmalign.core.files import local_path
 from mmalign.core.protocols import Inputs, TokenAdapter
 from mmalign.core.tensor import Tensor, without_gradient
-from mmalign.core.types import Audio, Prompt
+from mmalign.core.types import Prompt
 from mmalign.loading.exclusive import alone
 from mmalign.loading.files import check_size
 from mmalign.rewards.engine.foreign_code import preserve_rng_state
 from mmalign.rewards.functional import yes_no_margin
 from mmalign.rewards.models.answer_words import AnswerWords, answer_words
+from mmalign.rewards.models.asking import Answers, Asking, Make, each_once
 from mmalign.rewards.models.frozen import beside_digest, stamp, weight_files, weights_digest
 from mmalign.rewards.models.shared_prefix import Cut, behind_prefixes
 
-Make = Callable[..., Any]
 _LOADED: WeakValueDictionary[str, Any] = WeakValueDictionary()  # adapters, by what they were made of
 _ALIKE = 200  # characters: texts that begin so are forwarded together as far as they agree
-
-
-@dataclass
-class Asking:
-    """How a judge is loaded and read.
-
-    Args:
-        adapter: further options of the model's adapter ({dtype: bf16, system: …}), its `name` among them: `image_text`,
-            `audio_text` or `causal_lm`. Without a name a folder's files tell; of the Hub it is `image_text`.
-        yes: the word for yes, in any letter case.
-        no: the word for no.
-        least_mass: P(yes) + P(no) below this is no answer but the judge's fault, an ERROR.
-        rows: questions per forward.
-        isolated: judge in a process of its own, row by row, where the slot's `timeout` can end it; slower.
-    """
-
-    adapter: dict[str, Any] = field(default_factory=dict)
-    yes: str = "yes"
-    no: str = "no"
-    least_mass: float = 0.5
-    rows: int = 32
-    isolated: bool = False
-
-    def __post_init__(self) -> None:
-        faults = [] if self.rows >= 1 else ["judge.rows: must be at least 1."]
-        if not 0 <= self.least_mass < 1:
-            faults.append(f"judge.least_mass: {self.least_mass} is not in [0, 1).")
-        if faults:
-            raise ConfigError(faults)
-
-
-@dataclass
-class Answers:
-    """Answers to N questions: `margin` log P(yes) - log P(no) and `mass` P(yes) + P(no), NaN where there is no answer.
-
-    `why` says why there is none; `too_long` marks questions longer than the judge can read.
-    """
-
-    margin: Float[Tensor, " N"]
-    mass: Float[Tensor, " N"]
-    why: list[str]
-    too_long: list[bool]
 
 
 @runtime_checkable
@@ -132,6 +89,10 @@ class Judge:
             warnings.warn(f"judge {self.checkpoint}: {doubt}.", MmalignWarning, stacklevel=2)
         return words
 
+    def prepare(self) -> None:
+        """Load the model, and find the words."""
+        _ = self.words
+
     def fingerprint(self) -> str:
         """The digest of weights, tokenizer, template and processor; of a Hub model, its name."""
         folder = local_path(self.checkpoint)
@@ -140,21 +101,7 @@ class Judge:
     @without_gradient
     def __call__(self, questions: Sequence[Prompt]) -> Answers:
         """Answers of N questions; each different one is asked once."""
-        digests = _digests(questions)
-        keys = [(question.text, digest) for question, digest in zip(questions, digests, strict=True)]
-        first: dict[tuple[str, bytes], int] = {}
-        for i, key in enumerate(keys):
-            first.setdefault(key, i)
-        answers = self._answers([questions[i] for i in first.values()], [digests[i] for i in first.values()])
-        places = {key: n for n, key in enumerate(first)}
-        rows = [places[key] for key in keys]
-        picked = torch.tensor(rows, dtype=torch.long)
-        return Answers(
-            answers.margin[picked],
-            answers.mass[picked],
-            [answers.why[n] for n in rows],
-            [answers.too_long[n] for n in rows],
-        )
+        return each_once(questions, self._answers)
 
     def _answers(self, questions: Sequence[Prompt], pictures: Sequence[bytes]) -> Answers:
         margin, mass = (torch.full((len(questions),), float("nan")) for _ in range(2))
@@ -231,50 +178,3 @@ class Judge:
                     f"its probability (least_mass {self.asking.least_mass:g}); it would begin with {beginning!r}"
                 )
                 answers.margin[n] = float("nan")
-
-
-class AsksJudge:
-    """What every reward that asks a judge has: `judge` says how it is loaded, `ask(questions)` gives its answers.
-
-    `ask` is None where there is no judge, and may be replaced by whatever answers like one.
-    """
-
-    judge: Asking
-    ask: Judge | None
-
-    @property
-    def isolated(self) -> bool:
-        """Whether it runs in a process of its own."""
-        return self.judge.isolated
-
-    def prepare(self) -> None:
-        """Load the judge, if there is one."""
-        if self.ask is not None:
-            _ = self.ask.words
-
-    def fingerprint(self) -> str:
-        """The judge's own; "" without one."""
-        return self.ask.fingerprint() if self.ask is not None else ""
-
-
-def _digests(questions: Sequence[Prompt]) -> list[bytes]:
-    """What each question's pictures and sounds are; empty without any."""
-    known: dict[int, bytes] = {}
-
-    def digest(media: Mapping[str, Any]) -> bytes:
-        total = hashlib.blake2b(digest_size=16)
-        for name, value in media.items():
-            if id(value) not in known:
-                known[id(value)] = _digest(value)
-            total.update(f"{name} ".encode() + known[id(value)])
-        return total.digest() if media else b""
-
-    return [digest(question.media) for question in questions]
-
-
-def _digest(value: Tensor | Audio) -> bytes:
-    total = hashlib.blake2b(f"{value.rate if isinstance(value, Audio) else ''} ".encode(), digest_size=16)
-    for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
-        if part is not None:
-            total.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())
-    return total.digest()

@@ -12,7 +12,8 @@ from mmalign.core.types import Prompt, Rollout, Scores, Status
 from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.columns import NeedsColumn
 from mmalign.rewards.functional import yes_probability
-from mmalign.rewards.models.judge import Asking, AsksJudge, Judge, Make
+from mmalign.rewards.models.asking import Asking, Make
+from mmalign.rewards.models.asks_judge import AsksJudge, judge_of
 from mmalign.rewards.models.template import Template, check_template
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 from mmalign.rewards.text._instructions import followed, read_instructions
@@ -56,7 +57,7 @@ class InstructionAdherence(NeedsColumn, AsksJudge):
         self._template = check_template(self.question, "question", ["instruction"])
         if "output" not in self._template.names:
             raise ConfigError("question: shows the judge no answer; name {output} in it.")
-        named = Judge(self.make, self.checkpoint, self.judge, "instruction_adherence") if self.checkpoint else None
+        named = judge_of(self.make, self.checkpoint, self.judge, "instruction_adherence") if self.checkpoint else None
         self.ask, self.make = named, None
 
     def __call__(self, rollout: Rollout) -> Scores:

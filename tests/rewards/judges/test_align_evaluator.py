@@ -16,7 +16,7 @@ from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
 from mmalign.rewards.functional import gated, group_means, key_point_scores
-from mmalign.rewards.models.judge import Answers
+from mmalign.rewards.models.asking import Answers
 from mmalign.rewards.points import make_source, point_sources
 from mmalign.rewards.points._key_points import GROUPS, POINTS, KeyPoint, point_named, read_key_points
 from tests.adapters.language.tiny_vlm import write_tiny_vlm

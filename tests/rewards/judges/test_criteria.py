@@ -16,7 +16,7 @@ from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
 from mmalign.rewards.functional import criteria_scores
 from mmalign.rewards.judges._criteria import Criterion, read_criteria
-from mmalign.rewards.models.judge import Answers
+from mmalign.rewards.models.asking import Answers
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.rewards.doubles import Answering
 

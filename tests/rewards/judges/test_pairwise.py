@@ -14,7 +14,7 @@ from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
 from mmalign.rewards.functional import win_rates
 from mmalign.rewards.judges.pairwise import Comparisons
-from mmalign.rewards.models.judge import Answers
+from mmalign.rewards.models.asking import Answers
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.rewards.doubles import Answering
 

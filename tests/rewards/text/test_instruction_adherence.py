@@ -14,7 +14,7 @@ import mmalign
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Prompt, Rollout, Status
 from mmalign.rewards import Guarded
-from mmalign.rewards.models.judge import Answers
+from mmalign.rewards.models.asking import Answers
 from mmalign.rewards.text._instructions import CHECKS, followed, read_instructions
 from tests.adapters.language.tiny_lm import write_tiny_lm
 

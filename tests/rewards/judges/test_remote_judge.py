@@ -209,8 +209,8 @@ def test_every_reward_that_asks_takes_a_server(judged: Callable[[], str]) -> Non
     judge = {"server": {"url": judged()}}
     asked = {"criteria": ["warm"], "key_points": [{"point": "size", "question": "Is it red?"}]}
     picture = Rollout.of([Prompt("a red circle", meta=asked)], torch.rand(1, 3, 8, 8))
-    for name, options in (("criteria", {}), ("align_evaluator", {}), ("yes_no", {})):
-        scores = mmalign.load_reward(name, checkpoint="m", judge=judge, **options)(picture)
+    for name in ("criteria", "align_evaluator", "yes_no"):
+        scores = mmalign.load_reward(name, checkpoint="m", judge=judge)(picture)
         assert scores.valid.all() and 0.5 < float(scores.value) <= 1, name
     row = Prompt("x", meta={"instructions": ["be kind"]})
     scores = mmalign.load_reward("instruction_adherence", checkpoint="m", judge=judge)(Rollout.of([row], ["hello"]))

@@ -1,9 +1,9 @@
 """What finished runs satisfy at other samplers than their own: without guidance, and with more steps.
 
-    python -m pipelines.samplers --runs runs/results/nft_verifier-0 runs/results/nft_verifier-1 runs/results/nft_verifier-2
+    python -m pipelines.samplers --runs runs/results/nft_verifier-0 runs/results/nft_verifier-1
 
-Start and result on the same held-out prompts and noise; writes assets/results/selection/samplers.json, where a row is one
-way of sampling, by the name of the run file. Runs of one run file are its seeds.
+Start and result on the same held-out prompts and noise; writes assets/results/selection/samplers.json: a row is one
+way of sampling, by the name of the run file. Runs of one run file are its seeds; others stay as they were measured.
 """
 
 from __future__ import annotations

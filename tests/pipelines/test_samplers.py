@@ -16,7 +16,7 @@ def test_runs_are_measured_every_way_and_others_stay(tmp_path: Path, monkeypatch
     monkeypatch.setattr(samplers, "WAYS", ((4, 1.0), (2, 1.0), (3, 2.0)))
     run = tmp_path / "tried-0"
     judges = "evaluation.judges={verifier: {name: verifier, role: verifier}}"
-    mmalign.train("scenes/nft_verifier", [*SMALL, *OWN, judges, "trainer.evaluate_every=0"], out=run)
+    mmalign.train("configs/scenes/nft_verifier.yaml", [*SMALL, *OWN, judges, "trainer.evaluate_every=0"], out=run)
     out = tmp_path / "samplers.json"
     out.write_text(json.dumps({"runs": {"other": []}}))
     samplers.main([run], out)

@@ -49,7 +49,8 @@ def progress_of(record: RunRecord) -> Progress:
     trainer = record.run.get("trainer") or {}
     steps = _whole(trainer.get("steps"))
     each = _seconds_of_steps(record)
-    if _held(record.path):
+    summed_up = bool(record.summary) and 0 < steps <= step  # a run still holds its folder while it writes its report
+    if not summed_up and _held(record.path):
         return Progress("running", step, steps, _left(record, each, steps, step), each)
     finished = "finished" in record.environment or bool(record.summary)
     return Progress("finished" if finished else "stopped", step, steps, None, each)

@@ -51,6 +51,14 @@ def test_time_left_is_that_of_the_steps_and_evaluations_that_are_left(going: Pat
     assert progress_of(record).left is None and progress_of(record).sentence == "Running: step 0 of 60."
 
 
+def test_a_run_that_writes_its_last_report_has_ended_and_one_that_goes_on_with_more_steps_has_not(going: Path) -> None:
+    summed_up = make_run(going.parent / "other") / "summary.json"
+    (going / "summary.json").write_text(summed_up.read_text())
+    assert progress_of(read_numbers(going)).state == "running"  # 40 steps of 60: an older summary
+    (going / "run.yaml").write_text((going / "run.yaml").read_text().replace("steps: 60", "steps: 40"))
+    assert progress_of(read_numbers(going)).sentence == "Finished after 40 steps."
+
+
 def test_a_note_of_a_process_that_is_gone_is_no_run(going: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()

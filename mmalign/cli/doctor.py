@@ -1,4 +1,4 @@
-"""`mmalign doctor`: does this machine have what mmalign needs? It reads versions; `--deep` imports and runs."""
+"""`mmalign doctor`: does this machine have what mmalign needs? It reads versions; `--deep` imports and trains."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    deep: Annotated[bool, typer.Option("--deep", help="import every package and run what is compiled")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="import every package, and train one step per modality")] = False,
 ) -> None:
     """Check packages, extras, device, disk and embedded models; exit 1 if something that is needed is missing."""
-    starting("importing every package" if deep else "reading versions")
+    starting("importing every package and training a step per modality" if deep else "reading versions")
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -41,8 +41,11 @@ def doctor(
         for finding in findings:
             table.add_row(MARKS[finding["state"]], escape(finding["check"]), escape(finding["found"]))
         Console().print(table)
+        for finding in findings:
+            if finding["state"] == "missing":
+                Console().print(f"[red]✗[/] {escape(finding['check'])}: {escape(finding['fix'])}")
         if not deep:
-            Console().print("Versions were read; `mmalign doctor --deep` also imports every package.")
+            Console().print("Versions were read; `mmalign doctor --deep` also imports every package and trains a step.")
     if any(finding["state"] == "missing" for finding in findings):
         raise typer.Exit(1)
 
@@ -77,7 +80,27 @@ def _extras() -> Iterable[Finding]:
 
 
 def _finding(check: str, good: bool, outcome: str) -> Finding:
-    return {"check": check, "state": "ok" if good else "missing", "found": outcome}
+    return {"check": check, "state": "ok" if good else "missing", "found": outcome} | (
+        {} if good else {"fix": _fix(check)}
+    )
+
+
+def _fix(check: str) -> str:
+    """What mends a red row, for the first part of its name that is known."""
+    return next((way for part, way in FIXES.items() if part in check), f"pip install --force-reinstall {check}")
+
+
+FIXES = {
+    "tested ranges": "pip install --upgrade mmalign, which brings the packages of its ranges",
+    "match one another": "install torch, torchvision and torchaudio of one release together, as the line above says",
+    "python": "use Python 3.11 to 3.14",
+    "device": "pip install --force-reinstall torch, of the build for this machine's driver",
+    "disk": "free some space, or work where there is more (--out)",
+    "embedded models": "install from a whole checkout or wheel; `python -m pipelines.miniworld` makes them anew",
+    "compiled operators": "pip install --force-reinstall torchvision torchaudio, of the releases for your torch",
+    "training step": "the command in this row shows all of it; if it is about memory, close other programs",
+    "open_clip": "pip install --force-reinstall open-clip-torch",
+}
 
 
 def _attempt(name: str, check: Callable[[], str], needed: bool) -> Finding:
@@ -85,7 +108,7 @@ def _attempt(name: str, check: Callable[[], str], needed: bool) -> Finding:
         return _finding(name, True, check())
     except Exception as error:  # whatever the import or the probe raises is the finding
         outcome = f"{type(error).__name__}: {error}"
-        return {"check": name, "state": "missing" if needed else "optional", "found": outcome}
+        return _finding(name, False, outcome) | {"state": "missing" if needed else "optional"}
 
 
 def _python() -> str:
@@ -110,6 +133,45 @@ def _operators() -> str:
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # fails where the two were built for different torches
     torchaudio.functional.lfilter(torch.zeros(1, 8), torch.ones(2), torch.ones(2))
     return "run"
+
+
+#: A step each: a picture and a sound by GRPO's and DRAGON's quickstart, a caption; nothing is measured or kept.
+STEPS = {
+    "image": ("quickstart/image", ["trainer.prompts_per_step=1", "objective.group_size=2", "trainer.minibatches=1"]),
+    "text": ("quickstart/text/captioner", ["trainer.prompts_per_step=1", "objective.group_size=2", "data.count=8"]),
+    "audio": ("quickstart/audio", ["trainer.prompts_per_step=4", "trainer.minibatches=1"]),
+}
+UNMEASURED = ["trainer.steps=1", "trainer.preview_every=0", "trainer.evaluate_every=0", "data.held_out_path=''"]
+
+
+def _train_step(modality: str) -> Callable[[], str]:
+    """One update of the embedded model of a modality, from its run file to its checkpoint."""
+
+    def check() -> str:
+        import contextlib
+        import io
+        import tempfile
+        import time
+
+        from mmalign.cli.listing import configs
+        from mmalign.run.train import train
+
+        name, changes = STEPS[modality]
+        held_out = "data.held_out=1" if modality == "text" else UNMEASURED[3]
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            start = time.perf_counter()
+            done = train(
+                configs()[name], [*UNMEASURED[:3], held_out, "evaluation.count=1", *changes], out=Path(folder) / "run"
+            )
+            loss = next(
+                line for line in done.directory.metrics.read_text(encoding="utf-8").splitlines() if "grad/norm" in line
+            )
+            norm = json.loads(loss)["grad/norm"]
+        if not norm or norm != norm:
+            raise RuntimeError(f"the gradient is {norm}: mmalign train {name} trainer.steps=1")
+        return f"{time.perf_counter() - start:.1f} s, gradient {norm:.3g} (mmalign train {name})"
+
+    return check
 
 
 def _device() -> str:
@@ -150,4 +212,5 @@ QUICK: tuple[Check, ...] = (
 DEEP: tuple[Check, ...] = (
     *((name, _import(name), True) for name in ("diffusers", "transformers", "peft", "accelerate", "open_clip")),
     ("compiled operators of torchvision and torchaudio", _operators, True),
+    *((f"training step, {modality}", _train_step(modality), True) for modality in STEPS),
 )

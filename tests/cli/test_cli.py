@@ -396,6 +396,7 @@ def test_doctor_reads_versions_and_tries_them_when_asked(call: Any) -> None:
     found = {item["check"]: item["state"] for item in json.loads(out)}
     assert found["packages match one another"] == found["packages in the tested ranges"] == "ok"
     assert found["compiled operators of torchvision and torchaudio"] == found["transformers"] == "ok"
+    assert all(found[f"training step, {modality}"] == "ok" for modality in ("image", "text", "audio"))
     assert code == (1 if "missing" in found.values() else 0)
 
 
@@ -409,7 +410,23 @@ def test_doctor_names_the_pair_and_the_extra(call: Any, monkeypatch: pytest.Monk
     assert code == 1 and found["packages match one another"]["state"] == "missing"
     assert "torchaudio 2.11.1 does not load beside torch 2.11.0" in found["packages match one another"]["found"]
     assert "torch 2.11.0 is outside" in found["packages in the tested ranges"]["found"]
+    assert found["packages in the tested ranges"]["fix"].startswith("pip install --upgrade mmalign")
+    assert all(("fix" in item) == (item["state"] == "missing") for item in found.values())
     assert found["extra 'demo' (optional)"]["found"] == "without gradio: pip install 'mmalign[demo]'"
+
+
+def test_doctor_says_what_mends_each_red_row(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.cli import doctor
+
+    def broken() -> str:
+        raise RuntimeError("the gradient is 0.0: [mmalign train quickstart/image]")
+
+    monkeypatch.setattr(doctor, "QUICK", (("training step, image", broken, True), ("an extra", broken, False)))
+    code, out, _ = call("doctor")
+    assert code == 1 and "training step, image: the command in this row shows all of it" in " ".join(out.split())
+    assert "RuntimeError: the gradient is 0.0" in " ".join(out.split()) and "an extra: " not in out
+    named = {name for name, _, needed in (*doctor.QUICK, *doctor.DEEP) if needed}
+    assert all(doctor._fix(name) for name in named)
 
 
 @pytest.mark.parametrize(("words", "unneeded"), [(["list"], ["torch._C"]), (["--help"], ["torch._C", "pydantic"])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def test_pictures_load_in_diffusers(tmp_path: Path, run_file: Callable[..., Path
     assert str(tmp_path) not in card(out) and 'base = "sd3"  # the folder of the base model' in card(out)
     (out / "sd3").symlink_to(read_run(out).run["adapter"]["model"])  # beside the card, as its lines say
     executed(facts.snippet, out)
+    alone = shutil.copytree(out / facts.weights, tmp_path / "alone")  # the weights' folder, with its own card
+    (alone / "sd3").symlink_to(read_run(out).run["adapter"]["model"])
+    executed(
+        (alone / "README.md").read_text().split("```python\n")[1].split("```")[0], alone, "assert pipe.transformer"
+    )
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
@@ -60,6 +66,9 @@ def test_language_models_load_in_peft_and_transformers(tmp_path: Path, train: st
     out = written(tmp_path, TEXT, train=train)
     (away := tmp_path / "elsewhere").mkdir()
     executed(card_facts(read_run(out)).here, away, "assert model.generate")
+    alone = shutil.copytree(out / card_facts(read_run(out)).weights, tmp_path / "alone")
+    (alone / "model").symlink_to(tmp_path / "model")
+    executed((alone / "README.md").read_text().split("```python\n")[1].split("```")[0], alone, "assert model.generate")
     text = card(out)
     assert r"| a\|\[b\] | `length` |" in text and str(tmp_path) not in text
     assert ("must scale it by 2." in text) == (train == "lora")

@@ -60,11 +60,11 @@ class Neighbours:
         given = row.columns.get(self.column) if self.column else None
         texts = [text for text in dict.fromkeys(given or []) if isinstance(text, str) and text.strip() and text != own]
         embedded = self._embed([own, *texts])
-        asked, found = embedded[0], dict(zip(texts, embedded[1:] @ embedded[0], strict=True))
+        query, nearness = embedded[0], dict(zip(texts, embedded[1:] @ embedded[0], strict=True))
         if self.pool:
             known, pooled = self._candidates()
-            found |= {text: near for text, near in zip(known, pooled @ asked, strict=True) if text != own}
-        nearest = sorted(found.items(), key=lambda item: -float(item[1]))[: self.count]
+            nearness |= {text: near for text, near in zip(known, pooled @ query, strict=True) if text != own}
+        nearest = sorted(nearness.items(), key=lambda item: -float(item[1]))[: self.count]
         kept = {own: 1.0} | {text: min(float(near), 1.0) for text, near in nearest if float(near) >= self.least}
         total = sum(kept.values())
         return [{**row.columns, "wordings": {text: near / total for text, near in kept.items()}}]

@@ -35,29 +35,31 @@ def frontier_command(
     from mmalign.run.frontier import frontier
 
     with progress("sampling", "sampled") as advance:
-        found = frontier(run, samples, prompts, reward, measure, changes or (), allow or (), advance)
+        measured = frontier(run, samples, prompts, reward, measure, changes or (), allow or (), advance)
     if as_json:
-        figures = asdict(found) | {"efficiency": found.efficiency}
-        figures |= {name: getattr(found, name)._asdict() for name in ("start", "kl", "value")}
+        figures = asdict(measured) | {"efficiency": measured.efficiency}
+        figures |= {name: getattr(measured, name)._asdict() for name in ("start", "kl", "value")}
         typer.echo(json.dumps(_finite(figures), indent=1))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("policy", "KL (nats)", found.measure, "best at that KL", box=None)
-    for point in found.curve:
+    table = Table("policy", "KL (nats)", measured.measure, "best at that KL", box=None)
+    for point in measured.curve:
         table.add_row(f"best of {point.n}", f"{point.kl:.3f}", f"{point.value:.4f}", f"{point.tilted:.4f}")
-    own = f"{found.value.value:.4f} ({found.value.low:.4f} to {found.value.high:.4f})"
-    table.add_row("the run", f"{found.kl.value:.3f}", own, f"{found.tilted:.4f}")
+    own = f"{measured.value.value:.4f} ({measured.value.low:.4f} to {measured.value.high:.4f})"
+    table.add_row("the run", f"{measured.kl.value:.3f}", own, f"{measured.tilted:.4f}")
     Console().print(table)
     typer.echo(
-        f"\n{found.prompts} prompts, {found.samples} samples each, chosen by {found.reward}; the run gains "
-        f"{found.efficiency:.0%} of what is possible at its KL"
+        f"\n{measured.prompts} prompts, {measured.samples} samples each, chosen by {measured.reward}; the run gains "
+        f"{measured.efficiency:.0%} of what is possible at its KL"
     )
-    if found.kl.value > found.limit:
-        typer.echo(f"note: {found.samples} samples tell the best policy up to a KL of {found.limit:.2f} only", err=True)
-    if found.left_out:
-        typer.echo(f"note: {found.left_out} prompts are left out: an output of theirs has no score", err=True)
+    if measured.kl.value > measured.limit:
+        typer.echo(
+            f"note: {measured.samples} samples tell the best policy up to a KL of {measured.limit:.2f} only", err=True
+        )
+    if measured.left_out:
+        typer.echo(f"note: {measured.left_out} prompts are left out: an output of theirs has no score", err=True)
 
 
 def _finite(value: Any) -> Any:

@@ -17,11 +17,11 @@ from mmalign.demo.votes import (
     Vote,
     Votes,
     a_stands_left,
-    agreement,
     choice_of,
     next_pair,
     reward_agreement,
-    win_rate,
+    vote_win_rate,
+    voters_agreement,
 )
 from mmalign.evaluation.bootstrap import Interval
 from mmalign.evaluation.records import Evaluation
@@ -54,7 +54,7 @@ def compare_page(pairs: OutputPairs, votes: Votes, export: Path) -> Any:
             "→ right, ↓ neither, ⌫ undo."
         )
         voter = gr.Textbox("anonymous", label="Your name", max_lines=1, max_length=80)
-        asked = gr.HTML(padding=False)
+        question = gr.HTML(padding=False)
         token = gr.Textbox(visible=False)
         with gr.Row(equal_height=True):
             sides = [_slots(pairs.a.modality, name) for name in ("Left", "Right")]
@@ -66,7 +66,7 @@ def compare_page(pairs: OutputPairs, votes: Votes, export: Path) -> Any:
         with gr.Accordion("Results: they say which is which", open=False):
             show, write = gr.Button("Show results", elem_id="show-results"), gr.Button("Export", elem_id="export")
             results = gr.HTML(elem_id="results")
-        view = [asked, token, *[slot for side in sides for slot in side]]
+        view = [question, token, *[slot for side in sides for slot in side]]
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "votes"}
         shown = _showing(pairs, votes)
         for place, button in buttons.items():
@@ -181,13 +181,13 @@ def results_as_html(pairs: OutputPairs, votes: list[Vote]) -> str:
         f"A is {pairs.names[0]}, B is {pairs.names[1]}.",
         f"{len(votes)} votes of {voters} voter{'' if voters == 1 else 's'} on {len({v.pair for v in votes})} pairs: "
         f"A {counts['a']}, neither {counts['tie']}, B {counts['b']}.",
-        f"B wins {_percent(win_rate(votes))} (a tie is half a win).",
+        f"B wins {_percent(vote_win_rate(votes))} (a tie is half a win).",
     ]
-    among = agreement(votes)
+    among = voters_agreement(votes)
     lines.append(f"Two voters agree on {_percent(among)}." if among.n else "No pair was seen by two voters yet.")
     for name in pairs.rewards():
-        found = reward_agreement(votes, pairs.a.values(name), pairs.b.values(name))
-        lines += [f"{name} prefers what voters prefer in {_percent(found)}."] if found.n else []
+        agreement = reward_agreement(votes, pairs.a.values(name), pairs.b.values(name))
+        lines += [f"{name} prefers what voters prefer in {_percent(agreement)}."] if agreement.n else []
     return box("Results", lines)
 
 

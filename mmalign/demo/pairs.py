@@ -41,9 +41,9 @@ class OutputPairs:
     @property
     def about(self) -> dict[str, str]:
         """What votes on these pairs are about."""
-        asked = "\n".join(str(prompt.question) for prompt in self.a.prompts)
+        questions = "\n".join(str(prompt.question) for prompt in self.a.prompts)
         folders = {name: str(folder.resolve()) for name, folder in zip("ab", self.folders, strict=True)}
-        return folders | {"prompts": hashlib.sha256(asked.encode()).hexdigest()[:16]}
+        return folders | {"prompts": hashlib.sha256(questions.encode()).hexdigest()[:16]}
 
     def prompt(self, row: int) -> Prompt:
         """What was asked, with the picture that it is about where one was kept."""

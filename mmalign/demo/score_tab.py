@@ -14,7 +14,7 @@ from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores
 from mmalign.demo.answers import chosen_prompt, verdict_of
 from mmalign.demo.display import box
-from mmalign.demo.scores import whole, why_none
+from mmalign.demo.scores import score_of_side, why_none
 from mmalign.evaluation.table import Role, number_text, roles_of
 from mmalign.media.audio import read_audio
 from mmalign.media.bounds import PIXELS
@@ -61,16 +61,16 @@ def verdicts_as_html(verdicts: Mapping[str, Scores | str], roles: Mapping[str, R
 def _verdict(name: str, verdict: Scores | str, role: str) -> str:
     head = (
         f'<div style="display: flex; justify-content: space-between; gap: 12px"><span><b>{html.escape(name)}</b> '
-        f'<span style="opacity: 0.7">{role}</span></span><b>{html.escape(whole(verdict))}</b></div>'
+        f'<span style="opacity: 0.7">{role}</span></span><b>{html.escape(score_of_side(verdict))}</b></div>'
     )
     why = why_none(verdict)
-    told = f'<div style="opacity: 0.8">{html.escape(why)}</div>' if why else ""
+    reason = f'<div style="opacity: 0.8">{html.escape(why)}</div>' if why else ""
     parts = [] if isinstance(verdict, str) else [(part, float(v[0])) for part, v in verdict.parts.items()]
     known = [(part, value) for part, value in parts if np.isfinite(value)]
     bars = "".join(_bar(part, value) for part, value in known[:MOST_PARTS])
     more = f"<div>{len(known) - MOST_PARTS} more parts</div>" if len(known) > MOST_PARTS else ""
     style = "padding: 10px 14px; margin: 0 0 8px; border-radius: 8px; border: 1px solid var(--border-color-primary)"
-    return f'<div class="verdict" style="{style}">{head}{told}{bars}{more}</div>'
+    return f'<div class="verdict" style="{style}">{head}{reason}{bars}{more}</div>'
 
 
 def _bar(name: str, value: float) -> str:
@@ -109,9 +109,9 @@ def score_tab(run: Trained, choice: Sequence[Prompt]) -> None:
         verdicts = gr.HTML(padding=False, elem_id="verdicts")
     roles = roles_of(run.parts.file.to_dict())
 
-    def score(asked: Any, output: Any) -> str:
+    def score(question: Any, output: Any) -> str:
         try:
-            prompt = choice[int(asked)] if about else chosen_prompt(choice, asked or "")
+            prompt = choice[int(question)] if about else chosen_prompt(choice, question or "")
             with torch.no_grad():
                 return verdicts_as_html(score_brought(run.rewards, brought(prompt, modality, output)), roles)
         except MmalignError as error:

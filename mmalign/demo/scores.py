@@ -8,7 +8,7 @@ from mmalign.core.types import Scores, Status
 from mmalign.demo.answers import Side
 from mmalign.evaluation.table import Role, number_text
 
-__all__ = ["table", "whole", "why_none"]
+__all__ = ["score_of_side", "table", "why_none"]
 
 WORDS = {
     Status.NOT_APPLICABLE: "does not apply",
@@ -33,7 +33,7 @@ def table(before: Side, after: Side, roles: Mapping[str, Role]) -> tuple[list[st
         one = before.verdicts[name]
         each = [f"{_row(one, row)} → {_row(two, row)}" for row in range(count)] if count > 1 else []
         shown = f"{name} (of the set)" if count > 1 and (_of_set(one) or _of_set(two)) else name
-        rows.append([shown, roles.get(name, "judge"), whole(one), whole(two), *each])
+        rows.append([shown, roles.get(name, "judge"), score_of_side(one), score_of_side(two), *each])
         reasons += [f"{name}: {why}" for why in dict.fromkeys(filter(None, (why_none(one), why_none(two))))]
     return headers, rows, reasons
 
@@ -51,7 +51,7 @@ def why_none(verdict: Scores | str) -> str:
     return next(filter(None, verdict.info or []), "") or ("a set has at least 3 outputs." if _of_set(verdict) else "")
 
 
-def whole(verdict: Scores | str) -> str:
+def score_of_side(verdict: Scores | str) -> str:
     """The number of all outputs of a side, or the word for why there is none."""
     if isinstance(verdict, str) or not verdict.valid.any():
         return _row(verdict, 0)

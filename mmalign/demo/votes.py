@@ -27,11 +27,11 @@ __all__ = [
     "Vote",
     "Votes",
     "a_stands_left",
-    "agreement",
     "choice_of",
     "next_pair",
     "reward_agreement",
-    "win_rate",
+    "vote_win_rate",
+    "voters_agreement",
 ]
 
 Choice = Literal["a", "b", "tie"]
@@ -71,12 +71,12 @@ def next_pair(votes: Sequence[Vote], voter: str, count: int) -> int | None:
     return min((pair for pair in range(count) if pair not in seen), key=lambda pair: (given[pair], pair), default=None)
 
 
-def win_rate(votes: Sequence[Vote]) -> Interval:
+def vote_win_rate(votes: Sequence[Vote]) -> Interval:
     """The share of votes for B, a tie being half a vote, with its 95 % interval by a bootstrap over pairs."""
     return mean_interval(np.array([WORTH[vote.choice] for vote in votes]), np.array([vote.pair for vote in votes]))
 
 
-def agreement(votes: Sequence[Vote]) -> Interval:
+def voters_agreement(votes: Sequence[Vote]) -> Interval:
     """How often two voters say the same of a pair, with its interval over pairs; those with one voter are left out.
 
     Every two voters of a pair count once, and every pair once, as in the observed agreement of Fleiss (Psychological
@@ -101,9 +101,9 @@ def reward_agreement(votes: Sequence[Vote], a: Float[np.ndarray, " B"], b: Float
         a, b: the reward's values of the two sides; a pair in which one is NaN is left out.
     """
     difference = b - a
-    told = [v for v in votes if v.choice != "tie" and not np.isnan(difference[v.pair]) and difference[v.pair] != 0]
-    same = [float((difference[vote.pair] > 0) == (vote.choice == "b")) for vote in told]
-    return mean_interval(np.array(same, dtype=np.float64), np.array([vote.pair for vote in told], dtype=np.int64))
+    decided = [v for v in votes if v.choice != "tie" and not np.isnan(difference[v.pair]) and difference[v.pair] != 0]
+    same = [float((difference[vote.pair] > 0) == (vote.choice == "b")) for vote in decided]
+    return mean_interval(np.array(same, dtype=np.float64), np.array([vote.pair for vote in decided], dtype=np.int64))
 
 
 class Votes:
@@ -157,8 +157,8 @@ class Votes:
         """Remove the last vote of a voter; returns its pair, None where there is none."""
         with self._open() as file:
             query = "SELECT pair FROM votes WHERE voter = ? ORDER BY at DESC LIMIT 1"
-            found = file.execute(query, (voter[:NAME_LETTERS],)).fetchone()
-            if found is None:
+            last = file.execute(query, (voter[:NAME_LETTERS],)).fetchone()
+            if last is None:
                 return None
-            file.execute("DELETE FROM votes WHERE pair = ? AND voter = ?", (found[0], voter[:NAME_LETTERS]))
-            return int(found[0])
+            file.execute("DELETE FROM votes WHERE pair = ? AND voter = ?", (last[0], voter[:NAME_LETTERS]))
+            return int(last[0])

@@ -246,8 +246,8 @@ def _licences(facts: CardFacts, record: RunRecord) -> str:
     lines = [f"- base model {code(facts.base_model)}: {facts.licence or unknown}"]
     hub, files = data_names(record.run)
     lines += [f"- data {code(name)}: {facts.data_licences.get(name) or unknown}" for name in (*hub, *files)]
-    said = "The weights are derived from the base model; its licence applies to them."
-    return "## Licence\n\n" + "\n".join([*lines, "", said])
+    derived = "The weights are derived from the base model; its licence applies to them."
+    return "## Licence\n\n" + "\n".join([*lines, "", derived])
 
 
 def _samples(gallery: Gallery, named: Mapping[str, str]) -> str:
@@ -263,8 +263,8 @@ def _samples(gallery: Gallery, named: Mapping[str, str]) -> str:
 
     lines = ["| prompt | before | after |", "|---|---|---|"]
     lines += [f"| {escaped(one.prompt)} | {cell(one.before)} | {cell(one.after)} |" for one in gallery.samples]
-    told = "The first held-out prompts in file order, not chosen; before and after come from the same noise."
-    return "## Samples\n\n" + "\n".join([*lines, "", told])
+    note = "The first held-out prompts in file order, not chosen; before and after come from the same noise."
+    return "## Samples\n\n" + "\n".join([*lines, "", note])
 
 
 def escaped(text: str) -> str:
@@ -293,11 +293,11 @@ def _arxiv(objective: str) -> list[str]:
 def _introduction(facts: CardFacts, report: str) -> str:
     how = f" by {code(facts.objective)}" if facts.objective else ""
     base = code(facts.base_model) if facts.base_model else "a pretrained model"
-    told = f" {'Curves' if facts.fitted else 'Pictures, curves'} and provenance: `{report}`." if report else ""
+    note = f" {'Curves' if facts.fitted else 'Pictures, curves'} and provenance: `{report}`." if report else ""
     if facts.fitted:
         made = f"{base} made a reward model fitted to preferences{how}, with mmalign."
-        return f"{made} In a run file: `{{name: reward_model, model: …}}`.{told}"
-    return f"{base} aligned with rewards{how}, with mmalign.{told}"
+        return f"{made} In a run file: `{{name: reward_model, model: …}}`.{note}"
+    return f"{base} aligned with rewards{how}, with mmalign.{note}"
 
 
 def _results(record: RunRecord) -> str:

@@ -63,9 +63,9 @@ def licence_of(model: str, kind: str = "model") -> str:
 
     with readme.open("rb") as file:
         text = file.read(200_000).decode("utf-8", errors="replace").replace("\r\n", "\n")
-    found = _FRONT.match(text)
+    header_text = _FRONT.match(text)
     try:
-        header = yaml.safe_load(found.group(1)) if found else {}
+        header = yaml.safe_load(header_text.group(1)) if header_text else {}
     except yaml.YAMLError:
         return ""
     licence = header.get("license") if isinstance(header, dict) else None
@@ -77,8 +77,8 @@ def _cached_readme(model: str, kind: str) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "README.md", repo_type=kind)
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(model, "README.md", repo_type=kind)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def data_names(run: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -145,8 +145,8 @@ def _cut(text: str) -> str:
 
 def hacking(record: RunRecord) -> list[str]:
     """Sentences on reward hacking: the verdict, and what alarms said."""
-    told = verdict(record.summary)[1]
-    lines = [told] if told else ["Nothing was measured on held-out prompts, so that nothing is known of it."]
+    sentence = verdict(record.summary)[1]
+    lines = [sentence] if sentence else ["Nothing was measured on held-out prompts, so that nothing is known of it."]
     looked = (record.run.get("trainer") or {}).get("alarms", "say") != "none"
     if record.alarms:
         lines += [f"Alarm at step {alarm['step']}: {alarm['text']}" for alarm in record.alarms]

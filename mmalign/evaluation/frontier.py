@@ -72,8 +72,8 @@ def tilted(rewards: Float[ndarray, "B N"], beta: float, measured: Float[ndarray,
     total = scaled.sum(1)
     mean = (scaled * values).sum(1) / total
     log_z = np.log(scaled.mean(1)) + peak[:, 0] / beta
-    told = mean if measured is None else (scaled * np.asarray(measured, float)).sum(1) / total
-    return Point(float((mean / beta - log_z).mean()), float(told.mean()), beta)
+    scored = mean if measured is None else (scaled * np.asarray(measured, float)).sum(1) / total
+    return Point(float((mean / beta - log_z).mean()), float(scored.mean()), beta)
 
 
 def reward_at_kl(rewards: Float[ndarray, "B N"], kl: float, measured: Float[ndarray, "B N"] | None = None) -> Point:

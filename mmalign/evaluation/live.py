@@ -38,10 +38,10 @@ class LivePage:
         seen = []
         for path in paths:
             try:
-                found = path.stat()
+                status = path.stat()
             except OSError:
                 continue
-            seen.append((path.name, found.st_size, found.st_mtime_ns))
+            seen.append((path.name, status.st_size, status.st_mtime_ns))
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
     def page(self) -> bytes:

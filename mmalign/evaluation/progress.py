@@ -12,7 +12,7 @@ from typing import Literal
 
 from mmalign.evaluation.run_record import RunRecord
 
-__all__ = ["Progress", "duration", "progress_of"]
+__all__ = ["Progress", "in_words", "progress_of"]
 
 RECENT = 20  # steps whose median is the time of a step
 NOTE = "in_use.json"  # who writes in a run directory, see `run/lock.py`
@@ -36,7 +36,7 @@ class Progress:
         """What it is, for people."""
         of = f"step {self.step:,} of {self.steps:,}" if self.steps else f"step {self.step:,}"
         if self.state == "running":
-            left = "" if self.left is None else f", about {duration(self.left)} left"
+            left = "" if self.left is None else f", about {in_words(self.left)} left"
             return f"Running: {of}{left}."
         if self.state == "finished":
             return f"Finished after {self.step:,} step{'' if self.step == 1 else 's'}."
@@ -56,7 +56,7 @@ def progress_of(record: RunRecord) -> Progress:
     return Progress("finished" if finished else "stopped", step, steps, None, each)
 
 
-def duration(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A length of time in its two largest units."""
     minutes, hours = int(seconds // 60), int(seconds // 3600)
     if hours:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmalign.core.errors import MmalignError
-from mmalign.evaluation.progress import Progress, duration, progress_of
+from mmalign.evaluation.progress import Progress, in_words, progress_of
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number_text
 
@@ -104,7 +104,7 @@ def view(record: RunRecord) -> Group:
 
 
 def _head(progress: Progress) -> str:
-    each = f" {duration(progress.step_seconds)} a step." if progress.step_seconds is not None else ""
+    each = f" {in_words(progress.step_seconds)} a step." if progress.step_seconds is not None else ""
     return progress.sentence + each
 
 

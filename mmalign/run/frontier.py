@@ -107,30 +107,30 @@ def frontier(
     directory = RunDirectory(place)
     chosen = checkpoint_of(directory, step, "adapter")
     parts, questions = examine(draft(place / "run.yaml", changes), allow, training=False)
-    by, told = _scorer(parts, reward), _scorer(parts, measure or reward)
+    by, measuring = _scorer(parts, reward), _scorer(parts, measure or reward)
     _require_known_kl(parts.policy)
     with stored_in(KeptReferences(directory.references)):
         parts.prepare()
     parts.load()
     parts.adapter.restore(chosen / "adapter")
-    asked = list(questions)[:prompts]
+    rows = list(questions)[:prompts]
     own_samples = max(1, samples // 4)
-    work = _Sampling(parts, len(asked) * (samples + own_samples), advance)
-    before = work.drawn(asked, samples, start=True)
-    after = work.drawn(asked, own_samples, start=False)
-    return _placed(before, after, (by, told), len(asked), (reward or "reward", measure or reward or "reward"))
+    work = _Sampling(parts, len(rows) * (samples + own_samples), advance)
+    before = work.drawn(rows, samples, start=True)
+    after = work.drawn(rows, own_samples, start=False)
+    return _placed(before, after, (by, measuring), len(rows), (reward or "reward", measure or reward or "reward"))
 
 
 def _placed(
-    before: list[Rollout], after: list[tuple[Rollout, torch.Tensor]], scorers: tuple[Any, Any], asked: int, names: Any
+    before: list[Rollout], after: list[tuple[Rollout, torch.Tensor]], scorers: tuple[Any, Any], count: int, names: Any
 ) -> Frontier:
-    by, told = scorers
-    rewards, measured = (_values(before, scorer).reshape(asked, -1) for scorer in (by, told))
-    own = _values([rollout for rollout, _ in after], told).reshape(asked, -1)
-    ratio = torch.cat([part for _, part in after]).double().numpy().reshape(asked, -1)
+    by, measuring = scorers
+    rewards, measured = (_values(before, scorer).reshape(count, -1) for scorer in (by, measuring))
+    own = _values([rollout for rollout, _ in after], measuring).reshape(count, -1)
+    ratio = torch.cat([part for _, part in after]).double().numpy().reshape(count, -1)
     whole = np.isfinite(rewards).all(1) & np.isfinite(measured).all(1) & np.isfinite(own).all(1)
     if not whole.any():
-        raise DataError(f"none of {asked} prompts has a score for each of its outputs.")
+        raise DataError(f"none of {count} prompts has a score for each of its outputs.")
     rewards, measured, own, ratio = rewards[whole], measured[whole], own[whole], ratio[whole]
     kl = mean_interval(ratio.mean(1))
     samples = rewards.shape[1]

@@ -70,15 +70,15 @@ def prepared(run: Path, name: str) -> Iterator[Upload]:
             beside.write_text(text, encoding="utf-8")
         beside_it = {f"run/{place}": run / place for place in BESIDE if (run / place).is_file()}
         everything = files | {"README.md": readme} | beside_it
-        yield Upload(everything, {place: found for place, path in everything.items() if (found := _place_in(path))})
+        yield Upload(everything, {place: match for place, path in everything.items() if (match := _place_in(path))})
 
 
 def _place_in(path: Path) -> str:
     """The first path of this machine that a text file names; "" where there is none."""
     if path.suffix not in (".md", ".json", ".yaml", ".jsonl", ".html") or path.stat().st_size > MOST_READ:
         return ""
-    found = _PLACE.search(path.read_bytes())
-    return found.group().decode(errors="replace") if found else ""
+    match = _PLACE.search(path.read_bytes())
+    return match.group().decode(errors="replace") if match else ""
 
 
 def upload(
@@ -112,12 +112,12 @@ def upload(
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no status"
         hint = " Log in by `hf auth login`, or set HF_TOKEN." if status in (401, 403) else ""
-        raise ConfigError(f"{name}: the Hub refused ({status}): {_said(error)}.{hint}") from None
+        raise ConfigError(f"{name}: the Hub refused ({status}): {_message(error)}.{hint}") from None
     except failures as error:
         raise ConfigError(f"{name}: the Hub cannot be reached ({error}).") from None
     return str(done.commit_url).partition("/commit/")[0]
 
 
-def _said(error: Exception) -> str:
-    said = getattr(error, "server_message", None) or str(error).splitlines()[0]
-    return str(said).strip().rstrip(".")
+def _message(error: Exception) -> str:
+    message = getattr(error, "server_message", None) or str(error).splitlines()[0]
+    return str(message).strip().rstrip(".")

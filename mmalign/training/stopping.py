@@ -33,8 +33,8 @@ def stop_on_signal(processes: int = 1, speak: bool = True) -> Iterator[Callable[
             return
         if request and request != WARNING:
             raise Interrupted(number)
-        heard, request, at = bool(request), number, time.monotonic()
-        if speak and not heard:
+        again, request, at = bool(request), number, time.monotonic()
+        if speak and not again:
             with suppress(OSError):
                 os.write(2, _SAID)  # not print: it may be what was interrupted
 

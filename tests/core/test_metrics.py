@@ -14,7 +14,10 @@ from mmalign.core.rng import Streams
 from mmalign.core.types import Example, Prompt, Rollout, Scores, Status
 from mmalign.data.batches import Batches
 from mmalign.objectives import objectives
+from mmalign.objectives._goals import Goals
+from mmalign.objectives._twins import Twins
 from mmalign.objectives.bradley_terry import BradleyTerry
+from mmalign.objectives.contrast import Contrast
 from mmalign.objectives.dpo import DPO
 from mmalign.objectives.dragon import DRAGON
 from mmalign.objectives.grpo import GRPO
@@ -31,6 +34,7 @@ from mmalign.training.loop import training_loop
 from mmalign.training.session import Session
 from mmalign.training.update import Update
 from tests.objectives.driving import preferences
+from tests.objectives.featured import scorer, triples
 from tests.objectives.gaussian_policy import GaussianPolicy
 from tests.objectives.scorers import Valued, rows
 from tests.toys import NearGaussian, NearPoint, ToyLatent, prompts
@@ -124,6 +128,8 @@ def test_what_short_runs_log_is_in_the_table_and_what_is_in_it_is_logged(lm: Cal
         logged(point(), with_prior(), shown),
         logged(point(), R0(near_and_far(), guidance_weight=0.1, weight_decay_to_start=0.1), prompts(6)),
         logged(Scorer(Valued()), BradleyTerry(), rows({}, {}, {}, {"tie": True})),
+        logged(scorer(), Contrast(), triples()),
+        logged(scorer(), BradleyTerry(goals=Goals(), twins=Twins()), triples()),
     ]
     names = sorted({name for lines in runs for line in lines for name in line})
     assert [name for name in names if meaning(name) is None] == []

@@ -16,11 +16,11 @@ from mmalign.demo.votes import (
     Vote,
     Votes,
     a_stands_left,
-    agreement,
     choice_of,
     next_pair,
     reward_agreement,
-    win_rate,
+    vote_win_rate,
+    voters_agreement,
 )
 from mmalign.evaluation.bootstrap import mean_interval
 from mmalign.evaluation.records import Evaluation
@@ -48,14 +48,14 @@ def test_pairs_with_few_votes_come_first_and_none_twice() -> None:
 
 def test_win_rate_and_agreement_resample_pairs() -> None:
     votes = [Vote(pair, voter, "b" if pair else "tie") for pair in range(10) for voter in ("ann", "bob", "eve")]
-    rate = win_rate(votes)
+    rate = vote_win_rate(votes)
     worth = np.array([0.5 if vote.pair == 0 else 1.0 for vote in votes])
     assert rate == mean_interval(worth, np.array([vote.pair for vote in votes])) and rate.value == pytest.approx(0.95)
-    assert agreement(votes).value == 1.0
+    assert voters_agreement(votes).value == 1.0
     # of three voters two agree: one of three couples
     votes[1] = Vote(0, "bob", "a")
-    assert agreement(votes).value == pytest.approx((9 + 1 / 3) / 10) and agreement(votes).n == 10
-    assert agreement([Vote(0, "ann", "a"), Vote(1, "bob", "a")]).n == 0 and np.isnan(win_rate([]).value)
+    assert voters_agreement(votes).value == pytest.approx((9 + 1 / 3) / 10) and voters_agreement(votes).n == 10
+    assert voters_agreement([Vote(0, "ann", "a"), Vote(1, "bob", "a")]).n == 0 and np.isnan(vote_win_rate([]).value)
 
 
 def test_a_reward_agrees_where_it_prefers_the_same() -> None:

@@ -125,7 +125,7 @@ def test_every_level_shows_less_and_long_texts_are_cut_aloud() -> None:
     detail = Detail(letters=5)
     after = make_evaluation(0.5, "text")
     (first, *_) = cards(record_of(None, after), detail)
-    assert first.sides[0].text == "<b>an…" and list(detail.said) == ["texts up to 5 characters"]
+    assert first.sides[0].text == "<b>an…" and list(detail.sentences) == ["texts up to 5 characters"]
 
 
 def test_what_was_run_and_from_what_is_said(tmp_path: Path) -> None:

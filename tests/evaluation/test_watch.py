@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from mmalign.evaluation.live import LivePage, server
-from mmalign.evaluation.progress import duration, progress_of
+from mmalign.evaluation.progress import in_words, progress_of
 from mmalign.evaluation.run_record import read_numbers, read_run
 from mmalign.evaluation.watch import sample_scores, sparkline, view, watched_curves
 from tests.chromium import opened
@@ -72,7 +72,7 @@ def test_a_note_of_a_process_that_is_gone_is_no_run(going: Path) -> None:
     assert progress_of(read_numbers(going)).state == "stopped"
     done = progress_of(read_run(make_run(going.parent / "done")))
     assert done.state == "finished" and done.sentence == "Finished after 40 steps."
-    assert [duration(s) for s in (9.54, 61, 3700)] == ["9.5 s", "1 min 1 s", "1 h 1 min"]
+    assert [in_words(s) for s in (9.54, 61, 3700)] == ["9.5 s", "1 min 1 s", "1 h 1 min"]
 
 
 def test_sparklines_go_from_the_lowest_bar_to_the_highest() -> None:

@@ -23,11 +23,11 @@ class Detail:
     letters: int = 20_000
     cards: int = 12
     sheets: int = 5
-    said: dict[str, None] = field(default_factory=dict)
+    sentences: dict[str, None] = field(default_factory=dict)
 
     def say(self, sentence: str) -> None:
         """Note what is not shown in full."""
-        self.said[sentence] = None
+        self.sentences[sentence] = None
 
 
 #: Tried in this order until the page is small enough; the last is taken as it is.

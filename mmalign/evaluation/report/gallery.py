@@ -118,7 +118,7 @@ def _card(shown: list[tuple[str, Evaluation]], i: int, record: RunRecord, detail
 def _parts(evaluations: list[Evaluation], i: int) -> list[tuple[str, list[RowPart]]]:
     """The parts of a row's scores, of each evaluation beside one another."""
     each = [{name: dict(parts) for name, parts in row_parts(e, i).items()} for e in evaluations]
-    found = []
+    tables = []
     for name in dict.fromkeys(name for one in each for name in one):
         known = [one.get(name, {}) for one in each]
         rows = []
@@ -126,8 +126,8 @@ def _parts(evaluations: list[Evaluation], i: int) -> list[tuple[str, list[RowPar
             values = [one.get(part) for one in known]
             texts = ["–" if value is None else number_text(value) for value in values]
             rows.append(RowPart(part, texts, [100 * v if v is not None and 0 <= v <= 1 else None for v in values]))
-        found.append((name, rows))
-    return found
+        tables.append((name, rows))
+    return tables
 
 
 def cut(text: str, detail: Detail) -> str:

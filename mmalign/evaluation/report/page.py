@@ -70,7 +70,7 @@ def report_html(record: RunRecord, live: str = "") -> str:
     for level in LEVELS:
         detail = Detail(**level)  # type: ignore[arg-type]
         media = {"cards": cards(record, detail), "sheets": sheets(record, detail)}
-        html = _rendered(filled | media | {"left_out": list(detail.said)})
+        html = _rendered(filled | media | {"left_out": list(detail.sentences)})
         if len(html.encode()) <= LARGEST:
             break
     return html
@@ -79,7 +79,7 @@ def report_html(record: RunRecord, live: str = "") -> str:
 def _filled(record: RunRecord, live: str) -> dict[str, Any]:
     """Everything but media."""
     tone, sentence = verdict(record.summary)
-    headline, _, told = sentence.partition(": ")
+    headline, _, rest = sentence.partition(": ")
     model = card_facts(record)
     script = _file("page.js") + (_file("live.js") if live else "")
     return {
@@ -91,8 +91,8 @@ def _filled(record: RunRecord, live: str) -> dict[str, Any]:
         "live": live,
         "progress": progress_of(record),
         "verdict_tone": tone,
-        "verdict": headline if told else sentence,
-        "verdict_told": told,
+        "verdict": headline if rest else sentence,
+        "verdict_told": rest,
         "what": what_was_run(record, model),
         "headline": _headline(record),
         "command": str(record.environment.get("command") or ""),

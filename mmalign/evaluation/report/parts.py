@@ -44,23 +44,23 @@ def reward_parts(record: RunRecord) -> list[RewardParts]:
     if record.after is None:
         return []
     before = record.before if _paired(record.before, record.after) else None
-    found = []
+    kept = []
     for name, scores in record.after.scores.items():
         parts = [part for part, values in scores.parts.items() if np.isfinite(values).any()]
         if parts:
             shown = [_part(part, name, before, record.after) for part in parts[:MOST_PARTS]]
-            found.append(RewardParts(name, shown, max(0, len(parts) - MOST_PARTS)))
-    return found
+            kept.append(RewardParts(name, shown, max(0, len(parts) - MOST_PARTS)))
+    return kept
 
 
 def row_parts(evaluation: Evaluation, row: int) -> dict[str, list[tuple[str, float]]]:
     """By reward the parts that one row has; rewards with fewer than two are left out."""
-    found = {}
+    kept = {}
     for name, scores in evaluation.scores.items():
         parts = [(part, float(values[row])) for part, values in scores.parts.items() if np.isfinite(values[row])]
         if len(parts) > 1:
-            found[name] = parts[:MOST_PARTS]
-    return found
+            kept[name] = parts[:MOST_PARTS]
+    return kept
 
 
 def _paired(before: Evaluation | None, after: Evaluation) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmalign.evaluation.card import CardFacts
-from mmalign.evaluation.progress import duration
+from mmalign.evaluation.progress import in_words
 from mmalign.evaluation.run_record import RunRecord
 
 __all__ = ["flat", "header_facts", "provenance", "what_was_run"]
@@ -62,7 +62,7 @@ def _took(record: RunRecord) -> str:
     seconds = record.seconds
     if seconds is None:
         seconds = sum(v for line in record.metrics for k, v in line.items() if k.startswith("time/"))
-    return duration(seconds) if seconds else ""
+    return in_words(seconds) if seconds else ""
 
 
 def provenance(record: RunRecord, model: CardFacts) -> list[tuple[str, str]]:

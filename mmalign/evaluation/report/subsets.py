@@ -39,14 +39,14 @@ def subsets(record: RunRecord) -> list[Subsets]:
     first = {name: role != "trained" for name, role in record.roles.items()}
     shared = [name for name in after.scores if name in before.scores]
     measures = sorted(shared, key=lambda name: first.get(name, True))[:MOST_MEASURES]
-    found = []
+    columns = []
     for column, values in _columns(after.prompts, after.group):
         rows = []
         for value in _ordered(values):
             of = np.array([each == value for each in values])
             rows.append((value, len(set(after.group[of].tolist())), [_change(record, name, of) for name in measures]))
-        found.append(Subsets(column, measures, rows))
-    return found
+        columns.append(Subsets(column, measures, rows))
+    return columns
 
 
 def _change(record: RunRecord, name: str, of: Bool[np.ndarray, " B"]) -> Interval:
@@ -57,8 +57,8 @@ def _change(record: RunRecord, name: str, of: Bool[np.ndarray, " B"]) -> Interva
 def _columns(prompts: list[Prompt], group: Any) -> list[tuple[str, list[str | None]]]:
     """Columns that divide the prompts, with each row's value as text (None: it has none)."""
     names = dict.fromkeys(name for prompt in prompts for name in prompt.meta)
-    found = [(name, [_text(prompt.meta.get(name)) for prompt in prompts]) for name in names]
-    dividing = [(name, values) for name, values in found if _divides(values, group)]
+    columns = [(name, [_text(prompt.meta.get(name)) for prompt in prompts]) for name in names]
+    dividing = [(name, values) for name, values in columns if _divides(values, group)]
     return dividing[:MOST_COLUMNS] or _by_length(prompts, group)
 
 

@@ -45,15 +45,15 @@ class Critic:
             raise ConfigError(f"{at}: makes {self.reader.policy.modality}; a critique is a text.")
         self.instruction, self.seed = check_template(instruction, "instruction", ["output"]), seed
 
-    def asked(self, prompt: Prompt, output: str) -> Prompt:
+    def question_about(self, prompt: Prompt, output: str) -> Prompt:
         """What the generator is asked about one output; it sees what the prompt shows."""
         return Prompt(self.instruction.filled(prompt, output), prompt.media)
 
     def critiques(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> list[str]:
         """One critique of each of B outputs."""
-        asked = [self.asked(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
-        seeds = torch.tensor([stream_seed(self.seed, "critique", prompt.question) for prompt in asked])
+        questions = [self.question_about(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
+        seeds = torch.tensor([stream_seed(self.seed, "critique", prompt.question) for prompt in questions])
         policy: Any = self.reader.loaded
         with torch.no_grad():
-            made: list[str] = policy.sample(asked, torch.Generator(), seeds=seeds).output
+            made: list[str] = policy.sample(questions, torch.Generator(), seeds=seeds).output
         return made

@@ -92,12 +92,12 @@ class Endpoint:
 
     def models(self) -> list[str]:
         """The names of the models that it serves. Raises Unanswered."""
-        found = self._asked("GET", "/models", None)
-        return [str(entry.get("id")) for entry in found.get("data", []) if isinstance(entry, dict)]
+        answer = self._request("GET", "/models", None)
+        return [str(entry.get("id")) for entry in answer.get("data", []) if isinstance(entry, dict)]
 
     def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The server's answer to a request of chat completions. Raises Unanswered."""
-        answer = self._asked("POST", "/chat/completions", request)
+        answer = self._request("POST", "/chat/completions", request)
         usage = answer.get("usage")
         with self._lock:
             for name in ("prompt_tokens", "completion_tokens"):
@@ -105,7 +105,7 @@ class Endpoint:
                     self.counts[name] += usage[name]
         return answer
 
-    def _asked(self, method: str, path: str, request: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _request(self, method: str, path: str, request: Mapping[str, Any] | None) -> dict[str, Any]:
         end, pause = time.monotonic() + self.server.deadline, self.server.pause
         for attempt in range(1, self.server.attempts + 1):
             with self._lock:
@@ -143,9 +143,9 @@ class Endpoint:
         except httpx.HTTPError as error:
             return None, f"{type(error).__name__}: {str(error)[:_SHOWN]}", 0.0
         if response.status_code != 200:
-            said = body[: 4 * _SHOWN].decode("utf-8", "replace").strip()[:_SHOWN]
-            wait = _asked_for(response.headers) if response.status_code in _AGAIN else float("-inf")
-            return None, f"status {response.status_code}: {said}", wait
+            words = body[: 4 * _SHOWN].decode("utf-8", "replace").strip()[:_SHOWN]
+            wait = _retry_after(response.headers) if response.status_code in _AGAIN else float("-inf")
+            return None, f"status {response.status_code}: {words}", wait
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
@@ -153,7 +153,7 @@ class Endpoint:
         return (answer, "", 0.0) if isinstance(answer, dict) else (None, "its answer is no object", float("-inf"))
 
 
-def _asked_for(headers: Mapping[str, str]) -> float:
+def _retry_after(headers: Mapping[str, str]) -> float:
     """The seconds of a Retry-After header; 0 without one."""
     try:
         return max(0.0, float(headers.get("retry-after", "0")))

@@ -67,9 +67,9 @@ class RemoteJudge:
 
     def _answers(self, questions: Sequence[Prompt], digests: Sequence[bytes]) -> Answers:
         with ThreadPoolExecutor(max(1, min(self.server.concurrency, len(questions)))) as calls:
-            found = list(calls.map(self._answer, questions))
-        margin, mass = (torch.tensor([row[at] for row in found]).float() for at in (0, 1))
-        return Answers(margin, mass, [why for _, _, why in found], [False] * len(found))
+            answers = list(calls.map(self._answer, questions))
+        margin, mass = (torch.tensor([row[at] for row in answers]).float() for at in (0, 1))
+        return Answers(margin, mass, [why for _, _, why in answers], [False] * len(answers))
 
     def _answer(self, question: Prompt) -> tuple[float, float, str]:
         """Margin, mass, and why there is no answer ("": there is one)."""
@@ -117,13 +117,13 @@ class RemoteJudge:
     def _drawn(self, answer: Mapping[str, Any]) -> tuple[float, float, str]:
         """The shares of drawn answers that begin with yes and with no, and the first of them."""
         try:
-            said = [str(choice["message"]["content"] or "") for choice in answer["choices"]]
+            texts = [str(choice["message"]["content"] or "") for choice in answer["choices"]]
         except (KeyError, TypeError):
-            said = []
-        if len(said) != self.server.samples:
-            raise ValueError(f"{self.server.url}: gave {len(said)} of {self.server.samples} answers")
-        yes, no = (sum(_is(_first(text), word) for text in said) / len(said) for word in self._words)
-        return yes, no, said[0]
+            texts = []
+        if len(texts) != self.server.samples:
+            raise ValueError(f"{self.server.url}: gave {len(texts)} of {self.server.samples} answers")
+        yes, no = (sum(_is(_first(text), word) for text in texts) / len(texts) for word in self._words)
+        return yes, no, texts[0]
 
     @property
     def _words(self) -> Iterable[str]:

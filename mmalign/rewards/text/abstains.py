@@ -38,8 +38,8 @@ def abstains(
         phrases: what an abstention says, in any case; by default a dozen of English.
         where: the answer stands, see `parsing.answer_of`.
     """
-    said = bounded(answer_of(output, where), LONG).lower().replace("’", "'")
-    declined = any(phrase.lower() in said for phrase in (PHRASES if phrases is None else phrases))
+    answer = bounded(answer_of(output, where), LONG).lower().replace("’", "'")
+    declined = any(phrase.lower() in answer for phrase in (PHRASES if phrases is None else phrases))
     return float(declined != _answerable(prompt, column))
 
 

@@ -52,7 +52,7 @@ class Critique:
             self.critic = Critic(self.make, self.generator, self.instruction, self.seed, "generator")
         elif self.generator:
             raise ConfigError("generator: source: columns reads critiques that are there; leave generator out.")
-        self._template = check_template(self.instruction, "instruction", ["output"])
+        self._to_critic = check_template(self.instruction, "instruction", ["output"])
         self._template = check_criticised(self.template)
         self.make = None
 
@@ -72,7 +72,7 @@ class Critique:
             pairs = zip(outputs, critiques, strict=True)
             kept = {name: row.columns[name] for name in ("image", "audio") if name in row.columns}
             return [
-                {**kept, "prompt": self._template.filled(row.prompt, output), "target": critique.strip()}
+                {**kept, "prompt": self._to_critic.filled(row.prompt, output), "target": critique.strip()}
                 for output, critique in pairs
             ]
         chosen, rejected = (

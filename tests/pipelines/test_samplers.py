@@ -7,16 +7,18 @@ import pytest
 
 import mmalign
 from pipelines import samplers
-from tests.pipelines.test_looking import SMALL
 
-OWN = ("policy.num_inference_steps=2", "policy.eval_steps=2", "trainer.minibatches=1", "objective.draws=1")
+SMALL = (
+    *("trainer.steps=2", "trainer.prompts_per_step=2", "trainer.minibatches=1", "trainer.evaluate_every=0"),
+    *("policy.num_inference_steps=2", "policy.eval_steps=2", "objective.group_size=2", "objective.draws=1"),
+    *("evaluation.count=6", "adapter.device=cpu", "evaluation.judges={verifier: {name: verifier, role: verifier}}"),
+)
 
 
 def test_runs_are_measured_every_way_and_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samplers, "WAYS", ((4, 1.0), (2, 1.0), (3, 2.0)))
     run = tmp_path / "tried-0"
-    judges = "evaluation.judges={verifier: {name: verifier, role: verifier}}"
-    mmalign.train("configs/scenes/nft_verifier.yaml", [*SMALL, *OWN, judges, "trainer.evaluate_every=0"], out=run)
+    mmalign.train("configs/scenes/nft_verifier.yaml", SMALL, out=run)
     out = tmp_path / "samplers.json"
     out.write_text(json.dumps({"runs": {"other": []}}))
     samplers.main([run], out)

@@ -14,8 +14,8 @@ from mmalign.annotators._file import read_pairs_file
 from mmalign.annotators._rows import Columns, Row, Skipped, each_row, text_encoder
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import require_local
-from mmalign.core.options import AtLeastOne, must, refuse
-from mmalign.core.tensor import Tensor
+from mmalign.core.options import AtLeastOne, Cosine, must, refuse
+from mmalign.core.tensor import Tensor, without_gradient
 
 __all__ = ["Retrieved"]
 
@@ -42,7 +42,7 @@ class Retrieved:
     index: str
     column: str = "prompt"
     count: AtLeastOne = 3
-    least: float = 0.0
+    least: Cosine = 0.0
 
     texts: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     _vectors: Tensor | None = field(default=None, init=False, repr=False, compare=False)
@@ -73,7 +73,7 @@ class Retrieved:
         columns = {"positive": [self.texts[i] for i in near], "nearness": [round(float(cosine[i]), 6) for i in near]}
         return [{**row.columns, **columns}]
 
-    @torch.no_grad()
+    @without_gradient
     def _indexed(self) -> Float[Tensor, "N D"]:
         if self._vectors is None:
             parts = [self.texts[i : i + _AT_ONCE] for i in range(0, len(self.texts), _AT_ONCE)]

@@ -44,6 +44,7 @@ NEGATIVE = {
     "duration.threshold": "in dB",
     "silence.threshold": "in dB",
     "loudness.target": "in LUFS",
+    "embedding_contrast.own": "below 0 outputs to one wording are pushed apart",
 }
 INFINITE = {"length.high": "no upper end", "vendi.order": "the order ∞ of Vendi scores"}
 

@@ -53,35 +53,6 @@ class Gate:
         )
 
 
-class Head(torch.nn.Module):
-    """φ of an embedding, θᵀφ, and the gates; all of it in one forward, which a launcher may wrap."""
-
-    def __init__(self, inputs: int, width: int, hidden: int, gate: Gate | None) -> None:
-        super().__init__()
-        first = [torch.nn.Linear(inputs, hidden), torch.nn.SiLU()] if hidden else []
-        self.features = torch.nn.Sequential(*first, torch.nn.Linear(hidden or inputs, width))
-        self.score = torch.nn.Linear(width, 1)
-        self.kinds = self.opened = None
-        if gate is not None:
-            self.kinds = torch.nn.Embedding(len(gate.kinds), gate.width)
-            self.opened = torch.nn.Linear(2 * gate.width, width)
-            torch.nn.init.zeros_(self.opened.weight)
-            torch.nn.init.zeros_(self.opened.bias)
-
-    def forward(self, embedding: Tensor | None, pairs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Compute (scores (B,), features (B, D)) of embeddings (B, E), or the gates (B, D) of pairs (B, 2) twice."""
-        if pairs is not None:
-            assert self.kinds is not None and self.opened is not None, "a head without gates"
-            gates = self.opened(self.kinds(pairs).flatten(1)).sigmoid()
-            return gates, gates
-        features = self.features(embedding)
-        scores = self.score(features)[:, 0]
-        # Processes that train together wait for every weight's gradient: it is 0 where only features count.
-        unread = scores if self.opened is None else scores + self.opened.bias.sum() + self.opened.weight.sum()
-        unread = unread if self.kinds is None else unread + self.kinds.weight.sum()
-        return scores, features + 0.0 * unread[:, None]
-
-
 @dataclass
 class Embedder:
     """`FeatureAdapter` around an encoder: φ(e) by a linear layer or two, score θᵀφ(e) + b; prompts are not read.
@@ -109,13 +80,13 @@ class Embedder:
     train: Literal["all", "score", "frozen"] = "all"
     gate: Gate | None = None
     start: str = ""
-    seed: int = 0
+    seed: Count = 0
     cached_outputs: Count = 4096
     device: Device | str | None = None
     make: Callable[..., Any] | None = field(default=None, repr=False)
 
     embedder: Encoder = field(init=False, repr=False, compare=False)
-    network: Head = field(init=False, repr=False, compare=False)
+    network: Module = field(init=False, repr=False, compare=False)
     module: Module = field(init=False, repr=False, compare=False)
     weights: StartedWeights = field(init=False, repr=False, compare=False)
     _kept: dict[bytes, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -148,7 +119,10 @@ class Embedder:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             size = self.embedder.embed(Rollout.of([""], blank.get(self.judges, sound))).shape[1]
             torch.manual_seed(self.seed)
-            self.network = Head(size, self.width, self.hidden, self.gate)
+            from mmalign.adapters.features._head import Head
+
+            gated = None if self.gate is None else (len(self.gate.kinds), self.gate.width)
+            self.network = Head(size, self.width, self.hidden, gated)
         self.network.requires_grad_(self.train == "all").score.requires_grad_(self.train != "frozen")
         if self.start:
             copy_into(self.network, read_tensors(self._begun()), self._begun())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -100,12 +100,10 @@ def comparisons_command(
 ) -> None:
     """Write everyday requests with a right caption and wrong ones: what a reward model of rewrites is fitted to."""
     starting(f"writing {count} rows")
-    from mmalign.core.files import write_beside
     from mmalign.miniworld.comparisons import comparisons as draw
 
     _require_split(split)
-    with write_beside(out) as beside:
-        beside.write_text("".join(json.dumps(row) + "\n" for row in draw(count, wrong, split, seed)), encoding="utf-8")
+    _write_rows(out, draw(count, wrong, split, seed))
     typer.echo(f"{out}: {count} rows")
 
 
@@ -118,13 +116,19 @@ def retrieval_command(
 ) -> None:
     """Write questions over passages with right and wrong answers, of RAG-RewardBench's four kinds: for `judge`."""
     starting(f"writing {count} rows")
-    from mmalign.core.files import write_beside
     from mmalign.miniworld.retrieval import retrieval as draw
 
     _require_split(split)
-    with write_beside(out) as beside:
-        beside.write_text("".join(json.dumps(row) + "\n" for row in draw(count, split, seed)), encoding="utf-8")
+    _write_rows(out, draw(count, split, seed))
     typer.echo(f"{out}: {count} rows; try: mmalign judge {out} --reward citations")
+
+
+def _write_rows(out: Path, rows: Iterable[object]) -> None:
+    """A line of JSON for each row."""
+    from mmalign.core.files import write_beside
+
+    with write_beside(out) as beside:
+        beside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _make(out: Path, suffix: str, count: int, split: str, one: Callable[[Path], dict[str, object]]) -> None:

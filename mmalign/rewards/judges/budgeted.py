@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +17,11 @@ from mmalign.core.options import Count, NotNegative, Positive, PositiveShare
 from mmalign.core.protocols import Mean, one_process
 from mmalign.core.rng import stream
 from mmalign.core.tensor import Tensor, without_gradient
-from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of
-from mmalign.rewards import Guarded
+from mmalign.core.types import Modality, Rollout, Scores, Status, device_of
 from mmalign.rewards.encoders import make_encoder
 from mmalign.rewards.engine.cache import row_keys
-from mmalign.rewards.engine.traits import data_check
 from mmalign.rewards.functional import ridge_sums, ridge_weights
+from mmalign.rewards.judges._around import AroundReward
 from mmalign.rewards.models.asking import Make
 
 __all__ = ["Budgeted"]
@@ -31,7 +30,7 @@ _JUDGING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="budgeted")  # n
 
 
 @dataclass
-class Budgeted:
+class Budgeted(AroundReward):
     """The inner reward of a share of the rows; of the others what a ridge regression has learned of it.
 
     The online reward model of ONI (2410.23022), whose judge is a language model that labels what it can beside
@@ -66,6 +65,7 @@ class Budgeted:
     wait: bool = True
     make: Make | None = field(default=None, repr=False)
     differentiable = False
+    deterministic = False  # it learns
     batch_dependent = True  # which rows are judged depends on the others; calls are neither split nor cached by row
     adapting = False  # in training it is switched on
     over_ranks: Mean = field(default_factory=lambda: one_process, init=False, repr=False, compare=False)
@@ -75,14 +75,9 @@ class Budgeted:
     _seen: Counter[bytes] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.make is None:
-            raise ConfigError("reward 'budgeted' is built of another reward; use mmalign.load_reward or a run file.")
-        reward = self.make("rewards", self.inner, "inner")
-        if not callable(reward):
-            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
+        reward = self._built("budgeted")
         if not all(map(math.isfinite, reward.range)):
             raise ConfigError(f"inner: has no finite range {reward.range}, outside of which no prediction should lie.")
-        self._inner = Guarded("inner", reward, monitor=True)
         self._encoder = make_encoder(self.encoder)
         self.make = None
 
@@ -90,26 +85,6 @@ class Budgeted:
     def modalities(self) -> frozenset[Modality]:
         """Outputs that are judged and embedded."""
         return frozenset(self._inner.modalities) & frozenset(self._encoder.modalities)
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The range of the inner reward."""
-        low, high = self._inner.range
-        return low, high
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The inner reward's columns."""
-        return self._inner.traits.needs
-
-    @property
-    def check_data(self) -> Callable[[Prompt], None]:
-        """Raises ValueError where the inner reward can never score a row."""
-        return data_check(self._inner.reward)
-
-    def prepare(self) -> None:
-        """Load the inner reward."""
-        self._inner.prepare()
 
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,11 +10,10 @@ import torch
 from mmalign.core.errors import ConfigError, DataError
 from mmalign.core.options import AtLeastOne, Count
 from mmalign.core.tensor import without_gradient
-from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status
-from mmalign.rewards import Guarded
+from mmalign.core.types import Modality, Rollout, Scores, Status
 from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at, without_value
-from mmalign.rewards.engine.traits import data_check
+from mmalign.rewards.judges._around import AroundReward
 from mmalign.rewards.models.asking import Make
 from mmalign.rewards.models.critic import INSTRUCTION, TEMPLATE, Critic, check_criticised, criticised
 
@@ -23,7 +21,7 @@ __all__ = ["Critiqued"]
 
 
 @dataclass
-class Critiqued:
+class Critiqued(AroundReward):
     """The inner reward of each output with what a critic says of it behind it.
 
     The critique-based reward model of MM-RLHF (2502.10391), as two models: a critic, and a reward model fitted to pairs
@@ -51,51 +49,21 @@ class Critiqued:
     differentiable = False
 
     def __post_init__(self) -> None:
-        if self.make is None:
-            raise ConfigError("reward 'critiqued' is built of another reward; use mmalign.load_reward or a run file.")
+        reward = self._built("critiqued")
         self._template = check_criticised(self.template)
         self._critic = Critic(self.make, self.critic, self.instruction, self.seed, "critic")
-        reward = self.make("rewards", self.inner, "inner")
-        if not callable(reward):
-            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
         if "text" not in reward.modalities:
             raise ConfigError(f"inner: '{self.inner['name']}' judges {', '.join(sorted(reward.modalities))}, no texts.")
-        self._inner = Guarded("inner", reward, monitor=True)
         self.make = None
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """The range of the inner reward."""
-        low, high = self._inner.range
-        return low, high
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The inner reward's columns, and those that the instruction names."""
-        return (*self._critic.instruction.columns, *self._inner.traits.needs)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether equal inputs score the same in the inner reward."""
-        return self._inner.traits.deterministic
-
-    @property
-    def batch_dependent(self) -> bool:
-        """Whether rows count for one another in the inner reward."""
-        return self._inner.traits.batch_dependent
+        return (*self._critic.instruction.columns, *super().needs)
 
     def fingerprint(self) -> str:
         """What tells inner reward and critic from any others."""
         return f"{identity(self._inner.reward) or ''} {self._critic.reader.fingerprint()}"
-
-    def prepare(self) -> None:
-        """Load what the inner reward needs."""
-        self._inner.prepare()
-
-    @property
-    def check_data(self) -> Callable[[Prompt], None]:
-        """Raises ValueError where the inner reward can never score a row."""
-        return data_check(self._inner.reward)
 
     @without_gradient
     def __call__(self, rollout: Rollout) -> Scores:

@@ -17,6 +17,7 @@ from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.call import Guarded
 from mmalign.rewards.engine.contract import joined_info, merge_at
 from mmalign.rewards.engine.traits import data_check
+from mmalign.rewards.judges._around import row_reward
 from mmalign.rewards.models.asking import Make
 
 __all__ = ["Hybrid"]
@@ -129,10 +130,7 @@ class Hybrid:
 
 
 def _built(name: str, spec: dict[str, Any], make: Make) -> Guarded:
-    reward = make("rewards", spec, name)
-    if not callable(reward):
-        raise ConfigError(f"{name}: '{spec['name']}' judges sets, not rows; name a reward of rows.")
-    return Guarded(name, reward, monitor=True)
+    return Guarded(name, row_reward(make, spec, name), monitor=True)
 
 
 def _from_range(value: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:

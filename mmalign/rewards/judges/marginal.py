@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from mmalign.core.errors import ConfigError
 from mmalign.core.tensor import Tensor, without_gradient
 from mmalign.core.texts import unpacked
 from mmalign.core.types import Modality, Prompt, Rollout, Scores, Status, device_of
-from mmalign.rewards import Guarded
 from mmalign.rewards.engine.cache import identity
-from mmalign.rewards.engine.traits import data_check
+from mmalign.rewards.judges._around import AroundReward
 from mmalign.rewards.models.asking import Make
 from mmalign.rewards.models.template import check_template
 
@@ -23,7 +21,7 @@ __all__ = ["Marginal"]
 
 
 @dataclass
-class Marginal:
+class Marginal(AroundReward):
     """E_z r(x, z, y): the mean of another reward over the contexts z of a prompt, each put into it by a template.
 
     Pitis et al. 2024 (2407.14916) write a preference as p(y₁ ≻ y₂ | x) = E_z p(y₁ ≻ y₂ | x, z): a criterion, a user or
@@ -47,13 +45,8 @@ class Marginal:
     differentiable = False
 
     def __post_init__(self) -> None:
-        if self.make is None:
-            raise ConfigError("reward 'marginal' is built of another reward; use mmalign.load_reward or a run file.")
+        self._built("marginal")
         self._template = check_template(self.template, "template", ["context"])
-        reward = self.make("rewards", self.inner, "inner")
-        if not callable(reward):
-            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
-        self._inner = Guarded("inner", reward, monitor=True)
         self.make = None
 
     @property
@@ -62,40 +55,20 @@ class Marginal:
         return frozenset(self._inner.modalities)
 
     @property
-    def range(self) -> tuple[float, float]:
-        """The range of the inner reward."""
-        low, high = self._inner.range
-        return low, high
-
-    @property
     def needs(self) -> tuple[str, ...]:
         """The inner reward's columns, and that of the contexts where the run has none."""
         own = () if self.contexts or not self.column else (self.column,)
         others = tuple(name for name in self._template.columns if name != "context")
-        return (*own, *others, *self._inner.traits.needs)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether equal inputs score the same in the inner reward."""
-        return self._inner.traits.deterministic
-
-    @property
-    def batch_dependent(self) -> bool:
-        """Whether rows count for one another in the inner reward."""
-        return self._inner.traits.batch_dependent
+        return (*own, *others, *super().needs)
 
     def fingerprint(self) -> str:
         """What tells the inner reward from any other."""
         return identity(self._inner.reward) or ""
 
-    def prepare(self) -> None:
-        """Load what the inner reward needs."""
-        self._inner.prepare()
-
     @property
     def check_data(self) -> Callable[[Prompt], None]:
         """Raises ValueError where a row's contexts cannot be read, or the inner reward can never score it."""
-        inner = data_check(self._inner.reward)
+        inner = super().check_data
 
         def check(prompt: Prompt) -> None:
             self._of(prompt)

@@ -16,6 +16,7 @@ from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at
 from mmalign.rewards.engine.mapped import mapped
 from mmalign.rewards.engine.traits import data_check
+from mmalign.rewards.judges._around import row_reward
 from mmalign.rewards.models.asking import Make
 
 __all__ = ["Router"]
@@ -52,9 +53,7 @@ class Router:
             raise ConfigError("table: is empty; name a reward for each kind, {kind: {name: …}}.")
         self._routes: dict[str, Guarded] = {}
         for kind, spec in self.table.items():
-            reward = self.make("rewards", spec, f"table.{kind}")
-            if not callable(reward):
-                raise ConfigError(f"table.{kind}: '{spec['name']}' judges sets, not rows; name a reward of rows.")
+            reward = row_reward(self.make, spec, f"table.{kind}")
             self._routes[str(kind)] = Guarded(str(kind), reward, monitor=True)
             if self.scale == "range" and not all(map(math.isfinite, reward.range)):
                 raise ConfigError(f"table.{kind}: has no finite range {reward.range} to be scaled from.")

@@ -21,6 +21,7 @@ from mmalign.rewards.engine.cache import identity
 from mmalign.rewards.engine.contract import merge_at
 from mmalign.rewards.engine.foreign_code import prepare
 from mmalign.rewards.engine.traits import RewardTraits, data_check
+from mmalign.rewards.judges._around import row_reward
 from mmalign.rewards.models.frozen import beside_digest, weights_digest
 from mmalign.rewards.parsing import LONG, Where, answer_of, bounded
 
@@ -91,10 +92,8 @@ class Through:
             raise ConfigError(faults)
         self.adapter = self.make("adapters", self.generator["adapter"], "generator.adapter")
         self.policy = self.make("policies", self.generator["policy"], "generator.policy", adapter=self.adapter)
-        self.judge = self.make("rewards", self.inner, "inner")
+        self.judge = row_reward(self.make, self.inner, "inner")
         self.make = None  # what names a reward in the cache must be the same in every process
-        if not callable(self.judge):
-            raise ConfigError(f"inner: '{self.inner['name']}' judges sets, not rows; name a reward of rows.")
         if self.policy.modality not in self.judge.modalities:
             raise CapabilityError(
                 f"inner: judges {' and '.join(sorted(self.judge.modalities))}, but the generator makes "

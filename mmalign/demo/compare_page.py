@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmalign.core.errors import MmalignError
-from mmalign.demo.display import box, texts_as_html
+from mmalign.demo.display import box, shown_sound, texts_as_html
 from mmalign.demo.pairs import OutputPairs, write_preferences
 from mmalign.demo.votes import (
     Place,
@@ -25,9 +25,8 @@ from mmalign.demo.votes import (
 )
 from mmalign.evaluation.bootstrap import Interval
 from mmalign.evaluation.records import Evaluation
-from mmalign.media.audio import read_samples
+from mmalign.media.audio import read_audio
 from mmalign.media.image import enlarged, to_pil
-from mmalign.media.spectrogram import spectrogram
 
 __all__ = ["KEYS", "compare_page", "results_as_html"]
 
@@ -98,10 +97,7 @@ def _values(evaluation: Evaluation, row: int) -> list[Any]:
         return [texts_as_html([evaluation.outputs[row]])]
     if evaluation.modality == "image":
         return [enlarged(to_pil(evaluation.outputs[row]), SHOWN_PIXELS)]
-    samples, rate = read_samples(evaluation.files[row])
-    # integers: gradio would even out the loudness of floats
-    whole = (np.nan_to_num(samples).clip(-1, 1) * 32767).round().astype(np.int16).T
-    return [(rate, whole), to_pil(spectrogram(samples, rate, width=640))]
+    return list(shown_sound(*read_audio(evaluation.files[row])) or (None, None))
 
 
 View = Callable[[str], list[Any]]

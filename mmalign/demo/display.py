@@ -18,7 +18,7 @@ from mmalign.media.spectrogram import spectrogram
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["about", "answered", "box", "drawn", "pictures", "sounds", "texts_as_html"]
+__all__ = ["about", "answered", "box", "drawn", "pictures", "shown_sound", "sounds", "texts_as_html"]
 
 SHOWN_PIXELS = 384
 Sound = tuple[tuple[int, Any], Any]  # rate and 16-bit samples (S, C), and what it looks like
@@ -32,7 +32,7 @@ def pictures(images: Float[Tensor, "B 3 H W"]) -> list[Image]:
 def sounds(audio: Audio) -> list[Sound | None]:
     """Each row up to its end; None where it has no samples."""
     ends = [None] * len(audio) if audio.mask is None else audio.mask.sum(1).tolist()
-    return [_sound(audio.samples[row, :, :end], audio.rate) for row, end in enumerate(ends)]
+    return [shown_sound(audio.samples[row, :, :end], audio.rate) for row, end in enumerate(ends)]
 
 
 def answered(answers: Sequence[str], prompt: Prompt, draw: Draw) -> list[Image]:
@@ -82,7 +82,8 @@ def _picture(image: Float[Tensor, "3 H W"]) -> Image:
     return enlarged(to_pil(image), SHOWN_PIXELS)
 
 
-def _sound(samples: Float[Tensor, "C S"], rate: int) -> Sound | None:
+def shown_sound(samples: Float[Tensor, "C S"], rate: int) -> Sound | None:
+    """A sound as the page plays it, with its spectrogram; None where it has no samples."""
     if not samples.numel():
         return None
     wave = samples.detach().float().cpu().nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmalign.core.errors import ConfigError
+from mmalign.core.pace import starting
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,7 @@ def annotate(
     A run that was stopped goes on where it was. Rows that nothing can be said of are left out, and counted by reason.
     Exit code: 0, 1 if no row came of any.
     """
+    starting("checking the rows and what is to be said of them")
     from mmalign.annotators import annotators
     from mmalign.annotators._file import annotate_file, read_pairs_file
     from mmalign.cli._progress import progress

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from mmalign.core.pace import starting
+
 
 def register(app: typer.Typer) -> None:
     """Add `features`."""
@@ -44,6 +46,7 @@ def features_command(
 
     Rows whose output cannot be read or embedded are left out and counted.
     """
+    starting("checking the rows and what reads them")
     from mmalign.cli._progress import progress
     from mmalign.core.config import override
     from mmalign.run.features import changed, feature_measures, feature_reader, features_of

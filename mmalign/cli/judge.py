@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from mmalign.core.pace import starting
+
 
 def register(app: typer.Typer) -> None:
     """Add `judge`."""
@@ -34,6 +36,7 @@ def judge_command(
 
     Rows may say more: `near` prompts (C_ins), samples that count whole (ACC+), contexts that turn a preference round.
     """
+    starting(f"checking what '{reward}' is to judge")
     from mmalign.core.config import override
     from mmalign.core.errors import ConfigError
     from mmalign.run.judge import judge_reward, measured, read_comparisons, reward_of

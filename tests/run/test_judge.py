@@ -129,7 +129,7 @@ def test_the_command_measures_a_reward_and_a_run_files_mix(tmp_path: Path) -> No
     words = ["judge", file, "--reward", "length", "--set", "low=3", "--set", "rise=3", "--json"]
     result = CliRunner().invoke(application(), words)
     assert result.exit_code == 0, result.output
-    found = json.loads(result.output)
+    found = json.loads(result.stdout)
     assert found["accuracy"]["n"] == 2 and found["accuracy"]["low"] <= found["accuracy"]["value"]
     mix = reward_of("configs/scenes/hacked_clip.yaml", {})
     assert mix.modalities == {"text"}

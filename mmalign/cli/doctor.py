@@ -136,12 +136,13 @@ def _operators() -> str:
 
 
 #: A step each: a picture and a sound by GRPO's and DRAGON's quickstart, a caption; nothing is measured or kept.
+ONE, PAIR, APART = "trainer.prompts_per_step=1", "objective.group_size=2", "data.held_out_path=''"
 STEPS = {
-    "image": ("quickstart/image", ["trainer.prompts_per_step=1", "objective.group_size=2", "trainer.minibatches=1"]),
-    "text": ("quickstart/text/captioner", ["trainer.prompts_per_step=1", "objective.group_size=2", "data.count=8"]),
-    "audio": ("quickstart/audio", ["trainer.prompts_per_step=4", "trainer.minibatches=1"]),
+    "image": ("quickstart/image", [ONE, PAIR, "trainer.minibatches=1", APART]),
+    "text": ("quickstart/text/captioner", [ONE, PAIR, "data.count=8", "data.held_out=1"]),
+    "audio": ("quickstart/audio", ["trainer.prompts_per_step=4", "trainer.minibatches=1", APART]),
 }
-UNMEASURED = ["trainer.steps=1", "trainer.preview_every=0", "trainer.evaluate_every=0", "data.held_out_path=''"]
+UNMEASURED = ["trainer.steps=1", "trainer.preview_every=0", "trainer.evaluate_every=0", "evaluation.count=1"]
 
 
 def _train_step(modality: str) -> Callable[[], str]:
@@ -157,12 +158,9 @@ def _train_step(modality: str) -> Callable[[], str]:
         from mmalign.run.train import train
 
         name, changes = STEPS[modality]
-        held_out = "data.held_out=1" if modality == "text" else UNMEASURED[3]
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             start = time.perf_counter()
-            done = train(
-                configs()[name], [*UNMEASURED[:3], held_out, "evaluation.count=1", *changes], out=Path(folder) / "run"
-            )
+            done = train(configs()[name], [*UNMEASURED, *changes], out=Path(folder) / "run")
             loss = next(
                 line for line in done.directory.metrics.read_text(encoding="utf-8").splitlines() if "grad/norm" in line
             )

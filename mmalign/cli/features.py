@@ -76,7 +76,10 @@ def _keep(out: Path, vectors: Any) -> None:
     import torch
     from safetensors.torch import save_file
 
-    save_file({"features": torch.from_numpy(vectors).contiguous()}, out)
+    from mmalign.core.files import write_beside
+
+    with write_beside(out) as beside:
+        save_file({"features": torch.from_numpy(vectors).contiguous()}, beside)
 
 
 def _print(figures: dict[str, dict[str, Any]]) -> None:

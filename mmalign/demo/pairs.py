@@ -36,7 +36,7 @@ class OutputPairs:
     @property
     def count(self) -> int:
         """How many rows have both outputs."""
-        return min(_kept(self.a), _kept(self.b))
+        return min(self.a.kept, self.b.kept)
 
     @property
     def about(self) -> dict[str, str]:
@@ -52,10 +52,6 @@ class OutputPairs:
     def rewards(self) -> list[str]:
         """Rewards that have values of rows on both sides."""
         return [name for name in self.a.scores if name in self.b.scores]
-
-
-def _kept(evaluation: Evaluation) -> int:
-    return len(evaluation.outputs if evaluation.modality == "text" else evaluation.files)
 
 
 def open_pairs(run: Path, other: str) -> OutputPairs:

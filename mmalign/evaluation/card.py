@@ -77,7 +77,10 @@ def card(directory: Path | str) -> str:
     Raises:
         DataError: there is no such directory.
     """
-    record = read_run(directory)
+    return _run_card(read_run(directory))
+
+
+def _run_card(record: RunRecord) -> str:
     gallery = gallery_of(record)
     named = {name: path.relative_to(record.path).as_posix() for name, path in gallery.files.items()}
     facts = card_facts(record)
@@ -99,10 +102,9 @@ def weights_card(record: RunRecord, place: str = "") -> tuple[str, Gallery]:
 
 def write_cards(directory: Path | str) -> None:
     """Write the card of a run directory, and that of its newest weights into their folder."""
-    path = Path(directory)
+    path, record = Path(directory), read_run(directory)
     with write_beside(path / "README.md") as beside:
-        beside.write_text(card(path), encoding="utf-8")
-    record = read_run(path)
+        beside.write_text(_run_card(record), encoding="utf-8")
     newest = [folder / "adapter" for folder in complete(path / "checkpoints")][-1:]
     for folder in newest:
         text, gallery = weights_card(record)

@@ -118,18 +118,14 @@ def gallery_of(record: RunRecord) -> Gallery:
     if before is not None and [p.question for p in before.prompts] != [p.question for p in after.prompts]:
         sides["before"] = None
     gallery = Gallery(after.modality)
-    for row in range(min(MOST_SAMPLES, _kept(after))):
+    for row in range(min(MOST_SAMPLES, after.kept)):
         names = {name: _shown(side, row, name, gallery) for name, side in sides.items()}
         gallery.samples.append(Sample(_cut(after.prompts[row].shown), names["before"], names["after"]))
     return gallery
 
 
-def _kept(evaluation: Evaluation) -> int:
-    return len(evaluation.outputs if evaluation.modality == "text" else evaluation.files)
-
-
 def _shown(evaluation: Evaluation | None, row: int, side: str, gallery: Gallery) -> str:
-    if evaluation is None or row >= _kept(evaluation):
+    if evaluation is None or row >= evaluation.kept:
         return ""
     if evaluation.modality == "text":
         return _cut(str(evaluation.outputs[row]))

@@ -88,6 +88,11 @@ class Evaluation:
     prompt_pictures: dict[int, UInt8[np.ndarray, "3 _ _"]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
 
+    @property
+    def kept(self) -> int:
+        """K, how many rows have an output at hand; a sound is in its file."""
+        return len(self.files if self.modality == "audio" else self.outputs)
+
     def names(self) -> list[str]:
         """Every reward, row rewards first."""
         return [*self.scores, *self.sets]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
+from mmalign.core.digests import value_digest
 from mmalign.core.errors import DataError
-from mmalign.core.tensor import Tensor
 from mmalign.core.texts import unpacked
-from mmalign.core.types import Audio, Prompt
+from mmalign.core.types import Prompt
 
 
 def texts_of(prompt: Prompt, column: str, place: str) -> list[str]:
@@ -30,10 +28,7 @@ def texts_of(prompt: Prompt, column: str, place: str) -> list[str]:
 
 def key_of(value: object) -> int:
     """A whole number that is equal for equal values, in every process, and differs for others (but for 1 in 2⁶²)."""
-    media = value.samples if isinstance(value, Audio) else value
-    content = media.detach().cpu().numpy().tobytes() if isinstance(media, Tensor) else repr(value).encode()
-    digest = blake2b(type(value).__name__.encode() + content, digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 2
+    return int.from_bytes(value_digest(value)[:8], "big") >> 2
 
 
 __all__ = ["key_of", "texts_of"]

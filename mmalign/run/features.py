@@ -149,7 +149,8 @@ def feature_measures(
         for k in ranks:
             made[f"recall@{k}"] = _with_interval((first[known] <= k).astype(float))
         made["mrr"] = _with_interval(geometry.reciprocal_ranks(features, features, right, others)[known])
-    groups = np.array([hash(row.group) for row in rows])
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    groups = np.array([numbers[row.group] for row in rows])
     for column in probes:
         values = _column(rows, column)
         names, labels = np.unique(values, return_inverse=True)

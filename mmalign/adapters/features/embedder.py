@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,11 +15,12 @@ from jaxtyping import Float, Int
 from mmalign.adapters.bases.pretrained_adapter import default_device
 from mmalign.adapters.weights.full import copy_into, read_tensors
 from mmalign.adapters.weights.reference import StartedWeights
+from mmalign.core.digests import value_digest
 from mmalign.core.errors import CheckpointError, ConfigError, DataError
 from mmalign.core.options import AtLeastOne, Count, must, refuse
 from mmalign.core.protocols import Encoder, Inputs
 from mmalign.core.tensor import Device, Module, Tensor
-from mmalign.core.types import Audio, Modality, OneOutput, OutputOfKind, Prompt, Rollout, single_outputs
+from mmalign.core.types import Audio, Modality, OutputOfKind, Prompt, Rollout, single_outputs
 from mmalign.loading.files import read_json
 from mmalign.loading.trained import local_weights
 
@@ -144,7 +144,7 @@ class Embedder:
 
     def read(self, prompts: Sequence[Prompt], outputs: OutputOfKind) -> list[Inputs]:
         """The encoder's embedding of each output. Raises DataError where it cannot embed one."""
-        keys = [_digest(output) for output in single_outputs(outputs)]
+        keys = [value_digest(output) for output in single_outputs(outputs)]
         new = [at for at, key in enumerate(keys) if key not in self._kept]
         embedded_by_key = {key: self._kept[key] for key in keys if key in self._kept}
         if new:
@@ -206,10 +206,3 @@ class Embedder:
         if folder is None or not (folder / FACTS).is_file():
             raise CheckpointError(f"start: {self.start} is no run of adapter embedder, and no folder that one saved.")
         return folder
-
-
-def _digest(output: OneOutput) -> bytes:
-    """Equal for equal outputs."""
-    media = output.samples if isinstance(output, Audio) else output
-    content = media.numpy().tobytes() + str(media.shape).encode() if isinstance(media, Tensor) else str(media).encode()
-    return blake2b(content, digest_size=16).digest()

@@ -95,7 +95,7 @@ def cards(record: RunRecord, detail: Detail | None = None) -> list[Card]:
         return []
     paired = len(sides) == 2 and [p.question for p in sides[0][1].prompts] == [p.question for p in sides[1][1].prompts]
     shown = sides if paired else sides[-1:]
-    kept = min(_kept(e) for _, e in shown)
+    kept = min(e.kept for _, e in shown)
     if kept > detail.cards:
         detail.say(f"{detail.cards} of {kept} kept outputs")
     return [_card([(label, e) for label, e in shown], i, record, detail) for i in range(min(detail.cards, kept))]
@@ -154,10 +154,6 @@ def _boxes(evaluation: Evaluation, i: int, draw: Draw, detail: Detail) -> str:
         return ""
     prompt = replace(evaluation.prompts[i], media={"image": evaluation.prompt_pictures[i]})
     return _picture(evaluation.prompt_pictures[i], detail, partial(draw, prompt, evaluation.outputs[i]))
-
-
-def _kept(evaluation: Evaluation) -> int:
-    return len(evaluation.files if evaluation.modality == "audio" else evaluation.outputs)
 
 
 def _side(

@@ -11,13 +11,13 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
 import torch
 
+from mmalign.core.digests import feed, value_digest
 from mmalign.core.errors import CheckpointError
 from mmalign.core.files import cache_root
 from mmalign.core.tensor import Tensor
@@ -122,17 +122,15 @@ def row_keys(who: str, rollout: Rollout) -> list[bytes]:
     keys = []
     for row, prompt in enumerate(rollout.prompts):
         digest = start.copy()
-        _feed(digest, prompt)
-        _feed(digest, _output(rollout.output, row))
+        feed(digest, prompt)
+        feed(digest, _output(rollout.output, row))
         keys.append(digest.digest())
     return keys
 
 
 def prompt_key(prompt: Prompt) -> bytes:
     """The digest of all that a prompt holds: its words, media and facts."""
-    digest = hashlib.sha256()
-    _feed(digest, prompt)
-    return digest.digest()
+    return value_digest(prompt)
 
 
 def _output(output: Output, row: int) -> Any:
@@ -140,44 +138,6 @@ def _output(output: Output, row: int) -> Any:
         mask = None if output.mask is None else output.mask[row]
         return {"samples": output.samples[row], "rate": output.rate, "mask": mask}
     return output[row]
-
-
-@runtime_checkable
-class Digest(Protocol):
-    """What `hashlib.sha256` makes, whose type has no public name."""
-
-    def update(self, data: bytes, /) -> None:
-        """Take in further bytes."""
-        ...
-
-
-def _feed(digest: Digest, value: object) -> None:
-    """Every value with its type and length, so that no two different inputs give one stream of bytes."""
-    if isinstance(value, Tensor):
-        array = value.detach().cpu().contiguous()
-        data = (
-            array.view(torch.uint8).numpy().tobytes() if array.numel() and array.ndim else repr(array.tolist()).encode()
-        )
-        digest.update(f"tensor {array.dtype} {tuple(array.shape)} ".encode() + data)
-    elif isinstance(value, np.ndarray):  # whose repr leaves out the middle
-        _feed(digest, {"dtype": str(value.dtype), "values": value.tolist()})
-    elif isinstance(value, Audio):
-        _feed(digest, {"samples": value.samples, "rate": value.rate, "mask": value.mask})
-    elif isinstance(value, Prompt):
-        turns = {"question": value.question} if value.converses else {}
-        _feed(digest, {"text": value.text, "media": dict(value.media), "meta": dict(value.meta), **turns})
-    elif isinstance(value, Mapping):
-        digest.update(f"map {len(value)} ".encode())
-        for key in sorted(value, key=repr):
-            _feed(digest, repr(key))
-            _feed(digest, value[key])
-    elif isinstance(value, list | tuple):
-        digest.update(f"list {len(value)} ".encode())
-        for item in value:
-            _feed(digest, item)
-    else:
-        data = value if isinstance(value, bytes) else (value if isinstance(value, str) else repr(value)).encode()
-        digest.update(f"{type(value).__name__} {len(data)} ".encode() + data)
 
 
 def _encoded(scores: Scores, row: int) -> str:

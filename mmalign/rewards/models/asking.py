@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from mmalign.core.digests import value_digest
 from mmalign.core.errors import ConfigError
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Prompt
+from mmalign.core.types import Prompt
 from mmalign.rewards.models.endpoint import Server
 
 Make = Callable[..., Any]
@@ -96,16 +97,8 @@ def _digests(questions: Sequence[Prompt]) -> list[bytes]:
         total = hashlib.blake2b(digest_size=16)
         for name, value in media.items():
             if id(value) not in known:
-                known[id(value)] = _digest(value)
+                known[id(value)] = value_digest(value)
             total.update(f"{name} ".encode() + known[id(value)])
         return total.digest() if media else b""
 
     return [digest(question.media) for question in questions]
-
-
-def _digest(value: Tensor | Audio) -> bytes:
-    total = hashlib.blake2b(f"{value.rate if isinstance(value, Audio) else ''} ".encode(), digest_size=16)
-    for part in (value.samples, value.mask) if isinstance(value, Audio) else (value,):
-        if part is not None:
-            total.update(f"{tuple(part.shape)} ".encode() + part.detach().cpu().float().contiguous().numpy().tobytes())
-    return total.digest()

@@ -38,6 +38,7 @@ COMMANDS = {
     "features": "mmalign features rows.jsonl --with clip",
     "auroc": "mmalign auroc rows.jsonl rows.jsonl --reward sharpness",
     "frontier": "mmalign frontier .",
+    "serve": "mmalign serve sharpness",
     "reference": "mmalign reference exemplars.txt --out out.safetensors --encoder clip",
     "convert": "mmalign convert weights.pt out.safetensors",
     "quickstart": "mmalign quickstart --out out",

@@ -20,6 +20,25 @@ Make = Callable[..., Any]
 
 
 @dataclass
+class JudgeServer(Server):
+    """Where a judge answers by OpenAI's interface: `url` is what stands before "/chat/completions".
+
+    Args:
+        samples: 0 reads the log-probs of the first token; for servers that give none, so many answers are drawn at
+            temperature 1 and counted.
+    """
+
+    samples: int = 0
+
+    def __post_init__(self) -> None:
+        faults = self.faults("judge.server.")
+        if self.samples < 0:
+            faults.append(f"judge.server.samples: {self.samples} must be at least 0.")
+        if faults:
+            raise ConfigError(faults)
+
+
+@dataclass
 class Asking:
     """How a judge is loaded and read.
 
@@ -40,7 +59,7 @@ class Asking:
     least_mass: float = 0.5
     rows: int = 32
     isolated: bool = False
-    server: Server | None = None
+    server: JudgeServer | None = None
 
     def __post_init__(self) -> None:
         faults = [] if self.rows >= 1 else ["judge.rows: must be at least 1."]

@@ -54,7 +54,7 @@ class AsksJudge:
     @property
     def packages(self) -> dict[str, str]:
         """What asking a server takes, with the extra that installs it."""
-        return {} if self.judge.server is None else {"httpx": "remote"}
+        return {} if self.judge.server is None else {"httpcore": "remote"}
 
     def prepare(self) -> None:
         """Load the judge, if there is one, or see that its server answers."""

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server of chat completions, asked within bounds: of time, attempts, bytes, calls at once.
+"""A server that is asked by HTTP within bounds: of time, attempts, bytes, calls at once.
 
 What cannot be had is `Unanswered`, with why. Tried again, after a pause that doubles (or that the server asks for,
 within the deadline): no connection, a broken answer, 408, 409, 425, 429 and 5xx. All else would fail again.
@@ -10,17 +10,23 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
-from mmalign.core.errors import ConfigError
+from mmalign.core.asked import note_requests
 from mmalign.core.packages import need
+from mmalign.rewards.models.deadline import Network
 
 __all__ = ["Endpoint", "Server", "Unanswered"]
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 _AGAIN = frozenset({408, 409, 425, 429, *range(500, 600)})
 _MOST = 4 << 20  # bytes of an answer
 _SHOWN = 160  # characters of a server's own words
@@ -32,17 +38,15 @@ class Unanswered(Exception):
 
 @dataclass
 class Server:
-    """Where a judge answers, and how patiently it is asked.
+    """Where a server is, and how patiently it is asked.
 
     Args:
-        url: where chat completions are, up to and without "/chat/completions": "http://localhost:8000/v1".
+        url: the address before what is asked for: "http://localhost:8000/v1".
         key: the name of the environment variable that holds the key, or "": no key is sent.
         deadline: seconds for an answer, all attempts and pauses together.
         attempts: how often a question is asked at most.
         pause: seconds before the second attempt; they double.
         concurrency: questions that are under way at once.
-        samples: 0 reads the log-probs of the first token; for servers that give none, so many answers are drawn at
-            temperature 1 and counted.
     """
 
     url: str
@@ -51,66 +55,81 @@ class Server:
     attempts: int = 4
     pause: float = 0.5
     concurrency: int = 8
-    samples: int = 0
 
-    def __post_init__(self) -> None:
+    def faults(self, place: str, key: str = "key") -> list[str]:
+        """A sentence for each option that makes no sense, `place` before its name; `key` is what keys are called."""
         faults = []
         if not self.url.startswith(("http://", "https://")):
-            faults.append(f"judge.server.url: {self.url!r} is no address; write http://HOST:PORT/v1.")
+            faults.append(f"{place}url: {self.url!r} is no address; write http://HOST:PORT…")
         if self.key and self.key not in os.environ:
-            faults.append(f"judge.server.key: the environment has no variable {self.key}; set it to the server's key.")
-        for name, least in (("attempts", 1), ("concurrency", 1), ("samples", 0)):
-            if getattr(self, name) < least:
-                faults.append(f"judge.server.{name}: {getattr(self, name)} must be at least {least}.")
-        if not (self.deadline > 0 and self.pause >= 0):
-            faults.append("judge.server: deadline must be positive, and pause at least 0.")
-        if faults:
-            raise ConfigError(faults)
+            faults.append(f"{place}{key}: the environment has no variable {self.key}; set it to the server's {key}.")
+        faults += [
+            f"{place}{name}: {getattr(self, name)} must be at least 1."
+            for name in ("attempts", "concurrency")
+            if getattr(self, name) < 1
+        ]
+        if not self.deadline > 0:
+            faults.append(f"{place}deadline: {self.deadline:g} must be positive.")
+        if not self.pause >= 0:
+            faults.append(f"{place}pause: {self.pause:g} must be at least 0.")
+        return faults
 
 
 @dataclass
 class Endpoint:
-    """Asks a `Server`; `counts` has what was asked: "requests", "retries", "prompt_tokens", "completion_tokens"."""
+    """Asks a `Server`; answers of more than `most` bytes are none.
+
+    `counts` has what was asked: "requests", "retries", and the "prompt_tokens" and "completion_tokens" of servers that
+    say them. So has `mmalign.core.asked`.
+    """
 
     server: Server
+    most: int = _MOST
     counts: Counter[str] = field(default_factory=Counter)
     _lock: Any = field(default_factory=Lock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without connections: another process makes its own."""
-        return {"server": self.server, "counts": self.counts}
+        return {"server": self.server, "most": self.most, "counts": self.counts}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Take up what `__getstate__` gave."""
         self.__dict__.update(state, _lock=Lock())
 
     @cached_property
-    def _client(self) -> Any:
-        client = need("httpx")
-        headers = {"Authorization": f"Bearer {os.environ[self.server.key]}"} if self.server.key else {}
-        return client.Client(headers=headers, follow_redirects=False, trust_env=False)
+    def _network(self) -> Network:
+        return Network()
 
-    def models(self) -> list[str]:
-        """The names of the models that it serves. Raises Unanswered."""
-        answer = self._request("GET", "/models", None)
-        return [str(entry.get("id")) for entry in answer.get("data", []) if isinstance(entry, dict)]
+    @cached_property
+    def _connections(self) -> Any:
+        return need("httpcore").ConnectionPool(
+            max_connections=self.server.concurrency, keepalive_expiry=4.0, network_backend=self._network
+        )
 
-    def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The server's answer to a request of chat completions. Raises Unanswered."""
-        answer = self._request("POST", "/chat/completions", request)
-        usage = answer.get("usage")
-        with self._lock:
-            for name in ("prompt_tokens", "completion_tokens"):
-                if isinstance(usage, dict) and isinstance(usage.get(name), int):
-                    self.counts[name] += usage[name]
+    def ask(self, method: str, path: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The server's answer, which is a JSON object. Raises Unanswered."""
+        answer = self._tried(method, path, None if request is None else json.dumps(request).encode())
+        if isinstance(usage := answer.get("usage"), dict):
+            tokens = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+            self._count({name: count for name, count in tokens.items() if isinstance(count, int) and count >= 0})
         return answer
 
-    def _request(self, method: str, path: str, request: Mapping[str, Any] | None) -> dict[str, Any]:
+    def each(self, call: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
+        """`call` of every item, `concurrency` at once."""
+        contexts = [copy_context() for _ in items]  # what a thread asks is counted where it was sent from
+        with ThreadPoolExecutor(max(1, min(self.server.concurrency, len(items)))) as calls:
+            return list(calls.map(lambda context, item: context.run(call, item), contexts, items))
+
+    def _count(self, counts: Mapping[str, int]) -> None:
+        with self._lock:
+            self.counts.update(counts)
+        note_requests(counts)
+
+    def _tried(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
         end, pause = time.monotonic() + self.server.deadline, self.server.pause
         for attempt in range(1, self.server.attempts + 1):
-            with self._lock:
-                self.counts["requests" if attempt == 1 else "retries"] += 1
-            answer, why, wait = self._once(method, path, request, end)
+            self._count({"requests" if attempt == 1 else "retries": 1})
+            answer, why, wait = self._once(method, path, body, end)
             if answer is not None:
                 return answer
             again = wait >= 0
@@ -122,40 +141,50 @@ class Endpoint:
             pause *= 2
         raise AssertionError("a server is asked at least once")
 
-    def _once(
-        self, method: str, path: str, request: Mapping[str, Any] | None, end: float
-    ) -> tuple[dict[str, Any] | None, str, float]:
+    def _once(self, method: str, path: str, body: bytes | None, end: float) -> tuple[dict[str, Any] | None, str, float]:
         """The answer, or None with why there is none and how long to wait: -inf, for ever."""
-        httpx = need("httpx")
+        core = need("httpcore")
+        headers = {"accept": "application/json", "content-type": "application/json", "user-agent": "mmalign"}
+        headers |= {"authorization": f"Bearer {os.environ[self.server.key]}"} if self.server.key else {}
+        begun = False
+        url, waiting = self.server.url.rstrip("/") + path, {"timeout": {"pool": max(end - time.monotonic(), 1e-3)}}
         try:
-            left = max(end - time.monotonic(), 1e-3)
-            url = self.server.url.rstrip("/") + path
-            with self._client.stream(method, url, json=request, timeout=left) as response:
-                body = b""
-                for piece in response.iter_bytes():
-                    body += piece
-                    if len(body) > _MOST:
-                        return None, f"its answer is longer than {_MOST >> 20} MiB", float("-inf")
-                    if time.monotonic() > end:
-                        return None, f"no whole answer within {self.server.deadline:g} s", float("-inf")
-        except httpx.TimeoutException:
-            return None, f"no answer within {self.server.deadline:g} s", float("-inf")
-        except httpx.HTTPError as error:
+            with (
+                self._network.until(end),
+                self._connections.stream(method, url, headers=headers, content=body, extensions=waiting) as response,
+            ):
+                data, begun = b"", True
+                for piece in response.iter_stream():
+                    data += piece
+                    if len(data) > self.most:
+                        return None, f"its answer is longer than {self.most >> 20} MiB", float("-inf")
+        except core.TimeoutException:
+            what = "no whole answer" if begun else "no answer"
+            return None, f"{what} within {self.server.deadline:g} s", float("-inf")
+        except (core.NetworkError, core.ProtocolError, core.UnsupportedProtocol) as error:
             return None, f"{type(error).__name__}: {str(error)[:_SHOWN]}", 0.0
-        if response.status_code != 200:
-            words = body[: 4 * _SHOWN].decode("utf-8", "replace").strip()[:_SHOWN]
-            wait = _retry_after(response.headers) if response.status_code in _AGAIN else float("-inf")
-            return None, f"status {response.status_code}: {words}", wait
+        if response.status != 200:
+            wait = _retry_after(response.headers) if response.status in _AGAIN else float("-inf")
+            return None, f"status {response.status}: {_words(data)}", wait
         try:
-            answer = json.loads(body)
+            answer = json.loads(data)
         except (ValueError, RecursionError):
-            return None, f"its answer is no JSON: {body[:_SHOWN]!r}", 0.0
+            return None, f"its answer is no JSON: {data[:_SHOWN]!r}", 0.0
         return (answer, "", 0.0) if isinstance(answer, dict) else (None, "its answer is no object", float("-inf"))
 
 
-def _retry_after(headers: Mapping[str, str]) -> float:
+def _words(data: bytes) -> str:
+    """What a server says of its own fault: its "error", where it is such JSON, else the beginning."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(answer := json.loads(data), dict) and isinstance(answer.get("error"), str):
+            return answer["error"][: 4 * _SHOWN].rstrip(".")
+    return data[: 4 * _SHOWN].decode("utf-8", "replace").strip()[:_SHOWN]
+
+
+def _retry_after(headers: Sequence[tuple[bytes, bytes]]) -> float:
     """The seconds of a Retry-After header; 0 without one."""
+    given = next((value for name, value in headers if name.lower() == b"retry-after"), b"0")
     try:
-        return max(0.0, float(headers.get("retry-after", "0")))
+        return max(0.0, float(given))
     except ValueError:  # a date
         return 0.0

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -47,9 +46,11 @@ class RemoteJudge:
             ConfigError: it does not; says why.
         """
         try:
-            models = self.endpoint.models()
+            served = self.endpoint.ask("GET", "/models").get("data")
         except Unanswered as missing:
             raise ConfigError(f"judge.server: {missing}.") from None
+        entries = served if isinstance(served, list) else []
+        models = [str(entry.get("id")) for entry in entries if isinstance(entry, dict)]
         if models and self.checkpoint not in models:
             hint = did_you_mean(self.checkpoint, models)
             raise ConfigError(f"judge.server: has no model '{self.checkpoint}'.{hint} It has: {', '.join(models)}.")
@@ -66,15 +67,14 @@ class RemoteJudge:
         return each_once(questions, self._answers)
 
     def _answers(self, questions: Sequence[Prompt], digests: Sequence[bytes]) -> Answers:
-        with ThreadPoolExecutor(max(1, min(self.server.concurrency, len(questions)))) as calls:
-            answers = list(calls.map(self._answer, questions))
+        answers = self.endpoint.each(self._answer, questions)
         margin, mass = (torch.tensor([row[at] for row in answers]).float() for at in (0, 1))
         return Answers(margin, mass, [why for _, _, why in answers], [False] * len(answers))
 
     def _answer(self, question: Prompt) -> tuple[float, float, str]:
         """Margin, mass, and why there is no answer ("": there is one)."""
         try:
-            answer = self.endpoint.complete(self._request(question))
+            answer = self.endpoint.ask("POST", "/chat/completions", self._request(question))
             yes, no, begins = self._drawn(answer) if self.server.samples else self._likely(answer)
         except (Unanswered, ValueError) as error:
             return math.nan, math.nan, str(error)

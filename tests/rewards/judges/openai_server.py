@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -114,6 +114,16 @@ def drips(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
         handler.wfile.write(b" ")
         handler.wfile.flush()
         time.sleep(0.1)
+
+
+def drips_headers(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+    """The same, and the answer does not begin."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+    with suppress(OSError):
+        for _ in range(300):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.1)
 
 
 def promises_more(handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:

@@ -88,6 +88,7 @@ def test_every_spelling_of_a_word_counts_and_no_answer_is_a_fault() -> None:
 FAULTS: dict[str, tuple[servers.Reply, str, int]] = {
     "stalls": (servers.stalls, "no answer within 2 s", 1),
     "drips": (servers.drips, "no whole answer within 2 s", 1),
+    "drips headers": (servers.drips_headers, "no answer within 2 s", 1),
     "promises more": (servers.promises_more, "without sending complete message body", 3),
     "half an answer": (servers.half, "is no JSON", 3),
     "endless": (servers.endless, "longer than 4 MiB", 1),

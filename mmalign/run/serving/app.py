@@ -1,0 +1,184 @@
+"""The addresses of a server of rewards: GET /spec, GET /health, POST /score.
+
+Whoever asks is told what is wrong in a sentence, {"error": "…"}: 400 no message, 401 no token, 404 no such reward, 408
+a message that does not arrive, 413 too large, 415 no JSON, 422 a fault of the reward's set-up, 429 too many at once. A
+row that cannot be scored is no error: it has its status in the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from mmalign.core.errors import MmalignError, did_you_mean
+from mmalign.rewards.engine.contract import describe_error
+from mmalign.rewards.models.wire import PROTOCOL, Limits, Malformed, Request, TooLarge
+from mmalign.rewards.models.wire_in import request_in, rollout_of
+from mmalign.rewards.models.wire_out import answer_of
+from mmalign.run.serving.batching import Scored
+from mmalign.run.serving.served import Served
+
+__all__ = ["Refused", "application", "specification"]
+
+HEALTH = 30.0  # seconds for the row that /health scores
+ARRIVAL = 60.0  # seconds for a message to arrive
+WAITING = 4  # times the bytes of one message that may be under way at once
+
+
+class Refused(Exception):
+    """What is answered in the place of scores: a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str, **headers: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence, self.headers = status, sentence, headers
+
+
+@dataclass
+class _Room:
+    """The bytes of messages that are under way; what would be more than `most` is sent away, unless it is alone."""
+
+    most: int
+    taken: int = 0
+
+    @contextmanager
+    def taken_by(self, size: int) -> Iterator[None]:
+        """Inside it, `size` bytes are taken."""
+        if self.taken and self.taken + size > self.most:
+            raise Refused(429, "too many requests at once; come again.", **{"retry-after": "1"})
+        self.taken += size
+        try:
+            yield
+        finally:
+            self.taken -= size
+
+
+def application(served: Mapping[str, Served], limits: Limits, token: str = "") -> Any:
+    """The FastAPI application over rewards that are prepared; who does not send the `token` is told nothing."""
+    from fastapi import FastAPI
+
+    app = FastAPI(title="mmalign serve", version=version("mmalign"), docs_url=None, redoc_url=None, openapi_url=None)
+    room = _Room(WAITING * limits.bytes)
+
+    async def spec(message: Any) -> Any:
+        _require_token(message, token)
+        return _json(specification(served, limits))
+
+    async def health(message: Any) -> Any:
+        _require_token(message, token)
+        tried = {name: await asyncio.to_thread(one.tried, HEALTH) for name, one in served.items()}
+        ok = all(one["ok"] for one in tried.values())
+        return _json({"ok": ok, "rewards": tried}, 200 if ok else 503)
+
+    async def score(message: Any) -> Any:
+        _require_token(message, token)
+        size = _size(message.headers, limits)
+        with room.taken_by(size):
+            body = await _body(message, size)
+            name, answer = await asyncio.to_thread(_submitted, served, body, limits)
+            return _json(await _answered(name, answer))
+
+    async def refuse(message: Any, refused: Exception) -> Any:
+        assert isinstance(refused, Refused)
+        return _json({"error": refused.sentence}, refused.status, refused.headers)
+
+    async def elsewhere(message: Any, error: Exception) -> Any:
+        return _json({"error": "there are GET /spec, GET /health and POST /score."}, getattr(error, "status_code", 404))
+
+    async def broken(message: Any, error: Exception) -> Any:
+        return _json({"error": describe_error(error)}, 500)
+
+    app.add_route("/spec", spec, methods=["GET"])
+    app.add_route("/health", health, methods=["GET"])
+    app.add_route("/score", score, methods=["POST"])
+    answers: dict[int | type[Exception], Any] = {Refused: refuse, 404: elsewhere, 405: elsewhere, Exception: broken}
+    for kind, answer in answers.items():
+        app.add_exception_handler(kind, answer)
+    return app
+
+
+def _json(answer: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Any:
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse(answer, status, headers)
+
+
+def specification(served: Mapping[str, Served], limits: Limits) -> dict[str, Any]:
+    """What a server says of itself: versions, rewards, limits."""
+    return {
+        "mmalign": version("mmalign"),
+        "protocol": PROTOCOL,
+        "rewards": {name: one.described() for name, one in served.items()},
+        "limits": vars(limits),
+    }
+
+
+def _require_token(message: Any, token: str) -> None:
+    given = message.headers.get("authorization", "")
+    if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        said = "another token" if given else "no token"
+        raise Refused(
+            401, f"the request brings {said}; send Authorization: Bearer TOKEN.", **{"www-authenticate": "Bearer"}
+        )
+
+
+def _size(headers: Mapping[str, str], limits: Limits) -> int:
+    """The bytes that a message may have: what it says, or the most there may be."""
+    if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refused(415, "send content-type: application/json.")
+    said = headers.get("content-length", "")
+    size = int(said) if said.isdecimal() else limits.bytes
+    if size > limits.bytes:
+        raise Refused(413, f"{size:,} bytes are more than the {limits.bytes:,} of a request; send fewer rows.")
+    return size
+
+
+async def _body(message: Any, size: int) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(ARRIVAL):
+            async for piece in message.stream():
+                body += piece
+                if len(body) > size:
+                    raise Refused(413, f"the message is longer than {size:,} bytes.")
+    except TimeoutError:
+        raise Refused(408, f"the message did not arrive within {ARRIVAL:g} s.") from None
+    return bytes(body)
+
+
+def _submitted(served: Mapping[str, Served], body: bytes, limits: Limits) -> tuple[str, Future[Scored]]:
+    """The reward's name and its answer to come, of a message that is looked at as a whole first."""
+    try:
+        request = request_in(body)
+        name = _named(request, served)
+        return name, served[name].scorer.submit(rollout_of(request, limits))
+    except TooLarge as error:
+        raise Refused(413, str(error)) from None
+    except Malformed as error:
+        raise Refused(400, str(error)) from None
+
+
+def _named(request: Request, served: Mapping[str, Served]) -> str:
+    name = request.reward or (next(iter(served)) if len(served) == 1 else "")
+    if name not in served:
+        what = f"no reward '{name}' is served.{did_you_mean(name, served)}" if name else "reward: name one."
+        raise Refused(404, f"{what} Served are {', '.join(served)}.")
+    modalities = served[name].reward.modalities
+    if request.output.kind not in modalities:
+        raise Refused(
+            422, f"'{name}' judges {' and '.join(sorted(modalities))}; these outputs are {request.output.kind}."
+        )
+    return name
+
+
+async def _answered(name: str, answer: Future[Scored]) -> dict[str, Any]:
+    try:
+        scored = await asyncio.wrap_future(answer)
+    except MmalignError as error:
+        raise Refused(422, str(error)) from None
+    return {**answer_of(scored.scores), "reward": name, "batch": scored.rows, "seconds": round(scored.seconds, 6)}

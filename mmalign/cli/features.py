@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mmalign.core.errors import ConfigError
 from mmalign.core.pace import starting
 
 
@@ -21,7 +23,7 @@ def features_command(
         Path,
         typer.Argument(
             metavar="ROWS.jsonl|DIR",
-            help="lines of prompt, output, meta?, group?, as `score` reads them; or MRMBench's JSON",
+            help="lines of prompt, output, meta?, group?, as `score` reads them; MRMBench's JSON; or comparisons",
         ),
     ],
     reader: Annotated[
@@ -34,7 +36,10 @@ def features_command(
         str, typer.Option(metavar="COLUMN", help="a column of meta: rows with the same value belong together")
     ] = "",
     probe: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="a column of meta that a linear probe is to tell")
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="a column of meta that a linear probe is to tell; of comparisons, their dimension"
+        ),
     ] = None,
     against: Annotated[
         Path | None, typer.Option(metavar="ROWS.jsonl", help="rows to compare with: what varies here and not there")
@@ -44,9 +49,21 @@ def features_command(
 ) -> None:
     """Measure features: uniformity, effective rank, tolerance, recall@k, MRR, probes, contrastive PCA.
 
-    Rows whose output cannot be read or embedded are left out and counted.
+    Rows whose output cannot be read or embedded are left out and counted. Of comparisons (prompt, chosen, rejected) and
+    --probe: how often the nearest centroid of differences of features has the name of the dimension, a column that some
+    of the rows have, and what the others are judged by (MRMBench's probing at inference).
     """
     starting("checking the rows and what reads them")
+    from mmalign.run.judged_by import holds_comparisons
+
+    if holds_comparisons(rows):
+        if alike or against is not None or out is not None or not probe:
+            raise ConfigError(
+                f"{rows}: holds comparisons; name the column of their dimension by --probe; --alike, --against and "
+                "--out are of outputs."
+            )
+        _show(_judged(rows, reader, options or [], probe), as_json)
+        return
     from mmalign.cli._progress import progress
     from mmalign.core.config import override
     from mmalign.run.features import changed, feature_measures, feature_reader, features_of
@@ -66,10 +83,24 @@ def features_command(
         figures["changed"] = changed(vectors, behind, of)
     if out is not None:
         _keep(out, vectors)
+    _show(figures, as_json)
+
+
+def _judged(rows: Path, reader: str, options: list[str], columns: list[str]) -> dict[str, dict[str, Any]]:
+    from mmalign.core.config import override
+    from mmalign.run.features import feature_reader
+    from mmalign.run.judge import read_comparisons
+    from mmalign.run.judged_by import judged_by
+
+    pairs, read = read_comparisons(str(rows)), feature_reader(reader, override({}, options))
+    return {f"judged by {column}": judged_by(pairs, read, column) for column in columns}
+
+
+def _show(figures: dict[str, dict[str, Any]], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(figures, indent=1))
-        return
-    _print(figures)
+    else:
+        _print(figures)
 
 
 def _keep(out: Path, vectors: Any) -> None:
@@ -98,6 +129,10 @@ def _print(figures: dict[str, dict[str, Any]]) -> None:
         )
         table.add_row(name, f"{of['value']:.3f}", bounds, str(of["n"]), more)
     Console().print(table)
+    for of in figures.values():
+        if named := Counter(row["dimension"] for row in of.get("named", [])):
+            counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
+            Console().print(f"pairs without the column are judged by: {counts} (--json lists them)", highlight=False)
     if "changed" in figures:
         for end in ("high", "low"):
             Console().print(f"{end}: " + " | ".join(figures["changed"][end]), highlight=False)

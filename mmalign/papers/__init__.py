@@ -128,15 +128,18 @@ def _read(path: Path) -> Paper:
 
 def _entry(content: Any, way: str, file: str) -> Any:
     """The entry of JSON to which the dotted `way` leads; entries of lists go by `name`, `role`, `id` or place."""
-    for key in way.split("."):
-        if isinstance(content, Mapping) and key in content:
-            content = content[key]
-            continue
+    keys = way.split(".")
+    while keys:
+        if isinstance(content, Mapping):  # a key may have dots of its own
+            taken = next((n for n in range(len(keys), 0, -1) if ".".join(keys[:n]) in content), 0)
+            if taken:
+                content, keys = content[".".join(keys[:taken])], keys[taken:]
+                continue
         entries = content if isinstance(content, list) else []
-        named = [one for i, one in enumerate(entries) if key in (str(i), *_names(one))]
+        named = [one for i, one in enumerate(entries) if keys[0] in (str(i), *_names(one))]
         if not named:
-            raise ConfigError(f"{file}: holds no '{key}' (of '{way}').")
-        content = named[0]
+            raise ConfigError(f"{file}: holds no '{keys[0]}' (of '{way}').")
+        content, keys = named[0], keys[1:]
     return content
 
 

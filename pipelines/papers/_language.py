@@ -53,11 +53,15 @@ def saved(tuned: Tokens, folder: Path) -> str:
 def tune(
     learner: Any, objective: Any, data: Sequence[Any], steps: int, *, size: int = 32, lr: float = 1e-4, seed: int = 0
 ) -> None:
-    """Plain AdamW steps of an objective on batches of `size` rows, which come in random order again and again."""
+    """Plain AdamW steps of an objective on batches of `size` rows, which come in random order again and again.
+
+    A list among the rows is a set that is never cut.
+    """
     optimizer = torch.optim.AdamW(learner.adapter.trainable().values(), lr=lr, weight_decay=0.0)
     order, rng = _batches(len(data), size, seed), stream(seed, "tune")
     for _ in range(steps):
-        batch = [data[i] for i in next(order)]
+        drawn = (data[i] for i in next(order))
+        batch = [row for each in drawn for row in (each if isinstance(each, list) else [each])]
         with torch.no_grad():
             experience: Experience = objective.collect(learner, batch, rng)
         weighted = experience.with_weight(objective.weigh(experience.mask, lambda total: total)).contributing()

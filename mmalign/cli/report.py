@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmalign.core.errors import ConfigError
+
 
 def register(app: typer.Typer) -> None:
     """Add `report` and `compare`."""
@@ -27,11 +29,16 @@ def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="a run direct
 def compare_command(
     a: Annotated[Path, typer.Argument(metavar="DIR", help="the run to compare against")],
     b: Annotated[Path, typer.Argument(metavar="DIR", help="the run that should be better")],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="where the page goes; compared/A.html of B by default")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, write no page")] = False,
 ) -> None:
-    """Compare two runs prompt by prompt: win rate, difference with interval, sign test."""
+    """Compare two runs prompt by prompt: a table, and a page to look at them side by side."""
     from mmalign.evaluation.folders import evaluation_folders
 
+    if as_json and out is not None:
+        raise ConfigError("--json and --out: JSON is printed and writes no page; leave one out.")
     for run in (a, b):
         evaluation_folders(run)  # before what takes seconds to import
     from mmalign.evaluation.compare import compare_runs, comparison_json, comparison_table
@@ -45,3 +52,6 @@ def compare_command(
     Console().print(comparison_table(comparisons, (a.name, b.name)))
     if [str(folder.relative_to(run)) for folder, run in zip(folders, (a, b), strict=True)] != ["evaluation/after"] * 2:
         typer.echo(f"compared: {folders[0]} and {folders[1]}")
+    from mmalign.evaluation.report.compared import write_compared
+
+    typer.echo(f"page: {write_compared(a, b, out)}")

@@ -28,6 +28,7 @@ __all__ = [
     "read_seconds",
     "read_summary",
     "roles_of",
+    "same_noise",
     "summarize",
     "summary_table",
     "write_summary",
@@ -90,10 +91,15 @@ def common_rewards(before: Evaluation, after: Evaluation) -> list[str]:
     names = [name for name in before.names() if name in after.names()]
     if alone := sorted(set(before.names()) ^ set(after.names())):
         log.warning("scored in only one of the evaluations, left out: %s", ", ".join(alone))
-    noise = [(one.seed, one.repeats, one.extra.get("noise", ("by chunk", one.rows))) for one in (before, after)]
-    if noise[0] != noise[1]:
+    if not same_noise(before, after):
         log.warning("the evaluations drew different noise (seed, repeats or version differ): intervals will be wider.")
     return names
+
+
+def same_noise(one: Evaluation, other: Evaluation) -> bool:
+    """Did both draw the same noise for the same prompts?"""
+    noise = [(each.seed, each.repeats, each.extra.get("noise", ("by chunk", each.rows))) for each in (one, other)]
+    return bool(noise[0] == noise[1])
 
 
 def _row(before: Evaluation, after: Evaluation, name: str, role: Role) -> SummaryRow:

@@ -1,13 +1,14 @@
-"""The run in a sentence: did truth move with the reward that was trained on?"""
+"""A run in a sentence: did truth move with the reward that was trained on? And two runs: which is better?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from mmalign.evaluation.table import SummaryRow, number_text
 
-__all__ = ["direction", "directions", "p_value", "unmoved", "verdict"]
+__all__ = ["comparison_verdict", "direction", "directions", "p_value", "unmoved", "verdict"]
 
 MOST_SHOWN = 3
 
@@ -52,8 +53,7 @@ def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
 
     The truth is the verifier, or the judges where there is none; of several, what counts as moved is Holm's.
     """
-    trained = [row for row in rows if row.role == "trained"]
-    truths = [row for row in rows if row.role == "verifier"] or [row for row in rows if row.role == "judge"]
+    trained, truths = _trained_and_true(rows)
     if not truths:
         return (
             ("even", "No judge or verifier measured this run, so nothing tells gain from reward hacking.")
@@ -81,11 +81,41 @@ def verdict(rows: Sequence[SummaryRow]) -> tuple[str, str]:
     return "even", f"No change beyond chance: {changes}."
 
 
-def changes_in_words(rows: Sequence[SummaryRow], ways: Sequence[str]) -> str:
-    """Return the first rows in words, those that moved before others, and how many more there are."""
+def comparison_verdict(rows: Sequence[SummaryRow], names: tuple[str, str]) -> tuple[str, str]:
+    """`verdict` of a second run against a first, whose `names` these are; `before` and `after` of a row are theirs."""
+    first, second = names
+    trained, truths = _trained_and_true(rows)
+    measured = truths or trained
+    if not measured:
+        return "even", ""
+    ways = directions(measured)
+    told = changes_in_words(measured, ways, partial(_beside, names=names))
+    only = "" if truths else " (on what was trained on, which tells nothing of reward hacking)"
+    if {"up", "down"} <= set(ways):
+        return "even", f"{second} is better than {first} by some measures and worse by others{only}: {told}."
+    if "down" in ways:
+        higher = {direction(row) for row in trained} == {"up"}
+        though = ", though its trained reward is higher" if higher and truths else ""
+        return "bad", f"{second} is worse than {first}{though}{only}: {told}."
+    if "up" in ways:
+        return "good", f"{second} is better than {first}{only}: {told}."
+    return "even", f"{second} and {first} do not differ beyond chance{only}: {told}."
+
+
+def _trained_and_true(rows: Sequence[SummaryRow]) -> tuple[list[SummaryRow], list[SummaryRow]]:
+    """What was trained on, and the truth: verifiers, or judges where there is none."""
+    by_role = {role: [row for row in rows if row.role == role] for role in ("trained", "verifier", "judge")}
+    return by_role["trained"], by_role["verifier"] or by_role["judge"]
+
+
+def changes_in_words(
+    rows: Sequence[SummaryRow], ways: Sequence[str], told: Callable[[SummaryRow], str] | None = None
+) -> str:
+    """Return the first rows as `told`, those that moved before others, and how many more there are."""
+    told = told or _in_words
     order = sorted(range(len(rows)), key=lambda i: ways[i] == "even")
     more = [f"{len(rows) - MOST_SHOWN} more below"] if len(rows) > MOST_SHOWN else []
-    return "; ".join([*(_in_words(rows[i]) for i in order[:MOST_SHOWN]), *more])
+    return "; ".join([*(told(rows[i]) for i in order[:MOST_SHOWN]), *more])
 
 
 def _in_words(row: SummaryRow) -> str:
@@ -93,4 +123,12 @@ def _in_words(row: SummaryRow) -> str:
         return f"{row.name} is {number_text(row.before)} before and after, the same in all {row.n} rows"
     low, high = (number_text(v, signed=True) for v in row.ci)
     what = f"{row.name} went from {number_text(row.before)} to {number_text(row.after)}"
+    return f"{what} ({number_text(row.delta, signed=True)}, 95 % interval {low} to {high}, {row.n} rows)"
+
+
+def _beside(row: SummaryRow, names: tuple[str, str]) -> str:
+    if unmoved(row):
+        return f"{row.name} is {number_text(row.before)} in both, the same in all {row.n} rows"
+    low, high = (number_text(v, signed=True) for v in row.ci)
+    what = f"{row.name} is {number_text(row.after)} in {names[1]} and {number_text(row.before)} in {names[0]}"
     return f"{what} ({number_text(row.delta, signed=True)}, 95 % interval {low} to {high}, {row.n} rows)"

@@ -18,6 +18,7 @@ from mmalign.evaluation.report.boxes import Draw, drawing
 from mmalign.evaluation.report.detail import Detail
 from mmalign.evaluation.report.differences import Piece, word_differences
 from mmalign.evaluation.report.parts import row_parts
+from mmalign.evaluation.report.words import Words
 from mmalign.evaluation.run_record import RunRecord
 from mmalign.evaluation.table import number_text
 from mmalign.media.audio import read_samples
@@ -87,10 +88,11 @@ class Clip:
     picture: str
 
 
-def cards(record: RunRecord, detail: Detail | None = None) -> list[Card]:
+def cards(record: RunRecord, detail: Detail | None = None, words: Words | None = None) -> list[Card]:
     """Return the first kept prompts, in file order and not chosen by score, with what each policy made of them."""
-    detail = detail or Detail()
-    sides = [(label, e) for label, e in (("before", record.before), ("after", record.after)) if e is not None]
+    detail, words = detail or Detail(), words or Words()
+    both = ((words.first, record.before), (words.second, record.after))
+    sides = [(label, e) for label, e in both if e is not None]
     if not sides:
         return []
     paired = len(sides) == 2 and [p.question for p in sides[0][1].prompts] == [p.question for p in sides[1][1].prompts]
@@ -193,7 +195,8 @@ def _kept_clip(file: Path, record: RunRecord, detail: Detail) -> Clip:
     try:
         return clip_of(*read_samples(file), detail)
     except (MmalignError, OSError) as error:
-        reason = f"{file.relative_to(record.path)} could not be read: {error}"
+        place = file.relative_to(record.path) if file.is_relative_to(record.path) else file
+        reason = f"{place} could not be read: {error}"
         record.missing += [] if reason in record.missing else [reason]
         return Clip("", "")
 

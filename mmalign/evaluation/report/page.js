@@ -10,7 +10,7 @@
     over.className = "over";
     const range = document.createElement("input");
     Object.assign(range, { type: "range", min: 0, max: 100, value: 50 });
-    range.setAttribute("aria-label", `${pictures[0].alt} left of the line, after right of it; the line, in per cent`);
+    range.setAttribute("aria-label", `${pictures[0].alt} left of the line, ${pair.querySelectorAll(".label")[1].textContent} right of it; the line, in per cent`);
     const moved = () => over.style.setProperty("--at", `${range.value}%`);
     range.addEventListener("input", moved);
     over.append(...pictures.map((each) => each.cloneNode()), range);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -25,11 +25,12 @@ from mmalign.evaluation.report.parts import reward_parts
 from mmalign.evaluation.report.provenance import header_facts, provenance, what_was_run
 from mmalign.evaluation.report.sheets import sheets
 from mmalign.evaluation.report.subsets import subsets
+from mmalign.evaluation.report.words import Words
 from mmalign.evaluation.run_record import RunRecord, read_run
 from mmalign.evaluation.table import number_text
 from mmalign.evaluation.verdict import direction, unmoved, verdict
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["report_html", "shared", "smallest", "write_report"]
 
 SHOWN, HEADLINE = 6, 4  # cards that stand open, measures in the header
 SECTIONS = {
@@ -65,47 +66,27 @@ def report_html(record: RunRecord, live: str = "") -> str:
     `live` names the state of the directory, for the page that a server shows while the run goes: it asks that server,
     and nothing else, whether the state is another one.
     """
-    filled = _filled(record, live)
-    html = ""
-    for level in LEVELS:
-        detail = Detail(**level)  # type: ignore[arg-type]
-        media = {"cards": cards(record, detail), "sheets": sheets(record, detail)}
-        html = _rendered(filled | media | {"left_out": list(detail.sentences)})
-        if len(html.encode()) <= LARGEST:
-            break
-    return html
+    return smallest(
+        "page.html",
+        _filled(record, live),
+        lambda detail: {"cards": cards(record, detail), "sheets": sheets(record, detail)},
+    )
 
 
 def _filled(record: RunRecord, live: str) -> dict[str, Any]:
     """Everything but media."""
-    tone, sentence = verdict(record.summary)
-    headline, _, rest = sentence.partition(": ")
     model = card_facts(record)
-    script = _file("page.js") + (_file("live.js") if live else "")
-    return {
-        "record": record,
+    return shared(record, verdict(record.summary), live) | {
+        "title": record.name,
+        "words": Words(),
         "sections_of_page": SECTIONS,
-        "style": Markup(_file("style.css") + _file("cards.css")),
-        "script": Markup(script),
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "live": live,
         "progress": progress_of(record),
-        "verdict_tone": tone,
-        "verdict": headline if rest else sentence,
-        "verdict_told": rest,
         "what": what_was_run(record, model),
-        "headline": _headline(record),
         "command": str(record.environment.get("command") or ""),
         "facts": header_facts(record),
-        "marks": {row.name: interval_mark(row.delta, *row.ci) for row in record.summary},
-        "ways": {row.name: direction(row) for row in record.summary},
         "lost": _lost(record),
         "outside": _outside(record),
-        "same": {row.name for row in record.summary if unmoved(row)},
-        "shown": SHOWN,
         "against": against_truth(record),
-        "parts": reward_parts(record),
-        "subsets": subsets(record),
         "sections": curve_sections(record),
         "shares": time_shares(record),
         "model": model,
@@ -114,7 +95,44 @@ def _filled(record: RunRecord, live: str) -> dict[str, Any]:
     }
 
 
-def _rendered(filled: Mapping[str, Any]) -> str:
+def shared(record: RunRecord, told: tuple[str, str], live: str = "") -> dict[str, Any]:
+    """What all pages have: style, script, the verdict `told` (tone and sentence), its measures, parts and subsets."""
+    tone, sentence = told
+    headline, _, rest = sentence.partition(": ")
+    script = _file("page.js") + (_file("live.js") if live else "")
+    return {
+        "record": record,
+        "style": Markup(_file("style.css") + _file("cards.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "live": live,
+        "verdict_tone": tone,
+        "verdict": headline if rest else sentence,
+        "verdict_told": rest,
+        "headline": _headline(record),
+        "marks": {row.name: interval_mark(row.delta, *row.ci) for row in record.summary},
+        "ways": {row.name: direction(row) for row in record.summary},
+        "same": {row.name for row in record.summary if unmoved(row)},
+        "shown": SHOWN,
+        "parts": reward_parts(record),
+        "subsets": subsets(record),
+    }
+
+
+def smallest(template: str, filled: Mapping[str, Any], media: Callable[[Detail], Mapping[str, Any]]) -> str:
+    """The page with as much of its media as keeps it under `LARGEST` bytes, or at the last level as it is."""
+    html = ""
+    for level in LEVELS:
+        detail = Detail(**level)  # type: ignore[arg-type]
+        made = media(detail)
+        html = _rendered(template, {**filled, **made, "left_out": list(detail.sentences)})
+        if len(html.encode()) <= LARGEST:
+            break
+    return html
+
+
+def _rendered(template: str, filled: Mapping[str, Any]) -> str:
+    """A page of a template of this folder; `filled` has what all pages share (`shared`) and its own."""
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     engine = Environment(
@@ -126,7 +144,7 @@ def _rendered(filled: Mapping[str, Any]) -> str:
     )
     filters: dict[str, Any] = {"number": number_text, "svg": Markup, "breaking": _breaking}
     engine.filters |= filters | {"signed": partial(number_text, signed=True), "mark": interval_mark}
-    return engine.get_template("page.html").render(filled)
+    return engine.get_template(template).render(filled)
 
 
 def _file(name: str) -> str:

@@ -96,7 +96,6 @@ FIXES = {
     "python": "use Python 3.11 to 3.14",
     "device": "pip install --force-reinstall torch, of the build for this machine's driver",
     "disk": "free some space, or work where there is more (--out)",
-    "embedded models": "install from a whole checkout or wheel; `python -m pipelines.miniworld` makes them anew",
     "compiled operators": "pip install --force-reinstall torchvision torchaudio, of the releases for your torch",
     "training step": "the command in this row shows all of it; if it is about memory, close other programs",
     "open_clip": "pip install --force-reinstall open-clip-torch",
@@ -183,13 +182,11 @@ def _device() -> str:
 
 
 def _embedded() -> str:
-    from mmalign.core.files import assets_root
+    from mmalign.core.files import WHERE_ASSETS_ARE, assets_root
 
     names = sorted(p.parent.name for p in assets_root().glob("*/provenance.json"))
     if not names:
-        raise FileNotFoundError(
-            f"none under {assets_root()}; make them with `python -m pipelines.miniworld` in a source checkout"
-        )
+        raise FileNotFoundError(f"none under {assets_root()}. {WHERE_ASSETS_ARE}")
     return ", ".join(names)
 
 
@@ -205,7 +202,7 @@ QUICK: tuple[Check, ...] = (
     ("python", _python, True),
     ("device", _device, True),
     ("disk", _disk, True),
-    ("embedded models", _embedded, True),
+    ("embedded models (quickstarts, tutorials)", _embedded, False),
 )
 DEEP: tuple[Check, ...] = (
     *((name, _import(name), True) for name in ("diffusers", "transformers", "peft", "accelerate", "open_clip")),

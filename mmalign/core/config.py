@@ -154,6 +154,7 @@ class Evaluation:
         count: prompts used (0: all).
         judges: rewards never trained on, by name, each a component spec; `role: verifier` marks the ground truth.
         rows: rows per generation call.
+        keep: the first pictures or sounds that are kept, to be looked at and voted on; texts are all kept.
         seed: of the evaluation's own noise.
     """
 
@@ -161,6 +162,7 @@ class Evaluation:
     count: Count = 64
     judges: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: AtLeastOne = 64
+    keep: AtLeastOne = 16
     seed: Count = 1234
 
 

@@ -17,6 +17,10 @@ from pathlib import Path
 
 from mmalign.core.errors import DataError
 
+WHERE_ASSETS_ARE = (
+    "The embedded models come with the repository and the source distribution, not with the wheel: "
+    "set MMALIGN_ASSETS to the assets folder of one."
+)
 _UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>part|old)")
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS, errno.EBADF)  # of file systems that cannot sync a folder
 
@@ -139,12 +143,18 @@ def cache_root() -> Path:
 
 
 def assets_root() -> Path:
-    """Embedded models and prompts: $MMALIGN_ASSETS, a source checkout's `assets/`, or the installed copy."""
+    """Embedded models and prompts: $MMALIGN_ASSETS, a source checkout's `assets/`, or the prompts of a wheel."""
     if named := os.environ.get("MMALIGN_ASSETS"):
         return Path(named)
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "assets"
     return checkout if checkout.is_dir() else package / "_assets"
+
+
+def absent_asset(reference: str) -> str:
+    """`WHERE_ASSETS_ARE` for an `assets/…` that is not here, where no embedded model is; else ""."""
+    there = not reference.startswith("assets/") or local_path(reference) is not None
+    return "" if there or any(assets_root().glob("*/provenance.json")) else WHERE_ASSETS_ARE
 
 
 def local_path(reference: str, relative_to: Path | None = None) -> Path | None:
@@ -160,7 +170,8 @@ def require_local(reference: str, relative_to: Path | None = None) -> Path:
     if (path := local_path(reference, relative_to)) is not None:
         return path
     looked = dict.fromkeys(str(place.absolute()) for place in _places(reference, relative_to))
-    raise DataError(f"{reference}: no such file or folder; looked at {', '.join(looked)}.")
+    where = f"{reference}: no such file or folder; looked at {', '.join(looked)}."
+    raise DataError(" ".join(filter(None, [where, absent_asset(reference)])))
 
 
 def lasting(reference: str, relative_to: Path | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mmalign.core.files import assets_root
+from mmalign.core.files import absent_asset, assets_root
 
 _TRAIN = "python -m pipelines.miniworld"  # in a source checkout
 _MAKERS = {
@@ -29,7 +29,7 @@ def asset_path(name: str) -> Path:
     """Find ``assets/<name>``.
 
     Looked for in the folder named by the environment variable ``MMALIGN_ASSETS`` if it is set, and otherwise in the
-    source checkout and then inside the installed package.
+    source checkout and then inside the installed package, which has the prompts alone.
 
     Raises:
         AssetMissing: naming the place searched and the command that makes the asset.
@@ -39,4 +39,4 @@ def asset_path(name: str) -> Path:
         return root / name
     maker = _MAKERS.get(Path(name).parts[0] if name else "")
     remedy = f"make it with: {maker}" if maker else "check the name, or point MMALIGN_ASSETS at the assets folder"
-    raise AssetMissing(f"no asset {name!r} in {root}; {remedy}")
+    raise AssetMissing(f"no asset {name!r} in {root}; {remedy}. {absent_asset(f'assets/{name}')}".strip())

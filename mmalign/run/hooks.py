@@ -245,7 +245,9 @@ def measure(parts: Parts, prompts: Sequence[Any], session: Session | None = None
         if judges_only(policy):
             return judge_shared(policy, list(prompts), share, seed=wanted.seed, rows=wanted.rows)
         assert generates(policy)
-        return evaluate_shared(policy, list(prompts), measures(parts), share, seed=wanted.seed, rows=wanted.rows)
+        return evaluate_shared(
+            policy, list(prompts), measures(parts), share, seed=wanted.seed, rows=wanted.rows, keep=wanted.keep
+        )
 
 
 def evaluate_now(parts: Parts, prompts: Sequence[Any], folder: Path, session: Session) -> Any:

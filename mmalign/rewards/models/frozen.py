@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mmalign.core.errors import DataError
-from mmalign.core.files import local_path
+from mmalign.core.files import absent_asset, local_path
 from mmalign.rewards.models.pickled import conversion
 
 Stamp = tuple[tuple[str, int], ...]
@@ -21,7 +21,8 @@ def local_or_hub(checkpoint: str) -> Path | None:
     if (place := local_path(checkpoint)) is None and (
         checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "assets/"))
     ):
-        raise DataError(f"{checkpoint}: no such file or folder, and not a Hub id (org/name).")
+        where = f"{checkpoint}: no such file or folder, and not a Hub id (org/name)."
+        raise DataError(" ".join(filter(None, [where, absent_asset(checkpoint)])))
     return place
 
 

@@ -43,13 +43,18 @@ def hub_ids(component: object, seen: set[int]) -> Iterator[tuple[str, str, str |
         value = getattr(component, option, None)
         several = [start.path for start in starts_of(value)] if option == "start_lora" else [value]
         for name in several:
-            if isinstance(name, str) and _ID.fullmatch(name) and local_path(name) is None:
+            if isinstance(name, str) and _hub_id(name) and local_path(name) is None:
                 yield option, name, revision if isinstance(revision, str) else None
     if tag := getattr(component, "pretrained", ""):
         published = weights(str(getattr(component, "model", ""))).get(str(tag), {}).get("hf_hub", "")
         yield from [("pretrained", name, None) for name in re.findall(r"^[^/]+/[^/]+", published)]
     for part in vars(component).values():
         yield from hub_ids(part, seen)
+
+
+def _hub_id(name: str) -> bool:
+    """Is a name written like ORG/NAME, and none of an embedded model?"""
+    return bool(_ID.fullmatch(name)) and not name.startswith("assets/")
 
 
 def in_cache(name: str, revision: str | None) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter
 from mmalign.adapters.weights.start import starts_of
 from mmalign.core.errors import CheckpointError
-from mmalign.core.files import local_path
+from mmalign.core.files import absent_asset, local_path
 from mmalign.core.protocols import AdapterTraits
 from mmalign.loading.pipelines import Origin, over_base
 from mmalign.loading.trained import is_place, local_weights
@@ -47,7 +47,8 @@ def begun(adapter: object) -> Faults:
 
 def _missing(name: str) -> str:
     here = local_path(name) is not None or local_weights(name) is not None
-    return f"{name}: no such folder." if is_place(name) and not here else ""
+    missing = [f"{name}: no such folder.", absent_asset(name)] if is_place(name) and not here else []
+    return " ".join(filter(None, missing))
 
 
 def _alone(adapter: object, model: str) -> str:

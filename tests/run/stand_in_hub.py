@@ -58,10 +58,10 @@ class StandIn:
             self.blobs[path.removeprefix("/lfs/")] = body
             return {}
         if "/commit/" in path:
-            return self._commit(body)
+            return self._commit(path.removeprefix("/api/models/").partition("/commit/")[0], body)
         return None
 
-    def _commit(self, body: bytes) -> Any:
+    def _commit(self, name: str, body: bytes) -> Any:
         for line in body.decode().splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -71,7 +71,7 @@ class StandIn:
                 blob = self.blobs[value["oid"]]
                 assert hashlib.sha256(blob).hexdigest() == value["oid"]
                 self.files[value["path"]] = blob
-        return {"commitUrl": f"{self.url}/me/shapes/commit/0", "commitOid": "0" * 40, "success": True}
+        return {"commitUrl": f"{self.url}/{name}/commit/0", "commitOid": "0" * 40, "success": True}
 
 
 @contextmanager

@@ -83,6 +83,7 @@ def vote(page: Page, url: str, liked: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute of one processor
 @pytest.mark.filterwarnings("ignore:Use .content:DeprecationWarning")  # within huggingface_hub
 def test_a_day(tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="skipped: needs the extra demo")
@@ -114,7 +115,9 @@ def test_a_day(tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
     # compared with another run
     done("train", "scenes/grpo_verifier", "--out", second, "trainer.steps=2", "trainer.seed=1", *SMALL)
-    assert "second against first" in done("compare", first, second)
+    told = done("compare", first, second)
+    assert "second against first" in told and "page: runs/second/compared/first.html" in told
+    assert "each pair was made from the same noise" in Path("runs/second/compared/first.html").read_text()
 
     # 20 pairs voted on, exported, and trained on
     with socket.socket() as free:

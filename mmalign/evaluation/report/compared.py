@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmalign.core.files import write_beside
 from mmalign.evaluation.card import CardFacts, card_facts
@@ -95,6 +94,7 @@ def compared_html(compared: Compared) -> str:
     words = Words.of_runs(*compared.names, same_noise=same_noise(first, second))
     both = _as_one(compared)
     models = [card_facts(record) for record in compared.records]
+    files = [dict(flat(record.run)) for record in compared.records]
     filled = shared(both, comparison_verdict(both.summary, compared.names)) | {
         "title": f"{compared.names[1]} against {compared.names[0]}",
         "words": words,
@@ -103,7 +103,7 @@ def compared_html(compared: Compared) -> str:
         "what": _what(compared),
         "verdicts": {one.name: one for one in compared.verdicts},
         "roles": {row.name: _roles(row.name, compared) for row in both.summary},
-        "settings": _differences(*(dict(flat(record.run)) for record in compared.records), skip=("base",)),
+        "settings": _differences(files[0], files[1]),
         "read": [bool(record.run) for record in compared.records],
         "provenance": _provenance(compared, models),
     }
@@ -162,7 +162,7 @@ def _provenance(compared: Compared, models: list[CardFacts]) -> tuple[list[Diffe
     return [row for row in rows if row.first != row.second], [row for row in rows if row.first == row.second]
 
 
-def _differences(first: dict[str, Any], second: dict[str, Any], skip: tuple[str, ...]) -> list[Difference]:
-    """The keys of two run files whose values differ, in the order of the files."""
+def _differences(first: dict[str, str], second: dict[str, str]) -> list[Difference]:
+    """The keys of two run files whose values differ, in the order of the files; not where their paths start."""
     rows = [Difference(key, first.get(key, "–"), second.get(key, "–")) for key in dict.fromkeys((*first, *second))]
-    return [row for row in rows if row.first != row.second and row.name not in skip]
+    return [row for row in rows if row.first != row.second and row.name != "base"]

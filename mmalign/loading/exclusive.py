@@ -7,6 +7,7 @@ load any more.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import warnings
@@ -23,6 +24,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _LOCK = threading.RLock()
+#: Say that torchao's types moved, which matters to files that hold them; none are read here.
+_NOTES = ("torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
 _NOTICES = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)  # of packages to those who call them: us
 
 
@@ -93,6 +96,8 @@ def loaded_once(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """No loading bars and no lines below an error from transformers and diffusers, and no question on stdin."""
+    for name in _NOTES:
+        logging.getLogger(name).setLevel(logging.ERROR)
     import transformers.dynamic_module_utils as remote
     from transformers.utils import logging as of_transformers
 

@@ -269,6 +269,26 @@ def low_precision_and_checkpointing_stay_near(family: Family, tmp_path: Path) ->
     assert all(p.grad.isfinite().all() for p in low.trainable().values())
 
 
+def fewer_bits_stay_near_and_say_the_same_of_a_row(family: Family, tmp_path: Path) -> None:
+    """The base in fewer bits: near, the LoRA beside it trains and fits the plain base, no row hangs on its batch."""
+    exact = velocity(family.make())
+    x, times = start_of(family.make()), torch.tensor([900.0, 300.0])
+    for quantize, near in (("nf4", 0.35), ("int8", 0.03), ("fp8", 0.1)):
+        adapter = family.make(quantize=quantize)
+        said = velocity(adapter)
+        assert 0 < (said - exact).norm() < near * exact.norm(), quantize
+        with adapter.reference():
+            assert torch.equal(velocity(adapter), said)
+        with torch.no_grad():
+            alone = adapter.predict(x[:1], times[:1], adapter.encode([Prompt(TEXTS[0])]))
+        torch.testing.assert_close(alone[0], said[0], rtol=1e-4, atol=1e-5)
+        disturb(adapter)
+        adapter.predict(x, times, adapter.encode([Prompt(t) for t in TEXTS])).square().mean().backward()
+        assert all(p.dtype == torch.float32 and p.grad.isfinite().all() for p in adapter.trainable().values())
+        adapter.save(tmp_path / quantize)
+        family.make().restore(tmp_path / quantize)  # onto the base as it was published
+
+
 CHECKS = [
     latents_and_images_are_the_pipelines,
     a_negative_prompt_is_the_pipelines,
@@ -283,5 +303,6 @@ CHECKS = [
     the_decoders_gradient_is_its_slope,
     images_become_the_latents_the_autoencoder_says,
     low_precision_and_checkpointing_stay_near,
+    fewer_bits_stay_near_and_say_the_same_of_a_row,
 ]
 NAMES = [check.__name__ for check in CHECKS]

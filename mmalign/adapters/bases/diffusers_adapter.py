@@ -62,7 +62,7 @@ ENCODERS = ("text_encoder", "projection_model", "language_model", "duration_embe
 DECODERS = ("vae", "vocoder")  # from latents to images or sound, in float32
 #: Options that change nothing of what encoders make.
 NO_MATTER = (
-    *("train", "lora", "start_lora", "freeze_start", "gradient_checkpointing", "offload_text_encoder"),
+    *("train", "lora", "start_lora", "freeze_start", "quantize", "gradient_checkpointing", "offload_text_encoder"),
     *("cached_prompts", "device", "decode_rows", "rows", "recompute"),
 )
 
@@ -171,12 +171,12 @@ class DiffusersAdapter(PretrainedAdapter):
         self.inspect(pipe)
         autoencoder = self.open_outputs(pipe)
         network = self._make_trainable(pipe)
-        self.module = network.to(device).eval()  # what a LoRA added included
+        self.module = self.placed(network, device).eval()  # what a LoRA added included
         if self.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         parts = modules(pipe)
         for part in (parts[name] for name in DECODERS if name in parts):
-            part.to(device)
+            channels_last(part.to(device))
         encoders = [part for name, part in parts.items() if name.startswith(ENCODERS)]
         conditions = Conditions(
             encode_text=self.encode_text,
@@ -372,6 +372,13 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
     else:
         parts = [function(chunk) for chunk in x.split(rows)]
     return torch.cat(parts)
+
+
+def channels_last(module: torch.nn.Module) -> None:
+    """Let the two-dimensional convolutions of `module` compute in the order of memory that is faster for them."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
 
 
 def device_of_weights(module: torch.nn.Module) -> torch.device:

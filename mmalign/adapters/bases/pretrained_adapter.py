@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, get_ty
 import torch
 
 from mmalign.adapters.weights.lora import LoRA
+from mmalign.adapters.weights.quantized import Quantization, keep_own_frozen, quantize, refuse_quantized
 from mmalign.adapters.weights.reference import TrainedWeights
 from mmalign.adapters.weights.start import Starts, read_start, starts_of, tell_start
 from mmalign.core.device import fastest
@@ -23,6 +25,8 @@ from mmalign.loading.foreign import PretrainedModel
 from mmalign.loading.lora_files import lora_file
 from mmalign.loading.lora_forms import LoRAPlace
 from mmalign.loading.lora_state import LoRAState, check_layers
+
+log = logging.getLogger("mmalign")
 
 Train = Literal["lora", "full", "frozen"]  # frozen: judges and generators inside rewards
 
@@ -124,6 +128,8 @@ class PretrainedAdapter(ABC):
             .safetensors file or a Hub id, {path, weight}, or a list of them. It goes on training with the rank, scale
             and layers it has, and `lora` is unused; with train: full it is merged first.
         freeze_start: leave start_lora as it is, and train a fresh `lora` beside it; what is saved is both as one LoRA.
+        quantize: the bits of the frozen layers of the network's blocks: "none" for those of dtype, "nf4", "int8" or
+            "fp8" (the extra `quantized`); for train: lora and frozen.
         dtype: of frozen weights and of the network's arithmetic (autocast).
         device: where to compute; the launch's, else the fastest there is, unless it is named.
         gradient_checkpointing: recompute the network's layers in backward.
@@ -136,6 +142,7 @@ class PretrainedAdapter(ABC):
     lora: LoRA = field(default_factory=LoRA)
     start_lora: Starts = None
     freeze_start: bool = False
+    quantize: Quantization = "none"
     dtype: Dtype = "fp32"
     device: Device | str | None = None
     gradient_checkpointing: bool = False
@@ -150,6 +157,8 @@ class PretrainedAdapter(ABC):
 
     def __post_init__(self) -> None:
         check_positive(self)
+        if faults := refuse_quantized(self.quantize, self.train, self.lora.use_dora):
+            raise ConfigError(faults)
         if self.freeze_start and (not self.start_lora or self.train != "lora"):
             why = "names nothing to freeze: there is no start_lora" if not self.start_lora else "is of train: lora"
             raise ConfigError(f"freeze_start: {why}; leave it out.")
@@ -220,8 +229,16 @@ class PretrainedAdapter(ABC):
         files = [(lora_file(start.path, self.revision, fetch=False), start.weight) for start in starts]
         return [(path, w) for file, w in files if file is not None for path in (file.weights, file.config) if path]
 
+    def placed(self, network: Module, device: torch.device) -> Module:
+        """Put `network`, with what trains of it, on `device`, its frozen layers in the bits of `quantize`."""
+        if self.quantize != "none":
+            log.info("%s", quantize(network, self.quantize, device, torch_dtype(self.dtype)))
+        return network.to(device)
+
     def wrap(self, prepare: Callable[[Module], Module]) -> None:
         """Put what a launcher makes of `module` in its place, for instance DDP's, which averages gradients."""
+        if self.quantize != "none":
+            keep_own_frozen(self.module)
         self.module = prepare(self.module)
 
     def reference(self) -> AbstractContextManager[None]:

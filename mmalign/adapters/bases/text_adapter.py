@@ -83,7 +83,7 @@ class TextAdapter(TransformersAdapter):
         self.weights = self._trained(model, targets)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.network = self.module = Network(model.to(device)).eval()  # what a LoRA added included
+        self.network = self.module = Network(self.placed(model, device)).eval()  # what a LoRA added included
         self.preprocessor = preprocessor
 
     def _trained(self, model: PretrainedModel, targets: Sequence[str]) -> TrainedWeights:

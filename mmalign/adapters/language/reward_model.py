@@ -118,7 +118,7 @@ class RewardModel(TransformersAdapter):
         self.weights = self._trained(model, place, lora)
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.network = self.module = ScoringNetwork(model.to(device), place).eval()
+        self.network = self.module = ScoringNetwork(self.placed(model, device), place).eval()
 
     def model_of(self, config: ModelConfig) -> PretrainedModel:
         """Make a classifier of a configuration, with one label."""

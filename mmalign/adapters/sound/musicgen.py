@@ -145,6 +145,7 @@ class MusicGen(TransformersAdapter):
             self.weights = PeftWeights(model, self.lora, targets, **self.beginning(model), base=named(self.model))
         if self.gradient_checkpointing:
             model.decoder.activation_checkpointing_enable({"use_reentrant": False})
+        self.placed(model.decoder, device)
         self.network = self.module = MusicGenDecoder(model.to(device)).eval()
 
     def model_of(self, config: ModelConfig) -> PretrainedModel:

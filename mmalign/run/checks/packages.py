@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmalign.adapters.weights.quantized import missing_package
 from mmalign.core.config import BITSANDBYTES, RunFile
 from mmalign.core.errors import MissingExtra, importable
 from mmalign.run.checks import Faults, check, check_training
@@ -25,6 +26,13 @@ def optimizer(file: RunFile) -> Faults:
     """Refuse a `trainer.optimizer` whose library is not installed."""
     if file.trainer.optimizer in BITSANDBYTES and not importable("bitsandbytes"):
         yield MissingExtra(f"trainer.optimizer: {file.trainer.optimizer}", "optimizers")
+
+
+@check
+def quantization(file: RunFile) -> Faults:
+    """Refuse an `adapter.quantize` whose package is not installed."""
+    if (missing := missing_package(file.adapter.get("quantize", "none"))) is not None:
+        yield missing
 
 
 @check

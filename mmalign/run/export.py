@@ -90,7 +90,13 @@ def export_run(
 
 def write_merged(adapter: PretrainedAdapter, weights: Path, directory: Path, dtype: Dtype) -> None:
     """Write all of the adapter's model with the trained `weights` in it; added in float32, rounded once to `dtype`."""
-    options: dict[str, Any] = {"train": "frozen", "dtype": "fp32", "device": "cpu", "freeze_start": False, "quantize": "none"}
+    options: dict[str, Any] = {
+        "train": "frozen",
+        "dtype": "fp32",
+        "device": "cpu",
+        "freeze_start": False,
+        "quantize": "none",
+    }
     if adapter.train == "full":
         whole = replace(adapter, **options, model=str(weights), start_lora=None)
     else:

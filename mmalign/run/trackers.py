@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmalign.core.files import write_beside
 from mmalign.core.protocols import Accelerator, Foreign
 from mmalign.core.tensor import Tensor
 from mmalign.core.types import Audio, Output, Rollout, Scores
 from mmalign.evaluation.table import number_text
 from mmalign.media.image import to_uint8
 
+WANDB_ID = "wandb_id"
 SHOWN = 8  # outputs of a preview
 
 
-def open_tracker(accelerator: Accelerator, name: str, directory: Path, config: Mapping[str, Any]) -> None:
-    """Start the tracker `name` for the run in `directory`, under the directory's own name."""
+def open_tracker(accelerator: Accelerator, name: str, directory: Path, file: Mapping[str, Any], step: int) -> None:
+    """Start the tracker `name` for the run in `directory`, under the directory's own name.
+
+    Args:
+        accelerator: whose main process holds the tracker.
+        name: of its package.
+        directory: of the run; wandb's own name of the run is kept in it.
+        file: the run file with every default, which is shown as the run's configuration.
+        step: where the run goes on from; above 0 it goes on in the tracker, too, in one run.
+    """
     run = directory.resolve().name
-    if name == "tensorboard":  # whose run is a folder
-        accelerator.init_trackers(run, config=dict(config))
+    if name == "tensorboard":  # whose run is a folder, and whose configurations are flat
+        more = {"purge_step": step + 1} if step else {}  # what was written after that step is hidden
+        accelerator.init_trackers(run, config=_flat(file), init_kwargs={name: more})
+    elif name == "wandb":
+        more = {"name": run, "id": _own_id(accelerator, directory / WANDB_ID, fresh=step == 0), "resume": "allow"}
+        accelerator.init_trackers("mmalign", config=dict(file), init_kwargs={name: more})
     else:
-        accelerator.init_trackers("mmalign", config=dict(config), init_kwargs={name: {"name": run}})
+        more = {"name": run, "resume": "allow" if step else "never"}
+        accelerator.init_trackers("mmalign", config=dict(file), init_kwargs={name: more})
+
+
+def _own_id(accelerator: Accelerator, file: Path, fresh: bool) -> str:
+    """What wandb tells the run apart by, the same when it is resumed; only the main process makes one."""
+    if not fresh and file.exists():
+        return file.read_text(encoding="utf-8").strip()
+    made = uuid.uuid4().hex[:12]
+    if accelerator.is_main_process:
+        with write_beside(file) as beside:
+            beside.write_text(made + "\n", encoding="utf-8")
+    return made
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Every entry by its dotted key; what is no number, truth value or text as a text."""
+    flat: dict[str, Any] = {}
+    for key, entry in value.items():
+        name = f"{before}{key}"
+        if isinstance(entry, Mapping) and entry:
+            flat |= _flat(entry, f"{name}.")
+        else:
+            flat[name] = entry if isinstance(entry, bool | int | float | str) else str(entry)
+    return flat
 
 
 def show_samples(accelerator: Accelerator, rollout: Rollout, scores: Mapping[str, Scores], step: int) -> None:

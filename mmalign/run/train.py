@@ -184,8 +184,7 @@ def _trained(
         references.save()
     preserve_prior(parts, directory.prior, session)
     if trainer.tracker != "none":
-        config = {"run": directory.path.name, "objective": parts.file.objective["name"]}
-        open_tracker(session.accelerator, trainer.tracker, directory.path, config)
+        open_tracker(session.accelerator, trainer.tracker, directory.path, resolved.to_dict(), session.step)
     held_out_rows = HeldOutLoss.of(parts)
     if begin is None:
         held_out_rows.now(session)

@@ -31,6 +31,7 @@ def measure() -> dict[str, Any]:
 
 def _one(file: str, changes: list[str], bits: str) -> dict[str, Any]:
     import mmalign
+
     told: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.rewards import load_reward
 
 pytestmark = [
-    pytest.mark.laion,
+    pytest.mark.every_extra,
     pytest.mark.skipif(
         importlib.util.find_spec("laion_clap") is None,
         reason="laion-clap is not installed (extra laion; it wants numpy below 2)",

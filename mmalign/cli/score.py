@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmalign.cli._progress import progress
 from mmalign.core.errors import ConfigError
 from mmalign.core.pace import starting
+
+if TYPE_CHECKING:
+    from mmalign.run.rows import Row
+    from mmalign.run.score_parts import Parts
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +50,10 @@ def score(
     from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
     from mmalign.rewards import Guarded, ScoreCache, load_reward
+    from mmalign.run.launch import share
     from mmalign.run.rows import left_out, read_output_rows
-    from mmalign.run.score import failed, score_rows
+    from mmalign.run.score import failed, score_rows, scores_rows_alone
+    from mmalign.run.score_parts import Parts, digest_of_file
 
     named = override({}, options or [])
     if "name" in named:
@@ -60,6 +67,17 @@ def score(
     if not isinstance(judge, SetReward):
         store = ScoreCache(_cache_beside(rows)) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=store)
+    if out is not None and scores_rows_alone(judge):
+        asked = {"reward": reward, "options": named, "digest": digest_of_file(rows)}
+        _score_in_parts(Parts(out, len(table), asked), table, judge, rows, batch, reward)
+        return
+    if share()[1] > 1:
+        raise ConfigError(
+            f"--reward {reward}: what it says of a row hangs on the others, so that processes cannot share the file; "
+            "start one."
+            if out is not None
+            else "several processes were started: name the file with --out that they write together."
+        )
     with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
         with progress("scoring", "scored") as advance:
             lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance, reward)
@@ -70,6 +88,31 @@ def score(
             beside.write_text(text, encoding="utf-8")
     if without := failed(lines):
         typer.echo(f"note: {without}", err=True)
+        raise typer.Exit(1)
+
+
+def _score_in_parts(parts: Parts, table: Sequence[Row], judge: Any, rows: Path, batch: int, name: str) -> None:
+    """Score the parts that are this process's; the first one joins them and says what has no score."""
+    from mmalign.run.launch import share
+    from mmalign.run.score import checked_kind, score_checked
+
+    process, processes = share()
+    kind = checked_kind(table, judge)
+    there = parts.open(first=process == 0)
+    if there and process == 0:
+        typer.echo(f"note: {there} of {parts.count} parts were scored before; going on with the others.", err=True)
+    folder = rows if rows.is_dir() else rows.parent
+
+    def score(taken: Sequence[int]) -> list[dict[str, Any]]:
+        return score_checked([table[i] for i in taken], judge, folder, kind, batch, name=name)
+
+    with progress("scoring", "scored") as advance:
+        parts.score(score, process, processes, advance)
+    if process != 0:
+        return
+    count, bad, first = parts.join()
+    if bad:
+        typer.echo(f"note: {bad} of {count} rows could not be scored (error or timeout); the first, {first}", err=True)
         raise typer.Exit(1)
 
 

@@ -87,6 +87,16 @@ def is_first() -> bool:
     return _from_environment(RANKS, 0) == 0
 
 
+def share() -> tuple[int, int]:
+    """Return which process this is, of how many a launcher started; its own accelerator becomes the current one."""
+    import torch
+
+    process, processes = _from_environment(RANKS, 0), _from_environment(SIZES, 1)
+    if processes > 1 and torch.accelerator.is_available():
+        torch.accelerator.set_device_index(_from_environment(("LOCAL_RANK",), 0) % torch.accelerator.device_count())
+    return process, processes
+
+
 def _from_environment(names: Sequence[str], otherwise: int) -> int:
     """The number that the first of these variables holds."""
     text = next((os.environ[name] for name in names if os.environ.get(name)), str(otherwise))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from mmalign.core.texts import half_character, parsed, read_text
 from mmalign.core.types import Prompt
 from mmalign.data.asking import Asking
 from mmalign.data.lazy_media import LazyMedia
+from mmalign.data.lazy_rows import IndexedRows
+from mmalign.data.lines import LineRows
 from mmalign.data.messages import is_messages
 from mmalign.data.table import Table
 from mmalign.media.folders import Media, media_in, skipped
@@ -41,8 +44,29 @@ class Row:
     kind: str
 
 
-def read_output_rows(file: Path) -> list[Row]:
-    """Parse and check every line; of a folder, every picture and sound in name order.
+class OutputRows(IndexedRows[Row]):
+    """Rows of a file that was checked, each parsed when it is indexed: a million take 24 MB."""
+
+    def __init__(self, lines: LineRows) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Row]:
+        for index, raw in enumerate(self._lines):
+            yield self._row(index, raw)
+
+    def made(self, index: int) -> Row:
+        """Parse row `index`."""
+        return self._row(index, self._lines[index])
+
+    def _row(self, index: int, raw: Mapping[str, Any]) -> Row:
+        return _row(dict(raw), Table(str(self._lines.path), [raw], [*raw], [self._lines.lines[index]]))
+
+
+def read_output_rows(file: Path) -> Sequence[Row]:
+    """Parse and check every line, of which none is held; of a folder, every picture and sound in name order.
 
     `image` and `audio` are what the prompt is about; they are read when a reward looks at them. `kind` ("text", "image"
     or "audio") says what `output` is. Without it, an output that names a file is what that file holds; one that is
@@ -59,28 +83,25 @@ def read_output_rows(file: Path) -> list[Row]:
         return _folder_rows(file)
     if not file.is_file():
         raise DataError(f"{written(file)}: no such file.")
-    rows, faults = [], []
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+    rows, faults = LineRows(file, json.loads), list[str]()
+    for number, begin, end, line in rows.text_lines(faults):
         if not line.strip():
             continue
         place = f"{file}:{number}"
         try:
-            raw = parsed(line, place)
-        except DataError as error:
-            faults.append(str(error))
-            continue
-        if row_faults := list(_faults(raw, place)):
+            raw = parsed(line.rstrip("\r\n"), place)
+            row_faults = list(_faults(raw, place))
+            if not row_faults:
+                _row(raw, Table(str(file), [raw], [*raw], [number]))
+                rows.add(begin, end, number)
             faults += row_faults
-            continue
-        try:
-            rows.append(_row(raw, Table(str(file), [raw], [*raw], [number])))
         except DataError as error:
             faults.append(str(error))
     if faults:
         raise all_faults(faults)
-    if not rows:
+    if not len(rows):
         raise DataError(f'{file}: holds no rows; write lines like {{"prompt": "…", "output": "picture.png"}}.')
-    return rows
+    return OutputRows(rows)
 
 
 def _row(raw: dict[str, Any], table: Table) -> Row:

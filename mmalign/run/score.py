@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignE
 from mmalign.core.protocols import SetReward
 from mmalign.core.regular import written
 from mmalign.core.types import Audio, Rollout, Scores, Status
+from mmalign.data.lazy_rows import LazyRows
 from mmalign.media import audio, image
 from mmalign.rewards.engine.contract import describe_error, merge, without_value
 from mmalign.rewards.engine.traits import RewardTraits
@@ -28,13 +30,13 @@ SAY_SO = 'A row whose output is a text that looks like a name says "kind": "text
 
 def common_modality(rows: Sequence[Row], reward: Any, who: str = "this reward judges") -> str:
     """What the outputs are; DataError for files of several kinds, CapabilityError if the reward judges another one."""
-    known = [row for row in rows if row.kind]
-    if not known:
+    first = next((row for row in rows if row.kind), None)
+    if first is None:
         raise DataError(f"{rows[0].place}: none of the {len(rows)} outputs is a text, a picture or a sound.")
-    kind = known[0].kind
-    if odd := next((row for row in known if row.kind != kind), None):
+    kind = first.kind
+    if odd := next((row for row in rows if row.kind not in ("", kind)), None):
         raise DataError(
-            f"{odd.place}: field 'output' is of another kind ({odd.kind}) than in {known[0].place} ({kind}); score "
+            f"{odd.place}: field 'output' is of another kind ({odd.kind}) than in {first.place} ({kind}); score "
             f"one kind at a time. {SAY_SO}"
         )
     if kind not in reward.modalities:
@@ -69,40 +71,83 @@ def score_rows(
         CapabilityError: the reward cannot judge these outputs.
         ScoreError: a set reward can embed none of them, or cannot score the set.
     """
-    from mmalign.rewards import Credit, Guarded
-    from mmalign.rewards.encoders import named_by
+    kind = checked_kind(rows, reward)
+    return score_checked(rows, reward, folder, kind, batch, progress, name)
+
+
+def checked_kind(rows: Sequence[Row], reward: Any) -> str:
+    """What the outputs are, of rows that the reward can judge, which is loaded; see `score_rows` for what is raised."""
     from mmalign.rewards.engine.foreign_code import prepare
     from mmalign.rewards.engine.traits import require_columns
 
-    inner = reward.reward if isinstance(reward, Guarded | Credit) else reward
-    named = inner.reward if isinstance(inner, Credit) else inner  # what the name in the file stands for
-    require_columns({"this reward": named}, [row.prompt for row in rows])
-    batch = len(rows) if RewardTraits.of(named).batch_dependent else batch
+    prompts = LazyRows(lambda index: rows[index].prompt, range(len(rows)))
+    require_columns({"this reward": _named(reward)}, prompts)
     kind = common_modality(rows, reward)
     prepare(reward, "this reward")
-    numbers = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
-    of_set = isinstance(reward, SetReward)
+    return kind
+
+
+def scores_rows_alone(reward: Any) -> bool:
+    """Does a row's score hang on no other row, so that a file may be scored part by part?"""
+    return not isinstance(reward, SetReward) and not RewardTraits.of(_named(reward)).batch_dependent
+
+
+def _named(reward: Any) -> Any:
+    """What the reward's name in the file stands for."""
+    from mmalign.rewards import Credit, Guarded
+
+    inner = reward.reward if isinstance(reward, Guarded | Credit) else reward
+    return inner.reward if isinstance(inner, Credit) else inner
+
+
+def score_checked(
+    rows: Sequence[Row],
+    reward: Any,
+    folder: Path,
+    kind: str,
+    batch: int = 64,
+    progress: Progress = lambda done, total: None,
+    name: str = "",
+) -> list[dict[str, Any]]:
+    """Lines of some rows whose outputs are of `kind`, as `checked_kind` gave it for all; see `score_rows`."""
+    from mmalign.rewards.encoders import named_by
+
+    named, of_set = _named(reward), isinstance(reward, SetReward)
     name = name or type(named).__name__
-    scored: dict[int, Any] = {}  # each row's `Scores`, or its `Embedded` where the reward judges sets
-    unread: dict[int, str] = {}
-    done = 0
-    for start in range(0, len(rows), batch):
-        taken = list(range(start, min(start + batch, len(rows))))
-        for same, rollout in read_rollouts(rows, taken, kind, folder, unread):
-            rollout = replace(rollout, group=torch.tensor([numbers[rows[i].group] for i in same]))
-            with torch.no_grad():
-                together = _embedded(name, named, rollout) if of_set else reward(rollout)
-            scored |= {i: together[k : k + 1] for k, i in enumerate(same)}
-        done += len(taken)
-        progress(done, len(rows))
-    files = [] if kind == "text" else [written(row.output) for row in rows]
     encoder = {"encoder": label} if (label := named_by(named)) else {}  # without it the numbers say nothing
+    batch = len(rows) if RewardTraits.of(named).batch_dependent else batch
+    unread: dict[int, str] = {}
+    scored = _scored(rows, partial(_embedded, name, named) if of_set else reward, folder, kind, batch, progress, unread)
+    files = [] if kind == "text" else [written(row.output) for row in rows]
     if of_set:
         line = _set_line(_whole_set(name, scored, unread), named, name)
         return [line | encoder | ({"outputs": files} if files else {})]
     scores = [scored[i] if i in scored else without_value(1, Status.ERROR, unread[i]) for i in range(len(rows))]
     about = [{"output": file} for file in files] or [{"prompt": row.prompt.text, "output": row.output} for row in rows]
     return [line | encoder for line in _row_lines(merge(scores, "cpu"), about)]
+
+
+def _scored(
+    rows: Sequence[Row],
+    reward: Callable[[Rollout], Any],
+    folder: Path,
+    kind: str,
+    batch: int,
+    progress: Progress,
+    unread: dict[int, str],
+) -> dict[int, Any]:
+    """Each row's `Scores`, or its `Embedded` of a set, by its number; those that cannot be read enter `unread`."""
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    scored: dict[int, Any] = {}
+    for start in range(0, len(rows), batch):
+        taken = list(range(start, min(start + batch, len(rows))))
+        for same, rollout in read_rollouts(rows, taken, kind, folder, unread):
+            rollout = replace(rollout, group=torch.tensor([numbers[rows[i].group] for i in same]))
+            with torch.no_grad():
+                together = reward(rollout)
+            scored |= {i: together[k : k + 1] for k, i in enumerate(same)}
+        progress(taken[-1] + 1, len(rows))
+    return scored
 
 
 def read_rollouts(

@@ -30,7 +30,7 @@ def open_tracker(accelerator: Accelerator, name: str, directory: Path, file: Map
     """
     run = directory.resolve().name
     if name == "tensorboard":  # whose run is a folder, and whose configurations are flat
-        more = {"purge_step": step + 1} if step else {}  # what was written after that step is hidden
+        more: dict[str, Any] = {"purge_step": step + 1} if step else {}  # what was written after that step is hidden
         accelerator.init_trackers(run, config=_flat(file), init_kwargs={name: more})
     elif name == "wandb":
         more = {"name": run, "id": _own_id(accelerator, directory / WANDB_ID, fresh=step == 0), "resume": "allow"}

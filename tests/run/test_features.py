@@ -81,7 +81,7 @@ def test_faults_are_sentences(rows: Path) -> None:
     ):
         feature_measures(features, table, alike="size")
     with pytest.raises(DataError, match="--probe colour: all rows have the value red; a probe needs two"):
-        feature_measures(features[::12], table[:3][:1] * 3, probes=["colour"])
+        feature_measures(features[::12], [table[0]] * 3, probes=["colour"])
     blind = FeatureReader(frozenset({"image"}), lambda rollout: rollout.output)
     with pytest.raises(CapabilityError, match="this embeds image; the outputs are text"):
         features_of(table, blind, rows.parent)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from mmalign.core.config import load
-from mmalign.run.export import export
+from mmalign.run.export import export_run
 from mmalign.run.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_it_starts_at_ratio_1_and_resumes_exactly(quantize: str, write: Callable
     assert first["grad/norm"] > 0
     shutil.copytree(whole, half)
     train(load(half / "run.yaml"), resume=f"{half}@1")
-    export(whole, "merged", tmp_path / "merged")
+    export_run(whole, "merged", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")  # the base as it was published, and the LoRA
     assert {p.dtype for p in merged.parameters()} == {torch.float32}
     one, two = weights(whole), weights(half)

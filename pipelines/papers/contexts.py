@@ -9,7 +9,7 @@ to them, and one that does not.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,10 +25,10 @@ COLOUR, COUNT = "nothing nothing", "can can"  # words that say nothing of a scen
 STEPS, ROWS = 160, 1000
 
 
-def both(name: str, seed: int, count: int) -> list[dict[str, Any]]:
+def both(part: Literal["train", "heldout"], seed: int, count: int) -> list[dict[str, Any]]:
     """Two rows of each request, turned round by their contexts."""
     made = []
-    for pair in users.choices(name, seed, count):
+    for pair in users.choices(part, seed, count):
         first = users.USERS.index(pair.prompt.meta["user"]) % 2 == 0  # who minds the colour takes the wrong count
         sides = (pair.chosen, pair.rejected) if first else (pair.rejected, pair.chosen)
         row = {"prompt": pair.prompt.text, "chosen": sides[0], "rejected": sides[1]}
@@ -56,7 +56,7 @@ def reversal(model: Any, held: list[Preference]) -> dict[str, float]:
 
 def measure(seed: int) -> Arms:
     """Reversal with contexts, without, and with those of other rows at the test."""
-    train, held = both("requests_train", seed, ROWS), both("requests_heldout", seed, 256)
+    train, held = both("train", seed, ROWS), both("heldout", seed, 256)
     reads, blind = fitted(pairs(train), STEPS, seed), fitted(pairs(train, bare=True), STEPS, seed)
     known, order = pairs(held), torch.randperm(len(held), generator=stream(seed, "contexts")).tolist()
     contexts = [row["prompt"][: len(COLOUR)] == COLOUR for row in held]

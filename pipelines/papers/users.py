@@ -8,45 +8,48 @@ colour, half the count. A model with an ideal point for each user is fitted to t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from mmalign.core.types import Preference, Prompt
-from mmalign.miniworld.language import parse
-from pipelines.papers import _language as world
+from mmalign.miniworld.colloquial import colloquial
+from mmalign.miniworld.language import Description, Group, make_request
+from mmalign.miniworld.scenes import COLORS, MAX_THINGS, SHAPES, SIZES
 from pipelines.papers._experiment import Arms, Experiment, Means, main
-from pipelines.papers._reward_models import accuracy, fitted
+from pipelines.papers._reward_models import fitted
 
 USERS = ["ann", "bo", "cy", "dee", "eve", "finn"]
-STEPS, ROWS = 100, 800
-COLOURS = ("red", "green", "blue", "yellow", "purple", "black")
-COUNTS = {"a": "two", "two": "three", "three": "four", "four": "two"}
+STEPS, ROWS, HELD = 100, 800, 256
 
 
-def choices(name: str, seed: int, count: int) -> list[Preference]:
-    """What users choose: who minds the colour takes the wrong count, and the other way round."""
-    rng = np.random.default_rng([37, seed])
+def choices(part: Literal["train", "heldout"], seed: int, count: int) -> list[Preference]:
+    """What users choose: who minds the colour takes the wrong count, and the other way round.
+
+    A fifth of the triples of count, colour and shape is kept for the part `heldout`.
+    """
+    rng = np.random.default_rng([37, seed, part == "train"])
     made: list[Preference] = []
-    for row in world.rows(name):
-        words = row["request"].split()
-        coloured = [i for i, word in enumerate(words) if word in COLOURS]
-        if len(made) == count or not coloured or words[0] not in COUNTS or len(parse(row["request"]).groups) > 1:
+    while len(made) < count:
+        number, colour, shape = int(rng.integers(MAX_THINGS)), int(rng.integers(len(COLORS))), int(rng.integers(5))
+        if ((3 * number + 2 * colour + shape) % 5 == 0) != (part == "heldout"):
             continue
-        colour = list(words)
-        colour[coloured[0]] = str(rng.choice([c for c in COLOURS if c != words[coloured[0]]]))
-        number = [COUNTS[words[0]], *words[1:]]
-        wrong_colour, wrong_count = " ".join(colour), " ".join(number)
+        kind = Description(SHAPES[shape], COLORS[colour], str(rng.choice([*SIZES, ""])) or None)
+        request = make_request((Group(number + 1, kind),))
+        other = str(rng.choice([each for each in COLORS if each != kind.color]))
+        wrong_colour = make_request((Group(number + 1, kind._replace(color=other)),)).text
+        others = [each for each in range(1, MAX_THINGS + 1) if each != number + 1]
+        wrong_count = make_request((Group(int(rng.choice(others)), kind),)).text
         user = int(rng.integers(len(USERS)))
         sides = (wrong_count, wrong_colour) if user % 2 == 0 else (wrong_colour, wrong_count)
-        made.append(Preference(Prompt(row["prompt"], meta={"user": USERS[user]}), *sides))
+        made.append(Preference(Prompt(colloquial(request, rng), meta={"user": USERS[user]}), *sides))
     return made
 
 
 def measure(seed: int) -> Arms:
     """Held-out accuracy with users, without, and with users dealt out at random."""
-    train, held = choices("requests_train", seed, ROWS), choices("requests_heldout", seed, 256)
+    train, held = choices("train", seed, ROWS), choices("heldout", seed, HELD)
     rng = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(train), generator=rng).tolist()
     mixed = [
@@ -65,8 +68,6 @@ def measure(seed: int) -> Arms:
 @torch.no_grad()
 def with_users(model: Any, pairs: list[Preference]) -> float:
     """Accuracy where each prompt says whose choice it is."""
-    if not pairs:
-        return accuracy(model, pairs)
     prompts = [pair.prompt for pair in pairs]
     won, lost = (
         model.score(model.observe(prompts, [getattr(p, side) for p in pairs])) for side in ("chosen", "rejected")
@@ -88,6 +89,8 @@ EXPERIMENT = Experiment(
     control="the same choices with their users dealt out at random",
     measure=measure,
     holds=holds,
+    caveat="A first run had but 163 pairs, which is all that the file of requests holds, some with a noun in the wrong "
+    "number; it did not hold either and is kept in 31_users_first.json.",
 )
 
 if __name__ == "__main__":

@@ -62,15 +62,15 @@ class Parts:
         Raises:
             ConfigError: it holds parts of another scoring.
         """
-        said, told = {**self.of, "rows": self.rows, "part": self.size}, self.folder / "scoring.json"
-        if not told.exists() and first:
-            with write_beside(told) as beside:
-                beside.write_text(json.dumps(said, indent=1, default=str) + "\n", encoding="utf-8")
-        while not told.exists():  # the first process writes it
+        wanted, X
+        if not record.exists() and first:
+            with write_beside(record) as beside:
+                beside.write_text(json.dumps(wanted, indent=1, default=str) + "\n", encoding="utf-8")
+        while not record.exists():  # the first process writes it
             time.sleep(WAIT)
-        known = json.loads(told.read_text(encoding="utf-8"))
-        said = json.loads(json.dumps(said, default=str))
-        if other := sorted(key for key in known.keys() | said.keys() if known.get(key) != said.get(key)):
+        known = json.loads(record.read_text(encoding="utf-8"))
+        wanted = json.loads(json.dumps(wanted, default=str))
+        if other := sorted(key for key in known.keys() | wanted.keys() if known.get(key) != wanted.get(key)):
             raise ConfigError(
                 f"{self.folder}: holds parts of another scoring (another {', '.join(other)}); remove the folder, or "
                 "name another --out."
@@ -78,7 +78,7 @@ class Parts:
         return sum(self.file(part).exists() for part in range(self.count))
 
     def score(self, score: Score, process: int, processes: int, progress: Callable[[int, int], None]) -> None:
-        """Score this process's parts that are not there yet; `progress` is told rows done and rows in all of them."""
+        """Score this process's parts that are not there yet; `progress` is record rows done and rows in all of them."""
         mine = range(process, self.count, processes)
         missing = [part for part in mine if not self.file(part).exists()]
         total = sum(len(self._rows(part)) for part in mine)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from mmalign.core.errors import ConfigError, MissingExtra, importable
 from mmalign.core.packages import need
@@ -104,6 +103,8 @@ def quantize(network: Module, kind: Quantization, device: torch.device, dtype: t
 
 def keep_own_frozen(module: Module) -> None:
     """Let each process that trains `module` keep the frozen weights it read: DDP sends no quantised ones around."""
+    from torch.nn.parallel import DistributedDataParallel
+
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, frozen)
 

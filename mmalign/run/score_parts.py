@@ -62,7 +62,7 @@ class Parts:
         Raises:
             ConfigError: it holds parts of another scoring.
         """
-        wanted, X
+        wanted, record = {**self.of, "rows": self.rows, "part": self.size}, self.folder / "scoring.json"
         if not record.exists() and first:
             with write_beside(record) as beside:
                 beside.write_text(json.dumps(wanted, indent=1, default=str) + "\n", encoding="utf-8")
@@ -78,7 +78,7 @@ class Parts:
         return sum(self.file(part).exists() for part in range(self.count))
 
     def score(self, score: Score, process: int, processes: int, progress: Callable[[int, int], None]) -> None:
-        """Score this process's parts that are not there yet; `progress` is record rows done and rows in all of them."""
+        """Score this process's parts that are not there yet; `progress` gets rows done and rows in all of them."""
         mine = range(process, self.count, processes)
         missing = [part for part in mine if not self.file(part).exists()]
         total = sum(len(self._rows(part)) for part in mine)

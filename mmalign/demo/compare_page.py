@@ -52,18 +52,21 @@ def compare_page(pairs: OutputPairs, votes: Votes, export: Path) -> Any:
             "# Which one?\nTwo outputs for one prompt, in an order that is drawn for each voter. Keys: ← left, "
             "→ right, ↓ neither, ⌫ undo."
         )
-        voter = gr.Textbox("anonymous", label="Your name", max_lines=1, max_length=80)
         question = gr.HTML(padding=False)
         token = gr.Textbox(visible=False)
         with gr.Row(equal_height=True):
             sides = [_slots(pairs.a.modality, name) for name in ("Left", "Right")]
         with gr.Row():
             buttons = {
-                place: gr.Button(LABELS[place], elem_id=f"vote-{place}", variant="secondary") for place in LABELS
+                place: gr.Button(LABELS[place], elem_id=f"vote-{place}", variant="secondary", min_width=90)
+                for place in LABELS
             }
         undo = gr.Button("⌫ Undo my last vote", elem_id="vote-undo", size="sm")
+        voter = gr.Textbox("anonymous", label="Your name", max_lines=1, max_length=80)
         with gr.Accordion("Results: they say which is which", open=False):
-            show, write = gr.Button("Show results", elem_id="show-results"), gr.Button("Export", elem_id="export")
+            with gr.Row():
+                show = gr.Button("Show results", elem_id="show-results", min_width=120)
+                write = gr.Button("Export", elem_id="export", min_width=120)
             results = gr.HTML(elem_id="results")
         view = [question, token, *[slot for side in sides for slot in side]]
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1, "concurrency_id": "votes"}
@@ -82,11 +85,11 @@ def _slots(modality: str, label: str) -> list[Any]:
     """What shows one output; `_values` fills it."""
     import gradio as gr
 
-    with gr.Column(min_width=280):
+    with gr.Column(min_width=140 if modality == "image" else 280):  # pictures stay beside one another on a phone
         if modality == "text":
             return [gr.HTML(padding=False)]
         whole: dict[str, Any] = (
-            {"label": label, "height": SHOWN_PIXELS} if modality == "image" else {"show_label": False}
+            {"label": label, "elem_classes": "voted"} if modality == "image" else {"show_label": False}
         )
         picture = gr.Image(interactive=False, buttons=[], **whole)
         return [picture] if modality == "image" else [gr.Audio(label=label, interactive=False, buttons=[]), picture]
@@ -189,4 +192,4 @@ def results_as_html(pairs: OutputPairs, votes: list[Vote]) -> str:
 
 def _percent(interval: Interval) -> str:
     low, high = (float(np.clip(bound, 0, 1)) for bound in (interval.low, interval.high))
-    return f"{interval.value:.0%}, 95 % interval {low:.0%} to {high:.0%}, of {interval.n}"
+    return f"{100 * interval.value:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %, of {interval.n}"

@@ -18,7 +18,7 @@ from mmalign.media.spectrogram import spectrogram
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["about", "answered", "box", "drawn", "pictures", "shown_sound", "sounds", "texts_as_html"]
+__all__ = ["about", "answered", "box", "drawn", "pictures", "shown_sound", "sounds", "table_as_html", "texts_as_html"]
 
 SHOWN_PIXELS = 384
 Sound = tuple[tuple[int, Any], Any]  # rate and 16-bit samples (S, C), and what it looks like
@@ -54,6 +54,19 @@ def texts_as_html(texts: Sequence[str]) -> str:
     marks = [f"<b>{row + 1}</b>  " if len(texts) > 1 else "" for row in range(len(texts))]
     bodies = [html.escape(text) or "<i>(nothing)</i>" for text in texts]
     return "".join(f'<div style="{style}">{mark}{body}</div>' for mark, body in zip(marks, bodies, strict=True))
+
+
+def table_as_html(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts, the first column its rows' names; wider than the page, it moves inside its frame."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in headers)
+    lines = (
+        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>'
+        for name, *cells in rows
+    )
+    return (
+        f'<div class="scores" tabindex="0" role="region" aria-label="{html.escape(title)}"><table>'
+        f"<caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def box(title: str, lines: Sequence[str], fault: bool = False) -> str:

@@ -18,7 +18,7 @@ from mmalign.demo.answers import (
     known,
     likeliest,
 )
-from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, texts_as_html
+from mmalign.demo.display import about, answered, box, drawn, pictures, sounds, table_as_html, texts_as_html
 from mmalign.demo.rewrite_tab import rewrite_tab
 from mmalign.demo.score_tab import score_tab
 from mmalign.demo.scores import table
@@ -71,7 +71,7 @@ def _play(blocks: Foreign, run: Trained, choice: list[Prompt], draw: Draw | None
     button = gr.Button("Generate", variant="primary")
     notice = gr.HTML(visible=False, padding=False)
     sides = _sides(run.parts.policy.modality, ("Start", f"Learned, step {run.step}"), draw)
-    scores = gr.Dataframe(label="Scores", interactive=False, wrap=True, visible=False)
+    scores = gr.HTML(visible=False, padding=False)
     gr.on(
         [button.click, fields[0].submit],
         _asking(run, choice, draw),
@@ -119,7 +119,9 @@ def _fields(blocks: Foreign, run: Trained, choice: Sequence[Prompt]) -> list[Any
     if kinds:
         _choosing(blocks, choice, [text, number, picture, sound])
     elif choice:
-        gr.Examples([[prompt.text] for prompt in choice], [text], examples_per_page=len(choice), label=CHOICE)
+        gr.Examples(
+            [[prompt.text] for prompt in choice], [text], examples_per_page=len(choice), label=CHOICE, elem_id="prompts"
+        )
     return [text, count, seed, *([number] if kinds else []), *([picture] if "image" in kinds else [])]
 
 
@@ -179,11 +181,12 @@ def _side(modality: str, label: str, draw: Draw | None) -> list[Any]:
 
     with gr.Column(min_width=280):
         gr.Markdown(f"### {label}")
+        made: dict[str, Any] = {"columns": 2, "object_fit": "contain", "height": "auto", "elem_classes": "made"}
         if modality == "image":
-            return [gr.Gallery(show_label=False, columns=2, object_fit="contain", height="auto", interactive=False)]
+            return [gr.Gallery(show_label=False, interactive=False, **made)]
         if draw:
             gr.Markdown("Boxes: the true ones green, the answer's orange.")
-        boxes = gr.Gallery(show_label=False, columns=2, object_fit="contain", height="auto", visible=False)
+        boxes = gr.Gallery(show_label=False, visible=False, **made)
         return [boxes, gr.HTML(padding=False)]
 
 
@@ -231,7 +234,7 @@ def _asking(run: Trained, choice: Sequence[Prompt], draw: Draw | None) -> Callab
             notice = gr.HTML(box("This cannot be asked", [str(error)], fault=True), visible=True)
             return [notice, *[gr.skip()] * (outputs - 1)]
         headers, rows, reasons = table(before, after, roles)
-        scores = gr.Dataframe({"headers": headers, "data": rows}, visible=bool(rows))
+        scores = gr.HTML(table_as_html("Scores", headers, rows), visible=bool(rows))
         cut = [f"{reader} does not read this to its end; write less." for reader in before.cut]
         lines = [*(f"{name}: {value}" for name, value in facts(prompt)), *cut, *reasons]
         notice = gr.HTML(box("", lines), visible=bool(lines))

@@ -7,7 +7,7 @@ from typing import Any
 from mmalign.core.errors import MmalignError
 from mmalign.core.types import Prompt, Rollout
 from mmalign.demo.answers import generate_both, pictures_of
-from mmalign.demo.display import box, pictures, texts_as_html
+from mmalign.demo.display import box, pictures, table_as_html, texts_as_html
 from mmalign.demo.scores import table
 from mmalign.evaluation.table import roles_of
 from mmalign.run.load import Trained
@@ -43,7 +43,7 @@ def rewrite_tab(run: Trained, choice: list[Prompt]) -> None:
             with gr.Column(min_width=240):
                 gr.Markdown(f"### {side}")
                 columns += [gr.HTML(padding=False), gr.Image(show_label=False, interactive=False, buttons=[])]
-    scores = gr.Dataframe(label="Scores of the two rewrites", interactive=False, wrap=True, visible=False)
+    scores = gr.HTML(visible=False, padding=False)
     roles = roles_of(run.parts.file.to_dict())
 
     def ask(request: str, number: float | None) -> list[Any]:
@@ -59,7 +59,8 @@ def rewrite_tab(run: Trained, choice: list[Prompt]) -> None:
             shown += [texts_as_html([each]), None if picture is None else pictures(picture[None])[0]]
         headers, rows, reasons = table(*sides, roles)
         notice_shown = gr.HTML(box("", reasons), visible=bool(reasons))
-        return [notice_shown, *shown, gr.Dataframe({"headers": headers, "data": rows}, visible=bool(rows))]
+        told = gr.HTML(table_as_html("Scores of the two rewrites", headers, rows), visible=bool(rows))
+        return [notice_shown, *shown, told]
 
     outputs = [notice, *columns, scores]
     button.click(ask, [text, seed], outputs, concurrency_limit=1, concurrency_id="model", api_name="rewrite")

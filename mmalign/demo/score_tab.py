@@ -102,7 +102,9 @@ def score_tab(run: Trained, choice: Sequence[Prompt]) -> None:
                 text = gr.Textbox(choice[0].text if choice else "", label="Prompt", lines=2)
             made = {
                 "text": lambda: gr.Textbox(label="Text", lines=4),
-                "image": lambda: gr.Image(type="pil", sources=["upload", "clipboard"], label="Picture", height=300),
+                "image": lambda: gr.Image(
+                    type="pil", sources=["upload", "clipboard"], label="Picture", height=300, elem_classes="brought"
+                ),
                 "audio": lambda: gr.Audio(type="filepath", sources=["upload"], label="Sound"),
             }[modality]()
             button = gr.Button("Score", variant="primary", elem_id="score")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,8 +149,12 @@ def test_the_page_answers_and_says_what_cannot_be_asked(run: Trained) -> None:
     said, before, after, scores = ask.fn(ASKED, 2, 7)
     assert said.visible is False
     assert [caption for _, caption in before] == ["1", "2"] and before[0][0].tobytes() != after[0][0].tobytes()
-    assert scores.value["headers"][:4] == ["reward", "role", "start (mean)", "learned (mean)"]
-    assert [row[:2] for row in scores.value["data"]] == [["crisp", "trained"], ["small", "judge"]]
+    heads, rows = (
+        re.findall(r'<th scope="col">(.*?)<', scores.value),
+        re.findall(r'"row">(\w+)</th><td>(\w+)', scores.value),
+    )
+    assert heads[:4] == ["reward", "role", "start (mean)", "learned (mean)"] and scores.visible
+    assert rows == [("crisp", "trained"), ("small", "judge")]
     said, *left = ask.fn("", 2, 7)
     assert said.visible and "This cannot be asked" in said.value and "the prompt is empty" in said.value
     assert len(left) == len(ask.outputs) - 1 and all("__type__" in each and len(each) == 1 for each in left)

@@ -40,7 +40,7 @@ document.addEventListener("keydown", (event) => {
   if (button) { event.preventDefault(); button.click(); }
 });
 </script>"""
-LABELS: dict[Place, str] = {"left": "← Left is better", "tie": "↓ Neither", "right": "Right is better →"}
+LABELS: dict[Place, str] = {"left": "← Left", "tie": "↓ Neither", "right": "Right →"}
 
 
 def compare_page(pairs: OutputPairs, votes: Votes, export: Path) -> Any:
@@ -49,8 +49,8 @@ def compare_page(pairs: OutputPairs, votes: Votes, export: Path) -> Any:
 
     with gr.Blocks(title="mmalign: compare", analytics_enabled=False) as blocks:
         gr.Markdown(
-            "# Which one?\nTwo outputs for one prompt, in an order that is drawn for each voter. Keys: ← left, "
-            "→ right, ↓ neither, ⌫ undo."
+            "# Which one is better?\nTwo outputs for one prompt, in an order that is drawn for each voter. "
+            "Keys: ← left, → right, ↓ neither, ⌫ undo."
         )
         question = gr.HTML(padding=False)
         token = gr.Textbox(visible=False)
@@ -87,6 +87,7 @@ def _slots(modality: str, label: str) -> list[Any]:
 
     with gr.Column(min_width=140 if modality == "image" else 280):  # pictures stay beside one another on a phone
         if modality == "text":
+            gr.Markdown(f"**{label}**")
             return [gr.HTML(padding=False)]
         whole: dict[str, Any] = (
             {"label": label, "elem_classes": "voted"} if modality == "image" else {"show_label": False}

@@ -13,7 +13,7 @@ import torch
 from mmalign.core.errors import DataError, MmalignError
 from mmalign.core.types import Audio, Modality, Prompt, Rollout, Scores
 from mmalign.demo.answers import chosen_prompt, verdict_of
-from mmalign.demo.display import box
+from mmalign.demo.display import about, box, drawn
 from mmalign.demo.scores import score_of_side, why_none
 from mmalign.evaluation.table import Role, number_text, roles_of
 from mmalign.media.audio import read_audio
@@ -87,17 +87,33 @@ def _bar(name: str, value: float) -> str:
     )
 
 
+def _shown_beside(prompt: Any, choice: Sequence[Prompt]) -> None:
+    """What the chosen prompt is about, below the field that chooses it."""
+    import gradio as gr
+
+    heard = about(choice[0])
+    picture = gr.Image(drawn(choice[0]), show_label=False, height=200, interactive=False, buttons=[])
+    sound = gr.Audio(heard and heard[0], label="Sound", interactive=False, buttons=[], visible=heard is not None)
+
+    def chosen(number: Any) -> list[Any]:
+        heard = about(choice[int(number)])
+        return [drawn(choice[int(number)]), gr.Audio(heard and heard[0], visible=heard is not None)]
+
+    prompt.change(chosen, prompt, [picture, sound], show_progress="hidden", api_visibility="private")
+
+
 def score_tab(run: Trained, choice: Sequence[Prompt]) -> None:
     """Fields, a button and the verdicts, inside the tab that is open."""
     import gradio as gr
 
     modality = run.parts.policy.modality
-    about = any(list(prompt.media) for prompt in choice)
+    media = any(list(prompt.media) for prompt in choice)
     with gr.Row():
         with gr.Column():
-            if about:
+            if media:
                 names = [(f"{i + 1}: {prompt.text}", i) for i, prompt in enumerate(choice)]
                 text: Any = gr.Dropdown(names, value=0, label="Prompt, with what it is about")
+                _shown_beside(text, choice)
             else:
                 text = gr.Textbox(choice[0].text if choice else "", label="Prompt", lines=2)
             made = {
@@ -113,7 +129,7 @@ def score_tab(run: Trained, choice: Sequence[Prompt]) -> None:
 
     def score(question: Any, output: Any) -> str:
         try:
-            prompt = choice[int(question)] if about else chosen_prompt(choice, question or "")
+            prompt = choice[int(question)] if media else chosen_prompt(choice, question or "")
             with torch.no_grad():
                 return verdicts_as_html(score_brought(run.rewards, brought(prompt, modality, output)), roles)
         except MmalignError as error:

@@ -26,7 +26,9 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
-def loaded(name: str, folder: Path, dtype: str, device: str = "cuda", resolution: int = 512) -> tuple[Any, Any]:
+def loaded(
+    name: str, folder: Path, dtype: str, device: str = "cuda", resolution: int = 512, **more: Any
+) -> tuple[Any, Any]:
     """Adapter with LoRA and its step policy, at `resolution` pixels."""
     from mmalign.adapters import adapters
     from mmalign.policies import policies
@@ -38,7 +40,7 @@ def loaded(name: str, folder: Path, dtype: str, device: str = "cuda", resolution
         "gradient_checkpointing": True,
         "device": device,
     }
-    adapter = adapters.build({"name": name, **options, **OWN.get(name, {})}, "adapter").load()
+    adapter = adapters.build({"name": name, **options, **OWN.get(name, {}), **more}, "adapter").load()
     kind = "flow" if adapter.prediction == "flow" else "ddpm"
     policy = {"name": kind, "num_inference_steps": 6, "rows": 4}
     return adapter, policies.build(policy, "policy", adapter=adapter)
@@ -91,13 +93,13 @@ def sound_session(adapter: Any, kind: str) -> tuple[Any, Session]:
     return objective, _session(adapter, 2 if kind == "grpo" else 4)
 
 
-def speaking(name: str, folder: Path, dtype: str, device: str = "cuda") -> tuple[Any, Any, list[Prompt]]:
+def speaking(name: str, folder: Path, dtype: str, device: str = "cuda", **more: Any) -> tuple[Any, Any, list[Prompt]]:
     """Language model with LoRA, its policy for 64 tokens, and prompts (about pictures for one that sees)."""
     from mmalign.adapters import adapters
     from mmalign.policies import policies
 
     sees = name.startswith("mllm")
-    options = {"model": str(folder), "dtype": dtype, "device": device, "lora": {"rank": 16, "alpha": 32}}
+    options = {"model": str(folder), "dtype": dtype, "device": device, "lora": {"rank": 16, "alpha": 32}, **more}
     adapter = adapters.build({"name": "image_text" if sees else "causal_lm", **options}, "adapter").load()
     policy = policies.build({"name": "tokens", "max_new_tokens": 64}, "policy", adapter=adapter)
     seen = [{"image": torch.rand(3, 32, 32)} if sees else {} for _ in range(4)]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 # took twenty times as long and more. The library that torch computes with reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "load_adapter": "mmalign.adapters",

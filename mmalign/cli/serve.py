@@ -33,7 +33,7 @@ def serve(  # noqa: PLR0913 (its options)
     token_file: Annotated[Path | None, typer.Option(help="a file that holds the token that callers must send")] = None,
     token_env: Annotated[str, typer.Option(help="the environment variable that holds it")] = "",
     batch: Annotated[int, typer.Option(min=1, help="rows of one call of a reward, of several requests together")] = 64,
-    wait_ms: Annotated[float, typer.Option(min=0, help="how long a batch waits for further requests")] = 5.0,
+    wait_ms: Annotated[float, typer.Option(min=0, help="how long a batch waits for further requests")] = 2.0,
     max_rows: Annotated[int, typer.Option(min=1, help="of a request")] = 1024,
     max_bytes: Annotated[int, typer.Option(min=1024, help="of a request")] = 256 << 20,
     max_pixels: Annotated[int, typer.Option(min=1, help="of a picture")] = 1 << 24,

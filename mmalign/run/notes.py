@@ -11,6 +11,7 @@ from mmalign.core.objective import ObjectiveTraits
 from mmalign.core.protocols import DensityPolicy
 from mmalign.policies._surrogate import named_weighting
 from mmalign.rewards.engine.traits import CombinationTraits
+from mmalign.rewards.judges.remote import Remote
 from mmalign.run.build import Parts
 from mmalign.run.references import newest_taken
 
@@ -18,7 +19,7 @@ from mmalign.run.references import newest_taken
 def notes(parts: Parts) -> list[str]:
     """Return what is allowed and may not be what was meant."""
     mixed, objective = parts.reward, ObjectiveTraits.of(parts.objective)
-    sentences = [*newest_taken(parts.file), *objective.doubts]
+    sentences = [*newest_taken(parts.file), *objective.doubts, *_elsewhere(parts)]
     twice = objective.std == "group" and mixed is not None and mixed.relative
     if twice and CombinationTraits.of(mixed.combination).scale == "group_z":
         sentences.append(
@@ -32,6 +33,14 @@ def notes(parts: Parts) -> list[str]:
             "the dimensions of a step (channels x height x width of the latents). grad/norm is logged."
         )
     return sentences
+
+
+def _elsewhere(parts: Parts) -> list[str]:
+    """A sentence for each reward and judge on a server: that it was asked, and what it said of itself."""
+    slots = parts.reward.slots if parts.reward is not None else {}
+    named = {f"rewards.{name}": slot.reward for name, slot in slots.items()}
+    named |= {f"evaluation.judges.{name}": judge for name, judge in parts.judges.items()}
+    return [f"{place}: {reward.described()}." for place, reward in named.items() if isinstance(reward, Remote)]
 
 
 def weighting_line(parts: Parts) -> str:

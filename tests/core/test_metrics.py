@@ -40,12 +40,13 @@ from tests.objectives.scorers import Valued, rows
 from tests.toys import NearGaussian, NearPoint, ToyLatent, prompts
 from tests.training.problem import Lines
 
-#: Of the table, what these runs do not log: they have no GPU, cache, long texts, time limit or held-out prompts.
+#: Of the table, what these runs do not log: without GPU, cache, long texts, time limit, servers and held-out prompts.
 ELSEWHERE = {
     "eval/loss",
     "memory/peak_gib",
     "reward/<reward>/cached",
     "reward/<reward>/texts_cut",
+    *(f"reward/<reward>/{asked}" for asked in ("requests", "retries", "prompt_tokens", "completion_tokens")),
     "eval/<measure>",
     "time/evaluate",
     "time/preview",

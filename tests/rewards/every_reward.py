@@ -1,5 +1,6 @@
 """Every reward on tiny checkpoints, and outputs that it judges: for what is tried on all of them."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmalign.core.types import Audio, Prompt, Rollout
 from mmalign.rewards import rewards
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
 from tests.rewards.sounds import tones
+from tests.run.serving.in_thread import serving
 
 GENERATOR = {
     "adapter": {"name": "sd3", "model": "assets/scenes_sd3", "max_sequence_length": 1, "text_encoder_3": False},
@@ -90,7 +92,15 @@ def make(
         "through": {"generator": GENERATOR, "inner": {"name": "verifier"}},
         "yes_no": judge,
     }
-    return lambda name, **more: rewards.build({"name": name, **options.get(name, {}), **more}, name)
+    with ExitStack() as servers:
+
+        def built(name, **more):
+            if name == "remote" and name not in options:  # asks a server of another
+                served = {"clip": rewards.build({"name": "clip", **checkpoint}, "clip")}
+                options[name] = {"url": servers.enter_context(serving(served))[0]}
+            return rewards.build({"name": name, **options.get(name, {}), **more}, name)
+
+        yield built
 
 
 def scenes(per_prompt=2):

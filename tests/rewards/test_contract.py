@@ -254,6 +254,7 @@ WHOLE |= {
     *SETS,
     "song_fad",
     "density_ratio",
+    "remote",
     "follow_up",
 }
 

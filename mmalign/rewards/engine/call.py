@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from mmalign.core.asked import counting_requests
 from mmalign.core.cuts import counting_cuts
 from mmalign.core.errors import CapabilityError, ConfigError, MmalignError, ScoreError
 from mmalign.core.protocols import Gather, Reward, SetReward, one_alone
@@ -104,9 +105,10 @@ class Guarded:
         _require_modality(self.name, self.modalities, rollout.output)
         self.prepare()
         start = time.perf_counter()
-        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts:
+        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts, counting_requests() as asked:
             scores, hits = self._scored(rollout)
             scores = scores if self.map is None else mapped(scores, self.map)
+        self._metrics.add_requests(asked)
         self._record(scores, time.perf_counter() - start, hits, len(cuts))
         return scores
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,6 +28,7 @@ class MetricAccumulator:
     _cut: int = 0
     _sets: int = 0
     _set_seconds: float = 0.0
+    _asked: Counter[str] = field(default_factory=Counter)
 
     def add(self, scores: Scores, seconds: float, hits: int, cut: int = 0) -> None:
         """One call: its scores, how long it took, rows that came from the cache, texts that were read in part."""
@@ -43,6 +44,10 @@ class MetricAccumulator:
         """`sets` sets of embedded rows that were scored, and the seconds of all of them."""
         self._sets += sets
         self._set_seconds += seconds
+
+    def add_requests(self, asked: Mapping[str, int]) -> None:
+        """What servers were asked in one call, see `mmalign.core.asked`."""
+        self._asked.update(asked)
 
     def pop(self) -> MetricAccumulator:
         """Return what was accumulated, to be joined with that of other processes, and start afresh."""
@@ -61,6 +66,7 @@ class MetricAccumulator:
             whole._hits += one._hits
             whole._cut += one._cut
             whole._sets += one._sets
+            whole._asked.update(one._asked)
             whole._set_seconds += one._set_seconds
             for name, pieces in one._parts.items():
                 whole._parts.setdefault(name, []).extend(pieces)
@@ -70,6 +76,7 @@ class MetricAccumulator:
         """mean, std, min, max; the share of every status that occurred; seconds (p50, p95 a call); cached share.
 
         "sets" is how many sets of embedded rows an objective had scored, "sets_seconds" the time of all of them.
+        "requests", "retries", "prompt_tokens", "completion_tokens" are what servers were asked (not there if nothing).
         "texts_cut" is how many texts the reward's model read only in part (not there if none).
         "parts/…" is the mean of each part over the rows that have it.
         """
@@ -89,6 +96,7 @@ class MetricAccumulator:
             numbers["cached"] = self._hits / rows
         if self._cut:
             numbers["texts_cut"] = float(self._cut)
+        numbers |= {name: float(count) for name, count in self._asked.items()}
         if self._sets:
             numbers |= {"sets": float(self._sets), "sets_seconds": self._set_seconds}
         for name, pieces in self._parts.items():

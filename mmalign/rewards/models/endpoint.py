@@ -33,7 +33,11 @@ _SHOWN = 160  # characters of a server's own words
 
 
 class Unanswered(Exception):
-    """No answer, and why."""
+    """No answer, and why; `late` where the deadline has passed."""
+
+    def __init__(self, why: str, late: bool = False) -> None:
+        super().__init__(why)
+        self.late = late
 
 
 @dataclass
@@ -73,6 +77,17 @@ class Server:
         if not self.pause >= 0:
             faults.append(f"{place}pause: {self.pause:g} must be at least 0.")
         return faults
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One attempt: the answer, or why there is none, how long to wait, and whether another would be of no use."""
+
+    answer: dict[str, Any] | None
+    why: str = ""
+    wait: float = 0.0
+    final: bool = False
+    late: bool = False
 
 
 @dataclass
@@ -116,6 +131,8 @@ class Endpoint:
 
     def each(self, call: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
         """`call` of every item, `concurrency` at once."""
+        if len(items) <= 1:
+            return [call(item) for item in items]
         contexts = [copy_context() for _ in items]  # what a thread asks is counted where it was sent from
         with ThreadPoolExecutor(max(1, min(self.server.concurrency, len(items)))) as calls:
             return list(calls.map(lambda context, item: context.run(call, item), contexts, items))
@@ -129,48 +146,45 @@ class Endpoint:
         end, pause = time.monotonic() + self.server.deadline, self.server.pause
         for attempt in range(1, self.server.attempts + 1):
             self._count({"requests" if attempt == 1 else "retries": 1})
-            answer, why, wait = self._once(method, path, body, end)
-            if answer is not None:
-                return answer
-            again = wait >= 0
-            wait = max(pause, wait)
-            if not again or attempt == self.server.attempts or time.monotonic() + wait >= end:
+            tried = self._once(method, path, body, end)
+            if tried.answer is not None:
+                return tried.answer
+            wait = max(pause, tried.wait)
+            if tried.final or attempt == self.server.attempts or time.monotonic() + wait >= end:
                 tries = f" (asked {attempt} times)" if attempt > 1 else ""
-                raise Unanswered(f"{self.server.url}: {why}{tries}")
+                raise Unanswered(f"{self.server.url}: {tried.why}{tries}", tried.late)
             time.sleep(wait)
             pause *= 2
         raise AssertionError("a server is asked at least once")
 
-    def _once(self, method: str, path: str, body: bytes | None, end: float) -> tuple[dict[str, Any] | None, str, float]:
-        """The answer, or None with why there is none and how long to wait: -inf, for ever."""
-        core = need("httpcore")
+    def _once(self, method: str, path: str, body: bytes | None, end: float) -> _Try:
+        core, begun = need("httpcore"), False
         headers = {"accept": "application/json", "content-type": "application/json", "user-agent": "mmalign"}
         headers |= {"authorization": f"Bearer {os.environ[self.server.key]}"} if self.server.key else {}
-        begun = False
         url, waiting = self.server.url.rstrip("/") + path, {"timeout": {"pool": max(end - time.monotonic(), 1e-3)}}
         try:
             with (
                 self._network.until(end),
                 self._connections.stream(method, url, headers=headers, content=body, extensions=waiting) as response,
             ):
-                data, begun = b"", True
+                data, begun = bytearray(), True
                 for piece in response.iter_stream():
                     data += piece
                     if len(data) > self.most:
-                        return None, f"its answer is longer than {self.most >> 20} MiB", float("-inf")
+                        return _Try(None, f"its answer is longer than {self.most >> 20} MiB", final=True)
         except core.TimeoutException:
             what = "no whole answer" if begun else "no answer"
-            return None, f"{what} within {self.server.deadline:g} s", float("-inf")
+            return _Try(None, f"{what} within {self.server.deadline:g} s", final=True, late=True)
         except (core.NetworkError, core.ProtocolError, core.UnsupportedProtocol) as error:
-            return None, f"{type(error).__name__}: {str(error)[:_SHOWN]}", 0.0
+            return _Try(None, f"{type(error).__name__}: {str(error)[:_SHOWN]}")
         if response.status != 200:
-            wait = _retry_after(response.headers) if response.status in _AGAIN else float("-inf")
-            return None, f"status {response.status}: {_words(data)}", wait
+            why = f"status {response.status}: {_words(bytes(data))}"
+            return _Try(None, why, _retry_after(response.headers), final=response.status not in _AGAIN)
         try:
             answer = json.loads(data)
         except (ValueError, RecursionError):
-            return None, f"its answer is no JSON: {data[:_SHOWN]!r}", 0.0
-        return (answer, "", 0.0) if isinstance(answer, dict) else (None, "its answer is no object", float("-inf"))
+            return _Try(None, f"its answer is no JSON: {bytes(data[:_SHOWN])!r}")
+        return _Try(answer) if isinstance(answer, dict) else _Try(None, "its answer is no object", final=True)
 
 
 def _words(data: bytes) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from mmalign.core.types import Modality
 
@@ -23,11 +23,13 @@ __all__ = [
     "PROTOCOL",
     "Answer",
     "Asked",
+    "Described",
     "Limits",
     "Made",
     "Malformed",
     "Medium",
     "Request",
+    "Spec",
     "TooLarge",
     "Wire",
 ]
@@ -119,3 +121,32 @@ class Answer(BaseModel):
     per_step: list[list[float | None]] | None = None
     parts: dict[str, list[float | None]] = {}
     info: list[str] | None = None
+    identity: str | None = None
+
+
+class Described(BaseModel):
+    """One reward of a server: the `reward` that it is, what it judges and needs; `identity` tells its weights apart."""
+
+    reward: str
+    modalities: list[Modality]
+    range: tuple[float, float]
+    parts: list[str] = []
+    needs: list[str] = []
+    batch_dependent: bool = False
+    identity: str | None = None
+
+
+class Sizes(BaseModel):
+    """What a server takes in one request, see `Limits`."""
+
+    rows: PositiveInt
+    bytes: PositiveInt
+
+
+class Spec(BaseModel):
+    """What a server says of itself at /spec."""
+
+    mmalign: str
+    protocol: int
+    rewards: dict[str, Described]
+    limits: Sizes

@@ -27,10 +27,11 @@ from mmalign.rewards.models.wire import (
     Malformed,
     Medium,
     Request,
+    Spec,
     TooLarge,
 )
 
-__all__ = ["request_in", "rollout_of", "scores_in"]
+__all__ = ["request_in", "rollout_of", "scores_in", "spec_in"]
 
 Model = TypeVar("Model", bound=BaseModel)
 _PNG, _FLAC = b"\x89PNG\r\n\x1a\n", b"fLaC"
@@ -77,6 +78,17 @@ def rollout_of(request: Request, limits: Limits) -> Rollout:
         truncated=torch.tensor(request.truncated) if request.truncated else None,
         mask=unpacking.mask(request.mask, rows),
     )
+
+
+def spec_in(given: Mapping[str, Any]) -> Spec:
+    """What a server says of itself. Raises Malformed, first of all where it speaks another protocol."""
+    theirs, version = given.get("protocol"), shown(given.get("mmalign"), 40)
+    if theirs != PROTOCOL:
+        raise Malformed(
+            f"speaks protocol {shown(theirs, 40)} (mmalign {version}), and this mmalign speaks {PROTOCOL}; install "
+            "the same on both sides"
+        )
+    return _read(Spec, given)
 
 
 def scores_in(given: Mapping[str, Any], rows: int) -> Scores:

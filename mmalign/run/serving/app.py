@@ -71,7 +71,8 @@ def application(served: Mapping[str, Served], limits: Limits, token: str = "") -
 
     async def health(message: Any) -> Any:
         _require_token(message, token)
-        tried = {name: await asyncio.to_thread(one.tried, HEALTH) for name, one in served.items()}
+        chosen = _chosen(message.query_params.get("reward", ""), served)
+        tried = {name: await asyncio.to_thread(served[name].tried, HEALTH) for name in chosen}
         ok = all(one["ok"] for one in tried.values())
         return _json({"ok": ok, "rewards": tried}, 200 if ok else 503)
 
@@ -81,7 +82,7 @@ def application(served: Mapping[str, Served], limits: Limits, token: str = "") -
         with room.taken_by(size):
             body = await _body(message, size)
             name, answer = await asyncio.to_thread(_submitted, served, body, limits)
-            return _json(await _answered(name, answer))
+            return _json({"reward": name, "identity": served[name].identity, **await _answered(answer)})
 
     async def refuse(message: Any, refused: Exception) -> Any:
         assert isinstance(refused, Refused)
@@ -163,11 +164,18 @@ def _submitted(served: Mapping[str, Served], body: bytes, limits: Limits) -> tup
         raise Refused(400, str(error)) from None
 
 
+def _chosen(name: str, served: Mapping[str, Served]) -> list[str]:
+    """The reward called so, or all of them."""
+    if name and name not in served:
+        raise Refused(404, f"no reward '{name}' is served.{did_you_mean(name, served)} Served are {', '.join(served)}.")
+    return [name] if name else list(served)
+
+
 def _named(request: Request, served: Mapping[str, Served]) -> str:
-    name = request.reward or (next(iter(served)) if len(served) == 1 else "")
-    if name not in served:
-        what = f"no reward '{name}' is served.{did_you_mean(name, served)}" if name else "reward: name one."
-        raise Refused(404, f"{what} Served are {', '.join(served)}.")
+    chosen = _chosen(request.reward, served)
+    if len(chosen) > 1:
+        raise Refused(404, f"reward: name one. Served are {', '.join(served)}.")
+    name = chosen[0]
     modalities = served[name].reward.modalities
     if request.output.kind not in modalities:
         raise Refused(
@@ -176,9 +184,9 @@ def _named(request: Request, served: Mapping[str, Served]) -> str:
     return name
 
 
-async def _answered(name: str, answer: Future[Scored]) -> dict[str, Any]:
+async def _answered(answer: Future[Scored]) -> dict[str, Any]:
     try:
         scored = await asyncio.wrap_future(answer)
     except MmalignError as error:
         raise Refused(422, str(error)) from None
-    return {**answer_of(scored.scores), "reward": name, "batch": scored.rows, "seconds": round(scored.seconds, 6)}
+    return {**answer_of(scored.scores), "batch": scored.rows, "seconds": round(scored.seconds, 6)}

@@ -35,6 +35,7 @@ class Served:
         scorer: its queue and thread.
         probe: the row that `tried` scores; None where there is none, and `unprobed` says why.
         parts: the names of the parts that the last probe had.
+        identity: what tells it from others that score otherwise, once it is prepared; None: its scores vary.
     """
 
     component: str
@@ -42,7 +43,7 @@ class Served:
     probe: Rollout | None = None
     unprobed: str = ""
     parts: tuple[str, ...] = ()
-    _identity: str | None = field(default=None, init=False)
+    identity: str | None = field(default=None, init=False)
 
     @property
     def reward(self) -> Guarded:
@@ -54,7 +55,7 @@ class Served:
         self.reward.prepare()
         inner = self.reward.reward
         who = identity(inner)
-        self._identity = None if who is None else hashlib.sha256(who.encode()).hexdigest()
+        self.identity = None if who is None else hashlib.sha256(who.encode()).hexdigest()
         if self.probe is None:
             self.probe, self.unprobed = small_probe(inner)
 
@@ -69,7 +70,7 @@ class Served:
             "needs": list(traits.needs),
             "differentiable": False,
             "batch_dependent": traits.batch_dependent,
-            "identity": self._identity,
+            "identity": self.identity,
         }
 
     def tried(self, patience: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,8 +22,13 @@ Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
 
 @contextmanager
-def serving(reply: Reply, models: list[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The address of a server on a free port of loopback, and the requests that it has had."""
+def serving(
+    reply: Reply, models: Sequence[str] = (), pages: Mapping[str, Any] | None = None
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of a server on a free port of loopback, and the requests that it has had.
+
+    `pages` are what it says where nothing is posted, by the end of the address; of others, which models it has.
+    """
     seen: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,7 +38,8 @@ def serving(reply: Reply, models: list[str]) -> Iterator[tuple[str, list[dict[st
             pass
 
         def do_GET(self) -> None:
-            send(self, {"data": [{"id": name} for name in models]})
+            page = self.path.partition("?")[0].rpartition("/")[2]
+            send(self, (pages or {}).get(page, {"data": [{"id": name} for name in models]}))
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))

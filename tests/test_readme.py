@@ -117,7 +117,10 @@ def test_its_pictures_are_small_and_say_where_they_come_from() -> None:
         told = README.split(f"({name})")[1].split("\n\n")[1]  # the sentence below it
         command = told.split("`")[1]
         assert made["command"].startswith(command), told
-        moved = re.search(r"(\w+)` went from ([\d.]+) to ([\d.]+) on (\d+)", told.partition("`")[2])
+        moved = re.search(r"(\w+)` went from ([−\d.]+) to ([−\d.]+) on (\d+)", told.partition("`")[2])
         (row,) = (row for row in made["rows"] if moved and row["name"] == moved[1])
-        assert moved and (float(moved[2]), float(moved[3])) == (round(row["before"], 2), round(row["after"], 2))
+        assert moved and tuple(float(moved[i].replace("−", "-")) for i in (2, 3)) == (
+            round(row["before"], 2),
+            round(row["after"], 2),
+        )
         assert int(moved[4]) == row["n"]

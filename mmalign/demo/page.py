@@ -169,7 +169,7 @@ def _sides(modality: str, labels: Sequence[str], draw: Draw | None) -> list[list
             return [_side(modality, label, draw) for label in labels]
     sides: list[list[Any]] = [[] for _ in labels]
     for row in range(MOST_OUTPUTS):
-        with gr.Row():
+        with gr.Row(elem_classes="slots"):
             for side, label in zip(sides, labels, strict=True):
                 with gr.Column(min_width=280):
                     side += _slot(f"{row + 1}: {label}")

@@ -15,13 +15,15 @@ STYLE = """
 }
 .made img { max-height: 460px; }
 .brought img { width: 100%; height: 100%; object-fit: contain; }
+[id^="vote-"] { white-space: nowrap; padding-inline: 6px; }
+.slots:not(:has(.block)) { display: none; }
 .html-container { padding: 2px 0 !important; }
 .scores { overflow-x: auto; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 .scores table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .scores caption { text-align: left; padding: 8px 14px; font-size: 0.9em; opacity: 0.75; }
 .scores th, .scores td { padding: 7px 14px; text-align: left; white-space: nowrap; }
 .scores th, .scores td { border: 0 !important; border-top: 1px solid var(--border-color-primary) !important; }
-.scores table { border: 0 !important; margin: 0 !important; }
+.scores table, .scores tr { border: 0 !important; margin: 0 !important; }
 .scores thead th { font-weight: 400; opacity: 0.75; }
 @media (max-width: 600px) {
   #prompts .gallery { flex-wrap: nowrap; overflow-x: auto; padding-bottom: 4px; }

@@ -31,6 +31,7 @@ MEASURED = {
     "trl_grpo": "tests/benchmarks/results/trl_grpo.json",
     "trl_dpo": "tests/benchmarks/results/trl_dpo.json",
     "trl_memory": "tests/benchmarks/results/trl_memory.json",
+    "quantized": "tests/benchmarks/results/quantized.json",
 }
 
 
@@ -67,7 +68,7 @@ def _untouched(of: str) -> dict[tuple[int, float], dict[str, Any]]:
 
 def sentences() -> list[str]:
     """Every passage of the page that says a figure, as its file has it."""
-    return [*pictures(), *sounds(), *costs()]
+    return [*pictures(), *sounds(), *costs(), *fewer_bits()]
 
 
 def pictures() -> list[str]:
@@ -150,3 +151,44 @@ def costs() -> list[str]:
         f"{memory['grpo']['trl']['step_mib']:,}, that DPO step {memory['dpo']['mmalign']['step_mib']:,} against "
         f"{memory['dpo']['trl']['step_mib']:,} (",
     ]
+
+
+def fewer_bits() -> list[str]:
+    """Those about quantised bases."""
+    text, image = (_quantized(measured("quantized")["found"][name]["nf4"]) for name in ("text", "image"))
+    return [
+        f"({text['before']} MB in float32, {text['layers']} of {text['linear']} frozen linear layers are quantised)",
+        f"({image['before']} MB, {image['layers']} of {image['linear']})",
+    ]
+
+
+def fewer_bits_rows() -> list[str]:
+    """The table of quantised bases, row by row."""
+    found = measured("quantized")["found"]
+    rows = []
+    for bits, row in found["text"].items():
+        cells = []
+        for case in (found["text"], found["image"]):
+            one = case[bits]
+            size = _quantized(one)["after"] if one["said"] else _quantized(case["nf4"])["before"]
+            rewards = ", ".join(rounded(next(iter(step.values())), 3) for step in one["reward"])
+            cells.append(f"{size}; {rounded(one['grad_norm'][0], 2)}; {rewards}")
+        differ = f"{rounded(float(_quantized(row)['error']), 1)} %" if row["said"] else "0"
+        rows.append(f"| {bits} | {differ} | {cells[0]} | {cells[1]} |")
+    return rows
+
+
+def _quantized(row: dict[str, Any]) -> dict[str, str]:
+    """What a run said of its quantised base: layers, megabytes and what the weights lost."""
+    pattern = r": (\d+) of (\d+) frozen .* ([\d.]+) → ([\d.]+) MB; their weights differ by ([\d.]+)%"
+    found = re.search(pattern, row["said"])
+    if found is None:
+        raise ValueError(row["said"])
+    layers, linear, before, after, error = found.groups()
+    return {
+        "layers": layers,
+        "linear": linear,
+        "before": rounded(float(before), 2),
+        "after": rounded(float(after), 2),
+        "error": error,
+    }

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.docs.figures import MEASURED, ROOT, measured, page_text, sentences
+from tests.docs.figures import MEASURED, ROOT, fewer_bits_rows, measured, page_text, sentences
 
 #: Numbers that are names or conditions and nobody measured: methods, options, the table of a paper.
 NOT_MEASURED = r"R0|R²|Stable ?Audio ?3|lowest 95 % bound|DRAGON's table 5"
@@ -28,6 +28,11 @@ def test_a_passage_says_what_its_file_says(number: int) -> None:
 
 def test_no_other_sentence_says_a_figure() -> None:
     assert re.findall(r".{0,40}\d.{0,20}", rest()) == []
+
+
+def test_the_table_of_quantised_bases_is_its_file() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in fewer_bits_rows() if row not in page] == []
 
 
 @pytest.mark.parametrize("name", MEASURED)

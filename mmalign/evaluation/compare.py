@@ -111,11 +111,13 @@ def comparison_table(comparisons: list[Comparison], names: tuple[str, str]) -> T
 
     table = Table(title=f"{names[1]} against {names[0]}", title_justify="left", header_style="bold")
     table.add_column("reward", overflow="fold")  # nothing is cut at 80 columns
-    for column in (*names, "difference", "95 % interval", "wins / ties / losses", "win rate", "sign test p"):
-        table.add_column(column, justify="right", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for column in ("difference\n95 % interval", "wins / ties\n/ losses", "win\nrate", "sign\ntest p"):
+        table.add_column(column, justify="right", no_wrap=True)
     for c in comparisons:
         low, high = (number_text(v, signed=True) for v in c.ci)
         counts = f"{c.wins} / {c.ties} / {c.losses}" if c.wins + c.ties + c.losses else "set"
-        means = (number_text(c.a), number_text(c.b), number_text(c.delta, signed=True), f"{low} to {high}")
+        means = (number_text(c.a), number_text(c.b), f"{number_text(c.delta, signed=True)}\n{low} to {high}")
         table.add_row(c.name, *means, counts, f"{c.win_rate:.0%}", f"{c.p:.2g}" if c.p == c.p else "–")
     return table

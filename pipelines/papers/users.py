@@ -3,7 +3,8 @@
     python -m pipelines.papers.users
 
 Of each request there are two captions, one with a wrong colour and one with a wrong count. Half of six users mind the
-colour, half the count. A model with an ideal point for each user is fitted to their choices, and one without users.
+colour, half the count. A model with an ideal point for each user is fitted to their choices, and one without users; one
+without is also fitted to those who mind the colour alone.
 """
 
 from __future__ import annotations
@@ -62,7 +63,14 @@ def measure(seed: int) -> Arms:
         "no users": fitted(train, STEPS, seed),
         "users at random": fitted(mixed, STEPS, seed, ideal),
     }
-    return {arm: {"accuracy": with_users(model, held)} for arm, model in models.items()}
+    alike, known = ([pair for pair in pairs if minds_colour(pair)] for pairs in (train, held))
+    arms = {arm: {"accuracy": with_users(model, held)} for arm, model in models.items()}
+    return {**arms, "one kind, no users": {"accuracy": with_users(fitted(alike, STEPS, seed), known)}}
+
+
+def minds_colour(pair: Preference) -> bool:
+    """Is it the choice of a user who minds the colour?"""
+    return USERS.index(pair.prompt.meta["user"]) % 2 == 0
 
 
 @torch.no_grad()
@@ -86,7 +94,7 @@ EXPERIMENT = Experiment(
     name="users",
     claim="Where users disagree by construction, ideal points tell their choices and a model without users cannot.",
     falsified_if="accuracy of known users is below 0.9, or a model without users is above 0.6",
-    control="the same choices with their users dealt out at random",
+    control="the same choices with their users dealt out at random, and choices of one kind of users alone",
     measure=measure,
     holds=holds,
     caveat="A first run had but 163 pairs, which is all that the file of requests holds, some with a noun in the wrong "

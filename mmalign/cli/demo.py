@@ -58,7 +58,8 @@ def _voting_page(run: Path, against: str) -> Any:
 
     pairs = open_pairs(run, against)
     file = run / "votes" / f"{Path(against).resolve().name}.sqlite"
-    typer.echo(f"{pairs.count} pairs of {pairs.names[0]} and {pairs.names[1]}; votes: {file}")
+    same = f" ({len(pairs.same)} more are the same on both sides)" if pairs.same else ""
+    typer.echo(f"{pairs.count - len(pairs.same)} pairs of {pairs.names[0]} and {pairs.names[1]}{same}; votes: {file}")
     return compare_page(pairs, Votes(file, pairs.about), file.with_name(f"{file.stem}_preferences"))
 
 

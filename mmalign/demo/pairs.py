@@ -7,6 +7,8 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from filecmp import cmp
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,13 @@ class OutputPairs:
         """How many rows have both outputs."""
         return min(self.a.kept, self.b.kept)
 
+    @cached_property
+    def same(self) -> frozenset[int]:
+        """Rows whose two outputs are one text, or one file byte for byte: there is nothing to vote on."""
+        if self.a.modality == "text":
+            return frozenset(row for row in range(self.count) if self.a.outputs[row] == self.b.outputs[row])
+        return frozenset(row for row in range(self.count) if cmp(self.a.files[row], self.b.files[row], shallow=False))
+
     @property
     def about(self) -> dict[str, str]:
         """What votes on these pairs are about."""
@@ -58,7 +67,8 @@ def open_pairs(run: Path, other: str) -> OutputPairs:
     """A is `other`, a run directory or the word `start`; B is `run`.
 
     Raises:
-        DataError: one holds no evaluation, they did not ask the same, make different things, or kept no outputs.
+        DataError: one holds no evaluation, they did not ask the same, make different things, kept no outputs, or made
+            the same.
     """
     if other == START:
         folders = (run / "evaluation" / "before", evaluation_folders(run)[0])
@@ -72,6 +82,8 @@ def open_pairs(run: Path, other: str) -> OutputPairs:
     pairs = OutputPairs(names, folders, a, b)
     if not pairs.count:
         raise DataError(f"{folders[0]} and {folders[1]}: no outputs of the same prompts were kept in both.")
+    if len(pairs.same) == pairs.count:
+        raise DataError(f"{folders[0]} and {folders[1]}: all {pairs.count} pairs are the same on both sides.")
     return pairs
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,9 +61,12 @@ def choice_of(place: Place, a_left: bool) -> Choice:
     return "a" if (place == "left") == a_left else "b"
 
 
-def next_pair(votes: Sequence[Vote], voter: str, count: int) -> int | None:
-    """The pair of `count` that `voter` sees next: one with the fewest votes of all; None when they have seen all."""
-    seen = {vote.pair for vote in votes if vote.voter == voter}
+def next_pair(votes: Sequence[Vote], voter: str, count: int, skip: Collection[int] = ()) -> int | None:
+    """The pair of `count` that `voter` sees next: one with the fewest votes of all; None when they have seen all.
+
+    Those of `skip` are shown to nobody.
+    """
+    seen = {vote.pair for vote in votes if vote.voter == voter} | set(skip)
     given = [0] * count
     for vote in votes:
         if vote.pair < count:

@@ -36,7 +36,7 @@ def test_votes_by_keys(tmp_path: Path) -> None:
     require_chromium()
     from mmalign.demo.compare_page import compare_page
 
-    one, two = (make_run(tmp_path / name) for name in ("one", "two"))
+    one, two = (make_run(tmp_path / name, made=i) for i, name in enumerate(("one", "two")))
     pairs = open_pairs(two, str(one))
     votes = Votes(tmp_path / "votes.sqlite", pairs.about)
     with served(compare_page(pairs, votes, tmp_path / "liked")) as url, opened() as page:

@@ -44,6 +44,7 @@ def test_pairs_with_few_votes_come_first_and_none_twice() -> None:
     votes = [Vote(0, "ann", "a"), Vote(1, "ann", "b"), Vote(0, "bob", "tie"), Vote(9, "bob", "a")]
     assert next_pair(votes, "ann", 3) == 2 and next_pair(votes, "bob", 3) == 2 and next_pair(votes, "eve", 2) == 1
     assert next_pair([*votes, Vote(2, "ann", "a")], "ann", 3) is None and next_pair([], "ann", 3) == 0
+    assert next_pair([], "ann", 3, {0, 1}) == 2 and next_pair([], "ann", 1, {0}) is None
 
 
 def test_win_rate_and_agreement_resample_pairs() -> None:
@@ -83,7 +84,7 @@ def test_votes_are_kept_replaced_undone_and_never_mixed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("modality", ["image", "text", "audio"])
 def test_rows_are_those_that_preferences_reads(tmp_path: Path, modality: str) -> None:
-    one, two = (make_run(tmp_path / name, modality) for name in ("one", "two"))
+    one, two = (make_run(tmp_path / name, modality, made=i) for i, name in enumerate(("one", "two")))
     pairs = open_pairs(two, str(one))
     assert pairs.names == ("one", "two") and pairs.count == 6 and pairs.rewards() == ["clip", "truth"]
     votes = [Vote(0, "x", "a"), Vote(2, "x", "b"), Vote(2, "y", "b"), Vote(2, "z", "a"), Vote(4, "x", "tie")]
@@ -102,7 +103,7 @@ def test_rows_are_those_that_preferences_reads(tmp_path: Path, modality: str) ->
 
 
 def test_a_run_is_compared_with_its_start_and_only_with_the_same_prompts(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+    run = make_run(tmp_path / "run", made=1)
     pairs = open_pairs(run, START)
     assert pairs.names == ("start of run", "run") and pairs.a.values("clip")[0] < pairs.b.values("clip")[0]
     other = make_run(tmp_path / "other")
@@ -117,3 +118,18 @@ def test_a_run_is_compared_with_its_start_and_only_with_the_same_prompts(tmp_pat
     with pytest.raises(DataError, match="there are no votes to export yet"):
         write_preferences(pairs, [Vote(99, "x", "a")], tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "audio"])
+def test_pairs_that_are_the_same_are_nobody_s_to_vote_on(tmp_path: Path, modality: str) -> None:
+    one, two = (make_run(tmp_path / name, modality) for name in ("one", "two"))
+    with pytest.raises(DataError, match="all 6 pairs are the same on both sides"):
+        open_pairs(two, str(one))
+    other = Evaluation.load(two / "evaluation" / "after")
+    changed = make_evaluation(0.75, modality, made=3)
+    if modality == "audio":
+        other.outputs.samples[4] = changed.outputs.samples[4]
+    else:
+        other.outputs[4] = changed.outputs[4]
+    other.save(two / "evaluation" / "after")
+    assert open_pairs(two, str(one)).same == {0, 1, 2, 3, 5}

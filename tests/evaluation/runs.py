@@ -26,8 +26,11 @@ RUN: dict[str, Any] = {
 NASTY = "a <script>alert('x')</script> & \"quoted\" prompt"
 
 
-def make_evaluation(gain: float, modality: str = "image", rows: int = 6) -> Evaluation:
-    """Clip rises by `gain`, the verifier holds for the first `gain` share of rows, one clip row has no score."""
+def make_evaluation(gain: float, modality: str = "image", rows: int = 6, made: int = 0) -> Evaluation:
+    """Clip rises by `gain`, the verifier holds for the first `gain` share of rows, one clip row has no score.
+
+    Outputs are other ones for another `made`.
+    """
     asked = [Prompt(NASTY if i == 0 else f"prompt {i}", meta={"count": i}) for i in range(rows)]
     value = torch.linspace(0.2, 0.3, rows) + gain
     status = torch.zeros(rows, dtype=torch.int8)
@@ -37,17 +40,17 @@ def make_evaluation(gain: float, modality: str = "image", rows: int = 6) -> Eval
         "truth": RowScores.of(Scores.of((torch.arange(rows) < gain * rows).float())),
     }
     sets = {"fid": SetValue(gain, gain + np.random.default_rng(0).normal(size=50).astype(np.float32), rows)}
-    outputs: Any = (np.linspace(0, 1, rows * 48).reshape(rows, 3, 4, 4) * 255).astype(np.uint8)
+    outputs: Any = (np.linspace(0, 1, rows * 48).reshape(rows, 3, 4, 4) * 255).astype(np.uint8) + np.uint8(made)
     if modality == "audio":
-        outputs = Audio(torch.zeros(rows, 1, 40), 8_000)
+        outputs = Audio(torch.full((rows, 1, 40), made / 10), 8_000)
     if modality == "text":
-        outputs = [f"<b>answer</b> {i}" for i in range(rows)]
+        outputs = [f"<b>answer</b> {i + made}" for i in range(rows)]
     return Evaluation(modality, asked, np.arange(rows), scores, sets, outputs, 0, 64, 1)  # type: ignore[arg-type]
 
 
-def make_run(path: Path, modality: str = "image", steps: int = 40) -> Path:
-    """Write every part of a run directory as a real run does."""
-    before, after = make_evaluation(0.25, modality), make_evaluation(0.75, modality)
+def make_run(path: Path, modality: str = "image", steps: int = 40, made: int = 0) -> Path:
+    """Write every part of a run directory as a real run does; `made` is of what it learned."""
+    before, after = make_evaluation(0.25, modality), make_evaluation(0.75, modality, made=made)
     before.save(path / "evaluation" / "before")
     after.save(path / "evaluation" / "after")
     write_summary(summarize(before, after, roles_of(RUN)), path / "summary.json", 75.0, "report.html")

@@ -43,15 +43,18 @@ def compare_command(
         evaluation_folders(run)  # before what takes seconds to import
     from mmalign.evaluation.compare import compare_runs, comparison_json, comparison_table
 
-    comparisons, folders = compare_runs(a, b)
     if as_json:
-        typer.echo(comparison_json(comparisons, folders))
+        typer.echo(comparison_json(*compare_runs(a, b)))
         return
     from rich.console import Console
 
-    Console().print(comparison_table(comparisons, (a.name, b.name)))
-    if [str(folder.relative_to(run)) for folder, run in zip(folders, (a, b), strict=True)] != ["evaluation/after"] * 2:
-        typer.echo(f"compared: {folders[0]} and {folders[1]}")
-    from mmalign.evaluation.report.compared import write_compared
+    from mmalign.evaluation.report.compared import open_compared, page_of, write_compared
 
-    typer.echo(f"page: {write_compared(a, b, out)}")
+    compared = open_compared(a, b)
+    Console().print(comparison_table(compared.verdicts, (a.name, b.name)))
+    places = [str(folder.relative_to(run)) for folder, run in zip(compared.folders, (a, b), strict=True)]
+    if places != ["evaluation/after"] * 2:
+        typer.echo(f"compared: {compared.folders[0]} and {compared.folders[1]}")
+    for name in compared.unlike:
+        typer.echo(f"{name} is not one measure: its options differ between the two run files.")
+    typer.echo(f"page: {write_compared(compared, out or page_of(a, b))}")

@@ -13,7 +13,7 @@ import yaml
 from mmalign.core.errors import DataError
 from mmalign.evaluation.compare import compare_runs
 from mmalign.evaluation.records import Evaluation
-from mmalign.evaluation.report.compared import write_compared
+from mmalign.evaluation.report.compared import open_compared, page_of, write_compared
 from mmalign.evaluation.report.detail import LARGEST
 from mmalign.evaluation.table import SummaryRow, number_text
 from mmalign.evaluation.verdict import comparison_verdict
@@ -31,10 +31,15 @@ def two_runs(place: Path, modality: str = "image", first: float = 0.25, rows: in
     return one, two
 
 
+def written(one: Path, two: Path) -> Path:
+    """The page of both, where the command puts it."""
+    return write_compared(open_compared(one, two), page_of(one, two))
+
+
 @pytest.mark.parametrize("modality", ["image", "text", "audio"])
 def test_the_page_is_whole_and_says_what_was_compared(tmp_path: Path, modality: str) -> None:
     one, two = two_runs(tmp_path, modality)
-    path = write_compared(one, two)
+    path = written(one, two)
     assert path == two / "compared" / "one.html"
     html, page = checked(path)
     text = " ".join(" ".join(page.text).split())
@@ -60,7 +65,7 @@ def test_what_differs_between_the_run_files_is_told(tmp_path: Path) -> None:
     file["evaluation"]["judges"]["clip"] = {"name": "clip"}
     (one / "run.yaml").write_text(yaml.safe_dump(file))
     (one / "summary.json").unlink()  # which says what the rewards were
-    html, page = checked(write_compared(one, two, tmp_path / "page.html"))
+    html, page = checked(written(one, two))
     shown = html.split('id="settings"')[1].split("</section>")[0]
     cells = re.findall(
         r'<th scope="row">(.*?)</th><td data-label="one"><code>(.*?)</code></td><td.*?><code>(.*?)</code>', shown
@@ -68,8 +73,10 @@ def test_what_differs_between_the_run_files_is_told(tmp_path: Path) -> None:
     assert ("objective.<wbr>beta", "0.04", "–") in cells and len(cells) == 6
     assert not any(name.startswith("policy") for name, *_ in cells)
     assert "judge in one, trained in two" in " ".join(page.text)
+    told = "clip is not one measure: its options differ between the two run files"
+    assert told in " ".join(page.text) and open_compared(one, two).unlike == ["clip"]
     (one / "run.yaml").unlink()
-    assert "No run.yaml that can be read beside one." in " ".join(checked(write_compared(one, two))[1].text)
+    assert "No run.yaml that can be read beside one." in " ".join(checked(written(one, two))[1].text)
 
 
 def test_other_noise_is_said_and_other_prompts_are_refused(tmp_path: Path) -> None:
@@ -77,18 +84,18 @@ def test_other_noise_is_said_and_other_prompts_are_refused(tmp_path: Path) -> No
     other = Evaluation.load(one / "evaluation" / "after")
     other.seed = 7
     other.save(one / "evaluation" / "after")
-    text = " ".join(checked(write_compared(one, two))[1].text)
+    text = " ".join(checked(written(one, two))[1].text)
     assert "from different noise" in text and "the two sides drew different noise" in text
     make_evaluation(0.5, rows=4).save(one / "evaluation" / "after")
     with pytest.raises(DataError, match="no two of their evaluations"):
-        write_compared(one, two)
+        written(one, two)
 
 
 def test_runs_of_one_name_and_an_evaluation_alone(tmp_path: Path) -> None:
     first, two = (two_runs(tmp_path / name)[1] for name in "ab")
-    text = " ".join(" ".join(checked(write_compared(first, two))[1].text).split())
+    text = " ".join(" ".join(checked(written(first, two))[1].text).split())
     assert f"{two} against {first} on the same" in text
-    alone = checked(write_compared(first / "evaluation" / "after", two))[1]
+    alone = checked(written(first / "evaluation" / "after", two))[1]
     assert "The two run files say the same." in " ".join(alone.text)  # that of the run which the evaluation is of
 
 
@@ -99,7 +106,7 @@ def test_large_pictures_are_made_smaller_until_the_page_is_small(tmp_path: Path)
         kept = Evaluation.load(run / "evaluation" / "after")
         kept.outputs = noise.integers(0, 255, (6, 3, 1100, 1100), dtype=np.uint8)
         kept.save(run / "evaluation" / "after")
-    html, page = checked(write_compared(one, two))
+    html, page = checked(written(one, two))
     assert len(html.encode()) < LARGEST and "To keep it small it shows" in " ".join(page.text)
 
 
@@ -151,7 +158,7 @@ def test_the_command_prints_a_table_and_writes_the_page(tmp_path: Path, call: An
 @pytest.mark.slow
 def test_it_is_read_by_keys_on_a_telephone(tmp_path: Path) -> None:
     require_chromium()
-    path = write_compared(*two_runs(tmp_path))
+    path = written(*two_runs(tmp_path))
     with opened() as page:
         for width in (390, 1280):
             page.look(width, dark=width == 390)

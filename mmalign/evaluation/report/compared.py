@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmalign.core.files import write_beside
 from mmalign.evaluation.card import CardFacts, card_facts
@@ -19,6 +21,7 @@ from mmalign.evaluation.verdict import comparison_verdict
 
 __all__ = ["Compared", "Difference", "compared_html", "open_compared", "page_of", "write_compared"]
 
+UNMEASURED = ("weight", "monitor", "role")  # options that do not change a reward's number
 SECTIONS = {
     "results": "Results",
     "wins": "Wins and losses",
@@ -49,27 +52,40 @@ class Compared:
     records: tuple[RunRecord, RunRecord]
     verdicts: list[Comparison] = field(default_factory=list)
 
+    @property
+    def unlike(self) -> list[str]:
+        """Rewards whose options differ between the two run files: their numbers are of two measures."""
+        said = [_measures(record.run) for record in self.records]
+        names = [one.name for one in self.verdicts]
+        return [name for name in names if all(name in each for each in said) and said[0][name] != said[1][name]]
+
+
+def _measures(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By reward its options, but for what it counts in training and what it is called in the table."""
+    judges = (run.get("evaluation") or {}).get("judges") or {}
+    named = {**judges, **(run.get("rewards") or {})}
+    return {name: {key: value for key, value in spec.items() if key not in UNMEASURED} for name, spec in named.items()}
+
 
 def page_of(a: Path, b: Path) -> Path:
     """Where the page of B against A lies unless told otherwise: in B, by A's name."""
     return b / "compared" / f"{a.resolve().name}.html"
 
 
-def write_compared(a: Path | str, b: Path | str, out: Path | str | None = None) -> Path:
-    """Write the page of B against A and return its path.
-
-    Raises:
-        DataError: a directory without an evaluation, or no two of the same prompts.
-    """
-    path = Path(out) if out is not None else page_of(Path(a), Path(b))
-    html = compared_html(open_compared(Path(a), Path(b)))
+def write_compared(compared: Compared, path: Path) -> Path:
+    """Write the page and return its path."""
+    html = compared_html(compared)
     with write_beside(path) as beside:
         beside.write_text(html, encoding="utf-8")
     return path
 
 
 def open_compared(a: Path, b: Path) -> Compared:
-    """Read what `compare_runs` compares, with outputs; runs of one name are told apart by their folders."""
+    """Read what `compare_runs` compares, with outputs; runs of one name are told apart by their folders.
+
+    Raises:
+        DataError: a directory without an evaluation, or no two of the same prompts.
+    """
     _, folders = compare_runs(a, b)
     one, two = (Evaluation.load(folder, sounds=False) for folder in folders)
     names = (a.resolve().name, b.resolve().name)
@@ -95,7 +111,9 @@ def compared_html(compared: Compared) -> str:
     both = _as_one(compared)
     models = [card_facts(record) for record in compared.records]
     files = [dict(flat(record.run)) for record in compared.records]
-    filled = shared(both, comparison_verdict(both.summary, compared.names)) | {
+    alike = [row for row in both.summary if row.name not in compared.unlike]
+    filled = shared(both, comparison_verdict(alike, compared.names)) | {
+        "unlike": compared.unlike,
         "title": f"{compared.names[1]} against {compared.names[0]}",
         "words": words,
         "sections_of_page": SECTIONS,

@@ -20,7 +20,7 @@ from mmalign.core.metrics import METRICS
 from mmalign.run.component_docs import component_docs
 from mmalign.run.registries import REGISTRIES
 from tests.cli.conftest import *  # noqa: F403
-from tests.docs.tutorials import TUTORIALS, commands
+from tests.docs.tutorials import TUTORIALS, commands, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,3 +101,13 @@ def test_a_tutorial_has_no_fault(tutorial: str, call: Any, monkeypatch: pytest.M
             changes = [word for word in words[3:] if "=" in word and "drawn.safetensors" not in word]
             code, _, err = call("train", words[2], "--dry-run", *changes)
             assert code == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # half a minute of one processor
+def test_the_commands_of_the_shortest_tutorial_run(tmp_path: Path) -> None:
+    """To the letter but for the size of its training; `python -m tests.docs.tutorials` runs all of them."""
+    for name in ("mmalign", "assets", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert run("reward_models", tmp_path, small=True)
+    assert (tmp_path / "runs" / "liked" / "report.html").exists()

@@ -19,6 +19,7 @@ import torch
 import mmalign
 from mmalign.core.errors import ConfigError
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
+from mmalign.rewards import Guarded
 from tests.adapters.language.tiny_alm import RATE, write_tiny_alm
 from tests.adapters.language.tiny_lm import write_tiny_lm
 from tests.adapters.language.tiny_vlm import write_tiny_vlm
@@ -116,6 +117,17 @@ def test_a_server_that_fails_is_an_error_of_the_row_and_is_asked_as_often_as_it_
     assert re.search(why, (scores.info or [""])[0]), scores.info
     assert len(seen) == asked
     assert reward.ask.endpoint.counts["retries"] == asked - 1
+
+
+def test_what_the_server_counts_is_in_the_numbers_of_the_reward() -> None:
+    with servers.serving(answering(("yes", -0.1)), ["m"]) as (url, _):
+        reward = mmalign.load_reward("yes_no", checkpoint="m", judge={"server": {"url": url}})
+        guarded = Guarded("judged", reward)
+        for _ in range(2):
+            guarded(Rollout.of([Prompt(f"p{row}") for row in range(3)], ["a", "b", "c"]))
+            metrics = guarded.metrics()
+            assert [metrics[name] for name in ("requests", "prompt_tokens", "completion_tokens")] == [3, 21, 3]
+            assert "retries" not in metrics
 
 
 def test_it_waits_as_long_as_the_server_asks_and_then_has_an_answer() -> None:

@@ -1,7 +1,8 @@
 """Rows a second of rewards on a server of this machine, asked by 1, 8 and 32 callers at once, against the same here.
 
 Every caller asks for one row at a time, as judges that are asked answer by answer do; the server joins what comes
-together. `here` are the same calls in this process, one after another. Both sides have one thread of PyTorch each.
+together. `here` are the same calls in this process as a run makes them (`Guarded`), one after another. Both sides have
+one thread of PyTorch each; `load` is how busy the machine was with other work when it began.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 
 from mmalign import load_reward
 from mmalign.core.types import Audio, Rollout
+from mmalign.rewards import Guarded
 
 ROOT = Path(__file__).parents[2]
 CALLERS, CALLS = (1, 8, 32), 192

@@ -37,7 +37,7 @@ def serving(
     }
     for one in served.values():
         one.prepare()
-    listening = socket.socket()
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         application(served, limits, token), log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1

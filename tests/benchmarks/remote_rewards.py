@@ -42,9 +42,10 @@ def measure() -> dict[str, Any]:
     }
     words = [f"{name}={kind}" for name, (kind, _, _) in cases.items()]
     with _server([*words, "--set", f"clip.checkpoint={CLIP}"]) as url:
-        return {
+        busy = {"load": round(os.getloadavg()[0], 1), "processors": os.cpu_count()}
+        return busy | {
             name: _case(
-                load_reward(kind, **options),
+                Guarded(name, load_reward(kind, **options)),
                 load_reward("remote", url=url, served=name, concurrency=max(CALLERS)),
                 rollout,
             )

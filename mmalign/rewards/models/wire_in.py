@@ -69,7 +69,7 @@ def rollout_of(request: Request, limits: Limits) -> Rollout:
             raise Malformed(f"{name}: has {len(given)} entries for {rows} rows.")
     try:
         rollout = Rollout.of([prompts[place] for place in request.prompt], output)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # numbers of 8 bits cannot be compared
         raise Malformed(str(error)) from None
     numbers = {one: number for number, one in enumerate(dict.fromkeys(group))}
     return replace(

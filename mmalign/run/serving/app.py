@@ -63,7 +63,7 @@ def application(served: Mapping[str, Served], limits: Limits, token: str = "") -
     from fastapi import FastAPI
 
     app = FastAPI(title="mmalign serve", version=version("mmalign"), docs_url=None, redoc_url=None, openapi_url=None)
-    room = _Room(WAITING * limits.bytes)
+    room, one_health = _Room(WAITING * limits.bytes), asyncio.Lock()
 
     async def spec(message: Any) -> Any:
         _require_token(message, token)
@@ -72,7 +72,8 @@ def application(served: Mapping[str, Served], limits: Limits, token: str = "") -
     async def health(message: Any) -> Any:
         _require_token(message, token)
         chosen = _chosen(message.query_params.get("reward", ""), served)
-        tried = {name: await asyncio.to_thread(served[name].tried, HEALTH) for name in chosen}
+        async with one_health:  # who waits for a reward that hangs takes a thread
+            tried = {name: await asyncio.to_thread(served[name].tried, HEALTH) for name in chosen}
         ok = all(one["ok"] for one in tried.values())
         return _json({"ok": ok, "rewards": tried}, 200 if ok else 503)
 

@@ -76,14 +76,15 @@ class Scorer:
             self._changed.notify()
         return job.answer
 
-    def close(self) -> None:
-        """Take no more, and end the thread after the batch that it is at."""
+    def close(self, patience: float = 5.0) -> None:
+        """Take no more, and end the thread after the batch that it is at, for which `patience` seconds are waited."""
         with self._changed:
             self._open = False
             for job in self._jobs:
                 job.answer.cancel()
             self._jobs.clear()
             self._changed.notify()
+        self._thread.join(patience)
 
     def _work(self) -> None:
         while jobs := self._next():

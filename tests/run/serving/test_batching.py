@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
@@ -102,10 +101,9 @@ def test_a_server_that_ends_leaves_nobody_waiting() -> None:
     reward = Mean()
     scorer = Scorer(Guarded("mean", reward, monitor=True), torch.device("cpu"), 1, 0.0)
     begun: list[Future[Scored]] = [scorer.submit(pictures(1)) for _ in range(3)]
-    closing: Callable[[], None] = scorer.close
-    while scorer._jobs and len(scorer._jobs) == 3:
+    while len(scorer._jobs) == 3:
         time.sleep(0.01)
-    closing()
+    scorer.close(patience=0.0)
     reward.gate.set()
     wait(begun, 10)
     assert begun[0].result(0).rows == 1 and all(answer.cancelled() for answer in begun[1:])

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmalign.core.errors import DataError
 from mmalign.evaluation.bootstrap import prompt_means
-from mmalign.evaluation.folders import evaluation_folders
+from mmalign.evaluation.folders import evaluation_folders, run_above
 from mmalign.evaluation.records import Evaluation
+from mmalign.evaluation.run_record import read_numbers
 from mmalign.evaluation.table import SummaryRow, common_rewards, number_text, summarize
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Comparison", "compare", "compare_runs", "comparison_json", "comparison_table"]
+__all__ = ["Comparison", "compare", "compare_runs", "comparison_json", "comparison_table", "unlike_measures"]
+
+
+UNMEASURED = {"weight", "monitor", "role"}  # options that do not change a reward's number
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,31 @@ def compare_runs(a: Path | str, b: Path | str) -> tuple[list[Comparison], tuple[
     )
 
 
+def unlike_measures(names: Sequence[str], one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Those of `names` that are no single measure: an option that both run files state differs between them.
+
+    An option that one alone states is a later release's, whose default is what was before.
+    """
+    first, second = _measures(one), _measures(other)
+    both = [name for name in names if name in first and name in second]
+    return [
+        name
+        for name in both
+        if any(first[name][key] != second[name][key] for key in first[name].keys() & second[name].keys() - UNMEASURED)
+    ]
+
+
+def _measures(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Rewards and judges of a run file, by name."""
+    return {**((run.get("evaluation") or {}).get("judges") or {}), **(run.get("rewards") or {})}
+
+
 def comparison_json(comparisons: list[Comparison], folders: tuple[Path, Path]) -> str:
-    """{"compared": [folder, folder], "rows": [...]}; a number that does not exist is null."""
+    """{"compared": [folder, folder], "unlike": [names], "rows": [...]}; a number that does not exist is null."""
+    first, second = (read_numbers(run).run if (run := run_above(folder)) else {} for folder in folders)
+    unlike = unlike_measures([one.name for one in comparisons], first, second)
     rows = [{name: _nullable(value) for name, value in asdict(row).items()} for row in comparisons]
-    return json.dumps({"compared": [str(folder) for folder in folders], "rows": rows}, indent=1)
+    return json.dumps({"compared": [str(folder) for folder in folders], "unlike": unlike, "rows": rows}, indent=1)
 
 
 def _nullable(value: object) -> object:

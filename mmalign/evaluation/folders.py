@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmalign.core.errors import DataError
 
-__all__ = ["evaluation_folders", "require_run"]
+__all__ = ["evaluation_folders", "require_run", "run_above"]
 
 
 def evaluation_folders(run: Path) -> list[Path]:
@@ -25,6 +25,11 @@ def evaluation_folders(run: Path) -> list[Path]:
         f"{run}: holds no evaluation; looked for evaluation.json in it, in evaluation/after and in evaluated/. "
         "`mmalign evaluate` makes one."
     )
+
+
+def run_above(folder: Path) -> Path | None:
+    """The nearest folder at or above an evaluation's that has a `run.yaml`: what the evaluation was made by."""
+    return next((place for place in (folder, *folder.parents[:3]) if (place / "run.yaml").is_file()), None)
 
 
 def require_run(run: Path) -> None:

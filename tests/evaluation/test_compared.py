@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from mmalign.core.errors import DataError
-from mmalign.evaluation.compare import compare_runs
+from mmalign.evaluation.compare import compare_runs, comparison_json
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.compared import open_compared, page_of, write_compared
 from mmalign.evaluation.report.detail import LARGEST
@@ -62,7 +63,7 @@ def test_what_differs_between_the_run_files_is_told(tmp_path: Path) -> None:
     file = yaml.safe_load((one / "run.yaml").read_text())
     file["objective"] |= {"beta": 0.04}
     file["rewards"] = {"other": {"name": "clip"}}
-    file["evaluation"]["judges"]["clip"] = {"name": "clip"}
+    file["evaluation"]["judges"]["clip"] = {"name": "clip", "prefix": "c"}
     (one / "run.yaml").write_text(yaml.safe_dump(file))
     (one / "summary.json").unlink()  # which says what the rewards were
     html, page = checked(written(one, two))
@@ -70,11 +71,15 @@ def test_what_differs_between_the_run_files_is_told(tmp_path: Path) -> None:
     cells = re.findall(
         r'<th scope="row">(.*?)</th><td data-label="one"><code>(.*?)</code></td><td.*?><code>(.*?)</code>', shown
     )
-    assert ("objective.<wbr>beta", "0.04", "–") in cells and len(cells) == 6
+    assert ("objective.<wbr>beta", "0.04", "–") in cells and len(cells) == 7
     assert not any(name.startswith("policy") for name, *_ in cells)
     assert "judge in one, trained in two" in " ".join(page.text)
     told = "clip is not one measure: its options differ between the two run files"
     assert told in " ".join(page.text) and open_compared(one, two).unlike == ["clip"]
+    assert json.loads(comparison_json(*compare_runs(one, two)))["unlike"] == ["clip"]
+    del file["evaluation"]["judges"]["clip"]["prefix"]  # a release that did not know the option
+    (one / "run.yaml").write_text(yaml.safe_dump(file))
+    assert open_compared(one, two).unlike == []
     (one / "run.yaml").unlink()
     assert "No run.yaml that can be read beside one." in " ".join(checked(written(one, two))[1].text)
 

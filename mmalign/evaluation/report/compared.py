@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmalign.core.files import write_beside
 from mmalign.evaluation.card import CardFacts, card_facts
-from mmalign.evaluation.compare import Comparison, compare, compare_runs
+from mmalign.evaluation.compare import Comparison, compare, compare_runs, unlike_measures
+from mmalign.evaluation.folders import run_above
 from mmalign.evaluation.records import Evaluation
 from mmalign.evaluation.report.gallery import cards
 from mmalign.evaluation.report.page import shared, smallest
@@ -21,7 +20,6 @@ from mmalign.evaluation.verdict import comparison_verdict
 
 __all__ = ["Compared", "Difference", "compared_html", "open_compared", "page_of", "write_compared"]
 
-UNMEASURED = ("weight", "monitor", "role")  # options that do not change a reward's number
 SECTIONS = {
     "results": "Results",
     "wins": "Wins and losses",
@@ -54,17 +52,8 @@ class Compared:
 
     @property
     def unlike(self) -> list[str]:
-        """Rewards whose options differ between the two run files: their numbers are of two measures."""
-        said = [_measures(record.run) for record in self.records]
-        names = [one.name for one in self.verdicts]
-        return [name for name in names if all(name in each for each in said) and said[0][name] != said[1][name]]
-
-
-def _measures(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By reward its options, but for what it counts in training and what it is called in the table."""
-    judges = (run.get("evaluation") or {}).get("judges") or {}
-    named = {**judges, **(run.get("rewards") or {})}
-    return {name: {key: value for key, value in spec.items() if key not in UNMEASURED} for name, spec in named.items()}
+        """`unlike_measures` of the two run files."""
+        return unlike_measures([one.name for one in self.verdicts], *(record.run for record in self.records))
 
 
 def page_of(a: Path, b: Path) -> Path:
@@ -96,11 +85,12 @@ def open_compared(a: Path, b: Path) -> Compared:
 
 
 def _record(run: Path, folder: Path) -> RunRecord:
-    """A run's numbers, with the run file that the evaluation in `folder` was made by: the nearest above it."""
-    owners = [place for place in (folder, *folder.parents[:4]) if (place / "run.yaml").is_file()]
-    record = read_numbers(run if (run / "run.yaml").is_file() or not owners else owners[0])
-    if owners and owners[0] != record.path:
-        record.run = read_numbers(owners[0]).run
+    """A run's numbers, with the run file that the evaluation in `folder` was made by."""
+    record, made_by = read_numbers(run), run_above(folder)
+    if not record.run and made_by:  # `run` is the evaluation alone
+        record = read_numbers(made_by)
+    elif made_by and made_by != record.path:
+        record.run = read_numbers(made_by).run
     return record
 
 

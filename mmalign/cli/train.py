@@ -25,6 +25,9 @@ def train_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, load nothing, print the run file")
     ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="with --dry-run: count the memory that the run takes, from configurations")
+    ] = False,
     allow: Annotated[list[str] | None, typer.Option(help="modules that may be named as module:Class")] = None,
 ) -> None:
     """Train one run file; overrides are key.path=value. Ctrl-C, SIGTERM, SIGUSR1 stop it after a step, saved."""
@@ -41,6 +44,8 @@ def train_command(
     from mmalign.run.train import train
 
     refuse_both(out, resume)
+    if memory and not dry_run:
+        raise ConfigError("--memory: is counted by --dry-run; give both.")
     words = list(arguments or [])
     file = words.pop(0) if words and not is_change(words[0]) else None
     if file is None and resume is None:
@@ -54,6 +59,10 @@ def train_command(
             typer.echo(f"# note: {note}")
         for line in [*media_lines(items), *row_lines(items), *encoded_line(parts, items)]:
             typer.echo(f"# {line}")
+        if memory:
+            from mmalign.run.memory import memory_line
+
+            typer.echo(f"# {memory_line(parts)}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
     finished = train(path, words, out=out, resume=resume, allow=allow or ())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,19 @@ from mmalign.loading.exclusive import loading
 from mmalign.loading.foreign import PretrainedModel
 
 FAULTS = (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, ImportError)  # of the libraries
+
+
+_WITHOUT_WEIGHTS: ContextVar[bool] = ContextVar("without_weights", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Inside it networks are made from their configurations, on torch's device "meta": shapes, and no numbers."""
+    before = _WITHOUT_WEIGHTS.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_WEIGHTS.reset(before)
 
 
 def open_network(
@@ -44,6 +59,8 @@ def open_network(
 
         kind = getattr(transformers, kind) if isinstance(kind, str) else kind
         of_diffusers = kind.__module__.startswith("diffusers.")
+        if _WITHOUT_WEIGHTS.get():
+            return _hollow(folder, kind, dtype or torch.float32, more).requires_grad_(False).eval()
         options: dict[str, Any] = {"dtype": dtype or torch.float32, **more}
         if not of_diffusers:
             options["trust_remote_code"] = False
@@ -62,6 +79,22 @@ def open_network(
             raise CheckpointError(f"{folder}: no {_called(kind)} could be built from it: {error}") from error
         check_complete(folder, network, report, spare, heads)
         return network.requires_grad_(False).eval()
+
+
+def _hollow(folder: Path, kind: type[PretrainedModel], dtype: torch.dtype, more: Mapping[str, Any]) -> Any:
+    """The network of the configuration in `folder`, without weights."""
+    from transformers import AutoConfig
+
+    try:
+        with torch.device("meta"):
+            if kind.__module__.startswith("diffusers."):
+                return kind.from_config(kind.load_config(folder)).to(dtype)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            if attention := more.get("attn_implementation"):
+                config._attn_implementation = attention
+            return (kind.from_config(config) if kind.__name__.startswith("Auto") else kind(config)).to(dtype)
+    except (*FAULTS, NotImplementedError) as error:
+        raise CheckpointError(f"{folder}: no {_called(kind)} could be built from its configuration: {error}") from error
 
 
 def _called(kind: type[PretrainedModel]) -> str:

@@ -46,7 +46,10 @@ class Network(torch.nn.Module):
         model = self.model
         if model.base_model is model or model.get_output_embeddings() is None:
             return False
-        ids = torch.arange(4, device=model.get_input_embeddings().weight.device)[None]
+        device = model.get_input_embeddings().weight.device
+        if device.type == "meta":  # without weights there is nothing to compare
+            return True
+        ids = torch.arange(4, device=device)[None]
         own = model(input_ids=ids, use_cache=False).logits.float()
         hidden = getattr(model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None)
         if hidden is None:

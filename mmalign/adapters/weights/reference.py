@@ -113,7 +113,7 @@ class Start:
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         self._live = dict(parameters)
-        self._frozen = {name: p.detach().cpu().clone() for name, p in self._live.items()}
+        self._frozen = {name: (p if p.is_meta else p.cpu()).detach().clone() for name, p in self._live.items()}
         self.lock = ReadWriteLock()
 
     @contextmanager

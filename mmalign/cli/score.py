@@ -68,8 +68,8 @@ def score(
         store = ScoreCache(_cache_beside(rows)) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=store)
     if out is not None and scores_rows_alone(judge):
-        asked = {"reward": reward, "options": named, "digest": digest_of_file(rows)}
-        _score_in_parts(Parts(out, len(table), asked), table, judge, rows, batch, reward)
+        scoring = {"reward": reward, "options": named, "digest": digest_of_file(rows)}
+        _score_in_parts(Parts(out, len(table), scoring), table, judge, rows, batch, reward)
         return
     if share()[1] > 1:
         raise ConfigError(

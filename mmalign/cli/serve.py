@@ -50,12 +50,12 @@ def serve(  # noqa: PLR0913 (its options)
     from mmalign.core.device import fastest
     from mmalign.rewards.models.wire import Limits
     from mmalign.run.serving.probe import given_probe
-    from mmalign.run.serving.served import made, named
+    from mmalign.run.serving.served import made, named_rewards
 
     if missing := [package for package in ("fastapi", "uvicorn") if not importable(package)]:
         raise MissingExtra(f"mmalign serve ({', '.join(missing)})", "serve")
     token = _token(host, token_file, token_env)
-    wanted = named(rewards, override({}, options or []))
+    wanted = named_rewards(rewards, override({}, options or []))
     row = given_probe(probe) if probe else None
     served = made(wanted, allow or (), torch.device(device) if device else fastest(), batch, wait_ms / 1000)
     listening = _listening(host, port)  # before what takes time to load
@@ -130,10 +130,10 @@ def _tell(name: str, tried: dict[str, Any]) -> None:
 def _run(served: Any, limits: Any, token: str, listening: Any) -> None:
     import uvicorn
 
-    from mmalign.run.serving.app import application
+    from mmalign.run.serving.app import reward_server
 
     config = uvicorn.Config(
-        application(served, limits, token),
+        reward_server(served, limits, token),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -144,6 +144,6 @@ def _run(served: Any, limits: Any, token: str, listening: Any) -> None:
     listening.listen(_BACKLOG)  # who reads the next line may ask at once
     host, port = listening.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    said = "with the token alone" if token else "without a token"
-    typer.echo(f"http://{address} scores by {', '.join(served)}, {said}; Ctrl-C ends it.")
+    access = "with the token alone" if token else "without a token"
+    typer.echo(f"http://{address} scores by {', '.join(served)}, {access}; Ctrl-C ends it.")
     uvicorn.Server(config).run(sockets=[listening])

@@ -112,14 +112,14 @@ def _showing(pairs: OutputPairs, votes: Votes) -> View:
 
     def shown(voter: str) -> list[Any]:
         given = votes.all()
-        row, asked = next_pair(given, voter, pairs.count, pairs.same), pairs.count - len(pairs.same)
+        row, total = next_pair(given, voter, pairs.count, pairs.same), pairs.count - len(pairs.same)
         mine = sum(vote.voter == voter for vote in given)
         if row is None:
             empty = [None] * (2 * (2 if pairs.a.modality == "audio" else 1))
-            return [box("", [f"You have seen all {asked} pairs. Thank you."]), "", *empty]
+            return [box("", [f"You have seen all {total} pairs. Thank you."]), "", *empty]
         sides = [_values(pairs.a, row), _values(pairs.b, row)]
         left, right = sides if a_stands_left(voter, row) else sides[::-1]
-        return [_question(pairs, row, f"{mine + 1} of {asked}"), str(row), *left, *right]
+        return [_question(pairs, row, f"{mine + 1} of {total}"), str(row), *left, *right]
 
     return shown
 

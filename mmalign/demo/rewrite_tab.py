@@ -59,8 +59,8 @@ def rewrite_tab(run: Trained, choice: list[Prompt]) -> None:
             shown += [texts_as_html([each]), None if picture is None else pictures(picture[None])[0]]
         headers, rows, reasons = table(*sides, roles)
         notice_shown = gr.HTML(box("", reasons), visible=bool(reasons))
-        told = gr.HTML(table_as_html("Scores of the two rewrites", headers, rows), visible=bool(rows))
-        return [notice_shown, *shown, told]
+        score_table = gr.HTML(table_as_html("Scores of the two rewrites", headers, rows), visible=bool(rows))
+        return [notice_shown, *shown, score_table]
 
     outputs = [notice, *columns, scores]
     button.click(ask, [text, seed], outputs, concurrency_limit=1, concurrency_id="model", api_name="rewrite")

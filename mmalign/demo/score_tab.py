@@ -91,13 +91,15 @@ def _shown_beside(prompt: Any, choice: Sequence[Prompt]) -> None:
     """What the chosen prompt is about, below the field that chooses it."""
     import gradio as gr
 
-    heard = about(choice[0])
+    recording = about(choice[0])
     picture = gr.Image(drawn(choice[0]), show_label=False, height=200, interactive=False, buttons=[])
-    sound = gr.Audio(heard and heard[0], label="Sound", interactive=False, buttons=[], visible=heard is not None)
+    sound = gr.Audio(
+        recording and recording[0], label="Sound", interactive=False, buttons=[], visible=recording is not None
+    )
 
     def chosen(number: Any) -> list[Any]:
-        heard = about(choice[int(number)])
-        return [drawn(choice[int(number)]), gr.Audio(heard and heard[0], visible=heard is not None)]
+        recording = about(choice[int(number)])
+        return [drawn(choice[int(number)]), gr.Audio(recording and recording[0], visible=recording is not None)]
 
     prompt.change(chosen, prompt, [picture, sound], show_progress="hidden", api_visibility="private")
 

@@ -89,17 +89,17 @@ def comparison_verdict(rows: Sequence[SummaryRow], names: tuple[str, str]) -> tu
     if not measured:
         return "even", ""
     ways = directions(measured)
-    told = changes_in_words(measured, ways, partial(_beside, names=names))
+    in_words = changes_in_words(measured, ways, partial(_beside, names=names))
     only = "" if truths else " (on what was trained on, which tells nothing of reward hacking)"
     if {"up", "down"} <= set(ways):
-        return "even", f"{second} is better than {first} by some measures and worse by others{only}: {told}."
+        return "even", f"{second} is better than {first} by some measures and worse by others{only}: {in_words}."
     if "down" in ways:
         higher = {direction(row) for row in trained} == {"up"}
         though = ", though its trained reward is higher" if higher and truths else ""
-        return "bad", f"{second} is worse than {first}{though}{only}: {told}."
+        return "bad", f"{second} is worse than {first}{though}{only}: {in_words}."
     if "up" in ways:
-        return "good", f"{second} is better than {first}{only}: {told}."
-    return "even", f"{second} and {first} do not differ beyond chance{only}: {told}."
+        return "good", f"{second} is better than {first}{only}: {in_words}."
+    return "even", f"{second} and {first} do not differ beyond chance{only}: {in_words}."
 
 
 def _trained_and_true(rows: Sequence[SummaryRow]) -> tuple[list[SummaryRow], list[SummaryRow]]:
@@ -109,13 +109,13 @@ def _trained_and_true(rows: Sequence[SummaryRow]) -> tuple[list[SummaryRow], lis
 
 
 def changes_in_words(
-    rows: Sequence[SummaryRow], ways: Sequence[str], told: Callable[[SummaryRow], str] | None = None
+    rows: Sequence[SummaryRow], ways: Sequence[str], in_words: Callable[[SummaryRow], str] | None = None
 ) -> str:
     """Return the first rows as `told`, those that moved before others, and how many more there are."""
-    told = told or _in_words
+    in_words = in_words or _in_words
     order = sorted(range(len(rows)), key=lambda i: ways[i] == "even")
     more = [f"{len(rows) - MOST_SHOWN} more below"] if len(rows) > MOST_SHOWN else []
-    return "; ".join([*(told(rows[i]) for i in order[:MOST_SHOWN]), *more])
+    return "; ".join([*(in_words(rows[i]) for i in order[:MOST_SHOWN]), *more])
 
 
 def _in_words(row: SummaryRow) -> str:

@@ -65,16 +65,16 @@ def judged_by(rows: Sequence[Prompt], reader: FeatureReader, column: str, batch:
         if not isinstance(row.meta.get(column, ""), str | int | None):
             raise DataError(f"{row.place}: '{column}' is {row.meta[column]!r}; expected the name of a dimension.")
     known = np.array([row.meta.get(column) not in (None, "") for row in rows])
-    names = np.array([str(row.meta[column]) for row, told in zip(rows, known, strict=True) if told])
+    names = np.array([str(row.meta[column]) for row, labelled in zip(rows, known, strict=True) if labelled])
     if len(set(names)) < 2:
         raise DataError(f"--probe {column}: {len(set(names))} dimensions in {len(rows)} pairs; two are needed.")
     chosen, rejected = (_features(rows, reader, side, batch) for side in ("chosen", "rejected"))
     differences = chosen - rejected
-    told, asked = differences[known], differences[~known]
-    dimensions, centres = centroids(told, names)
-    right = _left_out(told, names) == names
+    labelled, unlabelled = differences[known], differences[~known]
+    dimensions, centres = centroids(labelled, names)
+    right = _left_out(labelled, names) == names
     interval = mean_interval(right.astype(float))
-    apart = np.sort(gap := distances(asked, centres), axis=1)
+    apart = np.sort(gap := distances(unlabelled, centres), axis=1)
     lead = apart[:, 1] / np.where(apart[:, 0] > 0, apart[:, 0], 1) - 1
     places = [row.place for row, one in zip(rows, known, strict=True) if not one]
     return {
@@ -98,8 +98,8 @@ def _left_out(differences: Float[ndarray, "N D"], names: ndarray) -> ndarray:
         own = np.flatnonzero(names == name)
         # Without one of n rows the mean moves so that the row is n / (n - 1) times as far from it.
         gap[own, at] = gap[own, at] * len(own) / (len(own) - 1) if len(own) > 1 else np.inf
-    found: ndarray = dimensions[gap.argmin(1)]
-    return found
+    nearest: ndarray = dimensions[gap.argmin(1)]
+    return nearest
 
 
 def _features(rows: Sequence[Prompt], reader: FeatureReader, side: str, batch: int) -> Float[ndarray, "N D"]:

@@ -15,7 +15,7 @@ import torch
 from mmalign.core.types import Audio, Prompt, Rollout, Scores
 from mmalign.rewards.models.wire import Limits, Malformed, TooLarge
 from mmalign.rewards.models.wire_in import request_in, rollout_of, scores_in, spec_in
-from mmalign.rewards.models.wire_out import answer_of, message_of
+from mmalign.rewards.models.wire_out import message_of, scores_out
 
 ODD: list[Any] = [None, True, -1, 0, 2**70, 1e308, "", "t0", "x", "AAAA", [], {}, [[]], {"a": 1}, "é" * 9]
 DRAW = torch.Generator().manual_seed(0)
@@ -60,7 +60,7 @@ def reading(seed: int) -> Callable[[], Any]:
         return lambda: rollout_of(request_in(body), Limits(rows=8, bytes=100_000, pixels=4096, seconds=1.0))
     if what == 6:
         scores = Scores.of(torch.rand(2, generator=DRAW), per_step=torch.rand(2, 3, generator=DRAW), info=["", "x"])
-        answer = spoilt(answer_of(scores), rng)
+        answer = spoilt(scores_out(scores), rng)
         return lambda: scores_in(answer, 2)
     limits = {"rows": 1, "bytes": 9}
     spec = spoilt({"mmalign": "1", "protocol": 1, "rewards": {"r": SPEC}, "limits": limits}, rng)

@@ -133,17 +133,17 @@ def _truest(one: dict[str, Role], two: dict[str, Role]) -> dict[str, Role]:
     """Trained on where either run was; else a verifier where either calls it so."""
     roles: dict[str, Role] = {}
     for name in (*one, *two):
-        said = {one.get(name), two.get(name)}
-        roles[name] = "trained" if "trained" in said else "verifier" if "verifier" in said else "judge"
+        values = {one.get(name), two.get(name)}
+        roles[name] = "trained" if "trained" in values else "verifier" if "verifier" in values else "judge"
     return roles
 
 
 def _roles(name: str, compared: Compared) -> list[str]:
     """What a reward is in the runs: one word, or by run where they differ."""
-    said = [record.roles.get(name, "judge") for record in compared.records]
-    if said[0] == said[1]:
+    values = [record.roles.get(name, "judge") for record in compared.records]
+    if values[0] == values[1]:
         return []
-    return [f"{role} in {run}" for role, run in zip(said, compared.names, strict=True)]
+    return [f"{role} in {run}" for role, run in zip(values, compared.names, strict=True)]
 
 
 def _what(compared: Compared) -> str:

@@ -105,10 +105,10 @@ class Guarded:
         _require_modality(self.name, self.modalities, rollout.output)
         self.prepare()
         start = time.perf_counter()
-        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts, counting_requests() as asked:
+        with foreign_call(self.name, len(rollout)), counting_cuts() as cuts, counting_requests() as requests:
             scores, hits = self._scored(rollout)
             scores = scores if self.map is None else mapped(scores, self.map)
-        self._metrics.add_requests(asked)
+        self._metrics.add_requests(requests)
         self._record(scores, time.perf_counter() - start, hits, len(cuts))
         return scores
 

@@ -28,7 +28,7 @@ class MetricAccumulator:
     _cut: int = 0
     _sets: int = 0
     _set_seconds: float = 0.0
-    _asked: Counter[str] = field(default_factory=Counter)
+    _requests: Counter[str] = field(default_factory=Counter)
 
     def add(self, scores: Scores, seconds: float, hits: int, cut: int = 0) -> None:
         """One call: its scores, how long it took, rows that came from the cache, texts that were read in part."""
@@ -45,9 +45,9 @@ class MetricAccumulator:
         self._sets += sets
         self._set_seconds += seconds
 
-    def add_requests(self, asked: Mapping[str, int]) -> None:
+    def add_requests(self, requests: Mapping[str, int]) -> None:
         """What servers were asked in one call, see `mmalign.core.asked`."""
-        self._asked.update(asked)
+        self._requests.update(requests)
 
     def pop(self) -> MetricAccumulator:
         """Return what was accumulated, to be joined with that of other processes, and start afresh."""
@@ -66,7 +66,7 @@ class MetricAccumulator:
             whole._hits += one._hits
             whole._cut += one._cut
             whole._sets += one._sets
-            whole._asked.update(one._asked)
+            whole._requests.update(one._requests)
             whole._set_seconds += one._set_seconds
             for name, pieces in one._parts.items():
                 whole._parts.setdefault(name, []).extend(pieces)
@@ -96,7 +96,7 @@ class MetricAccumulator:
             numbers["cached"] = self._hits / rows
         if self._cut:
             numbers["texts_cut"] = float(self._cut)
-        numbers |= {name: float(count) for name, count in self._asked.items()}
+        numbers |= {name: float(count) for name, count in self._requests.items()}
         if self._sets:
             numbers |= {"sets": float(self._sets), "sets_seconds": self._set_seconds}
         for name, pieces in self._parts.items():

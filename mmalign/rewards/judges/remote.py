@@ -70,7 +70,7 @@ class Remote:
         if faults := self._server(self.deadline).faults("", "token"):
             raise ConfigError(faults)
         self._endpoint = Endpoint(self._server(self.deadline), _ANSWER)
-        self._spec = self._asked_for_spec()
+        self._spec = self._requested_spec()
         self.served = self.served or self._only()
         if self.served not in self._spec.rewards:
             hint = did_you_mean(self.served, self._spec.rewards)
@@ -80,7 +80,7 @@ class Remote:
     def _server(self, deadline: float) -> Server:
         return Server(self.url, self.token, deadline, self.attempts, self.pause, self.concurrency)
 
-    def _asked_for_spec(self) -> Spec:
+    def _requested_spec(self) -> Spec:
         asking = Endpoint(self._server(min(self.deadline, _HANDSHAKE)))
         try:
             return spec_in(asking.ask("GET", "/spec"))

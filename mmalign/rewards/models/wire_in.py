@@ -61,7 +61,7 @@ def rollout_of(request: Request, limits: Limits) -> Rollout:
     if odd := [place for place in request.prompt if not 0 <= place < len(request.prompts)]:
         raise Malformed(f"prompt: there is no prompt {odd[0]}; there are {len(request.prompts)}.")
     unpacking = _Unpacking(_tensors_in(request.tensors), limits)
-    prompts = [unpacking.prompt(asked) for asked in request.prompts]
+    prompts = [unpacking.prompt(question) for question in request.prompts]
     output = unpacking.output(request.output, rows)
     group = request.group or request.prompt
     for name, given in (("group", group), ("truncated", request.truncated)):
@@ -155,9 +155,11 @@ class _Unpacking:
     limits: Limits
     decoded: int = 0  # bytes that files became so far
 
-    def prompt(self, asked: Asked) -> Prompt:
-        media = {name: self.medium(medium, f"media.{name}") for name, medium in asked.media.items()}
-        return Prompt(asked.text, media, asked.meta, messages=tuple(asked.messages), tools=tuple(asked.tools))
+    def prompt(self, question: Asked) -> Prompt:
+        media = {name: self.medium(medium, f"media.{name}") for name, medium in question.media.items()}
+        return Prompt(
+            question.text, media, question.meta, messages=tuple(question.messages), tools=tuple(question.tools)
+        )
 
     def medium(self, medium: Medium, place: str) -> Tensor | Audio:
         """A picture (3, H, W), or `Audio` of one row."""

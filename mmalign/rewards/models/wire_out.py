@@ -15,7 +15,7 @@ from mmalign.media.audio import audio_bytes
 from mmalign.media.image import data_uri
 from mmalign.rewards.models.wire import PROTOCOL, Malformed, Wire
 
-__all__ = ["answer_of", "message_of"]
+__all__ = ["message_of", "scores_out"]
 
 
 @dataclass
@@ -59,8 +59,8 @@ class _Packing:
     def prompt(self, prompt: Prompt) -> dict[str, Any]:
         _require_plain(prompt.meta, "meta")
         media = {name: self.medium(medium) for name, medium in prompt.media.items()}
-        said = {"messages": list(prompt.messages), "tools": list(prompt.tools)}
-        more = {"meta": dict(prompt.meta), "media": media, **said}
+        conversation = {"messages": list(prompt.messages), "tools": list(prompt.tools)}
+        more = {"meta": dict(prompt.meta), "media": media, **conversation}
         return {"text": prompt.text, **{name: value for name, value in more.items() if value}}
 
 
@@ -94,7 +94,7 @@ def message_of(rollout: Rollout, reward: str, wire: Wire = "safetensors") -> dic
     return message
 
 
-def answer_of(scores: Scores) -> dict[str, Any]:
+def scores_out(scores: Scores) -> dict[str, Any]:
     """What a server answers: scores of B rows, NaN as null."""
     answer: dict[str, Any] = {
         "protocol": PROTOCOL,

@@ -20,11 +20,11 @@ from mmalign.core.errors import MmalignError, did_you_mean
 from mmalign.rewards.engine.contract import describe_error
 from mmalign.rewards.models.wire import PROTOCOL, Limits, Malformed, Request, TooLarge
 from mmalign.rewards.models.wire_in import request_in, rollout_of
-from mmalign.rewards.models.wire_out import answer_of
+from mmalign.rewards.models.wire_out import scores_out
 from mmalign.run.serving.batching import Scored
 from mmalign.run.serving.served import Served
 
-__all__ = ["Refused", "application", "specification"]
+__all__ = ["Refused", "reward_server", "specification"]
 
 HEALTH = 30.0  # seconds for the row that /health scores
 ARRIVAL = 60.0  # seconds for a message to arrive
@@ -58,7 +58,7 @@ class _Room:
             self.taken -= size
 
 
-def application(served: Mapping[str, Served], limits: Limits, token: str = "") -> Any:
+def reward_server(served: Mapping[str, Served], limits: Limits, token: str = "") -> Any:
     """The FastAPI application over rewards that are prepared; who does not send the `token` is told nothing."""
     from fastapi import FastAPI
 
@@ -123,9 +123,9 @@ def specification(served: Mapping[str, Served], limits: Limits) -> dict[str, Any
 def _require_token(message: Any, token: str) -> None:
     given = message.headers.get("authorization", "")
     if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-        said = "another token" if given else "no token"
+        credential = "another token" if given else "no token"
         raise Refused(
-            401, f"the request brings {said}; send Authorization: Bearer TOKEN.", **{"www-authenticate": "Bearer"}
+            401, f"the request brings {credential}; send Authorization: Bearer TOKEN.", **{"www-authenticate": "Bearer"}
         )
 
 
@@ -133,8 +133,8 @@ def _size(headers: Mapping[str, str], limits: Limits) -> int:
     """The bytes that a message may have: what it says, or the most there may be."""
     if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refused(415, "send content-type: application/json.")
-    said = headers.get("content-length", "")
-    size = int(said) if said.isdecimal() else limits.bytes
+    length = headers.get("content-length", "")
+    size = int(length) if length.isdecimal() else limits.bytes
     if size > limits.bytes:
         raise Refused(413, f"{size:,} bytes are more than the {limits.bytes:,} of a request; send fewer rows.")
     return size
@@ -190,4 +190,4 @@ async def _answered(answer: Future[Scored]) -> dict[str, Any]:
         scored = await asyncio.wrap_future(answer)
     except MmalignError as error:
         raise Refused(422, str(error)) from None
-    return {**answer_of(scored.scores), "batch": scored.rows, "seconds": round(scored.seconds, 6)}
+    return {**scores_out(scored.scores), "batch": scored.rows, "seconds": round(scored.seconds, 6)}

@@ -23,7 +23,7 @@ from mmalign.rewards.engine.traits import RewardTraits
 from mmalign.run.serving.batching import Scorer
 from mmalign.run.serving.probe import small_probe
 
-__all__ = ["Served", "made", "named"]
+__all__ = ["Served", "made", "named_rewards"]
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Served:
         }
 
 
-def named(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+def named_rewards(names: Sequence[str], options: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Component and options of each reward, by the name it is served under.
 
     `clip` serves a reward under its own name, `looks=clip` under another. The options of one reward are options, those

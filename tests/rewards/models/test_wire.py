@@ -13,7 +13,7 @@ import torch
 from mmalign.core.types import Audio, Prompt, Rollout, Scores, Status
 from mmalign.rewards.models.wire import Limits, Malformed, TooLarge
 from mmalign.rewards.models.wire_in import request_in, rollout_of, scores_in
-from mmalign.rewards.models.wire_out import answer_of, message_of
+from mmalign.rewards.models.wire_out import message_of, scores_out
 
 PICTURES = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(0))
 SOUNDS = Audio(
@@ -133,14 +133,14 @@ def test_scores_are_exact_and_a_number_too_few_is_no_answer() -> None:
         parts={"x": torch.tensor([math.inf, 0, 1, 2])},
     )
     scores.info = ["", "too late", "", ""]
-    got = scores_in(json.loads(json.dumps(answer_of(scores), allow_nan=False)), 4)
+    got = scores_in(json.loads(json.dumps(scores_out(scores), allow_nan=False)), 4)
     for f in fields(Scores):
         mine, theirs = getattr(got, f.name), getattr(scores, f.name)
         mine, theirs = (mine["x"], theirs["x"]) if f.name == "parts" else (mine, theirs)
         assert (
             torch.equal(mine.nan_to_num(7), theirs.nan_to_num(7)) if isinstance(mine, torch.Tensor) else mine == theirs
         )
-    answer = answer_of(scores)
+    answer = scores_out(scores)
     for change, words in (
         ({"value": answer["value"][:3]}, "value: has 3 entries for 4 rows"),
         ({"status": [*answer["status"], "ok"]}, "status: has 5 entries"),

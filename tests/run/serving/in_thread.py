@@ -17,7 +17,7 @@ import uvicorn
 from mmalign.core.types import Prompt
 from mmalign.rewards.engine.call import Guarded
 from mmalign.rewards.models.wire import Limits
-from mmalign.run.serving.app import application
+from mmalign.run.serving.app import reward_server
 from mmalign.run.serving.batching import Scorer
 from mmalign.run.serving.served import Served
 
@@ -40,7 +40,11 @@ def serving(
     listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        application(served, limits, token), log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1
+        reward_server(served, limits, token),
+        log_level="critical",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -17,7 +17,7 @@ from mmalign.rewards.models.wire import PROTOCOL, Limits
 from mmalign.rewards.models.wire_in import scores_in
 from mmalign.rewards.models.wire_out import message_of
 from mmalign.run.serving import app
-from mmalign.run.serving.served import named
+from mmalign.run.serving.served import named_rewards
 from tests.run.serving.in_thread import asked, prompts, serving, texts
 
 
@@ -215,10 +215,10 @@ def test_several_rewards_score_at_once_each_in_its_own_thread(wire: Any) -> None
 
 
 def test_names_and_options_of_several_rewards() -> None:
-    one = named(["clip"], {"checkpoint": "a"})
+    one = named_rewards(["clip"], {"checkpoint": "a"})
     assert one == {"clip": ("clip", {"checkpoint": "a"})}
-    two = named(["looks=clip", "sharpness"], {"looks": {"checkpoint": "a"}})
+    two = named_rewards(["looks=clip", "sharpness"], {"looks": {"checkpoint": "a"}})
     assert two == {"looks": ("clip", {"checkpoint": "a"}), "sharpness": ("sharpness", {})}
     with pytest.raises(ConfigError) as faults:
-        named(["clip", "clip", "sharpness"], {"checkpoint": "a", "shrpness": {"x": 1}})
+        named_rewards(["clip", "clip", "sharpness"], {"checkpoint": "a", "shrpness": {"x": 1}})
     assert all(words in str(faults.value) for words in ("'clip' is named twice", "--set checkpoint", "Did you mean"))

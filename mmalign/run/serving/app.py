@@ -28,6 +28,7 @@ __all__ = ["Refused", "reward_server", "specification"]
 
 HEALTH = 30.0  # seconds for the row that /health scores
 ARRIVAL = 60.0  # seconds for a message to arrive
+LOOK = 1.0  # seconds between two looks whether who asked is still there
 WAITING = 4  # times the bytes of one message that may be under way at once
 
 
@@ -83,7 +84,7 @@ def reward_server(served: Mapping[str, Served], limits: Limits, token: str = "")
         with room.taken_by(size):
             body = await _body(message, size)
             name, answer = await asyncio.to_thread(_submitted, served, body, limits)
-            return _json({"reward": name, "identity": served[name].identity, **await _answered(answer)})
+            return _json({"reward": name, "identity": served[name].identity, **await _answered(message, answer)})
 
     async def refuse(message: Any, refused: Exception) -> Any:
         assert isinstance(refused, Refused)
@@ -185,9 +186,15 @@ def _named(request: Request, served: Mapping[str, Served]) -> str:
     return name
 
 
-async def _answered(answer: Future[Scored]) -> dict[str, Any]:
+async def _answered(message: Any, answer: Future[Scored]) -> dict[str, Any]:
+    """The scores; rows of who has gone are not begun, so that a run that was killed holds no other back."""
+    waiting = asyncio.ensure_future(asyncio.wrap_future(answer))
+    while not (await asyncio.wait({waiting}, timeout=LOOK))[0]:
+        if await message.is_disconnected():
+            waiting.cancel()
+            raise Refused(400, "who asked has gone.")
     try:
-        scored = await asyncio.wrap_future(answer)
+        scored = waiting.result()
     except MmalignError as error:
         raise Refused(422, str(error)) from None
     return {**scores_out(scored.scores), "batch": scored.rows, "seconds": round(scored.seconds, 6)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,40 @@ def test_too_much_at_once_is_sent_away_for_a_while() -> None:
         gate.set()
         assert status == 429 and "too many requests at once" in answer["error"]
         assert [each.result()[0] for each in under_way] == [200] * 4
+
+
+def test_rows_of_who_has_gone_are_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.setattr(app, "LOOK", 0.05)
+    gate, begun, seen = threading.Event(), threading.Event(), list[str]()
+
+    def waits(rollout: Rollout) -> Scores:
+        begun.set()
+        gate.wait(20)
+        seen.extend(rollout.output)
+        return Scores.of(torch.zeros(len(rollout)))
+
+    with serving({"w": Rigged(waits)}, batch=1) as (url, served), ThreadPoolExecutor(1) as calls:
+        first = calls.submit(asked, url, "POST", "/score", texts("first"))
+        while not begun.wait(0.01):
+            pass
+        body = json.dumps(texts("gone")).encode()
+        head = (
+            f"POST /score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=20) as leaving:
+            leaving.sendall(head.encode() + body)
+            while not served["w"].scorer._jobs:
+                time.sleep(0.01)
+        job = served["w"].scorer._jobs[0]
+        for _ in range(500):
+            if job.answer.cancelled():
+                break
+            time.sleep(0.02)
+        gate.set()
+        assert first.result()[0] == 200 and asked(url, "POST", "/score", texts("last"))[0] == 200
+    assert seen == ["first", "last"]
 
 
 def test_a_fault_of_the_set_up_is_an_error_with_its_sentence() -> None:

@@ -13,7 +13,6 @@ STYLE = """
 .made .grid-wrap, .choices .grid-wrap {
   max-height: none !important; min-height: 0 !important; overflow-y: visible !important;
 }
-.made img { max-height: 460px; }
 .brought img { width: 100%; height: 100%; object-fit: contain; }
 [id^="vote-"] { white-space: nowrap; padding-inline: 6px; }
 .slots:not(:has(.block)) { display: none; }

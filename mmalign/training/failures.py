@@ -25,7 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from mmalign.core.config import Trainer
-from mmalign.core.errors import Diverged, OutOfMemory, ScoreError
+from mmalign.core.errors import Diverged, MmalignError, OutOfMemory, ScoreError
 from mmalign.core.experience import Experience
 from mmalign.core.objective import Objective, ObjectiveTraits
 from mmalign.core.protocols import AnyPolicy, PolicyTraits
@@ -130,9 +130,11 @@ def naming_step(trainer: Trainer, step: int) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Did an allocation on the GPU or the CPU fail?"""
+    """Did an allocation on the GPU or the CPU fail? Our own errors may quote a server that had no room."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, MmalignError):
+        return False
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
 
 

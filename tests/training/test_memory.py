@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.core.errors import MmalignError, OutOfMemory
+from mmalign.core.errors import MmalignError, OutOfMemory, ScoreError
 from mmalign.core.types import Scores
 from mmalign.training.failures import evaluating, is_out_of_memory
 from mmalign.training.loop import training_loop
@@ -22,6 +22,7 @@ def test_a_real_allocation_that_fails_is_recognised() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
     assert is_out_of_memory(RuntimeError("MPS backend out of memory")) and is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(ScoreError("the server answers 500: CUDA out of memory"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ trainer: {{steps: 3, prompts_per_step: 2, lr: 1.0e-2, save_every: 1, keep: 3, pr
 
 
 @pytest.fixture
-def run(tmp_path: Path, lm_folder: Callable[..., Path]) -> Callable[[str], Path]:
+def run(tmp_path: Path, lm_folder: Callable[..., Path]) -> Callable[..., Path]:
     """Trains three steps, then the last two of them again from the first one's checkpoint; gives the run's folder."""
 
-    def trained(tracker: str) -> Path:
+    def trained(tracker: str, name: str = "brief") -> Path:
         (tmp_path / "prompts.txt").write_text("".join(f"say {word}\n" for word in ("a", "b", "c", "red", "two")))
         file = tmp_path / "run.yaml"
         file.write_text(RUN.format(model=lm_folder("llama"), tracker=tracker))
-        out = tmp_path / "brief"
+        out = tmp_path / name
         train(load(file), out=out)
         train(load(out / "run.yaml"), resume=f"{out}@1")
         return out
@@ -44,7 +45,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "lr" in line]
 
 
-def test_tensorboard_has_each_step_once_and_the_run_file(run: Callable[[str], Path]) -> None:
+def test_tensorboard_has_each_step_once_and_the_run_file(run: Callable[..., Path]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = run("tensorboard") / "brief"
@@ -60,14 +61,12 @@ def test_tensorboard_has_each_step_once_and_the_run_file(run: Callable[[str], Pa
 
 
 @pytest.mark.every_extra  # where every extra is installed
-def test_trackio_goes_on_in_one_run(
-    run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trackio_goes_on_in_one_run(run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read where it is imported first
     trackio = pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
 
-    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio", raising=False)
-    folder = run("trackio")
+    folder = run("trackio", f"brief-{uuid.uuid4().hex}")
     names = SQLiteStorage.get_runs("mmalign")
     assert names.count(folder.name) == 1, (names, trackio.__version__)
     logged = SQLiteStorage.get_logs("mmalign", folder.name)
@@ -81,7 +80,7 @@ def test_trackio_goes_on_in_one_run(
 
 @pytest.mark.every_extra
 def test_wandb_goes_on_in_one_run_offline(
-    run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -176,7 +176,7 @@ class DiffusersAdapter(PretrainedAdapter):
             network.enable_gradient_checkpointing()
         parts = modules(pipe)
         for part in (parts[name] for name in DECODERS if name in parts):
-            channels_last(part.to(device))
+            channels_last(getattr(part.to(device), "decoder", None))
         encoders = [part for name, part in parts.items() if name.startswith(ENCODERS)]
         conditions = Conditions(
             encode_text=self.encode_text,
@@ -374,9 +374,9 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
     return torch.cat(parts)
 
 
-def channels_last(module: torch.nn.Module) -> None:
+def channels_last(module: torch.nn.Module | None) -> None:
     """Let the two-dimensional convolutions of `module` compute in the order of memory that is faster for them."""
-    for part in module.modules():
+    for part in module.modules() if module is not None else ():
         if isinstance(part, torch.nn.Conv2d):
             part.to(memory_format=torch.channels_last)
 

@@ -71,13 +71,13 @@ def test_health_is_bad_where_the_row_fails_and_where_nobody_answers(monkeypatch:
         gate.wait(20)
         return Scores.of(torch.zeros(len(rollout)))
 
-    monkeypatch.setattr(app, "HEALTH", 0.5)
+    monkeypatch.setattr(app, "HEALTH", 3.0)
     with serving({"fails": Rigged(fails), "hangs": Rigged(hangs)}) as (url, _):
         status, health = asked(url, "GET", "/health")
         gate.set()
     assert status == 503 and not health["ok"]
     assert "fell off the bus" in health["rewards"]["fails"]["why"]
-    assert health["rewards"]["hangs"] == {"ok": False, "status": "timeout", "why": "no answer within 0.5 s"}
+    assert health["rewards"]["hangs"] == {"ok": False, "status": "timeout", "why": "no answer within 3 s"}
 
 
 def test_rows_are_scored_and_one_that_fails_is_a_status() -> None:

@@ -371,7 +371,7 @@ def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, recomput
         parts = [torch.utils.checkpoint.checkpoint(function, chunk, use_reentrant=False) for chunk in x.split(rows)]
     else:
         parts = [function(chunk) for chunk in x.split(rows)]
-    return torch.cat(parts)
+    return torch.cat(parts).contiguous()  # decoders compute channels-last
 
 
 def channels_last(module: torch.nn.Module | None) -> None:

@@ -58,7 +58,7 @@ class LatentImages:
 
     def _picture(self, x: Tensor) -> Tensor:
         scale, shift = self._scale(x), self._shift(x)
-        return (self.vae.decode(x / scale + shift).sample / 2 + 0.5).contiguous()
+        return self.vae.decode(x / scale + shift).sample / 2 + 0.5
 
     def _latent(self, images: Tensor) -> Tensor:
         z = self.vae.encode(images * 2 - 1).latent_dist.mode()

@@ -22,7 +22,7 @@ class DeepImages(LatentImages):
     """An `AutoencoderDC` between latents and images, differentiable and in float32."""
 
     def _picture(self, x: Tensor) -> Tensor:
-        return (self.vae.decode(x / self.vae.config.scaling_factor).sample / 2 + 0.5).contiguous()
+        return self.vae.decode(x / self.vae.config.scaling_factor).sample / 2 + 0.5
 
     def _latent(self, images: Tensor) -> Tensor:
         return self.vae.encode(images * 2 - 1).latent * self.vae.config.scaling_factor

@@ -113,7 +113,7 @@ class LatentMels(SoundDecoder):
             return by_rows(self._latent, seen, 1)  # a row's latents do not depend on the others
 
     def _sound(self, x: Tensor) -> Tensor:
-        seen = self.vae.decode(x / self.vae.config.scaling_factor).sample.contiguous()
+        seen = self.vae.decode(x / self.vae.config.scaling_factor).sample
         return self.vocoder(seen[:, 0])[:, None]
 
     def _latent(self, seen: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ S audio samples, D features, N any set size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, Literal, TypeVar, cast
@@ -254,9 +254,13 @@ def groups(prompts: Sequence[Prompt]) -> Int[Tensor, " B"]:
 
     The same media are the very same tensors, or lazy ones of one `source`.
     """
-    seen: dict[Any, int] = {}
-    keys = [(p.question, _media_key(p.media)) for p in prompts]
-    return torch.tensor([seen.setdefault(key, len(seen)) for key in keys], dtype=torch.long)
+    return equal_numbers([(p.question, _media_key(p.media)) for p in prompts])
+
+
+def equal_numbers(values: Iterable[Hashable]) -> Int[Tensor, " B"]:
+    """Equal values share a number, in order of first appearance."""
+    seen: dict[Hashable, int] = {}
+    return torch.tensor([seen.setdefault(value, len(seen)) for value in values], dtype=torch.long)
 
 
 def _media_key(media: object) -> Any:

@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from mmalign.core.errors import CapabilityError, ConfigError, DataError
 from mmalign.core.protocols import FeaturePolicy
-from mmalign.core.types import Modality, Rollout
+from mmalign.core.types import Modality, Rollout, equal_numbers
 from mmalign.evaluation import geometry
 from mmalign.evaluation.bootstrap import Interval, mean_interval
 from mmalign.evaluation.probes import Probe, probe_right
@@ -149,8 +149,7 @@ def feature_measures(
         for k in ranks:
             made[f"recall@{k}"] = _with_interval((first[known] <= k).astype(float))
         made["mrr"] = _with_interval(geometry.reciprocal_ranks(features, features, right, others)[known])
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(row.group for row in rows))}
-    groups = np.array([numbers[row.group] for row in rows])
+    groups = equal_numbers(row.group for row in rows).numpy()
     for column in probes:
         values = _column(rows, column)
         names, labels = np.unique(values, return_inverse=True)

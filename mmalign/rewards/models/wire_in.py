@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from mmalign.core.errors import MediaError, shown
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Audio, Output, Prompt, Rollout, Scores, Status
+from mmalign.core.types import Audio, Output, Prompt, Rollout, Scores, Status, equal_numbers
 from mmalign.media.audio import decode_audio, sound_shape
 from mmalign.media.image import decode_image, picture_size
 from mmalign.rewards.models.wire import (
@@ -71,10 +71,9 @@ def rollout_of(request: Request, limits: Limits) -> Rollout:
         rollout = Rollout.of([prompts[place] for place in request.prompt], output)
     except (ValueError, TypeError, RuntimeError) as error:  # numbers of 8 bits cannot be compared
         raise Malformed(str(error)) from None
-    numbers = {one: number for number, one in enumerate(dict.fromkeys(group))}
     return replace(
         rollout,
-        group=torch.tensor([numbers[one] for one in group]),
+        group=equal_numbers(group),
         truncated=torch.tensor(request.truncated) if request.truncated else None,
         mask=unpacking.mask(request.mask, rows),
     )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from mmalign.core.tensor import Tensor
-from mmalign.core.types import Prompt, Rollout, Scores, Status
+from mmalign.core.types import Prompt, Rollout, Scores, Status, equal_numbers
 from mmalign.rewards.by_row import read_rows
 from mmalign.rewards.functional import majority_agreement, vote_share
 from mmalign.rewards.parsing import Unreadable, Where, answer_of, normalized, quantity, unwrapped
@@ -54,8 +54,7 @@ class Consensus:
     def __call__(self, rollout: Rollout) -> Scores:
         """Score B rows, whole steps of them."""
         read, scores = read_rows(self._read, rollout, self.range[0], self.needs)
-        known = {text: number for number, text in enumerate(dict.fromkeys(read.values()))}
-        answer = torch.tensor([known[read[row]] if row in read else -1 for row in range(len(rollout))])
+        answer = value_numbers([read.get(row) for row in range(len(rollout))])
         within, between = _neighbours(rollout, self.column)
         voters = {"partner": between, "own": within, "all": within | between}[self.vote]
         value = vote_share(answer, voters) if self.soft else majority_agreement(answer, voters)
@@ -90,5 +89,5 @@ def _neighbours(rollout: Rollout, column: str) -> tuple[Bool[Tensor, "B B"], Boo
 
 def value_numbers(values: list[object]) -> Int[Tensor, " B"]:
     """A number for each value, equal for equal ones; -1 for None."""
-    known = {key: number for number, key in enumerate(dict.fromkeys(repr(v) for v in values if v is not None))}
-    return torch.tensor([-1 if value is None else known[repr(value)] for value in values])
+    there = torch.tensor([value is not None for value in values], dtype=torch.bool)
+    return equal_numbers(repr(value) for value in values).where(there, -1)

@@ -85,16 +85,16 @@ def _hollow(folder: Path, kind: type[PretrainedModel], dtype: torch.dtype, more:
     """The network of the configuration in `folder`, without weights."""
     from transformers import AutoConfig
 
-    try:
-        with torch.device("meta"):
-            if kind.__module__.startswith("diffusers."):
-                return kind.from_config(kind.load_config(folder)).to(dtype)
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            if attention := more.get("attn_implementation"):
-                config._attn_implementation = attention
-            return (kind.from_config(config) if kind.__name__.startswith("Auto") else kind(config)).to(dtype)
-    except (*FAULTS, NotImplementedError) as error:
-        raise CheckpointError(f"{folder}: no {_called(kind)} could be built from its configuration: {error}") from error
+    def made() -> Any:
+        if kind.__module__.startswith("diffusers."):
+            return kind.from_config(kind.load_config(folder))
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config._attn_implementation = more.get("attn_implementation", config._attn_implementation)
+        return kind.from_config(config) if kind.__name__.startswith("Auto") else kind(config)
+
+    if (network := skeleton_of(made)) is None:
+        raise CheckpointError(f"{folder}: no {_called(kind)} could be built from its configuration.")
+    return network.to(dtype)
 
 
 def _called(kind: type[PretrainedModel]) -> str:

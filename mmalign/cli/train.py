@@ -62,7 +62,7 @@ def train_command(
         if memory:
             from mmalign.run.memory import memory_line
 
-            typer.echo(f"# {memory_line(parts)}")
+            typer.echo(f"# {memory_line(parts, items)}")
         typer.echo(f"# ok: {len(items)} rows to train on, {len(aside)} held out; nothing was loaded or written.")
         return
     finished = train(path, words, out=out, resume=resume, allow=allow or ())

@@ -8,20 +8,22 @@ would be alive. The count is that of the real tensors. What it leaves out is sai
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mmalign.adapters.bases.diffusers_adapter import DiffusersAdapter
+from mmalign.adapters.bases.diffusers_adapter import ENCODERS, DiffusersAdapter
 from mmalign.adapters.bases.pretrained_adapter import PretrainedAdapter, torch_dtype
 from mmalign.adapters.language.causal_lm import CausalLM
 from mmalign.adapters.weights.quantized import BITS, block_layers, stored_bytes
 from mmalign.core.errors import CapabilityError, MmalignError
 from mmalign.core.protocols import DenoisingPolicy
 from mmalign.core.tensor import Module, Tensor
+from mmalign.core.types import Audio
 from mmalign.loading.networks import without_weights
+from mmalign.loading.pipelines import modules
 from mmalign.policies._tokens_density import LOGITS_AT_ONCE
 from mmalign.policies.few_step import FewStep
 from mmalign.run.build import Parts
@@ -72,8 +74,8 @@ class Memory:
         )
 
 
-def memory_of(parts: Parts) -> Memory:
-    """Count what the run of `parts`, which are not loaded, takes.
+def memory_of(parts: Parts, items: Sequence[Any]) -> Memory:
+    """Count what the run of `parts`, which are not loaded, takes on rows as `items` are.
 
     Raises:
         CapabilityError: the adapter is of a family whose passes are not known here.
@@ -84,7 +86,7 @@ def memory_of(parts: Parts) -> Memory:
         raise CapabilityError(
             f"memory: is counted of diffusion generators and language models, not of {parts.file.adapter['name']}."
         )
-    passes = _Passes(parts)
+    passes = _Passes.of(parts)
     hollow = copy.copy(adapter)
     hollow.quantize, hollow.start_lora, hollow.freeze_start = "none", None, False  # read no weights
     with without_weights():
@@ -94,11 +96,14 @@ def memory_of(parts: Parts) -> Memory:
     trainer = parts.file.trainer
     copies = (4 if trainer.ema else 0) + (4 if adapter.train == "full" and _uses_reference(parts) else 0)
     state = round(trained * (STATE[trainer.optimizer] + copies))
-    update, sampling = (_of_text if isinstance(hollow, CausalLM) else _of_latents)(hollow, parts, passes)
+    if isinstance(hollow, CausalLM):
+        update, sampling = _of_text(hollow, parts, passes, _prompt_tokens(hollow, items))
+    else:
+        update, sampling = _of_latents(hollow, parts, passes)
     return Memory(weights, state, update, sampling, passes.rows, passes.steps)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Passes:
     """How many rows and policy steps are computed at once, and how many outputs a batch has."""
 
@@ -107,19 +112,21 @@ class _Passes:
     total: int
     branches: int
 
-    def __init__(self, parts: Parts) -> None:
+    @classmethod
+    def of(cls, parts: Parts) -> _Passes:
+        """Those of a run's update."""
         from mmalign.run.train import steps_per_pass_of
 
         trainer, policy, objective = parts.file.trainer, parts.policy, parts.objective
-        self.total = trainer.prompts_per_step * getattr(objective, "group_size", 1)
-        self.rows = min(trainer.micro_batch_size or self.total, -(-self.total // trainer.minibatches))
+        total = trainer.prompts_per_step * getattr(objective, "group_size", 1)
+        rows = min(trainer.micro_batch_size or total, -(-total // trainer.minibatches))
         denoised = getattr(type(objective), "needs", None) is DenoisingPolicy
         if denoised:
             recorded = getattr(objective, "draws", 1)
         else:
             recorded = getattr(policy, "window_size", 0) or max(1, getattr(policy, "num_inference_steps", 2) - 1)
-        self.steps = min(steps_per_pass_of(parts) or recorded, recorded)
-        self.branches = 2 if getattr(policy, "guidance_scale", 0) > 1 and not denoised else 1
+        guided = getattr(policy, "guidance_scale", 0) > 1 and not denoised
+        return cls(rows, min(steps_per_pass_of(parts) or recorded, recorded), total, 2 if guided else 1)
 
 
 def _uses_reference(parts: Parts) -> bool:
@@ -131,9 +138,8 @@ def _resident(hollow: PretrainedAdapter, adapter: PretrainedAdapter) -> int:
     if not isinstance(hollow, DiffusersAdapter):
         whole = [hollow.module]
     else:
-        apart = ("text_encoder", "projection_model", "language_model") if hollow.offload_text_encoder else ()
-        components = hollow.loaded.pipeline.components.items()
-        whole = [part for name, part in components if isinstance(part, torch.nn.Module) and not name.startswith(apart)]
+        apart = ENCODERS if hollow.offload_text_encoder else ()
+        whole = [part for name, part in modules(hollow.loaded.pipeline).items() if not name.startswith(apart)]
     total = sum(stored_bytes(part) for part in whole)
     if adapter.quantize != "none":
         layers, _ = block_layers(hollow.module)
@@ -147,7 +153,7 @@ def _of_latents(adapter: Any, parts: Parts, passes: _Passes) -> tuple[int, int]:
     policy: Any = parts.policy
     device = torch.device("cpu")
     with _fake():
-        for part in (p for p in adapter.loaded.pipeline.components.values() if isinstance(p, torch.nn.Module)):
+        for part in modules(adapter.loaded.pipeline).values():
             _fill(part)
         adapter.device = adapter.loaded.conditions.device = device
         with torch.no_grad():
@@ -173,8 +179,8 @@ def _of_latents(adapter: Any, parts: Parts, passes: _Passes) -> tuple[int, int]:
         with LiveBytes() as sampling, torch.no_grad():
             kept = torch.empty(passes.total, passes.steps + 2, *adapter.latent_shape)
             predicted(kept[:at_once, 0], 2 if policy.guidance_scale > 1 else 1)
-            outputs = [adapter.decode(kept[:at_once, 0])]
-            made = sum(part.numel() * 4 for part in _tensors(outputs[0])) * (passes.total - at_once) // at_once
+            output = adapter.decode(kept[:at_once, 0])
+            made = _tensor(output).numel() * 4 * (passes.total - at_once) // at_once
     return updating.peak, sampling.peak + made
 
 
@@ -188,13 +194,13 @@ def _few_steps(policy: FewStep, adapter: Any, predicted: Callable[[Tensor, int],
         step = predicted if not policy.checkpoint else (lambda at, n: checkpoint(predicted, at, n, use_reentrant=False))
         x = x - 0.1 * step(x, branches)
     decoded = checkpoint(adapter.decode, x, use_reentrant=False) if policy.checkpoint else adapter.decode(x)
-    return torch.stack([part.float().mean() for part in _tensors(decoded)]).sum()
+    return _tensor(decoded).float().mean()
 
 
-def _of_text(adapter: CausalLM, parts: Parts, passes: _Passes) -> tuple[int, int]:
+def _of_text(adapter: CausalLM, parts: Parts, passes: _Passes, prompt: int) -> tuple[int, int]:
     """What an update adds, and what sampling adds: the cache of keys and values, and one step's logits."""
     policy: Any = parts.policy
-    length, prompt = policy.max_new_tokens, _prompt_tokens(adapter, parts)
+    length = policy.max_new_tokens
     if adapter.share_prompts and not adapter.gradient_checkpointing:  # once for a group
         prompt = -(-prompt // getattr(parts.objective, "group_size", 1))
     with _fake():
@@ -218,10 +224,9 @@ def _of_text(adapter: CausalLM, parts: Parts, passes: _Passes) -> tuple[int, int
     return updating.peak, sampling.peak
 
 
-def _prompt_tokens(adapter: CausalLM, parts: Parts) -> int:
+def _prompt_tokens(adapter: CausalLM, items: Sequence[Any]) -> int:
     """The tokens of the longest of the first prompts."""
     count = adapter.reader(fetch=False).length
-    items: Any = parts.source.training_items()
     return max(count(getattr(items[i], "prompt", items[i])) for i in range(min(LOOKED_AT, len(items))))
 
 
@@ -257,18 +262,18 @@ def _fill(module: Module) -> None:
                 named[name] = made[id(value)]
 
 
-def _tensors(output: Any) -> list[Tensor]:
-    return [output] if isinstance(output, Tensor) else [output.samples]
+def _tensor(output: Tensor | Audio) -> Tensor:
+    return output if isinstance(output, Tensor) else output.samples
 
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**28 else f"{count / 2**20:.1f} MiB"
 
 
-def memory_line(parts: Parts) -> str:
+def memory_line(parts: Parts, items: Sequence[Any]) -> str:
     """`Memory` as a sentence, or why it is not known."""
     try:
-        return str(memory_of(parts))
+        return str(memory_of(parts, items))
     except MmalignError as error:
         return f"memory: not counted: {error}"
 

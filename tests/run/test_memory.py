@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mmalign.adapters.weights.quantized import stored_bytes
 from mmalign.cli.main import application
 from mmalign.core.config import load
-from mmalign.run.build import Parts, examine
+from mmalign.run.build import Parts, examine, training_rows
 from mmalign.run.directory import RunDirectory
 from mmalign.run.live_bytes import LiveBytes
 from mmalign.run.memory import Memory, memory_line, memory_of
@@ -62,7 +62,7 @@ def measured(parts: Parts, folder: Path) -> int:
 def test_the_count_is_near_what_the_steps_hold(case: str, tmp_path: Path) -> None:
     name, changes = CASES[case]
     parts, _ = examine(load(ROOT / "configs" / f"{name}.yaml", changes), ())
-    memory = memory_of(parts)
+    memory = memory_of(parts, training_rows(parts))
     found = measured(parts, tmp_path / "run")
     assert 0.75 <= memory.peak / found <= 1.25, (str(memory), found / 2**20)
 
@@ -74,7 +74,7 @@ def test_the_count_of_a_language_model_is_near(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(TEXT.replace("PROMPTS", str(tmp_path / "prompts.txt")))
     parts, _ = examine(load(file), ())
-    memory = memory_of(parts)
+    memory = memory_of(parts, training_rows(parts))
     found = measured(parts, tmp_path / "run")
     assert 0.75 <= memory.peak / found <= 1.25, (str(memory), found / 2**20)
 
@@ -87,14 +87,15 @@ def test_it_is_a_line_of_the_dry_run_and_says_what_it_cannot_count() -> None:
     done = CliRunner().invoke(application(), [*command[:2], "--memory"])
     assert done.exit_code != 0 and "--memory: is counted by --dry-run; give both." in str(done.exception)
     parts, _ = examine(load(ROOT / "configs" / "quickstart/text/captioner.yaml"), ())
-    assert "memory: not counted: " in memory_line(parts)
+    assert "memory: not counted: " in memory_line(parts, training_rows(parts))
 
 
 def test_fewer_bits_and_frozen_weights_take_less() -> None:
     base = ["adapter.train=lora", *PICTURES]
 
     def counted(*more: str) -> Memory:
-        return memory_of(examine(load(ROOT / "configs" / "quickstart/image.yaml", [*base, *more]), ())[0])
+        parts, _ = examine(load(ROOT / "configs" / "quickstart/image.yaml", [*base, *more]), ())
+        return memory_of(parts, training_rows(parts))
 
     plain, four, eight = counted(), counted("adapter.quantize=nf4"), counted("adapter.quantize=int8")
     assert plain.weights > eight.weights > four.weights

@@ -47,12 +47,11 @@ def score(
     """
     starting(f"checking what '{reward}' is to score")
     from mmalign.core.config import override
-    from mmalign.core.files import write_beside
     from mmalign.core.protocols import SetReward
     from mmalign.rewards import Guarded, ScoreCache, load_reward
     from mmalign.run.launch import share
-    from mmalign.run.rows import left_out, read_output_rows
-    from mmalign.run.score import failed, score_rows, scores_rows_alone
+    from mmalign.run.rows import indexed_rows, left_out
+    from mmalign.run.score import scores_rows_alone
     from mmalign.run.score_parts import Parts, digest_of_file
 
     named = override({}, options or [])
@@ -61,59 +60,69 @@ def score(
     if out is not None:
         _require_own_file(out, rows)
     judge = load_reward(reward, allow or (), **named)
-    table = read_output_rows(rows)
+    table = indexed_rows(rows)
     if rows.is_dir() and (others := left_out(rows)):
         typer.echo(f"note: {rows}: {others}", err=True)
     if not isinstance(judge, SetReward):
         store = ScoreCache(_cache_beside(rows)) if cache else None
         judge = Guarded(reward, judge, monitor=True, cache=store)
+    process, processes = share()
     if out is not None and scores_rows_alone(judge):
         scoring = {"reward": reward, "options": named, "digest": digest_of_file(rows)}
-        _score_in_parts(Parts(out, len(table), scoring), table, judge, rows, batch, reward)
-        return
-    if share()[1] > 1:
+        parts = Parts(out, len(table), scoring)
+        note = _score_in_parts(parts, table, judge, rows, batch, reward, process, processes)
+    elif processes > 1:
         raise ConfigError(
             f"--reward {reward}: what it says of a row hangs on the others, so that processes cannot share the file; "
             "start one."
             if out is not None
             else "several processes were started: name the file with --out that they write together."
         )
+    else:
+        note = _score_at_once(out, list(table), judge, rows, batch, reward)
+    if note:
+        typer.echo(f"note: {note}", err=True)
+        raise typer.Exit(1)
+
+
+def _score_at_once(out: Path | None, table: list[Row], judge: Any, rows: Path, batch: int, name: str) -> str:
+    """Score all rows and write or print their lines; says what has no score."""
+    from mmalign.core.files import write_beside
+    from mmalign.run.score import failed, score_rows
+
     with write_beside(out) if out else nullcontext() as beside:  # a file that cannot be written is no work lost
         with progress("scoring", "scored") as advance:
-            lines = score_rows(table, judge, rows if rows.is_dir() else rows.parent, batch, advance, reward)
+            lines = score_rows(table, judge, _folder(rows), batch, advance, name)
         text = "".join(json.dumps(line) + "\n" for line in lines)
         if beside is None:
             typer.echo(text, nl=False)
         else:
             beside.write_text(text, encoding="utf-8")
-    if without := failed(lines):
-        typer.echo(f"note: {without}", err=True)
-        raise typer.Exit(1)
+    return failed(lines)
 
 
-def _score_in_parts(parts: Parts, table: Sequence[Row], judge: Any, rows: Path, batch: int, name: str) -> None:
+def _score_in_parts(
+    parts: Parts, table: Sequence[Row], judge: Any, rows: Path, batch: int, name: str, process: int, processes: int
+) -> str:
     """Score the parts that are this process's; the first one joins them and says what has no score."""
-    from mmalign.run.launch import share
     from mmalign.run.score import checked_kind, score_checked
 
-    process, processes = share()
     kind = checked_kind(table, judge)
     there = parts.open(first=process == 0)
     if there and process == 0:
         typer.echo(f"note: {there} of {parts.count} parts were scored before; going on with the others.", err=True)
-    folder = rows if rows.is_dir() else rows.parent
 
     def score(taken: Sequence[int]) -> list[dict[str, Any]]:
-        return score_checked([table[i] for i in taken], judge, folder, kind, batch, name=name)
+        return score_checked([table[i] for i in taken], judge, _folder(rows), kind, batch, name=name)
 
     with progress("scoring", "scored") as advance:
         parts.score(score, process, processes, advance)
-    if process != 0:
-        return
-    count, bad, first = parts.join()
-    if bad:
-        typer.echo(f"note: {bad} of {count} rows could not be scored (error or timeout); the first, {first}", err=True)
-        raise typer.Exit(1)
+    return parts.join() if process == 0 else ""
+
+
+def _folder(rows: Path) -> Path:
+    """Where relative outputs start."""
+    return rows if rows.is_dir() else rows.parent
 
 
 def _require_own_file(out: Path, rows: Path) -> None:

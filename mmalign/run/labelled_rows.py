@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmalign.core.errors import DataError, all_faults, shown
@@ -15,7 +14,7 @@ __all__ = ["LABELLED", "read_probed_rows"]
 LABELLED = ("input", "output", "label")  # the columns of MRMBench (2511.12464), read off its public evaluation code
 
 
-def read_probed_rows(file: Path) -> Sequence[Row]:
+def read_probed_rows(file: Path) -> list[Row]:
     """Rows as `mmalign score` reads them, or those of a file of MRMBench, whose class stands in a column of its own.
 
     The benchmark keeps a folder for each dimension (`mrm_hard/coherence/train.json`): the column has the folder's name,

@@ -21,7 +21,7 @@ from mmalign.data.table import Table
 from mmalign.media.folders import Media, media_in, skipped
 from mmalign.media.kinds import hinted, kind_of_file, named_like_a_file
 
-__all__ = ["FIELDS", "Row", "left_out", "read_output_rows"]
+__all__ = ["FIELDS", "Row", "indexed_rows", "left_out", "read_output_rows"]
 
 FIELDS = {"prompt": str, "output": str, "meta": dict, "group": str, "image": str, "audio": str, "kind": str}
 REQUIRED = ("prompt", "output")
@@ -65,7 +65,12 @@ class OutputRows(IndexedRows[Row]):
         return _row(dict(raw), Table(str(self._lines.path), [raw], [*raw], [self._lines.lines[index]]))
 
 
-def read_output_rows(file: Path) -> Sequence[Row]:
+def read_output_rows(file: Path) -> list[Row]:
+    """Parse and check every line; of a folder, every picture and sound in name order. See `indexed_rows`."""
+    return list(indexed_rows(file))
+
+
+def indexed_rows(file: Path) -> Sequence[Row]:
     """Parse and check every line, of which none is held; of a folder, every picture and sound in name order.
 
     `image` and `audio` are what the prompt is about; they are read when a reward looks at them. `kind` ("text", "image"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 from mmalign.core.errors import CapabilityError, DataError, MediaError, MmalignError, ScoreError
 from mmalign.core.protocols import SetReward
 from mmalign.core.regular import written
-from mmalign.core.types import Audio, Rollout, Scores, Status
+from mmalign.core.types import Audio, Rollout, Scores, Status, equal_numbers
 from mmalign.data.lazy_rows import LazyRows
 from mmalign.media import audio, image
 from mmalign.rewards.engine.contract import describe_error, merge, without_value
@@ -137,12 +137,12 @@ def _scored(
     unread: dict[int, str],
 ) -> dict[int, Any]:
     """Each row's `Scores`, or its `Embedded` of a set, by its number; those that cannot be read enter `unread`."""
-    numbers = {group: i for i, group in enumerate(dict.fromkeys(row.group for row in rows))}
+    group = equal_numbers(row.group for row in rows)
     scored: dict[int, Any] = {}
     for start in range(0, len(rows), batch):
         taken = list(range(start, min(start + batch, len(rows))))
         for same, rollout in read_rollouts(rows, taken, kind, folder, unread):
-            rollout = replace(rollout, group=torch.tensor([numbers[rows[i].group] for i in same]))
+            rollout = replace(rollout, group=group[same])
             with torch.no_grad():
                 together = reward(rollout)
             scored |= {i: together[k : k + 1] for k, i in enumerate(same)}
@@ -161,15 +161,20 @@ def read_rollouts(
 
 def failed(lines: Sequence[Mapping[str, Any]]) -> str:
     """A sentence that counts the lines that have no score by a fault that is not the outputs' own; "" if none has."""
-    names = (Status.ERROR.label, Status.TIMEOUT.label)
     if lines and (count := lines[0].get("failed")):  # of a set
         return f"{count} of {count + lines[0]['n']} rows are not in the set: {lines[0].get('info', 'not finite')}"
-    bad = [(number, line) for number, line in enumerate(lines, 1) if line.get("status") in names]
-    if not bad:
-        return ""
-    number, first = bad[0]
-    about = first.get("info") or first["status"]
-    return f"{len(bad)} of {len(lines)} rows could not be scored (error or timeout); the first, {number}: {about}"
+    return unscored(lines)
+
+
+def unscored(lines: Iterable[Mapping[str, Any]]) -> str:
+    """`failed` of lines that are read once, each of a row."""
+    total = bad = 0
+    first = ""
+    for total, line in enumerate(lines, 1):
+        if line.get("status") in (Status.ERROR.label, Status.TIMEOUT.label):
+            bad += 1
+            first = first or f"{total}: {line.get('info') or line['status']}"
+    return f"{bad} of {total} rows could not be scored (error or timeout); the first, {first}" if bad else ""
 
 
 def _output(row: Row, kind: str, folder: Path, unread: dict[int, str], at: int) -> Any:

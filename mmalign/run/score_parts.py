@@ -12,13 +12,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mmalign.core.errors import ConfigError
 from mmalign.core.files import write_beside
+from mmalign.run.score import unscored
 
 ROWS = 256  # of a part: what is lost where a process is killed
 WAIT = 0.2  # seconds between two looks at what other processes have written
@@ -90,8 +91,8 @@ class Parts:
             done += len(lines)
             progress(done, total)
 
-    def join(self) -> tuple[int, int, str]:
-        """Wait for all parts and write `out`; returns lines, those without a score by a fault, and what the first says.
+    def join(self) -> str:
+        """Wait for all parts and write `out`; returns `unscored` of its lines.
 
         Every line names the same parts of a score, as where all rows are scored at once.
         """
@@ -99,26 +100,23 @@ class Parts:
             if not self.folder.exists():
                 raise ConfigError(f"{self.folder}: was removed while it was waited for; start again.")
             time.sleep(WAIT if len(missing) < self.count else 5 * WAIT)
-        names: dict[str, None] = {}
-        for line in self._lines():
-            names |= dict.fromkeys(line.get("parts", ()))
-        count = bad = 0
-        first = ""
+        names = dict.fromkeys(name for line in self._lines() for name in line.get("parts", ()))
         with write_beside(self.out) as beside, beside.open("w", encoding="utf-8") as file:
-            for count, line in enumerate(self._lines(), 1):
-                if names:
-                    line["parts"] = {name: line["parts"].get(name) for name in names}
-                if line["status"] in ("error", "timeout"):
-                    bad += 1
-                    first = first or f"{count}: {line.get('info') or line['status']}"
-                file.write(json.dumps(line) + "\n")
+            note = unscored(self._copied(names, file))
         shutil.rmtree(self.folder)
-        return count, bad, first
+        return note
+
+    def _copied(self, names: Iterable[str], file: TextIO) -> Iterator[dict[str, Any]]:
+        """Every line as it is written to `file`: with all parts of a score."""
+        for line in self._lines():
+            line["parts"] = {name: line["parts"].get(name) for name in names}
+            file.write(json.dumps(line) + "\n")
+            yield line
 
     def _rows(self, part: int) -> range:
         return range(part * self.size, min((part + 1) * self.size, self.rows))
 
-    def _lines(self) -> Any:
+    def _lines(self) -> Iterator[dict[str, Any]]:
         for part in range(self.count):
             with self.file(part).open(encoding="utf-8") as file:
                 yield from map(json.loads, file)

@@ -111,7 +111,7 @@ def _trained_and_true(rows: Sequence[SummaryRow]) -> tuple[list[SummaryRow], lis
 def changes_in_words(
     rows: Sequence[SummaryRow], ways: Sequence[str], in_words: Callable[[SummaryRow], str] | None = None
 ) -> str:
-    """Return the first rows as `told`, those that moved before others, and how many more there are."""
+    """Return the first rows `in_words`, those that moved before others, and how many more there are."""
     in_words = in_words or _in_words
     order = sorted(range(len(rows)), key=lambda i: ways[i] == "even")
     more = [f"{len(rows) - MOST_SHOWN} more below"] if len(rows) > MOST_SHOWN else []

@@ -96,7 +96,7 @@ def _filled(record: RunRecord, live: str) -> dict[str, Any]:
 
 
 def shared(record: RunRecord, toned: tuple[str, str], live: str = "") -> dict[str, Any]:
-    """What all pages have: style, script, the verdict `told` (tone and sentence), its measures, parts and subsets."""
+    """What all pages have: style, script, the `toned` verdict (tone and sentence), its measures, parts and subsets."""
     tone, sentence = toned
     headline, _, rest = sentence.partition(": ")
     script = _file("page.js") + (_file("live.js") if live else "")

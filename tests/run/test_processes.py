@@ -15,25 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.run.launching import TORCHRUN, slow_run
+
 pytestmark = pytest.mark.timeout(900)  # each starts Python several times
 ROOT = Path(__file__).resolve().parents[2]
-RUN = """
-adapter: {{name: causal_lm, model: {model}, lora: {{rank: 4, alpha: 8}}}}
-policy: {{name: tokens, max_new_tokens: 4}}
-rewards: {{good: {{name: "tests.run.slow_judge:slow"}}}}
-objective: {{name: grpo, group_size: 4, beta: 0.1}}
-data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 3, prompts_per_step: 2, lr: 1.0e-2}}
-evaluation: {{rows: 1}}
-"""
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.fixture
 def run_file(tmp_path: Path, lm_folder: Callable[..., Path]) -> Path:
-    (tmp_path / "prompts.txt").write_text("".join(f"say {word}\n" for word in ("a", "b", "c", "red", "two")))
-    (tmp_path / "run.yaml").write_text(RUN.format(model=lm_folder("llama")))
-    return tmp_path / "run.yaml"
+    return slow_run(tmp_path, lm_folder("llama"), "steps: 3, lr: 1.0e-2")
 
 
 def start(words: list[str], launcher: list[str], module: str = "mmalign", **environment: str) -> subprocess.Popen[str]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from mmalign.core.config import load
 from mmalign.run.export import export_run
 from mmalign.run.train import train
+from tests.run.launching import TORCHRUN
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """
@@ -73,9 +73,8 @@ def test_it_starts_at_ratio_1_and_resumes_exactly(quantize: str, write: Callable
 def test_two_processes_share_it(quantize: str, write: Callable[[str], Path], tmp_path: Path) -> None:
     file = write(quantize)
     train(load(file), out=tmp_path / "one")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mmalign"]
     done = subprocess.run(
-        [*launch, "train", str(file), "--out", str(tmp_path / "two")],
+        [*TORCHRUN, "-m", "mmalign", "train", str(file), "--out", str(tmp_path / "two")],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

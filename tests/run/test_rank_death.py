@@ -13,17 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.run.launching import TORCHRUN, slow_run
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
-RUN = """
-adapter: {{name: causal_lm, model: {model}, lora: {{rank: 4, alpha: 8}}}}
-policy: {{name: tokens, max_new_tokens: 4}}
-rewards: {{good: {{name: "tests.run.slow_judge:slow"}}}}
-objective: {{name: grpo, group_size: 4, beta: 0.1}}
-data: {{name: prompts, path: prompts.txt, held_out: 0.4}}
-trainer: {{steps: 400, prompts_per_step: 2, lr: 1.0e-3, save_every: 1, evaluate_every: {every}}}
-evaluation: {{rows: 1}}
-"""
 
 
 def worker(launcher: int, rank: int) -> int:
@@ -40,14 +33,13 @@ def worker(launcher: int, rank: int) -> int:
 def test_a_killed_process_ends_the_job_and_the_run_goes_on(
     rank: int, every: int, tmp_path: Path, lm_folder: Callable[..., Path]
 ) -> None:
-    (tmp_path / "prompts.txt").write_text("".join(f"say {word}\n" for word in ("a", "b", "c", "red", "two")))
-    file, out = tmp_path / "run.yaml", tmp_path / "run"
-    file.write_text(RUN.format(model=lm_folder("llama"), every=every))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "mmalign"]
+    out = tmp_path / "run"
+    trainer = f"steps: 400, lr: 1.0e-3, save_every: 1, evaluate_every: {every}"
+    file = slow_run(tmp_path, lm_folder("llama"), trainer)
     allow = ["--allow", "tests.run.slow_judge"]
     whole = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "SLOW": "0.2"}
     pipe = subprocess.PIPE
-    command = [*launch, "train", str(file), "--out", str(out), *allow]
+    command = [*TORCHRUN, "-m", "mmalign", "train", str(file), "--out", str(out), *allow]
     job = subprocess.Popen(command, cwd=ROOT, env=whole, stdout=pipe, stderr=subprocess.STDOUT, text=True)
     while not list(out.glob("checkpoints/step_*/done")):
         assert job.poll() is None, job.communicate()[0]

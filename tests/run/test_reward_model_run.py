@@ -19,6 +19,7 @@ import mmalign
 from mmalign.core.config import load
 from mmalign.core.errors import CapabilityError, ConfigError
 from mmalign.run.build import build
+from tests.run.launching import TORCHRUN
 
 RUN = """
 adapter: {{name: reward_model, model: {model}, train: full}}
@@ -168,8 +169,7 @@ LENGTH = "rewards={a: {name: length}}"
 def test_two_processes_measure_what_one_does(write: Callable[..., Path], tmp_path: Path) -> None:
     path = write()
     changes = ["trainer.steps=1", "trainer.prompts_per_step=8", "evaluation.rows=5"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for launcher, name in (([sys.executable], "one"), (torchrun, "two")):
+    for launcher, name in (([sys.executable], "one"), (TORCHRUN, "two")):
         command = [*launcher, "-m", "mmalign", "train", str(path), *changes, "--out", str(tmp_path / name)]
         ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from mmalign.cli.main import application
 from mmalign.run import score_parts
+from tests.run.launching import TORCHRUN
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOW = ["--allow", "tests.run.counting_reward"]
@@ -30,8 +32,8 @@ def rows(tmp_path: Path) -> Path:
     return file
 
 
-def started(rows: Path, out: Path, *more: str, launcher: tuple[str, ...] = (), **environment: str) -> Any:
-    command = [sys.executable, *launcher, "-m", "mmalign", "score", str(rows), "--out", str(out), *COUNTING, *ALLOW]
+def started(rows: Path, out: Path, *more: str, launcher: Sequence[str] = (sys.executable,), **environment: str) -> Any:
+    command = [*launcher, "-m", "mmalign", "score", str(rows), "--out", str(out), *COUNTING, *ALLOW]
     whole = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COUNTED": str(out) + ".counted"}
     pipe = subprocess.PIPE
     return subprocess.Popen([*command, *more], cwd=ROOT, env=whole | environment, stdout=pipe, stderr=pipe, text=True)
@@ -77,8 +79,7 @@ def test_a_killed_scoring_goes_on_and_scores_no_finished_part_twice(rows: Path, 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_share_a_file(processes: int, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
-    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
-    code, said = ended(started(rows, out, launcher=launcher if processes > 1 else ()))
+    code, said = ended(started(rows, out, launcher=TORCHRUN if processes > 1 else [sys.executable]))
     assert code == 0, said
     assert values(out) == WANTED and set(counted(out).values()) == {1} and len(counted(out)) == 700
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "scores.jsonl", "scores.jsonl.counted"]
